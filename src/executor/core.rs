@@ -1,0 +1,518 @@
+//! Where order, pool and requests meet: what happens to a request from its acceptance to its end.
+//!
+//! Locks are taken in this order: the order's, then a request's cell or the pool's. No code of users runs under any.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use super::builder::{Hooks, OnFull};
+use super::stats::{Stats, Stripes};
+use crate::error::{Error, Result};
+use crate::lanes::{Keys, LaneKey, Lanes};
+use crate::pool::{Crew, Pool, Refused, Summons};
+use crate::request::{AsyncRequest, Clock, Ended, Head, Host, Job, Kind, Lap, NO_TICKET, Request, Status};
+use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::time::Deadline;
+
+pub(super) struct Core {
+    me: Weak<Core>,
+    pub(super) pool: Pool<Arc<dyn Job>>,
+    order: Mutex<Order>,
+    pub(super) keys: Keys,
+    clock: Clock,
+    next_id: AtomicU64,
+    ran: Stripes,
+    /// Requests at work on threads that are not the pool's.
+    outside: AtomicU64,
+    capacity: Option<Capacity>,
+    hooks: Hooks,
+}
+
+/// A bound on the requests that have not started.
+struct Capacity {
+    limit: u64,
+    on_full: OnFull,
+    /// A request has started, or was cancelled.
+    space: Condvar,
+}
+
+/// The order of all keys, and the counts that go with it.
+struct Order {
+    lanes: Lanes<Arc<dyn Job>>,
+    /// Why new requests are refused, if they are.
+    closed: Option<Closed>,
+    /// Requests ever deferred.
+    deferred: u64,
+    /// Deferred requests that were queued since.
+    released: u64,
+    cancelled_deferred: u64,
+    cancelled_queued: u64,
+}
+
+/// Why an executor takes no requests.
+#[derive(Clone)]
+pub(super) enum Closed {
+    ShutDown,
+    /// A setting from outside makes no sense, and this says so.
+    Misconfigured(String),
+}
+
+/// What a submission is ordered by.
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    /// `None` is ordered with nothing.
+    pub(super) lane: Option<LaneKey>,
+}
+
+impl Core {
+    pub(super) fn new(
+        pool: Pool<Arc<dyn Job>>,
+        capacity: Option<(u64, OnFull)>,
+        hooks: Hooks,
+        closed: Option<Closed>,
+    ) -> Arc<Core> {
+        if closed.is_some() {
+            pool.close();
+        }
+        Arc::new_cyclic(|me| Core {
+            me: me.clone(),
+            pool,
+            order: Mutex::new(Order {
+                lanes: Lanes::new(),
+                closed,
+                deferred: 0,
+                released: 0,
+                cancelled_deferred: 0,
+                cancelled_queued: 0,
+            }),
+            keys: Keys::new(),
+            clock: Clock::new(),
+            next_id: AtomicU64::new(1),
+            ran: Stripes::new(),
+            outside: AtomicU64::new(0),
+            capacity: capacity.map(|(limit, on_full)| Capacity { limit, on_full, space: Condvar::new() }),
+            hooks,
+        })
+    }
+
+    /// Accepts one request.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        place: Place,
+        operation: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<AsyncRequest<T>> {
+        let request = self.request(place.kind, self.clock.now(), operation);
+        let Some(capacity) = &self.capacity else {
+            self.admit(None, [(place.lane, request.clone() as Arc<dyn Job>)])?;
+            return Ok(self.handle(request));
+        };
+        let mut order = self.order.lock();
+        let caller_runs = self.make_room(capacity, &mut order, 1)?;
+        self.admit(Some(order), [(place.lane, request.clone() as Arc<dyn Job>)])?;
+        let handle = self.handle(request);
+        if caller_runs {
+            handle.run_here();
+        }
+        Ok(handle)
+    }
+
+    /// Accepts many requests at once, or none.
+    pub(super) fn submit_many<T, F>(
+        &self,
+        operations: impl IntoIterator<Item = (Place, F)>,
+    ) -> Result<Vec<AsyncRequest<T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let submitted = self.clock.now();
+        // Made before any lock is taken, because the iterator is the user's.
+        let mut jobs: Vec<(Option<LaneKey>, Arc<dyn Job>)> = Vec::new();
+        let mut handles = Vec::new();
+        for (place, operation) in operations {
+            let request = self.request(place.kind, submitted, operation);
+            jobs.push((place.lane, request.clone()));
+            handles.push(self.handle(request));
+        }
+        let Some(capacity) = &self.capacity else {
+            self.admit(None, jobs)?;
+            return Ok(handles);
+        };
+        if let OnFull::CallerRuns = capacity.on_full {
+            for (job, handle) in jobs.into_iter().zip(&handles) {
+                let mut order = self.order.lock();
+                let caller_runs = self.make_room(capacity, &mut order, 1)?;
+                self.admit(Some(order), [job])?;
+                if caller_runs {
+                    handle.run_here();
+                }
+            }
+        } else {
+            let mut order = self.order.lock();
+            self.make_room(capacity, &mut order, jobs.len() as u64)?;
+            self.admit(Some(order), jobs)?;
+        }
+        Ok(handles)
+    }
+
+    fn request<T, F>(&self, kind: Kind, submitted: u64, operation: F) -> Arc<Request<F, T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        Arc::new(Request::new(self.new_id(), kind, Status::Queued, submitted, operation))
+    }
+
+    fn new_id(&self) -> u64 {
+        // Relaxed: all it has to be is unique.
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn handle<T, F>(&self, request: Arc<Request<F, T>>) -> AsyncRequest<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        AsyncRequest::new(request, self.shared())
+    }
+
+    /// Puts new requests into their lanes and queues those that may run: all of them, or none.
+    fn admit(
+        &self,
+        order: Option<MutexGuard<'_, Order>>,
+        jobs: impl IntoIterator<Item = (Option<LaneKey>, Arc<dyn Job>)>,
+    ) -> Result<()> {
+        let mut jobs = jobs.into_iter().peekable();
+        // Without a key there is nothing to order, and the pool's lock is enough.
+        if order.is_none() && jobs.peek().is_some_and(|(lane, _)| lane.is_none()) {
+            let summons = self.pool.push(self, jobs.map(|(_, job)| job)).map_err(|refused| self.refusal(refused))?;
+            self.pool.act(self, summons);
+            return Ok(());
+        }
+        let mut order = order.unwrap_or_else(|| self.order.lock());
+        if let Some(closed) = &order.closed {
+            return Err(closed.error());
+        }
+        let mut entered = Vec::new();
+        let ready: Vec<Arc<dyn Job>> = jobs.filter_map(|(lane, job)| order.enter(lane, job, &mut entered)).collect();
+        let summons = if ready.is_empty() {
+            Summons::None
+        } else {
+            match self.pool.push(self, ready) {
+                Ok(summons) => summons,
+                Err(refused) => {
+                    order.withdraw(entered);
+                    drop(order);
+                    return Err(self.refusal(refused));
+                }
+            }
+        };
+        drop(order);
+        self.pool.act(self, summons);
+        Ok(())
+    }
+
+    fn refusal(&self, refused: Refused) -> Error {
+        match refused {
+            Refused::Spawn(error) => Error::Spawn(error),
+            Refused::Closed => self.order.lock().closed.as_ref().map_or(Error::ShutDown, Closed::error),
+        }
+    }
+
+    /// Makes sure that `wanted` more requests fit in, or says that the caller is to run them.
+    fn make_room(&self, capacity: &Capacity, order: &mut MutexGuard<'_, Order>, wanted: u64) -> Result<bool> {
+        let fits = |order: &Order| self.unstarted(order).saturating_add(wanted) <= capacity.limit;
+        if fits(order) {
+            return Ok(false);
+        }
+        match capacity.on_full {
+            OnFull::CallerRuns => Ok(true),
+            OnFull::Reject => Err(Error::QueueFull),
+            OnFull::Wait(_) if wanted > capacity.limit => Err(Error::Invalid(format!(
+                "{wanted} requests at once never fit into a queue of {}: submit fewer, or build a larger one",
+                capacity.limit
+            ))),
+            OnFull::Wait(limit) => {
+                let deadline = Deadline::start(limit);
+                while order.closed.is_none() && !fits(order) {
+                    let timed_out = match deadline.at() {
+                        None => {
+                            capacity.space.wait(order);
+                            false
+                        }
+                        Some(at) => capacity.space.wait_until(order, at).timed_out(),
+                    };
+                    if timed_out && !fits(order) {
+                        return Err(Error::QueueFull);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn unstarted(&self, order: &Order) -> u64 {
+        let started = self.ran.read().started;
+        order.submitted(self.pool.pushed()) - order.cancelled_deferred - order.cancelled_queued - started
+    }
+
+    /// Lets the next waiting submitter look whether there is room.
+    fn offer_space(&self) {
+        if let Some(capacity) = &self.capacity {
+            // Under the lock, so that it can't fall between a submitter's look and its sleep.
+            let _order = self.order.lock();
+            capacity.space.notify_all();
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let ran = self.ran.read();
+        let order = self.order.lock();
+        let pushed = self.pool.pushed();
+        let cancelled = order.cancelled_deferred + order.cancelled_queued;
+        Stats {
+            submitted: order.submitted(pushed),
+            deferred: order.deferred - order.released - order.cancelled_deferred,
+            queued: pushed - ran.started - order.cancelled_queued,
+            running: ran.started - ran.completed - ran.failed - ran.panicked,
+            completed: ran.completed,
+            failed: ran.failed,
+            panicked: ran.panicked,
+            cancelled,
+            threads: self.pool.threads(),
+        }
+    }
+
+    /// Refuses new requests from now on.
+    pub(super) fn close(&self) {
+        let mut order = self.order.lock();
+        order.closed.get_or_insert(Closed::ShutDown);
+        self.pool.close();
+        drop(order);
+        self.offer_space();
+    }
+
+    /// Takes requests again, or still, with new threads. Returns what to wait for the end of the old ones with.
+    pub(super) fn reopen(&self, threads: usize) -> u64 {
+        let mut order = self.order.lock();
+        order.closed = None;
+        self.pool.reset(self, threads)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.order.lock().closed.is_some()
+    }
+
+    /// Waits until nothing is left of what was accepted, and no thread. Only after `close`.
+    pub(super) fn wait_for_end(&self, deadline: Deadline) -> Result<()> {
+        let reopened = || !self.is_closed();
+        // Acquire: pairs with `settled`, so that whoever is told of the end finds every handle done.
+        let ended = || reopened() || (self.stats().unfinished() == 0 && self.outside.load(Ordering::Acquire) == 0);
+        if self.pool.wait_for_end(deadline, ended) {
+            return Ok(());
+        }
+        Err(Error::Timeout { limit: deadline.limit(), left: self.stats().unfinished() })
+    }
+
+    /// Takes a request out of its lane and queues those that it stood in the way of.
+    fn leave(&self, order: &mut Order, head: &Head) -> Summons<Arc<dyn Job>> {
+        let mut released = Vec::new();
+        order.lanes.leave(head.ticket(), |job| released.push(job.clone()));
+        if released.is_empty() {
+            return Summons::None;
+        }
+        self.queue_released(order, released)
+    }
+
+    fn queue_released(&self, order: &mut Order, mut released: Vec<Arc<dyn Job>>) -> Summons<Arc<dyn Job>> {
+        // Cancelled ones have left their lane under the same lock, so only a follower can be cancelled here.
+        released.retain(|job| job.queue());
+        order.released += released.len() as u64;
+        self.pool.push_accepted(released)
+    }
+}
+
+impl Order {
+    /// Enters a new request into its lane. Returns it if it may run at once.
+    fn enter(
+        &mut self,
+        lane: Option<LaneKey>,
+        job: Arc<dyn Job>,
+        entered: &mut Vec<Arc<dyn Job>>,
+    ) -> Option<Arc<dyn Job>> {
+        let Some(lane) = lane else { return Some(job) };
+        let (ticket, ready) = self.lanes.enter(lane, job.head().kind() == Kind::Modifier, job.clone());
+        job.head().set_ticket(ticket);
+        if ready {
+            entered.push(job.clone());
+            return Some(job);
+        }
+        job.head().defer();
+        self.deferred += 1;
+        entered.push(job);
+        None
+    }
+
+    /// Undoes `enter`, the last first, so that nobody is let in between.
+    fn withdraw(&mut self, entered: Vec<Arc<dyn Job>>) {
+        for job in entered.into_iter().rev() {
+            self.lanes.leave(job.head().ticket(), |_| {});
+            if job.head().status() == Status::Deferred {
+                self.deferred -= 1;
+            }
+        }
+    }
+
+    /// Requests ever accepted: those queued at once, and those deferred first.
+    fn submitted(&self, pushed: u64) -> u64 {
+        pushed - self.released + self.deferred
+    }
+}
+
+impl Closed {
+    fn error(&self) -> Error {
+        match self {
+            Closed::ShutDown => Error::ShutDown,
+            Closed::Misconfigured(message) => Error::Invalid(message.clone()),
+        }
+    }
+}
+
+impl Crew for Core {
+    type Job = Arc<dyn Job>;
+    type Desk = Lap;
+
+    fn pool(&self) -> &Pool<Arc<dyn Job>> {
+        &self.pool
+    }
+
+    fn shared(&self) -> Arc<Core> {
+        self.me.upgrade().expect("whoever calls a method holds the core")
+    }
+
+    fn work(&self, job: Arc<dyn Job>, lap: &mut Lap) {
+        // The operation's own panic is its result. This one is for destructors: of the job, if this is its last handle.
+        if catch_unwind(AssertUnwindSafe(|| job.run(self, lap))).is_err() {
+            lap.rest();
+        }
+    }
+
+    fn is_live(job: &Arc<dyn Job>) -> bool {
+        job.head().status() == Status::Queued
+    }
+
+    fn sit_down(&self, index: Option<usize>) -> Lap {
+        if index.is_some() {
+            self.hooks.start();
+        }
+        Lap::new(index.unwrap_or(0), index.is_some())
+    }
+
+    fn rest(&self, lap: &mut Lap) {
+        lap.rest();
+    }
+
+    fn stand_up(&self, lap: Lap) {
+        if lap.own_thread {
+            self.hooks.stop();
+        }
+    }
+}
+
+impl Host for Core {
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    fn started(&self, _head: &Head, lap: &Lap) {
+        if !lap.own_thread {
+            self.outside.fetch_add(1, Ordering::Relaxed);
+        }
+        self.ran.count_start(lap.stripe);
+        self.offer_space();
+    }
+
+    fn ended(&self, head: &Head, how: Ended, lap: &Lap) {
+        if head.ticket() != NO_TICKET {
+            let summons = self.leave(&mut self.order.lock(), head);
+            self.pool.act(self, summons);
+        }
+        self.ran.count_end(lap.stripe, how);
+    }
+
+    fn settled(&self, lap: &Lap) {
+        if !lap.own_thread {
+            // Release: pairs with the load in `wait_for_end`.
+            self.outside.fetch_sub(1, Ordering::Release);
+            self.pool.nudge();
+        }
+    }
+
+    fn cancel(&self, job: &Arc<dyn Job>) -> bool {
+        let mut order = self.order.lock();
+        // Only under this lock does a deferred request become queued.
+        let deferred = job.head().status() == Status::Deferred;
+        let Some(remains) = job.cancel(self.clock.now()) else {
+            return false;
+        };
+        if deferred {
+            order.cancelled_deferred += 1
+        } else {
+            order.cancelled_queued += 1
+        }
+        let summons = match job.head().ticket() {
+            NO_TICKET => Summons::None,
+            _ => self.leave(&mut order, job.head()),
+        };
+        let closed = order.closed.is_some();
+        drop(order);
+        self.pool.act(self, summons);
+        remains.settle();
+        self.offer_space();
+        if !deferred {
+            self.pool.note_stale::<Core>();
+        }
+        if closed {
+            self.pool.nudge();
+        }
+        true
+    }
+
+    fn run_now(&self, job: &Arc<dyn Job>) {
+        // A lap of its own: the outer request's time goes on.
+        let mut lap = Lap::new(0, false);
+        let job = job.clone();
+        let ran = catch_unwind(AssertUnwindSafe(move || job.run(self, &mut lap)));
+        if let Ok(true) | Err(_) = ran {
+            self.pool.note_stale::<Core>();
+        }
+    }
+
+    fn ahead_of(&self, job: &dyn Job) -> Vec<Arc<dyn Job>> {
+        let order = self.order.lock();
+        if job.head().status() != Status::Deferred || job.head().ticket() == NO_TICKET {
+            return Vec::new();
+        }
+        order.lanes.admitted(job.head().ticket()).cloned().collect()
+    }
+
+    fn accept_follower(&self, make: &mut dyn FnMut(u64, u64) -> Arc<dyn Job>) -> Result<()> {
+        let job = make(self.new_id(), self.clock.now());
+        let mut order = self.order.lock();
+        if let Some(closed) = &order.closed {
+            let error = closed.error();
+            drop(order);
+            drop(job);
+            return Err(error);
+        }
+        order.deferred += 1;
+        Ok(())
+    }
+
+    fn release(&self, job: Arc<dyn Job>) {
+        let mut order = self.order.lock();
+        let summons = self.queue_released(&mut order, vec![job]);
+        drop(order);
+        self.pool.act(self, summons);
+    }
+}

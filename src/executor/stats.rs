@@ -1,0 +1,130 @@
+//! The executor's counters, and a snapshot of them that adds up.
+//!
+//! Each request is counted once at each stage that it reaches, in the order of the stages, and the snapshot reads them
+//! in the opposite order: whatever it counts at a stage it also counts at all earlier ones. What stands between two
+//! stages is their difference, so the sum holds by construction, in the middle of any traffic.
+
+use std::fmt;
+
+use crossbeam_utils::CachePadded;
+
+use crate::request::Ended;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A snapshot of an executor's counters.
+///
+/// `submitted = deferred + queued + running + completed + failed + panicked + cancelled`, in every snapshot. Requests
+/// that were refused are not counted anywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Accepted since the executor was built.
+    pub submitted: u64,
+    /// Held back now: by their key, by the request that they follow, or by their time.
+    pub deferred: u64,
+    /// Waiting for a thread now.
+    pub queued: u64,
+    /// Running now.
+    pub running: u64,
+    /// Ended well.
+    pub completed: u64,
+    /// Ended with an error of the operation.
+    pub failed: u64,
+    /// Ended with a panic of the operation.
+    pub panicked: u64,
+    /// Taken out before they started.
+    pub cancelled: u64,
+    /// Threads at work or asleep now, those that were told to end not counted.
+    pub threads: usize,
+}
+
+impl Stats {
+    /// Accepted and not ended yet.
+    pub fn unfinished(&self) -> u64 {
+        self.deferred + self.queued + self.running
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} submitted = {} deferred + {} queued + {} running + {} completed + {} failed + {} panicked + {} cancelled; {} threads",
+            self.submitted,
+            self.deferred,
+            self.queued,
+            self.running,
+            self.completed,
+            self.failed,
+            self.panicked,
+            self.cancelled,
+            self.threads
+        )
+    }
+}
+
+/// What threads count while they run requests, each in a stripe of its own, so that they don't fight for a cache line.
+pub(super) struct Stripes(Box<[CachePadded<Stripe>]>);
+
+struct Stripe {
+    started: AtomicU64,
+    completed: AtomicU64,
+    failed: AtomicU64,
+    panicked: AtomicU64,
+}
+
+/// The stripes' sums.
+#[derive(Clone, Copy)]
+pub(super) struct Ran {
+    pub(super) started: u64,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
+    pub(super) panicked: u64,
+}
+
+const STRIPES: usize = 16;
+
+impl Stripes {
+    pub(super) fn new() -> Stripes {
+        let stripe = |_| {
+            CachePadded::new(Stripe {
+                started: AtomicU64::new(0),
+                completed: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+                panicked: AtomicU64::new(0),
+            })
+        };
+        Stripes((0..STRIPES).map(stripe).collect())
+    }
+
+    pub(super) fn count_start(&self, stripe: usize) {
+        count(&self.0[stripe % STRIPES].started);
+    }
+
+    pub(super) fn count_end(&self, stripe: usize, how: Ended) {
+        let stripe = &self.0[stripe % STRIPES];
+        count(match how {
+            Ended::Completed => &stripe.completed,
+            Ended::Failed => &stripe.failed,
+            Ended::Panicked => &stripe.panicked,
+        });
+    }
+
+    /// The ends first, the starts then.
+    pub(super) fn read(&self) -> Ran {
+        let sum = |of: fn(&Stripe) -> &AtomicU64| {
+            // Acquire: pairs with `count`. Who sees an end also sees, later, that request's start and submission.
+            self.0.iter().map(|stripe| of(stripe).load(Ordering::Acquire)).sum()
+        };
+        let completed = sum(|stripe| &stripe.completed);
+        let failed = sum(|stripe| &stripe.failed);
+        let panicked = sum(|stripe| &stripe.panicked);
+        let started = sum(|stripe| &stripe.started);
+        Ran { started, completed, failed, panicked }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    // Release: pairs with `read`.
+    counter.fetch_add(1, Ordering::Release);
+}

@@ -1,0 +1,258 @@
+//! Per-key accessor/modifier order as plain data: no threads, no locks, no clock.
+//!
+//! Entries of one lane behave as if run in the order in which they entered. Accessors share, a modifier runs alone, and
+//! nobody overtakes an earlier entry that it clashes with, so nobody starves. A lane exists only while it has entries:
+//! an idle key costs nothing.
+//!
+//! ```text
+//! lane:  A1 A2 | M3 A4 A5 M6 A7        admitted | deferred ("the gate")
+//!        A1 and A2 leave:  M3 | A4 A5 M6 A7
+//!        M3 leaves:        A4 A5 | M6 A7      all accessors up to the next modifier start at once
+//! ```
+//!
+//! Whoever owns the data runs what is admitted, and says when it leaves; every call is O(1) plus what it admits.
+//!
+//! Source: Courtois, Heymans, Parnas, "Concurrent Control with Readers and Writers", CACM 14(10), 1971, with the queue
+//! that keeps both sides from starving.
+
+mod key;
+mod slab;
+
+pub(crate) use key::{Keys, LaneKey};
+
+use key::LaneMap;
+use slab::Slab;
+
+/// Names an entry from `enter` until it leaves.
+pub(crate) type Ticket = u32;
+
+/// The order of all keys.
+pub(crate) struct Lanes<T> {
+    lanes: Slab<Lane>,
+    entries: Slab<Entry<T>>,
+    index: LaneMap,
+}
+
+/// A doubly linked list of entries: those before `gate` are admitted, `gate` and those behind it deferred.
+struct Lane {
+    key: LaneKey,
+    first: Option<Ticket>,
+    last: Option<Ticket>,
+    gate: Option<Ticket>,
+    admitted: u32,
+    /// Whether the one admitted entry is a modifier.
+    alone: bool,
+}
+
+struct Entry<T> {
+    item: T,
+    lane: u32,
+    modifier: bool,
+    deferred: bool,
+    prev: Option<Ticket>,
+    next: Option<Ticket>,
+}
+
+impl<T> Lanes<T> {
+    pub(crate) fn new() -> Lanes<T> {
+        Lanes { lanes: Slab::new(), entries: Slab::new(), index: LaneMap::default() }
+    }
+
+    /// Queues `item` on `key`. Says whether it may run now; if not, a later `leave` hands it out.
+    pub(crate) fn enter(&mut self, key: LaneKey, modifier: bool, item: T) -> (Ticket, bool) {
+        let lane_index = match self.index.get(key) {
+            Some(lane) => lane,
+            None => {
+                let lane = Lane { key, first: None, last: None, gate: None, admitted: 0, alone: false };
+                let index = self.lanes.insert(lane);
+                self.index.insert(key, index);
+                index
+            }
+        };
+        let lane = &mut self.lanes[lane_index];
+        let prev = lane.last;
+        let entry = Entry { item, lane: lane_index, modifier, deferred: true, prev, next: None };
+        let ticket = self.entries.insert(entry);
+        match prev {
+            Some(prev) => self.entries[prev].next = Some(ticket),
+            None => lane.first = Some(ticket),
+        }
+        lane.last = Some(ticket);
+        if lane.gate.is_none() {
+            lane.gate = Some(ticket);
+            self.admit(lane_index, |_| {});
+        }
+        (ticket, !self.entries[ticket].deferred)
+    }
+
+    /// Takes an entry out, admitted or deferred, and hands what may run now to `released`, in order.
+    pub(crate) fn leave(&mut self, ticket: Ticket, released: impl FnMut(&T)) -> T {
+        let entry = self.entries.remove(ticket);
+        let lane = &mut self.lanes[entry.lane];
+        match entry.prev {
+            Some(prev) => self.entries[prev].next = entry.next,
+            None => lane.first = entry.next,
+        }
+        match entry.next {
+            Some(next) => self.entries[next].prev = entry.prev,
+            None => lane.last = entry.prev,
+        }
+        if lane.gate == Some(ticket) {
+            lane.gate = entry.next;
+        }
+        if !entry.deferred {
+            lane.admitted -= 1;
+        }
+        if lane.first.is_some() {
+            self.admit(entry.lane, released);
+        } else {
+            let lane = self.lanes.remove(entry.lane);
+            self.index.remove(lane.key);
+        }
+        entry.item
+    }
+
+    /// Those that have to leave before `ticket`, if it is deferred, can start: what is admitted on its lane.
+    pub(crate) fn admitted(&self, ticket: Ticket) -> impl Iterator<Item = &T> {
+        let mut at = self.lanes[self.entries[ticket].lane].first;
+        std::iter::from_fn(move || {
+            let entry = &self.entries[at?];
+            at = entry.next;
+            (!entry.deferred).then_some(&entry.item)
+        })
+    }
+
+    /// Moves the gate as far as the order allows.
+    fn admit(&mut self, lane: u32, mut released: impl FnMut(&T)) {
+        let lane = &mut self.lanes[lane];
+        while let Some(gate) = lane.gate {
+            let entry = &mut self.entries[gate];
+            let clashes = lane.admitted > 0 && (entry.modifier || lane.alone);
+            if clashes {
+                break;
+            }
+            entry.deferred = false;
+            lane.admitted += 1;
+            lane.alone = entry.modifier;
+            lane.gate = entry.next;
+            released(&entry.item);
+        }
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.lanes.is_empty() && self.index.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(keys: &Keys, name: &str) -> LaneKey {
+        keys.key(1, Some(name))
+    }
+
+    /// Enters `kinds` (`a` accessor, `m` modifier) on one key; the item is the position.
+    fn lane_of(kinds: &str) -> (Lanes<usize>, Vec<Ticket>, Vec<bool>) {
+        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        let entered = kinds.bytes().enumerate();
+        let (tickets, ready) =
+            entered.map(|(position, kind)| lanes.enter(key(&keys, "k"), kind == b'm', position)).unzip();
+        (lanes, tickets, ready)
+    }
+
+    fn leave(lanes: &mut Lanes<usize>, ticket: Ticket) -> Vec<usize> {
+        let mut released = Vec::new();
+        lanes.leave(ticket, |item| released.push(*item));
+        released
+    }
+
+    #[test]
+    fn accessors_share_and_nobody_overtakes_a_waiting_modifier() {
+        let (mut lanes, tickets, ready) = lane_of("aamaama");
+        assert_eq!(ready, [true, true, false, false, false, false, false]);
+        assert_eq!(leave(&mut lanes, tickets[1]), [] as [usize; 0], "one accessor still runs");
+        assert_eq!(leave(&mut lanes, tickets[0]), [2]);
+        assert_eq!(leave(&mut lanes, tickets[2]), [3, 4], "all accessors up to the next modifier");
+        assert_eq!(leave(&mut lanes, tickets[3]), [] as [usize; 0]);
+        assert_eq!(leave(&mut lanes, tickets[4]), [5]);
+        assert_eq!(leave(&mut lanes, tickets[5]), [6]);
+        assert_eq!(leave(&mut lanes, tickets[6]), [] as [usize; 0]);
+        assert!(lanes.is_empty(), "an idle key costs nothing");
+    }
+
+    #[test]
+    fn a_cancelled_modifier_lets_the_accessors_behind_it_join_those_that_run() {
+        let (mut lanes, tickets, _) = lane_of("amaam");
+        assert_eq!(leave(&mut lanes, tickets[1]), [2, 3]);
+        assert_eq!(lanes.admitted(tickets[4]).copied().collect::<Vec<_>>(), [0, 2, 3]);
+    }
+
+    #[test]
+    fn keys_do_not_know_each_other() {
+        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        assert!(lanes.enter(key(&keys, "AAPL"), true, 0).1);
+        assert!(lanes.enter(key(&keys, "MSFT"), true, 1).1, "another key");
+        assert!(lanes.enter(keys.key(2, Some("AAPL")), true, 2).1, "another store");
+        assert!(lanes.enter(keys.key(1, None), true, 3).1, "no key is a lane of its own");
+        assert!(!lanes.enter(key(&keys, "AAPL"), false, 4).1);
+    }
+
+    /// The promise read off the definition: an entry may run when no earlier one that it clashes with is still there.
+    #[test]
+    fn any_sequence_agrees_with_the_definition() {
+        let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
+        println!("seed {seed} (set FULMAR_SEED to repeat another)");
+        let mut state = seed | 1;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        // (lane, modifier, running, ticket, item), in order of entry
+        let mut model: Vec<(usize, bool, bool, Ticket, usize)> = Vec::new();
+        for item in 0..20_000 {
+            if model.is_empty() || random(100) < 52 {
+                let (lane, modifier) = (random(3), random(3) == 0);
+                let (ticket, ready) = lanes.enter(keys.key(lane, None), modifier, item);
+                model.push((lane, modifier, ready, ticket, item));
+            } else {
+                let (_, _, _, ticket, left) = model.remove(random(model.len()));
+                let mut released = Vec::new();
+                assert_eq!(lanes.leave(ticket, |item| released.push(*item)), left);
+                for entry in &mut model {
+                    entry.2 |= released.contains(&entry.4);
+                }
+            }
+            for (position, entry) in model.iter().enumerate() {
+                let clash = model[..position].iter().any(|earlier| earlier.0 == entry.0 && (earlier.1 || entry.1));
+                assert_eq!(entry.2, !clash, "item {} of lane {} after step {item}", entry.4, entry.0);
+            }
+            if model.len() > 60 {
+                let (_, _, _, ticket, _) = model.remove(0);
+                let mut released = Vec::new();
+                lanes.leave(ticket, |item| released.push(*item));
+                for entry in &mut model {
+                    entry.2 |= released.contains(&entry.4);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_idle_keys_leave_no_memory_behind() {
+        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        let tickets: Vec<Ticket> =
+            (0..100_000).map(|n| lanes.enter(keys.key(1, Some(&n.to_string())), true, ()).0).collect();
+        for ticket in tickets {
+            lanes.leave(ticket, |_| {});
+        }
+        assert!(lanes.is_empty());
+        assert!(lanes.entries.capacity() < 1_000, "{} entries kept", lanes.entries.capacity());
+        assert!(lanes.lanes.capacity() < 1_000, "{} lanes kept", lanes.lanes.capacity());
+        assert!(lanes.index.capacity() < 1_000, "{} index slots kept", lanes.index.capacity());
+    }
+}

@@ -1,0 +1,172 @@
+//! What the pool's lock protects, and every decision made under it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::queue::Queue;
+use super::{ASLEEP, Idle, Seat, Summons};
+use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering};
+
+/// The most jobs that one worker takes at once.
+const BATCH: usize = 32;
+
+pub(super) struct State<J> {
+    pub(super) queue: Queue<J>,
+    /// All threads that have not ended, those told to leave included.
+    pub(super) seats: Vec<Arc<Seat<J>>>,
+    /// The seats not told to leave.
+    pub(super) live: usize,
+    /// The sleepers, the latest last: it is woken first, because its memory is warm.
+    pub(super) idle: Vec<Idle<J>>,
+    /// Whether a worker is looking for a job, or is on the way: starting, woken, or spinning. There is at most one, and
+    /// as long as there is, no push wakes another.
+    pub(super) searching: bool,
+    /// How many seats may have a batch with jobs in it.
+    batches: usize,
+    /// The number of threads to grow to.
+    pub(super) target: usize,
+    /// Whether new jobs are taken.
+    pub(super) open: bool,
+    /// Jobs ever queued.
+    pub(super) pushed: u64,
+    /// Counts the resets.
+    pub(super) epoch: u64,
+    /// Counts what those who wait for the end wait for.
+    pub(super) events: u64,
+}
+
+impl<J> State<J> {
+    pub(super) fn new(target: usize) -> State<J> {
+        State {
+            queue: Queue::new(),
+            seats: Vec::new(),
+            live: 0,
+            idle: Vec::new(),
+            searching: false,
+            batches: 0,
+            target,
+            open: true,
+            pushed: 0,
+            epoch: 0,
+            events: 0,
+        }
+    }
+
+    /// Picks the one to look for a job, if jobs wait and nobody looks yet.
+    pub(super) fn summon_for_work(&mut self) -> Summons<J> {
+        if self.searching || (self.queue.len() == 0 && self.batches == 0) {
+            return Summons::None;
+        }
+        self.summon()
+    }
+
+    /// Picks a sleeper, or a seat for a new thread, to be the searching worker.
+    pub(super) fn summon(&mut self) -> Summons<J> {
+        let summons = if let Some(idle) = self.idle.pop() {
+            Summons::Wake(idle)
+        } else if self.live < self.target {
+            Summons::Start(self.take_seat())
+        } else {
+            return Summons::None;
+        };
+        self.searching = true;
+        summons
+    }
+
+    fn take_seat(&mut self) -> Arc<Seat<J>> {
+        let free = |index: &usize| self.seats.iter().all(|seat| seat.index != *index);
+        let seat = Arc::new(Seat {
+            index: (0..).find(free).unwrap_or(usize::MAX),
+            epoch: self.epoch,
+            batch: Mutex::new(VecDeque::new()),
+            batched: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
+            wake: AtomicU8::new(ASLEEP),
+        });
+        self.seats.push(seat.clone());
+        self.live += 1;
+        seat
+    }
+
+    /// The next job for a worker whose batch is empty, and more for its batch if many wait.
+    pub(super) fn take(&mut self, seat: &Seat<J>) -> Option<J> {
+        self.set_batched(seat, false);
+        let Some(job) = self.queue.pop_front() else {
+            return self.steal(seat);
+        };
+        // A share that leaves as much for each of the others, twice over: a batch is a bet that its jobs are short.
+        let share = (self.queue.len() / (2 * self.target.max(1))).min(BATCH - 1);
+        if share > 0 {
+            let mut batch = seat.batch.lock();
+            batch.extend((0..share).map_while(|_| self.queue.pop_front()));
+            drop(batch);
+            self.set_batched(seat, true);
+        }
+        Some(job)
+    }
+
+    /// Half of somebody's batch.
+    fn steal(&mut self, seat: &Seat<J>) -> Option<J> {
+        if self.batches == 0 {
+            return None;
+        }
+        let mut stolen = self.seats.iter().find_map(|victim| {
+            // Relaxed: under the pool's lock.
+            let batch = victim.batched.load(Ordering::Relaxed).then(|| victim.batch.lock());
+            let mut batch = batch.filter(|batch| !batch.is_empty())?;
+            let rest = batch.len() / 2;
+            Some(batch.split_off(rest))
+        })?;
+        let job = stolen.pop_front();
+        if !stolen.is_empty() {
+            seat.batch.lock().append(&mut stolen);
+            self.set_batched(seat, true);
+        }
+        job
+    }
+
+    fn set_batched(&mut self, seat: &Seat<J>, batched: bool) {
+        // Relaxed: under the pool's lock.
+        if seat.batched.swap(batched, Ordering::Relaxed) != batched {
+            if batched { self.batches += 1 } else { self.batches -= 1 }
+        }
+    }
+
+    /// Tells threads to end until no more than `target` are left: sleepers first, the newest of the busy ones then.
+    /// The caller wakes the returned.
+    pub(super) fn dismiss_surplus(&mut self) -> Vec<Idle<J>> {
+        let surplus = self.live.saturating_sub(self.target);
+        let dismissed: Vec<Idle<J>> = self.idle.drain(..surplus.min(self.idle.len())).collect();
+        for idle in &dismissed {
+            self.dismiss(&idle.seat);
+        }
+        while self.live > self.target {
+            let busy = |seat: &&Arc<Seat<J>>| !seat.leave.load(Ordering::Relaxed);
+            let Some(seat) = self.seats.iter().rev().find(busy).cloned() else { break };
+            self.dismiss(&seat);
+        }
+        dismissed
+    }
+
+    /// Tells one thread to end, and gives what it had taken to the others.
+    pub(super) fn dismiss(&mut self, seat: &Seat<J>) {
+        self.leave(seat);
+        let batch = std::mem::take(&mut *seat.batch.lock());
+        self.set_batched(seat, false);
+        self.queue.push_front_all(batch);
+    }
+
+    /// Counts a thread that is to end.
+    pub(super) fn leave(&mut self, seat: &Seat<J>) {
+        // Relaxed: under the pool's lock. The worker looks without it, and sees it late at worst.
+        if !seat.leave.swap(true, Ordering::Relaxed) {
+            self.live -= 1;
+        }
+    }
+
+    /// Forgets a thread that has ended.
+    pub(super) fn vacate(&mut self, seat: &Arc<Seat<J>>) {
+        self.seats.retain(|other| !Arc::ptr_eq(other, seat));
+        self.events += 1;
+    }
+}

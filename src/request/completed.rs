@@ -1,0 +1,154 @@
+//! Results in the order in which they come.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::graph::Node;
+use super::observe::{Observer, register};
+use super::state::Status;
+use super::{AsyncRequest, current, wait};
+use crate::error::{Error, Result};
+use crate::sync::thread::{self, Thread};
+use crate::sync::{Mutex, spin_limit, spin_loop};
+use crate::time::Deadline;
+use std::time::Duration;
+
+/// Hands out the results of `requests` as they come, each with its index, each request once.
+///
+/// `timeout` counts from this call and bounds the whole iteration; `None` is no limit. When it has passed, whatever is
+/// unfinished comes as [`Error::Timeout`], and its handle is still good. Inside an operation the iterator runs queued
+/// requests itself, as every wait does.
+///
+/// ```
+/// use fulmar::{Executor, as_completed};
+///
+/// let executor = Executor::builder().threads(2).build()?;
+/// let requests = executor.submit_many(&std::sync::Arc::new(10), |ten: &u64, n: u64| Ok::<_, fulmar::Error>(ten * n), false, 1..=3)?;
+/// let sum: u64 = as_completed(&requests, None).map(|(_index, result)| result).sum::<Result<u64, _>>()?;
+/// assert_eq!(sum, 60);
+/// # Ok::<(), fulmar::Error>(())
+/// ```
+pub fn as_completed<T>(
+    requests: &[AsyncRequest<T>],
+    timeout: impl Into<Option<Duration>>,
+) -> impl Iterator<Item = (usize, Result<T>)> {
+    let inbox = Arc::new(Inbox { ended: Mutex::new(VecDeque::new()), reader: Mutex::new(None) });
+    for (index, request) in requests.iter().enumerate() {
+        let inbox_of_request = inbox.clone();
+        let callback = Observer::Callback(Box::new(move |_| inbox_of_request.put(index)));
+        if register(request.job(), callback).is_err() {
+            inbox.put(index);
+        }
+    }
+    let pending = (0..requests.len()).map(Some).collect();
+    AsCompleted { requests, inbox, deadline: Deadline::start(timeout), pending, first_unstarted: 0 }
+}
+
+struct AsCompleted<'a, T> {
+    requests: &'a [AsyncRequest<T>],
+    inbox: Arc<Inbox>,
+    deadline: Deadline,
+    /// By index; `None` once it was handed out.
+    pending: Vec<Option<usize>>,
+    /// All before it were seen started, by an iteration inside an operation.
+    first_unstarted: usize,
+}
+
+/// The indices of ended requests that were not handed out yet.
+struct Inbox {
+    ended: Mutex<VecDeque<usize>>,
+    reader: Mutex<Option<Thread>>,
+}
+
+impl Inbox {
+    fn put(&self, index: usize) {
+        self.ended.lock().push_back(index);
+        let reader = self.reader.lock().take();
+        if let Some(reader) = reader {
+            reader.unpark();
+        }
+    }
+
+    fn take(&self) -> Option<usize> {
+        self.ended.lock().pop_front()
+    }
+
+    /// The next index, or `None` when time has run out.
+    fn wait(&self, deadline: Deadline) -> Option<usize> {
+        for _ in 0..spin_limit() {
+            let ended = self.take();
+            if ended.is_some() {
+                return ended;
+            }
+            spin_loop();
+        }
+        loop {
+            // Registered before the last look: an end after it finds this thread.
+            *self.reader.lock() = Some(thread::current());
+            let ended = self.take();
+            if ended.is_some() || deadline.is_past() {
+                return ended;
+            }
+            thread::park_until(deadline.at());
+        }
+    }
+}
+
+impl<T> Iterator for AsCompleted<'_, T> {
+    type Item = (usize, Result<T>);
+
+    fn next(&mut self) -> Option<(usize, Result<T>)> {
+        let unfinished = self.pending.iter().position(Option::is_some)?;
+        let ended = match self.inbox.take() {
+            Some(index) => Ok(index),
+            None if current::is_worker() => self.help(),
+            None => self.inbox.wait(self.deadline).ok_or_else(|| self.timeout()),
+        };
+        match ended {
+            Ok(index) => {
+                self.pending[index] = None;
+                let taken = self.requests[index].try_take();
+                Some((index, taken.unwrap_or_else(|| Err(self.timeout()))))
+            }
+            Err(error) => {
+                self.pending[unfinished] = None;
+                Some((unfinished, Err(error)))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.pending.iter().flatten().count();
+        (left, Some(left))
+    }
+}
+
+impl<T> AsCompleted<'_, T> {
+    /// Inside an operation: runs what is queued, and waits only for what runs elsewhere.
+    fn help(&mut self) -> Result<usize> {
+        if !self.deadline.is_zero() {
+            while self.first_unstarted < self.requests.len() && !self.deadline.is_past() {
+                let request = &self.requests[self.first_unstarted];
+                if request.status() != Status::Deferred {
+                    self.first_unstarted += 1;
+                }
+                if request.status() == Status::Queued {
+                    request.host.run_now(&request.core.clone().as_job());
+                }
+                if let Some(index) = self.inbox.take() {
+                    return Ok(index);
+                }
+                if request.status() == Status::Deferred {
+                    break;
+                }
+            }
+            let pending: Vec<Node> = self.pending.iter().flatten().map(|index| self.requests[*index].node()).collect();
+            wait::help(&pending, self.deadline)?;
+        }
+        self.inbox.take().ok_or_else(|| self.timeout())
+    }
+
+    fn timeout(&self) -> Error {
+        Error::Timeout { limit: self.deadline.limit(), left: self.pending.iter().flatten().count() as u64 }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which requests this thread is running: the innermost last, because a worker that waits may run others meanwhile.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::host::Host;
+use super::state::Job;
+use crate::sync::thread_local;
+
+thread_local! {
+    static RUNNING: RefCell<Vec<Running>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Running {
+    job: Arc<dyn Job>,
+    /// The address of the executor that accepted it.
+    host: usize,
+}
+
+/// Marks `job` as this thread's current request until the scope is dropped.
+pub(super) fn enter(job: Arc<dyn Job>, host: &dyn Host) -> Scope {
+    let host = address(host);
+    RUNNING.with(|running| running.borrow_mut().push(Running { job, host }));
+    Scope
+}
+
+fn address(host: &dyn Host) -> usize {
+    std::ptr::from_ref(host).cast::<()>().addr()
+}
+
+pub(super) struct Scope;
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        // Dropped only once the list is free again: a request's destructor may ask who is running.
+        let ended = RUNNING.with(|running| running.borrow_mut().pop());
+        drop(ended);
+    }
+}
+
+/// All requests that this thread is running. Empty on a thread that is not at work for an executor, or is just ending.
+pub(super) fn all() -> Vec<Arc<dyn Job>> {
+    with(|running| running.iter().map(|running| running.job.clone()).collect())
+}
+
+/// Whether this thread is running a request that `host` accepted.
+pub(crate) fn is_worker_of(host: &dyn Host) -> bool {
+    with(|running| running.iter().any(|running| running.host == address(host)))
+}
+
+pub(super) fn is_worker() -> bool {
+    with(|running| !running.is_empty())
+}
+
+/// Whether somebody asked for the current request to be cancelled.
+///
+/// An operation that takes long asks now and then, and decides by itself what to return. `false` outside of one.
+///
+/// ```
+/// use fulmar::Executor;
+/// use std::sync::mpsc;
+///
+/// let executor = Executor::builder().threads(1).build()?;
+/// let (started, starts) = mpsc::channel();
+/// let request = executor.spawn(move || {
+///     started.send(()).ok();
+///     while !fulmar::is_cancelled() { std::thread::yield_now() }
+///     "stopped early"
+/// })?;
+/// starts.recv()?;
+/// assert!(!request.cancel(), "it runs: it is told, and decides");
+/// assert_eq!(request.wait(None)?, "stopped early");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_cancelled() -> bool {
+    with(|running| running.last().is_some_and(|running| running.job.head().is_cancel_requested()))
+}
+
+#[cfg(not(loom))]
+fn with<R: Default>(see: impl FnOnce(&[Running]) -> R) -> R {
+    // A thread that is ending may have lost its list already: then it runs nothing.
+    RUNNING.try_with(|running| see(&running.borrow())).unwrap_or_default()
+}
+
+#[cfg(loom)]
+fn with<R: Default>(see: impl FnOnce(&[Running]) -> R) -> R {
+    RUNNING.with(|running| see(&running.borrow()))
+}

@@ -1,0 +1,82 @@
+//! What a request asks of the executor that accepted it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::state::{Head, Job};
+
+/// The ticket of a request that is in no lane.
+pub(crate) const NO_TICKET: u32 = u32::MAX;
+
+/// The executor as its requests see it.
+pub(crate) trait Host: Send + Sync {
+    /// Nanoseconds on the monotonic clock, from a point of the host's own.
+    fn now(&self) -> u64;
+    /// The request has left the queue and its operation is about to run.
+    fn started(&self, head: &Head, lap: &Lap);
+    /// The operation has returned; nobody sees that yet.
+    fn ended(&self, head: &Head, how: Ended, lap: &Lap);
+    /// The end can be seen, and everybody has been told.
+    fn settled(&self, lap: &Lap);
+    /// Takes a request out if it has not started. Says whether it did.
+    fn cancel(&self, job: &Arc<dyn Job>) -> bool;
+    /// Runs a queued request on this thread, ahead of its turn.
+    fn run_now(&self, job: &Arc<dyn Job>);
+    /// Those on a deferred request's key that have to end before it can start; none if it is not deferred by its key.
+    fn ahead_of(&self, job: &dyn Job) -> Vec<Arc<dyn Job>>;
+    /// Accepts a request that becomes queued by `release`.
+    fn accept_follower(&self, make: &mut dyn FnMut(u64, u64) -> Arc<dyn Job>) -> crate::error::Result<()>;
+    /// Queues what `accept_follower` accepted.
+    fn release(&self, job: Arc<dyn Job>);
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Completed,
+    Failed,
+    Panicked,
+}
+
+/// What a thread keeps between the requests that it runs: its stripe of the counters, and the time when the last one
+/// ended, which is when the next one starts. One look at the clock a request, not two.
+pub(crate) struct Lap {
+    pub(crate) stripe: usize,
+    /// Whether this is one of the pool's own threads.
+    pub(crate) own_thread: bool,
+    last: Option<u64>,
+}
+
+impl Lap {
+    pub(crate) fn new(stripe: usize, own_thread: bool) -> Lap {
+        Lap { stripe, own_thread, last: None }
+    }
+
+    pub(super) fn start(&mut self, host: &dyn Host) -> u64 {
+        self.last.take().unwrap_or_else(|| host.now())
+    }
+
+    pub(super) fn stamp(&mut self, host: &dyn Host) -> u64 {
+        let now = host.now();
+        self.last = Some(now);
+        now
+    }
+
+    /// Time has passed that is not the next request's.
+    pub(crate) fn rest(&mut self) {
+        self.last = None;
+    }
+}
+
+/// A clock that counts nanoseconds from when it was made: half the size of an `Instant`. Good for 584 years.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}

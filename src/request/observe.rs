@@ -1,0 +1,113 @@
+//! What few requests have: threads, callbacks and tasks that want to know of the end, and what the request itself waits for.
+
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+
+use super::graph::Node;
+use super::state::{Job, Status, discard};
+use crate::sync::thread::{self, Thread};
+
+/// Kept in a box of its own, so that the many requests without it stay small.
+#[derive(Default)]
+pub(crate) struct Extras {
+    observers: Vec<Observer>,
+    /// A running request: what its thread is blocked on, where all of them have to be stuck for it to be stuck.
+    /// A deferred request: the one that it follows.
+    pub(crate) after: Vec<Node>,
+}
+
+pub(crate) enum Observer {
+    /// A thread in a wait.
+    Thread(Thread),
+    Callback(Box<dyn FnOnce(Status) + Send>),
+    /// A task of somebody's async runtime.
+    Task(Waker),
+}
+
+impl Extras {
+    /// A worker that waits for a deferred request has to look again when it is queued: it may have to run it itself.
+    pub(super) fn wake_helpers(&self) {
+        for observer in &self.observers {
+            if let Observer::Thread(thread) = observer {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+/// Registers `observer`, unless the request has ended: then it comes back.
+pub(crate) fn register(job: &dyn Job, observer: Observer) -> Result<(), Observer> {
+    let mut observer = Some(observer);
+    let mut replaced = None;
+    job.with_extras(&mut |extras| {
+        // Under the lock in which the end is written: either the end is seen here, or it sees the observer.
+        if job.head().is_done() {
+            return;
+        }
+        let observers = &mut extras.get_or_insert_default().observers;
+        // A task that polls again has one waker, the latest.
+        let old = match &observer {
+            Some(Observer::Task(new)) => {
+                observers.iter().position(|old| matches!(old, Observer::Task(old) if old.will_wake(new)))
+            }
+            _ => None,
+        };
+        replaced = old.map(|old| observers.remove(old));
+        observers.extend(observer.take());
+    });
+    // Dropped only here: a waker belongs to somebody else's runtime, whose code is not to run under our lock.
+    drop(replaced);
+    observer.map_or(Ok(()), Err)
+}
+
+/// Tells everybody, in the order in which they registered.
+pub(crate) fn notify(extras: Option<Box<Extras>>, status: Status) {
+    let observers = extras.into_iter().flat_map(|extras| extras.observers);
+    observers.for_each(|observer| observer.tell(status));
+}
+
+impl Observer {
+    /// Runs code of users; their panics stay here.
+    pub(crate) fn tell(self, status: Status) {
+        discard(catch_unwind(AssertUnwindSafe(move || match self {
+            Observer::Thread(thread) => thread.unpark(),
+            Observer::Callback(callback) => callback(status),
+            Observer::Task(waker) => waker.wake(),
+        })));
+    }
+}
+
+/// Has this thread unparked when the request ends, or is queued, for as long as it lives.
+pub(super) struct Watch<J: Deref<Target = dyn Job>> {
+    job: J,
+}
+
+impl<J: Deref<Target = dyn Job>> Watch<J> {
+    pub(super) fn start(job: J) -> Watch<J> {
+        // If it has ended there is nothing to be told: the caller looks once more before it parks.
+        let _ = register(&*job, Observer::Thread(thread::current()));
+        Watch { job }
+    }
+
+    pub(super) fn is_on(&self, job: &dyn Job) -> bool {
+        std::ptr::addr_eq(&*self.job, job)
+    }
+}
+
+impl<J: Deref<Target = dyn Job>> Drop for Watch<J> {
+    fn drop(&mut self) {
+        if self.job.head().is_done() {
+            return;
+        }
+        let me = thread::current().id();
+        self.job.with_extras(&mut |extras| {
+            let Some(extras) = extras else { return };
+            let mine = |observer: &Observer| matches!(observer, Observer::Thread(thread) if thread.id() == me);
+            // One of them: an outer wait of this thread on the same request keeps its own.
+            if let Some(position) = extras.observers.iter().position(mine) {
+                extras.observers.remove(position);
+            }
+        });
+    }
+}

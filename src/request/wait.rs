@@ -1,0 +1,123 @@
+//! Waits over one request and over many, on any thread.
+//!
+//! A thread of its own spins for a moment, then parks. A thread that is running a request doesn't just park, because it
+//! may be the one that the awaited request needs: it runs what is queued and stands in the way, and parks only for what
+//! is running elsewhere, once it is sure that the wait can end (`graph`).
+
+use std::sync::Arc;
+
+use super::graph::{self, Edges, Node};
+use super::observe::Watch;
+use super::state::{Job, Status};
+use super::{AsyncRequest, current};
+use crate::error::{Error, Result};
+use crate::sync::{spin_limit, spin_loop, thread};
+use crate::time::Deadline;
+
+/// Waits until `request` has ended.
+pub(super) fn for_one<T>(request: &AsyncRequest<T>, deadline: Deadline) -> Result<()> {
+    if request.is_done() {
+        return Ok(());
+    }
+    for_any(std::slice::from_ref(request), deadline).map(drop)
+}
+
+/// Waits until one of `requests` has ended, and says which.
+pub(super) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<usize> {
+    let done = || requests.iter().position(AsyncRequest::is_done);
+    if let Some(done) = done() {
+        return Ok(done);
+    }
+    if !deadline.is_zero() {
+        if current::is_worker() {
+            let nodes: Vec<Node> = requests.iter().map(AsyncRequest::node).collect();
+            help(&nodes, deadline)?;
+        } else {
+            park(requests, deadline);
+        }
+    }
+    // Once more after time ran out: an end at the last moment is an end.
+    done().ok_or(Error::Timeout { limit: deadline.limit(), left: requests.len() as u64 })
+}
+
+/// Waits until all of `requests` have ended.
+pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
+    let wait = |request: &AsyncRequest<T>| for_one(request, deadline);
+    let waited = if current::is_worker() {
+        let pending = requests.iter().filter(|request| !request.is_done());
+        if !deadline.is_zero() && pending.map(AsyncRequest::node).any(|node| graph::would_deadlock(&[node])) {
+            return Err(Error::WouldDeadlock);
+        }
+        // In their order, which is that of the queue, because they may all be run right here.
+        requests.iter().try_for_each(wait)
+    } else {
+        // The last one first: when it has ended, most have, and this thread was woken once.
+        requests.iter().rev().try_for_each(wait)
+    };
+    waited.map_err(|error| match error {
+        Error::Timeout { limit, .. } => {
+            let left = requests.iter().filter(|request| !request.is_done()).count();
+            Error::Timeout { limit, left: left as u64 }
+        }
+        error => error,
+    })
+}
+
+/// Parks this thread until one of `requests` has ended or time has run out.
+fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
+    let is_done = || requests.iter().any(AsyncRequest::is_done);
+    // A look at many costs more than a look at one; the whole stays short.
+    for _ in 0..spin_limit() as usize / requests.len() {
+        if is_done() {
+            return;
+        }
+        spin_loop();
+    }
+    let _watches: Vec<_> = requests.iter().map(|request| Watch::start(request.job())).collect();
+    while !is_done() && !deadline.is_past() {
+        thread::park_until(deadline.at());
+    }
+}
+
+/// Waits on a thread that is itself running requests, until one of `targets` has ended or time has run out.
+pub(super) fn help(targets: &[Node], deadline: Deadline) -> Result<()> {
+    let _edges = (deadline.is_never()).then(|| Edges::enter(targets));
+    if graph::would_deadlock(targets) {
+        return Err(Error::WouldDeadlock);
+    }
+    let mut watched: Vec<Watch<Arc<dyn Job>>> = Vec::new();
+    while !targets.iter().any(Node::is_done) && !deadline.is_past() {
+        let mut blockers = Vec::new();
+        let Some(runnable) = targets.iter().find_map(|target| obstacle(target, &mut blockers)) else {
+            let is_watched = |job: &Arc<dyn Job>| watched.iter().any(|watch| watch.is_on(&**job));
+            if blockers.iter().all(is_watched) {
+                // What others do meanwhile may close a cycle, and then it is their wait that is refused.
+                thread::park_until(deadline.at());
+            } else {
+                // Look again now that no change can be missed.
+                blockers.extend(targets.iter().map(|target| target.job.clone()));
+                watched = blockers.into_iter().map(Watch::start).collect();
+            }
+            continue;
+        };
+        runnable.host.run_now(&runnable.job);
+    }
+    Ok(())
+}
+
+/// The next queued request to run so that `target` gets on: itself, or one ahead of it. If there is none, what to wait
+/// for goes to `blockers`.
+fn obstacle(target: &Node, blockers: &mut Vec<Arc<dyn Job>>) -> Option<Node> {
+    match target.job.head().status() {
+        Status::Queued => return Some(target.clone()),
+        Status::Deferred => {
+            let ahead = target.ahead();
+            if let Some(runnable) = ahead.iter().find_map(|node| obstacle(node, blockers)) {
+                return Some(runnable);
+            }
+        }
+        _ => {}
+    }
+    blockers.push(target.job.clone());
+    None
+}

@@ -1,0 +1,163 @@
+//! The only door to locks, condition variables, atomics and threads.
+//!
+//! Normally they are those of `parking_lot` and `std`; with `--cfg loom` they are loom's, so that the model checks of
+//! `tests/model.rs` run the very code that ships. Nothing else in `src` names a lock, an atomic or a thread.
+
+#[cfg(not(loom))]
+pub(crate) use real::*;
+
+#[cfg(loom)]
+pub(crate) use model::*;
+
+#[cfg(not(loom))]
+mod real {
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::OnceLock;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::thread_local;
+
+    /// Turns of a spin loop, of a few nanoseconds each, that are cheaper than going to sleep and being woken.
+    pub(crate) fn spin_limit() -> u32 {
+        static LIMIT: OnceLock<u32> = OnceLock::new();
+        // With one core, whoever is waited for can't run while we spin.
+        *LIMIT.get_or_init(|| if thread::cores() > 1 { 200 } else { 0 })
+    }
+
+    pub(crate) use std::hint::spin_loop;
+
+    pub(crate) mod thread {
+        use std::time::Instant;
+
+        pub(crate) use std::thread::{Thread, current, park};
+
+        pub(crate) fn cores() -> usize {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        }
+
+        /// Parks until unparked, or until `deadline`, or spuriously: the caller loops on its predicate.
+        pub(crate) fn park_until(deadline: Option<Instant>) {
+            match deadline {
+                None => park(),
+                Some(at) => std::thread::park_timeout(at.saturating_duration_since(Instant::now())),
+            }
+        }
+
+        /// Starts a detached thread.
+        pub(crate) fn spawn(
+            name: String,
+            stack_size: Option<usize>,
+            body: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<()> {
+            let mut builder = std::thread::Builder::new().name(name);
+            if let Some(bytes) = stack_size {
+                builder = builder.stack_size(bytes);
+            }
+            builder.spawn(body).map(drop)
+        }
+    }
+}
+
+#[cfg(loom)]
+mod model {
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::thread_local;
+    // Never shared between the threads of a model: it holds the global executor, which no model uses.
+    use std::ops::{Deref, DerefMut};
+    pub(crate) use std::sync::OnceLock;
+    use std::time::Instant;
+
+    /// A model explores every order anyway: spinning would only add states.
+    pub(crate) fn spin_limit() -> u32 {
+        0
+    }
+
+    pub(crate) use loom::hint::spin_loop;
+
+    /// loom's mutex behind `parking_lot`'s signatures.
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    /// Holds an `Option` because loom's condition variable takes the guard by value.
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Mutex<T> {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(Some(self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect("the guard is only empty inside Condvar::wait")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect("the guard is only empty inside Condvar::wait")
+        }
+    }
+
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    pub(crate) struct WaitTimeoutResult;
+
+    impl WaitTimeoutResult {
+        /// Models have no clock: they wait without limit.
+        pub(crate) fn timed_out(&self) -> bool {
+            false
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn new() -> Condvar {
+            Condvar(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            let inner = guard.0.take().expect("the guard is only empty inside Condvar::wait");
+            guard.0 = Some(self.0.wait(inner).unwrap_or_else(|poisoned| poisoned.into_inner()));
+        }
+
+        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _at: Instant) -> WaitTimeoutResult {
+            self.wait(guard);
+            WaitTimeoutResult
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    pub(crate) mod thread {
+        use std::time::Instant;
+
+        pub(crate) use loom::thread::{Thread, current, park};
+
+        pub(crate) fn cores() -> usize {
+            2
+        }
+
+        pub(crate) fn park_until(_deadline: Option<Instant>) {
+            park();
+        }
+
+        pub(crate) fn spawn(
+            _name: String,
+            _stack_size: Option<usize>,
+            body: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<()> {
+            loom::thread::spawn(body);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Points in time that waits compare with.
+
+use std::time::{Duration, Instant};
+
+/// A point on the monotonic clock, or never.
+///
+/// Every timeout of the crate becomes one of these at the door, so that a wait of many steps keeps one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    limit: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    /// `timeout` from `now`. `None` is never, and so is a sum beyond the clock's range.
+    pub(crate) fn after(now: Instant, timeout: impl Into<Option<Duration>>) -> Deadline {
+        let limit = timeout.into();
+        let at = limit.and_then(|limit| now.checked_add(limit));
+        Deadline { limit, at }
+    }
+
+    /// Counted from this call.
+    pub(crate) fn start(timeout: impl Into<Option<Duration>>) -> Deadline {
+        match timeout.into() {
+            // No look at the clock for the common "as long as it takes".
+            None => Deadline { limit: None, at: None },
+            limit => Deadline::after(Instant::now(), limit),
+        }
+    }
+
+    pub(crate) fn is_never(self) -> bool {
+        self.at.is_none()
+    }
+
+    /// A limit of zero: whoever asks wants one look and no wait.
+    pub(crate) fn is_zero(self) -> bool {
+        self.limit == Some(Duration::ZERO)
+    }
+
+    pub(crate) fn is_past(self) -> bool {
+        self.at.is_some_and(|at| Instant::now() >= at)
+    }
+
+    /// When it passes; `None` is never.
+    pub(crate) fn at(self) -> Option<Instant> {
+        self.at
+    }
+
+    /// The limit as it was given, for the message of a timeout.
+    pub(crate) fn limit(self) -> Duration {
+        self.limit.unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_beyond_the_clock_is_never() {
+        let deadline = Deadline::after(Instant::now(), Duration::MAX);
+        assert!(deadline.is_never(), "{deadline:?} should be never");
+        assert!(!deadline.is_past(), "never does not pass");
+    }
+
+    #[test]
+    fn zero_is_past_at_once_and_none_never_passes() {
+        let now = Instant::now();
+        assert!(Deadline::after(now, Duration::ZERO).is_past());
+        assert!(Deadline::after(now, Duration::ZERO).is_zero());
+        assert!(!Deadline::after(now, None).is_past());
+    }
+}

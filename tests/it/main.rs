@@ -1,0 +1,9 @@
+//! The crate from outside: the contract's names, the ten promises, and what happens at the edges.
+
+mod contract;
+mod edges;
+mod handles;
+mod order;
+mod pool;
+mod promises;
+mod support;
