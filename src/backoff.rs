@@ -47,7 +47,8 @@ impl Backoff {
     /// The share of a delay, from 0 to 1, that the seed of [`delay_with`](Backoff::delay_with) may take away. Defaults to 0.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Backoff {
-        self.jitter = share.max(0.0).min(1.0);
+        // `max` first: it makes a zero of what is not a number, which `clamp` would let through.
+        self.jitter = share.max(0.0).clamp(0.0, 1.0);
         self
     }
 

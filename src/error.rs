@@ -2,6 +2,7 @@
 //!
 //! Errors of an operation keep their type: [`Error::Operation`] holds the original, to be downcast.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -40,8 +41,9 @@ pub enum Error {
     #[error("the operation panicked: {0}")]
     Panicked(String),
 
-    /// The operation returned this error, kept as it was: `downcast_ref` gives it back.
-    #[error("the operation failed")]
+    /// The operation returned this error, kept as it was: `downcast_ref` gives it back. It is the `source`, so `{}` does
+    /// not repeat it; `{:#}` prints it with all of its own sources.
+    #[error(fmt = operation)]
     Operation(#[source] BoxError),
 
     /// The result was taken before, by an earlier wait, `try_take` or `then`.
@@ -59,6 +61,16 @@ pub enum Error {
     /// The operating system refused to start the executor's first thread. Nothing was accepted.
     #[error("no thread could be started")]
     Spawn(#[source] io::Error),
+}
+
+fn operation(error: &BoxError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("the operation failed")?;
+    let mut next: Option<&dyn std::error::Error> = f.alternate().then_some(&**error as _);
+    while let Some(error) = next {
+        write!(f, ": {error}")?;
+        next = error.source();
+    }
+    Ok(())
 }
 
 impl Error {
@@ -83,5 +95,18 @@ impl Error {
             Error::Operation(error) => error.downcast_ref(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alternate_form_prints_the_chain_and_the_plain_one_does_not() {
+        let inner = "x".parse::<u8>().expect_err("no number");
+        let error = Error::Operation(Box::new(Error::Operation(inner.into())));
+        assert_eq!(error.to_string(), "the operation failed");
+        assert_eq!(format!("{error:#}"), "the operation failed: the operation failed: invalid digit found in string");
     }
 }

@@ -1,4 +1,208 @@
-//! fulmar
+//! Slow blocking operations, run concurrently on OS threads, in order where order matters, without an async runtime.
+//!
+//! Ordinary code hands an operation to a pool of threads, goes on working, and collects the result, with a time limit
+//! if it wants one. Nothing has to become `async`, and nothing has to be wired by hand.
+//!
+//! # Hello world
+//!
+//! ```
+//! use fulmar::{async_submit, async_wait_request};
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! struct Prices;
+//!
+//! impl Prices {
+//!     /// Slow and blocking: a file, a database, a network.
+//!     fn read(&self, symbol: &str) -> Result<f64, std::io::Error> {
+//!         Ok(symbol.len() as f64)
+//!     }
+//! }
+//!
+//! let prices = Arc::new(Prices);
+//! let request = async_submit(&prices, Prices::read, false, "AAPL")?; // returns at once
+//! // .. other work ..
+//! let price = async_wait_request(&request, Duration::from_secs(30))?; // the typed result, or a clear error
+//! assert_eq!(price, 4.0);
+//! # Ok::<(), fulmar::Error>(())
+//! ```
+//!
+//! Four arguments: the store, what to do with it, whether that changes something (`is_modifier`), and with what. The
+//! `async_*` functions use one executor for the whole process, with `FULMAR_THREADS` threads; [`Executor::builder`] makes
+//! others, and closures that belong to no store are [`spawn`](Executor::spawn)ed.
+//!
+//! # Waiting
+//!
+//! For one request, for all of many in their order, for any of them, or for each as it comes. A wait changes nothing but
+//! to take the result, which is taken once; after a time limit the handle is as good as before. `None` is no limit, and
+//! zero only looks. A request is also a [`Future`](std::future::Future), for callers that do have a runtime.
+//!
+//! ```
+//! use fulmar::{Executor, as_completed};
+//! use std::time::Duration;
+//!
+//! let executor = Executor::builder().threads(4).build()?;
+//! let squares = |n: u64| executor.spawn(move || n * n);
+//!
+//! let all = [squares(1)?, squares(2)?, squares(3)?];
+//! assert_eq!(executor.wait_requests(&all, Duration::from_secs(30))?, [1, 4, 9]);
+//!
+//! let some = [squares(4)?, squares(5)?];
+//! let first = executor.wait_any_request(&some, None)?;
+//! assert!(some[first].is_done());
+//! for (index, square) in as_completed(&some, None) {
+//!     assert_eq!(square?, [16, 25][index]);
+//! }
+//!
+//! let next = squares(6)?.then(|square| Ok::<_, std::fmt::Error>(square + 1))?;
+//! next.on_complete(|status| assert_eq!(status, fulmar::Status::Completed));
+//! assert_eq!(next.wait(None)?, 37);
+//! # Ok::<(), fulmar::Error>(())
+//! ```
+//!
+//! An operation may wait for others, even on a single thread: it runs what it waits for itself if that has not started.
+//! What could never end that way is refused at once, with [`Error::WouldDeadlock`].
+//!
+//! # Order
+//!
+//! Requests on one key of one store behave as if run in the order of their submission: accessors share, a modifier runs
+//! alone, and nobody overtakes an earlier request that it clashes with. Different keys and stores never wait for each
+//! other, and a request that waits holds no thread. Text is its own key, a tuple has its first element's, and types of
+//! your own say theirs ([`Args`]).
+//!
+//! ```
+//! use fulmar::{Error, Executor};
+//! use std::collections::HashMap;
+//! use std::sync::{Arc, RwLock};
+//!
+//! type Table = RwLock<HashMap<String, f64>>;
+//!
+//! fn write(table: &Table, (symbol, price): (&str, f64)) -> Result<(), String> {
+//!     table.write().map_err(|error| error.to_string())?.insert(symbol.into(), price);
+//!     Ok(())
+//! }
+//!
+//! fn read(table: &Table, symbol: &str) -> Result<f64, String> {
+//!     let table = table.read().map_err(|error| error.to_string())?;
+//!     table.get(symbol).copied().ok_or(format!("unknown symbol `{symbol}`"))
+//! }
+//!
+//! let executor = Executor::builder().threads(4).build()?;
+//! let table = Arc::new(Table::default());
+//! executor.submit(&table, write, true, ("AAPL", 210.0))?;
+//! executor.submit(&table, write, true, ("AAPL", 211.5))?;
+//! assert_eq!(executor.submit(&table, read, false, "AAPL")?.wait(None)?, 211.5);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Errors and timeouts
+//!
+//! The error of an operation comes back with its type, a panic as [`Error::Panicked`] with its message. A time limit
+//! bounds the wait, not the operation: cancel, and the operation may ask [`is_cancelled`].
+//!
+//! ```
+//! use fulmar::{Error, Executor};
+//! use std::num::ParseIntError;
+//! use std::sync::{Arc, mpsc};
+//! use std::time::Duration;
+//!
+//! let executor = Executor::builder().threads(1).build()?;
+//! let parse = |_: &(), text: &str| text.parse::<u8>();
+//! let failed = executor.submit(&Arc::new(()), parse, false, "many")?.wait(None).unwrap_err();
+//! assert!(failed.operation::<ParseIntError>().is_some());
+//! assert_eq!(format!("{failed:#}"), "the operation failed: invalid digit found in string");
+//!
+//! let (open, gate) = mpsc::channel();
+//! let slow = executor.spawn(move || gate.recv())?;
+//! let timeout = slow.wait(Duration::from_millis(1)).unwrap_err();
+//! assert!(timeout.is_timeout());
+//! open.send("after all")?;
+//! assert_eq!(slow.wait(None)??, "after all");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Resizing
+//!
+//! [`Executor::resize`] changes the number of threads while they work. [`Executor::reset`] starts over with new ones,
+//! which take over what is queued. A bounded queue ([`Builder::queue_capacity`]) says what a submission does when it is
+//! full: refuse, wait, or run on the submitter's thread.
+//!
+//! # Shutting down
+//!
+//! [`Executor::shutdown`] refuses new requests, finishes the accepted ones, and says how many are left if time runs out.
+//! `reset` opens again. [`Executor::stats`] has the counters, which add up in every snapshot:
+//!
+//! ```
+//! use fulmar::{Error, Executor};
+//! use std::time::Duration;
+//!
+//! let executor = Executor::builder().threads(2).build()?;
+//! let request = executor.spawn(|| 7)?;
+//! executor.shutdown(Duration::from_secs(30))?;
+//! assert!(matches!(executor.spawn(|| 8), Err(Error::ShutDown)));
+//! assert_eq!(request.wait(None)?, 7);
+//! let stats = executor.stats();
+//! assert_eq!((stats.submitted, stats.completed, stats.threads), (1, 1, 0));
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! # Custom stores
+//!
+//! Any type behind an `Arc` is a store, and any method, function or closure `FnOnce(&S, A) -> Result<T, E>` an operation.
+//! A type that implements `Store` (feature `json`) has operations with names, and arguments and results as JSON, so that a
+//! request can come from a file or a message: `async_submit(&store, "read", false, json!({"symbol": "AAPL"}))`.
+//!
+//! # From threads to durable
+//!
+//! The same four arguments will work on a queue that survives a crash, on an embedded SQLite file, and on one that many
+//! machines share, on PostgreSQL: that is announced, not here yet, and so are clients for remote batch jobs that hold no
+//! thread while they wait.
+//!
+//! # What it promises
+//!
+//! 1. Every accepted request ends exactly once: completed, failed, panicked or cancelled. Resizes, resets, shutdowns,
+//!    panics, dropped handles and timed-out waits lose none and run none twice.
+//! 2. A wait changes nothing. Waiting for many is all or nothing.
+//! 3. Order on one key of one store, as above. A deferred request holds no thread and no polling; an idle key costs no
+//!    memory.
+//! 4. A wait inside an operation never deadlocks.
+//! 5. Cancelling takes out for good what has not started, and tells what runs.
+//! 6. Resizes are live, resets move what is queued, shutdowns finish what was accepted. Threads start when needed.
+//! 7. Idle threads use no CPU. A wake-up goes to one thread, and only where one sleeps.
+//! 8. Counters add up in every snapshot.
+//! 9. What the caller did before a submission is seen by the operation; what that did is seen after the wait.
+//! 10. `#![forbid(unsafe_code)]`.
+//!
+//! # When not to use this crate
+//!
+//! - **Many small computations on data in memory**: [rayon](https://docs.rs/rayon). Its work stealing, parallel iterators
+//!   and borrowing scopes are made for that. Here an operation is owned, `'static`, and worth a microsecond at least.
+//! - **Tens of thousands of connections waiting at once**: [tokio](https://docs.rs/tokio). A blocked operation holds a
+//!   thread here. If the program is async already, its `spawn_blocking` needs no second pool.
+//! - **Three long-lived workers**: `std::thread`. A pool pays where operations are many, and want limits, order, results,
+//!   time limits and an orderly end.
+//! - **Work that must survive the process**: a durable queue.
+//!
+//! # Features
+//!
+//! - `default`: `json`.
+//! - `json`: named operations, with `serde_json::Value` arguments and results (`Store`).
+//! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
+//!
+//! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
+//!
+//! # Architecture
+//!
+//! ```text
+//! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
+//! floor 1   request    one request: its state machine, its handle, the waits over one and many
+//!           lanes      per-key accessor/modifier order as plain data
+//!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
+//! floor 0   error   sync   time   backoff
+//! ```
+//!
+//! Arrows go down only, and rooms on one floor are strangers.
+
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

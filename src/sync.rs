@@ -16,14 +16,25 @@ mod real {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::thread_local;
 
-    /// Turns of a spin loop, of a few nanoseconds each, that are cheaper than going to sleep and being woken.
-    pub(crate) fn spin_limit() -> u32 {
-        static LIMIT: OnceLock<u32> = OnceLock::new();
+    /// How many turns of looking and yielding, of a quarter microsecond each, are cheaper than sleeping and being woken.
+    pub(crate) fn spin_turns() -> u32 {
+        static TURNS: OnceLock<u32> = OnceLock::new();
         // With one core, whoever is waited for can't run while we spin.
-        *LIMIT.get_or_init(|| if thread::cores() > 1 { 200 } else { 0 })
+        *TURNS.get_or_init(|| if thread::cores() > 1 { 25 } else { 0 })
     }
 
-    pub(crate) use std::hint::spin_loop;
+    /// One turn. It yields, because whoever is waited for may want this very core: spinning on would keep them apart.
+    pub(crate) fn spin_turn() {
+        pause(5);
+        std::thread::yield_now();
+    }
+
+    /// A few nanoseconds, `times` over.
+    pub(crate) fn pause(times: u32) {
+        for _ in 0..times {
+            std::hint::spin_loop();
+        }
+    }
 
     pub(crate) mod thread {
         use std::time::Instant;
@@ -67,11 +78,13 @@ mod model {
     use std::time::Instant;
 
     /// A model explores every order anyway: spinning would only add states.
-    pub(crate) fn spin_limit() -> u32 {
+    pub(crate) fn spin_turns() -> u32 {
         0
     }
 
-    pub(crate) use loom::hint::spin_loop;
+    pub(crate) fn spin_turn() {}
+
+    pub(crate) fn pause(_times: u32) {}
 
     /// loom's mutex behind `parking_lot`'s signatures.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -129,19 +142,48 @@ mod model {
             WaitTimeoutResult
         }
 
-        pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
-        }
-
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }
     }
 
     pub(crate) mod thread {
+        use std::sync::Arc;
         use std::time::Instant;
 
-        pub(crate) use loom::thread::{Thread, current, park};
+        use super::{Condvar, Mutex};
+
+        /// A thread's handle, with a token of its own: loom's `unpark` is lost on a thread that is blocked on a mutex.
+        #[derive(Clone)]
+        pub(crate) struct Thread(Arc<(Mutex<bool>, Condvar)>);
+
+        loom::thread_local! {
+            static CURRENT: Thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
+        }
+
+        impl Thread {
+            pub(crate) fn id(&self) -> usize {
+                Arc::as_ptr(&self.0).addr()
+            }
+
+            pub(crate) fn unpark(&self) {
+                *self.0.0.lock() = true;
+                self.0.1.notify_all();
+            }
+        }
+
+        pub(crate) fn current() -> Thread {
+            CURRENT.with(Clone::clone)
+        }
+
+        pub(crate) fn park() {
+            let Thread(token) = current();
+            let mut unparked = token.0.lock();
+            while !*unparked {
+                token.1.wait(&mut unparked);
+            }
+            *unparked = false;
+        }
 
         pub(crate) fn cores() -> usize {
             2

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("sync", 0),
     ("time", 0),
     ("backoff", 0),
+    ("trace", 0),
     ("request", 1),
     ("lanes", 1),
     ("pool", 1),
@@ -24,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("executor", 2),
     ("batch", 3),
     ("tasks", 3),
+    ("jobs", 3),
     ("client", 4),
     ("client::openeo", 4),
     ("client::pairs", 4),
@@ -33,7 +35,8 @@ const FLOORS: &[(&str, u8)] = &[
 const STATICS: &[(&str, &str, &str)] = &[
     ("src/executor/global.rs", "GLOBAL", "the one executor of the process, and the only singleton"),
     ("src/request/current.rs", "RUNNING", "which requests a thread is running is a fact of the thread"),
-    ("src/sync.rs", "LIMIT", "how many cores the machine has is a fact of the machine"),
+    ("src/sync.rs", "CURRENT", "models only: how a modelled thread parks is a fact of the thread"),
+    ("src/sync.rs", "TURNS", "how many cores the machine has is a fact of the machine"),
 ];
 
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.

@@ -8,6 +8,10 @@ pub(crate) fn print(workloads: &[Workload], scale: &Scale, test: bool) {
     if test {
         println!("\nA test: sizes are a hundredth of the real ones, and figures mean nothing.");
     }
+    // Where the system tells it: on a busy machine not even the ratios mean much.
+    if let Ok(load) = std::fs::read_to_string("/proc/loadavg") {
+        println!("\nLoad at the start: {}.", load.split(' ').next().unwrap_or_default());
+    }
     println!("\nEach figure: median (lowest .. highest) of rounds in which all take turns.\n");
     let mut table = String::new();
     for workload in workloads {

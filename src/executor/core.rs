@@ -97,18 +97,23 @@ impl Core {
 
     /// Accepts one request.
     pub(super) fn submit<T: Send + 'static>(
-        &self,
+        self: &Arc<Core>,
         place: Place,
         operation: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<AsyncRequest<T>> {
         let request = self.request(place.kind, self.clock.now(), operation);
+        let job: Arc<dyn Job> = request.clone();
         let Some(capacity) = &self.capacity else {
-            self.admit(None, [(place.lane, request.clone() as Arc<dyn Job>)])?;
+            match place.lane {
+                // Without a key there is nothing to order, and the pool's lock is enough.
+                None => self.queue_new([job])?,
+                lane => self.admit(self.order.lock(), [(lane, job)])?,
+            }
             return Ok(self.handle(request));
         };
         let mut order = self.order.lock();
         let caller_runs = self.make_room(capacity, &mut order, 1)?;
-        self.admit(Some(order), [(place.lane, request.clone() as Arc<dyn Job>)])?;
+        self.admit(order, [(place.lane, job)])?;
         let handle = self.handle(request);
         if caller_runs {
             handle.run_here();
@@ -118,7 +123,7 @@ impl Core {
 
     /// Accepts many requests at once, or none.
     pub(super) fn submit_many<T, F>(
-        &self,
+        self: &Arc<Core>,
         operations: impl IntoIterator<Item = (Place, F)>,
     ) -> Result<Vec<AsyncRequest<T>>>
     where
@@ -135,14 +140,14 @@ impl Core {
             handles.push(self.handle(request));
         }
         let Some(capacity) = &self.capacity else {
-            self.admit(None, jobs)?;
+            self.admit(self.order.lock(), jobs)?;
             return Ok(handles);
         };
         if let OnFull::CallerRuns = capacity.on_full {
             for (job, handle) in jobs.into_iter().zip(&handles) {
                 let mut order = self.order.lock();
                 let caller_runs = self.make_room(capacity, &mut order, 1)?;
-                self.admit(Some(order), [job])?;
+                self.admit(order, [job])?;
                 if caller_runs {
                     handle.run_here();
                 }
@@ -150,7 +155,7 @@ impl Core {
         } else {
             let mut order = self.order.lock();
             self.make_room(capacity, &mut order, jobs.len() as u64)?;
-            self.admit(Some(order), jobs)?;
+            self.admit(order, jobs)?;
         }
         Ok(handles)
     }
@@ -168,31 +173,30 @@ impl Core {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn handle<T, F>(&self, request: Arc<Request<F, T>>) -> AsyncRequest<T>
+    fn handle<T, F>(self: &Arc<Core>, request: Arc<Request<F, T>>) -> AsyncRequest<T>
     where
         T: Send + 'static,
         F: FnOnce() -> Result<T> + Send + 'static,
     {
-        AsyncRequest::new(request, self.shared())
+        AsyncRequest::new(request, self.clone())
+    }
+
+    fn queue_new(&self, jobs: impl IntoIterator<Item = Arc<dyn Job>>) -> Result<()> {
+        let summons = self.pool.push(self, jobs).map_err(|refused| self.refusal(refused))?;
+        self.pool.act(self, summons);
+        Ok(())
     }
 
     /// Puts new requests into their lanes and queues those that may run: all of them, or none.
     fn admit(
         &self,
-        order: Option<MutexGuard<'_, Order>>,
+        mut order: MutexGuard<'_, Order>,
         jobs: impl IntoIterator<Item = (Option<LaneKey>, Arc<dyn Job>)>,
     ) -> Result<()> {
-        let mut jobs = jobs.into_iter().peekable();
-        // Without a key there is nothing to order, and the pool's lock is enough.
-        if order.is_none() && jobs.peek().is_some_and(|(lane, _)| lane.is_none()) {
-            let summons = self.pool.push(self, jobs.map(|(_, job)| job)).map_err(|refused| self.refusal(refused))?;
-            self.pool.act(self, summons);
-            return Ok(());
-        }
-        let mut order = order.unwrap_or_else(|| self.order.lock());
         if let Some(closed) = &order.closed {
             return Err(closed.error());
         }
+        let jobs = jobs.into_iter();
         let mut entered = Vec::new();
         let ready: Vec<Arc<dyn Job>> = jobs.filter_map(|(lane, job)| order.enter(lane, job, &mut entered)).collect();
         let summons = if ready.is_empty() {
@@ -406,6 +410,10 @@ impl Crew for Core {
             self.hooks.start();
         }
         Lap::new(index.unwrap_or(0), index.is_some())
+    }
+
+    fn is_brisk(&self, lap: &Lap) -> bool {
+        lap.is_brisk()
     }
 
     fn rest(&self, lap: &mut Lap) {

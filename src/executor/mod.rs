@@ -54,7 +54,7 @@ impl Executor {
         Executor { owner: Arc::new(Owner { core }) }
     }
 
-    fn core(&self) -> &Core {
+    fn core(&self) -> &Arc<Core> {
         &self.owner.core
     }
 
@@ -200,7 +200,7 @@ impl Executor {
     /// # Errors
     /// [`Error::Invalid`] for no threads, or more than 65,536.
     pub fn resize(&self, threads: usize) -> Result<()> {
-        self.core().pool.resize(self.core(), builder::checked_threads(threads)?);
+        self.core().pool.resize(&**self.core(), builder::checked_threads(threads)?);
         Ok(())
     }
 
@@ -248,6 +248,11 @@ impl Executor {
         self.core().wait_for_end(deadline)
     }
 
+    /// The number of threads that it grows to. [`Stats::threads`] says how many there are: they start when needed.
+    pub fn threads(&self) -> usize {
+        self.core().pool.target()
+    }
+
     /// A snapshot of the counters, which adds up.
     pub fn stats(&self) -> Stats {
         self.core().stats()
@@ -256,7 +261,7 @@ impl Executor {
     /// Waiting for this executor's threads to end, on one of them, would be waiting for oneself.
     fn deadline(&self, timeout: impl Into<Option<Duration>>) -> Result<Deadline> {
         let deadline = Deadline::start(timeout);
-        if !deadline.is_zero() && request::is_worker_of(self.core()) {
+        if !deadline.is_zero() && request::is_worker_of(&**self.core()) {
             return Err(Error::WouldDeadlock);
         }
         Ok(deadline)

@@ -1,7 +1,7 @@
 //! A resizable pool of OS threads: who takes which job, who sleeps, who is woken, who leaves.
 //!
-//! Promises: every pushed job is handed to exactly one worker, in the order of the pushes but for batches taken side by
-//! side; no worker sleeps while a job waits and nobody is on the way to it; a push wakes at most one thread, and only
+//! Promises: every pushed job is handed to exactly one worker, in the order of the pushes but for batches of very short
+//! ones taken side by side; no worker sleeps while a job waits and nobody is on the way to it; a push wakes at most one thread, and only
 //! one that sleeps; parked threads use no CPU; the number of threads changes while jobs wait and run. `README.md` beside
 //! this file argues each of them.
 //!
@@ -37,6 +37,8 @@ pub(crate) trait Crew: Send + Sync + Sized + 'static {
     fn is_live(job: &Self::Job) -> bool;
     /// The thread has started, and `index` is the number in its name; or, without one, it is borrowed for a while.
     fn sit_down(&self, index: Option<usize>) -> Self::Desk;
+    /// Whether the thread's last job was so short that a batch saves more than it costs the order.
+    fn is_brisk(&self, desk: &Self::Desk) -> bool;
     /// The thread found nothing to do for a while, or is about to.
     fn rest(&self, desk: &mut Self::Desk);
     /// The thread is about to end.
@@ -91,7 +93,7 @@ pub(crate) struct Idle<J> {
 
 impl<J> Idle<J> {
     fn wake(self, why: u8) {
-        // Release: pairs with the swap in `worker::sleep`, so that the woken thread sees what the lock-holder decided.
+        // Release: pairs with the load in `worker::sleep`, so that the woken thread sees what the lock-holder decided.
         self.seat.wake.store(why, Ordering::Release);
         self.thread.unpark();
     }

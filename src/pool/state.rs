@@ -88,15 +88,16 @@ impl<J> State<J> {
         seat
     }
 
-    /// The next job for a worker whose batch is empty, and more for its batch if many wait.
-    pub(super) fn take(&mut self, seat: &Seat<J>) -> Option<J> {
+    /// The next job for a worker whose batch is empty; and, if it is `brisk` and many wait, more for its batch.
+    pub(super) fn take(&mut self, seat: &Seat<J>, brisk: bool) -> Option<J> {
         self.set_batched(seat, false);
         let Some(job) = self.queue.pop_front() else {
             return self.steal(seat);
         };
-        // A share that leaves as much for each of the others, twice over: a batch is a bet that its jobs are short.
+        // A batch is a bet that its jobs are short: lost, they start late, or out of order where they are stolen. So it
+        // takes a worker whose last one was, and a share that leaves as much for each of the others, twice over.
         let share = (self.queue.len() / (2 * self.target.max(1))).min(BATCH - 1);
-        if share > 0 {
+        if brisk && share > 0 {
             let mut batch = seat.batch.lock();
             batch.extend((0..share).map_while(|_| self.queue.pop_front()));
             drop(batch);

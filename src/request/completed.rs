@@ -9,7 +9,7 @@ use super::state::Status;
 use super::{AsyncRequest, current, wait};
 use crate::error::{Error, Result};
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Mutex, spin_limit, spin_loop};
+use crate::sync::{Mutex, spin_turn, spin_turns};
 use crate::time::Deadline;
 use std::time::Duration;
 
@@ -75,12 +75,12 @@ impl Inbox {
 
     /// The next index, or `None` when time has run out.
     fn wait(&self, deadline: Deadline) -> Option<usize> {
-        for _ in 0..spin_limit() {
+        for _ in 0..spin_turns() {
             let ended = self.take();
             if ended.is_some() {
                 return ended;
             }
-            spin_loop();
+            spin_turn();
         }
         loop {
             // Registered before the last look: an end after it finds this thread.

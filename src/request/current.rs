@@ -8,7 +8,9 @@ use super::state::Job;
 use crate::sync::thread_local;
 
 thread_local! {
-    static RUNNING: RefCell<Vec<Running>> = const { RefCell::new(Vec::new()) };
+    // loom's macro takes no `const { .. }`.
+    #[allow(clippy::missing_const_for_thread_local)]
+    static RUNNING: RefCell<Vec<Running>> = RefCell::new(Vec::new());
 }
 
 struct Running {

@@ -45,11 +45,25 @@ pub(crate) struct Lap {
     /// Whether this is one of the pool's own threads.
     pub(crate) own_thread: bool,
     last: Option<u64>,
+    /// Whether the last request was short.
+    brisk: bool,
 }
+
+/// Below this, in nanoseconds, an operation is short: the way to the queue is worth sparing.
+const SHORT: u64 = 10_000;
 
 impl Lap {
     pub(crate) fn new(stripe: usize, own_thread: bool) -> Lap {
-        Lap { stripe, own_thread, last: None }
+        // In a model no operation is short, and everything should happen.
+        Lap { stripe, own_thread, last: None, brisk: cfg!(loom) }
+    }
+
+    pub(crate) fn is_brisk(&self) -> bool {
+        self.brisk
+    }
+
+    pub(super) fn note(&mut self, duration: u64) {
+        self.brisk = cfg!(loom) || duration < SHORT;
     }
 
     pub(super) fn start(&mut self, host: &dyn Host) -> u64 {
@@ -77,6 +91,7 @@ impl Clock {
     }
 
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        let elapsed = self.0.elapsed();
+        elapsed.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(elapsed.subsec_nanos()))
     }
 }

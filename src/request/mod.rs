@@ -206,10 +206,9 @@ impl<T: Send + 'static> AsyncRequest<T> {
 /// All or nothing: on an error or a timeout, every other result is still in its handle. Of several errors it is the
 /// first in the order of `requests` that is returned, and it is taken from its handle.
 pub(crate) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<Vec<T>> {
-    wait::for_all(requests, Deadline::start(timeout))?;
     let missing = |request: &AsyncRequest<T>| request.core.take().unwrap_or(Err(Error::ResultTaken));
-    if let Some(failed) = requests.iter().find(|request| request.status() != Status::Completed) {
-        return missing(failed).and(Err(Error::ResultTaken));
+    if let Some(failed) = wait::for_all(requests, Deadline::start(timeout))? {
+        return missing(&requests[failed]).and(Err(Error::ResultTaken));
     }
     let mut values = Vec::with_capacity(requests.len());
     for request in requests {

@@ -264,6 +264,8 @@ where
             catch_unwind(AssertUnwindSafe(operation))
         };
         let ended = lap.stamp(host);
+        let duration = ended.saturating_sub(started);
+        lap.note(duration);
         let (status, how, outcome) = match outcome {
             Ok(Ok(value)) => (Status::Completed, Ended::Completed, Ok(value)),
             Ok(Err(error)) => (Status::Failed, Ended::Failed, Err(error)),
@@ -271,7 +273,7 @@ where
         };
         // Counted, and out of its lane, before anybody can see the end: a waiter that returns finds both done.
         host.ended(&self.head, how, lap);
-        let extras = self.finish(status, outcome, delay, ended.saturating_sub(started));
+        let extras = self.finish(status, outcome, delay, duration);
         if extras.is_some() {
             observe::notify(extras, status);
             lap.rest();

@@ -11,7 +11,7 @@ use super::observe::Watch;
 use super::state::{Job, Status};
 use super::{AsyncRequest, current};
 use crate::error::{Error, Result};
-use crate::sync::{spin_limit, spin_loop, thread};
+use crate::sync::{spin_turn, spin_turns, thread};
 use crate::time::Deadline;
 
 /// Waits until `request` has ended.
@@ -40,21 +40,38 @@ pub(super) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
     done().ok_or(Error::Timeout { limit: deadline.limit(), left: requests.len() as u64 })
 }
 
-/// Waits until all of `requests` have ended.
-pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
-    let wait = |request: &AsyncRequest<T>| for_one(request, deadline);
+/// Waits until all of `requests` have ended, and returns the index of the first one that did not end well.
+pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
+    let mut failed = None;
     let waited = if current::is_worker() {
         let pending = requests.iter().filter(|request| !request.is_done());
         if !deadline.is_zero() && pending.map(AsyncRequest::node).any(|node| graph::would_deadlock(&[node])) {
             return Err(Error::WouldDeadlock);
         }
         // In their order, which is that of the queue, because they may all be run right here.
-        requests.iter().try_for_each(wait)
+        requests.iter().enumerate().try_for_each(|(index, request)| {
+            for_one(request, deadline)?;
+            if failed.is_none() && request.status() != Status::Completed {
+                failed = Some(index);
+            }
+            Ok(())
+        })
     } else {
         // The last one first: when it has ended, most have, and this thread was woken once.
-        requests.iter().rev().try_for_each(wait)
+        requests.iter().enumerate().rev().try_for_each(|(index, request)| {
+            // Looked at once where that does: with many, each look is a cache miss.
+            let mut status = request.status();
+            if !status.is_final() {
+                for_one(request, deadline)?;
+                status = request.status();
+            }
+            if status != Status::Completed {
+                failed = Some(index);
+            }
+            Ok(())
+        })
     };
-    waited.map_err(|error| match error {
+    waited.map(|()| failed).map_err(|error| match error {
         Error::Timeout { limit, .. } => {
             let left = requests.iter().filter(|request| !request.is_done()).count();
             Error::Timeout { limit, left: left as u64 }
@@ -67,11 +84,11 @@ pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
 fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
     let is_done = || requests.iter().any(AsyncRequest::is_done);
     // A look at many costs more than a look at one; the whole stays short.
-    for _ in 0..spin_limit() as usize / requests.len() {
+    for _ in 0..spin_turns() as usize / requests.len() {
         if is_done() {
             return;
         }
-        spin_loop();
+        spin_turn();
     }
     let _watches: Vec<_> = requests.iter().map(|request| Watch::start(request.job())).collect();
     while !is_done() && !deadline.is_past() {
