@@ -121,6 +121,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Later, and again and again
+//!
+//! [`Executor::submit_after`] submits once a delay has passed, [`Executor::submit_every`] on a fixed schedule until it is
+//! cancelled. Neither holds a thread meanwhile: one for all of them sleeps until the next is due.
+//!
 //! # Resizing
 //!
 //! [`Executor::resize`] changes the number of threads while they work. [`Executor::reset`] starts over with new ones,
@@ -198,6 +203,7 @@
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data
 //!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
+//!           timer      one thread, asleep until the next thing is due
 //! floor 0   error   sync   time   backoff
 //! ```
 //!
@@ -209,17 +215,22 @@
 pub mod backoff;
 mod error;
 mod executor;
+pub mod jobs;
 mod lanes;
 mod pool;
+pub mod queue;
 mod request;
 mod sync;
 mod time;
+mod timer;
+mod trace;
 
 pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
-    Args, Builder, Executor, OnFull, Operation, Stats, async_await_termination, async_reset_pool, async_shutdown,
-    async_submit, async_total_requests, async_wait_any_request, async_wait_request, async_wait_requests,
+    Args, Builder, Executor, OnFull, Operation, Periodic, Stats, async_await_termination, async_reset_pool,
+    async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
+    async_wait_requests,
 };
 pub use request::{AsyncRequest, Kind, Status, as_completed, is_cancelled};

@@ -301,3 +301,16 @@ fn every_snapshot_adds_up() {
         end(&executor);
     });
 }
+
+#[test]
+fn a_timer_that_parks_meets_an_earlier_entry() {
+    check("timer insert/park", 3, || {
+        let executor = executor(1);
+        let store = Arc::new(());
+        let first = executor.submit_after(std::time::Duration::ZERO, &store, |_: &(), ()| Ok::<_, Error>(1), true, ());
+        let second = executor.submit_after(std::time::Duration::ZERO, &store, |_: &(), ()| Ok::<_, Error>(2), true, ());
+        assert_eq!(second.expect("accepted").wait(None).expect("its time has come"), 2);
+        assert_eq!(first.expect("accepted").wait(None).expect("its time has come"), 1);
+        end(&executor);
+    });
+}

@@ -4,19 +4,23 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::builder::{Hooks, OnFull};
+use super::schedule::{Due, Series};
 use super::stats::{Stats, Stripes};
 use crate::error::{Error, Result};
 use crate::lanes::{Keys, LaneKey, Lanes};
 use crate::pool::{Crew, Pool, Refused, Summons};
-use crate::request::{AsyncRequest, Clock, Ended, Head, Host, Job, Kind, Lap, NO_TICKET, Request, Status};
+use crate::request::{self, AsyncRequest, Clock, Ended, Head, Host, Job, Kind, Lap, NO_TICKET, Request, Status};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::time::Deadline;
+use crate::timer::{Alarm, Clockwork, Timer, Untimed};
 
 pub(super) struct Core {
     me: Weak<Core>,
     pub(super) pool: Pool<Arc<dyn Job>>,
+    pub(super) timer: Timer<Due>,
     order: Mutex<Order>,
     pub(super) keys: Keys,
     clock: Clock,
@@ -76,6 +80,7 @@ impl Core {
         }
         Arc::new_cyclic(|me| Core {
             me: me.clone(),
+            timer: Timer::new(pool.name_of("timer")),
             pool,
             order: Mutex::new(Order {
                 lanes: Lanes::new(),
@@ -158,6 +163,76 @@ impl Core {
             self.admit(order, jobs)?;
         }
         Ok(handles)
+    }
+
+    /// Accepts a request whose time comes later.
+    pub(super) fn submit_at<T: Send + 'static>(
+        self: &Arc<Core>,
+        at: Instant,
+        place: Place,
+        operation: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<AsyncRequest<T>> {
+        let request = self.request(place.kind, self.clock.now(), operation);
+        let job: Arc<dyn Job> = request.clone();
+        job.head().defer();
+        self.accept_deferred()?;
+        let due = Due::Request { job: job.clone(), lane: place.lane };
+        match self.timer.insert(&**self, at, due, true) {
+            Ok(alarm) => {
+                request::set_alarm(&*job, alarm);
+                Ok(self.handle(request))
+            }
+            Err(untimed) => {
+                self.order.lock().deferred -= 1;
+                Err(untimed.into())
+            }
+        }
+    }
+
+    /// Has the next run of a series begin at `at`.
+    pub(super) fn insert_series(&self, at: Instant, series: Arc<Series>) -> Result<Alarm> {
+        Ok(self.timer.insert(self, at, Due::Run(series), false)?)
+    }
+
+    /// Submits a run whose time has come. It was accepted with its series, so it is not refused for a full queue.
+    pub(super) fn submit_due<T: Send + 'static>(
+        self: &Arc<Core>,
+        place: &Place,
+        operation: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<AsyncRequest<T>> {
+        let request = self.request(place.kind, self.clock.now(), operation);
+        self.admit(self.order.lock(), [(place.lane, request.clone() as Arc<dyn Job>)])?;
+        Ok(self.handle(request))
+    }
+
+    /// Orders and queues requests whose time has come.
+    fn release_due(&self, due: Vec<(Option<LaneKey>, Arc<dyn Job>)>) {
+        let mut order = self.order.lock();
+        let mut ready = Vec::new();
+        for (lane, job) in &due {
+            // Only under this lock is a deferred request cancelled.
+            if job.head().status() != Status::Deferred {
+                continue;
+            }
+            if order.may_run(*lane, job) {
+                ready.push(job.clone());
+            } else {
+                // A worker that waits for it has to run what is ahead of it now.
+                request::stir(&**job);
+            }
+        }
+        let summons = self.queue_released(&mut order, ready);
+        drop(order);
+        self.pool.act(self, summons);
+    }
+
+    fn accept_deferred(&self) -> Result<()> {
+        let mut order = self.order.lock();
+        if let Some(closed) = &order.closed {
+            return Err(closed.error());
+        }
+        order.deferred += 1;
+        Ok(())
     }
 
     fn request<T, F>(&self, kind: Kind, submitted: u64, operation: F) -> Arc<Request<F, T>>
@@ -294,12 +369,19 @@ impl Core {
         self.pool.close();
         drop(order);
         self.offer_space();
+        // What was accepted keeps its time; a series has no end of its own.
+        for given_up in self.timer.close(|due| matches!(due, Due::Request { .. })) {
+            if let Due::Run(series) = given_up {
+                series.give_up();
+            }
+        }
     }
 
     /// Takes requests again, or still, with new threads. Returns what to wait for the end of the old ones with.
     pub(super) fn reopen(&self, threads: usize) -> u64 {
         let mut order = self.order.lock();
         order.closed = None;
+        self.timer.open();
         self.pool.reset(self, threads)
     }
 
@@ -311,7 +393,10 @@ impl Core {
     pub(super) fn wait_for_end(&self, deadline: Deadline) -> Result<()> {
         let reopened = || !self.is_closed();
         // Acquire: pairs with `settled`, so that whoever is told of the end finds every handle done.
-        let ended = || reopened() || (self.stats().unfinished() == 0 && self.outside.load(Ordering::Acquire) == 0);
+        let ended = || {
+            let idle = || self.outside.load(Ordering::Acquire) == 0 && !self.timer.is_running();
+            reopened() || (self.stats().unfinished() == 0 && idle())
+        };
         if self.pool.wait_for_end(deadline, ended) {
             return Ok(());
         }
@@ -345,16 +430,21 @@ impl Order {
         entered: &mut Vec<Arc<dyn Job>>,
     ) -> Option<Arc<dyn Job>> {
         let Some(lane) = lane else { return Some(job) };
-        let (ticket, ready) = self.lanes.enter(lane, job.head().kind() == Kind::Modifier, job.clone());
-        job.head().set_ticket(ticket);
-        if ready {
-            entered.push(job.clone());
+        entered.push(job.clone());
+        if self.may_run(Some(lane), &job) {
             return Some(job);
         }
         job.head().defer();
         self.deferred += 1;
-        entered.push(job);
         None
+    }
+
+    /// Enters a request into its lane and says whether it may run at once.
+    fn may_run(&mut self, lane: Option<LaneKey>, job: &Arc<dyn Job>) -> bool {
+        let Some(lane) = lane else { return true };
+        let (ticket, ready) = self.lanes.enter(lane, job.head().kind() == Kind::Modifier, job.clone());
+        job.head().set_ticket(ticket);
+        ready
     }
 
     /// Undoes `enter`, the last first, so that nobody is let in between.
@@ -427,6 +517,45 @@ impl Crew for Core {
     }
 }
 
+impl Clockwork for Core {
+    type Entry = Due;
+
+    fn timer(&self) -> &Timer<Due> {
+        &self.timer
+    }
+
+    fn shared(&self) -> Arc<Core> {
+        Crew::shared(self)
+    }
+
+    fn fire(&self, due: Vec<Due>) {
+        let mut requests = Vec::new();
+        for due in due {
+            match due {
+                Due::Request { job, lane } => requests.push((lane, job)),
+                Due::Run(series) => {
+                    self.release_due(std::mem::take(&mut requests));
+                    series.begin(&Crew::shared(self));
+                }
+            }
+        }
+        self.release_due(requests);
+    }
+
+    fn wound_down(&self) {
+        self.pool.nudge();
+    }
+}
+
+impl From<Untimed> for Error {
+    fn from(untimed: Untimed) -> Error {
+        match untimed {
+            Untimed::Closed => Error::ShutDown,
+            Untimed::Spawn(error) => Error::Spawn(error),
+        }
+    }
+}
+
 impl Host for Core {
     fn now(&self) -> u64 {
         self.clock.now()
@@ -475,6 +604,9 @@ impl Host for Core {
         let closed = order.closed.is_some();
         drop(order);
         self.pool.act(self, summons);
+        if let Some(alarm) = remains.alarm() {
+            drop(self.timer.remove(alarm));
+        }
         remains.settle();
         self.offer_space();
         if !deferred {
@@ -504,17 +636,9 @@ impl Host for Core {
         order.lanes.admitted(job.head().ticket()).cloned().collect()
     }
 
-    fn accept_follower(&self, make: &mut dyn FnMut(u64, u64) -> Arc<dyn Job>) -> Result<()> {
-        let job = make(self.new_id(), self.clock.now());
-        let mut order = self.order.lock();
-        if let Some(closed) = &order.closed {
-            let error = closed.error();
-            drop(order);
-            drop(job);
-            return Err(error);
-        }
-        order.deferred += 1;
-        Ok(())
+    fn accept_follower(&self) -> Result<(u64, u64)> {
+        self.accept_deferred()?;
+        Ok((self.new_id(), self.clock.now()))
     }
 
     fn release(&self, job: Arc<dyn Job>) {

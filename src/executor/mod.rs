@@ -7,6 +7,7 @@ mod builder;
 mod core;
 mod global;
 mod operation;
+mod schedule;
 mod stats;
 #[cfg(feature = "json")]
 mod store;
@@ -21,6 +22,7 @@ pub use global::{
     async_wait_any_request, async_wait_request, async_wait_requests,
 };
 pub use operation::{Args, Operation};
+pub use schedule::Periodic;
 pub use stats::Stats;
 #[cfg(feature = "json")]
 pub use store::Store;

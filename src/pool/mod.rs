@@ -119,6 +119,11 @@ impl<J: Send + Sync + 'static> Pool<J> {
         }
     }
 
+    /// What a thread is named that has this number, or this part.
+    pub(crate) fn name_of(&self, part: impl std::fmt::Display) -> String {
+        format!("{}-{part}", self.thread_name)
+    }
+
     /// Queues new jobs, all or none, under one lock: none if the pool is closed or can't start its first thread. The
     /// caller owes the summons to [`act`](Pool::act) once it holds no lock of its own.
     pub(crate) fn push<C: Crew<Job = J>>(
@@ -299,7 +304,7 @@ impl<J: Send + Sync + 'static> Pool<J> {
     }
 
     fn start<C: Crew<Job = J>>(&self, crew: &C, seat: Arc<Seat<J>>) -> io::Result<()> {
-        let name = format!("{}-{}", self.thread_name, seat.index);
+        let name = self.name_of(seat.index);
         let started = {
             let (crew, seat) = (crew.shared(), seat.clone());
             thread::spawn(name, self.stack_size, move || worker::run(&*crew, &seat))

@@ -24,8 +24,8 @@ pub(crate) trait Host: Send + Sync {
     fn run_now(&self, job: &Arc<dyn Job>);
     /// Those on a deferred request's key that have to end before it can start; none if it is not deferred by its key.
     fn ahead_of(&self, job: &dyn Job) -> Vec<Arc<dyn Job>>;
-    /// Accepts a request that becomes queued by `release`.
-    fn accept_follower(&self, make: &mut dyn FnMut(u64, u64) -> Arc<dyn Job>) -> crate::error::Result<()>;
+    /// Accepts a request that becomes queued by `release`, and gives its number and the time.
+    fn accept_follower(&self) -> crate::error::Result<(u64, u64)>;
     /// Queues what `accept_follower` accepted.
     fn release(&self, job: Arc<dyn Job>);
 }

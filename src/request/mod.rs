@@ -25,6 +25,7 @@ pub use state::{Kind, Status};
 
 pub(crate) use current::is_worker_of;
 pub(crate) use host::{Clock, Ended, Host, Lap, NO_TICKET};
+pub(crate) use observe::{set_alarm, stir};
 pub(crate) use state::{Head, Job, Outcome, Request};
 
 use crate::error::{BoxError, Error, Result};
@@ -145,6 +146,11 @@ impl<T> AsyncRequest<T> {
         let _ = wait::help(&[self.node()], Deadline::start(None));
     }
 
+    /// Another handle, for the crate's own use: users have one, so that a result has one owner.
+    pub(crate) fn share(&self) -> AsyncRequest<T> {
+        AsyncRequest { core: self.core.clone(), host: self.host.clone() }
+    }
+
     fn job(&self) -> &(dyn Job + 'static) {
         self.core.job()
     }
@@ -178,18 +184,13 @@ impl<T: Send + 'static> AsyncRequest<T> {
         E: Into<BoxError>,
     {
         let first = self.core.clone();
-        let mut operation = Some(move || {
+        let operation = move || {
             let value = first.take().unwrap_or(Err(Error::ResultTaken))?;
             next(value).map_err(|error| Error::Operation(error.into()))
-        });
-        let mut core: Option<Arc<dyn Outcome<U>>> = None;
-        self.host.accept_follower(&mut |id, submitted| {
-            let operation = operation.take().expect("called once");
-            let request = Arc::new(Request::new(id, Kind::Accessor, Status::Deferred, submitted, operation));
-            core = Some(request.clone());
-            request
-        })?;
-        let follower = AsyncRequest { core: core.expect("accepted, so made"), host: self.host.clone() };
+        };
+        let (id, submitted) = self.host.accept_follower()?;
+        let request = Arc::new(Request::new(id, Kind::Accessor, Status::Deferred, submitted, operation));
+        let follower = AsyncRequest { core: request, host: self.host.clone() };
         // Before the release can happen: who waits for the follower has to find what it follows.
         graph::replace_after(follower.job(), vec![self.node()]);
         let (host, job) = (self.host.clone(), follower.core.clone().as_job());

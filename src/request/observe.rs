@@ -3,6 +3,7 @@
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
+use std::time::Instant;
 
 use super::graph::Node;
 use super::state::{Job, Status, discard};
@@ -15,6 +16,8 @@ pub(crate) struct Extras {
     /// A running request: what its thread is blocked on, where all of them have to be stuck for it to be stuck.
     /// A deferred request: the one that it follows.
     pub(crate) after: Vec<Node>,
+    /// A request that waits for its time: the name of its entry in the timer.
+    alarm: Option<(Instant, u64)>,
 }
 
 pub(crate) enum Observer {
@@ -26,6 +29,10 @@ pub(crate) enum Observer {
 }
 
 impl Extras {
+    pub(super) fn alarm(&self) -> Option<(Instant, u64)> {
+        self.alarm
+    }
+
     /// A worker that waits for a deferred request has to look again when it is queued: it may have to run it itself.
     pub(super) fn wake_helpers(&self) {
         for observer in &self.observers {
@@ -34,6 +41,20 @@ impl Extras {
             }
         }
     }
+}
+
+/// Tells a request how to find it in the timer.
+pub(crate) fn set_alarm(job: &dyn Job, alarm: (Instant, u64)) {
+    job.with_extras(&mut |extras| extras.get_or_insert_default().alarm = Some(alarm));
+}
+
+/// Has those workers look again that wait for a deferred request: what it waits for has changed.
+pub(crate) fn stir(job: &dyn Job) {
+    job.with_extras(&mut |extras| {
+        if let Some(extras) = extras {
+            extras.wake_helpers();
+        }
+    });
 }
 
 /// Registers `observer`, unless the request has ended: then it comes back.

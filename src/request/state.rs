@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::current;
 use super::host::{Ended, Host, Lap, NO_TICKET};
@@ -148,6 +148,11 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
+    /// Its entry in the timer, if it was waiting for its time.
+    pub(crate) fn alarm(&self) -> Option<(Instant, u64)> {
+        self.extras.as_ref().and_then(|extras| extras.alarm())
+    }
+
     pub(crate) fn settle(self) {
         // A destructor of the operation's captured values may panic; a canceller is not to pay for that.
         let operation = self.operation;

@@ -102,6 +102,10 @@ fn the_methods_of_an_executor() {
     let many = executor.submit_many(&prices, Prices::read, false, ["A", "BB"]).expect("accepted");
     assert!(executor.wait_any_request(&many, LIMIT).expect("one ends") < 2);
     assert_eq!(executor.wait_requests(&many, None).expect("all end"), [1.0, 2.0]);
+    let after = executor.submit_after(Duration::ZERO, &prices, Prices::read, false, "IBM").expect("accepted");
+    assert_eq!(after.wait(LIMIT).expect("a price"), 3.0);
+    let every: fulmar::Periodic = executor.submit_every(LIMIT, &prices, Prices::read, false, "IBM").expect("accepted");
+    assert!(every.cancel());
     executor.resize(3).expect("live");
     executor.reset(2, LIMIT).expect("the old threads end");
     executor.reset(None, LIMIT).expect("the same size");
@@ -116,7 +120,7 @@ fn the_methods_of_an_executor() {
         stats.panicked,
         stats.cancelled,
     ];
-    assert_eq!(parts, [4, 0, 0, 0, 4, 0, 0, 0]);
+    assert_eq!(parts, [5, 0, 0, 0, 5, 0, 0, 0]);
     let _: usize = stats.threads;
     executor.shutdown(LIMIT).expect("ends");
     executor.await_termination(LIMIT).expect("has ended");

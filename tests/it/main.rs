@@ -3,7 +3,10 @@
 mod contract;
 mod edges;
 mod handles;
+mod jobs;
 mod order;
 mod pool;
 mod promises;
+mod queue;
 mod support;
+mod timer;

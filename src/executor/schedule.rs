@@ -1,0 +1,307 @@
+//! Requests that wait for their time, once or again and again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::core::{Core, Place};
+use super::{Args, Executor, Operation};
+use crate::error::{Error, Result};
+use crate::lanes::LaneKey;
+use crate::request::{AsyncRequest, Job, Status};
+use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::timer::Alarm;
+
+/// What the executor's timer fires.
+pub(super) enum Due {
+    /// A request, to be ordered and queued now.
+    Request { job: Arc<dyn Job>, lane: Option<LaneKey> },
+    /// The next run of a series.
+    Run(Arc<Series>),
+}
+
+impl Executor {
+    /// Submits `op` once `delay` has passed, and returns at once. Until then the request is deferred, holds no thread, and
+    /// is taken out for good by [`cancel`](AsyncRequest::cancel). It is ordered as if submitted when its time has come.
+    ///
+    /// A shutdown, and dropping the last handle of the executor, still wait for it: it was accepted. It is never refused
+    /// for a full queue. Timing is that of the monotonic clock, and the request starts no earlier.
+    ///
+    /// # Errors
+    /// [`Error::ShutDown`]; [`Error::Spawn`] if the timer's thread can't be started; [`Error::Invalid`] for a delay beyond
+    /// the clock's range. In each case nothing was accepted.
+    /// # Examples
+    /// ```
+    /// use fulmar::{Executor, Status};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// let executor = Executor::builder().threads(1).build()?;
+    /// let greet = |_: &(), name: &str| Ok::<_, fulmar::Error>(format!("hello {name}"));
+    /// let soon = executor.submit_after(Duration::from_millis(1), &Arc::new(()), greet, false, "soon")?;
+    /// let late = executor.submit_after(Duration::from_secs(3_600), &Arc::new(()), greet, false, "late")?;
+    /// assert_eq!(soon.wait(None)?, "hello soon");
+    /// assert_eq!(late.status(), Status::Deferred);
+    /// assert!(late.cancel());
+    /// # Ok::<(), fulmar::Error>(())
+    /// ```
+    pub fn submit_after<S, A, O>(
+        &self,
+        delay: Duration,
+        store: &Arc<S>,
+        op: O,
+        is_modifier: bool,
+        args: A,
+    ) -> Result<AsyncRequest<O::Output>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        A: Args + Send + 'static,
+        O: Operation<S, A> + Send + 'static,
+        O::Output: Send + 'static,
+    {
+        let at = later(Instant::now(), delay)?;
+        let place = self.place(store, is_modifier, &args);
+        let store = store.clone();
+        self.core().submit_at(at, place, move || op.call(&store, args).map_err(Error::Operation))
+    }
+
+    /// Submits `op` every `period`, the first time one period from now, until it is cancelled or the executor shuts down.
+    ///
+    /// Runs keep to a fixed schedule, without drift, and never overlap: a run that takes longer than the period has the
+    /// times skipped that it missed, which are counted. Each run is a request of its own, with its place in the order and
+    /// in the counters. An error or a panic is counted and doesn't end the series.
+    ///
+    /// # Errors
+    /// Those of [`submit_after`](Executor::submit_after), and [`Error::Invalid`] for a period of zero.
+    /// # Examples
+    /// ```
+    /// use fulmar::Executor;
+    /// use std::sync::{Arc, mpsc};
+    /// use std::time::Duration;
+    ///
+    /// let executor = Executor::builder().threads(1).build()?;
+    /// let (tick, ticks) = mpsc::channel();
+    /// let send = move |_: &(), n: u32| tick.send(n);
+    /// let series = executor.submit_every(Duration::from_millis(1), &Arc::new(()), send, false, 7)?;
+    /// assert_eq!([ticks.recv()?, ticks.recv()?], [7, 7]);
+    /// assert!(series.cancel());
+    /// assert!(series.is_done());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn submit_every<S, A, O>(
+        &self,
+        period: Duration,
+        store: &Arc<S>,
+        op: O,
+        is_modifier: bool,
+        args: A,
+    ) -> Result<Periodic>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        A: Args + Clone + Send + 'static,
+        O: Operation<S, A> + Clone + Send + 'static,
+        O::Output: Send + 'static,
+    {
+        if period.is_zero() {
+            return Err(Error::Invalid("a period of zero leaves no time between two runs: use a longer one".into()));
+        }
+        let place = self.place(store, is_modifier, &args);
+        let store = store.clone();
+        let run = move || {
+            let (op, store, args) = (op.clone(), store.clone(), args.clone());
+            // The value is dropped on the thread that made it.
+            Box::new(move || op.call(&store, args).map(drop).map_err(Error::Operation)) as Run
+        };
+        let first = later(Instant::now(), period)?;
+        let series = Arc::new(Series {
+            core: Arc::downgrade(self.core()),
+            place,
+            run: Mutex::new(Box::new(run)),
+            period,
+            runs: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            state: Mutex::new(State { done: false, due: first, alarm: None, running: None }),
+        });
+        series.arm(self.core(), first)?;
+        Ok(Periodic { series })
+    }
+}
+
+fn later(now: Instant, delay: Duration) -> Result<Instant> {
+    now.checked_add(delay)
+        .ok_or_else(|| Error::Invalid(format!("{delay:?} from now is beyond the clock's range: use a shorter time")))
+}
+
+/// The handle of periodic work. Dropping it does not end the series.
+#[derive(Clone)]
+pub struct Periodic {
+    series: Arc<Series>,
+}
+
+impl Periodic {
+    /// Ends the series for good, and says whether it was still going on. A run that waits is taken out; one that is at
+    /// work is told ([`is_cancelled`](crate::is_cancelled)) and ends by itself.
+    pub fn cancel(&self) -> bool {
+        let running = {
+            let mut state = self.series.state.lock();
+            if std::mem::replace(&mut state.done, true) {
+                return false;
+            }
+            if let (Some(alarm), Some(core)) = (state.alarm.take(), self.series.core.upgrade()) {
+                let due = core.timer.remove(alarm);
+                drop(state);
+                drop(due);
+                return true;
+            }
+            state.running.take()
+        };
+        if let Some(running) = running {
+            running.cancel();
+        }
+        true
+    }
+
+    /// Whether no run will start any more: it was cancelled, or the executor was shut down.
+    pub fn is_done(&self) -> bool {
+        self.series.state.lock().done
+    }
+
+    /// How many runs have ended, in whatever way.
+    pub fn runs(&self) -> u64 {
+        self.series.runs.load(Ordering::Relaxed)
+    }
+
+    /// How many of them ended with an error or a panic.
+    pub fn failed(&self) -> u64 {
+        self.series.failed.load(Ordering::Relaxed)
+    }
+
+    /// How many times were skipped because the run before took too long.
+    pub fn missed(&self) -> u64 {
+        self.series.missed.load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Periodic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Periodic")
+            .field("period", &self.series.period)
+            .field("runs", &self.runs())
+            .field("failed", &self.failed())
+            .field("missed", &self.missed())
+            .field("is_done", &self.is_done())
+            .finish()
+    }
+}
+
+type Run = Box<dyn FnOnce() -> Result<()> + Send>;
+
+/// Periodic work: waiting for its next time, or running.
+pub(super) struct Series {
+    core: Weak<Core>,
+    place: Place,
+    /// Makes a run. The timer's thread alone locks it, and so runs the user's `clone` under it.
+    run: Mutex<Box<dyn Fn() -> Run + Send>>,
+    period: Duration,
+    runs: AtomicU64,
+    failed: AtomicU64,
+    missed: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
+    done: bool,
+    /// The time of the run that is to come, or is on.
+    due: Instant,
+    alarm: Option<Alarm>,
+    running: Option<AsyncRequest<()>>,
+}
+
+impl Series {
+    /// Waits for `at`.
+    fn arm(self: &Arc<Series>, core: &Core, at: Instant) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.done {
+            return Ok(());
+        }
+        state.due = at;
+        // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of ours.
+        state.alarm = Some(core.insert_series(at, self.clone())?);
+        Ok(())
+    }
+
+    /// Its time has come.
+    pub(super) fn begin(self: Arc<Series>, core: &Arc<Core>) {
+        let Ok(operation) = catch_unwind(AssertUnwindSafe(|| self.run.lock()())).map_err(std::mem::forget) else {
+            // Copying the operation or its arguments panicked: there is nothing to run this time.
+            return self.end_of_run(Status::Panicked);
+        };
+        let mut state = self.state.lock();
+        state.alarm = None;
+        if state.done {
+            return;
+        }
+        match core.submit_due(&self.place, operation) {
+            Ok(run) => {
+                state.running = Some(run.share());
+                drop(state);
+                run.on_complete(move |status| self.end_of_run(status));
+            }
+            Err(_) => state.done = true,
+        }
+    }
+
+    fn end_of_run(self: Arc<Series>, status: Status) {
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        if matches!(status, Status::Failed | Status::Panicked) {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        let due = {
+            let mut state = self.state.lock();
+            state.running = None;
+            state.due
+        };
+        let (next, missed) = next_time(due, self.period, Instant::now());
+        self.missed.fetch_add(missed, Ordering::Relaxed);
+        let armed = match (self.core.upgrade(), next) {
+            (Some(core), Some(next)) => self.arm(&core, next).is_ok(),
+            _ => false,
+        };
+        if !armed {
+            self.give_up();
+        }
+    }
+
+    /// No more runs: the executor takes none.
+    pub(super) fn give_up(&self) {
+        self.state.lock().done = true;
+    }
+}
+
+/// The first time on the schedule of `due` that is still to come, and how many were missed before it.
+fn next_time(due: Instant, period: Duration, now: Instant) -> (Option<Instant>, u64) {
+    const SECOND: u128 = 1_000_000_000;
+    let late = now.saturating_duration_since(due).as_nanos();
+    let missed = late / period.as_nanos().max(1);
+    let ahead = (missed + 1).saturating_mul(period.as_nanos());
+    let seconds = u64::try_from(ahead / SECOND).ok();
+    let next = seconds.and_then(|seconds| due.checked_add(Duration::new(seconds, (ahead % SECOND) as u32)));
+    (next, u64::try_from(missed).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_is_fixed_and_skips_what_was_missed() {
+        let (due, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(next_time(due, second, due), (Some(due + second), 0));
+        assert_eq!(next_time(due, second, due + second / 2), (Some(due + second), 0), "no drift");
+        assert_eq!(next_time(due, second, due + second * 7 / 2), (Some(due + second * 4), 3));
+        assert_eq!(next_time(due, second, due + second), (Some(due + second * 2), 1), "a time that has come is missed");
+        assert_eq!(next_time(due + second, second, due), (Some(due + second * 2), 0), "a clock that lags");
+        assert_eq!(next_time(due, Duration::MAX, due), (None, 0), "beyond the clock's range there is no next time");
+    }
+}

@@ -1,0 +1,88 @@
+//! A fixed schedule as plain data: no thread and no clock.
+//!
+//! Its points are `start`, `start + period`, `start + 2 * period` and so on. Each is counted from the start and not from
+//! the one before, so nothing adds up.
+
+use std::time::{Duration, Instant};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cadence {
+    start: Instant,
+    period: Duration,
+    /// The number of the next point.
+    next: u128,
+}
+
+/// When to act next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Point {
+    /// `None` lies beyond the clock's range, which is never.
+    pub(super) at: Option<Instant>,
+    /// It had passed when it was asked for, and those right after it that had passed as well are left out.
+    pub(super) late: bool,
+}
+
+impl Cadence {
+    /// The first point is `start`. A period of zero has no points to be late for: it is always time.
+    pub(super) fn new(start: Instant, period: Duration) -> Cadence {
+        Cadence { start, period, next: 0 }
+    }
+
+    /// The next point, asked for at `now`.
+    pub(super) fn next(&mut self, now: Instant) -> Point {
+        if self.period.is_zero() {
+            return Point { at: Some(now), late: false };
+        }
+        let passed = now.saturating_duration_since(self.start).as_nanos() / self.period.as_nanos();
+        // The first is on time however long the thread took to start.
+        let late = self.next > 0 && passed >= self.next;
+        let number = if late { passed } else { self.next };
+        self.next = number + 1;
+        Point { at: self.at(number), late }
+    }
+
+    fn at(&self, number: u128) -> Option<Instant> {
+        let nanos = self.period.as_nanos().checked_mul(number)?;
+        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+        self.start.checked_add(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn points_are_counted_from_the_start_and_never_drift() {
+        let start = Instant::now();
+        let mut cadence = Cadence::new(start, SECOND);
+        for number in 0..10 {
+            // Each time asked a little later than the last point.
+            let now = start + SECOND * number - if number > 0 { SECOND / 10 } else { Duration::ZERO };
+            assert_eq!(cadence.next(now), Point { at: Some(start + SECOND * number), late: false });
+        }
+    }
+
+    #[test]
+    fn what_was_missed_is_late_once_and_the_schedule_stays() {
+        let start = Instant::now();
+        let mut cadence = Cadence::new(start, SECOND);
+        cadence.next(start);
+        let now = start + SECOND * 7 / 2;
+        assert_eq!(cadence.next(now), Point { at: Some(start + SECOND * 3), late: true }, "at once, for 1 to 3");
+        assert_eq!(cadence.next(now), Point { at: Some(start + SECOND * 4), late: false }, "on the old points");
+    }
+
+    #[test]
+    fn the_ends_of_the_range_are_always_and_never() {
+        let start = Instant::now();
+        let mut always = Cadence::new(start, Duration::ZERO);
+        assert_eq!(always.next(start + SECOND), Point { at: Some(start + SECOND), late: false });
+        let mut never = Cadence::new(start, Duration::MAX);
+        assert_eq!(never.next(start).at, Some(start));
+        assert_eq!(never.next(start), Point { at: None, late: false });
+        assert_eq!(never.next(start), Point { at: None, late: false });
+    }
+}

@@ -1,0 +1,136 @@
+//! Why a value was not taken in, or none was handed out: one small enum a verb, and a refused value comes back in it.
+
+use std::fmt;
+
+/// The queue is closed. The value comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PutError<T>(pub T);
+
+/// Why [`try_put`](super::Producer::try_put) took nothing in. The value comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TryPutError<T> {
+    /// There is no room now.
+    Full(T),
+    /// There never will be: the queue is closed.
+    Closed(T),
+}
+
+/// Why [`put_timeout`](super::Producer::put_timeout) took nothing in. The value comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum PutTimeoutError<T> {
+    /// There was no room in time.
+    Timeout(T),
+    /// There never will be: the queue is closed.
+    Closed(T),
+}
+
+/// The queue is closed, and nothing is left in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is closed and nothing is left in it")]
+pub struct GetError;
+
+/// Why [`try_get`](super::Consumer::try_get) gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TryGetError {
+    /// There is no value now.
+    #[error("the queue is empty")]
+    Empty,
+    /// There never will be: the queue is closed, and nothing is left in it.
+    #[error("the queue is closed and nothing is left in it")]
+    Closed,
+}
+
+/// Why [`get_timeout`](super::Consumer::get_timeout) gave nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GetTimeoutError {
+    /// No value came in time.
+    #[error("the queue stayed empty until the time limit")]
+    Timeout,
+    /// There never will be one: the queue is closed, and nothing is left in it.
+    #[error("the queue is closed and nothing is left in it")]
+    Closed,
+}
+
+impl<T> PutError<T> {
+    /// The value that was not taken in.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> TryPutError<T> {
+    /// The value that was not taken in.
+    pub fn into_inner(self) -> T {
+        match self {
+            TryPutError::Full(value) | TryPutError::Closed(value) => value,
+        }
+    }
+
+    /// Whether there may be room later.
+    pub fn is_full(&self) -> bool {
+        matches!(self, TryPutError::Full(_))
+    }
+}
+
+impl<T> PutTimeoutError<T> {
+    /// The value that was not taken in.
+    pub fn into_inner(self) -> T {
+        match self {
+            PutTimeoutError::Timeout(value) | PutTimeoutError::Closed(value) => value,
+        }
+    }
+
+    /// Whether the time limit passed; else the queue is closed.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, PutTimeoutError::Timeout(_))
+    }
+}
+
+const CLOSED: &str = "the queue is closed and takes no more values";
+
+impl<T> fmt::Display for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(CLOSED)
+    }
+}
+
+impl<T> fmt::Display for TryPutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TryPutError::Full(_) => "the queue is full",
+            TryPutError::Closed(_) => CLOSED,
+        })
+    }
+}
+
+impl<T> fmt::Display for PutTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PutTimeoutError::Timeout(_) => "the queue stayed full until the time limit",
+            PutTimeoutError::Closed(_) => CLOSED,
+        })
+    }
+}
+
+// By hand, because a derive would ask that values can be printed.
+impl<T> fmt::Debug for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PutError(..)")
+    }
+}
+
+impl<T> fmt::Debug for TryPutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_full() { "Full(..)" } else { "Closed(..)" })
+    }
+}
+
+impl<T> fmt::Debug for PutTimeoutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_timeout() { "Timeout(..)" } else { "Closed(..)" })
+    }
+}
+
+impl<T> std::error::Error for PutError<T> {}
+impl<T> std::error::Error for TryPutError<T> {}
+impl<T> std::error::Error for PutTimeoutError<T> {}

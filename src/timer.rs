@@ -1,0 +1,285 @@
+//! Things to do at points in time: one thread, asleep until the next of them.
+//!
+//! Promises: what is due is fired in the order of its times; an entry costs O(log n) and no thread, also to take out
+//! again; while nothing is due the thread sleeps, and it is woken only for an entry that comes before all others. Times
+//! are points on the monotonic clock, so that a changed wall clock moves nothing; on a machine that was suspended, what
+//! fell due meanwhile is fired on return, once.
+//!
+//! Left to others: what firing means ([`Clockwork`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::sync::Mutex;
+use crate::sync::thread::{self, Thread};
+
+/// Names an entry: when it is due, and a number that tells it from others of the same time.
+pub(crate) type Alarm = (Instant, u64);
+
+/// Why an entry was not taken.
+#[derive(Debug)]
+pub(crate) enum Untimed {
+    /// The timer is closed, and the entry was not accepted before.
+    Closed,
+    /// The thread is needed and can't be started.
+    Spawn(io::Error),
+}
+
+/// The most entries fired in one go, so that an avalanche of them keeps no lock for long.
+const GO: usize = 256;
+
+/// What a timer works for.
+pub(crate) trait Clockwork: Send + Sync + 'static {
+    type Entry: Send + 'static;
+
+    fn timer(&self) -> &Timer<Self::Entry>;
+    /// For the timer's thread to keep.
+    fn shared(&self) -> Arc<Self>;
+    /// Runs on the timer's thread, under no lock, with entries in the order of their times. Must neither block nor panic.
+    fn fire(&self, due: Vec<Self::Entry>);
+    /// The timer's thread is about to end.
+    fn wound_down(&self);
+}
+
+pub(crate) struct Timer<E> {
+    state: Mutex<State<E>>,
+    thread_name: String,
+}
+
+struct State<E> {
+    entries: BTreeMap<Alarm, E>,
+    next_number: u64,
+    /// Whether the thread is there, or about to be.
+    running: bool,
+    /// The thread, while it sleeps.
+    sleeper: Option<Thread>,
+    /// The thread ends when there are no entries.
+    closed: bool,
+}
+
+impl<E: Send + 'static> Timer<E> {
+    pub(crate) fn new(thread_name: String) -> Timer<E> {
+        let entries = BTreeMap::new();
+        let state = State { entries, next_number: 0, running: false, sleeper: None, closed: false };
+        Timer { state: Mutex::new(state), thread_name }
+    }
+
+    /// Has `entry` fired at `at`; at once if that has passed. One that was accepted before is taken even when closed.
+    pub(crate) fn insert<C: Clockwork<Entry = E>>(
+        &self,
+        clockwork: &C,
+        at: Instant,
+        entry: E,
+        accepted: bool,
+    ) -> Result<Alarm, Untimed> {
+        let mut state = self.state.lock();
+        if state.closed && !accepted {
+            drop(state);
+            return Err(Untimed::Closed);
+        }
+        let alarm = (at, state.next_number);
+        state.next_number += 1;
+        state.entries.insert(alarm, entry);
+        let is_first = state.entries.first_key_value().is_some_and(|(first, _)| *first == alarm);
+        let sleeper = if is_first { state.sleeper.take() } else { None };
+        let start = !std::mem::replace(&mut state.running, true);
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.unpark();
+        }
+        if start {
+            let clockwork = clockwork.shared();
+            if let Err(error) = thread::spawn(self.thread_name.clone(), None, move || run(&*clockwork)) {
+                let mut state = self.state.lock();
+                state.running = false;
+                let refused = state.entries.remove(&alarm);
+                drop(state);
+                drop(refused);
+                return Err(Untimed::Spawn(error));
+            }
+        }
+        Ok(alarm)
+    }
+
+    /// Takes an entry out again, if it was not fired.
+    pub(crate) fn remove(&self, alarm: Alarm) -> Option<E> {
+        let mut state = self.state.lock();
+        let removed = state.entries.remove(&alarm);
+        let sleeper = if state.closed && state.entries.is_empty() { state.sleeper.take() } else { None };
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.unpark();
+        }
+        removed
+    }
+
+    /// Has the thread end once it has fired what `keep` keeps. Returns the rest.
+    pub(crate) fn close(&self, keep: impl Fn(&E) -> bool) -> Vec<E> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let (kept, given_up) = std::mem::take(&mut state.entries).into_iter().partition(|(_, entry)| keep(entry));
+        state.entries = kept;
+        let sleeper = state.sleeper.take();
+        drop(state);
+        if let Some(sleeper) = sleeper {
+            sleeper.unpark();
+        }
+        let given_up: BTreeMap<Alarm, E> = given_up;
+        given_up.into_values().collect()
+    }
+
+    /// Has the thread stay from now on, once there is one.
+    pub(crate) fn open(&self) {
+        self.state.lock().closed = false;
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.lock().running
+    }
+}
+
+fn run<C: Clockwork>(clockwork: &C) {
+    let timer = clockwork.timer();
+    loop {
+        let mut state = timer.state.lock();
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while due.len() < GO {
+            match state.entries.first_entry() {
+                Some(entry) if entry.key().0 <= now => due.push(entry.remove()),
+                _ => break,
+            }
+        }
+        if !due.is_empty() {
+            drop(state);
+            clockwork.fire(due);
+            continue;
+        }
+        let next = state.entries.first_key_value().map(|(alarm, _)| alarm.0);
+        if next.is_none() && state.closed {
+            state.running = false;
+            drop(state);
+            clockwork.wound_down();
+            return;
+        }
+        state.sleeper = Some(thread::current());
+        drop(state);
+        // Spurious wake-ups only cost another look.
+        thread::park_until(next);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::sync::Condvar;
+
+    /// Far longer than anything takes here: it only turns a hang into a failure with a reason.
+    const HANG: Duration = Duration::from_secs(60);
+
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    /// Keeps what it fires.
+    struct Clock {
+        me: std::sync::Weak<Clock>,
+        timer: Timer<usize>,
+        seen: Mutex<Seen>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct Seen {
+        fired: Vec<usize>,
+        ended: bool,
+    }
+
+    impl Clockwork for Clock {
+        type Entry = usize;
+
+        fn timer(&self) -> &Timer<usize> {
+            &self.timer
+        }
+
+        fn shared(&self) -> Arc<Clock> {
+            self.me.upgrade().expect("held by the test")
+        }
+
+        fn fire(&self, due: Vec<usize>) {
+            self.seen.lock().fired.extend(due);
+            self.changed.notify_all();
+        }
+
+        fn wound_down(&self) {
+            self.seen.lock().ended = true;
+            self.changed.notify_all();
+        }
+    }
+
+    impl Clock {
+        fn new() -> Arc<Clock> {
+            Arc::new_cyclic(|me| Clock {
+                me: me.clone(),
+                timer: Timer::new("timer".into()),
+                seen: Mutex::new(Seen::default()),
+                changed: Condvar::new(),
+            })
+        }
+
+        fn insert(&self, at: Instant, entry: usize) -> Alarm {
+            self.timer.insert(self, at, entry, false).expect("open")
+        }
+
+        fn until(&self, what: &str, is_so: impl Fn(&Seen) -> bool) {
+            let (mut seen, deadline) = (self.seen.lock(), Instant::now() + HANG);
+            while !is_so(&seen) {
+                assert!(!self.changed.wait_until(&mut seen, deadline).timed_out(), "hang: {what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_timers_in_random_order_fire_in_order() {
+        const TIMERS: usize = 100_000;
+        let (clock, start) = (Clock::new(), Instant::now());
+        for n in 0..TIMERS {
+            // 7919 is prime and no divisor of 100,000, so this visits every number once, in no order.
+            let place = n * 7919 % TIMERS;
+            clock.insert(start + HOUR + Duration::from_nanos(place as u64), place);
+        }
+        // Brought forward all at once, because an hour is long. An earlier entry wakes the sleeper, who then finds them due.
+        let mut state = clock.timer.state.lock();
+        let early = |(alarm, entry): (Alarm, usize)| ((alarm.0 - HOUR, alarm.1), entry);
+        state.entries = std::mem::take(&mut state.entries).into_iter().map(early).collect();
+        drop(state);
+        clock.insert(start - Duration::from_nanos(1), TIMERS);
+        clock.until("they are not all fired", |seen| seen.fired.len() > TIMERS);
+        let fired = std::mem::take(&mut clock.seen.lock().fired);
+        assert!(fired.into_iter().eq([TIMERS].into_iter().chain(0..TIMERS)), "not in the order of their times");
+        assert!(clock.timer.close(|_| true).is_empty());
+        clock.until("the thread does not end", |seen| seen.ended);
+        assert!(!clock.timer.is_running());
+    }
+
+    #[test]
+    fn what_is_taken_out_is_not_fired_and_a_closed_timer_ends_with_its_last_entry() {
+        let (clock, hour) = (Clock::new(), Instant::now() + HOUR);
+        let (first, second) = (clock.insert(hour, 1), clock.insert(hour, 2));
+        assert_eq!(clock.timer.remove(first), Some(1));
+        assert_eq!(clock.timer.remove(first), None);
+        clock.insert(hour, 3);
+        assert_eq!(clock.timer.close(|entry| *entry != 3), [3], "given up");
+        assert!(matches!(clock.timer.insert(&*clock, hour, 4, false), Err(Untimed::Closed)));
+        let accepted = clock.timer.insert(&*clock, hour, 5, true).expect("it was accepted before");
+        assert_eq!(clock.timer.remove(accepted), Some(5));
+        assert_eq!(clock.timer.remove(second), Some(2));
+        clock.until("the thread does not end", |seen| seen.ended);
+        assert_eq!(clock.seen.lock().fired, [0; 0], "nothing was due");
+        clock.timer.open();
+        clock.insert(Instant::now(), 6);
+        clock.until("it does not start again", |seen| seen.fired == [6]);
+    }
+}

@@ -1,0 +1,215 @@
+//! The bounded queue's hand-overs, in every order that the memory model allows, on the code that ships.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test model_queue -- --nocapture` prints how many interleavings each
+//! model went through: all those with at most so many preemptions as it says; a switch where a thread blocks or ends is
+//! free. A wake-up that is lost leaves every thread blocked, which fails the model. There is no clock: a time limit never
+//! passes here, so what a timed-out waiter leaves behind is argued in `src/queue/shared.rs` and stressed in `tests/it`.
+#![cfg(loom)]
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize as Count;
+use std::time::Duration;
+
+use fulmar::queue::{Consumer, Producer, TryGetError, bounded};
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::thread;
+
+/// Runs `model` through all interleavings with at most `preemptions`, and tells how many there were.
+fn check(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let interleavings = Arc::new(Count::new(0));
+    let count = interleavings.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 100_000;
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let interleavings = interleavings.load(Ordering::Relaxed);
+    println!("{name}: {interleavings} interleavings with at most {preemptions} preemptions");
+    assert!(interleavings > 10, "a model that explores nothing proves nothing");
+}
+
+fn halves(capacity: usize) -> (Producer<usize>, Consumer<usize>) {
+    bounded(capacity).expect("holds something")
+}
+
+fn putter(producer: &Producer<usize>, value: usize) -> thread::JoinHandle<bool> {
+    let producer = producer.clone();
+    thread::spawn(move || producer.put(value).is_ok())
+}
+
+fn getter(consumer: &Consumer<usize>) -> thread::JoinHandle<Option<usize>> {
+    let consumer = consumer.clone();
+    thread::spawn(move || consumer.get().ok())
+}
+
+#[test]
+fn a_get_sees_what_the_producer_did() {
+    check("put/get", 4, || {
+        let (producer, consumer) = halves(1);
+        let written = Arc::new(AtomicUsize::new(0));
+        let seen = written.clone();
+        let thread = thread::spawn(move || {
+            assert_eq!(consumer.get(), Ok(1));
+            assert_eq!(seen.load(Ordering::Relaxed), 7);
+            assert_eq!(consumer.get(), Ok(2), "the second put waited for room, or came later");
+        });
+        written.store(7, Ordering::Relaxed);
+        producer.put(1).expect("a consumer lives");
+        producer.put(2).expect("a consumer lives");
+        thread.join().expect("no panic");
+    });
+}
+
+#[test]
+fn room_is_handed_over_with_what_was_done_before_the_get() {
+    check("get/put", 4, || {
+        let (producer, consumer) = halves(2);
+        producer.put(1).expect("open");
+        producer.put(2).expect("open");
+        assert_eq!(consumer.get(), Ok(1));
+        producer.put(3).expect("open");
+        let written = Arc::new(AtomicUsize::new(0));
+        let seen = written.clone();
+        let thread = thread::spawn(move || {
+            producer.put(4).expect("open");
+            assert_eq!(seen.load(Ordering::Relaxed), 7, "the place was made by the get after the store");
+        });
+        written.store(7, Ordering::Relaxed);
+        // It finds the value on its own side, and takes no lock of the producers'.
+        assert_eq!(consumer.get(), Ok(2));
+        thread.join().expect("no panic");
+        assert_eq!(consumer.drain(), [3, 4]);
+    });
+}
+
+#[test]
+fn two_sleeping_consumers_get_a_value_each() {
+    check("2 gets, 2 puts", 3, || {
+        let (producer, consumer) = halves(2);
+        let getters = [getter(&consumer), getter(&consumer)];
+        producer.put(1).expect("open");
+        producer.put(2).expect("open");
+        let sum: usize = getters.into_iter().map(|getter| getter.join().expect("no panic").expect("one each")).sum();
+        assert_eq!((sum, consumer.len()), (3, 0));
+    });
+}
+
+#[test]
+fn two_sleeping_producers_get_in() {
+    check("2 puts, 3 gets", 3, || {
+        let (producer, consumer) = halves(1);
+        producer.put(4).expect("open");
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        assert_eq!(consumer.get(), Ok(4));
+        let (second, third) = (consumer.get(), consumer.get());
+        assert_eq!(second.unwrap_or(0) + third.unwrap_or(0), 3);
+        assert!(putters.into_iter().all(|putter| putter.join().expect("no panic")));
+    });
+}
+
+#[test]
+fn a_faster_thread_takes_the_value_and_the_called_one_is_not_forgotten() {
+    check("barging", 3, || {
+        let (producer, consumer) = halves(2);
+        let getters = [getter(&consumer), getter(&consumer)];
+        producer.put(1).expect("open");
+        // This thread never sleeps, and may be faster than the one that the first put called.
+        let mine = consumer.try_get().ok();
+        producer.put(2).expect("open");
+        if mine.is_some() {
+            producer.put(3).expect("open");
+        }
+        let got = getters.into_iter().filter_map(|getter| getter.join().expect("no panic")).count();
+        assert_eq!((got, consumer.len()), (2, 0));
+    });
+}
+
+#[test]
+fn many_to_many_each_once() {
+    check("2 producers, 2 consumers", 2, || {
+        let (producer, consumer) = halves(1);
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        let other = getter(&consumer);
+        let mine = consumer.get().expect("two values for two");
+        let others = other.join().expect("no panic").expect("two values for two");
+        assert_eq!(mine + others, 3);
+        assert!(putters.into_iter().all(|putter| putter.join().expect("no panic")));
+    });
+}
+
+#[test]
+fn close_wakes_all_and_every_accepted_value_is_handed_out() {
+    check("close", 3, || {
+        let (producer, consumer) = halves(1);
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        let getter = getter(&consumer);
+        producer.close();
+        let accepted = putters.into_iter().map(|putter| putter.join().expect("no panic")).filter(|put| *put).count();
+        let got = usize::from(getter.join().expect("no panic").is_some());
+        let left = consumer.drain().len();
+        assert_eq!(accepted, got + left, "put = taken + left");
+        assert_eq!(consumer.try_get(), Err(TryGetError::Closed));
+    });
+}
+
+#[test]
+fn closed_and_empty_is_final() {
+    check("closed is final", 4, || {
+        let (producer, consumer) = halves(1);
+        let putter = putter(&producer, 1);
+        let closer = thread::spawn(move || producer.close());
+        let mut got = 0;
+        while consumer.get().is_ok() {
+            got += 1;
+        }
+        let accepted = putter.join().expect("no panic");
+        assert_eq!(got, usize::from(accepted), "no value comes after the last");
+        closer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn dropping_the_last_of_a_half_wakes_the_other() {
+    check("drop a half", 4, || {
+        let (producer, consumer) = halves(1);
+        let getter = thread::spawn(move || (consumer.get().ok(), consumer.get().ok()));
+        producer.put(1).expect("open");
+        drop(producer);
+        assert_eq!(getter.join().expect("no panic"), (Some(1), None));
+
+        let (producer, consumer) = halves(1);
+        producer.put(1).expect("open");
+        let putter = thread::spawn(move || producer.put(2).is_ok());
+        drop(consumer);
+        assert!(!putter.join().expect("no panic"));
+    });
+}
+
+#[test]
+fn a_drain_lets_all_sleeping_producers_in() {
+    check("drain", 3, || {
+        let (producer, consumer) = halves(2);
+        producer.put(4).expect("open");
+        producer.put(8).expect("open");
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        let drained: usize = consumer.drain().into_iter().sum();
+        assert!(putters.into_iter().all(|putter| putter.join().expect("no panic")), "nobody sleeps for ever");
+        assert_eq!(drained + consumer.drain().into_iter().sum::<usize>(), 15);
+    });
+}
+
+#[test]
+fn waits_with_a_time_limit_are_called_as_well() {
+    check("time limits", 3, || {
+        let (producer, consumer) = halves(1);
+        let limit = Duration::from_secs(60);
+        let getter = thread::spawn(move || (consumer.get_timeout(limit), consumer.get_timeout(limit)));
+        let mut put = 0;
+        put += usize::from(producer.put_timeout(1, limit).is_ok());
+        put += usize::from(producer.put_timeout(2, limit).is_ok());
+        assert_eq!(put, 2);
+        assert_eq!(getter.join().expect("no panic"), (Ok(1), Ok(2)));
+    });
+}
