@@ -204,7 +204,7 @@
 //!           lanes      per-key accessor/modifier order as plain data
 //!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
 //!           timer      one thread, asleep until the next thing is due
-//! floor 0   error   sync   time   backoff
+//! floor 0   error   sync   time   backoff   panics   trace
 //! ```
 //!
 //! Arrows go down only, and rooms on one floor are strangers.
@@ -217,6 +217,7 @@ mod error;
 mod executor;
 pub mod jobs;
 mod lanes;
+mod panics;
 mod pool;
 pub mod queue;
 mod request;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("time", 0),
     ("backoff", 0),
     ("trace", 0),
+    ("panics", 0),
     ("request", 1),
     ("lanes", 1),
     ("pool", 1),

@@ -1,13 +1,13 @@
 //! How an executor is made.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Executor;
 use super::core::{Closed, Core};
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::pool::Pool;
 use crate::sync::thread;
 
@@ -69,10 +69,7 @@ impl Hooks {
 /// A panic in a hook is reported by the panic hook, and the thread goes on.
 fn run(hook: Option<&Hook>) {
     if let Some(hook) = hook {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook())) {
-            // Its own destructor might panic.
-            std::mem::forget(panic);
-        }
+        panics::contain(|| hook());
     }
 }
 

@@ -2,7 +2,6 @@
 //!
 //! Locks are taken in this order: the order's, then a request's cell or the pool's. No code of users runs under any.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use super::schedule::{Due, Series};
 use super::stats::{Stats, Stripes};
 use crate::error::{Error, Result};
 use crate::lanes::{Keys, LaneKey, Lanes};
+use crate::panics;
 use crate::pool::{Crew, Pool, Refused, Summons};
 use crate::request::{self, AsyncRequest, Clock, Ended, Head, Host, Job, Kind, Lap, NO_TICKET, Request, Status};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
@@ -301,7 +301,8 @@ impl Core {
     /// Makes sure that `wanted` more requests fit in, or says that the caller is to run them.
     fn make_room(&self, capacity: &Capacity, order: &mut MutexGuard<'_, Order>, wanted: u64) -> Result<bool> {
         let fits = |order: &Order| self.unstarted(order).saturating_add(wanted) <= capacity.limit;
-        if fits(order) {
+        // Whether it is closed is `admit`'s to say, full or not.
+        if fits(order) || order.closed.is_some() {
             return Ok(false);
         }
         match capacity.on_full {
@@ -373,6 +374,8 @@ impl Core {
         for given_up in self.timer.close(|due| matches!(due, Due::Request { .. })) {
             if let Due::Run(series) = given_up {
                 series.give_up();
+                // It may be the last to hold what the operation captured.
+                panics::contain(|| drop(series));
             }
         }
     }
@@ -382,7 +385,10 @@ impl Core {
         let mut order = self.order.lock();
         order.closed = None;
         self.timer.open();
-        self.pool.reset(self, threads)
+        let (epoch, summons) = self.pool.reset(threads);
+        drop(order);
+        self.pool.act(self, summons);
+        epoch
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -407,6 +413,7 @@ impl Core {
     fn leave(&self, order: &mut Order, head: &Head) -> Summons<Arc<dyn Job>> {
         let mut released = Vec::new();
         order.lanes.leave(head.ticket(), |job| released.push(job.clone()));
+        head.set_ticket(NO_TICKET);
         if released.is_empty() {
             return Summons::None;
         }
@@ -486,9 +493,9 @@ impl Crew for Core {
 
     fn work(&self, job: Arc<dyn Job>, lap: &mut Lap) {
         // The operation's own panic is its result. This one is for destructors: of the job, if this is its last handle.
-        if catch_unwind(AssertUnwindSafe(|| job.run(self, lap))).is_err() {
-            lap.rest();
-        }
+        panics::contain(|| {
+            job.run(self, lap);
+        });
     }
 
     fn is_live(job: &Arc<dyn Job>) -> bool {
@@ -622,18 +629,42 @@ impl Host for Core {
         // A lap of its own: the outer request's time goes on.
         let mut lap = Lap::new(0, false);
         let job = job.clone();
-        let ran = catch_unwind(AssertUnwindSafe(move || job.run(self, &mut lap)));
-        if let Ok(true) | Err(_) = ran {
+        let mut ran = false;
+        panics::contain(|| ran = job.run(self, &mut lap));
+        if ran {
             self.pool.note_stale::<Core>();
         }
     }
 
-    fn ahead_of(&self, job: &dyn Job) -> Vec<Arc<dyn Job>> {
+    fn obstacle(&self, job: &dyn Job) -> Option<Arc<dyn Job>> {
+        let order = self.order.lock();
+        if job.head().status() != Status::Deferred || job.head().ticket() == NO_TICKET {
+            return None;
+        }
+        // Those that run are no more than the threads, and those that ended have left: this is no long search.
+        let mut running = None;
+        for ahead in order.lanes.admitted(job.head().ticket()) {
+            if ahead.head().status() == Status::Queued {
+                return Some(ahead.clone());
+            }
+            running = running.or(Some(ahead));
+        }
+        running.cloned()
+    }
+
+    fn lane(&self, job: &dyn Job) -> Option<u32> {
+        let order = self.order.lock();
+        let deferred = job.head().status() == Status::Deferred && job.head().ticket() != NO_TICKET;
+        deferred.then(|| order.lanes.lane(job.head().ticket()))
+    }
+
+    fn running_ahead(&self, job: &dyn Job) -> Vec<Arc<dyn Job>> {
         let order = self.order.lock();
         if job.head().status() != Status::Deferred || job.head().ticket() == NO_TICKET {
             return Vec::new();
         }
-        order.lanes.admitted(job.head().ticket()).cloned().collect()
+        let admitted = order.lanes.admitted(job.head().ticket());
+        admitted.filter(|ahead| ahead.head().status() == Status::Running).cloned().collect()
     }
 
     fn accept_follower(&self) -> Result<(u64, u64)> {

@@ -1,6 +1,5 @@
 //! Requests that wait for their time, once or again and again.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,7 @@ use super::core::{Core, Place};
 use super::{Args, Executor, Operation};
 use crate::error::{Error, Result};
 use crate::lanes::LaneKey;
+use crate::panics;
 use crate::request::{AsyncRequest, Job, Status};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::timer::Alarm;
@@ -233,7 +233,7 @@ impl Series {
 
     /// Its time has come.
     pub(super) fn begin(self: Arc<Series>, core: &Arc<Core>) {
-        let Ok(operation) = catch_unwind(AssertUnwindSafe(|| self.run.lock()())).map_err(std::mem::forget) else {
+        let Ok(operation) = panics::catch(|| self.run.lock()()) else {
             // Copying the operation or its arguments panicked: there is nothing to run this time.
             return self.end_of_run(Status::Panicked);
         };

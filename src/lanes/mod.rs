@@ -112,6 +112,11 @@ impl<T> Lanes<T> {
         entry.item
     }
 
+    /// The lane that an entry is on.
+    pub(crate) fn lane(&self, ticket: Ticket) -> u32 {
+        self.entries[ticket].lane
+    }
+
     /// Those that have to leave before `ticket`, if it is deferred, can start: what is admitted on its lane.
     pub(crate) fn admitted(&self, ticket: Ticket) -> impl Iterator<Item = &T> {
         let mut at = self.lanes[self.entries[ticket].lane].first;

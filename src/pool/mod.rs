@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use crate::panics;
 use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, Ordering, thread};
 use crate::time::Deadline;
 use state::State;
@@ -176,7 +177,8 @@ impl<J: Send + Sync + 'static> Pool<J> {
 
     /// Opens the pool with `threads` new threads, which take over all that is queued. The old threads end after their
     /// current job: [`wait_for_epoch`](Pool::wait_for_epoch) with the returned number waits for them.
-    pub(crate) fn reset<C: Crew<Job = J>>(&self, crew: &C, threads: usize) -> u64 {
+    /// The caller owes the summons.
+    pub(crate) fn reset(&self, threads: usize) -> (u64, Summons<J>) {
         let mut state = self.state.lock();
         state.open = true;
         state.target = 0;
@@ -190,8 +192,7 @@ impl<J: Send + Sync + 'static> Pool<J> {
         let summons = state.summon_for_work();
         drop(state);
         dismissed.into_iter().for_each(|idle| idle.wake(DISMISSED));
-        self.act(crew, summons);
-        epoch
+        (epoch, summons)
     }
 
     /// Takes no new jobs. Threads end when nothing is queued; a job released later starts one again.
@@ -275,7 +276,9 @@ impl<J: Send + Sync + 'static> Pool<J> {
         self.publish_backlog(&state);
         drop(state);
         // Here, without the lock, because the last handle of a job may run a destructor of the user's.
-        drop(swept);
+        for job in swept {
+            panics::contain(|| drop(job));
+        }
     }
 
     fn publish_backlog(&self, state: &State<J>) {

@@ -40,21 +40,31 @@ pub fn as_completed<T>(
             inbox.put(index);
         }
     }
-    let pending = (0..requests.len()).map(Some).collect();
-    AsCompleted { requests, inbox, deadline: Deadline::start(timeout), pending, first_unstarted: 0 }
+    AsCompleted {
+        requests,
+        inbox,
+        deadline: Deadline::start(timeout),
+        pending: vec![true; requests.len()],
+        left: requests.len(),
+        first_pending: 0,
+        first_unstarted: 0,
+    }
 }
 
 struct AsCompleted<'a, T> {
     requests: &'a [AsyncRequest<T>],
     inbox: Arc<Inbox>,
     deadline: Deadline,
-    /// By index; `None` once it was handed out.
-    pending: Vec<Option<usize>>,
+    /// By index: not handed out yet.
+    pending: Vec<bool>,
+    left: usize,
+    /// All before it were handed out.
+    first_pending: usize,
     /// All before it were seen started, by an iteration inside an operation.
     first_unstarted: usize,
 }
 
-/// The indices of ended requests that were not handed out yet.
+/// The indices of ended requests, in the order in which they ended.
 struct Inbox {
     ended: Mutex<VecDeque<usize>>,
     reader: Mutex<Option<Thread>>,
@@ -98,57 +108,69 @@ impl<T> Iterator for AsCompleted<'_, T> {
     type Item = (usize, Result<T>);
 
     fn next(&mut self) -> Option<(usize, Result<T>)> {
-        let unfinished = self.pending.iter().position(Option::is_some)?;
-        let ended = match self.inbox.take() {
-            Some(index) => Ok(index),
-            None if current::is_worker() => self.help(),
-            None => self.inbox.wait(self.deadline).ok_or_else(|| self.timeout()),
-        };
-        match ended {
-            Ok(index) => {
-                self.pending[index] = None;
-                let taken = self.requests[index].try_take();
-                Some((index, taken.unwrap_or_else(|| Err(self.timeout()))))
-            }
-            Err(error) => {
-                self.pending[unfinished] = None;
-                Some((unfinished, Err(error)))
-            }
+        if self.left == 0 {
+            return None;
         }
+        let next = loop {
+            let next = match self.inbox.take() {
+                Some(index) => Ok(index),
+                None if current::is_worker() => self.help(),
+                None => self.inbox.wait(self.deadline).ok_or_else(|| self.timeout()),
+            };
+            // An index that `help` found by itself comes in the inbox once more.
+            if !matches!(next, Ok(index) if !self.pending[index]) {
+                break next;
+            }
+        };
+        let (index, result) = match next {
+            Ok(index) => (index, self.requests[index].try_take().unwrap_or(Err(Error::ResultTaken))),
+            Err(error) => (self.first_pending(), Err(error)),
+        };
+        self.pending[index] = false;
+        self.left -= 1;
+        Some((index, result))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.pending.iter().flatten().count();
-        (left, Some(left))
+        (self.left, Some(self.left))
     }
 }
 
 impl<T> AsCompleted<'_, T> {
     /// Inside an operation: runs what is queued, and waits only for what runs elsewhere.
     fn help(&mut self) -> Result<usize> {
-        if !self.deadline.is_zero() {
-            while self.first_unstarted < self.requests.len() && !self.deadline.is_past() {
-                let request = &self.requests[self.first_unstarted];
-                if request.status() != Status::Deferred {
-                    self.first_unstarted += 1;
-                }
-                if request.status() == Status::Queued {
-                    request.host.run_now(&request.core.clone().as_job());
-                }
-                if let Some(index) = self.inbox.take() {
-                    return Ok(index);
-                }
-                if request.status() == Status::Deferred {
-                    break;
-                }
-            }
-            let pending: Vec<Node> = self.pending.iter().flatten().map(|index| self.requests[*index].node()).collect();
-            wait::help(&pending, self.deadline)?;
+        if self.deadline.is_zero() {
+            return Err(self.timeout());
         }
-        self.inbox.take().ok_or_else(|| self.timeout())
+        while self.first_unstarted < self.requests.len() && !self.deadline.is_past() {
+            let request = &self.requests[self.first_unstarted];
+            match request.status() {
+                Status::Deferred => break,
+                Status::Queued => request.host.run_now(&request.core.clone().as_job()),
+                _ => {}
+            }
+            self.first_unstarted += 1;
+            if let Some(index) = self.inbox.take() {
+                return Ok(index);
+            }
+        }
+        let pending: Vec<usize> =
+            (self.first_pending()..self.requests.len()).filter(|index| self.pending[*index]).collect();
+        let nodes: Vec<Node> = pending.iter().map(|index| self.requests[*index].node()).collect();
+        wait::help(&nodes, self.deadline)?;
+        // Its end can be seen a moment before the inbox is told.
+        let ended = pending.into_iter().find(|index| self.requests[*index].is_done());
+        ended.ok_or_else(|| self.timeout())
+    }
+
+    fn first_pending(&mut self) -> usize {
+        while self.pending.get(self.first_pending) == Some(&false) {
+            self.first_pending += 1;
+        }
+        self.first_pending
     }
 
     fn timeout(&self) -> Error {
-        Error::Timeout { limit: self.deadline.limit(), left: self.pending.iter().flatten().count() as u64 }
+        Error::Timeout { limit: self.deadline.limit(), left: self.left as u64 }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Source: Knapp, "Deadlock Detection in Distributed Databases", ACM Computing Surveys 19(4), 1987 (the AND-OR model).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::current;
@@ -36,12 +37,14 @@ impl Node {
         after
     }
 
-    /// What has to end before a deferred request can start.
-    pub(super) fn ahead(&self) -> Vec<Node> {
-        let same_host = |job| Node { job, host: self.host.clone() };
-        let mut ahead = self.after();
-        ahead.extend(self.host.ahead_of(&*self.job).into_iter().map(same_host));
-        ahead
+    /// Another request of the same executor.
+    fn beside(&self, job: Arc<dyn Job>) -> Node {
+        Node { job, host: self.host.clone() }
+    }
+
+    /// One that has to end before a deferred request can start, or `None` if only its time has to come.
+    pub(super) fn obstacle(&self) -> Option<Node> {
+        self.after().pop().or_else(|| self.host.obstacle(&*self.job).map(|job| self.beside(job)))
     }
 }
 
@@ -76,20 +79,31 @@ pub(super) fn replace_after(job: &dyn Job, mut after: Vec<Node>) -> Vec<Node> {
 
 /// Whether none of `targets` can end before this thread's own requests have.
 pub(super) fn would_deadlock(targets: &[Node]) -> bool {
-    let mut graph = Graph { vertices: Vec::new(), mine: current::all() };
-    let targets: Vec<usize> = targets.iter().map(|target| graph.explore(target)).collect();
+    let (mut graph, targets) = Graph::explore(targets);
     graph.settle();
     // Others may be stuck among themselves, and are just being told so. Only what leads back here is ours to refuse.
-    targets.iter().all(|target| graph.vertices[*target].stuck) && graph.leads_back(&targets)
+    targets.iter().all(|target| graph.leads_back(*target))
 }
 
+/// Whether any of `targets` can't end before this thread's own requests have.
+pub(super) fn any_would_deadlock(targets: &[Node]) -> bool {
+    let (mut graph, targets) = Graph::explore(targets);
+    graph.settle();
+    targets.iter().any(|target| graph.leads_back(*target))
+}
+
+#[derive(Default)]
 struct Graph {
     vertices: Vec<Vertex>,
-    mine: Vec<Arc<dyn Job>>,
+    /// By the address of the request.
+    known: HashMap<usize, usize>,
+    /// What is admitted on a lane, by the address of its executor and its number, for all that are deferred on it.
+    lanes: HashMap<(usize, u32), Vec<usize>>,
+    /// Vertices whose needs are still to be found out.
+    open: Vec<(usize, Node)>,
 }
 
 struct Vertex {
-    job: Arc<dyn Job>,
     needs: Needs,
     stuck: bool,
 }
@@ -103,55 +117,77 @@ enum Needs {
     AllOf(Vec<usize>),
 }
 
+fn address<T: ?Sized>(shared: &Arc<T>) -> usize {
+    Arc::as_ptr(shared).cast::<()>().addr()
+}
+
 impl Graph {
-    /// Adds `node` and all that it depends on.
-    fn explore(&mut self, node: &Node) -> usize {
-        let known = self.vertices.iter().position(|vertex| Arc::ptr_eq(&vertex.job, &node.job));
-        if let Some(known) = known {
-            return known;
+    /// All that `targets` depend on, and which vertices they are.
+    fn explore(targets: &[Node]) -> (Graph, Vec<usize>) {
+        let mut graph = Graph::default();
+        for mine in current::all() {
+            graph.known.insert(address(&mine), graph.vertices.len());
+            graph.vertices.push(Vertex { needs: Needs::Me, stuck: true });
         }
-        let index = self.vertices.len();
-        self.vertices.push(Vertex { job: node.job.clone(), needs: Needs::Nothing, stuck: true });
-        let needs = if self.mine.iter().any(|job| Arc::ptr_eq(job, &node.job)) {
-            Needs::Me
-        } else {
-            match node.job.head().status() {
-                Status::Running => Needs::AnyOf(self.explore_all(&node.after())),
-                Status::Deferred => Needs::AllOf(self.explore_all(&node.ahead())),
+        let targets = targets.iter().map(|target| graph.vertex(target)).collect();
+        while let Some((index, node)) = graph.open.pop() {
+            graph.vertices[index].needs = match node.job.head().status() {
+                Status::Running => Needs::AnyOf(node.after().iter().map(|node| graph.vertex(node)).collect()),
+                Status::Deferred => Needs::AllOf(graph.ahead_of(&node)),
                 _ => Needs::Nothing,
-            }
-        };
-        self.vertices[index].needs = needs;
-        index
+            };
+        }
+        (graph, targets)
     }
 
-    fn explore_all(&mut self, nodes: &[Node]) -> Vec<usize> {
-        nodes.iter().map(|node| self.explore(node)).collect()
+    fn vertex(&mut self, node: &Node) -> usize {
+        *self.known.entry(address(&node.job)).or_insert_with(|| {
+            self.vertices.push(Vertex { needs: Needs::Nothing, stuck: true });
+            self.open.push((self.vertices.len() - 1, node.clone()));
+            self.vertices.len() - 1
+        })
+    }
+
+    /// What has to end before a deferred request can start, as far as it has started: what is queued is not stuck.
+    fn ahead_of(&mut self, node: &Node) -> Vec<usize> {
+        let mut ahead: Vec<usize> = node.after().iter().map(|node| self.vertex(node)).collect();
+        if let Some(lane) = node.host.lane(&*node.job) {
+            let lane = (address(&node.host), lane);
+            if !self.lanes.contains_key(&lane) {
+                let running = node.host.running_ahead(&*node.job).into_iter();
+                let running = running.map(|job| self.vertex(&node.beside(job))).collect();
+                self.lanes.insert(lane, running);
+            }
+            ahead.extend(&self.lanes[&lane]);
+        }
+        ahead
     }
 
     /// Frees whatever can go on, until nothing more comes free: what is left is stuck.
     fn settle(&mut self) {
-        loop {
-            let stuck = |index: &usize| self.vertices[*index].stuck;
-            let freed = self.vertices.iter().position(|vertex| {
-                vertex.stuck
-                    && match &vertex.needs {
-                        Needs::Nothing => true,
-                        Needs::Me => false,
-                        Needs::AnyOf(nodes) => nodes.is_empty() || !nodes.iter().all(stuck),
-                        Needs::AllOf(nodes) => !nodes.iter().any(stuck),
-                    }
-            });
-            match freed {
-                Some(index) => self.vertices[index].stuck = false,
-                None => return,
+        let mut changed = true;
+        while std::mem::take(&mut changed) {
+            // The last found first: what the others depend on, so that one round does for most graphs.
+            for index in (0..self.vertices.len()).rev() {
+                let stuck = |index: &usize| self.vertices[*index].stuck;
+                let free = match &self.vertices[index].needs {
+                    Needs::Nothing => true,
+                    Needs::Me => false,
+                    Needs::AnyOf(nodes) => nodes.is_empty() || !nodes.iter().all(stuck),
+                    Needs::AllOf(nodes) => !nodes.iter().any(stuck),
+                };
+                changed |= free && std::mem::replace(&mut self.vertices[index].stuck, false);
             }
         }
     }
 
-    fn leads_back(&self, from: &[usize]) -> bool {
+    /// Whether a vertex is stuck because of this thread.
+    fn leads_back(&self, from: usize) -> bool {
+        if !self.vertices[from].stuck {
+            return false;
+        }
         let mut seen = vec![false; self.vertices.len()];
-        let mut next = from.to_vec();
+        let mut next = vec![from];
         while let Some(index) = next.pop() {
             let vertex = &self.vertices[index];
             if !vertex.stuck || std::mem::replace(&mut seen[index], true) {

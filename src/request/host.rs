@@ -22,8 +22,12 @@ pub(crate) trait Host: Send + Sync {
     fn cancel(&self, job: &Arc<dyn Job>) -> bool;
     /// Runs a queued request on this thread, ahead of its turn.
     fn run_now(&self, job: &Arc<dyn Job>);
-    /// Those on a deferred request's key that have to end before it can start; none if it is not deferred by its key.
-    fn ahead_of(&self, job: &dyn Job) -> Vec<Arc<dyn Job>>;
+    /// One that has to end before a request can start that is deferred by its key: a queued one if there is one.
+    fn obstacle(&self, job: &dyn Job) -> Option<Arc<dyn Job>>;
+    /// The lane on which a request is deferred: what is deferred on the same one waits for the same.
+    fn lane(&self, job: &dyn Job) -> Option<u32>;
+    /// Those of them that run.
+    fn running_ahead(&self, job: &dyn Job) -> Vec<Arc<dyn Job>>;
     /// Accepts a request that becomes queued by `release`, and gives its number and the time.
     fn accept_follower(&self) -> crate::error::Result<(u64, u64)>;
     /// Queues what `accept_follower` accepted.

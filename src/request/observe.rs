@@ -1,12 +1,12 @@
 //! What few requests have: threads, callbacks and tasks that want to know of the end, and what the request itself waits for.
 
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 use std::time::Instant;
 
 use super::graph::Node;
-use super::state::{Job, Status, discard};
+use super::state::{Job, Status};
+use crate::panics;
 use crate::sync::thread::{self, Thread};
 
 /// Kept in a box of its own, so that the many requests without it stay small.
@@ -91,11 +91,11 @@ pub(crate) fn notify(extras: Option<Box<Extras>>, status: Status) {
 impl Observer {
     /// Runs code of users; their panics stay here.
     pub(crate) fn tell(self, status: Status) {
-        discard(catch_unwind(AssertUnwindSafe(move || match self {
+        panics::contain(move || match self {
             Observer::Thread(thread) => thread.unpark(),
             Observer::Callback(callback) => callback(status),
             Observer::Task(waker) => waker.wake(),
-        })));
+        });
     }
 }
 

@@ -9,8 +9,6 @@
 //! The status is written under the cell's lock and read anywhere; a final status never changes again. Operation, result
 //! and times share the cell, one after the other, so that a pending request is one allocation.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +16,7 @@ use super::current;
 use super::host::{Ended, Host, Lap, NO_TICKET};
 use super::observe::{self, Extras};
 use crate::error::{Error, Result};
+use crate::panics;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
 
 /// Where a request stands.
@@ -155,8 +154,7 @@ impl Remains {
 
     pub(crate) fn settle(self) {
         // A destructor of the operation's captured values may panic; a canceller is not to pay for that.
-        let operation = self.operation;
-        discard(catch_unwind(AssertUnwindSafe(move || drop(operation))));
+        panics::contain(|| drop(self.operation));
         observe::notify(self.extras, Status::Cancelled);
     }
 }
@@ -264,17 +262,16 @@ where
             return false;
         };
         host.started(&self.head, lap);
-        let outcome = {
-            let _scope = current::enter(self.clone(), host);
-            catch_unwind(AssertUnwindSafe(operation))
-        };
+        // Until the end, callbacks included: a wait in one of them is a wait on this thread.
+        let _scope = current::enter(self.clone(), host);
+        let outcome = panics::catch(operation);
         let ended = lap.stamp(host);
         let duration = ended.saturating_sub(started);
         lap.note(duration);
         let (status, how, outcome) = match outcome {
             Ok(Ok(value)) => (Status::Completed, Ended::Completed, Ok(value)),
             Ok(Err(error)) => (Status::Failed, Ended::Failed, Err(error)),
-            Err(panic) => (Status::Panicked, Ended::Panicked, Err(Error::Panicked(message(panic)))),
+            Err(message) => (Status::Panicked, Ended::Panicked, Err(Error::Panicked(message))),
         };
         // Counted, and out of its lane, before anybody can see the end: a waiter that returns finds both done.
         host.ended(&self.head, how, lap);
@@ -369,24 +366,5 @@ where
         if let Stage::Taken { delay, duration } = cell.stage {
             cell.stage = Stage::Completed { value, delay, duration };
         }
-    }
-}
-
-/// What a panic said, if it said it in words.
-fn message(panic: Box<dyn Any + Send>) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a value that is not text".to_owned());
-    // The payload's own destructor may panic in turn.
-    discard(catch_unwind(AssertUnwindSafe(move || drop(panic))));
-    message
-}
-
-/// Drops the outcome of code whose panic concerns nobody, and whose payload is not dropped because it could panic again.
-pub(crate) fn discard(outcome: Result<(), Box<dyn Any + Send>>) {
-    if let Err(panic) = outcome {
-        std::mem::forget(panic);
     }
 }

@@ -44,9 +44,11 @@ pub(super) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
 pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
     let mut failed = None;
     let waited = if current::is_worker() {
-        let pending = requests.iter().filter(|request| !request.is_done());
-        if !deadline.is_zero() && pending.map(AsyncRequest::node).any(|node| graph::would_deadlock(&[node])) {
-            return Err(Error::WouldDeadlock);
+        if !deadline.is_zero() {
+            let pending = requests.iter().filter(|request| !request.is_done());
+            if graph::any_would_deadlock(&pending.map(AsyncRequest::node).collect::<Vec<_>>()) {
+                return Err(Error::WouldDeadlock);
+            }
         }
         // In their order, which is that of the queue, because they may all be run right here.
         requests.iter().enumerate().try_for_each(|(index, request)| {
@@ -98,43 +100,52 @@ fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
 
 /// Waits on a thread that is itself running requests, until one of `targets` has ended or time has run out.
 pub(super) fn help(targets: &[Node], deadline: Deadline) -> Result<()> {
-    let _edges = (deadline.is_never()).then(|| Edges::enter(targets));
+    let _edges = deadline.is_never().then(|| Edges::enter(targets));
     if graph::would_deadlock(targets) {
         return Err(Error::WouldDeadlock);
     }
+    let mut paths: Vec<Path> = targets.iter().map(|target| Path(vec![target.clone()])).collect();
     let mut watched: Vec<Watch<Arc<dyn Job>>> = Vec::new();
     while !targets.iter().any(Node::is_done) && !deadline.is_past() {
-        let mut blockers = Vec::new();
-        let Some(runnable) = targets.iter().find_map(|target| obstacle(target, &mut blockers)) else {
-            let is_watched = |job: &Arc<dyn Job>| watched.iter().any(|watch| watch.is_on(&**job));
-            if blockers.iter().all(is_watched) {
-                // What others do meanwhile may close a cycle, and then it is their wait that is refused.
-                thread::park_until(deadline.at());
-            } else {
-                // Look again now that no change can be missed.
-                blockers.extend(targets.iter().map(|target| target.job.clone()));
-                watched = blockers.into_iter().map(Watch::start).collect();
-            }
+        if let Some(runnable) = paths.iter_mut().find_map(Path::runnable) {
+            runnable.host.run_now(&runnable.job);
             continue;
-        };
-        runnable.host.run_now(&runnable.job);
+        }
+        // Nothing to run: each path ends in what runs elsewhere, or waits for its time.
+        let blockers = || paths.iter().filter_map(|path| path.0.last()).chain(targets).map(|node| &node.job);
+        if blockers().all(|job| watched.iter().any(|watch| watch.is_on(&**job))) {
+            // What others do meanwhile may close a cycle, and then it is their wait that is refused.
+            thread::park_until(deadline.at());
+        } else {
+            // Look again now that no change can be missed.
+            watched = blockers().cloned().map(Watch::start).collect();
+        }
     }
     Ok(())
 }
 
-/// The next queued request to run so that `target` gets on: itself, or one ahead of it. If there is none, what to wait
-/// for goes to `blockers`.
-fn obstacle(target: &Node, blockers: &mut Vec<Arc<dyn Job>>) -> Option<Node> {
-    match target.job.head().status() {
-        Status::Queued => return Some(target.clone()),
-        Status::Deferred => {
-            let ahead = target.ahead();
-            if let Some(runnable) = ahead.iter().find_map(|node| obstacle(node, blockers)) {
-                return Some(runnable);
+/// The way from a target to what has to be done first: each waits for the next. Kept from look to look, so that a long
+/// way is walked once.
+struct Path(Vec<Node>);
+
+impl Path {
+    /// What can be run now so that the target gets on.
+    fn runnable(&mut self) -> Option<Node> {
+        loop {
+            let last = self.0.last()?;
+            match last.job.head().status() {
+                Status::Queued => return Some(last.clone()),
+                Status::Running => return None,
+                Status::Deferred => {
+                    let obstacle = last.obstacle()?;
+                    if obstacle.is_done() {
+                        // It has ended, and those that it held back are being told.
+                        return None;
+                    }
+                    self.0.push(obstacle);
+                }
+                _ => drop(self.0.pop()),
             }
         }
-        _ => {}
     }
-    blockers.push(target.job.clone());
-    None
 }
