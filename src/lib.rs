@@ -151,6 +151,11 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
+//! # Producers and consumers
+//!
+//! [`queue::bounded`] is a queue with a limit, for threads that make work and threads that do it; [`jobs`] has submitters on
+//! a cadence and processors on an executor for its two ends.
+//!
 //! # Custom stores
 //!
 //! Any type behind an `Arc` is a store, and any method, function or closure `FnOnce(&S, A) -> Result<T, E>` an operation.
@@ -199,11 +204,13 @@
 //! # Architecture
 //!
 //! ```text
+//! floor 3   jobs       submitters and processors at the ends of a bounded queue
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data
 //!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
 //!           timer      one thread, asleep until the next thing is due
+//!           queue      bounded producers and consumers, with time limits
 //! floor 0   error   sync   time   backoff   panics   trace
 //! ```
 //!
@@ -225,6 +232,11 @@ mod sync;
 mod time;
 mod timer;
 mod trace;
+
+/// The README's code is compiled and run with the examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]

@@ -111,7 +111,10 @@ impl Core {
         let Some(capacity) = &self.capacity else {
             match place.lane {
                 // Without a key there is nothing to order, and the pool's lock is enough.
-                None => self.queue_new([job])?,
+                None => {
+                    job.head().accepted();
+                    self.queue_new(job)?;
+                }
                 lane => self.admit(self.order.lock(), [(lane, job)])?,
             }
             return Ok(self.handle(request));
@@ -176,6 +179,7 @@ impl Core {
         let job: Arc<dyn Job> = request.clone();
         job.head().defer();
         self.accept_deferred()?;
+        job.head().accepted();
         let due = Due::Request { job: job.clone(), lane: place.lane };
         match self.timer.insert(&**self, at, due, true) {
             Ok(alarm) => {
@@ -256,8 +260,8 @@ impl Core {
         AsyncRequest::new(request, self.clone())
     }
 
-    fn queue_new(&self, jobs: impl IntoIterator<Item = Arc<dyn Job>>) -> Result<()> {
-        let summons = self.pool.push(self, jobs).map_err(|refused| self.refusal(refused))?;
+    fn queue_new(&self, job: Arc<dyn Job>) -> Result<()> {
+        let summons = self.pool.push(self, [job]).map_err(|refused| self.refusal(refused))?;
         self.pool.act(self, summons);
         Ok(())
     }
@@ -436,14 +440,16 @@ impl Order {
         job: Arc<dyn Job>,
         entered: &mut Vec<Arc<dyn Job>>,
     ) -> Option<Arc<dyn Job>> {
-        let Some(lane) = lane else { return Some(job) };
-        entered.push(job.clone());
-        if self.may_run(Some(lane), &job) {
-            return Some(job);
+        let ready = self.may_run(lane, &job);
+        if lane.is_some() {
+            entered.push(job.clone());
         }
-        job.head().defer();
-        self.deferred += 1;
-        None
+        if !ready {
+            job.head().defer();
+            self.deferred += 1;
+        }
+        job.head().accepted();
+        ready.then_some(job)
     }
 
     /// Enters a request into its lane and says whether it may run at once.

@@ -13,8 +13,8 @@
 //! loses no accepted value can't be had cheaply from outside: every put has to be counted in and out, so that a consumer
 //! that finds the queue closed and empty knows that no put is on its way, and every wait becomes a `select` over two
 //! channels. Measured, that took 1.8 to 2.7 times the time of the bare channel. Two locks and two vectors, in safe code
-//! that a model checker can run, take about as long as the bare channel where there is always room and values, and less
-//! where threads have to wait for each other. `cargo bench --bench queue` shows it.
+//! that a model checker can run, take little longer than the bare channel where there is always room and values, and mostly
+//! less where threads have to wait for each other. `cargo bench --bench queue` shows it, and where it is not so.
 
 mod error;
 mod shared;

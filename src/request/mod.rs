@@ -10,6 +10,7 @@ mod graph;
 mod host;
 mod observe;
 mod state;
+mod trace;
 mod wait;
 
 use std::fmt;
@@ -191,6 +192,7 @@ impl<T: Send + 'static> AsyncRequest<T> {
         let (id, submitted) = self.host.accept_follower()?;
         let request = Arc::new(Request::new(id, Kind::Accessor, Status::Deferred, submitted, operation));
         let follower = AsyncRequest { core: request, host: self.host.clone() };
+        follower.core.head().accepted();
         // Before the release can happen: who waits for the follower has to find what it follows.
         graph::replace_after(follower.job(), vec![self.node()]);
         let (host, job) = (self.host.clone(), follower.core.clone().as_job());

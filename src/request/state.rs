@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::current;
 use super::host::{Ended, Host, Lap, NO_TICKET};
 use super::observe::{self, Extras};
+use super::trace::Trace;
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
@@ -63,9 +64,15 @@ pub(crate) struct Head {
     status: AtomicU8,
     kind: Kind,
     cancel_requested: AtomicBool,
+    trace: Trace,
 }
 
 impl Head {
+    /// The request was accepted, and is what its status says.
+    pub(crate) fn accepted(&self) {
+        self.trace.stage(self.status());
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -208,6 +215,7 @@ where
                 status: AtomicU8::new(status as u8),
                 kind,
                 cancel_requested: AtomicBool::new(false),
+                trace: Trace::new(id, kind),
             },
             cell: Mutex::new(Cell { stage: Stage::Pending { operation, submitted }, extras: None }),
         }
@@ -264,7 +272,10 @@ where
         host.started(&self.head, lap);
         // Until the end, callbacks included: a wait in one of them is a wait on this thread.
         let _scope = current::enter(self.clone(), host);
-        let outcome = panics::catch(operation);
+        let outcome = {
+            let _running = self.head.trace.run();
+            panics::catch(operation)
+        };
         let ended = lap.stamp(host);
         let duration = ended.saturating_sub(started);
         lap.note(duration);
@@ -275,6 +286,7 @@ where
         };
         // Counted, and out of its lane, before anybody can see the end: a waiter that returns finds both done.
         host.ended(&self.head, how, lap);
+        self.head.trace.end(status);
         let extras = self.finish(status, outcome, delay, duration);
         if extras.is_some() {
             observe::notify(extras, status);
@@ -288,6 +300,7 @@ where
         let cell = self.cell.lock();
         if self.head.status() == Status::Deferred {
             self.head.set_status(Status::Queued);
+            self.head.trace.stage(Status::Queued);
             if let Some(extras) = &cell.extras {
                 extras.wake_helpers();
             }
@@ -305,6 +318,7 @@ where
             Stage::Pending { operation, submitted } => {
                 cell.stage = Stage::Cancelled { total: now.saturating_sub(submitted) };
                 self.head.set_status(Status::Cancelled);
+                self.head.trace.end(Status::Cancelled);
                 Some(Remains { operation: Box::new(operation), extras: cell.extras.take() })
             }
             other => {

@@ -1,0 +1,49 @@
+//! The process-wide executor from its first request to its end and back, in a process of its own.
+#![cfg(not(loom))]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fulmar::{
+    Error, Executor, async_await_termination, async_reset_pool, async_shutdown, async_submit, async_total_requests,
+    async_wait_any_request, async_wait_request, async_wait_requests,
+};
+
+const HANG: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_global_executor_ends_and_opens_again() {
+    let store = Arc::new(());
+    let submit = |n: u64| async_submit(&store, |_: &(), n: u64| Ok::<_, Error>(n), true, n);
+    assert_eq!(async_total_requests(), 0);
+    assert!(matches!(async_await_termination(HANG), Err(Error::Invalid(_))), "it is open");
+
+    let requests = [1, 2, 3].map(|n| submit(n).expect("accepted"));
+    assert!(async_wait_any_request(&requests, HANG).expect("one ends") < 3);
+    assert_eq!(async_wait_requests(&requests, HANG).expect("all end"), [1, 2, 3]);
+    assert_eq!(async_total_requests(), 3);
+
+    let last = submit(4).expect("accepted");
+    async_shutdown(HANG).expect("it ends");
+    assert_eq!(async_wait_request(&last, Duration::ZERO).expect("finished before that"), 4);
+    async_await_termination(Duration::ZERO).expect("it has ended");
+    async_shutdown(Duration::ZERO).expect("again");
+    assert!(matches!(submit(5), Err(Error::ShutDown)));
+    assert_eq!(Executor::global().stats().threads, 0);
+    assert_eq!(async_total_requests(), 4, "a refused one doesn't count");
+
+    async_reset_pool(2, HANG).expect("open again");
+    assert_eq!(async_wait_request(&submit(6).expect("accepted"), HANG).expect("it runs"), 6);
+    assert_eq!(Executor::global().threads(), 2);
+    assert_eq!(async_total_requests(), 5, "since the process started");
+
+    assert!(matches!(async_reset_pool(0, HANG), Err(Error::Invalid(_))));
+    assert_eq!(Executor::global().threads(), 2, "nothing was changed");
+    let limit: Option<usize> = None;
+    async_reset_pool(limit, HANG).expect("the default");
+    assert!(Executor::global().threads() >= 4, "at least 4, because blocking operations wait");
+
+    let refused = async_submit(&store, |_: &(), ()| async_shutdown(None), false, ()).expect("accepted");
+    let refused = async_wait_request(&refused, HANG).expect_err("it would wait for itself");
+    assert!(matches!(refused.operation(), Some(Error::WouldDeadlock)), "{refused:?}");
+}
