@@ -35,7 +35,7 @@
 //!
 //! For one request, for all of many in their order, for any of them, or for each as it comes. A wait changes nothing but
 //! to take the result, which is taken once; after a time limit the handle is as good as before. `None` is no limit, and
-//! zero only looks. A request is also a [`Future`](std::future::Future), for callers that do have a runtime.
+//! zero only looks. A request is also a [`Future`], for callers that do have a runtime.
 //!
 //! ```
 //! use fulmar::{Executor, as_completed};

@@ -11,7 +11,7 @@ use crate::error::BoxError;
 /// Something to do with a store of type `S` and arguments of type `A`.
 ///
 /// It is implemented for every method path, function and closure `FnOnce(&S, A) -> Result<T, E>`, and, with feature
-/// `json`, for a `&'static str` that names an operation of a [`Store`](crate::Store). A closure says the type of its
+/// `json`, for a `&'static str` that names an operation of a `Store`. A closure says the type of its
 /// first parameter: `|prices: &Prices, symbol| ..`.
 ///
 /// ```
