@@ -403,9 +403,9 @@ impl Core {
     pub(super) fn wait_for_end(&self, deadline: Deadline) -> Result<()> {
         let reopened = || !self.is_closed();
         // Acquire: pairs with `settled`, so that whoever is told of the end finds every handle done.
-        let ended = || {
+        let ended = |no_thread: bool| {
             let idle = || self.outside.load(Ordering::Acquire) == 0 && !self.timer.is_running();
-            reopened() || (self.stats().unfinished() == 0 && idle())
+            reopened() || (no_thread && self.stats().unfinished() == 0 && idle())
         };
         if self.pool.wait_for_end(deadline, ended) {
             return Ok(());

@@ -234,16 +234,16 @@ impl<J: Send + Sync + 'static> Pool<J> {
         }
     }
 
-    /// Waits until `ended` says so with no thread left, looking again whenever a thread ends or [`nudge`](Pool::nudge) is
-    /// called. Returns whether it did.
-    pub(crate) fn wait_for_end(&self, deadline: Deadline, ended: impl Fn() -> bool) -> bool {
+    /// Waits until `ended` says so, which is asked whenever a thread ends, after a reset, and when [`nudge`](Pool::nudge) is
+    /// called, and told whether there is no thread any more. Returns whether it did.
+    pub(crate) fn wait_for_end(&self, deadline: Deadline, ended: impl Fn(bool) -> bool) -> bool {
         loop {
             let (events, empty) = {
                 let state = self.state.lock();
                 (state.events, state.seats.is_empty())
             };
             // Outside the lock, because `ended` takes locks of its own. What changes after `events` was read changes it.
-            if empty && ended() {
+            if ended(empty) {
                 return true;
             }
             if deadline.is_past() {

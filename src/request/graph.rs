@@ -1,7 +1,7 @@
 //! Whether a wait could ever end: the graph of what waits for what, looked at before a worker blocks.
 //!
-//! A running request can end unless its thread is blocked, without a time limit, on requests that can't end. A deferred
-//! request can end unless one of those ahead of it can't. A worker first enters its own edges, then follows those of the
+//! A running request can end unless its thread is in a wait, without a time limit, for requests of which none can end: in
+//! the innermost one or in one further out. A deferred request can end unless one of those ahead of it can't. A worker first enters its own edges, then follows those of the
 //! others: of the workers that close a cycle together, the last one to enter sees all of it.
 //!
 //! Reading the edges one after the other is sound. An edge stands until its target has ended, so an edge seen earlier
@@ -28,13 +28,13 @@ impl Node {
         self.job.head().is_done()
     }
 
-    /// What a running request is blocked on, or what a deferred one follows.
-    pub(super) fn after(&self) -> Vec<Node> {
-        let mut after = Vec::new();
+    /// The waits that a running request is in, or the one that a deferred request follows.
+    fn waits(&self) -> Vec<Vec<Node>> {
+        let mut waits = Vec::new();
         self.job.with_extras(&mut |extras| {
-            after = extras.as_ref().map(|extras| extras.after.clone()).unwrap_or_default();
+            waits = extras.as_ref().map(|extras| extras.waits.clone()).unwrap_or_default();
         });
-        after
+        waits
     }
 
     /// Another request of the same executor.
@@ -44,37 +44,47 @@ impl Node {
 
     /// One that has to end before a deferred request can start, or `None` if only its time has to come.
     pub(super) fn obstacle(&self) -> Option<Node> {
-        self.after().pop().or_else(|| self.host.obstacle(&*self.job).map(|job| self.beside(job)))
+        self.waits()
+            .pop()
+            .and_then(|mut follows| follows.pop())
+            .or_else(|| self.host.obstacle(&*self.job).map(|job| self.beside(job)))
     }
 }
 
-/// Says to all that the requests of this thread wait for `targets`, for as long as it lives.
+/// Says to all that the requests of this thread wait for any of `targets`, for as long as it lives.
 ///
-/// A request that waits and runs another one meanwhile, which waits in turn, is blocked on the inner wait first.
-pub(super) struct Edges(Vec<(Arc<dyn Job>, Vec<Node>)>);
+/// A request that waits and runs another one meanwhile, which waits in turn, is in both waits: it can't end before both
+/// have. An outer one that were forgotten meanwhile could have a cycle closed through it that nobody sees.
+pub(super) struct Edges(Vec<Arc<dyn Job>>);
 
 impl Edges {
     pub(super) fn enter(targets: &[Node]) -> Edges {
-        let outer = |job: Arc<dyn Job>| {
-            let outer = replace_after(&*job, targets.to_vec());
-            (job, outer)
-        };
-        Edges(current::all().into_iter().map(outer).collect())
+        let mine = current::all();
+        for job in &mine {
+            push_wait(&**job, targets.to_vec());
+        }
+        Edges(mine)
     }
 }
 
 impl Drop for Edges {
     fn drop(&mut self) {
-        for (job, outer) in self.0.drain(..) {
-            replace_after(&*job, outer);
+        for job in &self.0 {
+            drop(pop_wait(&**job));
         }
     }
 }
 
-/// Returns what was there before, so that it is dropped outside the lock.
-pub(super) fn replace_after(job: &dyn Job, mut after: Vec<Node>) -> Vec<Node> {
-    job.with_extras(&mut |extras| std::mem::swap(&mut extras.get_or_insert_default().after, &mut after));
-    after
+pub(super) fn push_wait(job: &dyn Job, targets: Vec<Node>) {
+    let mut targets = Some(targets);
+    job.with_extras(&mut |extras| extras.get_or_insert_default().waits.extend(targets.take()));
+}
+
+/// Returns what the wait was for, so that it is dropped outside the lock.
+pub(super) fn pop_wait(job: &dyn Job) -> Option<Vec<Node>> {
+    let mut popped = None;
+    job.with_extras(&mut |extras| popped = extras.as_mut().and_then(|extras| extras.waits.pop()));
+    popped
 }
 
 /// Whether none of `targets` can end before this thread's own requests have.
@@ -109,12 +119,10 @@ struct Vertex {
 }
 
 enum Needs {
-    /// Can go on: not started, or at work, or ended.
-    Nothing,
     /// Runs on this thread, below the wait.
     Me,
-    AnyOf(Vec<usize>),
-    AllOf(Vec<usize>),
+    /// Of each of these, one has to end; nothing, for what is not started, or at work, or ended.
+    OneOfEach(Vec<Vec<usize>>),
 }
 
 fn address<T: ?Sized>(shared: &Arc<T>) -> usize {
@@ -131,26 +139,30 @@ impl Graph {
         }
         let targets = targets.iter().map(|target| graph.vertex(target)).collect();
         while let Some((index, node)) = graph.open.pop() {
-            graph.vertices[index].needs = match node.job.head().status() {
-                Status::Running => Needs::AnyOf(node.after().iter().map(|node| graph.vertex(node)).collect()),
-                Status::Deferred => Needs::AllOf(graph.ahead_of(&node)),
-                _ => Needs::Nothing,
-            };
+            graph.vertices[index].needs = Needs::OneOfEach(match node.job.head().status() {
+                Status::Running => graph.waits_of(&node),
+                Status::Deferred => graph.ahead_of(&node),
+                _ => Vec::new(),
+            });
         }
         (graph, targets)
     }
 
     fn vertex(&mut self, node: &Node) -> usize {
         *self.known.entry(address(&node.job)).or_insert_with(|| {
-            self.vertices.push(Vertex { needs: Needs::Nothing, stuck: true });
+            self.vertices.push(Vertex { needs: Needs::OneOfEach(Vec::new()), stuck: true });
             self.open.push((self.vertices.len() - 1, node.clone()));
             self.vertices.len() - 1
         })
     }
 
+    fn waits_of(&mut self, node: &Node) -> Vec<Vec<usize>> {
+        node.waits().iter().map(|targets| targets.iter().map(|target| self.vertex(target)).collect()).collect()
+    }
+
     /// What has to end before a deferred request can start, as far as it has started: what is queued is not stuck.
-    fn ahead_of(&mut self, node: &Node) -> Vec<usize> {
-        let mut ahead: Vec<usize> = node.after().iter().map(|node| self.vertex(node)).collect();
+    fn ahead_of(&mut self, node: &Node) -> Vec<Vec<usize>> {
+        let mut ahead = self.waits_of(node);
         if let Some(lane) = node.host.lane(&*node.job) {
             let lane = (address(&node.host), lane);
             if !self.lanes.contains_key(&lane) {
@@ -158,7 +170,7 @@ impl Graph {
                 let running = running.map(|job| self.vertex(&node.beside(job))).collect();
                 self.lanes.insert(lane, running);
             }
-            ahead.extend(&self.lanes[&lane]);
+            ahead.extend(self.lanes[&lane].iter().map(|admitted| vec![*admitted]));
         }
         ahead
     }
@@ -171,10 +183,8 @@ impl Graph {
             for index in (0..self.vertices.len()).rev() {
                 let stuck = |index: &usize| self.vertices[*index].stuck;
                 let free = match &self.vertices[index].needs {
-                    Needs::Nothing => true,
                     Needs::Me => false,
-                    Needs::AnyOf(nodes) => nodes.is_empty() || !nodes.iter().all(stuck),
-                    Needs::AllOf(nodes) => !nodes.iter().any(stuck),
+                    Needs::OneOfEach(waits) => waits.iter().all(|targets| !targets.iter().all(stuck)),
                 };
                 changed |= free && std::mem::replace(&mut self.vertices[index].stuck, false);
             }
@@ -195,8 +205,7 @@ impl Graph {
             }
             match &vertex.needs {
                 Needs::Me => return true,
-                Needs::Nothing => {}
-                Needs::AnyOf(nodes) | Needs::AllOf(nodes) => next.extend(nodes),
+                Needs::OneOfEach(waits) => next.extend(waits.iter().flatten()),
             }
         }
         false

@@ -194,10 +194,10 @@ impl<T: Send + 'static> AsyncRequest<T> {
         let follower = AsyncRequest { core: request, host: self.host.clone() };
         follower.core.head().accepted();
         // Before the release can happen: who waits for the follower has to find what it follows.
-        graph::replace_after(follower.job(), vec![self.node()]);
+        graph::push_wait(follower.job(), vec![self.node()]);
         let (host, job) = (self.host.clone(), follower.core.clone().as_job());
         self.on_complete(move |_| {
-            drop(graph::replace_after(&*job, Vec::new()));
+            drop(graph::pop_wait(&*job));
             host.release(job);
         });
         Ok(follower)

@@ -13,9 +13,9 @@ use crate::sync::thread::{self, Thread};
 #[derive(Default)]
 pub(crate) struct Extras {
     observers: Vec<Observer>,
-    /// A running request: what its thread is blocked on, where all of them have to be stuck for it to be stuck.
+    /// A running request: the waits that its thread is in, the outer ones first, each for any of some others.
     /// A deferred request: the one that it follows.
-    pub(crate) after: Vec<Node>,
+    pub(super) waits: Vec<Vec<Node>>,
     /// A request that waits for its time: the name of its entry in the timer.
     alarm: Option<(Instant, u64)>,
 }

@@ -518,7 +518,11 @@ fn a_follower_of_what_gave_no_value_fails_with_its_error_and_is_not_called() {
     let called = Arc::new(AtomicBool::new(false));
     let follow = |request: AsyncRequest<u8>| {
         let called = called.clone();
-        let next = request.then(move |_| Ok::<_, Error>(called.store(true, Ordering::Relaxed))).expect("accepted");
+        let call = move |_| {
+            called.store(true, Ordering::Relaxed);
+            Ok::<_, Error>(())
+        };
+        let next = request.then(call).expect("accepted");
         let result = next.wait(HANG);
         assert_eq!(next.status(), Status::Failed);
         result.expect_err("no value, no call")
@@ -529,7 +533,7 @@ fn a_follower_of_what_gave_no_value_fails_with_its_error_and_is_not_called() {
     let gate = Gate::new();
     let blocker = occupy(&executor, &gate);
     let cancelled = executor.spawn(|| 1).expect("accepted");
-    let before = cancelled.then(|n| Ok::<_, Error>(n)).expect("accepted");
+    let before = cancelled.then(Ok::<_, Error>).expect("accepted");
     assert!(cancelled.cancel());
     gate.open();
     blocker.wait(HANG).expect("it ends");

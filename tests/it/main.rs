@@ -8,5 +8,6 @@ mod order;
 mod pool;
 mod promises;
 mod queue;
+mod regressions;
 mod support;
 mod timer;

@@ -35,7 +35,15 @@ where
     A: Args + Send + 'static,
 {
     let (arrived, inside) = (gate.arrivals(), gate.clone());
-    let held = executor.submit(store, move |_: &S, _: A| Ok::<_, Error>(inside.pass()), true, args);
+    let held = executor.submit(
+        store,
+        move |_: &S, _: A| {
+            inside.pass();
+            Ok::<_, Error>(())
+        },
+        true,
+        args,
+    );
     gate.await_arrivals(arrived + 1);
     held.expect("accepted")
 }
@@ -135,7 +143,10 @@ fn when_a_modifier_ends_all_accessors_up_to_the_next_one_start() {
     let accessors: Vec<_> = (0..3)
         .map(|_| {
             let inside = together.clone();
-            let operation = move |_: &(), _: &str| Ok::<_, Error>(inside.pass());
+            let operation = move |_: &(), _: &str| {
+                inside.pass();
+                Ok::<_, Error>(())
+            };
             executor.submit(&store, operation, false, "AAPL").expect("accepted")
         })
         .collect();
@@ -230,7 +241,10 @@ fn what_a_cancelled_request_holds_is_freed_while_every_thread_is_busy() {
     let requests: Vec<_> = (0..200)
         .map(|n| {
             let token = token.clone();
-            let operation = move |_: &(), ()| Ok::<_, Error>(drop(token));
+            let operation = move |_: &(), ()| {
+                drop(token);
+                Ok::<_, Error>(())
+            };
             // Some queued, some deferred.
             let store = if n % 2 == 0 { Arc::new(()) } else { store.clone() };
             executor.submit(&store, operation, true, ()).expect("accepted")

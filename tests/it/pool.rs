@@ -254,7 +254,17 @@ fn an_executor_that_was_never_used_ends_at_once() {
 fn a_shutdown_finishes_what_is_deferred() {
     let (executor, gate, store) = (executor(2), Gate::new(), Arc::new(()));
     let inside = gate.clone();
-    let head = executor.submit(&store, move |_: &(), ()| Ok::<_, Error>(inside.pass()), true, ()).expect("accepted");
+    let head = executor
+        .submit(
+            &store,
+            move |_: &(), ()| {
+                inside.pass();
+                Ok::<_, Error>(())
+            },
+            true,
+            (),
+        )
+        .expect("accepted");
     gate.await_arrivals(1);
     let requests = executor.submit_many(&store, |_: &(), n: usize| Ok::<_, Error>(n), true, 0..100).expect("accepted");
     assert_eq!(executor.stats().deferred, 100);
@@ -332,7 +342,17 @@ fn an_executor_dropped_while_requests_are_deferred_finishes_them() {
     let (gate, store) = (Gate::new(), Arc::new(()));
     let executor = executor(1);
     let inside = gate.clone();
-    let head = executor.submit(&store, move |_: &(), ()| Ok::<_, Error>(inside.pass()), true, ()).expect("accepted");
+    let head = executor
+        .submit(
+            &store,
+            move |_: &(), ()| {
+                inside.pass();
+                Ok::<_, Error>(())
+            },
+            true,
+            (),
+        )
+        .expect("accepted");
     gate.await_arrivals(1);
     let requests = executor.submit_many(&store, |_: &(), n: usize| Ok::<_, Error>(n), true, 0..10).expect("accepted");
     let follower = head.then(|()| Ok::<_, Error>(7)).expect("accepted");
@@ -357,7 +377,17 @@ fn where_no_thread_starts_nothing_is_accepted() {
         let token = dropped.clone();
         let spawned = executor.spawn(move || drop(token)).map(drop);
         let token = dropped.clone();
-        let keyed = executor.submit(&store, move |_: &(), _: &str| Ok::<_, Error>(drop(token)), true, "AAPL").map(drop);
+        let keyed = executor
+            .submit(
+                &store,
+                move |_: &(), _: &str| {
+                    drop(token);
+                    Ok::<_, Error>(())
+                },
+                true,
+                "AAPL",
+            )
+            .map(drop);
         let many = executor.submit_many(&store, |_: &(), _: &str| Ok::<_, Error>(()), true, ["AAPL", "AAPL"]).map(drop);
         for refused in [spawned, keyed, many] {
             let error = refused.expect_err("no machine has a stack of an exbibyte");
@@ -512,8 +542,17 @@ fn a_caller_that_runs_waits_for_who_runs_on_its_key() {
     let (gate, store) = (Gate::new(), Arc::new(()));
     let executor = Executor::builder().threads(1).queue_capacity(1).on_full(OnFull::CallerRuns).build().expect("sound");
     let inside = gate.clone();
-    let running =
-        executor.submit(&store, move |_: &(), _: &str| Ok::<_, Error>(inside.pass()), true, "AAPL").expect("accepted");
+    let running = executor
+        .submit(
+            &store,
+            move |_: &(), _: &str| {
+                inside.pass();
+                Ok::<_, Error>(())
+            },
+            true,
+            "AAPL",
+        )
+        .expect("accepted");
     gate.await_arrivals(1);
     let fills = executor.spawn(|| ()).expect("there is room");
     let (send, receive) = channel();
