@@ -21,7 +21,8 @@ pub enum Error {
     Timeout {
         /// The limit that passed.
         limit: Duration,
-        /// How many requests were still unfinished. After a reset, how many old threads still run one.
+        /// How many requests were still unfinished; 0 if only threads were still ending. After a reset, how many old
+        /// threads still were.
         left: u64,
     },
 

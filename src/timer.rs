@@ -57,25 +57,28 @@ struct State<E> {
     sleeper: Option<Thread>,
     /// The thread ends when there are no entries.
     closed: bool,
+    /// Counts the closes.
+    session: u64,
 }
 
 impl<E: Send + 'static> Timer<E> {
     pub(crate) fn new(thread_name: String) -> Timer<E> {
         let entries = BTreeMap::new();
-        let state = State { entries, next_number: 0, running: false, sleeper: None, closed: false };
+        let state = State { entries, next_number: 0, running: false, sleeper: None, closed: false, session: 0 };
         Timer { state: Mutex::new(state), thread_name }
     }
 
-    /// Has `entry` fired at `at`; at once if that has passed. One that was accepted before is taken even when closed.
+    /// Has `entry` fired at `at`; at once if that has passed. One of a `session` is taken only as long as that lasts, one
+    /// without was accepted already, and is taken even when closed.
     pub(crate) fn insert<C: Clockwork<Entry = E>>(
         &self,
         clockwork: &C,
         at: Instant,
         entry: E,
-        accepted: bool,
+        session: Option<u64>,
     ) -> Result<Alarm, Untimed> {
         let mut state = self.state.lock();
-        if state.closed && !accepted {
+        if session.is_some_and(|session| state.closed || session != state.session) {
             drop(state);
             return Err(Untimed::Closed);
         }
@@ -93,8 +96,9 @@ impl<E: Send + 'static> Timer<E> {
             let clockwork = clockwork.shared();
             if let Err(error) = thread::spawn(self.thread_name.clone(), None, move || run(&*clockwork)) {
                 let mut state = self.state.lock();
-                state.running = false;
                 let refused = state.entries.remove(&alarm);
+                // Others came in meanwhile, counting on the thread: they wait for the next one that can be started.
+                state.running = false;
                 drop(state);
                 drop(refused);
                 return Err(Untimed::Spawn(error));
@@ -119,6 +123,7 @@ impl<E: Send + 'static> Timer<E> {
     pub(crate) fn close(&self, keep: impl Fn(&E) -> bool) -> Vec<E> {
         let mut state = self.state.lock();
         state.closed = true;
+        state.session += 1;
         let (kept, given_up) = std::mem::take(&mut state.entries).into_iter().partition(|(_, entry)| keep(entry));
         state.entries = kept;
         let sleeper = state.sleeper.take();
@@ -133,6 +138,11 @@ impl<E: Send + 'static> Timer<E> {
     /// Has the thread stay from now on, once there is one.
     pub(crate) fn open(&self) {
         self.state.lock().closed = false;
+    }
+
+    /// The time from one close to the next.
+    pub(crate) fn session(&self) -> u64 {
+        self.state.lock().session
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -230,7 +240,7 @@ mod tests {
         }
 
         fn insert(&self, at: Instant, entry: usize) -> Alarm {
-            self.timer.insert(self, at, entry, false).expect("open")
+            self.timer.insert(self, at, entry, Some(self.timer.session())).expect("open")
         }
 
         fn until(&self, what: &str, is_so: impl Fn(&Seen) -> bool) {
@@ -272,13 +282,14 @@ mod tests {
         assert_eq!(clock.timer.remove(first), None);
         clock.insert(hour, 3);
         assert_eq!(clock.timer.close(|entry| *entry != 3), [3], "given up");
-        assert!(matches!(clock.timer.insert(&*clock, hour, 4, false), Err(Untimed::Closed)));
-        let accepted = clock.timer.insert(&*clock, hour, 5, true).expect("it was accepted before");
+        assert!(matches!(clock.timer.insert(&*clock, hour, 4, Some(1)), Err(Untimed::Closed)));
+        let accepted = clock.timer.insert(&*clock, hour, 5, None).expect("it was accepted before");
         assert_eq!(clock.timer.remove(accepted), Some(5));
         assert_eq!(clock.timer.remove(second), Some(2));
         clock.until("the thread does not end", |seen| seen.ended);
         assert_eq!(clock.seen.lock().fired, [0; 0], "nothing was due");
         clock.timer.open();
+        assert!(matches!(clock.timer.insert(&*clock, hour, 4, Some(0)), Err(Untimed::Closed)), "an earlier session's");
         clock.insert(Instant::now(), 6);
         clock.until("it does not start again", |seen| seen.fired == [6]);
     }

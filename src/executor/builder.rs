@@ -20,7 +20,8 @@ const MOST_THREADS: usize = 65_536;
 pub enum OnFull {
     /// Returns [`Error::QueueFull`] at once.
     Reject,
-    /// Waits for room, at most this long, and returns [`Error::QueueFull`] then.
+    /// Waits for room, at most this long, and returns [`Error::QueueFull`] then. Inside an operation of the executor, which
+    /// might be waiting for itself, it does what [`CallerRuns`](OnFull::CallerRuns) does.
     Wait(Duration),
     /// Runs the operation, and what is ahead of it on its key, on the submitting thread before it returns: the submitter
     /// slows down to what the threads can bear.
@@ -92,9 +93,9 @@ impl Builder {
         self
     }
 
-    /// How many accepted requests may wait to be started, deferred ones included. Defaults to no limit. What happens
-    /// beyond it is [`on_full`](Builder::on_full)'s business. Continuations ([`then`](crate::AsyncRequest::then)) are never
-    /// refused for it.
+    /// How many accepted requests may wait to be started, deferred ones included, and with them those that wait for their
+    /// time. Defaults to no limit. What happens beyond it is [`on_full`](Builder::on_full)'s business. Continuations
+    /// ([`then`](crate::AsyncRequest::then)) and delayed requests are never refused for it, but take up room.
     pub fn queue_capacity(mut self, requests: usize) -> Builder {
         self.capacity = Some(requests);
         self

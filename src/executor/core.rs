@@ -162,8 +162,11 @@ impl Core {
             }
         } else {
             let mut order = self.order.lock();
-            self.make_room(capacity, &mut order, jobs.len() as u64)?;
+            let caller_runs = self.make_room(capacity, &mut order, jobs.len() as u64)?;
             self.admit(order, jobs)?;
+            if caller_runs {
+                handles.iter().for_each(AsyncRequest::run_here);
+            }
         }
         Ok(handles)
     }
@@ -181,21 +184,22 @@ impl Core {
         self.accept_deferred()?;
         job.head().accepted();
         let due = Due::Request { job: job.clone(), lane: place.lane };
-        match self.timer.insert(&**self, at, due, true) {
+        match self.timer.insert(&**self, at, due, None) {
             Ok(alarm) => {
                 request::set_alarm(&*job, alarm);
                 Ok(self.handle(request))
             }
             Err(untimed) => {
                 self.order.lock().deferred -= 1;
+                self.pool.nudge();
                 Err(untimed.into())
             }
         }
     }
 
-    /// Has the next run of a series begin at `at`.
-    pub(super) fn insert_series(&self, at: Instant, series: Arc<Series>) -> Result<Alarm> {
-        Ok(self.timer.insert(self, at, Due::Run(series), false)?)
+    /// Has the next run of a series begin at `at`, unless there was a shutdown since `session`.
+    pub(super) fn insert_series(&self, at: Instant, session: u64, series: Arc<Series>) -> Result<Alarm> {
+        Ok(self.timer.insert(self, at, Due::Run(series), Some(session))?)
     }
 
     /// Submits a run whose time has come. It was accepted with its series, so it is not refused for a full queue.
@@ -228,6 +232,10 @@ impl Core {
         let summons = self.queue_released(&mut order, ready);
         drop(order);
         self.pool.act(self, summons);
+        for (_, job) in due {
+            // It may have ended by now, and this be the last to hold its result.
+            panics::contain(|| drop(job));
+        }
     }
 
     fn accept_deferred(&self) -> Result<()> {
@@ -297,7 +305,11 @@ impl Core {
 
     fn refusal(&self, refused: Refused) -> Error {
         match refused {
-            Refused::Spawn(error) => Error::Spawn(error),
+            Refused::Spawn(error) => {
+                // Somebody else may have been accepted while it was being started.
+                self.pool.run_stranded(self);
+                Error::Spawn(error)
+            }
             Refused::Closed => self.order.lock().closed.as_ref().map_or(Error::ShutDown, Closed::error),
         }
     }
@@ -311,6 +323,8 @@ impl Core {
         }
         match capacity.on_full {
             OnFull::CallerRuns => Ok(true),
+            // The room might be waited for on the very thread that has to make it.
+            OnFull::Wait(_) if request::is_worker_of(self) => Ok(true),
             OnFull::Reject => Err(Error::QueueFull),
             OnFull::Wait(_) if wanted > capacity.limit => Err(Error::Invalid(format!(
                 "{wanted} requests at once never fit into a queue of {}: submit fewer, or build a larger one",
@@ -372,10 +386,11 @@ impl Core {
         let mut order = self.order.lock();
         order.closed.get_or_insert(Closed::ShutDown);
         self.pool.close();
+        // What was accepted keeps its time; a series has no end of its own.
+        let given_up = self.timer.close(|due| matches!(due, Due::Request { .. }));
         drop(order);
         self.offer_space();
-        // What was accepted keeps its time; a series has no end of its own.
-        for given_up in self.timer.close(|due| matches!(due, Due::Request { .. })) {
+        for given_up in given_up {
             if let Due::Run(series) = given_up {
                 series.give_up();
                 // It may be the last to hold what the operation captured.
@@ -510,6 +525,8 @@ impl Crew for Core {
 
     fn sit_down(&self, index: Option<usize>) -> Lap {
         if index.is_some() {
+            // A wait in a hook is a wait on this thread.
+            let _scope = request::enter_host(self);
             self.hooks.start();
         }
         Lap::new(index.unwrap_or(0), index.is_some())
@@ -525,6 +542,7 @@ impl Crew for Core {
 
     fn stand_up(&self, lap: Lap) {
         if lap.own_thread {
+            let _scope = request::enter_host(self);
             self.hooks.stop();
         }
     }
@@ -548,7 +566,8 @@ impl Clockwork for Core {
                 Due::Request { job, lane } => requests.push((lane, job)),
                 Due::Run(series) => {
                     self.release_due(std::mem::take(&mut requests));
-                    series.begin(&Crew::shared(self));
+                    let core = Crew::shared(self);
+                    panics::contain(|| series.begin(&core));
                 }
             }
         }

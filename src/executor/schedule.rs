@@ -69,7 +69,9 @@ impl Executor {
     ///
     /// Runs keep to a fixed schedule, without drift, and never overlap: a run that takes longer than the period has the
     /// times skipped that it missed, which are counted. Each run is a request of its own, with its place in the order and
-    /// in the counters. An error or a panic is counted and doesn't end the series.
+    /// in the counters; operation and arguments are cloned for it on the pool. An error or a panic is counted and doesn't
+    /// end the series, and so is a run that could not be submitted because no thread could be started. A reset without a
+    /// shutdown doesn't end it either.
     ///
     /// # Errors
     /// Those of [`submit_after`](Executor::submit_after), and [`Error::Invalid`] for a period of zero.
@@ -112,11 +114,13 @@ impl Executor {
             // The value is dropped on the thread that made it.
             Box::new(move || op.call(&store, args).map(drop).map_err(Error::Operation)) as Run
         };
+        let session = self.core().timer.session();
         let first = later(Instant::now(), period)?;
         let series = Arc::new(Series {
             core: Arc::downgrade(self.core()),
             place,
-            run: Mutex::new(Box::new(run)),
+            run: Mutex::new(Some(Box::new(run))),
+            session,
             period,
             runs: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -143,21 +147,21 @@ impl Periodic {
     /// Ends the series for good, and says whether it was still going on. A run that waits is taken out; one that is at
     /// work is told ([`is_cancelled`](crate::is_cancelled)) and ends by itself.
     pub fn cancel(&self) -> bool {
-        let running = {
-            let mut state = self.series.state.lock();
+        let series = &self.series;
+        let (alarm, running) = {
+            let mut state = series.state.lock();
             if std::mem::replace(&mut state.done, true) {
                 return false;
             }
-            if let (Some(alarm), Some(core)) = (state.alarm.take(), self.series.core.upgrade()) {
-                let due = core.timer.remove(alarm);
-                drop(state);
-                drop(due);
-                return true;
-            }
-            state.running.take()
+            (state.alarm.take(), state.running.take())
         };
-        if let Some(running) = running {
-            running.cancel();
+        if let (Some(alarm), Some(core)) = (alarm, series.core.upgrade()) {
+            drop(core.timer.remove(alarm));
+        }
+        let waited = alarm.is_some() || running.is_some_and(|running| running.cancel());
+        // A run that is at work may be cloning its operation this moment, and drops it when it has ended.
+        if waited {
+            series.forget_run();
         }
         true
     }
@@ -201,8 +205,11 @@ type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 pub(super) struct Series {
     core: Weak<Core>,
     place: Place,
-    /// Makes a run. The timer's thread alone locks it, and so runs the user's `clone` under it.
-    run: Mutex<Box<dyn Fn() -> Run + Send>>,
+    /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and so does who ends the
+    /// series, to take it away: neither is held up by anybody else.
+    run: Mutex<Option<Box<dyn Fn() -> Run + Send>>>,
+    /// The timer's session in which it was submitted.
+    session: u64,
     period: Duration,
     runs: AtomicU64,
     failed: AtomicU64,
@@ -227,29 +234,38 @@ impl Series {
         }
         state.due = at;
         // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of ours.
-        state.alarm = Some(core.insert_series(at, self.clone())?);
+        state.alarm = Some(core.insert_series(at, self.session, self.clone())?);
         Ok(())
     }
 
     /// Its time has come.
     pub(super) fn begin(self: Arc<Series>, core: &Arc<Core>) {
-        let Ok(operation) = panics::catch(|| self.run.lock()()) else {
-            // Copying the operation or its arguments panicked: there is nothing to run this time.
-            return self.end_of_run(Status::Panicked);
-        };
-        let mut state = self.state.lock();
-        state.alarm = None;
-        if state.done {
-            return;
-        }
-        match core.submit_due(&self.place, operation) {
-            Ok(run) => {
-                state.running = Some(run.share());
-                drop(state);
-                run.on_complete(move |status| self.end_of_run(status));
+        {
+            let mut state = self.state.lock();
+            state.alarm = None;
+            if state.done {
+                return;
             }
-            Err(_) => state.done = true,
         }
+        let series = self.clone();
+        let operation = move || {
+            let run = series.run.lock().as_ref().map(|make| make());
+            run.map_or(Err(Error::Cancelled), |run| run())
+        };
+        let run = match core.submit_due(&self.place, operation) {
+            Ok(run) => run,
+            Err(Error::ShutDown) => return self.give_up(),
+            Err(_) => return self.end_of_run(Status::Failed),
+        };
+        let cancelled = {
+            let mut state = self.state.lock();
+            state.running = Some(run.share());
+            state.done
+        };
+        if cancelled {
+            run.cancel();
+        }
+        run.on_complete(move |status| self.end_of_run(status));
     }
 
     fn end_of_run(self: Arc<Series>, status: Status) {
@@ -262,6 +278,9 @@ impl Series {
             state.running = None;
             state.due
         };
+        if self.state.lock().done {
+            return self.forget_run();
+        }
         let (next, missed) = next_time(due, self.period, Instant::now());
         self.missed.fetch_add(missed, Ordering::Relaxed);
         let armed = match (self.core.upgrade(), next) {
@@ -273,9 +292,15 @@ impl Series {
         }
     }
 
-    /// No more runs: the executor takes none.
+    /// No more runs. What the operation captured is dropped now, not with the last handle.
     pub(super) fn give_up(&self) {
         self.state.lock().done = true;
+        self.forget_run();
+    }
+
+    fn forget_run(&self) {
+        let run = self.run.lock().take();
+        panics::contain(|| drop(run));
     }
 }
 

@@ -323,7 +323,7 @@ impl<J: Send + Sync + 'static> Pool<J> {
 
     /// The system refused a thread. Those that live go on with fewer; where there is none, whoever released the jobs runs
     /// them, so that none is lost.
-    fn run_stranded<C: Crew<Job = J>>(&self, crew: &C) {
+    pub(crate) fn run_stranded<C: Crew<Job = J>>(&self, crew: &C) {
         let mut desk = None;
         loop {
             let mut state = self.state.lock();

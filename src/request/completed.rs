@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::graph::Node;
-use super::observe::{Observer, register};
+use super::observe::{self, Observer, register};
 use super::state::Status;
 use super::{AsyncRequest, current, wait};
 use crate::error::{Error, Result};
@@ -34,9 +34,7 @@ pub fn as_completed<T>(
 ) -> impl Iterator<Item = (usize, Result<T>)> {
     let inbox = Arc::new(Inbox { ended: Mutex::new(VecDeque::new()), reader: Mutex::new(None) });
     for (index, request) in requests.iter().enumerate() {
-        let inbox_of_request = inbox.clone();
-        let callback = Observer::Callback(Box::new(move |_| inbox_of_request.put(index)));
-        if register(request.job(), callback).is_err() {
+        if register(request.job(), Observer::Inbox(inbox.clone(), index)).is_err() {
             inbox.put(index);
         }
     }
@@ -65,13 +63,13 @@ struct AsCompleted<'a, T> {
 }
 
 /// The indices of ended requests, in the order in which they ended.
-struct Inbox {
+pub(super) struct Inbox {
     ended: Mutex<VecDeque<usize>>,
     reader: Mutex<Option<Thread>>,
 }
 
 impl Inbox {
-    fn put(&self, index: usize) {
+    pub(super) fn put(&self, index: usize) {
         self.ended.lock().push_back(index);
         let reader = self.reader.lock().take();
         if let Some(reader) = reader {
@@ -133,6 +131,14 @@ impl<T> Iterator for AsCompleted<'_, T> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.left, Some(self.left))
+    }
+}
+
+impl<T> Drop for AsCompleted<'_, T> {
+    fn drop(&mut self) {
+        // Whatever is unfinished, or came as a timeout, still has this iteration among its observers.
+        let unfinished = self.requests.iter().filter(|request| !request.is_done());
+        unfinished.for_each(|request| observe::forget(request.job(), &self.inbox));
     }
 }
 

@@ -14,13 +14,23 @@ thread_local! {
 }
 
 struct Running {
-    job: Arc<dyn Job>,
-    /// The address of the executor that accepted it.
+    /// `None` where the thread is at work, but on no request: in a hook, or in its timer.
+    job: Option<Arc<dyn Job>>,
+    /// The address of the executor.
     host: usize,
 }
 
 /// Marks `job` as this thread's current request until the scope is dropped.
 pub(super) fn enter(job: Arc<dyn Job>, host: &dyn Host) -> Scope {
+    push(Some(job), host)
+}
+
+/// Marks this thread as at work for `host` until the scope is dropped.
+pub(crate) fn enter_host(host: &dyn Host) -> Scope {
+    push(None, host)
+}
+
+fn push(job: Option<Arc<dyn Job>>, host: &dyn Host) -> Scope {
     let host = address(host);
     RUNNING.with(|running| running.borrow_mut().push(Running { job, host }));
     Scope
@@ -30,19 +40,27 @@ fn address(host: &dyn Host) -> usize {
     std::ptr::from_ref(host).cast::<()>().addr()
 }
 
-pub(super) struct Scope;
+#[must_use = "the thread is marked for as long as this lives"]
+pub(crate) struct Scope;
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        // Dropped only once the list is free again: a request's destructor may ask who is running.
-        let ended = RUNNING.with(|running| running.borrow_mut().pop());
+        struct Pop;
+        impl Drop for Pop {
+            fn drop(&mut self) {
+                RUNNING.with(|running| running.borrow_mut().pop());
+            }
+        }
+        // Popped last, and in any case: this may be the last to hold a result, whose destructor may wait, or panic.
+        let _pop = Pop;
+        let ended = RUNNING.with(|running| running.borrow_mut().last_mut().and_then(|running| running.job.take()));
         drop(ended);
     }
 }
 
 /// All requests that this thread is running. Empty on a thread that is not at work for an executor, or is just ending.
 pub(super) fn all() -> Vec<Arc<dyn Job>> {
-    with(|running| running.iter().map(|running| running.job.clone()).collect())
+    with(|running| running.iter().filter_map(|running| running.job.clone()).collect())
 }
 
 /// Whether this thread is running a request that `host` accepted.
@@ -75,7 +93,9 @@ pub(super) fn is_worker() -> bool {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn is_cancelled() -> bool {
-    with(|running| running.last().is_some_and(|running| running.job.head().is_cancel_requested()))
+    with(|running| {
+        running.last().and_then(|running| running.job.as_ref()).is_some_and(|job| job.head().is_cancel_requested())
+    })
 }
 
 #[cfg(not(loom))]

@@ -24,7 +24,7 @@ pub use completed::as_completed;
 pub use current::is_cancelled;
 pub use state::{Kind, Status};
 
-pub(crate) use current::is_worker_of;
+pub(crate) use current::{enter_host, is_worker_of};
 pub(crate) use host::{Clock, Ended, Host, Lap, NO_TICKET};
 pub(crate) use observe::{set_alarm, stir};
 pub(crate) use state::{Head, Job, Outcome, Request};
@@ -196,10 +196,13 @@ impl<T: Send + 'static> AsyncRequest<T> {
         // Before the release can happen: who waits for the follower has to find what it follows.
         graph::push_wait(follower.job(), vec![self.node()]);
         let (host, job) = (self.host.clone(), follower.core.clone().as_job());
-        self.on_complete(move |_| {
+        let release = Box::new(move |_| {
             drop(graph::pop_wait(&*job));
             host.release(job);
         });
+        if let Err(release) = observe::follow(self.job(), release) {
+            release(self.status());
+        }
         Ok(follower)
     }
 }
@@ -207,7 +210,8 @@ impl<T: Send + 'static> AsyncRequest<T> {
 /// Waits until all of `requests` have ended, for at most `timeout` together, and takes their values in the same order.
 ///
 /// All or nothing: on an error or a timeout, every other result is still in its handle. Of several errors it is the
-/// first in the order of `requests` that is returned, and it is taken from its handle.
+/// first in the order of `requests` that is returned, and it is taken from its handle. Only if another thread takes one of
+/// the results in the very moment in which they are taken here, the others are seen as taken until they are put back.
 pub(crate) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<Vec<T>> {
     let missing = |request: &AsyncRequest<T>| request.core.take().unwrap_or(Err(Error::ResultTaken));
     if let Some(failed) = wait::for_all(requests, Deadline::start(timeout))? {

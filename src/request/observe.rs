@@ -1,9 +1,11 @@
 //! What few requests have: threads, callbacks and tasks that want to know of the end, and what the request itself waits for.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use super::completed::Inbox;
 use super::graph::Node;
 use super::state::{Job, Status};
 use crate::panics;
@@ -13,6 +15,8 @@ use crate::sync::thread::{self, Thread};
 #[derive(Default)]
 pub(crate) struct Extras {
     observers: Vec<Observer>,
+    /// What releases the requests that follow. Before all observers, who may wait for one of them.
+    followers: Vec<Callback>,
     /// A running request: the waits that its thread is in, the outer ones first, each for any of some others.
     /// A deferred request: the one that it follows.
     pub(super) waits: Vec<Vec<Node>>,
@@ -20,10 +24,14 @@ pub(crate) struct Extras {
     alarm: Option<(Instant, u64)>,
 }
 
+pub(crate) type Callback = Box<dyn FnOnce(Status) + Send>;
+
 pub(crate) enum Observer {
     /// A thread in a wait.
     Thread(Thread),
-    Callback(Box<dyn FnOnce(Status) + Send>),
+    Callback(Callback),
+    /// An iteration over results as they come, and the request's index in it.
+    Inbox(Arc<Inbox>, usize),
     /// A task of somebody's async runtime.
     Task(Waker),
 }
@@ -67,11 +75,9 @@ pub(crate) fn register(job: &dyn Job, observer: Observer) -> Result<(), Observer
             return;
         }
         let observers = &mut extras.get_or_insert_default().observers;
-        // A task that polls again has one waker, the latest.
+        // There is one handle to poll, and only its latest waker counts.
         let old = match &observer {
-            Some(Observer::Task(new)) => {
-                observers.iter().position(|old| matches!(old, Observer::Task(old) if old.will_wake(new)))
-            }
+            Some(Observer::Task(_)) => observers.iter().position(|old| matches!(old, Observer::Task(_))),
             _ => None,
         };
         replaced = old.map(|old| observers.remove(old));
@@ -82,10 +88,32 @@ pub(crate) fn register(job: &dyn Job, observer: Observer) -> Result<(), Observer
     observer.map_or(Ok(()), Err)
 }
 
+/// Has `release` called when the request ends, before all observers; it comes back if it has ended.
+pub(crate) fn follow(job: &dyn Job, release: Callback) -> Result<(), Callback> {
+    let mut release = Some(release);
+    job.with_extras(&mut |extras| {
+        if !job.head().is_done() {
+            extras.get_or_insert_default().followers.extend(release.take());
+        }
+    });
+    release.map_or(Ok(()), Err)
+}
+
+/// Forgets an iteration that has ended early.
+pub(super) fn forget(job: &dyn Job, inbox: &Arc<Inbox>) {
+    let mut forgotten = None;
+    job.with_extras(&mut |extras| {
+        let Some(extras) = extras else { return };
+        let mine = |observer: &Observer| matches!(observer, Observer::Inbox(other, _) if Arc::ptr_eq(other, inbox));
+        forgotten = extras.observers.iter().position(mine).map(|position| extras.observers.remove(position));
+    });
+}
+
 /// Tells everybody, in the order in which they registered.
 pub(crate) fn notify(extras: Option<Box<Extras>>, status: Status) {
-    let observers = extras.into_iter().flat_map(|extras| extras.observers);
-    observers.for_each(|observer| observer.tell(status));
+    let Some(extras) = extras else { return };
+    extras.followers.into_iter().for_each(|release| panics::contain(|| release(status)));
+    extras.observers.into_iter().for_each(|observer| observer.tell(status));
 }
 
 impl Observer {
@@ -94,6 +122,7 @@ impl Observer {
         panics::contain(move || match self {
             Observer::Thread(thread) => thread.unpark(),
             Observer::Callback(callback) => callback(status),
+            Observer::Inbox(inbox, index) => inbox.put(index),
             Observer::Task(waker) => waker.wake(),
         });
     }

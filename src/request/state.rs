@@ -64,6 +64,8 @@ pub(crate) struct Head {
     status: AtomicU8,
     kind: Kind,
     cancel_requested: AtomicBool,
+    /// Whether the result is gone from the cell.
+    taken: AtomicBool,
     trace: Trace,
 }
 
@@ -115,6 +117,12 @@ impl Head {
 
     pub(crate) fn set_ticket(&self, ticket: u32) {
         self.ticket.store(ticket, Ordering::Relaxed);
+    }
+
+    /// Whether the value is there to be taken.
+    pub(crate) fn has_value(&self) -> bool {
+        // Relaxed: somebody may take it a moment later in any case.
+        self.status() == Status::Completed && !self.taken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_cancel_requested(&self) -> bool {
@@ -215,6 +223,7 @@ where
                 status: AtomicU8::new(status as u8),
                 kind,
                 cancel_requested: AtomicBool::new(false),
+                taken: AtomicBool::new(false),
                 trace: Trace::new(id, kind),
             },
             cell: Mutex::new(Cell { stage: Stage::Pending { operation, submitted }, extras: None }),
@@ -270,8 +279,8 @@ where
             return false;
         };
         host.started(&self.head, lap);
-        // Until the end, callbacks included: a wait in one of them is a wait on this thread.
-        let _scope = current::enter(self.clone(), host);
+        // Until the end, callbacks and destructors included: a wait in one of them is a wait on this thread.
+        let scope = current::enter(self.clone(), host);
         let outcome = {
             let _running = self.head.trace.run();
             panics::catch(operation)
@@ -293,6 +302,8 @@ where
             lap.rest();
         }
         host.settled(lap);
+        drop(self);
+        drop(scope);
         true
     }
 
@@ -372,6 +383,7 @@ where
             other => (Err(Error::ResultTaken), other),
         };
         cell.stage = next;
+        self.head.taken.store(true, Ordering::Relaxed);
         Some(taken)
     }
 
@@ -379,6 +391,7 @@ where
         let mut cell = self.cell.lock();
         if let Stage::Taken { delay, duration } = cell.stage {
             cell.stage = Stage::Completed { value, delay, duration };
+            self.head.taken.store(false, Ordering::Relaxed);
         }
     }
 }

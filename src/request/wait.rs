@@ -40,7 +40,7 @@ pub(super) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
     done().ok_or(Error::Timeout { limit: deadline.limit(), left: requests.len() as u64 })
 }
 
-/// Waits until all of `requests` have ended, and returns the index of the first one that did not end well.
+/// Waits until all of `requests` have ended, and returns the index of the first one that has no value to take.
 pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
     let mut failed = None;
     let waited = if current::is_worker() {
@@ -53,7 +53,7 @@ pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
         // In their order, which is that of the queue, because they may all be run right here.
         requests.iter().enumerate().try_for_each(|(index, request)| {
             for_one(request, deadline)?;
-            if failed.is_none() && request.status() != Status::Completed {
+            if failed.is_none() && !request.job().head().has_value() {
                 failed = Some(index);
             }
             Ok(())
@@ -62,13 +62,12 @@ pub(super) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Re
         // The last one first: when it has ended, most have, and this thread was woken once.
         requests.iter().enumerate().rev().try_for_each(|(index, request)| {
             // Looked at once where that does: with many, each look is a cache miss.
-            let mut status = request.status();
-            if !status.is_final() {
+            let head = request.job().head();
+            if !head.has_value() {
                 for_one(request, deadline)?;
-                status = request.status();
-            }
-            if status != Status::Completed {
-                failed = Some(index);
+                if !head.has_value() {
+                    failed = Some(index);
+                }
             }
             Ok(())
         })
@@ -113,12 +112,15 @@ pub(super) fn help(targets: &[Node], deadline: Deadline) -> Result<()> {
         }
         // Nothing to run: each path ends in what runs elsewhere, or waits for its time.
         let blockers = || paths.iter().filter_map(|path| path.0.last()).chain(targets).map(|node| &node.job);
-        if blockers().all(|job| watched.iter().any(|watch| watch.is_on(&**job))) {
+        if blockers().count() == watched.len() && blockers().zip(&watched).all(|(job, watch)| watch.is_on(&**job)) {
             // What others do meanwhile may close a cycle, and then it is their wait that is refused.
             thread::park_until(deadline.at());
         } else {
-            // Look again now that no change can be missed.
+            // Look again now that no change can be missed. What is in the way now may be this thread's own.
             watched = blockers().cloned().map(Watch::start).collect();
+            if graph::would_deadlock(targets) {
+                return Err(Error::WouldDeadlock);
+            }
         }
     }
     Ok(())

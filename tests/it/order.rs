@@ -164,6 +164,29 @@ fn when_a_modifier_ends_all_accessors_up_to_the_next_one_start() {
 }
 
 #[test]
+fn a_modifier_waits_for_each_accessor_before_it() {
+    for accessors in 1..4 {
+        let (executor, store, gates) = (executor(4), Arc::new(()), [0, 1, 2].map(|_| Gate::new()));
+        for gate in &gates[..accessors] {
+            let inside = gate.clone();
+            let operation = move |_: &(), _: &str| {
+                inside.pass();
+                Ok::<_, Error>(())
+            };
+            executor.submit(&store, operation, false, "AAPL").expect("accepted");
+            gate.await_arrivals(1);
+        }
+        let modifier = executor.submit(&store, |_: &(), _: &str| Ok::<_, Error>(()), true, "AAPL").expect("accepted");
+        for (ended, gate) in gates[..accessors].iter().enumerate() {
+            assert_eq!(modifier.status(), Status::Deferred, "{ended} of {accessors} have ended");
+            gate.open();
+            eventually("it ends", || executor.stats().completed > ended as u64);
+        }
+        modifier.wait(HANG).expect("nobody is before it any more");
+    }
+}
+
+#[test]
 fn a_modifier_that_fails_or_panics_leaves_its_key() {
     let (executor, store) = (executor(1), Arc::new(()));
     let fails = executor.submit(&store, |_: &(), _: &str| Err::<(), _>("an error"), true, "AAPL").expect("accepted");

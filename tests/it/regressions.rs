@@ -317,3 +317,160 @@ fn a_deadlock_through_the_outer_one_of_two_waits_is_told() {
     assert!(told.iter().all(|told| told.is_ok()), "hang: {told:?}, {}", executor.stats());
     assert!(told.iter().any(|told| matches!(told, Ok(true))), "it is a deadlock: {told:?}");
 }
+
+/// A delayed request that falls due behind the very operation that waits for it: looked at only once, it seemed free.
+#[test]
+fn a_wait_for_a_delayed_request_on_ones_own_key_is_told() {
+    let executor = executor(2);
+    let (store, inner) = (Arc::new(()), executor.clone());
+    let same = store.clone();
+    let waits = move |_: &(), _: &str| {
+        let delay = Duration::from_millis(5);
+        let behind_me = inner.submit_after(delay, &same, |_: &(), _: &str| Ok::<_, Error>(()), false, "k")?;
+        Ok::<_, Error>(matches!(behind_me.wait(None), Err(Error::WouldDeadlock)))
+    };
+    let told = executor.submit(&store, waits, true, "k").expect("accepted");
+    assert!(ends("a wait for what is behind oneself", move || told.wait(None).expect("no panic")));
+}
+
+/// A result whose destructor waits, dropped by the worker that made it: a thread that was no worker any more.
+#[test]
+fn a_destructor_of_a_result_may_wait() {
+    struct Joins(Option<AsyncRequest<u8>>);
+    impl Drop for Joins {
+        fn drop(&mut self) {
+            assert_eq!(self.0.take().expect("once").wait(None).expect("run right here"), 5);
+        }
+    }
+    let executor = executor(1);
+    let gate = Gate::new();
+    let (inside, inner) = (gate.clone(), executor.clone());
+    let unclaimed = executor.spawn(move || {
+        inside.pass();
+        Joins(Some(inner.spawn(|| 5).expect("accepted")))
+    });
+    drop(unclaimed);
+    gate.open();
+    let next = executor.spawn(|| 6).expect("accepted");
+    assert_eq!(ends("a destructor that waits", move || next.wait(None).expect("it ends")), 6);
+    assert_eq!(executor.stats().panicked, 0);
+}
+
+/// A callback that waits for a follower of the request that has just ended.
+#[test]
+fn a_callback_may_wait_for_a_follower() {
+    let executor = executor(1);
+    let gate = Gate::new();
+    let first = occupy(&executor, &gate);
+    let (give, given) = channel::<AsyncRequest<u8>>();
+    let (tell, told) = channel();
+    first.on_complete(move |_| {
+        let follower = given.recv().expect("it is given");
+        tell.send(follower.wait(None).expect("released before")).expect("somebody listens");
+    });
+    give.send(first.then(|()| Ok::<_, Error>(7)).expect("accepted")).expect("it listens");
+    gate.open();
+    assert_eq!(told.recv_timeout(Duration::from_secs(10)), Ok(7), "hang");
+}
+
+/// A worker that waits for room in its own executor's queue.
+#[test]
+fn waiting_for_room_inside_an_operation_runs_it_instead() {
+    let builder = Executor::builder().threads(1).queue_capacity(1).on_full(fulmar::OnFull::Wait(Duration::MAX));
+    let executor = builder.build().expect("sound");
+    let inner = executor.clone();
+    let outer = executor.spawn(move || {
+        let requests = [inner.spawn(|| 1).expect("room"), inner.spawn(|| 2).expect("run right here")];
+        inner.wait_requests(&requests, None).expect("both end")
+    });
+    let outer = outer.expect("accepted");
+    assert_eq!(ends("waiting for room", move || outer.wait(None).expect("no panic")), [1, 2]);
+}
+
+/// Two submitters meet a system that starts no thread: the one that was accepted meanwhile has nobody to run it.
+#[test]
+fn whoever_is_accepted_while_a_thread_is_refused_is_run() {
+    let executor = Executor::builder().threads(2).stack_size(1 << 47).build().expect("sound so far");
+    for _ in 0..500 {
+        let both = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    both.wait();
+                    if let Ok(request) = executor.spawn(|| 1) {
+                        assert_eq!(request.wait(Duration::from_secs(10)).expect("accepted is accepted"), 1);
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// A series that was running during a shutdown went on after a reset.
+#[test]
+fn a_shutdown_ends_a_series_in_the_middle_of_a_run() {
+    let executor = executor(1);
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let run = move |_: &(), ()| {
+        inside.pass();
+        Ok::<_, Error>(())
+    };
+    let series = executor.submit_every(Duration::from_millis(1), &Arc::new(()), run, false, ()).expect("accepted");
+    gate.await_arrivals(1);
+    assert!(executor.shutdown(Duration::ZERO).expect_err("one runs").is_timeout());
+    assert!(executor.reset(1, Duration::ZERO).expect_err("one runs").is_timeout());
+    gate.open();
+    eventually("the series ends with its run", || series.is_done());
+    executor.shutdown(None).expect("it ends");
+    assert_eq!(series.runs(), 1, "{series:?}");
+}
+
+/// What a cancelled series captured: dropped on the timer's thread, whose panic ended the thread for good.
+#[test]
+fn no_destructor_of_a_series_costs_the_timer() {
+    struct Bomb {
+        series: Arc<std::sync::Mutex<Option<fulmar::Periodic>>>,
+        armed: bool,
+    }
+    impl fulmar::Args for Bomb {}
+    impl Clone for Bomb {
+        fn clone(&self) -> Bomb {
+            self.series.lock().expect("no panic under it").as_ref().map(fulmar::Periodic::cancel);
+            Bomb { series: self.series.clone(), armed: true }
+        }
+    }
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(!self.armed, "a panic of a test, on purpose");
+        }
+    }
+    let executor = executor(1);
+    let series = Arc::new(std::sync::Mutex::new(None));
+    let bomb = Bomb { series: series.clone(), armed: false };
+    let nothing = |_: &(), _: Bomb| Ok::<_, Error>(());
+    let periodic = executor.submit_every(Duration::from_millis(1), &Arc::new(()), nothing, false, bomb);
+    *series.lock().expect("no panic under it") = Some(periodic.expect("accepted"));
+    eventually("it has cancelled itself", || series.lock().expect("no panic").as_ref().is_some_and(|s| s.runs() > 0));
+    let later =
+        executor.submit_after(Duration::from_millis(1), &Arc::new(()), |_: &(), ()| Ok::<_, Error>(7), false, ());
+    let later = later.expect("accepted");
+    assert_eq!(ends("the timer is dead", move || later.wait(None).expect("its time comes")), 7);
+}
+
+/// Iterations that end early left a callback in each request, every time.
+#[test]
+fn an_iteration_that_ends_early_leaves_nothing_behind() {
+    let executor = executor(1);
+    let gate = Gate::new();
+    let requests = [occupy(&executor, &gate)];
+    let held = Arc::new(());
+    for _ in 0..100 {
+        assert_eq!(as_completed(&requests, Duration::ZERO).filter(|(_, result)| result.is_ok()).count(), 0);
+    }
+    let inside = held.clone();
+    requests[0].on_complete(move |_| drop(inside));
+    gate.open();
+    assert_eq!(as_completed(&requests, None).count(), 1);
+    eventually("the callback has run", || Arc::strong_count(&held) == 1);
+}
