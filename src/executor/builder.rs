@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Executor;
-use super::core::{Closed, Core};
+use super::core::Core;
+use super::order::Closed;
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::pool::Pool;

@@ -6,30 +6,31 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::builder::{Hooks, OnFull};
+use super::order::{Closed, Order, Place};
 use super::schedule::{Due, Series};
 use super::stats::{Stats, Stripes};
 use crate::error::{Error, Result};
-use crate::lanes::{Keys, LaneKey, Lanes};
+use crate::lanes::{Keys, LaneKey};
 use crate::panics;
-use crate::pool::{Crew, Pool, Refused, Summons};
-use crate::request::{self, AsyncRequest, Clock, Ended, Head, Host, Job, Kind, Lap, NO_TICKET, Request, Status};
+use crate::pool::{Pool, Refused, Summons};
+use crate::request::{self, AsyncRequest, Clock, Head, Job, Kind, NO_TICKET, Request, Status};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::time::Deadline;
-use crate::timer::{Alarm, Clockwork, Timer, Untimed};
+use crate::timer::{Alarm, Timer};
 
 pub(super) struct Core {
-    me: Weak<Core>,
+    pub(super) me: Weak<Core>,
     pub(super) pool: Pool<Arc<dyn Job>>,
     pub(super) timer: Timer<Due>,
-    order: Mutex<Order>,
+    pub(super) order: Mutex<Order>,
     pub(super) keys: Keys,
-    clock: Clock,
+    pub(super) clock: Clock,
     next_id: AtomicU64,
-    ran: Stripes,
+    pub(super) ran: Stripes,
     /// Requests at work on threads that are not the pool's.
-    outside: AtomicU64,
+    pub(super) outside: AtomicU64,
     capacity: Option<Capacity>,
-    hooks: Hooks,
+    pub(super) hooks: Hooks,
 }
 
 /// A bound on the requests that have not started.
@@ -38,34 +39,6 @@ struct Capacity {
     on_full: OnFull,
     /// A request has started, or was cancelled.
     space: Condvar,
-}
-
-/// The order of all keys, and the counts that go with it.
-struct Order {
-    lanes: Lanes<Arc<dyn Job>>,
-    /// Why new requests are refused, if they are.
-    closed: Option<Closed>,
-    /// Requests ever deferred.
-    deferred: u64,
-    /// Deferred requests that were queued since.
-    released: u64,
-    cancelled_deferred: u64,
-    cancelled_queued: u64,
-}
-
-/// Why an executor takes no requests.
-#[derive(Clone)]
-pub(super) enum Closed {
-    ShutDown,
-    /// A setting from outside makes no sense, and this says so.
-    Misconfigured(String),
-}
-
-/// What a submission is ordered by.
-pub(super) struct Place {
-    pub(super) kind: Kind,
-    /// `None` is ordered with nothing.
-    pub(super) lane: Option<LaneKey>,
 }
 
 impl Core {
@@ -82,14 +55,7 @@ impl Core {
             me: me.clone(),
             timer: Timer::new(pool.name_of("timer")),
             pool,
-            order: Mutex::new(Order {
-                lanes: Lanes::new(),
-                closed,
-                deferred: 0,
-                released: 0,
-                cancelled_deferred: 0,
-                cancelled_queued: 0,
-            }),
+            order: Mutex::new(Order::new(closed)),
             keys: Keys::new(),
             clock: Clock::new(),
             next_id: AtomicU64::new(1),
@@ -214,7 +180,7 @@ impl Core {
     }
 
     /// Orders and queues requests whose time has come.
-    fn release_due(&self, due: Vec<(Option<LaneKey>, Arc<dyn Job>)>) {
+    pub(super) fn release_due(&self, due: Vec<(Option<LaneKey>, Arc<dyn Job>)>) {
         let mut order = self.order.lock();
         let mut ready = Vec::new();
         for (lane, job) in &due {
@@ -238,7 +204,7 @@ impl Core {
         }
     }
 
-    fn accept_deferred(&self) -> Result<()> {
+    pub(super) fn accept_deferred(&self) -> Result<()> {
         let mut order = self.order.lock();
         if let Some(closed) = &order.closed {
             return Err(closed.error());
@@ -255,7 +221,7 @@ impl Core {
         Arc::new(Request::new(self.new_id(), kind, Status::Queued, submitted, operation))
     }
 
-    fn new_id(&self) -> u64 {
+    pub(super) fn new_id(&self) -> u64 {
         // Relaxed: all it has to be is unique.
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
@@ -355,7 +321,7 @@ impl Core {
     }
 
     /// Lets the next waiting submitter look whether there is room.
-    fn offer_space(&self) {
+    pub(super) fn offer_space(&self) {
         if let Some(capacity) = &self.capacity {
             // Under the lock, so that it can't fall between a submitter's look and its sleep.
             let _order = self.order.lock();
@@ -429,7 +395,7 @@ impl Core {
     }
 
     /// Takes a request out of its lane and queues those that it stood in the way of.
-    fn leave(&self, order: &mut Order, head: &Head) -> Summons<Arc<dyn Job>> {
+    pub(super) fn leave(&self, order: &mut Order, head: &Head) -> Summons<Arc<dyn Job>> {
         let mut released = Vec::new();
         order.lanes.leave(head.ticket(), |job| released.push(job.clone()));
         head.set_ticket(NO_TICKET);
@@ -439,268 +405,10 @@ impl Core {
         self.queue_released(order, released)
     }
 
-    fn queue_released(&self, order: &mut Order, mut released: Vec<Arc<dyn Job>>) -> Summons<Arc<dyn Job>> {
+    pub(super) fn queue_released(&self, order: &mut Order, mut released: Vec<Arc<dyn Job>>) -> Summons<Arc<dyn Job>> {
         // Cancelled ones have left their lane under the same lock, so only a follower can be cancelled here.
         released.retain(|job| job.queue());
         order.released += released.len() as u64;
         self.pool.push_accepted(released)
-    }
-}
-
-impl Order {
-    /// Enters a new request into its lane. Returns it if it may run at once.
-    fn enter(
-        &mut self,
-        lane: Option<LaneKey>,
-        job: Arc<dyn Job>,
-        entered: &mut Vec<Arc<dyn Job>>,
-    ) -> Option<Arc<dyn Job>> {
-        let ready = self.may_run(lane, &job);
-        if lane.is_some() {
-            entered.push(job.clone());
-        }
-        if !ready {
-            job.head().defer();
-            self.deferred += 1;
-        }
-        job.head().accepted();
-        ready.then_some(job)
-    }
-
-    /// Enters a request into its lane and says whether it may run at once.
-    fn may_run(&mut self, lane: Option<LaneKey>, job: &Arc<dyn Job>) -> bool {
-        let Some(lane) = lane else { return true };
-        let (ticket, ready) = self.lanes.enter(lane, job.head().kind() == Kind::Modifier, job.clone());
-        job.head().set_ticket(ticket);
-        ready
-    }
-
-    /// Undoes `enter`, the last first, so that nobody is let in between.
-    fn withdraw(&mut self, entered: Vec<Arc<dyn Job>>) {
-        for job in entered.into_iter().rev() {
-            self.lanes.leave(job.head().ticket(), |_| {});
-            if job.head().status() == Status::Deferred {
-                self.deferred -= 1;
-            }
-        }
-    }
-
-    /// Requests ever accepted: those queued at once, and those deferred first.
-    fn submitted(&self, pushed: u64) -> u64 {
-        pushed - self.released + self.deferred
-    }
-}
-
-impl Closed {
-    fn error(&self) -> Error {
-        match self {
-            Closed::ShutDown => Error::ShutDown,
-            Closed::Misconfigured(message) => Error::Invalid(message.clone()),
-        }
-    }
-}
-
-impl Crew for Core {
-    type Job = Arc<dyn Job>;
-    type Desk = Lap;
-
-    fn pool(&self) -> &Pool<Arc<dyn Job>> {
-        &self.pool
-    }
-
-    fn shared(&self) -> Arc<Core> {
-        self.me.upgrade().expect("whoever calls a method holds the core")
-    }
-
-    fn work(&self, job: Arc<dyn Job>, lap: &mut Lap) {
-        // The operation's own panic is its result. This one is for destructors: of the job, if this is its last handle.
-        panics::contain(|| {
-            job.run(self, lap);
-        });
-    }
-
-    fn is_live(job: &Arc<dyn Job>) -> bool {
-        job.head().status() == Status::Queued
-    }
-
-    fn sit_down(&self, index: Option<usize>) -> Lap {
-        if index.is_some() {
-            // A wait in a hook is a wait on this thread.
-            let _scope = request::enter_host(self);
-            self.hooks.start();
-        }
-        Lap::new(index.unwrap_or(0), index.is_some())
-    }
-
-    fn is_brisk(&self, lap: &Lap) -> bool {
-        lap.is_brisk()
-    }
-
-    fn rest(&self, lap: &mut Lap) {
-        lap.rest();
-    }
-
-    fn stand_up(&self, lap: Lap) {
-        if lap.own_thread {
-            let _scope = request::enter_host(self);
-            self.hooks.stop();
-        }
-    }
-}
-
-impl Clockwork for Core {
-    type Entry = Due;
-
-    fn timer(&self) -> &Timer<Due> {
-        &self.timer
-    }
-
-    fn shared(&self) -> Arc<Core> {
-        Crew::shared(self)
-    }
-
-    fn fire(&self, due: Vec<Due>) {
-        let mut requests = Vec::new();
-        for due in due {
-            match due {
-                Due::Request { job, lane } => requests.push((lane, job)),
-                Due::Run(series) => {
-                    self.release_due(std::mem::take(&mut requests));
-                    let core = Crew::shared(self);
-                    panics::contain(|| series.begin(&core));
-                }
-            }
-        }
-        self.release_due(requests);
-    }
-
-    fn wound_down(&self) {
-        self.pool.nudge();
-    }
-}
-
-impl From<Untimed> for Error {
-    fn from(untimed: Untimed) -> Error {
-        match untimed {
-            Untimed::Closed => Error::ShutDown,
-            Untimed::Spawn(error) => Error::Spawn(error),
-        }
-    }
-}
-
-impl Host for Core {
-    fn now(&self) -> u64 {
-        self.clock.now()
-    }
-
-    fn started(&self, _head: &Head, lap: &Lap) {
-        if !lap.own_thread {
-            self.outside.fetch_add(1, Ordering::Relaxed);
-        }
-        self.ran.count_start(lap.stripe);
-        self.offer_space();
-    }
-
-    fn ended(&self, head: &Head, how: Ended, lap: &Lap) {
-        if head.ticket() != NO_TICKET {
-            let summons = self.leave(&mut self.order.lock(), head);
-            self.pool.act(self, summons);
-        }
-        self.ran.count_end(lap.stripe, how);
-    }
-
-    fn settled(&self, lap: &Lap) {
-        if !lap.own_thread {
-            // Release: pairs with the load in `wait_for_end`.
-            self.outside.fetch_sub(1, Ordering::Release);
-            self.pool.nudge();
-        }
-    }
-
-    fn cancel(&self, job: &Arc<dyn Job>) -> bool {
-        let mut order = self.order.lock();
-        // Only under this lock does a deferred request become queued.
-        let deferred = job.head().status() == Status::Deferred;
-        let Some(remains) = job.cancel(self.clock.now()) else {
-            return false;
-        };
-        if deferred {
-            order.cancelled_deferred += 1
-        } else {
-            order.cancelled_queued += 1
-        }
-        let summons = match job.head().ticket() {
-            NO_TICKET => Summons::None,
-            _ => self.leave(&mut order, job.head()),
-        };
-        let closed = order.closed.is_some();
-        drop(order);
-        self.pool.act(self, summons);
-        if let Some(alarm) = remains.alarm() {
-            drop(self.timer.remove(alarm));
-        }
-        remains.settle();
-        self.offer_space();
-        if !deferred {
-            self.pool.note_stale::<Core>();
-        }
-        if closed {
-            self.pool.nudge();
-        }
-        true
-    }
-
-    fn run_now(&self, job: &Arc<dyn Job>) {
-        // A lap of its own: the outer request's time goes on.
-        let mut lap = Lap::new(0, false);
-        let job = job.clone();
-        let mut ran = false;
-        panics::contain(|| ran = job.run(self, &mut lap));
-        if ran {
-            self.pool.note_stale::<Core>();
-        }
-    }
-
-    fn obstacle(&self, job: &dyn Job) -> Option<Arc<dyn Job>> {
-        let order = self.order.lock();
-        if job.head().status() != Status::Deferred || job.head().ticket() == NO_TICKET {
-            return None;
-        }
-        // Those that run are no more than the threads, and those that ended have left: this is no long search.
-        let mut running = None;
-        for ahead in order.lanes.admitted(job.head().ticket()) {
-            if ahead.head().status() == Status::Queued {
-                return Some(ahead.clone());
-            }
-            running = running.or(Some(ahead));
-        }
-        running.cloned()
-    }
-
-    fn lane(&self, job: &dyn Job) -> Option<u32> {
-        let order = self.order.lock();
-        let deferred = job.head().status() == Status::Deferred && job.head().ticket() != NO_TICKET;
-        deferred.then(|| order.lanes.lane(job.head().ticket()))
-    }
-
-    fn running_ahead(&self, job: &dyn Job) -> Vec<Arc<dyn Job>> {
-        let order = self.order.lock();
-        if job.head().status() != Status::Deferred || job.head().ticket() == NO_TICKET {
-            return Vec::new();
-        }
-        let admitted = order.lanes.admitted(job.head().ticket());
-        admitted.filter(|ahead| ahead.head().status() == Status::Running).cloned().collect()
-    }
-
-    fn accept_follower(&self) -> Result<(u64, u64)> {
-        self.accept_deferred()?;
-        Ok((self.new_id(), self.clock.now()))
-    }
-
-    fn release(&self, job: Arc<dyn Job>) {
-        let mut order = self.order.lock();
-        let summons = self.queue_released(&mut order, vec![job]);
-        drop(order);
-        self.pool.act(self, summons);
     }
 }

@@ -7,6 +7,8 @@ mod builder;
 mod core;
 mod global;
 mod operation;
+mod order;
+mod roles;
 mod schedule;
 mod stats;
 #[cfg(feature = "json")]
@@ -27,7 +29,8 @@ pub use stats::Stats;
 #[cfg(feature = "json")]
 pub use store::Store;
 
-use self::core::{Core, Place};
+use self::core::Core;
+use self::order::Place;
 use crate::error::{Error, Result};
 use crate::request::{self, AsyncRequest, Kind};
 use crate::time::Deadline;

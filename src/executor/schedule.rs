@@ -3,7 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::core::{Core, Place};
+use super::core::Core;
+use super::order::Place;
 use super::{Args, Executor, Operation};
 use crate::error::{Error, Result};
 use crate::lanes::LaneKey;

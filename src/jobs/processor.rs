@@ -151,7 +151,8 @@ impl Processor {
     }
 
     /// Has it take no more values, and returns at once; [`wait`](Processor::wait) waits for the end. What it has taken is
-    /// handled to the end, and what is in the queue stays there.
+    /// handled to the end, and what is in the queue stays there. On an executor whose queue is full and that has
+    /// [`OnFull::Wait`](crate::OnFull::Wait), the end waits for that to be over.
     pub fn stop(&self) {
         self.control.stop();
     }
