@@ -813,8 +813,7 @@ fn disturber(world: &World, mut random: Random, stop: &Receiver<()>) -> u64 {
                     result => result.expect("a shutdown ends"),
                 }
                 let refused = executor.spawn(|| ());
-                let full = matches!(refused, Err(Error::QueueFull)) && house == 1;
-                check(matches!(refused, Err(Error::ShutDown)) || full, || format!("shut down, it gave {refused:?}"));
+                check(matches!(refused, Err(Error::ShutDown)), || format!("shut down, it gave {refused:?}"));
                 executor.reset(threads, None).expect("it opens again");
             }
         }

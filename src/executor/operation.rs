@@ -12,7 +12,7 @@ use crate::error::BoxError;
 ///
 /// It is implemented for every method path, function and closure `FnOnce(&S, A) -> Result<T, E>`, and, with feature
 /// `json`, for a `&'static str` that names an operation of a `Store`. A closure says the type of its
-/// first parameter: `|prices: &Prices, symbol| ..`.
+/// first parameter: `|prices: &Prices, symbol| ..`, and for a store behind `Arc<dyn Trait>`, `|store: &(dyn Trait + 'static), ..|`.
 ///
 /// ```
 /// use fulmar::Executor;
