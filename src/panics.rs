@@ -26,11 +26,16 @@ fn message(panic: Box<dyn Any + Send>) -> String {
     message
 }
 
-/// Drops a payload, whose destructor may panic in turn; the payload of that one is left alone.
-fn dispose(panic: Box<dyn Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(move || drop(panic))) {
-        std::mem::forget(another);
+/// Drops a payload, whose destructor may panic in turn, with a payload whose destructor may panic.
+fn dispose(mut panic: Box<dyn Any + Send>) {
+    for _ in 0..8 {
+        match catch_unwind(AssertUnwindSafe(move || drop(panic))) {
+            Ok(()) => return,
+            Err(another) => panic = another,
+        }
     }
+    // Whoever does that on purpose could go on for ever.
+    std::mem::forget(panic);
 }
 
 #[cfg(test)]
