@@ -280,7 +280,9 @@ fn two_that_wait_for_each_other_are_told_and_none_hangs() {
     for executors in [[&one, &one], [&one, &two]] {
         let told = mutual(executors, None);
         assert!(told.iter().any(|told| matches!(told, Err(Error::WouldDeadlock))), "{told:?}");
-        assert!(told.iter().all(|told| matches!(told, Ok(()) | Err(Error::WouldDeadlock))), "{told:?}");
+        // The one that was not told may find that the test took the other one's result before it did.
+        let fair = |told: &Result<(), Error>| matches!(told, Ok(()) | Err(Error::WouldDeadlock | Error::ResultTaken));
+        assert!(told.iter().all(fair), "{told:?}");
     }
     let limited = mutual([&one, &one], Some(Duration::from_millis(1)));
     assert!(limited.iter().any(Result::is_err), "with a limit they time out: {limited:?}");
