@@ -21,10 +21,12 @@ fn shuffled(count: u64) -> impl Iterator<Item = u64> {
     (0..count).map(move |n| n * 7919 % count)
 }
 
+type Arm = (&'static str, fn(u64) -> Cost);
+
 fn main() {
     let test = std::env::args().any(|argument| argument == "--test") || !std::env::args().any(|a| a == "--bench");
     let (count, rounds) = if test { (1_000, 1) } else { (100_000, 7) };
-    let arms: [(&str, fn(u64) -> Cost); 4] = [
+    let arms: [Arm; 4] = [
         ("fulmar, submit_after", submit_after),
         ("fulmar, cancel", cancel),
         ("binary heap alone", heap_alone),
