@@ -73,6 +73,8 @@ mod off {
     /// Nothing, and no bytes of a request.
     pub(in crate::request) struct Trace;
 
+    pub(in crate::request) struct Guard;
+
     impl Trace {
         pub(in crate::request) fn new(_id: u64, _kind: Kind) -> Trace {
             Trace
@@ -80,7 +82,9 @@ mod off {
 
         pub(in crate::request) fn stage(&self, _status: Status) {}
 
-        pub(in crate::request) fn run(&self) {}
+        pub(in crate::request) fn run(&self) -> Guard {
+            Guard
+        }
 
         pub(in crate::request) fn end(&self, _status: Status) {}
     }
