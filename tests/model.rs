@@ -5,28 +5,14 @@
 //! or ends is free. Source: Musuvathi, Qadeer, "Iterative Context Bounding", PLDI 2007.
 #![cfg(loom)]
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize as Count;
+mod explore;
 
+use std::sync::Arc;
+
+use explore::check;
 use fulmar::{Error, Executor, Status};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
-
-/// Runs `model` through all interleavings with at most `preemptions`, and tells how many there were.
-fn check(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let interleavings = Arc::new(Count::new(0));
-    let count = interleavings.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 100_000;
-    builder.check(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    let interleavings = interleavings.load(Ordering::Relaxed);
-    println!("{name}: {interleavings} interleavings with at most {preemptions} preemptions");
-    assert!(interleavings > 10, "a model that explores nothing proves nothing");
-}
 
 fn executor(threads: usize) -> Executor {
     Executor::builder().threads(threads).build().expect("sound")

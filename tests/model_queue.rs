@@ -6,29 +6,15 @@
 //! passes here, so what a timed-out waiter leaves behind is argued in `src/queue/shared.rs` and stressed in `tests/it`.
 #![cfg(loom)]
 
+mod explore;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize as Count;
 use std::time::Duration;
 
+use explore::check;
 use fulmar::queue::{Consumer, Producer, TryGetError, bounded};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
-
-/// Runs `model` through all interleavings with at most `preemptions`, and tells how many there were.
-fn check(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let interleavings = Arc::new(Count::new(0));
-    let count = interleavings.clone();
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
-    builder.max_branches = 100_000;
-    builder.check(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        model();
-    });
-    let interleavings = interleavings.load(Ordering::Relaxed);
-    println!("{name}: {interleavings} interleavings with at most {preemptions} preemptions");
-    assert!(interleavings > 10, "a model that explores nothing proves nothing");
-}
 
 fn halves(capacity: usize) -> (Producer<usize>, Consumer<usize>) {
     bounded(capacity).expect("holds something")

@@ -104,7 +104,7 @@ impl Host for Core {
         self.clock.now()
     }
 
-    fn started(&self, _head: &Head, lap: &Lap) {
+    fn started(&self, lap: &Lap) {
         if !lap.own_thread {
             self.outside.fetch_add(1, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ pub(crate) trait Host: Send + Sync {
     /// Nanoseconds on the monotonic clock, from a point of the host's own.
     fn now(&self) -> u64;
     /// The request has left the queue and its operation is about to run.
-    fn started(&self, head: &Head, lap: &Lap);
+    fn started(&self, lap: &Lap);
     /// The operation has returned; nobody sees that yet.
     fn ended(&self, head: &Head, how: Ended, lap: &Lap);
     /// The end can be seen, and everybody has been told.

@@ -278,7 +278,7 @@ where
         let Some((operation, delay)) = self.begin(started) else {
             return false;
         };
-        host.started(&self.head, lap);
+        host.started(lap);
         // Until the end, callbacks and destructors included: a wait in one of them is a wait on this thread.
         let scope = current::enter(self.clone(), host);
         let outcome = {
