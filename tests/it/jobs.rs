@@ -308,9 +308,9 @@ fn stopping_any_of_them_in_any_order_neither_hangs_nor_loses_an_accepted_value()
                 }
             }
         }
-        // Dropped processors finish what they took; then what was put is what was handled and what is left.
-        eventually("put = taken + left", || put == handled.load(Ordering::SeqCst) + producer.len());
-        assert_eq!(put, handled.load(Ordering::SeqCst) + consumer.drain().len(), "order {order:?}");
+        // What a dropped processor has taken it still handles, so only what is left is known at once.
+        let left = consumer.drain().len();
+        eventually("put = handled + left", || put == handled.load(Ordering::SeqCst) + left);
     }
 }
 
