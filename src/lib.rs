@@ -197,6 +197,7 @@
 //!
 //! - `default`: `json`.
 //! - `json`: named operations, with `serde_json::Value` arguments and results (`Store`).
+//! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -204,7 +205,8 @@
 //! # Architecture
 //!
 //! ```text
-//! floor 3   jobs       submitters and processors at the ends of a bounded queue
+//! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
+//!           jobs       submitters and processors at the ends of a bounded queue
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data
@@ -220,6 +222,7 @@
 #![deny(missing_docs)]
 
 pub mod backoff;
+pub mod batch;
 mod error;
 mod executor;
 pub mod jobs;

@@ -16,7 +16,7 @@ mod store;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use builder::{Builder, OnFull};
 pub use global::{
@@ -126,6 +126,29 @@ impl Executor {
         F: FnOnce() -> T + Send + 'static,
     {
         self.core().submit(Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
+    }
+
+    /// Part of something that was accepted before: a closure that is never refused for a full queue.
+    pub(crate) fn spawn_accepted<T, F>(&self, f: F) -> Result<AsyncRequest<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.core().submit_due(&Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
+    }
+
+    /// A closure whose time comes later.
+    pub(crate) fn spawn_at<T, F>(&self, at: Instant, f: F) -> Result<AsyncRequest<T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.core().submit_at(at, Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
+    }
+
+    /// Whether this is one of its threads, at work.
+    pub(crate) fn is_here(&self) -> bool {
+        request::is_worker_of(&**self.core())
     }
 
     /// Submits `op` once for each of `args`, in their order: as many [`submit`](Executor::submit)s, but cheaper, and all

@@ -1,5 +1,6 @@
 //! The crate from outside: the contract's names, the ten promises, and what happens at the edges.
 
+mod batch;
 mod contract;
 mod edges;
 mod handles;

@@ -1,0 +1,157 @@
+//! What became of the jobs of a batch.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::event::BatchStats;
+use super::job::Stage;
+use crate::error::BoxError;
+
+/// Every job of a batch, in input order, with what became of it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BatchReport<T> {
+    /// One for each job, at the job's place in the input.
+    pub jobs: Vec<JobReport<T>>,
+    /// The counters at the end.
+    pub stats: BatchStats,
+    /// From the start of the batch to the end of its last job.
+    pub elapsed: Duration,
+    /// Why the batch ended before all jobs had their turn, if it did.
+    pub stopped: Option<StopReason>,
+}
+
+impl<T> BatchReport<T> {
+    /// Whether every job has succeeded.
+    pub fn is_success(&self) -> bool {
+        self.stats.succeeded == self.stats.total
+    }
+
+    /// The jobs without a result, in input order.
+    pub fn failures(&self) -> impl Iterator<Item = &JobReport<T>> {
+        self.jobs.iter().filter(|job| job.outcome.is_err())
+    }
+}
+
+impl<T> fmt::Display for BatchReport<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {:.1} s", self.stats, self.elapsed.as_secs_f64())?;
+        self.stopped.map_or(Ok(()), |reason| write!(f, "; {reason}"))
+    }
+}
+
+/// What became of one job. Times are counted from the start of the batch.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct JobReport<T> {
+    /// Its place in the input, from 0.
+    pub index: usize,
+    /// What the service calls it, if it was created.
+    pub id: Option<String>,
+    /// Its result, or why there is none.
+    pub outcome: Result<T, JobFailure>,
+    /// When its first attempt at a submit began.
+    pub started: Option<Duration>,
+    /// When the service had created it.
+    pub submitted: Option<Duration>,
+    /// When it ended.
+    pub ended: Duration,
+    /// Calls of each step, repeated ones included.
+    pub attempts: Attempts,
+    /// What its steps had to say.
+    pub notes: Vec<String>,
+}
+
+/// How often each step was called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempts {
+    /// Calls of `submit`.
+    pub submit: u32,
+    /// Calls of `poll`.
+    pub poll: u32,
+    /// Calls of `fetch`.
+    pub fetch: u32,
+    /// Calls of `cancel`.
+    pub cancel: u32,
+}
+
+impl Attempts {
+    pub(super) fn count(&mut self, stage: Stage) {
+        let calls = match stage {
+            Stage::Submit => &mut self.submit,
+            Stage::Poll => &mut self.poll,
+            Stage::Fetch => &mut self.fetch,
+            Stage::Cancel => &mut self.cancel,
+        };
+        *calls = calls.saturating_add(1);
+    }
+}
+
+/// Why a job has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JobFailure {
+    /// A step failed for good, or too often. The error is the step's own, to be downcast.
+    #[error("{stage} failed at attempt {attempt}")]
+    Failed {
+        /// Which step.
+        stage: Stage,
+        /// The number of the last attempt, from 1.
+        attempt: u32,
+        /// What the step returned.
+        source: BoxError,
+    },
+    /// A step panicked.
+    #[error("{stage} panicked: {message}")]
+    Panicked {
+        /// Which step.
+        stage: Stage,
+        /// What the panic said.
+        message: String,
+    },
+    /// Its time limit passed. The remote job was cancelled where the service can.
+    #[error("it took longer than its limit of {limit:?}")]
+    TimedOut {
+        /// The limit, counted from its start.
+        limit: Duration,
+    },
+    /// The batch was stopped. If it was submitted, the remote job was cancelled where the service can.
+    #[error("{0}")]
+    Stopped(StopReason),
+}
+
+impl JobFailure {
+    /// The error of the step, if that is what this is and it has the type `E`.
+    pub fn error<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        match self {
+            JobFailure::Failed { source, .. } => source.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// Why a batch was stopped before all of its jobs had ended by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// [`Batch::cancel`](super::Batch::cancel).
+    Cancelled,
+    /// The [time limit](super::BatchRunnerBuilder::time_limit) of the batch.
+    TimeLimit,
+    /// The limit on [failures](super::BatchRunnerBuilder::stop_after_failures). What was in flight was finished.
+    TooManyFailures,
+    /// The executor was shut down, or could start no thread.
+    ShutDown,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StopReason::Cancelled => "the batch was cancelled",
+            StopReason::TimeLimit => "the batch ran out of its time limit",
+            StopReason::TooManyFailures => "too many jobs of the batch failed",
+            StopReason::ShutDown => "the executor was shut down",
+        })
+    }
+}
