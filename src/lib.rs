@@ -198,6 +198,8 @@
 //! - `default`: `json`.
 //! - `json`: named operations, with `serde_json::Value` arguments and results (`Store`).
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
+//! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
+//!   arrive whole (`client::http`).
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -207,12 +209,15 @@
 //! ```text
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
 //!           jobs       submitters and processors at the ends of a bounded queue
+//! floor 4   client     what one remote service speaks
+//! floor 3   jobs       submitters and processors at the ends of a bounded queue
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data
 //!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
 //!           timer      one thread, asleep until the next thing is due
 //!           queue      bounded producers and consumers, with time limits
+//!           client::http   one request and what can go wrong with it; downloads
 //! floor 0   error   sync   time   backoff   panics   trace
 //! ```
 //!
@@ -223,6 +228,8 @@
 
 pub mod backoff;
 pub mod batch;
+#[cfg(feature = "http")]
+pub mod client;
 mod error;
 mod executor;
 pub mod jobs;

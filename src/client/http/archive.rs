@@ -1,0 +1,332 @@
+//! Zip archives from strangers, unpacked whole or not at all.
+//!
+//! Everything that an archive says of itself is hostile: names, sizes, types. Names must be plain, every file must be new,
+//! only files and folders are made, and limits count the bytes that are really written. All goes into a folder beside the
+//! final one, which is renamed when all is there.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use zip::ZipArchive;
+use zip::result::ZipError;
+
+use super::file_name::component_fault;
+use super::part::sync_folder;
+
+/// How much may be unpacked before the ratio counts: small archives of much the same compress very well.
+const FREE: u64 = 64 << 20;
+
+/// How deep folders may lie.
+const DEEPEST: usize = 32;
+
+/// What an archive may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Files and folders in it. Defaults to 10,000.
+    pub entries: usize,
+    /// Bytes of all files together, unpacked. Defaults to 16 GiB.
+    pub bytes: u64,
+    /// Bytes unpacked for each byte of the archive, once more than 64 MiB are unpacked. Defaults to 250.
+    pub ratio: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { entries: 10_000, bytes: 16 << 30, ratio: 250 }
+    }
+}
+
+/// Why an archive was not unpacked. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// It is no zip archive, or a damaged or truncated one.
+    #[error("{} is no sound zip archive", archive.display())]
+    Damaged {
+        /// The archive.
+        archive: PathBuf,
+        /// What the decoder says.
+        #[source]
+        source: io::Error,
+    },
+
+    /// An entry that may not be unpacked: a name that leads elsewhere, a link, a device, a name that is there twice.
+    #[error("{} is not unpacked: its entry {name:?} {fault}", archive.display())]
+    Refused {
+        /// The archive.
+        archive: PathBuf,
+        /// The entry's name, cut to 200 characters.
+        name: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+
+    /// It holds more than the limits allow.
+    #[error("{} is not unpacked: it holds more than {limit}; raise the limit if it is to be trusted", archive.display())]
+    TooLarge {
+        /// The archive.
+        archive: PathBuf,
+        /// The limit, in words.
+        limit: String,
+    },
+
+    /// The folder is there already, and not empty.
+    #[error("{} is there already: remove it or unpack to another folder", .0.display())]
+    Exists(PathBuf),
+
+    /// A file could not be read or written.
+    #[error("{} can't be read or written", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Unpacks a zip archive into `folder`, which is made by this, and gives the files' paths in the order of the archive.
+///
+/// The index of the archive is held in memory, its files are not. Permissions and times in the archive are ignored.
+///
+/// # Errors
+/// [`ArchiveError`]. Then `folder` is as it was before.
+/// # Examples
+/// ```no_run
+/// use fulmar::client::http::archive::{Limits, unpack};
+///
+/// for file in unpack("downloads/7.zip", "downloads/7", &Limits::default())? {
+///     println!("{}", file.display());
+/// }
+/// # Ok::<(), fulmar::client::http::archive::ArchiveError>(())
+/// ```
+pub fn unpack(
+    archive: impl AsRef<Path>,
+    folder: impl AsRef<Path>,
+    limits: &Limits,
+) -> Result<Vec<PathBuf>, ArchiveError> {
+    let (path, folder) = (archive.as_ref(), folder.as_ref());
+    let reading = Reading { path, limits };
+    let file = File::open(path).map_err(|error| failed(path, error))?;
+    let size = file.metadata().map_err(|error| failed(path, error))?.len();
+    let mut zip = ZipArchive::new(file).map_err(|error| reading.damaged(error))?;
+    if zip.len() > limits.entries {
+        return Err(reading.too_large(format!("{} entries", limits.entries)));
+    }
+    reading.refuse_duplicates(&zip)?;
+    if !is_vacant(folder).map_err(|error| failed(folder, error))? {
+        return Err(ArchiveError::Exists(folder.to_owned()));
+    }
+
+    let staging = Staging::beside(folder)?;
+    let mut names = Vec::new();
+    let mut budget = Budget { left: limits.bytes, written: 0, size, limits };
+    let mut seen = HashSet::new();
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).map_err(|error| reading.damaged(error))?;
+        let name = reading.checked_name(&entry, &mut seen)?;
+        let to = staging.path.join(&name);
+        if entry.is_dir() {
+            fs::create_dir_all(&to).map_err(|error| failed(&to, error))?;
+            continue;
+        }
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+        }
+        // Never over a file that is there: the second of two names that a file system takes for one fails here.
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&to).map_err(|error| failed(&to, error))?;
+        reading.copy(&mut entry, &mut file, &to, &mut budget)?;
+        file.sync_all().map_err(|error| failed(&to, error))?;
+        names.push(name);
+    }
+    staging.rename(folder)?;
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+struct Reading<'a> {
+    path: &'a Path,
+    limits: &'a Limits,
+}
+
+struct Budget<'a> {
+    left: u64,
+    written: u64,
+    size: u64,
+    limits: &'a Limits,
+}
+
+impl Reading<'_> {
+    /// The name as a path below the folder, if the entry is a plain file or folder with a plain and new name.
+    fn checked_name<R: Read>(
+        &self,
+        entry: &zip::read::ZipFile<'_, R>,
+        seen: &mut HashSet<String>,
+    ) -> Result<PathBuf, ArchiveError> {
+        let name = entry.name();
+        let refused = |fault| ArchiveError::Refused {
+            archive: self.path.to_owned(),
+            name: name.chars().take(200).collect(),
+            fault,
+        };
+        if entry.encrypted() {
+            return Err(refused("is encrypted"));
+        }
+        // The type in the upper bits of the mode: 0 if the archive comes from a system without.
+        let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
+        let is_plain = if entry.is_dir() { matches!(kind, 0 | 0o040_000) } else { matches!(kind, 0 | 0o100_000) };
+        if entry.is_symlink() || !is_plain {
+            return Err(refused("is a link or a device"));
+        }
+        let mut path = PathBuf::new();
+        let plain = name.strip_suffix('/').filter(|_| entry.is_dir()).unwrap_or(name);
+        for (depth, part) in plain.split('/').enumerate() {
+            if let Some(fault) = component_fault(part) {
+                return Err(refused(fault));
+            }
+            if depth >= DEEPEST {
+                return Err(refused("lies too deep in folders"));
+            }
+            path.push(part);
+        }
+        // Many file systems take upper and lower case for one.
+        if !seen.insert(plain.to_lowercase()) {
+            return Err(refused("is there twice"));
+        }
+        Ok(path)
+    }
+
+    fn copy(
+        &self,
+        entry: &mut impl Read,
+        file: &mut impl Write,
+        to: &Path,
+        budget: &mut Budget<'_>,
+    ) -> Result<(), ArchiveError> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let count = match entry.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.damaged(error.into())),
+            };
+            let bytes = count as u64;
+            budget.left = budget
+                .left
+                .checked_sub(bytes)
+                .ok_or_else(|| self.too_large(format!("{} bytes", budget.limits.bytes)))?;
+            budget.written += bytes;
+            let fair = budget.size.saturating_mul(budget.limits.ratio);
+            if budget.written > FREE && budget.written > fair {
+                return Err(self.too_large(format!("{} times its own size", self.limits.ratio)));
+            }
+            file.write_all(&buffer[..count]).map_err(|error| failed(to, error))?;
+        }
+    }
+
+    /// The reader keeps one entry of each name, so what it knows are fewer than the archive has.
+    fn refuse_duplicates(&self, zip: &ZipArchive<File>) -> Result<(), ArchiveError> {
+        let mut file = File::open(self.path).map_err(|error| failed(self.path, error))?;
+        let broken = |error: io::Error| self.damaged(error.into());
+        let mut at = zip.central_directory_start();
+        let mut count = 0usize;
+        let mut header = [0; 46];
+        loop {
+            file.seek(SeekFrom::Start(at)).map_err(broken)?;
+            match file.read_exact(&mut header[..4]) {
+                Ok(()) if &header[..4] == b"PK\x01\x02" => {}
+                _ => break,
+            }
+            file.read_exact(&mut header[4..]).map_err(broken)?;
+            let field = |from: usize| u64::from(u16::from_le_bytes([header[from], header[from + 1]]));
+            at = at.saturating_add(46 + field(28) + field(30) + field(32));
+            count += 1;
+            if count > zip.len() {
+                return Err(ArchiveError::Refused {
+                    archive: self.path.to_owned(),
+                    name: "(one of them)".into(),
+                    fault: "is there twice",
+                });
+            }
+        }
+        if count < zip.len() {
+            return Err(broken(io::Error::other("its index can't be read twice in the same way")));
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, error: ZipError) -> ArchiveError {
+        ArchiveError::Damaged { archive: self.path.to_owned(), source: io::Error::other(error.to_string()) }
+    }
+
+    fn too_large(&self, limit: String) -> ArchiveError {
+        ArchiveError::TooLarge { archive: self.path.to_owned(), limit }
+    }
+}
+
+/// The folder that grows beside the final one; removed unless renamed.
+struct Staging {
+    path: PathBuf,
+    done: bool,
+}
+
+impl Staging {
+    fn beside(folder: &Path) -> Result<Staging, ArchiveError> {
+        let wrong = || failed(folder, io::Error::new(io::ErrorKind::InvalidInput, "it is no name of a folder"));
+        let name = folder.file_name().ok_or_else(wrong)?.to_string_lossy().into_owned();
+        let parent = folder.parent().unwrap_or(Path::new(""));
+        if !parent.as_os_str().is_empty() {
+            fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
+        }
+        // Another one may be at it, or have died at it.
+        for number in 0..1_000 {
+            let path = parent.join(format!("{name}.unpacking-{number}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Staging { path, done: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(failed(&path, error)),
+            }
+        }
+        Err(failed(folder, io::Error::other("1,000 folders of unfinished unpackings are beside it: remove them")))
+    }
+
+    fn rename(mut self, folder: &Path) -> Result<(), ArchiveError> {
+        // Some systems don't rename onto an empty folder. If somebody has put something there meanwhile, this fails.
+        let _ = fs::remove_dir(folder);
+        fs::rename(&self.path, folder).map_err(|error| {
+            if folder.symlink_metadata().is_ok() {
+                ArchiveError::Exists(folder.to_owned())
+            } else {
+                failed(folder, error)
+            }
+        })?;
+        self.done = true;
+        sync_folder(folder);
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if !self.done {
+            // Nobody is left to be told; the caller has an error already.
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Not there, or an empty folder.
+fn is_vacant(folder: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+        Ok(found) if found.is_dir() => Ok(fs::read_dir(folder)?.next().is_none()),
+        Ok(_) => Ok(false),
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> ArchiveError {
+    ArchiveError::Io { path: path.to_owned(), source }
+}

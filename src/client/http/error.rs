@@ -1,0 +1,299 @@
+//! What went wrong with a request, said so that the reader knows what was asked, of whom, and what to do.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use url::Url;
+
+use super::method::Method;
+use super::redact::{self, Secrets};
+use crate::error::BoxError;
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HttpErrorKind {
+    /// The request, the URL or a setting makes no sense; nothing was sent.
+    Invalid,
+    /// No connection came about: the name isn't known, nobody listens, the network is down.
+    Connect,
+    /// The server could not be trusted, or the encryption failed.
+    Tls,
+    /// A time limit passed.
+    Timeout,
+    /// The connection broke, or what came over it was no HTTP.
+    Broken,
+    /// The server answered with this status, 400 or more.
+    Status(u16),
+    /// A redirect that isn't followed: to nowhere, to another scheme, in a circle, or one that would carry data to a stranger.
+    Redirect,
+    /// The reply is larger than what was agreed to.
+    TooLarge,
+    /// The reply is not what was asked for: other type, other length, other checksum, no JSON.
+    Content,
+    /// Credentials could not be had or renewed.
+    Unauthorized,
+    /// The client's own rate limit: nothing was sent. Only in the mode [`once`](super::RequestBuilder::once), or if the time
+    /// limit passes before the turn would come.
+    RateLimited,
+    /// A file could not be written, or may not.
+    File,
+    /// Another download to the same file name is under way.
+    Busy,
+    /// The caller cancelled.
+    Cancelled,
+}
+
+/// Why a request gave no reply, or a reply no use.
+///
+/// The text names method, URL, attempts and what the server said. Secrets are in no part of it; of the URL's query only
+/// the names are shown.
+///
+/// ```
+/// use fulmar::client::http::{HttpClient, HttpErrorKind};
+///
+/// let client = HttpClient::builder().build()?;
+/// let error = client.get("ftp://host.example/file?key=abc").send().unwrap_err();
+/// assert_eq!(error.kind(), HttpErrorKind::Invalid);
+/// assert_eq!(error.url(), "ftp://host.example/file?key=***");
+/// assert!(!error.is_retryable());
+/// # Ok::<(), fulmar::Error>(())
+/// ```
+pub struct HttpError(Box<Inner>);
+
+struct Inner {
+    kind: HttpErrorKind,
+    method: Method,
+    url: String,
+    attempts: u32,
+    message: String,
+    body: String,
+    content_type: Option<String>,
+    retry_after: Option<Duration>,
+    may_have_arrived: bool,
+    retryable: bool,
+    source: Option<BoxError>,
+}
+
+impl HttpError {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> HttpErrorKind {
+        self.0.kind
+    }
+
+    /// The method of the request.
+    pub fn method(&self) -> Method {
+        self.0.method
+    }
+
+    /// The URL that was asked last, without user, password, fragment and the values of its query.
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// How many times the request was sent, or tried to be: 0 if it wasn't.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// The status that the server answered with, if it is that.
+    pub fn status(&self) -> Option<u16> {
+        match self.0.kind {
+            HttpErrorKind::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// What the server said, or what is wrong: one line of at most 500 characters or so, without secrets.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The body of the server's reply, for errors that a protocol describes: at most 64 KiB, the secrets that the request
+    /// carried taken out; empty if there was none.
+    pub fn body(&self) -> &str {
+        &self.0.body
+    }
+
+    /// The type of that body, without parameters and in lower case: `application/json`.
+    pub fn content_type(&self) -> Option<&str> {
+        self.0.content_type.as_deref()
+    }
+
+    /// How long the server asked to wait before the next request, or when the client's own rate limit has room again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Whether the same request may succeed later with nothing else changed. It doesn't say that repeating is harmless: for
+    /// that, ask [`may_have_arrived`](HttpError::may_have_arrived), too.
+    pub fn is_retryable(&self) -> bool {
+        self.0.retryable
+    }
+
+    /// Whether the server may have done what was asked. `false` only if it surely has not: no connection came about, it
+    /// wasn't sent, or the server refused it (4xx, 503).
+    ///
+    /// Whoever creates something by `POST` and sees `true` must look for it before asking again. A gateway that says 503
+    /// after it has lost the server behind it breaks this; then look as well.
+    pub fn may_have_arrived(&self) -> bool {
+        self.0.may_have_arrived
+    }
+
+    pub(super) fn new(kind: HttpErrorKind, method: Method, url: &Url, message: impl Into<String>) -> HttpError {
+        HttpError::shown(kind, method, redact::url(url), message.into())
+    }
+
+    pub(super) fn shown(kind: HttpErrorKind, method: Method, url: String, message: String) -> HttpError {
+        use HttpErrorKind::*;
+        let retryable = match kind {
+            Connect | Timeout | Broken | RateLimited | Busy => true,
+            Status(status) => matches!(status, 408 | 429 | 502 | 503 | 504),
+            _ => false,
+        };
+        let may_have_arrived = match kind {
+            Invalid | Connect | Unauthorized | RateLimited | Busy => false,
+            Status(status) => !(400..500).contains(&status) && status != 503,
+            _ => true,
+        };
+        HttpError(Box::new(Inner {
+            kind,
+            method,
+            url,
+            attempts: 0,
+            message,
+            body: String::new(),
+            content_type: None,
+            retry_after: None,
+            may_have_arrived,
+            retryable,
+            source: None,
+        }))
+    }
+
+    pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> HttpError {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(super) fn with_reply(mut self, body: String, content_type: Option<String>) -> HttpError {
+        self.0.body = body;
+        self.0.content_type = content_type;
+        self
+    }
+
+    pub(super) fn with_retry_after(mut self, after: Option<Duration>) -> HttpError {
+        self.0.retry_after = after;
+        self
+    }
+
+    pub(super) fn with_attempts(mut self, attempts: u32) -> HttpError {
+        self.0.attempts = attempts;
+        self
+    }
+
+    pub(super) fn retryable(mut self, retryable: bool) -> HttpError {
+        self.0.retryable = retryable;
+        self
+    }
+
+    pub(super) fn arrived(mut self, may_have_arrived: bool) -> HttpError {
+        self.0.may_have_arrived = may_have_arrived;
+        self
+    }
+
+    /// What `ureq` reports, before a reply had come.
+    pub(super) fn from_ureq(error: ureq::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
+        use HttpErrorKind::*;
+        let (kind, message, arrived) = match &error {
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => (Timeout, "the host's name took too long to find", false),
+            ureq::Error::Timeout(ureq::Timeout::Connect) => (Timeout, "connecting took too long", false),
+            ureq::Error::Timeout(ureq::Timeout::SendRequest | ureq::Timeout::SendBody) => {
+                (Timeout, "sending took too long", true)
+            }
+            ureq::Error::Timeout(ureq::Timeout::Global) => (Timeout, "the whole took too long", true),
+            ureq::Error::Timeout(_) => (Timeout, "no reply came in time", true),
+            ureq::Error::HostNotFound => (Connect, "the host's name is not known", false),
+            ureq::Error::ConnectionFailed => (Connect, "no connection came about", false),
+            ureq::Error::ConnectProxyFailed(_) => (Connect, "the proxy refused the connection", false),
+            ureq::Error::InvalidProxyUrl => (Invalid, "the proxy's URL makes no sense", false),
+            ureq::Error::Tls(_) | ureq::Error::TlsRequired | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
+                (Tls, "the connection could not be secured", true)
+            }
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                (Connect, "the connection was refused", false)
+            }
+            ureq::Error::Io(error) if is_unreachable(error.kind()) => (Connect, "the host can't be reached", true),
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
+                (Timeout, "the network took too long", true)
+            }
+            ureq::Error::Http(_) | ureq::Error::BadUri(_) => (Invalid, "the request is no sound HTTP", false),
+            ureq::Error::LargeResponseHeader(..) => (TooLarge, "the reply's headers are too long", true),
+            ureq::Error::Decompress(..) => (Broken, "the reply could not be decompressed", true),
+            ureq::Error::Protocol(_) => (Broken, "what came is no sound HTTP", true),
+            _ => (Broken, "the connection broke", true),
+        };
+        let error = HttpError::new(kind, method, url, message).arrived(arrived).with_source(cause(&error, secrets));
+        let is_retryable = error.0.retryable;
+        error.retryable(is_retryable && kind != Tls)
+    }
+
+    /// What reading a body reports.
+    pub(super) fn from_body(error: io::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
+        HttpError::from_ureq(ureq::Error::from(error), method, url, secrets).arrived(true)
+    }
+}
+
+/// The text of what `ureq` reports, without secrets; its types stay inside.
+fn cause(error: &ureq::Error, secrets: &Secrets) -> BoxError {
+    match error {
+        ureq::Error::Io(error) => io::Error::new(error.kind(), secrets.hide(&error.to_string())).into(),
+        // These may repeat a URL or a proxy's words.
+        ureq::Error::BadUri(_) | ureq::Error::ConnectProxyFailed(_) => "its details may hold secrets".into(),
+        error => secrets.hide(&error.to_string()).into(),
+    }
+}
+
+fn is_unreachable(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { method, url, attempts, message, .. } = &*self.0;
+        write!(f, "{method} {url}")?;
+        match self.0.kind {
+            HttpErrorKind::Status(status) if message.is_empty() => write!(f, " was answered with status {status}")?,
+            HttpErrorKind::Status(status) => write!(f, " was answered with status {status}: {message}")?,
+            _ => write!(f, " failed: {message}")?,
+        }
+        if *attempts > 1 {
+            write!(f, " ({attempts} attempts)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The body is left out: it is long, and a server may put into it what nobody asked for.
+        f.debug_struct("HttpError")
+            .field("kind", &self.0.kind)
+            .field("method", &self.0.method)
+            .field("url", &self.0.url)
+            .field("attempts", &self.0.attempts)
+            .field("message", &self.0.message)
+            .field("retry_after", &self.0.retry_after)
+            .field("may_have_arrived", &self.0.may_have_arrived)
+            .field("source", &self.0.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for HttpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,122 @@
+//! Which names a file may get from a stranger. Pure: it never looks at the disk.
+
+use super::redact::is_reordering;
+use crate::error::{Error, Result};
+
+/// What a name may hold in bytes: what file systems take, less the suffixes that a download gives it meanwhile.
+const LONGEST: usize = 230;
+
+/// What Windows keeps for itself, whatever ending follows.
+const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "com", "lpt"];
+
+/// Checks that `name` is one plain name of a file, on every system that users may have: no path, nothing that climbs, no
+/// device, nothing that a download uses itself.
+///
+/// # Errors
+/// [`Error::Invalid`] says what is wrong with the name.
+/// # Examples
+/// ```
+/// use fulmar::client::http::check_file_name;
+///
+/// assert!(check_file_name("Global weather-07_12_2021T00_00_00.tiff").is_ok());
+/// for name in ["", "..", "a/b", "C:\\x", "/etc/passwd", "NUL.txt", "a\0b", "result.zip.part"] {
+///     assert!(check_file_name(name).is_err(), "{name:?}");
+/// }
+/// ```
+pub fn check_file_name(name: &str) -> Result<()> {
+    let lower = name.to_lowercase();
+    let wrong = component_fault(name).or_else(|| {
+        (lower.ends_with(".part") || lower.ends_with(super::part::STATE))
+            .then_some("has the ending of unfinished downloads")
+    });
+    match wrong {
+        None => Ok(()),
+        Some(wrong) => Err(Error::Invalid(format!(
+            "{:?} {wrong}, so it can't be a file's name: give another",
+            name.chars().take(100).collect::<String>()
+        ))),
+    }
+}
+
+/// What is wrong with one component of a path; `None` if nothing is.
+pub(super) fn component_fault(name: &str) -> Option<&'static str> {
+    let mut chars = name.chars();
+    let drive = chars.next().is_some_and(|c| c.is_ascii_alphabetic()) && chars.next() == Some(':');
+    if name.is_empty() {
+        Some("is empty")
+    } else if name == "." || name == ".." {
+        Some("names a folder")
+    } else if name.len() > LONGEST {
+        Some("is too long")
+    } else if name.contains(['/', '\\']) || drive {
+        Some("is a path")
+    } else if name.chars().any(|c| c.is_control() || is_reordering(c)) {
+        Some("has characters that can't be seen")
+    } else if name.ends_with(['.', ' ']) || name.starts_with(' ') {
+        Some("begins with a space or ends with a space or a full stop")
+    } else if is_reserved(name) {
+        Some("is a device")
+    } else if cfg!(windows) && name.contains(['<', '>', ':', '"', '|', '?', '*']) {
+        Some("has characters that Windows refuses")
+    } else {
+        None
+    }
+}
+
+fn is_reserved(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default().trim_end().to_lowercase();
+    RESERVED.iter().any(|reserved| match stem.strip_prefix(reserved) {
+        Some("") => !matches!(*reserved, "com" | "lpt"),
+        // COM1 to LPT9, also with the digits of Latin-1.
+        Some(digit) => {
+            matches!(*reserved, "com" | "lpt")
+                && digit.chars().count() == 1
+                && digit.contains(['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '¹', '²', '³'])
+        }
+        None => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_names_pass() {
+        for name in ["a", ".hidden", "a..b", "com", "company.txt", "com10", "nullable", "a:b:c.tif", "données.csv"] {
+            if !(cfg!(windows) && name.contains(':')) {
+                assert!(check_file_name(name).is_ok(), "{name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn others_do_not() {
+        let long = "x".repeat(LONGEST + 1);
+        for name in [
+            ".",
+            "..",
+            "../a",
+            "a/..",
+            "/",
+            "\\\\host\\x",
+            "c:",
+            "C:x",
+            "con",
+            "CON.txt",
+            "Com1",
+            "lpt².txt",
+            "nul .txt",
+            "a.",
+            "a ",
+            " a",
+            "a\nb",
+            "a\u{202e}b",
+            "x.PART",
+            "x.part.resume",
+            &long,
+        ] {
+            assert!(check_file_name(name).is_err(), "{name:?}");
+        }
+    }
+}

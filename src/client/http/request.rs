@@ -1,0 +1,277 @@
+//! A request in the making.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use url::Url;
+
+use super::client::HttpClient;
+use super::download::{self, Download, Downloaded};
+use super::error::{HttpError, HttpErrorKind};
+use super::method::Method;
+use super::origin::Origin;
+use super::redact::{self, Secrets};
+use super::response::Response;
+use crate::time::Deadline;
+
+/// Parts of names whose values are taken for secrets, unless the caller says otherwise by not using them.
+const SECRET_NAMES: &[&str] = &[
+    "auth",
+    "cookie",
+    "token",
+    "secret",
+    "password",
+    "passwd",
+    "apikey",
+    "api-key",
+    "api_key",
+    "signature",
+    "assertion",
+];
+
+/// A request in the making: setters, and then [`send`](RequestBuilder::send) or [`download`](RequestBuilder::download).
+#[must_use = "a request is sent by `send` or `download`"]
+pub struct RequestBuilder {
+    client: HttpClient,
+    method: Method,
+    url: String,
+    query: Vec<(String, String)>,
+    headers: Vec<Header>,
+    body: Option<Vec<u8>>,
+    idempotent: Option<bool>,
+    retry_on: Vec<u16>,
+    timeout: Option<Duration>,
+    max_body: Option<u64>,
+    once: bool,
+    authenticated: bool,
+    secrets: Secrets,
+    fault: Option<String>,
+}
+
+#[derive(Clone)]
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) value: String,
+    /// Goes to the origin of the first URL only, and is shown nowhere.
+    pub(super) secret: bool,
+}
+
+/// A request, checked, with everything that its attempts have in common.
+pub(super) struct Plan {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) origin: Origin,
+    pub(super) headers: Vec<Header>,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) idempotent: bool,
+    pub(super) retry_on: Vec<u16>,
+    pub(super) deadline: Deadline,
+    pub(super) max_body: u64,
+    pub(super) once: bool,
+    pub(super) authenticated: bool,
+    pub(super) secrets: Secrets,
+}
+
+impl RequestBuilder {
+    pub(super) fn new(client: HttpClient, method: Method, url: &str) -> RequestBuilder {
+        RequestBuilder {
+            client,
+            method,
+            url: url.to_owned(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: None,
+            idempotent: None,
+            retry_on: Vec::new(),
+            timeout: None,
+            max_body: None,
+            once: false,
+            authenticated: true,
+            secrets: Secrets::default(),
+            fault: None,
+        }
+    }
+
+    /// Adds `name=value` to the URL's query, escaped. Values of the query are shown nowhere.
+    pub fn query(mut self, name: &str, value: &str) -> RequestBuilder {
+        if is_secret_name(name) {
+            self.secrets.add(value);
+        }
+        self.query.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets a header; the last of one name wins. It goes along with redirects, unless its name is that of a secret
+    /// (`Authorization`, `Cookie`, anything with `token`, `api-key` and the like): then it is a
+    /// [`secret_header`](RequestBuilder::secret_header).
+    pub fn header(mut self, name: &str, value: &str) -> RequestBuilder {
+        if is_secret_name(name) {
+            return self.secret_header(name, value);
+        }
+        self.headers.push(Header { name: name.to_owned(), value: value.to_owned(), secret: false });
+        self
+    }
+
+    /// Sets a header that goes to the origin of this request's URL and no other, redirects included, and is shown nowhere.
+    pub fn secret_header(mut self, name: &str, value: &str) -> RequestBuilder {
+        self.secrets.add(value);
+        self.headers.push(Header { name: name.to_owned(), value: value.to_owned(), secret: true });
+        self
+    }
+
+    /// The type that is wanted: `application/json`. Defaults to anything.
+    pub fn accept(self, media_type: &str) -> RequestBuilder {
+        self.header("Accept", media_type)
+    }
+
+    /// Sends `value` as JSON. A value that can't be JSON makes the request fail when it is sent.
+    pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> RequestBuilder {
+        match serde_json::to_vec(value) {
+            Ok(body) => self.body = Some(body),
+            Err(error) => self.fault = Some(format!("the body can't be written as JSON: {error}")),
+        }
+        self.header("Content-Type", "application/json")
+    }
+
+    /// Sends fields as a form in a body. Values whose names are those of secrets (`apikey`, `password`, `refresh_token`) are
+    /// shown nowhere.
+    pub fn form(mut self, fields: &[(&str, &str)]) -> RequestBuilder {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        for (name, value) in fields {
+            if is_secret_name(name) {
+                self.secrets.add(value);
+            }
+            form.append_pair(name, value);
+        }
+        self.body = Some(form.finish().into_bytes());
+        self.header("Content-Type", "application/x-www-form-urlencoded")
+    }
+
+    /// Sends bytes of any type.
+    pub fn body(mut self, media_type: &str, bytes: impl Into<Vec<u8>>) -> RequestBuilder {
+        self.body = Some(bytes.into());
+        self.header("Content-Type", media_type)
+    }
+
+    /// A text that must not appear in errors, should the server repeat it: a secret in a body.
+    pub fn hide(mut self, secret: &str) -> RequestBuilder {
+        self.secrets.add(secret);
+        self
+    }
+
+    /// Whether doing it twice is as good as once. Defaults by method: `POST` and `PATCH` are not.
+    pub fn idempotent(mut self, idempotent: bool) -> RequestBuilder {
+        self.idempotent = Some(idempotent);
+        self
+    }
+
+    /// Further statuses that this protocol wants repeated, such as 500. Only idempotent requests are.
+    pub fn retry_on(mut self, statuses: &[u16]) -> RequestBuilder {
+        self.retry_on.extend_from_slice(statuses);
+        self
+    }
+
+    /// The limit of the whole: all attempts, redirects and waits. Defaults to [`Timeouts::total`](super::Timeouts::total), for
+    /// downloads to none.
+    pub fn timeout(mut self, total: Duration) -> RequestBuilder {
+        self.timeout = Some(total);
+        self
+    }
+
+    /// The limit of what is read into memory, in bytes after decompression. Defaults to the client's.
+    pub fn max_body(mut self, bytes: u64) -> RequestBuilder {
+        self.max_body = Some(bytes);
+        self
+    }
+
+    /// One attempt, and no wait but for the network: neither backoff nor rate limit. The error says whether
+    /// ([`HttpError::is_retryable`]) and when ([`HttpError::retry_after`]) to come back. For callers that have a timer.
+    ///
+    /// An expired token is still renewed, and redirects are followed.
+    pub fn once(mut self) -> RequestBuilder {
+        self.once = true;
+        self
+    }
+
+    /// Sends none of the client's credentials: for requests that get them.
+    pub fn without_auth(mut self) -> RequestBuilder {
+        self.authenticated = false;
+        self
+    }
+
+    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and reads the reply.
+    ///
+    /// # Timing
+    /// At most the time limit of the whole, on the monotonic clock, counted from this call.
+    /// # Errors
+    /// [`HttpError`], also for each status of 400 or more.
+    pub fn send(self) -> Result<Response, HttpError> {
+        let total = self.timeout.or(self.client.shared.timeouts.total);
+        let client = self.client.clone();
+        client.send(&self.plan(total)?)
+    }
+
+    /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its name.
+    ///
+    /// # Timing
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set.
+    /// # Errors
+    /// [`HttpError`]; [`Download`] says what is left on the disk then.
+    pub fn download(self, download: &Download<'_>) -> Result<Downloaded, HttpError> {
+        let total = self.timeout;
+        let client = self.client.clone();
+        download::run(&client, &self.plan(total)?, download)
+    }
+
+    fn plan(self, total: Option<Duration>) -> Result<Plan, HttpError> {
+        let method = self.method;
+        let invalid = |url: String, text: String| HttpError::shown(HttpErrorKind::Invalid, method, url, text);
+        let mut url = Url::parse(&self.url).map_err(|error| {
+            invalid(redact::unparsed(&self.url), "the URL makes no sense".into()).with_source(error)
+        })?;
+        if !self.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.query);
+        }
+        let shown = redact::url(&url);
+        let Some(origin) = Origin::of_url(&url) else {
+            return Err(invalid(shown, "the URL is none of http or https with a host".into()));
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid(shown, "the URL holds a user or a password: give them to the client as `auth`".into()));
+        }
+        if let Some(fault) = self.fault {
+            return Err(invalid(shown, fault));
+        }
+        let mut secrets = self.secrets;
+        for (_, value) in url.query_pairs().filter(|(name, _)| is_secret_name(name)) {
+            secrets.add(&value);
+        }
+        Ok(Plan {
+            method,
+            url,
+            origin,
+            headers: self.headers,
+            body: self.body,
+            idempotent: self.idempotent.unwrap_or(method.is_idempotent()),
+            retry_on: self.retry_on,
+            deadline: Deadline::start(total),
+            max_body: self.max_body.unwrap_or(self.client.shared.max_body),
+            once: self.once,
+            authenticated: self.authenticated,
+            secrets,
+        })
+    }
+}
+
+impl fmt::Debug for RequestBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = Url::parse(&self.url).map_or_else(|_| redact::unparsed(&self.url), |url| redact::url(&url));
+        f.debug_struct("RequestBuilder").field("method", &self.method).field("url", &url).finish_non_exhaustive()
+    }
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}

@@ -1,0 +1,124 @@
+//! A reply that is in memory, and how it gets there within its limits.
+
+use std::fmt;
+use std::io::Read;
+
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::error::{HttpError, HttpErrorKind};
+use super::headers::{file_name_of, media_type};
+use super::method::Method;
+use super::redact;
+use super::send::Live;
+
+/// A reply with a status below 400, read whole.
+pub struct Response {
+    method: Method,
+    url: Url,
+    status: u16,
+    headers: ureq::http::HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Response {
+    /// The status, below 400.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// A header, if it is there and text; names in any case, the first if there are several.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
+    }
+
+    /// The URL that answered, after redirects, with its query. It may hold secrets that the caller put there.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// The type without parameters and in lower case: `application/json`.
+    pub fn content_type(&self) -> Option<String> {
+        self.header("content-type").and_then(media_type)
+    }
+
+    /// The file name that the server proposes, if it is a sound one: see [`file_name_of`].
+    pub fn file_name(&self) -> Option<String> {
+        self.header("content-disposition").and_then(file_name_of)
+    }
+
+    /// The body, decompressed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// The body, decompressed, to keep.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.body
+    }
+
+    /// The body as UTF-8, whatever character set the server claims.
+    ///
+    /// # Errors
+    /// [`HttpErrorKind::Content`], if it is none.
+    pub fn text(&self) -> Result<&str, HttpError> {
+        std::str::from_utf8(&self.body)
+            .map_err(|error| self.unusable("the reply is not text in UTF-8").with_source(error))
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`HttpErrorKind::Content`], if it is none, or not of this shape. The source says where; values are not shown.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let what = match self.content_type().as_deref() {
+                Some("text/html") => "the reply is a page in HTML, not JSON",
+                _ if error.is_data() => "the reply is JSON of another shape than expected",
+                _ => "the reply is not JSON",
+            };
+            self.unusable(what).with_source(redact::without_quotes(&error.to_string()))
+        })
+    }
+
+    fn unusable(&self, what: &str) -> HttpError {
+        HttpError::new(HttpErrorKind::Content, self.method, &self.url, what).with_attempts(1)
+    }
+
+    /// Reads a reply, of at most `most` bytes after decompression.
+    pub(super) fn read(live: Live, most: u64) -> Result<Response, HttpError> {
+        let Live { response, url, method, secrets, permit } = live;
+        let (parts, mut body) = response.into_parts();
+        let too_large = || {
+            let text = format!("the reply is larger than the {most} bytes that are read into memory: raise `max_body`");
+            HttpError::new(HttpErrorKind::TooLarge, method, &url, text)
+        };
+        if method != Method::Head && body.content_length().is_some_and(|length| length > most) {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::new();
+        let read = body.as_reader().take(most.saturating_add(1)).read_to_end(&mut bytes);
+        read.map_err(|error| HttpError::from_body(error, method, &url, &secrets))?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
+            return Err(too_large());
+        }
+        drop(permit);
+        Ok(Response { method, url, status: parts.status.as_u16(), headers: parts.headers, body: bytes })
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither headers nor body: both may hold secrets.
+        f.debug_struct("Response")
+            .field("method", &self.method)
+            .field("url", &redact::url(&self.url))
+            .field("status", &self.status)
+            .field("bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn header<'a>(headers: &'a ureq::http::HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

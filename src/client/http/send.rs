@@ -1,0 +1,304 @@
+//! From a plan to a reply: attempts, and within each the redirects, the credentials and the leave to ask.
+
+use std::io::Read;
+use std::time::{Instant, SystemTime};
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
+
+use super::auth::{Credentials, Renewal};
+use super::client::HttpClient;
+use super::error::{HttpError, HttpErrorKind};
+use super::headers::media_type;
+use super::limit::Permit;
+use super::method::Method;
+use super::origin::Origin;
+use super::redact::{self, Secrets};
+use super::redirect;
+use super::request::Plan;
+use super::response::{self, Response};
+use super::retry::retry_after;
+use super::tokens;
+use super::wait::pause;
+use crate::error::BoxError;
+use crate::trace::event;
+
+/// What is read of the body of an error.
+const ERROR_BODY: u64 = 64 << 10;
+
+/// A reply below 400 whose body is still to come.
+pub(super) struct Live {
+    pub(super) response: ureq::http::Response<ureq::Body>,
+    pub(super) url: Url,
+    pub(super) method: Method,
+    pub(super) secrets: Secrets,
+    /// Held until the body is read.
+    pub(super) permit: Permit,
+}
+
+/// One step of an attempt: what is asked of whom.
+struct Step<'a> {
+    method: Method,
+    url: Url,
+    origin: Origin,
+    body: Option<&'a [u8]>,
+}
+
+impl HttpClient {
+    /// Attempt after attempt, until one gives a reply or the policy gives up.
+    pub(super) fn send(&self, plan: &Plan) -> Result<Response, HttpError> {
+        let mut failures = 0;
+        loop {
+            let outcome = self.attempt(plan, &[]).and_then(|live| Response::read(live, plan.max_body));
+            let error = match outcome {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            failures += 1;
+            let attempts = sent(failures, &error);
+            let error = error.with_attempts(attempts);
+            if !self.wait_to_retry(plan, failures, &error, &|| false, false) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits before the next attempt; `false` if there is to be none.
+    pub(super) fn wait_to_retry(
+        &self,
+        plan: &Plan,
+        failures: u32,
+        error: &HttpError,
+        cancelled: &dyn Fn() -> bool,
+        may_cancel: bool,
+    ) -> bool {
+        if plan.once {
+            return false;
+        }
+        let retry = &self.shared.retry;
+        let Some(delay) = retry.delay(failures, error, plan.idempotent, &plan.retry_on, self.seed()) else {
+            return false;
+        };
+        // Waiting for what can't be is no use: the error is better told now.
+        let in_time =
+            Instant::now().checked_add(delay).is_some_and(|then| plan.deadline.at().is_none_or(|at| then < at));
+        if !in_time {
+            return false;
+        }
+        event!(
+            DEBUG,
+            "a request is sent again",
+            method = error.method(),
+            url = error.url(),
+            kind = error.kind(),
+            failures = failures,
+            delay = delay
+        );
+        pause(delay, plan.deadline, cancelled, may_cancel)
+    }
+
+    /// Asks once, follows redirects, renews credentials once. `extra` headers win over the plan's.
+    pub(super) fn attempt(&self, plan: &Plan, extra: &[(&str, String)]) -> Result<Live, HttpError> {
+        let mut step = Step {
+            method: plan.method,
+            url: plan.url.clone(),
+            origin: plan.origin.clone(),
+            body: plan.body.as_deref(),
+        };
+        let mut secrets = plan.secrets.clone();
+        let (mut hops, mut renewed) = (0, false);
+        loop {
+            let auth = if plan.authenticated { self.auth_for(&step.origin) } else { None };
+            let mut credentials = Credentials {
+                headers: Vec::new(),
+                secrets: std::mem::take(&mut secrets),
+                generation: 0,
+                deadline: plan.deadline,
+                once: plan.once,
+            };
+            if let Some(auth) = auth {
+                auth.apply(&mut credentials)
+                    .map_err(|error| unauthorized(&step, "no credentials could be had", error))?;
+            }
+            secrets = std::mem::take(&mut credentials.secrets);
+
+            let permit = self.shared.limiter.acquire(&step.origin, plan.deadline, plan.once).map_err(|refused| {
+                let text = "the client's own rate limit leaves no room for it now";
+                HttpError::new(HttpErrorKind::RateLimited, step.method, &step.url, text)
+                    .with_retry_after(Some(refused.retry_after))
+            })?;
+            let headers = headers(plan, &step, extra, &credentials)?;
+            let response = self.call(plan, &step, headers, &secrets)?;
+            let status = response.status().as_u16();
+
+            if redirect::is_redirect(status) {
+                let location = response::header(response.headers(), "location").map(str::to_owned);
+                hops += 1;
+                step = follow(step, status, location.as_deref(), hops)?;
+                // A short body is read, so that the connection can be used again.
+                drain(response);
+                continue;
+            }
+            if status < 400 {
+                return Ok(Live { response, url: step.url, method: step.method, secrets, permit });
+            }
+
+            let retry_after = response::header(response.headers(), "retry-after")
+                .and_then(|value| retry_after(value, SystemTime::now()));
+            let content_type = response::header(response.headers(), "content-type").and_then(media_type);
+            let body = error_body(response);
+            drop(permit);
+            if let Some(auth) = auth.filter(|auth| !renewed && auth.is_expired(status, &body)) {
+                event!(DEBUG, "credentials are renewed", url = redact::url(&step.url), status = status);
+                renewed = true;
+                let renewal = Renewal { generation: credentials.generation, deadline: plan.deadline, once: plan.once };
+                auth.renew(&renewal).map_err(|error| {
+                    unauthorized(&step, "the credentials have expired and could not be renewed", error)
+                })?;
+                continue;
+            }
+            let said = redact::plain(&secrets.hide(&words(&body, content_type.as_deref())), redact::WORDS);
+            return Err(HttpError::new(HttpErrorKind::Status(status), step.method, &step.url, said)
+                .with_reply(secrets.hide(&body), content_type)
+                .with_retry_after(retry_after));
+        }
+    }
+
+    fn call(
+        &self,
+        plan: &Plan,
+        step: &Step<'_>,
+        headers: HeaderMap,
+        secrets: &Secrets,
+    ) -> Result<ureq::http::Response<ureq::Body>, HttpError> {
+        let mut url = step.url.clone();
+        url.set_fragment(None);
+        let failed = |error| HttpError::from_ureq(error, step.method, &step.url, secrets);
+        let mut request = ureq::http::Request::builder()
+            .method(step.method.to_ureq())
+            .uri(url.as_str())
+            .body(())
+            .map_err(|error| failed(ureq::Error::Http(error)))?;
+        *request.headers_mut() = headers;
+        if plan.deadline.is_past() {
+            let text = "the time limit passed before it could be sent";
+            return Err(HttpError::new(HttpErrorKind::Timeout, step.method, &step.url, text).arrived(false));
+        }
+        let agent = &self.shared.agent;
+        if let Some(at) = plan.deadline.at() {
+            let left = at.saturating_duration_since(Instant::now());
+            request = agent.configure_request(request).timeout_global(Some(left)).build();
+        }
+        let takes_body = matches!(step.method, Method::Post | Method::Put | Method::Patch);
+        let response = match step.body {
+            Some(body) => agent.run(request.map(|()| body)),
+            // Its absence must be said.
+            None if takes_body => agent.run(request.map(|()| &[][..])),
+            None => agent.run(request),
+        };
+        response.map_err(failed)
+    }
+}
+
+/// How many attempts reached for the network.
+fn sent(failures: u32, last: &HttpError) -> u32 {
+    match last.kind() {
+        HttpErrorKind::Invalid | HttpErrorKind::RateLimited => failures - 1,
+        _ => failures,
+    }
+}
+
+fn follow<'a>(step: Step<'a>, status: u16, location: Option<&str>, hops: usize) -> Result<Step<'a>, HttpError> {
+    let refused =
+        |text: &str| HttpError::new(HttpErrorKind::Redirect, step.method, &step.url, text).arrived(step.body.is_some());
+    if hops > redirect::MOST {
+        return Err(refused("more than 10 redirects, probably in a circle"));
+    }
+    let next = redirect::next(step.method, &step.url, step.body.is_some(), status, location).map_err(refused)?;
+    let origin = Origin::of_url(&next.url).ok_or_else(|| refused("a redirect to another scheme than http"))?;
+    Ok(Step { method: next.method, url: next.url, origin, body: step.body.filter(|_| next.keeps_body) })
+}
+
+/// The headers of one step. Secret ones go to the origin of the plan's URL only; credentials win over all.
+fn headers(
+    plan: &Plan,
+    step: &Step<'_>,
+    extra: &[(&str, String)],
+    credentials: &Credentials,
+) -> Result<HeaderMap, HttpError> {
+    let mut headers = HeaderMap::new();
+    let own = plan.headers.iter().map(|header| (header.name.as_str(), header.value.as_str(), header.secret));
+    let extra = extra.iter().map(|(name, value)| (*name, value.as_str(), false));
+    let auth = credentials.headers.iter().map(|(name, value)| (name.as_str(), value.as_str(), true));
+    let at_home = step.origin == plan.origin;
+    let own = own.filter(|(_, _, secret)| at_home || !secret);
+    for (name, value, secret) in own.chain(extra).chain(auth) {
+        let invalid = |text: String| HttpError::new(HttpErrorKind::Invalid, step.method, &step.url, text);
+        let name = HeaderName::try_from(name).map_err(|_| invalid(format!("{name:?} is no name of a header")))?;
+        if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST | header::CONNECTION) {
+            return Err(invalid(format!("the header {name} follows from the request and can't be set")));
+        }
+        if name == header::CONTENT_TYPE && step.body.is_none() {
+            continue;
+        }
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| invalid(format!("the value of the header {name} has characters that it can't have")))?;
+        value.set_sensitive(secret);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+/// Reads what is left of a short body. What goes wrong here concerns nobody: the connection isn't used again then.
+fn drain(response: ureq::http::Response<ureq::Body>) {
+    let mut body = response.into_body();
+    let _ = std::io::copy(&mut body.as_reader().take(ERROR_BODY), &mut std::io::sink());
+}
+
+fn error_body(response: ureq::http::Response<ureq::Body>) -> String {
+    let mut bytes = Vec::new();
+    // A body that breaks off is told as far as it came: the status says enough.
+    let _ = response.into_body().as_reader().take(ERROR_BODY).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a person would read out of the body of an error.
+fn words(body: &str, content_type: Option<&str>) -> String {
+    if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(body) {
+        let names = [
+            "message",
+            "error_description",
+            "errorMessage",
+            "httpMessage",
+            "moreInformation",
+            "detail",
+            "title",
+            "error",
+            "code",
+            "errorCode",
+        ];
+        let said: Vec<&str> = names.iter().filter_map(|name| object.get(*name)?.as_str()).take(3).collect();
+        if !said.is_empty() {
+            return said.join("; ");
+        }
+    }
+    let is_page = content_type.is_some_and(|kind| kind.contains("html")) || body.trim_start().starts_with('<');
+    if !is_page {
+        return body.to_owned();
+    }
+    // The title says more than the first tags do. No lower-casing of the whole: it would move the places.
+    let title = ["<title>", "<TITLE>"].iter().find_map(|tag| body.split_once(tag));
+    match title {
+        Some((_, rest)) => format!("a page: {}", rest.split('<').next().unwrap_or_default()),
+        None => "a page".to_owned(),
+    }
+}
+
+fn unauthorized(step: &Step<'_>, text: &str, error: BoxError) -> HttpError {
+    let cause = error.downcast_ref::<HttpError>().or_else(|| tokens::http_error(&error));
+    let (retryable, after) = cause.map_or((false, None), |cause| (cause.is_retryable(), cause.retry_after()));
+    HttpError::new(HttpErrorKind::Unauthorized, step.method, &step.url, text)
+        .with_source(error)
+        .retryable(retryable)
+        .with_retry_after(after)
+}

@@ -1,0 +1,30 @@
+//! Waiting without sleeping: on a condition variable with a deadline, looking at what may end the wait.
+
+use std::time::{Duration, Instant};
+
+use crate::sync::{Condvar, Mutex};
+use crate::time::Deadline;
+
+/// How often a wait asks a caller's `cancelled`, which has no way to wake anybody.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for `delay`, at most until `deadline`. `false` if `cancelled` said so meanwhile.
+pub(super) fn pause(delay: Duration, deadline: Deadline, cancelled: &dyn Fn() -> bool, may_cancel: bool) -> bool {
+    let end = Deadline::start(delay);
+    let (lock, cond) = (Mutex::new(()), Condvar::new());
+    let mut guard = lock.lock();
+    loop {
+        if cancelled() {
+            return false;
+        }
+        if end.is_past() || deadline.is_past() {
+            return true;
+        }
+        let look = may_cancel.then(|| Instant::now() + LOOK);
+        match [end.at(), deadline.at(), look].into_iter().flatten().min() {
+            // Woken by nobody but the clock.
+            Some(at) => drop(cond.wait_until(&mut guard, at)),
+            None => cond.wait(&mut guard),
+        }
+    }
+}

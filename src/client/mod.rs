@@ -1,0 +1,4 @@
+//! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
+
+#[cfg(feature = "http")]
+pub mod http;
