@@ -4,6 +4,8 @@ mod batch;
 mod contract;
 mod edges;
 mod handles;
+#[cfg(feature = "http")]
+mod http;
 mod jobs;
 mod order;
 mod pool;

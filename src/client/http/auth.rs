@@ -129,7 +129,7 @@ fn remaining(deadline: Deadline) -> Option<Duration> {
 /// use fulmar::client::http::Basic;
 ///
 /// let auth = Basic::new("https://pairs.example", "me", "a password");
-/// assert!(!format!("{auth:?}").contains("password"));
+/// assert!(!format!("{auth:?}").contains("a password"));
 /// ```
 pub struct Basic {
     origin: Option<Origin>,

@@ -619,3 +619,39 @@ fn looks_like_html(start: &[u8]) -> bool {
         .iter()
         .any(|tag| start.get(..tag.len()).is_some_and(|found| found.eq_ignore_ascii_case(tag)))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::client::http::HttpClient;
+
+    /// `/dev/full` takes any number of bytes and says that the disk is full when they are written.
+    #[test]
+    fn a_full_disk_says_so_and_nothing_gets_the_name() {
+        let folder = std::env::temp_dir().join(format!("fulmar-full-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let client = HttpClient::builder().build().expect("sound settings");
+        let plan = client.get("http://host.example/x").plan(None).expect("a sound request");
+        let download = Download::new(&folder, "x");
+        let path = folder.join("x");
+        let part = Part::over(full, &folder, "x");
+        let mut job = Job {
+            plan: &plan,
+            download: &download,
+            path: &path,
+            part,
+            done: 0,
+            known: None,
+            hash: None,
+            resumed: false,
+        };
+        let error = job.write(b"data", Some(4)).expect_err("full");
+        assert_eq!((error.kind(), job.done), (HttpErrorKind::File, 0));
+        assert!(error.to_string().ends_with("can't be written: the disk is full"), "{error}");
+        assert!(!error.is_retryable());
+        job.give_up(error);
+        assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 0, "something is left");
+        std::fs::remove_dir(&folder).expect("empty");
+    }
+}

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn plain_names_pass() {
-        for name in ["a", ".hidden", "a..b", "com", "company.txt", "com10", "nullable", "a:b:c.tif", "données.csv"] {
+        for name in ["a", ".hidden", "a..b", "com", "company.txt", "com10", "nullable", "12:30:00.tif", "données.csv"]
+        {
             if !(cfg!(windows) && name.contains(':')) {
                 assert!(check_file_name(name).is_ok(), "{name:?}");
             }

@@ -48,6 +48,8 @@ mod limit;
 mod method;
 mod origin;
 mod part;
+#[cfg(test)]
+mod properties;
 mod redact;
 mod redirect;
 mod request;

@@ -88,6 +88,13 @@ impl Part {
         Err(OpenError::Busy)
     }
 
+    /// A part over any file, for tests of disks that fail.
+    #[cfg(test)]
+    pub(super) fn over(file: File, folder: &Path, name: &str) -> Part {
+        let (target, part, state) = paths(folder, name);
+        Part { file, part, state, target, settled: false }
+    }
+
     /// What the part is the beginning of, if that is known and the part has as much as was promised.
     pub(super) fn saved(&self) -> Option<Saved> {
         let mut text = String::new();

@@ -224,7 +224,7 @@ impl RequestBuilder {
         download::run(&client, &self.plan(total)?, download)
     }
 
-    fn plan(self, total: Option<Duration>) -> Result<Plan, HttpError> {
+    pub(super) fn plan(self, total: Option<Duration>) -> Result<Plan, HttpError> {
         let method = self.method;
         let invalid = |url: String, text: String| HttpError::shown(HttpErrorKind::Invalid, method, url, text);
         let mut url = Url::parse(&self.url).map_err(|error| {
