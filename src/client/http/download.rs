@@ -16,7 +16,7 @@ use super::method::Method;
 use super::part::{self, OpenError, Part, Saved, Validator};
 use super::request::Plan;
 use super::response::header;
-use super::send::Live;
+use super::send::{Live, sent};
 use crate::error::{Error, Result};
 use crate::trace::event;
 
@@ -294,12 +294,13 @@ pub(super) fn run(client: &HttpClient, plan: &Plan, download: &Download<'_>) -> 
         };
         let progress = job.done.saturating_sub(before) >= PROGRESS;
         failures = if progress { 1 } else { failures + 1 };
-        let error = error.with_attempts(attempts);
+        let sent = sent(attempts, &error);
+        let error = error.with_attempts(sent);
         let may_cancel = download.cancelled.is_some();
         let again = attempts < MOST_ATTEMPTS
             && client.wait_to_retry(plan, failures, &error, &|| download.is_cancelled(), may_cancel);
         if !again {
-            let error = if download.is_cancelled() { job.cancelled().with_attempts(attempts) } else { error };
+            let error = if download.is_cancelled() { job.cancelled().with_attempts(sent) } else { error };
             return Err(job.give_up(error));
         }
     }

@@ -98,6 +98,7 @@ impl Part {
     /// What the part is the beginning of, if that is known and the part has as much as was promised.
     pub(super) fn saved(&self) -> Option<Saved> {
         let mut text = String::new();
+        fs::symlink_metadata(&self.state).ok().filter(fs::Metadata::is_file)?;
         File::open(&self.state).ok()?.take(LONGEST_STATE).read_to_string(&mut text).ok()?;
         let saved = parse(&text)?;
         (self.file.metadata().ok()?.len() >= saved.length).then_some(saved)
@@ -136,7 +137,9 @@ impl Part {
     pub(super) fn keep(mut self, saved: &Saved) -> io::Result<()> {
         self.file.set_len(saved.length)?;
         self.file.sync_all()?;
-        let mut state = File::create(&self.state)?;
+        // A new file, never one that somebody laid there.
+        remove(&self.state)?;
+        let mut state = OpenOptions::new().write(true).create_new(true).open(&self.state)?;
         state.write_all(written(saved).as_bytes())?;
         state.sync_all()?;
         self.settled = true;
@@ -194,7 +197,11 @@ fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
 /// Renames, but never over a file that is there.
 fn place(part: &Path, target: &Path) -> io::Result<()> {
     match fs::hard_link(part, target) {
-        Ok(()) => remove(part),
+        Ok(()) => {
+            // The file is in place under its name; that it has another one, too, harms nobody.
+            let _ = remove(part);
+            Ok(())
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
         // A file system without links: two looks instead of one.
         Err(_) if target.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),

@@ -15,7 +15,7 @@ use super::redact::{self, Secrets};
 use super::response::Response;
 use crate::time::Deadline;
 
-/// Parts of names whose values are taken for secrets, unless the caller says otherwise by not using them.
+/// Parts of names whose values are taken for secrets.
 const SECRET_NAMES: &[&str] = &[
     "auth",
     "cookie",
@@ -273,5 +273,5 @@ impl fmt::Debug for RequestBuilder {
 
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
+    name == "sig" || name.ends_with("key") || SECRET_NAMES.iter().any(|part| name.contains(part))
 }

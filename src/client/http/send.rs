@@ -1,7 +1,7 @@
 //! From a plan to a reply: attempts, and within each the redirects, the credentials and the leave to ask.
 
 use std::io::Read;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
@@ -21,10 +21,14 @@ use super::retry::retry_after;
 use super::tokens;
 use super::wait::pause;
 use crate::error::BoxError;
+use crate::time::Deadline;
 use crate::trace::event;
 
 /// What is read of the body of an error.
 const ERROR_BODY: u64 = 64 << 10;
+
+/// How long it is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A reply below 400 whose body is still to come.
 pub(super) struct Live {
@@ -99,6 +103,14 @@ impl HttpClient {
 
     /// Asks once, follows redirects, renews credentials once. `extra` headers win over the plan's.
     pub(super) fn attempt(&self, plan: &Plan, extra: &[(&str, String)]) -> Result<Live, HttpError> {
+        let mut processed = false;
+        let outcome = self.steps(plan, extra, &mut processed);
+        // What was asked for has been done, whatever became of fetching the answer from elsewhere.
+        outcome.map_err(|error| if processed { error.arrived(true) } else { error })
+    }
+
+    /// Sets `processed` once a server has answered a request that isn't idempotent by sending it on to the result.
+    fn steps(&self, plan: &Plan, extra: &[(&str, String)], processed: &mut bool) -> Result<Live, HttpError> {
         let mut step = Step {
             method: plan.method,
             url: plan.url.clone(),
@@ -134,6 +146,7 @@ impl HttpClient {
             if redirect::is_redirect(status) {
                 let location = response::header(response.headers(), "location").map(str::to_owned);
                 hops += 1;
+                *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
                 // A short body is read, so that the connection can be used again.
                 drain(response);
@@ -201,7 +214,7 @@ impl HttpClient {
 }
 
 /// How many attempts reached for the network.
-fn sent(failures: u32, last: &HttpError) -> u32 {
+pub(super) fn sent(failures: u32, last: &HttpError) -> u32 {
     match last.kind() {
         HttpErrorKind::Invalid | HttpErrorKind::RateLimited => failures - 1,
         _ => failures,
@@ -251,14 +264,20 @@ fn headers(
 
 /// Reads what is left of a short body. What goes wrong here concerns nobody: the connection isn't used again then.
 fn drain(response: ureq::http::Response<ureq::Body>) {
-    let mut body = response.into_body();
-    let _ = std::io::copy(&mut body.as_reader().take(ERROR_BODY), &mut std::io::sink());
+    drop(error_body(response));
 }
 
+/// A body that breaks off, or that comes drop by drop, is told as far as it came: the status says enough.
 fn error_body(response: ureq::http::Response<ureq::Body>) -> String {
-    let mut bytes = Vec::new();
-    // A body that breaks off is told as far as it came: the status says enough.
-    let _ = response.into_body().as_reader().take(ERROR_BODY).read_to_end(&mut bytes);
+    let mut reader = response.into_body().into_reader().take(ERROR_BODY);
+    let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+    let patience = Deadline::start(PATIENCE);
+    while let Ok(count @ 1..) = reader.read(&mut piece) {
+        bytes.extend_from_slice(&piece[..count]);
+        if patience.is_past() {
+            break;
+        }
+    }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -84,3 +84,20 @@ fn what_leads_astray_is_an_error() {
     assert_eq!(error.kind(), HttpErrorKind::Redirect);
     assert!(stranger.seen().is_empty());
 }
+
+#[test]
+fn a_post_that_was_answered_by_a_redirect_is_never_repeated_whatever_comes_after() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address");
+    let nobody = format!("http://{gone}/");
+    let server = Server::start(move |seen, stream| match seen.target.as_str() {
+        "/create" => reply(stream, 303, &[("Location", "/result")], b""),
+        "/create-elsewhere" => reply(stream, 302, &[("Location", &nobody)], b""),
+        _ => reply(stream, 429, &[("Retry-After", "0")], b""),
+    });
+    for (path, kind) in [("/create", HttpErrorKind::Status(429)), ("/create-elsewhere", HttpErrorKind::Connect)] {
+        let error = client().post(&server.url(path)).json("x").send().expect_err("no result");
+        assert_eq!((error.kind(), error.attempts()), (kind, 1), "{error:?}");
+        assert!(error.may_have_arrived(), "it did arrive: {error:?}");
+    }
+    assert_eq!(server.seen().iter().filter(|seen| seen.method == "POST").count(), 2);
+}
