@@ -21,6 +21,7 @@ use super::retry::retry_after;
 use super::tokens;
 use super::wait::pause;
 use crate::error::BoxError;
+use crate::panics;
 use crate::time::Deadline;
 use crate::trace::event;
 
@@ -203,13 +204,21 @@ impl HttpClient {
             request = agent.configure_request(request).timeout_global(Some(left)).build();
         }
         let takes_body = matches!(step.method, Method::Post | Method::Put | Method::Patch);
-        let response = match step.body {
+        let run = || match step.body {
             Some(body) => agent.run(request.map(|()| body)),
             // Its absence must be said.
             None if takes_body => agent.run(request.map(|()| &[][..])),
             None => agent.run(request),
         };
-        response.map_err(failed)
+        // ureq looks for the host on a thread of its own, and panics if the system has none left.
+        match panics::catch(run) {
+            Ok(response) => response.map_err(failed),
+            Err(panic) => {
+                let text = "the HTTP library gave up; the system may be out of threads or memory";
+                Err(HttpError::new(HttpErrorKind::Broken, step.method, &step.url, text)
+                    .with_source(secrets.hide(&panic)))
+            }
+        }
     }
 }
 
