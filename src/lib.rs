@@ -207,10 +207,9 @@
 //! # Architecture
 //!
 //! ```text
+//! floor 4   client     what one remote service speaks
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
 //!           jobs       submitters and processors at the ends of a bounded queue
-//! floor 4   client     what one remote service speaks
-//! floor 3   jobs       submitters and processors at the ends of a bounded queue
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data

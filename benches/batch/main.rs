@@ -1,14 +1,17 @@
 //! What does a remote job cost, beside what the service takes?
 //!
-//! `cargo bench --bench batch` prints tables, every arm in turn, round after round, so that noise hits all alike:
+//! `cargo bench --bench batch` prints four tables, every arm in turn, round after round, so that noise hits all alike:
 //!
 //! - *window*: microseconds a job of a service in this process that answers at once, so that only the window's own work is
-//!   left: submit, one poll, fetch, the report. Beside it, what holds a thread a job (the bare loop on eight threads), and
-//!   futures in a window on one thread, which do no more than call the steps.
-//! - *memory*: bytes on the heap for each job in flight, asleep between two polls.
+//!   left: submit, one poll, fetch, the report. Beside it, futures in a window on one thread, which do no more than call the
+//!   steps, and what holds a thread a job (the bare loop on eight threads);
+//! - *memory*: heap for each job in flight, asleep between two polls;
+//! - *request*: microseconds of a small GET on a kept connection, and what `client::http` adds to bare `ureq`;
+//! - *download*: MiB/s of 256 MiB into a file that is synced, against a copy of `ureq`'s reader. The goal is at least 0.9.
 //!
 //! A word chooses a table (`-- window`), `-- --test` runs all once, quickly.
 
+mod http;
 mod window;
 
 #[global_allocator]
@@ -23,19 +26,23 @@ fn main() {
     if test {
         println!("A test: sizes are small, and figures mean nothing.");
     }
-    if is_chosen("window") {
-        window::overhead(test);
-    }
-    if is_chosen("memory") {
-        window::memory(test);
+    println!("Each figure: median (lowest .. highest) of the rounds in which all take turns.");
+    let tables: [(&str, fn(bool)); 4] = [
+        ("window", window::overhead),
+        ("memory", window::memory),
+        ("request", http::requests),
+        ("download", http::downloads),
+    ];
+    for (name, table) in tables {
+        if is_chosen(name) {
+            table(test);
+        }
     }
 }
 
-/// What one arm measures.
-type Measure<'a> = &'a dyn Fn() -> f64;
-
-/// One line of a table: the arms in turn, round after round; the ratio is that of the first to the second.
-fn row(label: &str, rounds: usize, arms: &[(&str, Measure<'_>)]) {
+/// Every arm in turn, round after round; prints a line for each and gives the medians.
+fn in_turn<'a, F: Fn() -> f64>(rounds: usize, arms: impl Iterator<Item = (&'a str, F)>) -> Vec<f64> {
+    let arms: Vec<(&str, F)> = arms.collect();
     let mut figures = vec![Vec::new(); arms.len()];
     for round in 0..rounds {
         let mut turns: Vec<usize> = (0..arms.len()).collect();
@@ -44,19 +51,15 @@ fn row(label: &str, rounds: usize, arms: &[(&str, Measure<'_>)]) {
             turns.reverse();
         }
         for turn in turns {
-            figures[turn].push(arms[turn].1());
+            figures[turn].push((arms[turn].1)());
         }
     }
-    print!("{label:<28}");
     let mut medians = Vec::new();
-    for ((name, _), figures) in arms.iter().zip(&mut figures) {
+    for (figures, (name, _)) in figures.iter_mut().zip(&arms) {
         figures.sort_by(f64::total_cmp);
-        let median = figures[figures.len() / 2];
-        print!("  {name} {median:.2} ({:.2} .. {:.2})", figures[0], figures[figures.len() - 1]);
+        let (lowest, median, highest) = (figures[0], figures[figures.len() / 2], figures[figures.len() - 1]);
+        println!("{name:<28} {median:.2} ({lowest:.2} .. {highest:.2})");
         medians.push(median);
     }
-    match medians[..] {
-        [ours, base, ..] => println!("  ratio {:.2}", ours / base),
-        _ => println!(),
-    }
+    medians
 }

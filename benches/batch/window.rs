@@ -10,7 +10,7 @@ use fulmar::Executor;
 use fulmar::batch::{BatchRunner, BatchRunnerBuilder, Context, EventKind, JobError, Poll, RemoteJob, Submitted};
 use futures::StreamExt;
 
-use crate::row;
+use crate::in_turn;
 
 struct Instantly(u64);
 
@@ -39,8 +39,8 @@ fn bare_steps(n: u64) -> u64 {
 
 pub(crate) fn overhead(test: bool) {
     let (jobs, rounds) = if test { (100, 1) } else { (100_000, 9) };
-    println!("\noverhead, us a job of {jobs} that the service answers at once");
     for window in [8, 10_000] {
+        println!("\nwindow of {window} [us a job that the service answers at once, of {jobs}]");
         let ours = || {
             let executor = Executor::builder().threads(8).build().expect("sound");
             let runner = settings(&executor, window).build().expect("sound");
@@ -66,11 +66,10 @@ pub(crate) fn overhead(test: bool) {
                 black_box(count);
             })
         };
-        row(
-            &format!("window {window}"),
-            rounds,
-            &[("fulmar", &ours), ("futures in a window", &futures), ("a loop on 8 threads", &threads)],
-        );
+        type Arm<'a> = (&'a str, &'a dyn Fn() -> f64);
+        let arms: [Arm<'_>; 3] =
+            [("fulmar", &ours), ("futures in a window", &futures), ("a loop on 8 threads", &threads)];
+        in_turn(rounds, arms.into_iter());
     }
 }
 

@@ -1,13 +1,4 @@
-//! What does `client::http` cost on top of bare `ureq`, on loopback?
-//!
-//! `cargo bench --bench http` prints two tables, both arms in turn, round after round, so that noise hits both alike:
-//!
-//! - *request*: microseconds of a small GET on a kept connection, and what ours adds. Ours has its default time limits; the
-//!   baseline has those as well, and once more none at all;
-//! - *download*: MiB/s of 256 MiB into a file that is synced, against a copy of `ureq`'s reader into a file, synced as well.
-//!   The goal is at least 0.9 of it.
-//!
-//! `-- request` and `-- download` print one of them, `-- --test` runs both once, quickly.
+//! `client::http` on top of bare `ureq`, on loopback.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -17,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fulmar::client::http::{Download, HttpClient, RateLimit};
+
+use crate::in_turn;
 
 struct Scale {
     rounds: usize,
@@ -28,27 +21,11 @@ const FULL: Scale = Scale { rounds: 7, requests: 5_000, bytes: 256 << 20 };
 const TEST: Scale = Scale { rounds: 1, requests: 20, bytes: 2 << 20 };
 const GOAL: f64 = 0.9;
 
-fn main() {
-    let flag = |name: &str| std::env::args().any(|argument| argument == name);
-    // `cargo bench` passes `--bench`; `cargo test` doesn't, and wants to see that it works.
-    let test = flag("--test") || !flag("--bench");
-    let chosen: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_chosen = |name: &str| chosen.is_empty() || chosen.iter().any(|word| word == name);
+/// Microseconds of a small GET on a kept connection, and what ours adds. Ours has its default time limits; the baseline has
+/// those as well, and once more none at all.
+pub(crate) fn requests(test: bool) {
     let scale = if test { TEST } else { FULL };
     let url = serve(scale.bytes);
-    if test {
-        println!("A test: sizes are a hundredth of the real ones, and figures mean nothing.");
-    }
-    println!("Each figure: median (lowest .. highest) of {} rounds in which all take turns.", scale.rounds);
-    if is_chosen("request") {
-        requests(&scale, &url);
-    }
-    if is_chosen("download") {
-        downloads(&scale, &url);
-    }
-}
-
-fn requests(scale: &Scale, url: &str) {
     let plain = HttpClient::builder().environment_proxy(false);
     let ours = plain.build().expect("sound settings");
     let limited = HttpClient::builder().environment_proxy(false).rate_limit(RateLimit::none().at_once(8));
@@ -87,7 +64,10 @@ fn requests(scale: &Scale, url: &str) {
     println!("{:<28} {:.1} us", "added to the same limits", medians[0] - medians[2]);
 }
 
-fn downloads(scale: &Scale, url: &str) {
+/// MiB/s into a file that is synced, against a copy of `ureq`'s reader into a file, synced as well.
+pub(crate) fn downloads(test: bool) {
+    let scale = if test { TEST } else { FULL };
+    let url = serve(scale.bytes);
     let folder = std::env::temp_dir().join(format!("fulmar-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
     let url = format!("{url}/large");
@@ -128,30 +108,6 @@ fn timed(folder: &Path, download: impl Fn(&PathBuf)) -> f64 {
     let start = Instant::now();
     download(&path);
     start.elapsed().as_secs_f64()
-}
-
-/// Every arm in turn, round after round; prints a line for each and gives the medians.
-fn in_turn<'a, F: Fn() -> f64>(rounds: usize, arms: impl Iterator<Item = (&'a str, F)>) -> Vec<f64> {
-    let arms: Vec<(&str, F)> = arms.collect();
-    let mut figures = vec![Vec::new(); arms.len()];
-    for round in 0..rounds {
-        let mut turns: Vec<usize> = (0..arms.len()).collect();
-        // Whoever follows a noisy neighbour follows another one in the next round.
-        if round % 2 == 1 {
-            turns.reverse();
-        }
-        for turn in turns {
-            figures[turn].push((arms[turn].1)());
-        }
-    }
-    let mut medians = Vec::new();
-    for (figures, (name, _)) in figures.iter_mut().zip(&arms) {
-        figures.sort_by(f64::total_cmp);
-        let (lowest, median, highest) = (figures[0], figures[figures.len() / 2], figures[figures.len() - 1]);
-        println!("{name:<28} {median:.1} ({lowest:.1} .. {highest:.1})");
-        medians.push(median);
-    }
-    medians
 }
 
 /// A server that keeps connections: `/small` is a few bytes, `/large` is as large as it gets here.
