@@ -65,7 +65,9 @@ impl Backoff {
     /// Give every client a seed of its own (a request's id will do), so that those who failed together don't return together.
     pub fn delay_with(&self, attempt: u32, seed: u64) -> Duration {
         let unit = (mix(seed ^ u64::from(attempt)) >> 11) as f64 / (1u64 << 53) as f64;
-        self.delay(attempt).mul_f64(1.0 - self.jitter * unit)
+        let seconds = self.delay(attempt).as_secs_f64() * (1.0 - self.jitter * unit);
+        // The longest of all durations is rounded up beyond itself.
+        Duration::try_from_secs_f64(seconds).unwrap_or(self.cap).min(self.cap)
     }
 }
 

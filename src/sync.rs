@@ -39,7 +39,7 @@ mod real {
     pub(crate) mod thread {
         use std::time::Instant;
 
-        pub(crate) use std::thread::{Thread, current, park};
+        pub(crate) use std::thread::{Thread, ThreadId, current, park};
 
         pub(crate) fn cores() -> usize {
             std::thread::available_parallelism().map_or(1, usize::from)
@@ -165,8 +165,10 @@ mod model {
             static CURRENT: Thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
         }
 
+        pub(crate) type ThreadId = usize;
+
         impl Thread {
-            pub(crate) fn id(&self) -> usize {
+            pub(crate) fn id(&self) -> ThreadId {
                 Arc::as_ptr(&self.0).addr()
             }
 

@@ -27,7 +27,8 @@ fn main() {
         println!("A test: sizes are small, and figures mean nothing.");
     }
     println!("Each figure: median (lowest .. highest) of the rounds in which all take turns.");
-    let tables: [(&str, fn(bool)); 4] = [
+    type Table = (&'static str, fn(bool));
+    let tables: [Table; 4] = [
         ("window", window::overhead),
         ("memory", window::memory),
         ("request", http::requests),

@@ -12,7 +12,7 @@ use super::report::JobFailure;
 #[non_exhaustive]
 pub struct Event<'a> {
     /// Which job: its place in the input, from 0.
-    pub job: usize,
+    pub index: usize,
     /// What the service calls it, once it was submitted.
     pub id: Option<&'a str>,
     /// What has happened.
@@ -91,7 +91,7 @@ pub struct BatchStats {
     pub polls: u64,
     /// Steps that were tried again.
     pub retries: u64,
-    /// Bytes downloaded.
+    /// Bytes of results that have arrived.
     pub bytes: u64,
 }
 

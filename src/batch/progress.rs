@@ -59,7 +59,7 @@ impl Bars {
     fn show(&mut self, event: &Event<'_>) {
         match &event.kind {
             EventKind::Done | EventKind::Failed { .. } => {
-                if let Some(line) = self.active.remove(&event.job) {
+                if let Some(line) = self.active.remove(&event.index) {
                     line.finish_and_clear();
                     self.multi.remove(&line);
                 }
@@ -74,12 +74,12 @@ impl Bars {
                 }
             }
             kind => {
-                if !self.active.contains_key(&event.job) && self.active.len() < LINES {
+                if !self.active.contains_key(&event.index) && self.active.len() < LINES {
                     let line = self.multi.add(ProgressBar::new_spinner());
                     line.set_style(style("  {msg}"));
-                    self.active.insert(event.job, line);
+                    self.active.insert(event.index, line);
                 }
-                if let Some(line) = self.active.get(&event.job) {
+                if let Some(line) = self.active.get(&event.index) {
                     line.set_message(format!("{}: {}", name(event), words(kind)));
                 }
             }
@@ -93,8 +93,8 @@ fn style(template: &str) -> ProgressStyle {
 
 fn name(event: &Event<'_>) -> String {
     match event.id {
-        Some(id) => format!("job {} ({})", event.job, printable(id)),
-        None => format!("job {}", event.job),
+        Some(id) => format!("job {} ({})", event.index, printable(id)),
+        None => format!("job {}", event.index),
     }
 }
 
@@ -141,7 +141,7 @@ mod tests {
     fn events(tell: &Tell) {
         let error = JobError::retry("no\x1b[2J answer");
         let failure = JobFailure::Stopped(StopReason::Cancelled);
-        let event = |job, kind| tell(&Event { job, id: Some("j-1"), kind });
+        let event = |job, kind| tell(&Event { index: job, id: Some("j-1"), kind });
         event(0, EventKind::Started);
         event(0, EventKind::StateChanged { state: "running" });
         let delay = Duration::from_secs(1);

@@ -17,7 +17,7 @@ pub struct BatchReport<T> {
     pub stats: BatchStats,
     /// From the start of the batch to the end of its last job.
     pub elapsed: Duration,
-    /// Why the batch ended before all jobs had their turn, if it did.
+    /// Why jobs were kept from their turn or cut short, if any could have been.
     pub stopped: Option<StopReason>,
 }
 
@@ -116,7 +116,8 @@ pub enum JobFailure {
         /// The limit, counted from its start.
         limit: Duration,
     },
-    /// The batch was stopped. If it was submitted, the remote job was cancelled where the service can.
+    /// The batch was stopped. If it was submitted, the remote job was cancelled where the service can, or a note says that it
+    /// was not.
     #[error("{0}")]
     Stopped(StopReason),
 }
@@ -141,8 +142,10 @@ pub enum StopReason {
     TimeLimit,
     /// The limit on [failures](super::BatchRunnerBuilder::stop_after_failures). What was in flight was finished.
     TooManyFailures,
-    /// The executor was shut down, or could start no thread.
+    /// The executor was shut down. No thread was left to cancel what was in flight: the notes say which jobs may go on.
     ShutDown,
+    /// The system refused the executor its first thread. Otherwise as for a shutdown.
+    NoThread,
 }
 
 impl fmt::Display for StopReason {
@@ -152,6 +155,7 @@ impl fmt::Display for StopReason {
             StopReason::TimeLimit => "the batch ran out of its time limit",
             StopReason::TooManyFailures => "too many jobs of the batch failed",
             StopReason::ShutDown => "the executor was shut down",
+            StopReason::NoThread => "the executor could start no thread",
         })
     }
 }

@@ -48,7 +48,7 @@ impl BatchRunner {
                 window: 8,
                 at_once: 8,
                 poll: Backoff::new(Duration::from_secs(1)).factor(1.25).cap(Duration::from_secs(60)).jitter(0.1),
-                attempts: 5,
+                attempts: 10,
                 backoff: Backoff::new(Duration::from_millis(500)).cap(Duration::from_secs(60)).jitter(0.5),
                 job_time_limit: None,
                 max_failures: None,
@@ -72,15 +72,18 @@ impl BatchRunner {
         self.start(jobs).wait(None)
     }
 
-    /// Starts `jobs`, and returns at once. On an executor that is shut down they all end as
-    /// [stopped](super::JobFailure::Stopped).
+    /// Starts `jobs`, and returns at once. They are collected first, on this thread. On an executor that is shut down they all
+    /// end as [stopped](super::JobFailure::Stopped).
+    ///
+    /// Each step is a request of the executor, and counts in its [`Stats`](crate::Stats). A shutdown of the executor ends the
+    /// batch: steps at work are finished, and jobs in flight are reported as stopped, with a note.
     pub fn start<J: RemoteJob>(&self, jobs: impl IntoIterator<Item = J>) -> Batch<J::Output> {
+        let jobs: Vec<J> = jobs.into_iter().collect();
         let began = Instant::now();
         let deadline = self.time_limit.and_then(|limit| began.checked_add(limit));
         // Each batch has a seed of its own, so that those who began together don't poll together.
         let seed = RandomState::new().build_hasher().finish();
         let rules = Rules { deadline, seed, ..self.rules };
-        let jobs: Vec<J> = jobs.into_iter().collect();
         let listeners = self.listeners(jobs.len());
         Batch::start(self.executor.clone(), jobs, began, rules, listeners)
     }
@@ -127,7 +130,7 @@ impl BatchRunnerBuilder {
     }
 
     /// How often a step is called at most, if it [may be retried](super::JobError::retry). Counted anew after each success.
-    /// Defaults to 5.
+    /// Defaults to 10, which with the default [backoff](BatchRunnerBuilder::backoff) is some two to three minutes.
     pub fn attempts(mut self, attempts: u32) -> BatchRunnerBuilder {
         self.rules.attempts = attempts;
         self
@@ -160,7 +163,8 @@ impl BatchRunnerBuilder {
     }
 
     /// Told of everything that happens, on the thread on which it happens: to be quick is its part. Events of one job come
-    /// in order, those of different jobs from several threads at once. A panic in it is contained.
+    /// in order, those of different jobs from several threads at once. A panic in it is contained. A second call replaces the
+    /// first. One that holds the [`Batch`](super::Batch) itself keeps it from being freed.
     pub fn on_event(mut self, tell: impl Fn(&Event<'_>) + Send + Sync + 'static) -> BatchRunnerBuilder {
         self.tell = Some(Arc::new(tell));
         self

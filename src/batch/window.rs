@@ -1,7 +1,8 @@
 //! The sliding window as plain data: `(now, what happened) -> what to do`, without threads, clock or jobs.
 //!
 //! Promises: each job is in one place at a time, at most `window` are begun and not ended, at most `at_once` steps are at
-//! work; a job waits for its time in a heap, so that a thousand of them cost one look. Whatever happens in whatever order,
+//! work, and new jobs and those in flight take turns; a job waits for its time in a heap, so that a thousand of them cost
+//! one look. Whatever happens in whatever order,
 //! every job ends exactly once. `tests` below goes through random histories.
 //!
 //! Left to others: what a step does, on which thread, and who wakes us at [`next_due`](Window::next_due).
@@ -16,6 +17,12 @@ use crate::backoff::Backoff;
 
 /// What a service may ask for at most, when it says how long to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
+/// The same where a job is to be cancelled: somebody waits for the end.
+const LONGEST_WAIT_TO_CANCEL: Duration = Duration::from_secs(10);
+
+/// Who waits for one's own turn never looks more often than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -62,6 +69,8 @@ pub(super) enum StepEnd {
     Complete,
     NotDone(Then),
     Panicked,
+    /// The step was not called: it came too late, or nobody could call it.
+    NotRun,
 }
 
 /// What is to be done now.
@@ -100,6 +109,8 @@ pub(super) struct Window {
     failures: usize,
     ended: usize,
     stop: Option<StopReason>,
+    /// Whether a new job began last, and those in flight are next.
+    began_last: bool,
     /// Their time has come.
     ready: VecDeque<usize>,
     /// Their time will come. What has moved on since is passed over: its slot has another time.
@@ -151,6 +162,7 @@ impl Window {
             failures: 0,
             ended: 0,
             stop: None,
+            began_last: false,
             ready: VecDeque::new(),
             sleeping: BinaryHeap::new(),
         }
@@ -164,6 +176,7 @@ impl Window {
             Input::Stop(reason) => self.stop(reason),
         }
         if self.rules.deadline.is_some_and(|deadline| now >= deadline) {
+            // After the step that ended in time: if it was the last, nothing was cut short.
             self.stop(StopReason::TimeLimit);
         }
         self.wake_due(now);
@@ -193,6 +206,19 @@ impl Window {
         self.stop.is_some_and(|reason| reason != StopReason::TooManyFailures)
     }
 
+    /// Whether a step that is about to be called had better not be.
+    pub(super) fn is_too_late(&self, now: Instant, job: usize) -> bool {
+        let slot = &self.slots[job];
+        let is_past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
+        slot.ending.is_none() && (self.cuts_short() || is_past(slot.deadline) || is_past(self.rules.deadline))
+    }
+
+    /// Whether the service has created the job, as far as it said so, and has not said that it is ready.
+    pub(super) fn may_still_run(&self, job: usize) -> bool {
+        let slot = &self.slots[job];
+        slot.created && slot.stage != Stage::Fetch
+    }
+
     pub(super) fn stop_reason(&self) -> Option<StopReason> {
         self.stop
     }
@@ -210,7 +236,7 @@ impl Window {
         debug_assert_eq!(slot.place, Place::AtWork, "job {job} steps only when told to");
         self.at_work -= 1;
         let stage = slot.stage;
-        if !matches!(end, StepEnd::NotDone(_)) {
+        if !matches!(end, StepEnd::NotDone(_) | StepEnd::NotRun) {
             (slot.failed, slot.waits) = (0, 0);
         }
         match end {
@@ -233,6 +259,7 @@ impl Window {
                 self.end(job, ending, actions);
             }
             StepEnd::NotDone(then) => self.not_done(now, job, then, actions),
+            StepEnd::NotRun => self.make_ready(job),
         }
     }
 
@@ -247,7 +274,7 @@ impl Window {
             }
             Some(delay) => {
                 match then {
-                    Then::Wait { .. } => slot.waits = slot.waits.saturating_add(1),
+                    Then::Wait { .. } if slot.stage != Stage::Cancel => slot.waits = slot.waits.saturating_add(1),
                     _ => slot.failed += 1,
                 }
                 self.sleep(now, job, delay);
@@ -256,19 +283,41 @@ impl Window {
     }
 
     /// When the step at work is called again if it ends like this, if it is.
-    pub(super) fn delay_after(&self, job: usize, then: Then) -> Option<Duration> {
+    fn delay_after(&self, job: usize, then: Then) -> Option<Duration> {
         let (rules, slot) = (&self.rules, &self.slots[job]);
         let seed = rules.seed ^ job as u64;
-        match then {
-            Then::Fail => None,
-            Then::Retry { .. } if slot.failed + 1 >= rules.attempts => None,
+        let (is_cancel, is_last) = (slot.stage == Stage::Cancel, slot.failed + 1 >= rules.attempts);
+        let delay = match then {
+            Then::Fail => return None,
+            Then::Retry { .. } if is_last => return None,
+            // To wait for one's turn again and again would keep a cancelled batch from its end.
+            Then::Wait { .. } if is_last && is_cancel => return None,
             Then::Retry { after } => {
                 let delay = rules.backoff.delay_with(slot.failed, seed);
-                Some(after.map_or(delay, |after| after.min(LONGEST_WAIT).max(delay)))
+                after.map_or(delay, |after| after.min(LONGEST_WAIT).max(delay))
             }
-            // The longer it takes, the rarer each looks.
-            Then::Wait { at_least } => Some(at_least.min(LONGEST_WAIT).max(rules.backoff.delay_with(slot.waits, seed))),
-        }
+            Then::Wait { at_least } => {
+                // The longer it takes, the wider those who wait are spread: all were told of the same moment.
+                let at_least = at_least.clamp(SHORTEST_WAIT, LONGEST_WAIT);
+                let spread = slot.waits.min(4) + 1;
+                let spread =
+                    Backoff::new(at_least * spread).cap(at_least * spread).jitter(1.0 - 1.0 / f64::from(spread));
+                spread.delay_with(slot.waits, seed)
+            }
+        };
+        Some(if is_cancel { delay.min(LONGEST_WAIT_TO_CANCEL) } else { delay })
+    }
+
+    /// The same for whoever is told of it: a retry that a stop or a limit comes before is none.
+    pub(super) fn retry_after(&self, now: Instant, job: usize, then: Then) -> Option<Duration> {
+        let Then::Retry { .. } = then else { return None };
+        let slot = &self.slots[job];
+        let is_cut = slot.ending.is_none() && self.cuts_short();
+        self.delay_after(job, then).filter(|&delay| {
+            let deadline =
+                [slot.deadline, self.rules.deadline.filter(|_| slot.ending.is_none())].into_iter().flatten().min();
+            !is_cut && deadline.is_none_or(|deadline| now.checked_add(delay).is_some_and(|at| at < deadline))
+        })
     }
 
     fn sleep_until_poll(&mut self, now: Instant, job: usize, retry_after: Option<Duration>) {
@@ -286,11 +335,12 @@ impl Window {
 
     /// The job holds no thread until its time has come, or its limit has passed.
     fn sleep(&mut self, now: Instant, job: usize, delay: Duration) {
-        let cut_short = self.cuts_short();
+        let cuts_short = self.cuts_short();
         let slot = &mut self.slots[job];
         let at = now.checked_add(delay).unwrap_or(now + LONGEST_WAIT);
         let at = slot.deadline.map_or(at, |deadline| at.min(deadline));
-        if at <= now || cut_short {
+        // What is being cancelled has its own time.
+        if at <= now || (cuts_short && slot.ending.is_none()) {
             return self.make_ready(job);
         }
         slot.place = Place::Sleeping(at);
@@ -319,21 +369,27 @@ impl Window {
         let severity = |reason| match reason {
             StopReason::TooManyFailures => 1,
             StopReason::Cancelled | StopReason::TimeLimit => 2,
-            StopReason::ShutDown => 3,
+            StopReason::ShutDown | StopReason::NoThread => 3,
         };
-        if self.stop.is_some_and(|before| severity(before) >= severity(reason)) {
+        if self.is_over() || self.stop.is_some_and(|before| severity(before) >= severity(reason)) {
             return;
         }
         self.stop = Some(reason);
         if !self.cuts_short() {
             return;
         }
+        let no_threads = self.has_no_threads();
         for job in 0..self.begun {
-            if let Place::Sleeping(_) = self.slots[job].place {
+            let slot = &self.slots[job];
+            // What is being cancelled already goes on with that, as long as there is somebody to do it.
+            if matches!(slot.place, Place::Sleeping(_)) && (slot.ending.is_none() || no_threads) {
                 self.make_ready(job);
             }
         }
-        self.sleeping.clear();
+    }
+
+    fn has_no_threads(&self) -> bool {
+        matches!(self.stop, Some(StopReason::ShutDown | StopReason::NoThread))
     }
 
     fn end_what_never_began(&mut self, actions: &mut Vec<Action>) {
@@ -349,14 +405,18 @@ impl Window {
 
     fn run_ready(&mut self, now: Instant, actions: &mut Vec<Action>) {
         while self.at_work < self.rules.at_once {
-            if let Some(job) = self.ready.pop_front() {
-                self.run(now, job, actions);
-            } else if self.stop.is_none() && self.begun < self.slots.len() && self.active < self.rules.window {
+            let may_begin = self.stop.is_none() && self.begun < self.slots.len() && self.active < self.rules.window;
+            // In turns: neither do polls keep the window from filling, nor new jobs those in flight from their ends.
+            if may_begin && (!self.began_last || self.ready.is_empty()) {
                 let job = self.begun;
                 self.begun += 1;
                 self.active += 1;
+                self.began_last = true;
                 let limit = self.rules.job_time_limit;
                 self.slots[job].deadline = limit.and_then(|limit| now.checked_add(limit));
+                self.run(now, job, actions);
+            } else if let Some(job) = self.ready.pop_front() {
+                self.began_last = false;
                 self.run(now, job, actions);
             } else {
                 break;
@@ -368,17 +428,19 @@ impl Window {
 
     fn run(&mut self, now: Instant, job: usize, actions: &mut Vec<Action>) {
         self.overtake(now, job);
+        let no_threads = self.has_no_threads();
         let slot = &mut self.slots[job];
-        // The last two: nothing to cancel, and no thread to do it on.
-        if let (Some(ending), false, _) | (Some(ending), _, Some(StopReason::ShutDown)) =
-            (slot.ending, slot.created, self.stop)
-        {
-            return self.end(job, ending, actions);
+        if let Some(ending) = slot.ending {
+            // Nothing to cancel, or no thread to do it on.
+            if !slot.created || no_threads {
+                return self.end(job, ending, actions);
+            }
         }
         let first = slot.place == Place::Waiting;
         slot.place = Place::AtWork;
         self.at_work += 1;
-        let deadline = if slot.stage == Stage::Cancel { None } else { slot.deadline };
+        let deadline = [slot.deadline, self.rules.deadline].into_iter().flatten().min();
+        let deadline = deadline.filter(|_| slot.ending.is_none());
         actions.push(Action::Run { job, stage: slot.stage, attempt: slot.failed + 1, first, deadline });
     }
 
@@ -405,7 +467,8 @@ impl Window {
         actions.push(Action::End { job, ending });
         if matches!(ending, Ending::Failed { .. } | Ending::Panicked { .. } | Ending::TimedOut { .. }) {
             self.failures += 1;
-            if self.rules.max_failures.is_some_and(|limit| self.failures >= limit) {
+            let has_more = self.begun < self.slots.len();
+            if has_more && self.rules.max_failures.is_some_and(|limit| self.failures >= limit) {
                 self.stop(StopReason::TooManyFailures);
             }
         }

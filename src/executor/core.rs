@@ -357,10 +357,14 @@ impl Core {
         drop(order);
         self.offer_space();
         for given_up in given_up {
-            if let Due::Run(series) = given_up {
-                series.give_up();
-                // It may be the last to hold what the operation captured.
-                panics::contain(|| drop(series));
+            match given_up {
+                Due::Run(series) => {
+                    series.give_up();
+                    // It may be the last to hold what the operation captured.
+                    panics::contain(|| drop(series));
+                }
+                Due::Alarm(alarmed) => panics::contain(|| alarmed.give_up()),
+                Due::Request { .. } => {}
             }
         }
     }

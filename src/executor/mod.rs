@@ -24,6 +24,7 @@ pub use global::{
     async_wait_any_request, async_wait_request, async_wait_requests,
 };
 pub use operation::{Args, Operation};
+pub(crate) use schedule::Alarmed;
 pub use schedule::Periodic;
 pub use stats::Stats;
 #[cfg(feature = "json")]
@@ -31,9 +32,11 @@ pub use store::Store;
 
 use self::core::Core;
 use self::order::Place;
+use self::schedule::Due;
 use crate::error::{Error, Result};
 use crate::request::{self, AsyncRequest, Kind};
 use crate::time::Deadline;
+use crate::timer::Alarm;
 
 /// A handle to threads that run submitted operations. Cloning it is cheap and gives a handle to the same threads.
 ///
@@ -128,7 +131,7 @@ impl Executor {
         self.core().submit(Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
     }
 
-    /// Part of something that was accepted before: a closure that is never refused for a full queue.
+    /// Part of something that is on already: a closure that is never refused for a full queue, but after a shutdown.
     pub(crate) fn spawn_accepted<T, F>(&self, f: F) -> Result<AsyncRequest<T>>
     where
         T: Send + 'static,
@@ -137,13 +140,16 @@ impl Executor {
         self.core().submit_due(&Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
     }
 
-    /// A closure whose time comes later.
-    pub(crate) fn spawn_at<T, F>(&self, at: Instant, f: F) -> Result<AsyncRequest<T>>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> T + Send + 'static,
-    {
-        self.core().submit_at(at, Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
+    /// Has `alarmed` rung at `at`, unless it is called off or there is a shutdown before, of which it is told. Waits for
+    /// nobody and is waited for by nobody: it was not submitted.
+    pub(crate) fn alarm_at(&self, at: Instant, alarmed: Arc<dyn Alarmed>) -> Result<Alarm> {
+        let core = self.core();
+        Ok(core.timer.insert(&**core, at, Due::Alarm(alarmed), Some(core.timer.session()))?)
+    }
+
+    /// Calls an alarm off, unless it has rung.
+    pub(crate) fn call_off(&self, alarm: Alarm) {
+        drop(self.core().timer.remove(alarm));
     }
 
     /// Whether this is one of its threads, at work.

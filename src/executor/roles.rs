@@ -80,6 +80,7 @@ impl Clockwork for Core {
                     let core = Crew::shared(self);
                     panics::contain(|| series.begin(&core));
                 }
+                Due::Alarm(alarmed) => panics::contain(|| alarmed.ring()),
             }
         }
         self.release_due(requests);

@@ -19,6 +19,16 @@ pub(super) enum Due {
     Request { job: Arc<dyn Job>, lane: Option<LaneKey> },
     /// The next run of a series.
     Run(Arc<Series>),
+    /// Somebody who wants to be told.
+    Alarm(Arc<dyn Alarmed>),
+}
+
+/// Told when its time has come, or that it won't. Under no lock.
+pub(crate) trait Alarmed: Send + Sync {
+    /// On the timer's thread: must neither block nor panic.
+    fn ring(self: Arc<Self>);
+    /// On the thread that shuts the executor down.
+    fn give_up(self: Arc<Self>);
 }
 
 impl Executor {

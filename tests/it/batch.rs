@@ -274,7 +274,7 @@ fn a_limit_on_failures_stops_early_and_lets_finish_what_is_in_flight() {
     let (told, failed) = mpsc::channel();
     let runner = runner(&executor).window(2).stop_after_failures(2).on_event(move |event| {
         if let EventKind::Failed { failure: JobFailure::Stopped(_) } = event.kind {
-            let _ = told.send(event.job);
+            let _ = told.send(event.index);
         }
     });
     let batch = runner.build().expect("sound").start(jobs(&service, scripts));
@@ -307,7 +307,7 @@ fn events_of_a_job_come_in_their_order() {
             other => format!("{other:?}"),
         };
         let mut told = told.lock().expect("sound");
-        told[event.job] += &format!("{word}, ");
+        told[event.index] += &format!("{word}, ");
         drop(told);
         panic!("a callback's panic is its own affair");
     });
@@ -382,7 +382,7 @@ fn a_full_queue_refuses_no_step_and_a_dropped_handle_stops_no_batch() {
     let (ended, ends) = mpsc::channel();
     let runner = runner(&small).on_event(move |event| {
         if let EventKind::Done = event.kind {
-            ended.send(event.job).expect("the test listens");
+            ended.send(event.index).expect("the test listens");
         }
     });
     drop(runner.build().expect("sound").start(jobs(&service, (0..8).map(|_| vec![Say::Well]))));

@@ -1,6 +1,7 @@
 //! The crate from outside: the contract's names, the ten promises, and what happens at the edges.
 
 mod batch;
+mod batch_hostile;
 mod contract;
 mod edges;
 mod handles;
