@@ -200,6 +200,7 @@
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
+//! - `pairs`: a client of IBM PAIRS, also known as Environmental Intelligence Geospatial: queries, one by one or in batches.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -228,6 +229,7 @@
 pub mod backoff;
 pub mod batch;
 #[cfg(feature = "http")]
+#[cfg(feature = "pairs")]
 pub mod client;
 mod error;
 mod executor;

@@ -1,4 +1,4 @@
-//! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
+//! Clients of remote services.
 
-#[cfg(feature = "http")]
-pub mod http;
+#[cfg(feature = "pairs")]
+pub mod pairs;

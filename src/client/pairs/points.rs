@@ -1,0 +1,199 @@
+//! The values of point queries, as JSON or as CSV.
+//!
+//! Source: replies captured in the test data of `ibmpairs` 3.1.17, `query.py`: `QueryResponseData`, and `async_download`
+//! for what its file holds.
+
+use serde_json::{Map, Value};
+
+use crate::client::pairs::reply::unexpected;
+use crate::client::pairs::{PairsError, schema};
+
+/// The columns that are read; others are left in the text.
+const COLUMNS: [&str; 12] = [
+    "layerId",
+    "layerName",
+    "dataset",
+    "timestamp",
+    "longitude",
+    "latitude",
+    "region",
+    "value",
+    "unit",
+    "property",
+    "aggregation",
+    "alias",
+];
+
+/// The values of a point query, in the form that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PointData {
+    /// JSON, read.
+    Values(Vec<PointValue>),
+    /// CSV, as it came. [`PointData::values`] reads it.
+    Csv(String),
+}
+
+/// One value of a point query. What the server left out is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct PointValue {
+    /// The layer's number.
+    pub layer_id: Option<i64>,
+    /// The layer's name.
+    pub layer_name: Option<String>,
+    /// The data set's name.
+    pub dataset: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub timestamp: Option<i64>,
+    /// Where, in degrees east.
+    pub longitude: Option<f64>,
+    /// Where, in degrees north.
+    pub latitude: Option<f64>,
+    /// The region, if one was asked for.
+    pub region: Option<String>,
+    /// The value, as the server writes it: mostly a number.
+    pub value: Option<String>,
+    /// What the value is counted in.
+    pub unit: Option<String>,
+    /// The layer's property.
+    pub property: Option<String>,
+    /// How values of several times became one.
+    pub aggregation: Option<String>,
+    /// The layer's name within the query.
+    pub alias: Option<String>,
+}
+
+impl PointData {
+    /// CSV, unless it is something else: its first line must name a column of point data.
+    pub(super) fn csv(text: &str) -> Result<PointData, PairsError> {
+        if !is_csv(text) {
+            return Err(unexpected("values of points", text));
+        }
+        Ok(PointData::Csv(text.to_owned()))
+    }
+
+    /// The values, whichever form they came in.
+    ///
+    /// # Errors
+    /// [`PairsError::Reply`] if CSV isn't what its first line says; it names the line.
+    pub fn values(&self) -> Result<Vec<PointValue>, PairsError> {
+        let text = match self {
+            PointData::Values(values) => return Ok(values.clone()),
+            PointData::Csv(text) => text,
+        };
+        let broken = |error: csv::Error| PairsError::reply(format!("the CSV of a point query is broken: {error}"));
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let header = reader.headers().map_err(broken)?.clone();
+        let row = |row: csv::StringRecord| {
+            let fields = header.iter().zip(row.iter()).filter(|(_, field)| !field.is_empty());
+            PointValue::of(&fields.map(|(name, field)| (name.to_owned(), Value::from(field))).collect())
+        };
+        reader.records().map(|record| row(record.map_err(broken)?)).collect()
+    }
+
+    /// What the Python client writes to a file: CSV as it came, or a JSON list with its own names.
+    pub fn to_file_text(&self) -> String {
+        match self {
+            PointData::Csv(text) => text.clone(),
+            PointData::Values(values) => {
+                let list: Value = values.iter().map(PointValue::to_dict).collect();
+                format!("{list:#}")
+            }
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            PointData::Csv(text) => text.is_empty(),
+            PointData::Values(values) => values.is_empty(),
+        }
+    }
+
+    /// The ending of its file's name.
+    pub fn extension(&self) -> &'static str {
+        match self {
+            PointData::Csv(_) => "csv",
+            PointData::Values(_) => "json",
+        }
+    }
+}
+
+impl PointValue {
+    pub(super) fn read(value: &Value) -> Result<PointValue, PairsError> {
+        match value {
+            Value::Object(object) => PointValue::of(object),
+            other => Err(unexpected("a value of a point", &other.to_string())),
+        }
+    }
+
+    fn of(object: &Map<String, Value>) -> Result<PointValue, PairsError> {
+        let find = |name: &str| {
+            let dict = dict_name(name);
+            object.get(name).or_else(|| object.get(&dict)).filter(|value| !value.is_null())
+        };
+        let text = |name: &str| find(name).and_then(schema::text);
+        fn typed<T>(
+            name: &str,
+            value: Option<&Value>,
+            read: impl Fn(&Value) -> Option<T>,
+        ) -> Result<Option<T>, PairsError> {
+            let wrong = |value: &Value| unexpected(&format!("a number as `{name}`"), &value.to_string());
+            value.map(|value| read(value).ok_or_else(|| wrong(value))).transpose()
+        }
+        Ok(PointValue {
+            layer_id: typed("layerId", find("layerId"), schema::integer)?,
+            layer_name: text("layerName"),
+            dataset: text("dataset"),
+            timestamp: typed("timestamp", find("timestamp"), schema::integer)?,
+            longitude: typed("longitude", find("longitude"), schema::number)?,
+            latitude: typed("latitude", find("latitude"), schema::number)?,
+            region: text("region"),
+            value: text("value"),
+            unit: text("unit"),
+            property: text("property"),
+            aggregation: text("aggregation"),
+            alias: text("alias"),
+        })
+    }
+
+    /// The value as the Python client's dictionary.
+    fn to_dict(&self) -> Value {
+        let text = |value: &Option<String>| value.clone().map(Value::from);
+        let values = [
+            self.layer_id.map(Value::from),
+            text(&self.layer_name),
+            text(&self.dataset),
+            self.timestamp.map(Value::from),
+            self.longitude.map(Value::from),
+            self.latitude.map(Value::from),
+            text(&self.region),
+            text(&self.value),
+            text(&self.unit),
+            text(&self.property),
+            text(&self.aggregation),
+            text(&self.alias),
+        ];
+        let named = COLUMNS.iter().zip(values).filter_map(|(name, value)| Some((dict_name(name), value?)));
+        Value::Object(named.collect())
+    }
+}
+
+/// Whether a text begins as the CSV of a point query does. An HTML page, or an error in prose, doesn't.
+pub(super) fn is_csv(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    let mut names = first.split(',').map(|name| name.trim().trim_matches('"'));
+    names.any(|name| COLUMNS.iter().any(|column| column.eq_ignore_ascii_case(name)))
+}
+
+/// `layerId` as `layer_id`.
+fn dict_name(wire: &str) -> String {
+    let mut name = String::new();
+    for character in wire.chars() {
+        if character.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
+}

@@ -1,0 +1,303 @@
+//! What a PAIRS server says, read with suspicion: types are loose as in the Python client, ids and sizes are checked, and
+//! nothing that comes from outside panics.
+//!
+//! Source: replies captured in the test data of `ibmpairs` 3.1.17, and `query.py`: `QueryResponse`, `QueryResponseData`,
+//! `QueryJob`, `QueryJobs`, `QueryHistory`, `QueryJobLayer` and `Info`.
+
+use serde_json::{Map, Value};
+
+use crate::client::pairs::points::{PointData, PointValue};
+use crate::client::pairs::{PairsError, Query, StatusCode, id, schema};
+
+/// The answer to a submission.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Submission {
+    /// The query became a job with this id.
+    Job(String),
+    /// The values of a point query, at once.
+    Points(PointData),
+    /// What the query would cost, for a dry run.
+    Estimate(Estimate),
+}
+
+/// What a query would cost: the answer to a dry run. A number that the server left out is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// How much of the allowance it would use, in [`usage_unit`](Estimate::usage_unit).
+    pub usage: Option<f64>,
+    /// What `usage` and `max_usage` are counted in.
+    pub usage_unit: Option<String>,
+    /// How much there is to use.
+    pub max_usage: Option<f64>,
+    /// The size of the result, in megabytes.
+    pub size: Option<f64>,
+    /// The largest size that is allowed, in megabytes.
+    pub max_size: Option<f64>,
+    /// How many values the result would have.
+    pub count: Option<i64>,
+    /// From how many values on points become a job.
+    pub interactive_max_count: Option<i64>,
+    /// The largest number of values that is allowed.
+    pub max_count: Option<i64>,
+}
+
+/// How one query is doing: the answer to a question for its status.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueryJob {
+    /// Its id; in the form of one plain name.
+    pub id: String,
+    /// How far it is.
+    pub code: StatusCode,
+    /// The server's word for that, as it came.
+    pub status: String,
+    /// When it was submitted, in milliseconds since 1970 by the server's clock.
+    pub start: Option<i64>,
+    /// The query's name.
+    pub nickname: Option<String>,
+    /// How much of it is done, from 0 to 1.
+    pub progress: Option<f32>,
+    /// Whether it is a favourite.
+    pub favorite: bool,
+    /// Whether there is something to download.
+    pub ready: bool,
+    /// South, west, north and east edge of its box in degrees; all zero if it has none.
+    pub square: Option<[f64; 4]>,
+    /// What the server says besides, mostly why it failed.
+    pub message: Option<String>,
+}
+
+/// One page of the list of queries, newest first.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueryJobs {
+    /// How many pages there are.
+    pub pages: u64,
+    /// The queries of this page.
+    pub jobs: Vec<QueryJob>,
+}
+
+/// What was asked once: the answer to a question for a query's history.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct QueryHistory {
+    /// The query's id.
+    pub job: Option<String>,
+    /// Whether a box, points or a polygon were asked for.
+    pub kind: Option<String>,
+    /// When, as the server writes it: mostly milliseconds since 1970.
+    pub date: Option<String>,
+    /// What was submitted.
+    pub query: Option<Query>,
+    /// The size of the result, in bytes.
+    pub size_total: Option<i64>,
+    /// The size of the result before it was packed, in bytes.
+    pub size_raw: Option<i64>,
+    /// The size of the archive, in bytes.
+    pub size_zip: Option<i64>,
+    /// How many values the result has.
+    pub count_total: Option<i64>,
+}
+
+/// One layer of two merged queries.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct MergedLayer {
+    /// Its name.
+    pub name: Option<String>,
+    /// The data layer's name.
+    pub datalayer: Option<String>,
+    /// The data layer's number.
+    pub datalayer_id: Option<String>,
+    /// The data set's name.
+    pub dataset: Option<String>,
+    /// The data set's number.
+    pub dataset_id: Option<String>,
+    /// Its time, as the server writes it.
+    pub timestamp: Option<String>,
+    /// `raster` or `vector`.
+    pub kind: Option<String>,
+    /// Its least value.
+    pub min: Option<f64>,
+    /// Its greatest value.
+    pub max: Option<f64>,
+    /// Where it is shown.
+    pub geoserver_url: Option<String>,
+    /// The workspace in which it is shown.
+    pub geoserver_ws: Option<String>,
+    /// The style in which it is shown.
+    pub style: Option<String>,
+}
+
+impl Submission {
+    /// Reads the answer to a submission. CSV counts as such only if it was asked for.
+    ///
+    /// # Errors
+    /// [`PairsError::Reply`] if it is neither a job, nor values, nor an estimate, or if the id can't be one.
+    pub(super) fn parse(text: &str, csv: bool) -> Result<Submission, PairsError> {
+        let value = match serde_json::from_str(text) {
+            Ok(value @ Value::Object(_)) => value,
+            _ if csv => return PointData::csv(text).map(Submission::Points),
+            Ok(_) | Err(_) => return Err(unexpected("the answer to a submission", text)),
+        };
+        let object = value.as_object().ok_or_else(|| unexpected("the answer to a submission", text))?;
+        if let Some(id) = object.get("id").filter(|id| !id.is_null()) {
+            return checked_id(id).map(Submission::Job);
+        }
+        match (object.get("info"), object.get("data")) {
+            (Some(Value::Object(info)), _) => Ok(Submission::Estimate(Estimate::read(info))),
+            (_, Some(Value::Array(values))) => values
+                .iter()
+                .map(PointValue::read)
+                .collect::<Result<_, _>>()
+                .map(PointData::Values)
+                .map(Submission::Points),
+            (_, Some(Value::String(text))) => PointData::csv(text).map(Submission::Points),
+            _ => Err(unexpected("the answer to a submission", text)),
+        }
+    }
+}
+
+impl Estimate {
+    fn read(info: &Map<String, Value>) -> Estimate {
+        let of = |wire: &str, other: &str| info.get(wire).or_else(|| info.get(other));
+        Estimate {
+            usage: of("usage", "usage").and_then(schema::number),
+            usage_unit: of("usage_unit", "usageUnit").and_then(schema::text),
+            max_usage: of("max_usage", "maxUsage").and_then(schema::number),
+            size: of("size", "size").and_then(schema::number),
+            max_size: of("max_size", "maxSize").and_then(schema::number),
+            count: of("count", "count").and_then(schema::integer),
+            interactive_max_count: of("interactive_max_count", "interactiveMaxCount").and_then(schema::integer),
+            max_count: of("max_count", "maxCount").and_then(schema::integer),
+        }
+    }
+}
+
+impl QueryJob {
+    pub(super) fn parse(text: &str) -> Result<QueryJob, PairsError> {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(job)) => QueryJob::read(&job),
+            _ => Err(unexpected("a query's status", text)),
+        }
+    }
+
+    fn read(job: &Map<String, Value>) -> Result<QueryJob, PairsError> {
+        let of = |wire: &str, dict: &str| job.get(wire).or_else(|| job.get(dict));
+        let id = checked_id(job.get("id").unwrap_or(&Value::Null))?;
+        let code = of("statusCode", "status_code").and_then(schema::integer);
+        let code = code.ok_or_else(|| PairsError::reply(format!("the status of {id} has no `statusCode`")))?;
+        let percent = of("exPercent", "ex_percent").and_then(schema::number);
+        let edges = [("swLat", "sw_lat"), ("swLon", "sw_lon"), ("neLat", "ne_lat"), ("neLon", "ne_lon")];
+        let edge = |(wire, dict)| of(wire, dict).and_then(schema::number);
+        let square: Option<Vec<f64>> = edges.into_iter().map(edge).collect();
+        let code = StatusCode::new(code);
+        Ok(QueryJob {
+            code,
+            status: of("status", "status").and_then(schema::text).map_or_else(|| code.to_string(), |text| said(&text)),
+            start: of("start", "start").and_then(schema::integer),
+            nickname: of("nickname", "nickname").and_then(schema::text),
+            progress: percent.map(|percent| (percent / 100.0).clamp(0.0, 1.0) as f32),
+            favorite: of("flag", "flag").and_then(schema::boolean).unwrap_or(false),
+            ready: of("ready", "ready").and_then(schema::boolean).unwrap_or(false),
+            square: square.and_then(|edges| edges.try_into().ok()),
+            message: of("message", "message").and_then(schema::text).map(|text| said(&text)),
+            id,
+        })
+    }
+}
+
+impl QueryJobs {
+    pub(super) fn parse(text: &str) -> Result<QueryJobs, PairsError> {
+        let Ok(Value::Object(page)) = serde_json::from_str(text) else {
+            return Err(unexpected("a list of queries", text));
+        };
+        let list = page.get("queryJobList").or_else(|| page.get("query_job_list"));
+        let jobs = list.and_then(Value::as_array).ok_or_else(|| unexpected("a list of queries", text))?;
+        let read = |job: &Value| job.as_object().map_or_else(|| Err(unexpected("a query", text)), QueryJob::read);
+        let pages = page.get("totPages").or_else(|| page.get("tot_pages")).and_then(schema::integer).unwrap_or(1);
+        Ok(QueryJobs {
+            pages: u64::try_from(pages).unwrap_or(0),
+            jobs: jobs.iter().map(read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl QueryHistory {
+    pub(super) fn parse(text: &str) -> Result<QueryHistory, PairsError> {
+        let Ok(Value::Object(history)) = serde_json::from_str(text) else {
+            return Err(unexpected("a query's history", text));
+        };
+        let of = |names: &[&str]| names.iter().find_map(|name| history.get(*name)).filter(|value| !value.is_null());
+        let query = match of(&["apiJson", "api_json"]) {
+            Some(Value::String(text)) => text.parse().ok(),
+            Some(value) => Query::from_value(value.clone()).ok(),
+            None => None,
+        };
+        let size = |names: &[&str]| of(names).and_then(schema::integer);
+        Ok(QueryHistory {
+            job: of(&["queryjob", "queryJob", "query_job"]).map(checked_id).transpose()?,
+            kind: of(&["type"]).and_then(schema::text),
+            date: of(&["date"]).and_then(schema::text),
+            query,
+            size_total: size(&["sizeTotal", "size_total"]),
+            size_raw: size(&["sizeRaw", "size_raw"]),
+            size_zip: size(&["sizeZip", "size_zip"]),
+            count_total: size(&["countTotal", "count_total"]),
+        })
+    }
+}
+
+impl MergedLayer {
+    pub(super) fn parse_all(text: &str) -> Result<Vec<MergedLayer>, PairsError> {
+        let Ok(Value::Array(layers)) = serde_json::from_str(text) else {
+            return Err(unexpected("the layers of merged queries", text));
+        };
+        let read = |layer: &Value| match layer.as_object() {
+            Some(layer) => Ok(MergedLayer::read(layer)),
+            None => Err(unexpected("the layers of merged queries", text)),
+        };
+        layers.iter().map(read).collect()
+    }
+
+    fn read(layer: &Map<String, Value>) -> MergedLayer {
+        let text = |name: &str| layer.get(name).and_then(schema::text);
+        let number = |name: &str| layer.get(name).and_then(schema::number);
+        MergedLayer {
+            name: text("name"),
+            datalayer: text("datalayer"),
+            datalayer_id: text("datalayer_id"),
+            dataset: text("dataset"),
+            dataset_id: text("dataset_id"),
+            timestamp: text("timestamp"),
+            kind: text("type"),
+            min: number("min"),
+            max: number("max"),
+            geoserver_url: text("geoserver_url"),
+            geoserver_ws: text("geoserver_ws"),
+            style: text("style"),
+        }
+    }
+}
+
+fn checked_id(value: &Value) -> Result<String, PairsError> {
+    let text = schema::text(value).ok_or_else(|| PairsError::reply("an id is not text"))?;
+    match id::check(&text) {
+        Ok(id) => Ok(id.to_owned()),
+        Err(error) => Err(PairsError::reply(error.to_string())),
+    }
+}
+
+/// What was expected, and the beginning of what came.
+pub(super) fn unexpected(expected: &str, text: &str) -> PairsError {
+    let came = said(&text.chars().take(160).collect::<String>());
+    PairsError::reply(format!("expected {expected}, got `{came}`"))
+}
+
+/// What a server says, fit to be shown: bounded, on one line, without control characters.
+pub(super) fn said(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.trim().chars().take(500).map(plain).collect()
+}

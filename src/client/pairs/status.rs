@@ -1,0 +1,105 @@
+//! The codes that say how far a query is.
+//!
+//! Source: `ibmpairs` 3.1.17, `constants.py` (`QUERY_STATUS_*_CODES`) and the comments in `query.py`'s `async_status`. The
+//! text beside a code differs between servers ("Succeeded", "Succeeded(20)"), so only the number decides.
+
+use std::fmt;
+
+/// How far a query is, as the server's number. Every number is kept, known or not.
+///
+/// | code | name | phase |
+/// |---|---|---|
+/// | 0 | Queued | [`Phase::Running`] |
+/// | 1 | Initializing | [`Phase::Running`] |
+/// | 10 | Running | [`Phase::Running`] |
+/// | 11 | Writing | [`Phase::Running`] |
+/// | 12 | Packaging | [`Phase::Running`] |
+/// | 20 | Succeeded | [`Phase::Succeeded`] |
+/// | 21 | NoDataFound | [`Phase::Failed`] |
+/// | 30 | Killed | [`Phase::Failed`] |
+/// | 31 | Deleted | [`Phase::Failed`] |
+/// | 40 | Failed | [`Phase::Failed`] |
+/// | 41 | FailedConversion | [`Phase::Failed`] |
+/// | 42 | FailedProcessor | [`Phase::Failed`] |
+/// | 43 | MaxAllowedQuerySizeExceeded | [`Phase::Failed`] |
+/// | any other | | [`Phase::Unknown`], which ends a query as failed |
+///
+/// ```
+/// use fulmar::client::pairs::{Phase, StatusCode};
+///
+/// assert_eq!(StatusCode::new(12).phase(), Phase::Running);
+/// assert_eq!(StatusCode::new(21).to_string(), "NoDataFound");
+/// assert_eq!(StatusCode::new(77).phase(), Phase::Unknown);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StatusCode(i64);
+
+/// What a [`StatusCode`] means for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Not at its end: ask again.
+    Running,
+    /// There is something to download.
+    Succeeded,
+    /// There never will be.
+    Failed,
+    /// The server used a number that nobody wrote down. Waiting on might last for ever, so this counts as failed.
+    Unknown,
+}
+
+const TABLE: &[(i64, &str, Phase)] = &[
+    (0, "Queued", Phase::Running),
+    (1, "Initializing", Phase::Running),
+    (10, "Running", Phase::Running),
+    (11, "Writing", Phase::Running),
+    (12, "Packaging", Phase::Running),
+    (20, "Succeeded", Phase::Succeeded),
+    (21, "NoDataFound", Phase::Failed),
+    (30, "Killed", Phase::Failed),
+    (31, "Deleted", Phase::Failed),
+    (40, "Failed", Phase::Failed),
+    (41, "FailedConversion", Phase::Failed),
+    (42, "FailedProcessor", Phase::Failed),
+    (43, "MaxAllowedQuerySizeExceeded", Phase::Failed),
+];
+
+impl StatusCode {
+    /// The code with this number.
+    pub const fn new(code: i64) -> StatusCode {
+        StatusCode(code)
+    }
+
+    /// The number.
+    pub const fn code(self) -> i64 {
+        self.0
+    }
+
+    /// The name in the table, if it stands there.
+    pub fn name(self) -> Option<&'static str> {
+        self.row().map(|&(_, name, _)| name)
+    }
+
+    /// What the code means for whoever waits.
+    pub fn phase(self) -> Phase {
+        self.row().map_or(Phase::Unknown, |&(_, _, phase)| phase)
+    }
+
+    fn row(self) -> Option<&'static (i64, &'static str, Phase)> {
+        TABLE.iter().find(|(code, ..)| *code == self.0)
+    }
+}
+
+impl fmt::Display for StatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => f.write_str(name),
+            None => write!(f, "unknown status {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for StatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self} ({})", self.0)
+    }
+}

@@ -1,0 +1,342 @@
+//! Queries and replies, on captured exchanges and on what a broken or hostile server may say.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const STATUS: &str = r#"{"id":"1795302000_00000001","status":"Running","start":1795304047712,"pql":null,
+    "folder":"1795304047712","swLat":30.0,"swLon":-100.0,"neLat":30.5,"neLon":-99.6,"nickname":null,"exPercent":50.4,
+    "flag":false,"hadoopId":"1535736177095_390855","ready":false,"rtStatus":"Running","pdStatus":null,"statusCode":10}"#;
+const POINTS: &str = r#"{"data":[{"layerId":"92","layerName":"Temperature","dataset":"Weather Forecast",
+    "timestamp":1527811200000,"longitude":-97.0,"latitude":48.7,"value":"288.73","property":""}]}"#;
+const CSV: &str =
+    "layerId,timestamp,longitude,latitude,value,region,property,alias\n92,1527811200000,-97.0,48.7,288.73,,,\n";
+const INFO: &str = r#"{"info":{"usage":12345,"usage_unit":"bytes","max_usage":1000000000.0,"size":2,"max_size":2.2,
+    "count":2,"interactive_max_count":100,"max_count":1000}}"#;
+const HISTORY: &str = r#"{"id":1,"user":{"id":0,"login":""},"type":"square","date":1795304047712,"apiString":null,
+    "queryjob":"1795302000_00000001","apiJson":"{\"layers\": [{\"id\": \"92\"}], \"spatial\": {\"type\": \"square\"}}",
+    "sizeTotal":null,"sizeRaw":null,"sizeZip":17320,"countTotal":null}"#;
+const MERGED: &str = r#"[{"name":"l","datalayer":"d","datalayer_id":"92","dataset":"ds","dataset_id":0,"timestamp":0,
+    "type":"raster","min":0.1,"max":0.1,"geoserver_url":"","geoserver_ws":"","style":""}]"#;
+const QUERY: &str = r#"{"name":"n","layers":[{"id":92,"type":"raster","filterOnly":"true","alias":"92.0>1",
+    "temporal":{"intervals":[{"snapshot":"2018-11-01T00:00:00"}]},"dimensions":[{"name":"h","value":3,"options":["a"]}],
+    "properties":{"a":{"b":1}}}],"spatial":{"type":"square","coordinates":["30",-100,30.5,-99.6]},
+    "temporal":{"intervals":[{"snapshot":"2018-11-01T00:00:00"}]},"outputType":"tiff","outputLevel":"20","batch":false,
+    "upload":{"provider":"ibm","token":"hunter2"},"processor":[{"order":1,"type":"t","options":[{"name":"a","value":"b"}]}],
+    "dryRun":0,"newFashioned":{"x":[1]}}"#;
+
+fn list() -> String {
+    format!(r#"{{"totPages":3,"queryJobList":[{STATUS}]}}"#)
+}
+
+#[test]
+fn both_spellings_give_one_query() {
+    let query: Query = QUERY.parse().expect("a query");
+    let dict = query.to_dict();
+    assert_eq!(dict["output_type"], "tiff");
+    assert_eq!(dict["layers"][0]["filter_only"], true);
+    assert_eq!(Query::from_value(dict).expect("its own dictionary"), query);
+    let again = Query::from_value(query.to_submit()).expect("its own body");
+    assert_eq!(again.to_submit(), query.to_submit());
+}
+
+#[test]
+fn loose_types_become_the_wires() {
+    let query: Query = QUERY.parse().expect("a query");
+    let body = query.to_submit();
+    assert_eq!(body["layers"][0]["id"], "92");
+    assert_eq!(body["layers"][0]["filterOnly"], true);
+    assert_eq!(body["layers"][0]["dimensions"][0]["value"], "3");
+    assert_eq!(body["spatial"]["coordinates"], json!([30.0, -100.0, 30.5, -99.6]));
+    assert_eq!((&body["outputLevel"], &body["batch"], &body["dryRun"]), (&json!(20), &json!("false"), &json!(false)));
+}
+
+#[test]
+fn what_is_unknown_is_kept_and_what_is_null_is_left_out() {
+    let query: Query =
+        r#"{"newFashioned":{"x":[1]},"description":null,"layers":[{"id":"1","odd":7}]}"#.parse().expect("a query");
+    assert_eq!(query.to_submit(), json!({"newFashioned": {"x": [1]}, "layers": [{"id": "1", "odd": 7}]}));
+}
+
+#[test]
+fn what_the_python_client_prints_can_be_read_and_is_not_submitted() {
+    let text = r#"{"download_file_name":"1722427200_15201227","download_folder":"/tmp/x","download_status":"SUCCEEDED",
+        "id":"1722427200_15201227","layers":[{"id":"49429","type":"raster"}],"merge_response":{},
+        "spatial":{"coordinates":[35.6,-87.6,51.6,-71.6],"type":"square"},"status_response":{"flag":false,"status_code":20},
+        "submit_response":{"id":"1722427200_15201227"},"output_level":20}"#;
+    let query: Query = text.parse().expect("a query");
+    assert_eq!(query.id(), Some("1722427200_15201227"));
+    assert_eq!(query.download_folder(), Some(std::path::Path::new("/tmp/x")));
+    assert_eq!(query.to_dict(), serde_json::from_str::<Value>(text).expect("JSON"));
+    let submitted = query.to_submit();
+    let names: Vec<&str> = submitted.as_object().expect("an object").keys().map(String::as_str).collect();
+    assert_eq!(names, ["layers", "outputLevel", "spatial"]);
+}
+
+#[test]
+fn a_field_of_another_type_is_named() {
+    for (text, named) in [
+        (r#"{"layers":7}"#, "`layers` is not a list"),
+        (
+            r#"{"layers":[{"id":"1","dimensions":[{"options":["a",{}]}]}]}"#,
+            "`layers[0].dimensions[0].options[1]` is not text",
+        ),
+        (r#"{"spatial":{"coordinates":["north"]}}"#, "`spatial.coordinates[0]` is not a finite number"),
+        (r#"{"spatial":{"coordinates":["NaN"]}}"#, "finite"),
+        (r#"{"dry_run":"perhaps"}"#, "`dry_run` is not true or false"),
+        (r#"{"id":"../../etc"}"#, "can't be a query's id"),
+        ("[1]", "not a JSON object"),
+        ("{", "not JSON"),
+    ] {
+        let error = text.parse::<Query>().expect_err(text).to_string();
+        assert!(error.contains(named), "{text}: {error}");
+    }
+}
+
+#[test]
+fn points_are_answered_at_once_unless_batch_says_otherwise() {
+    let points =
+        |batch: Value| Query::from_value(json!({"spatial": {"type": "Point"}, "batch": batch, "outputType": "tiff"}));
+    for (batch, at_once) in [
+        (json!(null), true),
+        (json!(false), true),
+        (json!("False"), true),
+        (json!(""), true),
+        (json!("true"), false),
+        (json!(true), false),
+    ] {
+        let query = points(batch.clone()).expect("a query");
+        assert_eq!(query.is_interactive(), at_once, "{batch}");
+        assert_eq!(query.to_submit()["outputType"], if at_once { "json" } else { "tiff" });
+    }
+    assert!(!Query::from_value(json!({"spatial": {"type": "square"}})).expect("a query").is_interactive());
+}
+
+#[test]
+fn dates_are_replaced_everywhere_and_aliases_follow() {
+    let query: Query = QUERY.parse().expect("a query");
+    let moved = query.replace_dates("2023-01-02T05:06:07Z", "2023-01-03").expect("dates");
+    let interval = json!({"start": "2023-01-02", "end": "2023-01-03"});
+    assert_eq!(moved.to_submit()["temporal"]["intervals"], json!([interval]));
+    assert_eq!(moved.to_submit()["layers"][0]["temporal"]["intervals"], json!([interval]));
+    assert_eq!(moved.to_submit()["layers"][0]["alias"], "92.1672635967000>1672704000000");
+    assert_eq!(query, QUERY.parse().expect("a query"), "the original is left alone");
+
+    let bare = Query::builder().layer("92").square(0.0, 0.0, 1.0, 1.0).build().expect("a query");
+    let moved = bare.replace_dates("2023-01-02", "2023-01-02").expect("dates");
+    assert_eq!(moved.to_submit()["temporal"]["intervals"][0]["start"], "2023-01-02");
+    assert!(bare.replace_dates("yesterday", "2023-01-02").expect_err("no date").to_string().contains("`yesterday`"));
+}
+
+#[test]
+fn a_builder_wants_a_layer_and_a_place() {
+    assert!(
+        Query::builder().square(0.0, 0.0, 1.0, 1.0).build().expect_err("no layer").to_string().contains("`layers`")
+    );
+    assert!(Query::builder().layer(92).build().expect_err("no place").to_string().contains("`spatial`"));
+    let nowhere = Query::builder().layer(92).square(f64::NAN, 0.0, 1.0, 1.0).build();
+    assert!(nowhere.expect_err("no number").to_string().contains("coordinates[0]"));
+}
+
+#[test]
+fn a_query_shows_no_secret() {
+    let query: Query = QUERY.parse().expect("a query");
+    assert!(
+        !format!("{query:?} {:?}", Query::builder().field("upload", query.to_submit()["upload"].clone()))
+            .contains("hunter2")
+    );
+}
+
+#[test]
+fn captured_replies_are_read() {
+    let job = QueryJob::parse(STATUS).expect("a status");
+    assert_eq!((job.code.code(), job.code.phase(), job.status.as_str()), (10, Phase::Running, "Running"));
+    assert_eq!((job.progress, job.square), (Some(0.504), Some([30.0, -100.0, 30.5, -99.6])));
+    assert_eq!(QueryJobs::parse(&list()).expect("a list"), QueryJobs { pages: 3, jobs: vec![job] });
+
+    let history = QueryHistory::parse(HISTORY).expect("a history");
+    assert_eq!(history.job.as_deref(), Some("1795302000_00000001"));
+    assert_eq!(history.query.expect("a query").to_submit()["layers"][0]["id"], "92");
+    assert_eq!(history.size_zip, Some(17_320));
+
+    let merged = MergedLayer::parse_all(MERGED).expect("layers");
+    assert_eq!((merged[0].datalayer_id.as_deref(), merged[0].dataset_id.as_deref()), (Some("92"), Some("0")));
+
+    let id = Submission::parse(r#"{"id":"1544202000_23976938"}"#, false).expect("an id");
+    assert_eq!(id, Submission::Job("1544202000_23976938".to_owned()));
+    let Submission::Estimate(estimate) = Submission::parse(INFO, false).expect("an estimate") else {
+        panic!("an estimate")
+    };
+    assert_eq!((estimate.usage, estimate.max_count, estimate.max_size), (Some(12_345.0), Some(1_000), Some(2.2)));
+}
+
+#[test]
+fn json_and_csv_hold_the_same_values() {
+    let Submission::Points(json) = Submission::parse(POINTS, false).expect("values") else { panic!("values") };
+    let Submission::Points(csv) = Submission::parse(CSV, true).expect("values") else { panic!("values") };
+    let (json_value, csv_value) = (&json.values().expect("read")[0], &csv.values().expect("read")[0]);
+    assert_eq!(
+        (json_value.layer_id, json_value.timestamp, &json_value.value),
+        (csv_value.layer_id, csv_value.timestamp, &csv_value.value)
+    );
+    assert_eq!(json_value.longitude, Some(-97.0));
+    let file: Value = serde_json::from_str(&json.to_file_text()).expect("JSON");
+    assert_eq!(file[0]["layer_id"], 92);
+    assert_eq!(file[0]["property"], "", "as the Python client writes it");
+    assert_eq!(csv.to_file_text(), CSV);
+}
+
+#[test]
+fn what_is_no_answer_is_shown_and_refused() {
+    let html = "<html><body><h1>503 Service Unavailable</h1></body></html>";
+    for csv in [false, true] {
+        let error = Submission::parse(html, csv).expect_err("a page").to_string();
+        assert!(error.contains("503 Service Unavailable"), "{error}");
+    }
+    for text in
+        [html, "", "null", "[]", "7", r#"{"id":"a"}"#, r#"{"statusCode":20}"#, r#"{"id":"a/b","statusCode":20}"#]
+    {
+        assert!(QueryJob::parse(text).is_err(), "{text}");
+    }
+    for id in ["../x", "a/b", "", ".", "a b", "\u{0}", &"9".repeat(129)] {
+        let text = json!({"id": id}).to_string();
+        assert!(Submission::parse(&text, false).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_status_is_known_by_its_number_alone() {
+    for text in ["Succeeded", "Succeeded(20)", "Fertig"] {
+        let reply = json!({"id": "1", "status": text, "statusCode": "20"}).to_string();
+        assert_eq!(QueryJob::parse(&reply).expect("a status").code.phase(), Phase::Succeeded);
+    }
+    let unknown = QueryJob::parse(r#"{"id":"1","statusCode":-7}"#).expect("a status");
+    assert_eq!((unknown.code.phase(), unknown.status.as_str()), (Phase::Unknown, "unknown status -7"));
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn value(&mut self, depth: usize) -> Value {
+        const TEXTS: &[&str] =
+            &["", "x", "true", "1e999", "-0", "../..", "2023-01-01", "\u{0}\u{7f}é", "92.1>2", "point", "NaN"];
+        match self.below(if depth == 0 { 5 } else { 7 }) {
+            0 => Value::Null,
+            1 => (self.next() % 2 == 0).into(),
+            2 => (self.next() as i64 >> self.below(64)).into(),
+            3 => Value::from(f64::from_bits(self.next())),
+            4 => TEXTS[self.below(TEXTS.len())].into(),
+            5 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
+            _ => self.object(depth - 1),
+        }
+    }
+
+    fn object(&mut self, depth: usize) -> Value {
+        const NAMES: &[&str] = &[
+            "id",
+            "layers",
+            "spatial",
+            "temporal",
+            "intervals",
+            "coordinates",
+            "type",
+            "data",
+            "info",
+            "statusCode",
+            "status",
+            "queryJobList",
+            "totPages",
+            "apiJson",
+            "queryjob",
+            "layerId",
+            "value",
+            "timestamp",
+            "exPercent",
+            "swLat",
+            "flag",
+            "dryRun",
+            "dry_run",
+            "batch",
+            "download_folder",
+            "alias",
+            "start",
+            "usage",
+            "x",
+        ];
+        (0..self.below(6)).map(|_| (NAMES[self.below(NAMES.len())].to_owned(), self.value(depth))).collect()
+    }
+}
+
+/// Everything that reads what comes from outside. Whatever it takes in must keep its own promises.
+fn read_everything(text: &str) {
+    for csv in [false, true] {
+        match Submission::parse(text, csv) {
+            Ok(Submission::Job(id)) => assert!(id::check(&id).is_ok()),
+            Ok(Submission::Points(points)) => {
+                let _ = points.values();
+                if points.extension() == "json" {
+                    serde_json::from_str::<Value>(&points.to_file_text()).expect("a JSON file");
+                }
+            }
+            Ok(Submission::Estimate(_)) | Err(_) => {}
+        }
+    }
+    if let Ok(job) = QueryJob::parse(text) {
+        assert!(id::check(&job.id).is_ok());
+        assert!(job.progress.is_none_or(|share| (0.0..=1.0).contains(&share)));
+        assert!(job.status.chars().count() <= 500 && !job.status.contains('\n'));
+    }
+    for job in QueryJobs::parse(text).into_iter().flat_map(|page| page.jobs) {
+        assert!(id::check(&job.id).is_ok());
+    }
+    let _ =
+        (QueryHistory::parse(text), MergedLayer::parse_all(text), password::find(text, "h", "u"), date::parse(text));
+    if let Ok(query) = text.parse::<Query>() {
+        let again = Query::from_value(query.to_dict()).expect("what was read once is read again");
+        assert_eq!(again, query);
+        let _ = query.replace_dates("2023-01-01", "2023-01-02").expect("dates fit any query");
+    }
+}
+
+#[test]
+fn nothing_that_a_server_or_a_file_says_panics() {
+    let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    let mut random = Random(seed);
+    let list = list();
+    let samples = [STATUS, POINTS, CSV, INFO, HISTORY, MERGED, QUERY, &list, "a:b:c\\:d\n#"];
+    for turn in 0..6_000 {
+        let text = if turn % 3 == 0 {
+            random.value(6).to_string()
+        } else {
+            let mut bytes = samples[random.below(samples.len())].as_bytes().to_vec();
+            for _ in 0..=random.below(4) {
+                let at = random.below(bytes.len().max(1));
+                match random.below(4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at.min(bytes.len()), random.next() as u8),
+                    2 if at < bytes.len() => bytes[at] = b"{}[]\",:0-9eE.\\<\0\xff"[random.below(17)],
+                    _ => drop(bytes.drain(at.min(bytes.len())..(at + random.below(9)).min(bytes.len()))),
+                }
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| read_everything(&text)));
+        assert!(outcome.is_ok(), "FULMAR_SEED={seed}, turn {turn}: {text:?}");
+    }
+    read_everything(&"[".repeat(1_000_000));
+    read_everything(&format!("{{\"data\":{}", "[".repeat(100_000)));
+}
