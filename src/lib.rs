@@ -195,12 +195,12 @@
 //!
 //! # Features
 //!
-//! - `default`: `json`.
+//! - `default`: `pairs`, and what it needs: `http` and `json`.
 //! - `json`: named operations, with `serde_json::Value` arguments and results (`Store`).
+//! - `pairs`: a client of IBM PAIRS, also known as Environmental Intelligence Geospatial: queries, one by one or in batches.
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
-//! - `pairs`: a client of IBM PAIRS, also known as Environmental Intelligence Geospatial: queries, one by one or in batches.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -229,7 +229,6 @@
 pub mod backoff;
 pub mod batch;
 #[cfg(feature = "http")]
-#[cfg(feature = "pairs")]
 pub mod client;
 mod error;
 mod executor;
@@ -244,8 +243,8 @@ mod time;
 mod timer;
 mod trace;
 
-/// The README's code is compiled and run with the examples of the documentation.
-#[cfg(doctest)]
+/// The README's code is compiled and run with the examples of the documentation. It shows the clients as well.
+#[cfg(all(doctest, feature = "pairs"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

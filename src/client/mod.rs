@@ -1,4 +1,6 @@
-//! Clients of remote services.
+//! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
 
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "pairs")]
 pub mod pairs;

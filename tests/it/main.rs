@@ -9,6 +9,8 @@ mod handles;
 mod http;
 mod jobs;
 mod order;
+#[cfg(feature = "pairs")]
+mod pairs;
 mod pool;
 mod promises;
 mod queue;

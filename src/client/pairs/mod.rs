@@ -1,23 +1,70 @@
 //! IBM PAIRS, also known as Environmental Intelligence Geospatial: queries for layers of the earth, on many of its servers.
 //!
-//! A query for an area becomes a job on the server, which is asked for until it is done, and then downloaded; one for a
-//! few points is answered at once.
+//! A [`Query`] for an area becomes a job on the server, which is asked about until it is done, and then downloaded; one for
+//! a few points is answered at once. [`Client`] has the calls one by one, [`batch_query`] runs many queries in a sliding
+//! window.
+//!
+//! Promises:
+//!
+//! - One query's failure touches no other, and each is in the report with its reason.
+//! - No job is created twice without a note in the report: a submission whose answer was lost is looked for in the list of
+//!   jobs before it is repeated.
+//! - A result stands under its final name only when it is whole and is data: archives are unpacked safely, a page in HTML
+//!   is no result.
+//! - What a server says is checked before it becomes a path or a URL, and panics nobody.
+//! - Secrets appear in no error, no `Debug` and no log. One exception is not ours to mend: at the level `trace` the crate
+//!   `ureq_proto`, which is below, logs what goes over the wire, byte by byte. Leave that target out of a log at that level.
+//!
+//! Left to others: uploads of data, the catalogue, areas of interest, dashboards.
+//!
+//! ```
+//! # let server = pairs_server::Server::start(pairs_server::Config {
+//! #     run: std::time::Duration::from_millis(10), ..Default::default()
+//! # })?;
+//! # let host = server.url();
+//! # let folder = std::env::temp_dir().join(format!("fulmar-pairs-doc-{}", std::process::id()));
+//! use fulmar::client::pairs::{BatchOptions, Client, Query, batch_query};
+//! use std::time::Duration;
+//!
+//! let client = Client::builder(&host).basic("me", "a password").build()?; // Say, https://pairs.res.ibm.com
+//! let day = Query::builder().layer(92).square(30.0, -100.0, 30.5, -99.6).snapshot("2018-11-01").build()?;
+//! let queries = [day.replace_dates("2018-11-02", "2018-11-02")?, day];
+//! let options = BatchOptions::new()
+//!     .status_interval_floor(Duration::from_millis(10)) // A server that many share deserves the default, 15 s.
+//!     .status_interval(Duration::from_millis(50))
+//!     .folder(&folder);
+//! let report = batch_query(&client, queries, options)?;
+//! assert!(report.is_success(), "{report}");
+//! # std::fs::remove_dir_all(&folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Source of the protocol: the Python client `ibmpairs` 3.1.17 and the replies captured in its test data.
 
+mod auth;
+mod batch;
+mod client;
 mod date;
+mod download;
 mod error;
+mod host;
 mod id;
+mod job;
 mod password;
 mod points;
 mod query;
 mod reply;
 mod schema;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{BatchOptions, batch_query, start_batch_query};
+pub use client::{Client, ClientBuilder};
+pub use download::Files;
 pub use error::PairsError;
+pub use job::QueryResult;
 pub use points::{PointData, PointValue};
 pub use query::{Layer, Query, QueryBuilder};
 pub use reply::{Estimate, MergedLayer, QueryHistory, QueryJob, QueryJobs, Submission};

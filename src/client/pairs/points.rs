@@ -95,10 +95,15 @@ impl PointData {
     pub fn to_file_text(&self) -> String {
         match self {
             PointData::Csv(text) => text.clone(),
-            PointData::Values(values) => {
-                let list: Value = values.iter().map(PointValue::to_dict).collect();
-                format!("{list:#}")
-            }
+            PointData::Values(_) => format!("{:#}", self.to_value()),
+        }
+    }
+
+    /// The values as the Python client's dictionaries; CSV as text.
+    pub(super) fn to_value(&self) -> Value {
+        match self {
+            PointData::Csv(text) => text.as_str().into(),
+            PointData::Values(values) => values.iter().map(PointValue::to_dict).collect(),
         }
     }
 

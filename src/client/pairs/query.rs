@@ -204,10 +204,6 @@ impl Query {
         kind.is_some_and(|kind| kind.eq_ignore_ascii_case("point"))
     }
 
-    pub(super) fn body(&self) -> &Map<String, Value> {
-        &self.body
-    }
-
     pub(super) fn set_id(&mut self, id: &str) {
         self.id = Some(id.to_owned());
     }

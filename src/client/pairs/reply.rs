@@ -160,6 +160,17 @@ impl Submission {
     }
 }
 
+impl Submission {
+    /// What it is, in words.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Submission::Job(_) => "a job",
+            Submission::Points(_) => "points",
+            Submission::Estimate(_) => "an estimate",
+        }
+    }
+}
+
 impl Estimate {
     fn read(info: &Map<String, Value>) -> Estimate {
         let of = |wire: &str, other: &str| info.get(wire).or_else(|| info.get(other));

@@ -340,3 +340,34 @@ fn nothing_that_a_server_or_a_file_says_panics() {
     read_everything(&"[".repeat(1_000_000));
     read_everything(&format!("{{\"data\":{}", "[".repeat(100_000)));
 }
+
+#[test]
+fn whatever_a_token_host_grants_fits_a_header() {
+    use crate::client::http::HttpClient;
+    let http = HttpClient::builder().build().expect("a client");
+    let kind = auth::KeyKind::Legacy {
+        endpoint: String::new(),
+        client_id: String::new(),
+        refresh: crate::sync::Mutex::new(None),
+    };
+    let exchange = auth::KeyExchange { http, kind, api_key: "hunter2".to_owned() };
+    let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11);
+    let mut random = Random(seed);
+    for turn in 0..2_000 {
+        let mut grant =
+            json!({"access_token": "a.b.c", "expires_in": 3600, "refresh_token": "r", "error": "hunter2 is bad"});
+        for _ in 0..=random.below(2) {
+            let name = ["access_token", "expires_in", "refresh_token", "error"][random.below(4)];
+            grant[name] = random.value(2);
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| exchange.granted(&grant, "a host").map(drop)));
+        let granted = outcome.unwrap_or_else(|_| panic!("FULMAR_SEED={seed}, turn {turn}: {grant}"));
+        let token = grant["access_token"]
+            .as_str()
+            .is_some_and(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+        assert_eq!(granted.is_ok(), token, "FULMAR_SEED={seed}, turn {turn}: {grant}");
+        if let Err(error) = granted {
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}

@@ -56,8 +56,11 @@ impl<'a> Call<'a> {
 }
 
 pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
-    if let Some(reply) = tokens::answer(shared, request) {
-        return Answer::Reply(reply);
+    if tokens::is_theirs(&request.path) {
+        if shared.strikes("fault tokens", 0, shared.config.faults.tokens_unavailable) {
+            return Answer::Reply(retry_after(shared, Reply::new(503, "text/plain", b"later".to_vec())));
+        }
+        return Answer::Reply(tokens::answer(shared, request));
     }
     let Some(call) = Call::of(request) else {
         return Answer::Reply(not_found());
@@ -195,17 +198,12 @@ fn download(shared: &Shared, request: &Request, id: &str, key: u64) -> Reply {
     drop(jobs);
     // Made outside the lock: a large one takes its time.
     let (body, content_type) = result.result(shared.config.raster);
-    let cut_at = shared.strikes("fault cut", key, faults.cut).then_some(body.len() / 2);
+    let is_cut = shared.strikes("fault cut", key, faults.cut);
     let from = request
         .header("range")
         .filter(|_| shared.config.ranges)
         .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let whole = body.len();
-    if let Some(job) = lock(&shared.jobs).get_mut(id) {
-        let first = from.unwrap_or(0).min(whole);
-        job.bytes += cut_at.map_or(whole - first, |at| at.min(whole - first)) as u64;
-        job.served += u32::from(cut_at.is_none());
-    }
     let etag = format!("\"{:016x}\"", hash(id.as_bytes()));
     let reply = match from {
         Some(from) if from >= whole => {
@@ -221,7 +219,11 @@ fn download(shared: &Shared, request: &Request, id: &str, key: u64) -> Reply {
     if shared.config.ranges {
         reply = reply.header("Accept-Ranges", "bytes").header("ETag", etag);
     }
-    reply.cut_at = cut_at.map(|at| at.min(reply.body.len() / 2));
+    reply.cut_at = is_cut.then_some(reply.body.len() / 2);
+    if let Some(job) = lock(&shared.jobs).get_mut(id) {
+        job.bytes += reply.cut_at.unwrap_or(reply.body.len()) as u64;
+        job.served += u32::from(!is_cut);
+    }
     reply
 }
 

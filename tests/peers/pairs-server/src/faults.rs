@@ -12,6 +12,8 @@ pub struct Faults {
     pub seed: u64,
     /// The share of calls answered 503 with an HTML page.
     pub unavailable: f64,
+    /// The share of calls to the hosts of tokens answered 503.
+    pub tokens_unavailable: f64,
     /// The share of calls whose connection is cut before they are looked at.
     pub drop: f64,
     /// The share of submissions that are accepted, and then the connection is cut before the answer.

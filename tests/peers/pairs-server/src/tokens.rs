@@ -44,8 +44,20 @@ pub(crate) fn is_valid(shared: &Shared, token: &str) -> Option<bool> {
     lock(&shared.tokens).ends.get(token).map(|end| *end > Instant::now())
 }
 
-/// The answer of a token host, if the path is one's.
-pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Reply> {
+/// Whether a path is that of a token host.
+pub(crate) fn is_theirs(path: &str) -> bool {
+    const ENDS: [&str; 5] = [
+        "/Auth/GetBearerForClient",
+        "/connect/token",
+        "/identity/token",
+        "/authentication-retrieve",
+        "/authentication-retrieve/api-key",
+    ];
+    ENDS.iter().any(|end| path.ends_with(end))
+}
+
+/// The answer of a token host.
+pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
     let life = shared.config.faults.token_life.unwrap_or(Duration::from_secs(3_600));
     let path = request.path.as_str();
     let mut tokens = lock(&shared.tokens);
@@ -54,7 +66,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Reply> {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let client = body["clientId"] == "ibm-pairs";
         let key = body["apiKey"].as_str().is_some_and(|key| !key.is_empty() && !key.starts_with("bad"));
-        return Some(Reply::json(
+        return Reply::json(
             200,
             &match (client, key) {
                 (true, true) => tokens.oauth(life),
@@ -62,7 +74,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Reply> {
                 (true, false) => json!({"error": "invalid_grant"}),
                 (false, _) => json!({"error": "invalid_client"}),
             },
-        ));
+        );
     }
     let form = |name: &str| field(&String::from_utf8_lossy(&request.body), name);
     if path.ends_with("/connect/token") {
@@ -70,7 +82,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Reply> {
         let known = form("grant_type").as_deref() == Some("refresh_token")
             && form("refresh_token").is_some_and(|refresh| tokens.refreshes.remove(&refresh));
         let reply = if known { tokens.oauth(life) } else { json!({"error": "invalid_grant"}) };
-        return Some(Reply::json(200, &reply));
+        return Reply::json(200, &reply);
     }
     if path.ends_with("/identity/token") {
         shared.bump("auth iam");
@@ -78,39 +90,36 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Option<Reply> {
         if grant && form("apikey").is_some_and(|key| !key.is_empty() && !key.starts_with("bad")) {
             let mut reply = tokens.oauth(life);
             reply["refresh_token"] = "not_supported".into();
-            return Some(Reply::json(200, &reply));
+            return Reply::json(200, &reply);
         }
         let error = json!({
             "errorCode": "BXNIM0415E", "errorMessage": "Provided API key could not be found.",
             "context": {"requestId": "r"},
         });
-        return Some(Reply::json(400, &error));
+        return Reply::json(400, &error);
     }
-    if path.ends_with("/authentication-retrieve") || path.ends_with("/authentication-retrieve/api-key") {
-        shared.bump("auth exchange");
-        let refused = || {
-            let text = "Invalid client id or secret.";
-            Reply::json(401, &json!({"httpCode": "401", "httpMessage": "Unauthorized", "moreInformation": text}))
-        };
-        if request.header("x-ibm-client-id").is_none_or(|id| !id.starts_with("saascore-")) {
-            return Some(refused());
-        }
-        if request.query("orgId").is_none_or(|organisation| organisation.starts_with("bad")) {
-            let text = "Unable to retrieve organization. Status code: 404.";
-            let error = json!({
-                "httpCode": "500", "httpMessage": "External Dependency (process-guut-response)", "moreInformation": text,
-            });
-            return Some(Reply::json(500, &error));
-        }
-        let known = if path.ends_with("/api-key") {
-            request.header("x-api-key").is_some_and(|key| key.starts_with("PHX"))
-        } else {
-            let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
-            bearer.is_some_and(|token| tokens.ends.contains_key(token))
-        };
-        return Some(if known { Reply::new(200, "text/plain", tokens.issue(life).into_bytes()) } else { refused() });
+    shared.bump("auth exchange");
+    let refused = || {
+        let text = "Invalid client id or secret.";
+        Reply::json(401, &json!({"httpCode": "401", "httpMessage": "Unauthorized", "moreInformation": text}))
+    };
+    if request.header("x-ibm-client-id").is_none_or(|id| !id.starts_with("saascore-")) {
+        return refused();
     }
-    None
+    if request.query("orgId").is_none_or(|organisation| organisation.starts_with("bad")) {
+        let text = "Unable to retrieve organization. Status code: 404.";
+        let error = json!({
+            "httpCode": "500", "httpMessage": "External Dependency (process-guut-response)", "moreInformation": text,
+        });
+        return Reply::json(500, &error);
+    }
+    let known = if path.ends_with("/api-key") {
+        request.header("x-api-key").is_some_and(|key| key.starts_with("PHX"))
+    } else {
+        let bearer = request.header("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        bearer.is_some_and(|token| tokens.ends.contains_key(token))
+    };
+    if known { Reply::new(200, "text/plain", tokens.issue(life).into_bytes()) } else { refused() }
 }
 
 /// A field of a form or of a URL's query.

@@ -1,0 +1,214 @@
+//! The four ways to say who one is: user and password, and three kinds of API keys that buy a token.
+//!
+//! | key | from | token by |
+//! |---|---|---|
+//! | legacy | `auth-b2b-twc.ibm.com` | `POST /Auth/GetBearerForClient`, then `POST /connect/token` with the refresh token |
+//! | IBM Cloud IAM | `iam.cloud.ibm.com` | `POST /identity/token`, then `GET .../authentication-retrieve` with what that gave |
+//! | Environmental Intelligence, begins with `PHX` | `api.ibm.com` | `GET .../authentication-retrieve/api-key` |
+//!
+//! Source: `ibmpairs` 3.1.17, `authentication.py`, class `OAuth2`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::http::{HttpClient, HttpError, Renewal, RequestBuilder, Token};
+use crate::client::pairs::{PairsError, reply, schema};
+use crate::sync::Mutex;
+
+/// A token host answers within seconds, or is broken.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// No secret of a token host is longer than this, in bytes; what is, is no token.
+const MAX_TOKEN: usize = 64 << 10;
+
+/// What the key of a client buys tokens with.
+pub(super) struct KeyExchange {
+    pub(super) http: HttpClient,
+    pub(super) kind: KeyKind,
+    pub(super) api_key: String,
+}
+
+pub(super) enum KeyKind {
+    Legacy {
+        endpoint: String,
+        client_id: String,
+        /// Rotated: each use gives the next one.
+        refresh: Mutex<Option<String>>,
+    },
+    Iam {
+        iam_endpoint: String,
+        endpoint: String,
+        client_id: String,
+        org_id: String,
+    },
+    Eis {
+        endpoint: String,
+        client_id: String,
+        org_id: String,
+    },
+}
+
+/// Whether a refusal means that the token has expired: 401 or 403 with `claim expired` from a legacy host, 500 with
+/// `Invalid-JWT-Validate` from the others. (`constants.py`, `CLIENT_TOKEN_REFRESH_MESSAGE*`)
+pub(super) fn is_expired(status: u16, body: &str) -> bool {
+    match status {
+        401 | 403 => body.contains("claim expired"),
+        500 => body.contains("Invalid-JWT-Validate"),
+        _ => false,
+    }
+}
+
+impl KeyExchange {
+    pub(super) fn token(&self, renewal: &Renewal) -> Result<Token, PairsError> {
+        match &self.kind {
+            KeyKind::Legacy { endpoint, client_id, refresh } => self.legacy(renewal, endpoint, client_id, refresh),
+            KeyKind::Iam { iam_endpoint, endpoint, client_id, org_id } => {
+                self.iam(renewal, iam_endpoint, endpoint, client_id, org_id)
+            }
+            KeyKind::Eis { endpoint, client_id, org_id } => {
+                let request = self.http.get(&format!("{endpoint}/api-key")).secret_header("X-API-Key", &self.api_key);
+                self.retrieve(renewal, request, client_id, org_id, "the key's host")
+            }
+        }
+    }
+
+    fn legacy(
+        &self,
+        renewal: &Renewal,
+        endpoint: &str,
+        client_id: &str,
+        refresh: &Mutex<Option<String>>,
+    ) -> Result<Token, PairsError> {
+        const HOST: &str = "the legacy token host";
+        // Used up, whatever comes of it.
+        let known = refresh.lock().take();
+        let refreshed = known.and_then(|known| {
+            let form = [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", known.as_str())];
+            let request = self.http.post(&format!("{endpoint}/connect/token")).form(&form);
+            // One that is refused or lost is no reason to give up: the key buys another.
+            let grant = self.json(renewal, request, HOST, &[&known]).ok()?;
+            self.granted(&grant, HOST).ok()
+        });
+        let (token, next) = match refreshed {
+            Some(granted) => granted,
+            None => {
+                let body = json!({"apiKey": self.api_key, "clientId": client_id});
+                let request = self.http.post(&format!("{endpoint}/Auth/GetBearerForClient")).json(&body);
+                self.granted(&self.json(renewal, request, HOST, &[])?, HOST)?
+            }
+        };
+        *refresh.lock() = next;
+        Ok(token)
+    }
+
+    fn iam(
+        &self,
+        renewal: &Renewal,
+        iam_endpoint: &str,
+        endpoint: &str,
+        client_id: &str,
+        org_id: &str,
+    ) -> Result<Token, PairsError> {
+        const HOST: &str = "IBM Cloud IAM";
+        let form = [("grant_type", "urn:ibm:params:oauth:grant-type:apikey"), ("apikey", self.api_key.as_str())];
+        let request = self.http.post(&format!("{iam_endpoint}/identity/token")).form(&form);
+        let grant = self.json(renewal, request, HOST, &[])?;
+        let iam = grant.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
+        let iam = iam.ok_or_else(|| self.refusal(HOST, &grant))?;
+        let request = self.http.get(endpoint).secret_header("Authorization", &format!("Bearer {iam}"));
+        self.retrieve(renewal, request, client_id, org_id, "IBM API Connect")
+    }
+
+    /// The token itself, as plain text.
+    fn retrieve(
+        &self,
+        renewal: &Renewal,
+        request: RequestBuilder,
+        client_id: &str,
+        org_id: &str,
+        host: &'static str,
+    ) -> Result<Token, PairsError> {
+        let request = request.query("orgId", org_id).header("X-IBM-Client-Id", client_id);
+        let response = limited(request, renewal).send().map_err(|error| self.failure(host, &error, &[]))?;
+        let text = response.text().map_err(|error| self.failure(host, &error, &[]))?;
+        let token = text.trim().trim_matches('"');
+        if !is_token(token) {
+            return Err(PairsError::Authentication {
+                host,
+                message: "what came is no token".to_owned(),
+                is_retryable: true,
+            });
+        }
+        Ok(Token::new(token))
+    }
+
+    fn json(
+        &self,
+        renewal: &Renewal,
+        request: RequestBuilder,
+        host: &'static str,
+        secrets: &[&str],
+    ) -> Result<Value, PairsError> {
+        // Asking twice for a token does no harm.
+        let request = limited(request.idempotent(true), renewal).accept("application/json");
+        let response = request.send().map_err(|error| self.failure(host, &error, secrets))?;
+        response.json().map_err(|error| self.failure(host, &error, secrets))
+    }
+
+    /// A token with its life and the next refresh token, unless the answer is a refusal in the guise of a success.
+    pub(super) fn granted(&self, grant: &Value, host: &'static str) -> Result<(Token, Option<String>), PairsError> {
+        let token = grant.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
+        let token = Token::new(token.ok_or_else(|| self.refusal(host, grant))?);
+        let life = grant.get("expires_in").and_then(schema::number).filter(|seconds| *seconds > 0.0);
+        let life = life.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let next = grant.get("refresh_token").and_then(Value::as_str).map(str::to_owned);
+        Ok((
+            match life {
+                Some(life) => token.expires_in(life),
+                None => token,
+            },
+            next,
+        ))
+    }
+
+    fn refusal(&self, host: &'static str, grant: &Value) -> PairsError {
+        let said = grant.get("error").or_else(|| grant.get("errorMessage")).and_then(Value::as_str);
+        let message = self.without_secrets(said.unwrap_or("the answer holds no token"), &[]);
+        PairsError::Authentication { host, message, is_retryable: said.is_none() }
+    }
+
+    /// The refusal of a token host in its own words. The error of the request isn't kept as the source: it may repeat them
+    /// with a key in them.
+    fn failure(&self, host: &'static str, error: &HttpError, secrets: &[&str]) -> PairsError {
+        let said: Value = serde_json::from_str(error.body()).unwrap_or_default();
+        let word = |name: &str| said.get(name).and_then(schema::text);
+        let words: Vec<String> = ["errorCode", "errorMessage", "httpMessage", "moreInformation", "error", "message"]
+            .iter()
+            .filter_map(|name| word(name))
+            .collect();
+        let text = match error.status() {
+            Some(status) if !words.is_empty() => format!("status {status}, {}", words.join(", ")),
+            _ => error.to_string(),
+        };
+        // API Connect says 500 when it means that it doesn't know the organisation.
+        let is_retryable = error.is_retryable();
+        PairsError::Authentication { host, message: self.without_secrets(&text, secrets), is_retryable }
+    }
+
+    fn without_secrets(&self, text: &str, others: &[&str]) -> String {
+        let secrets = others.iter().copied().chain([self.api_key.as_str()]).filter(|secret| !secret.is_empty());
+        secrets.fold(reply::said(text), |text, secret| text.replace(secret, "***"))
+    }
+}
+
+fn limited(request: RequestBuilder, renewal: &Renewal) -> RequestBuilder {
+    let limit = renewal.remaining().map_or(TIME_LIMIT, |left| left.min(TIME_LIMIT));
+    let request = request.timeout(limit);
+    if renewal.is_once() { request.once() } else { request }
+}
+
+/// Whether a text can stand in a header: a token never holds a blank or anything that ends a line.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -1,0 +1,309 @@
+//! Many queries at once, in a sliding window.
+//!
+//! Source: `ibmpairs` 3.1.17, `query.py`: `batch_query` and `query_worker`, whose options these are.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::backoff::Backoff;
+use crate::batch::{Batch, BatchReport, BatchRunner, BatchRunnerBuilder};
+use crate::client::http::check_file_name;
+use crate::client::pairs::client::Client;
+use crate::client::pairs::job::{Job, Name, QueryResult, Shared};
+use crate::client::pairs::{Query, date};
+use crate::error::{Error, Result};
+use crate::sync::Mutex;
+
+/// Status intervals shorter than this are refused, unless [`BatchOptions::status_interval_floor`] says otherwise.
+/// (`QUERY_MIN_STATUS_INTERVAL`)
+const FLOOR: Duration = Duration::from_secs(15);
+
+/// `QUERY_STATUS_CHECK_INTERVAL`.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// `QUERY_MAX_WORKERS`, which here is where one begins.
+const WORKERS: usize = 8;
+
+/// How often a step of a query is tried, if the failure may pass.
+const ATTEMPTS: u32 = 10;
+
+/// Runs queries, a window of them at a time, and waits for all: each is submitted, asked about until it is done, and
+/// downloaded. The report has every query, in input order, with its result or why there is none; one that fails touches no
+/// other.
+///
+/// A submission whose answer was lost is looked for among one's jobs before it is repeated. If it is repeated nevertheless, so
+/// that there may be two jobs, the query's notes in the report say so.
+///
+/// # Errors
+/// [`Error::Invalid`] for options that make no sense. What happens to a query is in the report.
+///
+/// ```no_run
+/// use fulmar::client::pairs::{BatchOptions, Client, Query, batch_query};
+///
+/// let client = Client::builder("https://pairs.res.ibm.com").password_file("me", "auth/basic.txt").build()?;
+/// let day: Query = std::fs::read_to_string("query.json")?.parse()?;
+/// let queries = [day.clone(), day.replace_dates("2023-01-02", "2023-01-02")?];
+/// let report = batch_query(&client, queries, BatchOptions::new().folder("results"))?;
+/// for job in &report.jobs {
+///     match &job.outcome {
+///         Ok(result) => println!("{:?}: {:?}", job.id, result.files.files),
+///         Err(failure) => println!("{:?}: {failure}", job.id),
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn batch_query(
+    client: &Client,
+    queries: impl IntoIterator<Item = Query>,
+    options: BatchOptions,
+) -> Result<BatchReport<QueryResult>> {
+    start_batch_query(client, queries, options)?.wait(None)
+}
+
+/// Starts what [`batch_query`] runs, and returns at once: to watch it, to wait with a time limit, to cancel it.
+///
+/// # Errors
+/// As [`batch_query`].
+pub fn start_batch_query(
+    client: &Client,
+    queries: impl IntoIterator<Item = Query>,
+    options: BatchOptions,
+) -> Result<Batch<QueryResult>> {
+    let runner = options.runner()?;
+    let shared = Arc::new(Shared {
+        client: client.clone(),
+        submit: options.submit,
+        status: options.status,
+        download: options.download,
+        compact_csv: options.compact_csv,
+        online: options.online,
+        folder: options.folder,
+        attempts: options.attempts,
+        owners: Mutex::default(),
+        served: Mutex::new(Instant::now()),
+    });
+    let mut names = Names { taken: HashSet::new(), began: SystemTime::now() };
+    let jobs: Vec<Job> = queries
+        .into_iter()
+        .map(|query| {
+            let name = names.of(&query);
+            Job::new(Arc::clone(&shared), query, name)
+        })
+        .collect();
+    Ok(runner.start(jobs))
+}
+
+/// How a batch of queries is run: the options of the Python client's `batch_query`, and what they lack.
+#[derive(Clone)]
+#[must_use]
+pub struct BatchOptions {
+    workers: usize,
+    interval: Duration,
+    floor: Duration,
+    submit: bool,
+    status: bool,
+    download: bool,
+    compact_csv: bool,
+    online: bool,
+    folder: Option<PathBuf>,
+    attempts: u32,
+    runner: BatchRunnerBuilder,
+}
+
+impl BatchOptions {
+    /// The defaults: 8 workers, a status interval of 30 s, everything on, files to `download`.
+    pub fn new() -> BatchOptions {
+        BatchOptions {
+            workers: WORKERS,
+            interval: INTERVAL,
+            floor: FLOOR,
+            submit: true,
+            status: true,
+            download: true,
+            compact_csv: false,
+            online: false,
+            folder: None,
+            attempts: ATTEMPTS,
+            runner: BatchRunner::builder()
+                .backoff(Backoff::new(Duration::from_millis(500)).cap(Duration::from_secs(30)).jitter(0.5)),
+        }
+    }
+
+    /// How many queries are in flight at most. Defaults to 8; there is no upper limit. They hold no threads: how many
+    /// steps are at work is the [runner's](BatchOptions::runner_with) `at_once`.
+    pub fn workers(mut self, workers: usize) -> BatchOptions {
+        self.workers = workers;
+        self
+    }
+
+    /// The longest time between two questions for a query's status. Defaults to 30 s, and may not be less than the
+    /// [floor](BatchOptions::status_interval_floor). The first question comes after the floor's time, and from then on the
+    /// pauses grow by a quarter up to this.
+    pub fn status_interval(mut self, interval: Duration) -> BatchOptions {
+        self.interval = interval;
+        self
+    }
+
+    /// The shortest time between two questions for a query's status. Defaults to 15 s, out of consideration for a server
+    /// that many share; for one of your own, or a test's, set what it bears.
+    pub fn status_interval_floor(mut self, floor: Duration) -> BatchOptions {
+        self.floor = floor;
+        self
+    }
+
+    /// Whether queries are submitted. Defaults to true; if not, each must have the id that it got before.
+    pub fn submit(mut self, submit: bool) -> BatchOptions {
+        self.submit = submit;
+        self
+    }
+
+    /// Whether each query is waited for. Defaults to true. A download waits for its query in any case.
+    pub fn status(mut self, status: bool) -> BatchOptions {
+        self.status = status;
+        self
+    }
+
+    /// Whether what the queries produce is downloaded. Defaults to true.
+    pub fn download(mut self, download: bool) -> BatchOptions {
+        self.download = download;
+        self
+    }
+
+    /// Whether points are to be answered as CSV, whatever the queries say. Defaults to false.
+    pub fn compact_csv(mut self, compact_csv: bool) -> BatchOptions {
+        self.compact_csv = compact_csv;
+        self
+    }
+
+    /// Whether the values of point queries that became jobs are kept in memory as well. Defaults to false; those that were
+    /// answered at once always are.
+    pub fn online(mut self, online: bool) -> BatchOptions {
+        self.online = online;
+        self
+    }
+
+    /// Where files go, unless a query says itself. Defaults to `download`.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> BatchOptions {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// How often each step is tried, if the failure may pass. Defaults to 10.
+    pub fn attempts(mut self, attempts: u32) -> BatchOptions {
+        self.attempts = attempts;
+        self
+    }
+
+    /// Whatever else a [`BatchRunner`] can be told: executor, steps at once, time limits, events, progress. Window, polls and
+    /// attempts are set by these options.
+    pub fn runner_with(mut self, set: impl FnOnce(BatchRunnerBuilder) -> BatchRunnerBuilder) -> BatchOptions {
+        self.runner = set(self.runner);
+        self
+    }
+
+    fn runner(&self) -> Result<BatchRunner> {
+        if self.interval < self.floor {
+            return Err(Error::Invalid(format!(
+                "a status interval of {:?} is below the floor of {:?}: ask less often, or lower `status_interval_floor`",
+                self.interval, self.floor
+            )));
+        }
+        if !(self.submit || self.status || self.download) {
+            return Err(Error::Invalid("there is nothing to do: turn on `submit`, `status` or `download`".to_owned()));
+        }
+        let first = self.floor.max(Duration::from_millis(1));
+        let polls = Backoff::new(first).factor(1.25).cap(self.interval.max(first));
+        self.runner.clone().window(self.workers).poll(polls).attempts(self.attempts).build()
+    }
+}
+
+impl Default for BatchOptions {
+    fn default() -> BatchOptions {
+        BatchOptions::new()
+    }
+}
+
+impl fmt::Debug for BatchOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchOptions")
+            .field("workers", &self.workers)
+            .field("status_interval", &self.interval)
+            .field("status_interval_floor", &self.floor)
+            .field("submit", &self.submit)
+            .field("status", &self.status)
+            .field("download", &self.download)
+            .field("compact_csv", &self.compact_csv)
+            .field("online", &self.online)
+            .field("folder", &self.folder)
+            .field("attempts", &self.attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What files are called, settled before anything runs: no two queries of a batch get one name.
+struct Names {
+    taken: HashSet<String>,
+    began: SystemTime,
+}
+
+impl Names {
+    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None` for the id. As in the Python client that is what the query
+    /// says itself; for points that are answered at once its name, else `point_query_` and the time, here in UTC. The second
+    /// of a name gets a number.
+    fn of(&mut self, query: &Query) -> Option<Name> {
+        let given = query.download_file_name().filter(|name| !is_id(name));
+        let name = match (given, query.is_interactive()) {
+            (Some(name), _) => name.to_owned(),
+            (None, false) => return None,
+            (None, true) => {
+                let usable = query.name().map(plain).filter(|name| check_file_name(name).is_ok());
+                usable.unwrap_or_else(|| format!("point_query_{}", date::compact(self.began)))
+            }
+        };
+        let mut unique = name.clone();
+        let mut number = 1;
+        // Without regard to case: some file systems have none.
+        while !self.taken.insert(unique.to_lowercase()) {
+            number += 1;
+            unique = format!("{name}-{number}");
+        }
+        Some(Name { text: unique, is_given: given.is_some() })
+    }
+}
+
+/// The name of an earlier run's files, which a query that was printed and read again still has. (`QUERY_ID_PATTERN`)
+fn is_id(name: &str) -> bool {
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once('_').is_some_and(|(one, other)| digits(one, 10) && digits(other, 8))
+}
+
+/// A name without what would make a path of it.
+fn plain(name: &str) -> String {
+    let plain: String = name.chars().map(|c| if c.is_control() || "/\\:".contains(c) { '_' } else { c }).collect();
+    plain.trim().trim_end_matches('.').chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn no_two_queries_get_one_name() {
+        let mut names = Names { taken: HashSet::new(), began: SystemTime::UNIX_EPOCH };
+        let query = |value| Query::from_value(value).expect("a query");
+        let point = json!({"type": "point"});
+        let mut of = |value| names.of(&query(value)).map(|name| name.text);
+        assert_eq!(of(json!({"spatial": {"type": "square"}, "name": "a"})), None, "called by its id");
+        assert_eq!(of(json!({"spatial": point, "name": "a/b"})).as_deref(), Some("a_b"));
+        assert_eq!(of(json!({"spatial": point, "name": "A_B"})).as_deref(), Some("A_B-2"));
+        assert_eq!(of(json!({"spatial": point})).as_deref(), Some("point_query_19700101-000000"));
+        assert_eq!(of(json!({"spatial": point})).as_deref(), Some("point_query_19700101-000000-2"));
+        assert_eq!(of(json!({"spatial": point, "name": "..."})).as_deref(), Some("point_query_19700101-000000-3"));
+        assert_eq!(of(json!({"download_file_name": "mine"})).as_deref(), Some("mine"));
+        assert_eq!(of(json!({"download_file_name": "1722427200_15201227"})), None, "of an earlier run");
+    }
+}

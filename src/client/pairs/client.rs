@@ -1,0 +1,485 @@
+//! The calls of a PAIRS server, one by one.
+//!
+//! Source: `ibmpairs` 3.1.17: `client.py`, `query.py`, `constants.py`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::client::http::{
+    Basic, Bearer, HttpClient, HttpClientBuilder, HttpError, HttpErrorKind, Method, RateLimit, Renewal, RequestBuilder,
+    Response, RetryPolicy, Tokens,
+};
+use crate::client::pairs::auth::{KeyExchange, KeyKind, is_expired};
+use crate::client::pairs::download::{self, Files};
+use crate::client::pairs::{
+    Estimate, MergedLayer, PairsError, Query, QueryHistory, QueryJob, QueryJobs, Submission, host, id, password,
+};
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// The largest list or point answer that is read into memory, in bytes.
+const MAX_REPLY: u64 = 64 << 20;
+
+/// The largest answer of a token host, in bytes.
+const MAX_TOKEN_REPLY: u64 = 1 << 20;
+
+/// A PAIRS server, and who one is there. Cheap to clone; clones share connections, tokens and rate limits.
+///
+/// Every call blocks until it is answered, and is for use from any number of threads at once. Calls that change nothing are
+/// repeated if the network or the server fails for a moment; a submission never is.
+///
+/// ```no_run
+/// use fulmar::client::pairs::{Client, Query, Submission};
+///
+/// let client = Client::builder("https://pairs.res.ibm.com").basic("me", "a password").build()?;
+/// let query = Query::builder().layer(92).points(&[(48.7, -97.0)]).snapshot("2018-11-01T00:00:00").build()?;
+/// if let Submission::Points(points) = client.submit(&query)? {
+///     println!("{:?}", points.values()?);
+/// }
+/// # Ok::<(), fulmar::client::pairs::PairsError>(())
+/// ```
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    base: String,
+    http: HttpClient,
+    /// `geospatial-TENANT`, for hosts that want it.
+    client_id: Option<String>,
+    /// Whether the last failure to get a token may pass.
+    token_trouble_may_pass: Arc<AtomicBool>,
+}
+
+impl Client {
+    /// Starts with a host: `pairs.res.ibm.com`, `api.ibm.com`, or any URL at which the API begins, such as
+    /// `http://127.0.0.1:9090/v2`. IBM's own hosts get the path of their API; without a scheme it is `https`.
+    pub fn builder(host: &str) -> ClientBuilder {
+        ClientBuilder::new(host)
+    }
+
+    /// Starts with the legacy host, `https://pairs.res.ibm.com/v2`.
+    pub fn legacy() -> ClientBuilder {
+        ClientBuilder::new(host::LEGACY)
+    }
+
+    /// The URL at which the API begins.
+    pub fn host(&self) -> &str {
+        &self.0.base
+    }
+
+    /// Submits a query: `POST /query`. Points are answered at once, unless there are too many; anything else becomes a job.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] if the server refuses or can't be reached. If the error's
+    /// [`may_have_arrived`](HttpError::may_have_arrived) is true, the job may exist: look for it in the [list](Client::list)
+    /// before you submit again. [`batch_query`](super::batch_query) does.
+    pub fn submit(&self, query: &Query) -> Result<Submission, PairsError> {
+        self.calls().submit(query, false)
+    }
+
+    /// [Submits](Client::submit) a query whose points are to be answered as CSV, whatever its `outputType` says.
+    ///
+    /// # Errors
+    /// As [`submit`](Client::submit).
+    pub fn submit_compact_csv(&self, query: &Query) -> Result<Submission, PairsError> {
+        self.calls().submit(query, true)
+    }
+
+    /// Asks what a query would cost: `POST /query` with `dryRun`. Nothing is created.
+    ///
+    /// # Errors
+    /// [`PairsError::Reply`] if the answer is no estimate, else as [`submit`](Client::submit).
+    pub fn dry_run(&self, query: &Query) -> Result<Estimate, PairsError> {
+        let mut query = query.clone();
+        query.set_dry_run();
+        match self.calls().submit(&query, false)? {
+            Submission::Estimate(estimate) => Ok(estimate),
+            other => Err(PairsError::reply(format!("expected the answer to a dry run, got {}", other.describe()))),
+        }
+    }
+
+    /// How a query is doing: `GET /queryjobs/{id}`.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] with status 404 if there is no such query.
+    pub fn status(&self, id: &str) -> Result<QueryJob, PairsError> {
+        self.calls().status(id)
+    }
+
+    /// What was asked once: `GET /queryhistories/full/queryjob/{id}`.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] with status 404 if there is no such query.
+    pub fn history(&self, id: &str) -> Result<QueryHistory, PairsError> {
+        self.calls().history(id)
+    }
+
+    /// A page of one's own queries, newest first: `GET /queryjobs/list`. Pages are counted from 1.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] and [`PairsError::Reply`].
+    pub fn list(&self, favorites: bool, page: u32, size: u32) -> Result<QueryJobs, PairsError> {
+        self.calls().list(favorites, page, size).map(|(jobs, _)| jobs)
+    }
+
+    /// Makes a query a favourite, or no longer: `PUT /queryjobs/{id}`.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] with status 404 if there is no such query.
+    pub fn favorite(&self, id: &str, favorite: bool) -> Result<(), PairsError> {
+        let calls = self.calls();
+        let path = format!("/queryjobs/{}", id::check(id)?);
+        calls.send(calls.request(Method::Put, &path).json(&json!({"flag": favorite}))).map(drop)
+    }
+
+    /// Merges the result of `other` into that of `base`, on the server: `PUT /queryjobs/{base}/merge/{other}`.
+    ///
+    /// # Errors
+    /// [`PairsError::Merge`] says which of the two is to blame: they must be one's own, succeeded, and for the same box.
+    pub fn merge(&self, base: &str, other: &str) -> Result<Vec<MergedLayer>, PairsError> {
+        let calls = self.calls();
+        let path = format!("/queryjobs/{}/merge/{}", id::check(base)?, id::check(other)?);
+        match calls.send(calls.request(Method::Put, &path)) {
+            Ok(response) => MergedLayer::parse_all(response.text()?),
+            Err(PairsError::Http(error)) => Err(refused_merge(base, other, error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Downloads what a query has produced, to `{folder}/{id}.zip`, unpacked to `{folder}/{id}/`; bare JSON and CSV to
+    /// `{folder}/{id}.json` and `.csv`. The folder is created. What stands there from an earlier time is replaced.
+    ///
+    /// # Errors
+    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what came is no data.
+    pub fn download(&self, id: &str, folder: impl AsRef<Path>) -> Result<Files, PairsError> {
+        self.download_as(id, folder, id)
+    }
+
+    /// [Downloads](Client::download) to files that are called `name` in place of the id, without an ending.
+    ///
+    /// # Errors
+    /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
+    pub fn download_as(&self, id: &str, folder: impl AsRef<Path>, name: &str) -> Result<Files, PairsError> {
+        download::fetch(&self.calls(), id, folder.as_ref(), name, &mut |_, _| {}, &|| false)
+    }
+
+    pub(super) fn calls(&self) -> Calls<'_> {
+        Calls { client: &self.0, once: false }
+    }
+
+    /// Calls that are tried once and wait for nothing but the answer.
+    pub(super) fn once(&self) -> Calls<'_> {
+        Calls { client: &self.0, once: true }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("host", &self.0.base).finish_non_exhaustive()
+    }
+}
+
+/// The calls of a client, patient or not.
+pub(super) struct Calls<'a> {
+    client: &'a Inner,
+    once: bool,
+}
+
+impl Calls<'_> {
+    pub(super) fn submit(&self, query: &Query, compact_csv: bool) -> Result<Submission, PairsError> {
+        let csv = compact_csv
+            || (query.is_point() && query.output_type().is_some_and(|kind| kind.eq_ignore_ascii_case("csv")));
+        let accept = if compact_csv { "text/csv" } else { "application/json" };
+        let response = self.send(self.request(Method::Post, "/query").accept(accept).json(&query.to_submit()))?;
+        Submission::parse(response.text()?, csv)
+    }
+
+    pub(super) fn status(&self, id: &str) -> Result<QueryJob, PairsError> {
+        let path = format!("/queryjobs/{}", id::check(id)?);
+        let response = self.send(self.request(Method::Get, &path))?;
+        let job = QueryJob::parse(response.text()?)?;
+        if job.id != id {
+            return Err(PairsError::reply(format!("asked for query {id}, got {}", job.id)));
+        }
+        Ok(job)
+    }
+
+    pub(super) fn history(&self, id: &str) -> Result<QueryHistory, PairsError> {
+        let path = format!("/queryhistories/full/queryjob/{}", id::check(id)?);
+        QueryHistory::parse(self.send(self.request(Method::Get, &path))?.text()?)
+    }
+
+    /// A page of the list, and the server's `Date`.
+    pub(super) fn list(
+        &self,
+        favorites: bool,
+        page: u32,
+        size: u32,
+    ) -> Result<(QueryJobs, Option<String>), PairsError> {
+        let (page, size) = (page.to_string(), size.to_string());
+        let request =
+            self.request(Method::Get, "/queryjobs/list").query("flag", if favorites { "true" } else { "false" });
+        let response = self.send(request.query("page", &page).query("size", &size))?;
+        let date = response.header("date").map(str::to_owned);
+        Ok((QueryJobs::parse(response.text()?)?, date))
+    }
+
+    pub(super) fn download(&self, id: &str) -> Result<RequestBuilder, PairsError> {
+        Ok(self.request(Method::Get, &format!("/queryjobs/{}/download", id::check(id)?)).accept("*/*"))
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request =
+            self.client.http.request(method, &format!("{}{path}", self.client.base)).accept("application/json");
+        let request = match &self.client.client_id {
+            Some(id) => request.header("x-ibm-client-id", id),
+            None => request,
+        };
+        // A passing one, mostly. A submission isn't repeated, whatever its status.
+        let request = request.retry_on(&[500]);
+        if self.once { request.once() } else { request }
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<Response, PairsError> {
+        request.send().map_err(|error| self.error(error))
+    }
+
+    /// The error of a call. One for lack of a token doesn't show what kind of failure that was.
+    pub(super) fn error(&self, source: HttpError) -> PairsError {
+        match source.kind() {
+            HttpErrorKind::Unauthorized => {
+                // Relaxed: a hint that protects nothing.
+                let is_retryable = self.client.token_trouble_may_pass.load(Ordering::Relaxed);
+                PairsError::Credentials { is_retryable, source }
+            }
+            _ => PairsError::Http(source),
+        }
+    }
+}
+
+fn refused_merge(base: &str, other: &str, error: HttpError) -> PairsError {
+    let reason = match error.status() {
+        Some(401) => "one of them is somebody else's",
+        Some(404) => "one of them doesn't exist or hasn't succeeded",
+        Some(412) => "they are for different boxes",
+        _ => return error.into(),
+    };
+    PairsError::Merge { base: base.to_owned(), other: other.to_owned(), reason, source: error }
+}
+
+/// Settings of a [`Client`].
+#[must_use]
+pub struct ClientBuilder {
+    base: String,
+    identity: Identity,
+    client_id: Option<String>,
+    tenant: Option<String>,
+    org_id: Option<String>,
+    endpoint: Option<String>,
+    iam_endpoint: Option<String>,
+    legacy: Option<bool>,
+    http: HttpClientBuilder,
+    /// For the hosts of tokens: the same but for credentials and rate limits.
+    tokens: HttpClientBuilder,
+}
+
+enum Identity {
+    Nobody,
+    Basic { user: String, password: String },
+    PasswordFile { user: String, path: PathBuf },
+    Token(String),
+    ApiKey(String),
+    ApiKeyFile { user: String, path: PathBuf },
+}
+
+impl ClientBuilder {
+    fn new(host: &str) -> ClientBuilder {
+        ClientBuilder {
+            base: host::base(host),
+            identity: Identity::Nobody,
+            client_id: None,
+            tenant: None,
+            org_id: None,
+            endpoint: None,
+            iam_endpoint: None,
+            legacy: None,
+            http: HttpClient::builder().max_body(MAX_REPLY),
+            tokens: HttpClient::builder().max_body(MAX_TOKEN_REPLY),
+        }
+    }
+
+    /// User and password, for each call. The last of the six ways to say who one is counts.
+    pub fn basic(mut self, user: &str, password: &str) -> ClientBuilder {
+        self.identity = Identity::Basic { user: user.to_owned(), password: password.to_owned() };
+        self
+    }
+
+    /// A user whose password stands in a file, in a line `server:user:password`, with `\:` for a colon.
+    pub fn password_file(mut self, user: &str, path: impl Into<PathBuf>) -> ClientBuilder {
+        self.identity = Identity::PasswordFile { user: user.to_owned(), path: path.into() };
+        self
+    }
+
+    /// A token that was got elsewhere. It isn't renewed.
+    pub fn token(mut self, token: &str) -> ClientBuilder {
+        self.identity = Identity::Token(token.to_owned());
+        self
+    }
+
+    /// A key that buys tokens: of the legacy host if the API is, of Environmental Intelligence if it begins with `PHX`, else
+    /// of IBM Cloud IAM. The latter two need [`tenant_id`](ClientBuilder::tenant_id) and [`org_id`](ClientBuilder::org_id).
+    pub fn api_key(mut self, key: &str) -> ClientBuilder {
+        self.identity = Identity::ApiKey(key.to_owned());
+        self
+    }
+
+    /// A user whose [key](ClientBuilder::api_key) stands in a file of the form of a
+    /// [password file](ClientBuilder::password_file).
+    pub fn api_key_file(mut self, user: &str, path: impl Into<PathBuf>) -> ClientBuilder {
+        self.identity = Identity::ApiKeyFile { user: user.to_owned(), path: path.into() };
+        self
+    }
+
+    /// The tenant, with or without `saascore-` or `geospatial-` before it. Goes along with every call as `x-ibm-client-id`,
+    /// unless the API is the legacy one.
+    pub fn tenant_id(mut self, tenant: &str) -> ClientBuilder {
+        self.tenant = Some(host::tenant(tenant).to_owned());
+        self
+    }
+
+    /// The client's own name, where it is no tenant's. Defaults to `ibm-pairs` for legacy keys, else to the tenant's.
+    pub fn client_id(mut self, client_id: &str) -> ClientBuilder {
+        self.client_id = Some(client_id.to_owned());
+        self
+    }
+
+    /// The organisation that a key belongs to.
+    pub fn org_id(mut self, org_id: &str) -> ClientBuilder {
+        self.org_id = Some(org_id.to_owned());
+        self
+    }
+
+    /// Where tokens come from. Defaults to `https://auth-b2b-twc.ibm.com` for legacy keys, else to
+    /// `https://api.ibm.com/saascore/run/authentication-retrieve`.
+    pub fn auth_endpoint(mut self, url: &str) -> ClientBuilder {
+        self.endpoint = Some(url.to_owned());
+        self
+    }
+
+    /// IBM Cloud IAM. Defaults to `https://iam.cloud.ibm.com`.
+    pub fn iam_endpoint(mut self, url: &str) -> ClientBuilder {
+        self.iam_endpoint = Some(url.to_owned());
+        self
+    }
+
+    /// Whether this is the legacy API. Defaults to whether its URL ends in `/v2`.
+    pub fn is_legacy(mut self, legacy: bool) -> ClientBuilder {
+        self.legacy = Some(legacy);
+        self
+    }
+
+    /// How many requests a second are sent, and how many at once, whatever the number of threads. No limit by default.
+    pub fn rate_limit(mut self, limit: RateLimit) -> ClientBuilder {
+        self.http = self.http.rate_limit(limit);
+        self
+    }
+
+    /// How often a call that changes nothing is tried, and with which pauses. Defaults to the HTTP client's own policy.
+    /// A batch has its own attempts.
+    pub fn retry(self, policy: RetryPolicy) -> ClientBuilder {
+        self.http(|http| http.retry(policy.clone()))
+    }
+
+    /// Trusts the certificates in this PEM text, and then no others but those of further calls: for a server of one's own.
+    pub fn root_certificate(self, pem: &[u8]) -> ClientBuilder {
+        self.http(|http| http.root_certificate(pem))
+    }
+
+    /// Any other setting of the HTTP clients, that for calls and that for tokens: time limits, user agent, proxy.
+    /// Credentials are this builder's affair.
+    pub fn http(mut self, set: impl Fn(HttpClientBuilder) -> HttpClientBuilder) -> ClientBuilder {
+        self.http = set(self.http);
+        self.tokens = set(self.tokens);
+        self
+    }
+
+    /// The client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, or a password file has no line for this host.
+    pub fn build(self) -> Result<Client, PairsError> {
+        let invalid = |error: crate::error::Error| PairsError::Invalid(error.to_string());
+        let token_trouble_may_pass = Arc::new(AtomicBool::new(false));
+        let legacy = self.legacy.unwrap_or_else(|| host::is_legacy(&self.base));
+        let mut http = self.http;
+        let key = match self.identity {
+            Identity::Nobody => None,
+            Identity::Basic { user, password } => {
+                http = http.auth(Basic::new(&self.base, &user, &password));
+                None
+            }
+            Identity::PasswordFile { user, path } => {
+                let password = password::from_file(&path, &self.base, &user)?;
+                http = http.auth(Basic::new(&self.base, &user, &password));
+                None
+            }
+            Identity::Token(token) => {
+                http = http.auth(Bearer::new(&self.base, &token));
+                None
+            }
+            Identity::ApiKey(key) => Some(key),
+            Identity::ApiKeyFile { user, path } => Some(password::from_file(&path, &self.base, &user)?),
+        };
+        let tenant = self.tenant.or_else(|| self.client_id.as_deref().map(|id| host::tenant(id).to_owned()));
+        if let Some(api_key) = key {
+            let needed = |value: &Option<String>, name: &str| {
+                let missing =
+                    || PairsError::Invalid(format!("an API key needs `{name}`: set it on the client's builder"));
+                value.clone().ok_or_else(missing)
+            };
+            let endpoint = |default: &str| self.endpoint.clone().unwrap_or_else(|| default.to_owned());
+            let retrieve = || endpoint("https://api.ibm.com/saascore/run/authentication-retrieve");
+            let kind = if legacy {
+                KeyKind::Legacy {
+                    endpoint: endpoint("https://auth-b2b-twc.ibm.com"),
+                    client_id: self.client_id.clone().unwrap_or_else(|| "ibm-pairs".to_owned()),
+                    refresh: Mutex::new(None),
+                }
+            } else {
+                let client_id = format!("saascore-{}", needed(&tenant, "tenant_id")?);
+                let org_id = needed(&self.org_id, "org_id")?;
+                if api_key.starts_with("PHX") {
+                    KeyKind::Eis { endpoint: retrieve(), client_id, org_id }
+                } else {
+                    let iam_endpoint = self.iam_endpoint.unwrap_or_else(|| "https://iam.cloud.ibm.com".to_owned());
+                    KeyKind::Iam { iam_endpoint, endpoint: retrieve(), client_id, org_id }
+                }
+            };
+            let exchange = KeyExchange { http: self.tokens.build().map_err(invalid)?, kind, api_key };
+            let may_pass = Arc::clone(&token_trouble_may_pass);
+            let fetch = move |renewal: &Renewal| {
+                exchange.token(renewal).map_err(|error| {
+                    may_pass.store(error.is_retryable(), Ordering::Relaxed);
+                    error.into()
+                })
+            };
+            let tokens = Tokens::new(&self.base, fetch).map_err(invalid)?;
+            http = http.auth(tokens.expired_when(is_expired));
+        }
+        let client_id = tenant.filter(|_| !legacy).map(|tenant| format!("geospatial-{tenant}"));
+        Ok(Client(Arc::new(Inner {
+            base: self.base,
+            http: http.build().map_err(invalid)?,
+            client_id,
+            token_trouble_may_pass,
+        })))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("host", &self.base).finish_non_exhaustive()
+    }
+}

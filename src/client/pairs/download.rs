@@ -1,0 +1,154 @@
+//! What a query has produced, fetched and told apart by its content: an archive, which is unpacked, or bare JSON or CSV.
+//!
+//! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::IgnoredAny;
+
+use crate::client::http::archive;
+use crate::client::http::{Download, check_file_name};
+use crate::client::pairs::PairsError;
+use crate::client::pairs::client::Calls;
+
+/// What a download has until it is known what it is.
+const UNKNOWN: &str = "download";
+
+/// How much of a file tells what it is, in bytes.
+const HEAD: usize = 4 << 10;
+
+/// Files that a query has produced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Files {
+    /// The archive as it came, if it was one.
+    pub archive: Option<PathBuf>,
+    /// The folder that the archive was unpacked to.
+    pub folder: Option<PathBuf>,
+    /// The files in that folder, or the one file that came bare.
+    pub files: Vec<PathBuf>,
+    /// How many bytes were downloaded.
+    pub bytes: u64,
+}
+
+enum Content {
+    Zip,
+    Json,
+    Csv,
+}
+
+/// Downloads to `{folder}/{name}.zip` and unpacks to `{folder}/{name}/`, or to `{folder}/{name}.json` or `.csv`.
+pub(super) fn fetch(
+    calls: &Calls<'_>,
+    id: &str,
+    folder: &Path,
+    name: &str,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Files, PairsError> {
+    check_file_name(name).map_err(|error| PairsError::Invalid(error.to_string()))?;
+    let download = unknown(folder, name).progress(progress).cancelled(cancelled);
+    let downloaded = calls.download(id)?.download(&download).map_err(|error| calls.error(error))?;
+    let path = downloaded.path;
+    let files = sort_out(&path, id, folder, name);
+    if files.is_err() {
+        // Whatever it is, nobody can use it, and the next attempt brings another.
+        let _ = fs::remove_file(&path);
+    }
+    files.map(|files| Files { bytes: downloaded.bytes, ..files })
+}
+
+/// Removes what downloads that failed have left for the next attempt, when there will be none.
+pub(super) fn discard(folder: &Path, name: &str) {
+    // Who has just been told of a failure needn't be told that its leftovers stay.
+    let _ = unknown(folder, name).discard();
+}
+
+fn unknown<'a>(folder: &Path, name: &str) -> Download<'a> {
+    Download::new(folder, format!("{name}.{UNKNOWN}"))
+}
+
+fn sort_out(path: &Path, id: &str, folder: &Path, name: &str) -> Result<Files, PairsError> {
+    let useless = |reason: &str| PairsError::Download { id: id.to_owned(), reason: reason.to_owned() };
+    let content = content_of(path).map_err(|error| PairsError::file(path, error))?.map_err(useless)?;
+    let named = |extension: &str| folder.join(format!("{name}.{extension}"));
+    let rename = |to: &Path| fs::rename(path, to).map_err(|error| PairsError::file(to, error));
+    match content {
+        Content::Zip => {
+            let target = folder.join(name);
+            let files = unpack(path, &target, id)?;
+            let archive = named("zip");
+            rename(&archive)?;
+            Ok(Files { archive: Some(archive), folder: Some(target), files, bytes: 0 })
+        }
+        Content::Json | Content::Csv => {
+            let file = named(if matches!(content, Content::Json) { "json" } else { "csv" });
+            rename(&file)?;
+            Ok(Files { files: vec![file], ..Files::default() })
+        }
+    }
+}
+
+/// What a file is, or why it is nothing that PAIRS makes.
+fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    // The second is an archive with nothing in it.
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        return Ok(Ok(Content::Zip));
+    }
+    // A character may be cut in two at the end of what was read.
+    let text = match std::str::from_utf8(&head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or(""),
+        Err(_) => return Ok(Err("it is neither an archive nor text")),
+    };
+    Ok(match text.trim_start().chars().next() {
+        None => Err("it is empty"),
+        Some('<') => Err("it is a page in HTML or XML, perhaps of a proxy that wants a login"),
+        Some('{' | '[') => {
+            let reader = BufReader::with_capacity(64 << 10, File::open(path)?);
+            match serde_json::from_reader::<_, IgnoredAny>(reader) {
+                Ok(IgnoredAny) => Ok(Content::Json),
+                Err(error) if error.is_io() => return Err(error.into()),
+                Err(_) => Err("it begins as JSON, and isn't"),
+            }
+        }
+        Some(_) if text.lines().next().is_some_and(|line| line.contains(',')) => Ok(Content::Csv),
+        Some(_) => Err("it is neither an archive, nor JSON, nor CSV"),
+    })
+}
+
+/// Unpacks to `target`. What is there from an earlier time stays until the new is whole.
+fn unpack(archive: &Path, target: &Path, id: &str) -> Result<Vec<PathBuf>, PairsError> {
+    let file = |path: &Path| {
+        let path = path.to_owned();
+        move |error| PairsError::file(&path, error)
+    };
+    let fresh = if target.exists() { with_suffix(target, ".new") } else { target.to_owned() };
+    if fresh != target && fresh.exists() {
+        fs::remove_dir_all(&fresh).map_err(file(&fresh))?;
+    }
+    let files = archive::unpack(archive, &fresh, &archive::Limits::default())
+        .map_err(|source| PairsError::Archive { id: id.to_owned(), source })?;
+    if fresh == target {
+        return Ok(files);
+    }
+    let old = with_suffix(target, ".old");
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(file(&old))?;
+    }
+    fs::rename(target, &old).map_err(file(target))?;
+    fs::rename(&fresh, target).map_err(file(target))?;
+    fs::remove_dir_all(&old).map_err(file(&old))?;
+    let moved = |path: PathBuf| path.strip_prefix(&fresh).map(|inner| target.join(inner)).unwrap_or(path);
+    Ok(files.into_iter().map(moved).collect())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_owned().into_os_string();
+    path.push(suffix);
+    path.into()
+}

@@ -1,0 +1,62 @@
+//! Where the API of a host begins.
+//!
+//! Source: `ibmpairs` 3.1.17, `common.py` (`ensure_protocol`, `ensure_api_path`) and `constants.py` (`CLIENT_*URL*`).
+
+/// The legacy host.
+pub(super) const LEGACY: &str = "https://pairs.res.ibm.com/v2";
+
+/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own hosts if it is missing.
+/// Any other host is taken as it is.
+pub(super) fn base(host: &str) -> String {
+    let host = host.trim().trim_end_matches('/');
+    let with_scheme = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
+    let rest = with_scheme.split_once("://").map_or("", |(_, rest)| rest);
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let missing = match authority {
+        "pairs.res.ibm.com" if !path.contains("v2") => "/v2",
+        "api.ibm.com" if !path.contains("core/v3") && !path.contains("core/v4") => match path {
+            "" => "/geospatial/run/na/core/v3",
+            "geospatial" => "/run/na/core/v3",
+            "geospatial/run" => "/na/core/v3",
+            path if path.ends_with("core") => "/v3",
+            _ => "/core/v3",
+        },
+        _ => "",
+    };
+    with_scheme + missing
+}
+
+/// Whether a base is that of the legacy API, whose calls carry no `x-ibm-client-id`.
+pub(super) fn is_legacy(base: &str) -> bool {
+    base.ends_with("/v2")
+}
+
+/// The bare tenant, whatever stands before it. (`common.py`, `get_tenant_id`)
+pub(super) fn tenant(id: &str) -> &str {
+    ["saascore-", "geospatial-"].iter().find_map(|prefix| id.strip_prefix(prefix)).unwrap_or(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ibms_hosts_get_their_path_and_others_are_left_alone() {
+        for (host, expected) in [
+            ("pairs.res.ibm.com", "https://pairs.res.ibm.com/v2"),
+            ("https://pairs.res.ibm.com/v2/", "https://pairs.res.ibm.com/v2"),
+            ("api.ibm.com", "https://api.ibm.com/geospatial/run/na/core/v3"),
+            ("https://api.ibm.com/geospatial/run/na/core", "https://api.ibm.com/geospatial/run/na/core/v3"),
+            ("https://api.ibm.com/geospatial/run/na/core/v4", "https://api.ibm.com/geospatial/run/na/core/v4"),
+            ("http://127.0.0.1:9090/v2", "http://127.0.0.1:9090/v2"),
+            ("http://127.0.0.1:9090", "http://127.0.0.1:9090"),
+            ("https://pairs.res.ibm.com.evil.example/x", "https://pairs.res.ibm.com.evil.example/x"),
+        ] {
+            assert_eq!(base(host), expected, "{host}");
+        }
+        assert!(
+            is_legacy("https://pairs.res.ibm.com/v2") && !is_legacy("https://api.ibm.com/geospatial/run/na/core/v3")
+        );
+        assert_eq!((tenant("geospatial-x"), tenant("saascore-x"), tenant("x")), ("x", "x", "x"));
+    }
+}

@@ -1,0 +1,173 @@
+//! Servers that say what no PAIRS server says: whatever they do, it ends as an error with its reason, and nothing is left.
+
+#[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
+#[path = "../http/server.rs"]
+mod scripted;
+
+use std::path::Path;
+
+use fulmar::batch::BatchReport;
+use fulmar::client::pairs::{Client, PairsError, QueryResult, batch_query};
+
+use super::{Folder, client, options, point, quick, server, square, told};
+use crate::support::eventually;
+use scripted::{Server, reply};
+
+const ID: &str = "1234567890_12345678";
+
+/// Answers a submission, a question for the status and a download with these, each as status, type and body.
+struct Script {
+    submit: (u16, &'static str, Vec<u8>),
+    status: (u16, &'static str, Vec<u8>),
+    download: (u16, &'static str, Vec<u8>),
+}
+
+fn sound(download: &[u8]) -> Script {
+    let status = format!(r#"{{"id":"{ID}","status":"Succeeded","statusCode":20}}"#);
+    Script {
+        submit: (200, "application/json", format!(r#"{{"id":"{ID}"}}"#).into_bytes()),
+        status: (200, "application/json", status.into_bytes()),
+        download: (200, "application/zip", download.to_vec()),
+    }
+}
+
+/// Runs one query against the script, with two attempts for each step.
+fn run(script: Script, folder: &Folder) -> (Server, BatchReport<QueryResult>) {
+    let server = Server::start(move |seen, stream| {
+        let (status, kind, body) = match (seen.method.as_str(), seen.target.as_str()) {
+            ("POST", _) => &script.submit,
+            (_, target) if target.ends_with("/download") => &script.download,
+            (_, target) if target.contains("/list") => {
+                return reply(stream, 200, &[], br#"{"totPages":1,"queryJobList":[]}"#);
+            }
+            _ => &script.status,
+        };
+        reply(stream, *status, &[("Content-Type", kind)], body)
+    });
+    let client =
+        Client::builder(&server.url("/v2")).http(|http| http.environment_proxy(false)).build().expect("a client");
+    let report = batch_query(&client, [square("a")], options(folder).attempts(2)).expect("sound");
+    (server, report)
+}
+
+fn failure(report: &BatchReport<QueryResult>) -> &PairsError {
+    let outcome = report.jobs[0].outcome.as_ref();
+    outcome.expect_err("it can't succeed").error().unwrap_or_else(|| panic!("{}", told(report)))
+}
+
+/// A sound archive.
+fn archive() -> Vec<u8> {
+    let server = server(quick());
+    let report = batch_query(&client(&server), [square("a")], options(&Folder::new()).download(false)).expect("sound");
+    server.archive(report.jobs[0].id.as_deref().expect("an id")).expect("an archive")
+}
+
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from.as_bytes())).collect();
+    assert_eq!(places.len(), 2, "once with the file, once in the index");
+    places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to.as_bytes()));
+    bytes
+}
+
+#[test]
+fn a_script_that_is_sound_succeeds() {
+    let folder = Folder::new();
+    let (_server, report) = run(sound(&archive()), &folder);
+    assert!(report.is_success(), "{}", told(&report));
+    assert_eq!(folder.files().len(), 5);
+}
+
+#[test]
+fn an_id_from_the_server_that_climbs_is_no_id() {
+    for id in ["../../x", "a/b", "", "x y"] {
+        let (folder, submit) = (Folder::new(), serde_json::json!({"id": id}).to_string());
+        let (server, report) = run(Script { submit: (200, "application/json", submit.into()), ..sound(b"") }, &folder);
+        assert!(matches!(failure(&report), PairsError::Reply(_)), "{}", told(&report));
+        assert!(report.jobs[0].notes.iter().any(|note| note.contains("nobody knows")), "{:?}", report.jobs[0].notes);
+        assert!(server.seen().iter().all(|seen| !seen.target.contains("x") && !seen.target.contains("a/b")));
+        assert!(folder.files().is_empty());
+    }
+}
+
+#[test]
+fn the_status_of_another_query_is_no_status() {
+    let (folder, other) = (Folder::new(), br#"{"id":"another","statusCode":20}"#.to_vec());
+    let (_server, report) = run(Script { status: (200, "application/json", other), ..sound(b"") }, &folder);
+    assert!(matches!(failure(&report), PairsError::Reply(text) if text.contains("another")), "{}", told(&report));
+}
+
+#[test]
+fn an_archive_that_climbs_is_not_unpacked() {
+    let (folder, name) = (Folder::new(), "data_acknowledgement.txt");
+    for evil in ["../../../../tmp/evil.txt", "/tmp/fulmar-evil-evil.tx", "output.info/../../ev.txt"] {
+        let (_server, report) = run(sound(&replaced(&archive(), name, evil)), &folder);
+        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
+        assert!(folder.files().is_empty(), "{evil}: {:?}", folder.files().keys());
+        assert!(!Path::new("/tmp/evil.txt").exists() && !Path::new("/tmp/fulmar-evil-evil.tx").exists());
+    }
+}
+
+#[test]
+fn what_is_no_data_is_no_file() {
+    let whole = archive();
+    let mut damaged = whole.clone();
+    damaged[200] ^= 0xff;
+    let cases: [(&str, &[u8]); 8] = [
+        ("an archive without its end", &whole[..whole.len() / 2]),
+        ("an archive with another bit", &damaged),
+        ("JSON without its end", br#"{"data": [{"layerId": 1"#),
+        ("a page", b"<!DOCTYPE html><html>login</html>"),
+        ("nothing", b""),
+        ("prose", b"It didn't work out."),
+        ("bytes", b"\x00\xff\xfe\x01"),
+        ("half an archive's magic", b"PK\x03"),
+    ];
+    for (what, body) in cases {
+        let folder = Folder::new();
+        let (_server, report) = run(sound(body), &folder);
+        let useless =
+            matches!(failure(&report), PairsError::Archive { .. } | PairsError::Download { .. } | PairsError::Http(_));
+        assert!(useless, "{what}: {}", told(&report));
+        assert!(folder.files().is_empty(), "{what}: {:?}", folder.files().keys());
+        assert!(report.jobs[0].attempts.fetch == 2, "{what}: another download may be whole");
+    }
+}
+
+#[test]
+fn what_stands_there_from_before_survives_a_damaged_download() {
+    let (folder, whole) = (Folder::new(), archive());
+    let (_server, report) = run(sound(&whole), &folder);
+    assert!(report.is_success(), "{}", told(&report));
+    let before = folder.files();
+    let (_server, report) = run(sound(&whole[..whole.len() / 2]), &folder);
+    failure(&report);
+    assert_eq!(folder.files(), before);
+}
+
+#[test]
+fn a_submission_that_met_a_broken_server_is_not_repeated_and_the_report_says_what_may_be() {
+    let folder = Folder::new();
+    let broken = (500, "application/json", br#"{"message":"out of order"}"#.to_vec());
+    let (server, report) = run(Script { submit: broken, ..sound(b"") }, &folder);
+    assert!(told(&report).contains("out of order"), "{}", told(&report));
+    assert!(report.jobs[0].notes.iter().any(|note| note.contains("nobody knows")), "{:?}", report.jobs[0].notes);
+    assert_eq!(server.seen().iter().filter(|seen| seen.method == "POST").count(), 1);
+}
+
+#[test]
+fn a_cancelled_batch_leaves_nothing_half_done() {
+    let server = server(pairs_server::Config { run: std::time::Duration::from_secs(3_600), ..quick() });
+    let folder = Folder::new();
+    let queries = (0..20).map(|n| square(&n.to_string())).chain([point("p")]);
+    let batch = fulmar::client::pairs::start_batch_query(&client(&server), queries, options(&folder).workers(21));
+    let batch = batch.expect("sound");
+    eventually("all are submitted", || server.count("submit") == 21);
+    eventually("the points are there", || batch.stats().succeeded == 1);
+    batch.cancel();
+    let report = batch.wait(crate::support::HANG).expect("it ends");
+    assert_eq!((report.stats.succeeded, report.stats.cancelled), (1, 20), "{report}");
+    assert_eq!(folder.files().into_keys().collect::<Vec<_>>(), ["p.json"]);
+    assert!(report.jobs[..20].iter().all(|job| job.id.is_some()), "what goes on there can be watched later");
+}
