@@ -8,6 +8,9 @@
 //! When the server refuses the token, and a renewal has ended since, the outcome of that one is the answer: a token to try
 //! with, or its failure. So of all requests that were under way with one token, exactly one renews it, and a failure
 //! reaches all of them; a request that starts later tries anew.
+//!
+//! Two failures are nobody else's: of a renewal that may not wait (`once`) or had run out of time, for those who may and have;
+//! and of an early one, while the token still is good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use super::origin::Origin;
 use super::redact::HIDDEN;
 use crate::error::{BoxError, Result};
 use crate::panics;
+use crate::sync::thread::{self, Thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::time::Deadline;
 
@@ -52,7 +56,8 @@ type Headers = Box<dyn Fn(&str) -> Vec<(String, String)> + Send + Sync>;
 
 /// Tokens that expire. However many threads meet the expired one, one of them renews it, and the others wait for that.
 ///
-/// The function that gets a token mostly asks another host, by a client of its own: with this one it would wait for itself.
+/// The function that gets a token mostly asks another host, by a client of its own. With this one it must say
+/// [`without_auth`](super::RequestBuilder::without_auth), or it is refused: it would wait for itself.
 /// It is handed a [`Renewal`], whose [`is_once`](Renewal::is_once) it should pass on.
 ///
 /// ```
@@ -93,16 +98,25 @@ pub struct Tokens<F> {
 struct State {
     /// How many renewals have ended.
     epoch: u64,
-    renewing: bool,
+    /// Who renews, if anybody does.
+    renewing: Option<Thread>,
     token: Option<Held>,
     /// Why the last renewal failed, if it did.
-    failure: Option<Arc<BoxError>>,
+    failure: Option<Failure>,
+}
+
+struct Failure {
+    error: Arc<BoxError>,
+    /// It may be for want of time only.
+    hasty: bool,
 }
 
 struct Held {
     secret: Arc<str>,
     /// When to renew it, if its life is known.
     stale_at: Option<Instant>,
+    /// When it ends, if that is known.
+    ends_at: Option<Instant>,
 }
 
 impl<F> Tokens<F>
@@ -120,7 +134,7 @@ where
             expired: Box::new(|status, _| status == 401),
             headers: Box::new(|token| vec![("Authorization".to_owned(), format!("Bearer {token}"))]),
             before: None,
-            state: Mutex::new(State { epoch: 0, renewing: false, token: None, failure: None }),
+            state: Mutex::new(State { epoch: 0, renewing: None, token: None, failure: None }),
             ended: Condvar::new(),
         })
     }
@@ -149,7 +163,8 @@ where
     }
 
     /// How long before its end a token is renewed, if its life is known. Defaults to a tenth of its life, at most 1 minute;
-    /// a time as long as its life or longer counts as half of it.
+    /// a time as long as its life or longer counts as half of it. If that fails, the old one is used to its end, and the next
+    /// try is a few seconds later.
     #[must_use]
     pub fn renew_before(mut self, time: Duration) -> Tokens<F> {
         self.before = Some(time);
@@ -159,11 +174,16 @@ where
     /// Waits until nobody renews, or says that time is up.
     fn idle(&self, deadline: Deadline) -> Result<MutexGuard<'_, State>, BoxError> {
         let mut state = self.state.lock();
-        while state.renewing {
+        while let Some(renewer) = &state.renewing {
+            if renewer.id() == thread::current().id() {
+                return Err(
+                    "the function that gets a token asked for one: use `without_auth` or a client of its own".into()
+                );
+            }
             match deadline.at() {
                 None => self.ended.wait(&mut state),
                 Some(at) => {
-                    if self.ended.wait_until(&mut state, at).timed_out() && state.renewing {
+                    if self.ended.wait_until(&mut state, at).timed_out() && state.renewing.is_some() {
                         return Err("the time limit passed while another thread was renewing the token".into());
                     }
                 }
@@ -172,29 +192,43 @@ where
         Ok(state)
     }
 
-    /// Renews, alone. The lock is free meanwhile.
-    fn renew_now<'a>(&'a self, mut state: MutexGuard<'a, State>, renewal: &Renewal) -> MutexGuard<'a, State> {
-        state.renewing = true;
+    /// Renews, alone. The lock is free meanwhile. Unless the token was `refused`, it is kept if it can't be renewed yet.
+    fn renew_now<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        renewal: &Renewal,
+        refused: bool,
+    ) -> MutexGuard<'a, State> {
+        state.renewing = Some(thread::current());
         drop(state);
         // A panic of the user's function must not leave all others waiting.
         let outcome = panics::catch(|| (self.fetch)(renewal));
         let now = Instant::now();
         let outcome = outcome.unwrap_or_else(|panic| Err(format!("getting a token panicked: {panic}").into()));
         let mut state = self.state.lock();
-        state.renewing = false;
+        state.renewing = None;
+        self.ended.notify_all();
+        if outcome.is_err() && !refused {
+            if let Some(held) = state.token.as_mut().filter(|held| held.is_good(now)) {
+                // No new epoch: if the server refuses it now, that is no answer to it.
+                held.renew_later(now);
+                return state;
+            }
+        }
         state.epoch += 1;
         match outcome {
             Ok(token) => {
                 let stale_at = token.life.and_then(|life| now.checked_add(life - self.margin(life)));
-                state.token = Some(Held { secret: token.secret.into(), stale_at });
+                let ends_at = token.life.and_then(|life| now.checked_add(life));
+                state.token = Some(Held { secret: token.secret.into(), stale_at, ends_at });
                 state.failure = None;
             }
             Err(error) => {
+                let hasty = renewal.once || renewal.deadline.is_past();
                 state.token = None;
-                state.failure = Some(Arc::new(error));
+                state.failure = Some(Failure { error: Arc::new(error), hasty });
             }
         }
-        self.ended.notify_all();
         state
     }
 
@@ -219,18 +253,18 @@ where
         let seen = self.state.lock().epoch;
         let mut state = self.idle(credentials.deadline)?;
         if !state.token.as_ref().is_some_and(Held::is_fresh) {
+            let renewal = Renewal { generation: state.epoch, deadline: credentials.deadline, once: credentials.once };
             // Whoever waited here for a renewal that failed has its outcome, and doesn't try once more.
             if state.epoch > seen {
-                if let Some(failure) = &state.failure {
-                    return Err(Shared(failure.clone()).into());
+                if let Some(failure) = state.failure.as_ref().filter(|failure| failure.holds_for(&renewal)) {
+                    return Err(failure.share());
                 }
             }
-            let renewal = Renewal { generation: state.epoch, deadline: credentials.deadline, once: credentials.once };
-            state = self.renew_now(state, &renewal);
+            state = self.renew_now(state, &renewal, false);
         }
         let secret = match (&state.token, &state.failure) {
             (Some(token), _) => token.secret.clone(),
-            (None, Some(failure)) => return Err(Shared(failure.clone()).into()),
+            (None, Some(failure)) => return Err(failure.share()),
             (None, None) => return Err("there is no token".into()),
         };
         credentials.set_generation(state.epoch);
@@ -248,11 +282,12 @@ where
 
     fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
         let mut state = self.idle(renewal.deadline)?;
-        if state.epoch <= renewal.generation {
-            state = self.renew_now(state, renewal);
+        let is_answered = state.failure.as_ref().is_none_or(|failure| failure.holds_for(renewal));
+        if state.epoch <= renewal.generation || !is_answered {
+            state = self.renew_now(state, renewal, true);
         }
         match (&state.token, &state.failure) {
-            (None, Some(failure)) => Err(Shared(failure.clone()).into()),
+            (None, Some(failure)) => Err(failure.share()),
             _ => Ok(()),
         }
     }
@@ -261,6 +296,30 @@ where
 impl Held {
     fn is_fresh(&self) -> bool {
         self.stale_at.is_none_or(|at| Instant::now() < at)
+    }
+
+    fn is_good(&self, now: Instant) -> bool {
+        self.ends_at.is_none_or(|at| now < at)
+    }
+
+    /// A tenth of what is left of its life, from 1 to 10 s, and never beyond its end.
+    fn renew_later(&mut self, now: Instant) {
+        if let Some(ends_at) = self.ends_at {
+            let left = ends_at.saturating_duration_since(now);
+            let pause = (left / 10).clamp(Duration::from_secs(1), Duration::from_secs(10));
+            self.stale_at = Some(now + pause.min(left));
+        }
+    }
+}
+
+impl Failure {
+    /// Whether it is the answer for this one, too, who has waited for it.
+    fn holds_for(&self, renewal: &Renewal) -> bool {
+        !self.hasty || renewal.once || renewal.deadline.is_past()
+    }
+
+    fn share(&self) -> BoxError {
+        Shared(self.error.clone()).into()
     }
 }
 

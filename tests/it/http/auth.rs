@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
-use fulmar::client::http::{Basic, Bearer, HttpClient, HttpError, HttpErrorKind, Token, Tokens};
+use fulmar::client::http::{Basic, Bearer, HttpClient, HttpError, HttpErrorKind, Timeouts, Token, Tokens};
 
 use super::server::{Server, reply};
 use super::{client, quick};
@@ -188,4 +188,75 @@ fn of_several_credentials_each_goes_to_its_own_host() {
     assert_eq!(one.seen()[0].header("authorization"), Some("Bearer for-one"));
     assert_eq!(two.seen()[0].header("authorization"), Some("Basic bWU6Zm9yLXR3bw=="));
     assert_eq!(one.seen()[1].header("authorization"), None);
+}
+
+#[test]
+fn a_renewal_that_had_no_time_fails_for_nobody_else() {
+    let gate = Gate::new();
+    let hold = gate.clone();
+    let server = Server::start(move |seen, stream| {
+        let is_new = seen.header("authorization") == Some("Bearer token-3");
+        if seen.target == "/patient" && !is_new {
+            hold.pass();
+        }
+        reply(stream, if is_new || seen.target == "/" { 200 } else { 401 }, &[], b"")
+    });
+    let count = AtomicUsize::new(0);
+    let tokens = Tokens::new(&server.url("/"), move |renewal| {
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        if renewal.is_once() { Err("no time to try again".into()) } else { Ok(Token::new(format!("token-{number}"))) }
+    });
+    let client = quick().auth(tokens.expect("a URL")).build().expect("sound settings");
+    client.get(&server.url("/")).send().expect("with the first token");
+    std::thread::scope(|scope| {
+        let patient = scope.spawn(|| client.get(&server.url("/patient")).send().map(drop));
+        gate.await_arrivals(1);
+        let error = client.get(&server.url("/hasty")).once().send().expect_err("no token at once");
+        assert_eq!(error.kind(), HttpErrorKind::Unauthorized);
+        // Only now the other is told that its token has expired: after that renewal has ended.
+        gate.open();
+        patient.join().expect("no panic").expect("had all the time");
+    });
+}
+
+#[test]
+fn a_function_that_asks_itself_for_a_token_is_told_so() {
+    let server = Server::of(b"ok");
+    let own = Arc::new(Mutex::new(None::<HttpClient>));
+    let (inner, url) = (own.clone(), server.url("/token"));
+    let tokens = Tokens::new(&server.url("/"), move |renewal| {
+        let client = inner.lock().expect("no panic").clone().expect("set");
+        let request = client.get(&url);
+        let reply = if renewal.is_once() { request.without_auth().send()? } else { request.send()? };
+        Ok(Token::new(reply.text()?))
+    });
+    let timeouts = Timeouts { total: None, ..Timeouts::default() };
+    let client = quick().timeouts(timeouts).auth(tokens.expect("a URL")).build().expect("sound settings");
+    *own.lock().expect("no panic") = Some(client.clone());
+    let error = client.get(&server.url("/")).send().expect_err("it would wait for itself");
+    assert!(format!("{error:?}").contains("without_auth"), "{error:?}");
+    client.get(&server.url("/")).once().send().expect("without credentials it may");
+    *own.lock().expect("no panic") = None;
+}
+
+#[test]
+fn an_early_renewal_that_fails_leaves_the_token_until_the_server_refuses_it() {
+    let server = Server::start(|seen, stream| match (seen.target.as_str(), seen.header("authorization")) {
+        ("/closed", Some("Bearer token-1")) => reply(stream, 401, &[], b""),
+        _ => reply(stream, 200, &[], b""),
+    });
+    let fetched = Arc::new(AtomicUsize::new(0));
+    let (count, hour) = (fetched.clone(), Duration::from_secs(3600));
+    let tokens = Tokens::new(&server.url("/"), move |_| match count.fetch_add(1, Ordering::SeqCst) + 1 {
+        2 => Err("closed for a minute".into()),
+        number => Ok(Token::new(format!("token-{number}")).expires_in(hour)),
+    });
+    // Early as can be: the first request after it is due to renew it.
+    let tokens = tokens.expect("a URL").renew_before(hour - Duration::from_nanos(1));
+    let client = quick().auth(tokens).build().expect("sound settings");
+    client.get(&server.url("/")).send().expect("with the first token");
+    client.get(&server.url("/")).send().expect("the first token still is good");
+    assert_eq!(fetched.load(Ordering::SeqCst), 2);
+    client.get(&server.url("/closed")).send().expect("refused, and renewed");
+    assert!(fetched.load(Ordering::SeqCst) >= 3);
 }
