@@ -24,7 +24,7 @@ const DEEPEST: usize = 32;
 /// What an archive may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Files and folders in it. Defaults to 10,000.
+    /// Files and folders in it, those included that are only part of a file's name. Defaults to 10,000.
     pub entries: usize,
     /// Bytes of all files together, unpacked. Defaults to 16 GiB.
     pub bytes: u64,
@@ -123,10 +123,20 @@ pub fn unpack(
     let staging = Staging::beside(folder)?;
     let mut names = Vec::new();
     let mut budget = Budget { left: limits.bytes, written: 0, size, limits };
-    let mut seen = HashSet::new();
+    let (mut seen, mut folders, mut packed) = (HashSet::new(), HashSet::new(), 0u64);
     for index in 0..zip.len() {
         let mut entry = zip.by_index(index).map_err(|error| reading.damaged(error))?;
         let name = reading.checked_name(&entry, &mut seen)?;
+        // Entries that lie over each other could be read for ever, even where nothing comes out of them.
+        packed = packed.saturating_add(entry.compressed_size());
+        if packed > size {
+            return Err(reading.refused(entry.name(), "shares its bytes with another"));
+        }
+        let above = name.ancestors().skip(usize::from(!entry.is_dir())).filter(|path| !path.as_os_str().is_empty());
+        folders.extend(above.map(Path::to_owned));
+        if names.len() + usize::from(!entry.is_dir()) + folders.len() > limits.entries {
+            return Err(reading.too_large(format!("{} entries", limits.entries)));
+        }
         let to = staging.path.join(&name);
         if entry.is_dir() {
             fs::create_dir_all(&to).map_err(|error| failed(&to, error))?;
@@ -165,11 +175,7 @@ impl Reading<'_> {
         seen: &mut HashSet<String>,
     ) -> Result<PathBuf, ArchiveError> {
         let name = entry.name();
-        let refused = |fault| ArchiveError::Refused {
-            archive: self.path.to_owned(),
-            name: name.chars().take(200).collect(),
-            fault,
-        };
+        let refused = |fault| self.refused(name, fault);
         if entry.encrypted() {
             return Err(refused("is encrypted"));
         }
@@ -244,17 +250,17 @@ impl Reading<'_> {
             at = at.saturating_add(46 + field(28) + field(30) + field(32));
             count += 1;
             if count > zip.len() {
-                return Err(ArchiveError::Refused {
-                    archive: self.path.to_owned(),
-                    name: "(one of them)".into(),
-                    fault: "is there twice",
-                });
+                return Err(self.refused("(one of them)", "is there twice"));
             }
         }
         if count < zip.len() {
             return Err(broken(io::Error::other("its index can't be read twice in the same way")));
         }
         Ok(())
+    }
+
+    fn refused(&self, name: &str, fault: &'static str) -> ArchiveError {
+        ArchiveError::Refused { archive: self.path.to_owned(), name: name.chars().take(200).collect(), fault }
     }
 
     fn damaged(&self, error: ZipError) -> ArchiveError {
@@ -293,9 +299,12 @@ impl Staging {
     }
 
     fn rename(mut self, folder: &Path) -> Result<(), ArchiveError> {
-        // Some systems don't rename onto an empty folder. If somebody has put something there meanwhile, this fails.
-        let _ = fs::remove_dir(folder);
-        fs::rename(&self.path, folder).map_err(|error| {
+        // Some systems don't rename onto an empty folder. If somebody has put something there meanwhile, both fail.
+        let renamed = fs::rename(&self.path, folder).or_else(|error| {
+            fs::remove_dir(folder).map_err(|_| error)?;
+            fs::rename(&self.path, folder)
+        });
+        renamed.map_err(|error| {
             if folder.symlink_metadata().is_ok() {
                 ArchiveError::Exists(folder.to_owned())
             } else {

@@ -183,3 +183,45 @@ fn a_folder_that_holds_something_is_left_alone() {
     assert!(matches!(error, ArchiveError::Io { .. }), "{error}");
     assert_eq!(folder.names(), ["a.zip", "out"]);
 }
+
+/// An archive whose index names the same file at the beginning again and again.
+fn overlapping(names: &[String]) -> Vec<u8> {
+    // Of bytes that can't be packed much smaller.
+    let noise: Vec<u8> = (0..10_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut bytes = archive(|zip| file(zip, "0", &noise));
+    let at = bytes.windows(4).position(|four| four == b"PK\x01\x02").expect("an index");
+    let end = bytes.windows(4).position(|four| four == b"PK\x05\x06").expect("an end");
+    let (index, mut tail) = (bytes[at..end].to_vec(), bytes[end..].to_vec());
+    bytes.truncate(at);
+    for name in names {
+        let mut entry = index.clone();
+        entry[28..30].copy_from_slice(&u16::try_from(name.len()).expect("short").to_le_bytes());
+        entry.splice(46..47, name.bytes());
+        bytes.extend(entry);
+    }
+    let count = u16::try_from(names.len()).expect("few").to_le_bytes();
+    tail[8..10].copy_from_slice(&count);
+    tail[10..12].copy_from_slice(&count);
+    tail[12..16].copy_from_slice(&u32::try_from(bytes.len() - at).expect("small").to_le_bytes());
+    bytes.extend(tail);
+    bytes
+}
+
+#[test]
+fn entries_that_lie_over_each_other_are_refused() {
+    let names = |count: usize| -> Vec<String> { (0..count).map(|number| format!("n{number}")).collect() };
+    assert_eq!(try_unpack(&overlapping(&names(1)), &Limits::default()).expect("sound").len(), 1);
+    // Never read in full: each could be as long as the archive, and give nothing.
+    let outcome = try_unpack(&overlapping(&names(100)), &Limits::default()).map(|files| files.len());
+    let error = outcome.expect_err("overlapping");
+    assert!(matches!(error, ArchiveError::Refused { fault: "shares its bytes with another", .. }), "{error}");
+}
+
+#[test]
+fn folders_that_only_stand_in_names_count() {
+    let bytes = archive(|zip| (0..3).for_each(|number| file(zip, &format!("{number}/a/b/c/f"), b"")));
+    let limits = |entries| Limits { entries, ..Limits::default() };
+    let error = try_unpack(&bytes, &limits(14)).expect_err("3 files in 12 folders");
+    assert!(matches!(error, ArchiveError::TooLarge { .. }), "{error}");
+    assert_eq!(try_unpack(&bytes, &limits(15)).expect("sound").len(), 3);
+}
