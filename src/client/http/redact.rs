@@ -22,10 +22,12 @@ pub(super) fn url(url: &Url) -> String {
     let mut shown = String::from(shown);
     if let Some(query) = url.query() {
         let pairs = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((name, _)) => format!("{}={HIDDEN}", name.chars().take(64).collect::<String>()),
-            // A name alone may be the key itself.
-            None if pair.is_empty() => String::new(),
-            None => HIDDEN.to_owned(),
+            _ if pair.is_empty() => String::new(),
+            Some((name, value)) if !value.trim_start_matches('=').is_empty() => {
+                format!("{}={HIDDEN}", name.chars().take(64).collect::<String>())
+            }
+            // A name alone may be the key itself, with the `=` that ends base64.
+            _ => HIDDEN.to_owned(),
         });
         shown.push('?');
         shown.push_str(&pairs.collect::<Vec<_>>().join("&"));
@@ -35,9 +37,8 @@ pub(super) fn url(url: &Url) -> String {
 
 /// A URL that couldn't be parsed, so that nobody knows where its secrets stand: up to what may begin them.
 pub(super) fn unparsed(text: &str) -> String {
-    let end = text.find(['?', '#', '@']).unwrap_or(text.len());
-    // Whatever stands before an `@` may be a password.
-    let shown = if text[end..].starts_with('@') { HIDDEN } else { &text[..end] };
+    // Whatever stands before an `@` may be a password, and a password may hold anything.
+    let shown = if text.contains('@') { HIDDEN } else { text.split(['?', '#']).next().unwrap_or_default() };
     plain(shown, 200)
 }
 
@@ -56,19 +57,68 @@ impl Secrets {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// `text` with every secret hidden, also where JSON or a URL would have escaped it.
+    /// `text` with every secret hidden, also where JSON, HTML or a URL would have escaped some of it.
     pub(super) fn hide(&self, text: &str) -> String {
-        let mut shown = text.to_owned();
-        for secret in &self.0 {
-            let in_url: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-            let in_json = secret.replace('\\', "\\\\").replace('"', "\\\"");
-            for form in [secret, &in_url, &in_json] {
-                if shown.contains(form.as_str()) {
-                    shown = shown.replace(form.as_str(), HIDDEN);
+        let mut shown = String::with_capacity(text.len());
+        let mut hidden_to = 0;
+        for (at, c) in text.char_indices() {
+            let found = self.0.iter().filter_map(|secret| Some(at + repeated(&text[at..], secret)?)).max();
+            if let Some(end) = found.filter(|end| *end > hidden_to) {
+                if at >= hidden_to {
+                    shown.push_str(HIDDEN);
                 }
+                hidden_to = end;
+            }
+            if at >= hidden_to {
+                shown.push(c);
             }
         }
         shown
+    }
+}
+
+/// How many bytes of `text` its beginning takes, if that is `secret`, escaped or not.
+fn repeated(text: &str, secret: &str) -> Option<usize> {
+    if text.starts_with(secret) {
+        return Some(secret.len());
+    }
+    let mut rest = text;
+    for c in secret.chars() {
+        rest = after_escaped(rest, c).or_else(|| rest.strip_prefix(c))?;
+    }
+    Some(text.len() - rest.len())
+}
+
+/// What follows `c`, if `text` begins with one of its escapes.
+fn after_escaped(text: &str, c: char) -> Option<&str> {
+    let number = |digits: &str| u32::from_str_radix(digits, 16).ok() == Some(u32::from(c));
+    match text.as_bytes().first()? {
+        b'+' if c == ' ' => text.get(1..),
+        b'%' => {
+            let mut rest = text;
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                let digits = rest.strip_prefix('%')?.get(..2)?;
+                rest = (u8::from_str_radix(digits, 16).ok()? == byte).then(|| &rest[3..])?;
+            }
+            Some(rest)
+        }
+        b'\\' => match text.strip_prefix("\\u") {
+            Some(rest) => number(rest.get(..4)?).then(|| &rest[4..]),
+            None => text[1..].strip_prefix(c).filter(|_| c.is_ascii_punctuation()),
+        },
+        b'&' => {
+            let (entity, rest) = text[1..].split_once(';').filter(|(entity, _)| entity.len() <= 8)?;
+            let named = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
+            let is_it = match entity.strip_prefix('#') {
+                None => named.contains(&(entity, c)),
+                Some(code) => match code.strip_prefix(['x', 'X']) {
+                    Some(digits) => number(digits),
+                    None => code.parse() == Ok(u32::from(c)),
+                },
+            };
+            is_it.then_some(rest)
+        }
+        _ => None,
     }
 }
 
@@ -98,11 +148,17 @@ pub(super) fn plain(text: &str, limit: usize) -> String {
 
 /// Characters that make text read otherwise than it is written.
 pub(super) fn is_reordering(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// An error of JSON without the values that it quotes.
 pub(super) fn without_quotes(text: &str) -> String {
+    // Numbers and names of variants and fields stand between backticks. What is expected is known from the program, and shown.
+    let end = text.rfind("`, expected").or_else(|| text.rfind("`, there are no"));
+    let text = match (text.find('`'), end) {
+        (Some(start), Some(end)) if start < end => format!("{}`{HIDDEN}{}", &text[..start], &text[end..]),
+        _ => text.to_owned(),
+    };
     let mut parts = text.split('"');
     let mut shown = parts.next().unwrap_or_default().to_owned();
     // Between the first quote and the last stands what the server sent, quotes of its own included.
@@ -130,6 +186,11 @@ mod tests {
         assert_eq!(shown("http://h.org"), "http://h.org/");
         assert_eq!(unparsed("http//me:pw@host"), HIDDEN);
         assert_eq!(unparsed("http//host?token=x"), "http//host");
+        // In none of these does the first `@` come before what else could end the host.
+        for text in ["https://me:S3CR3T#x@host/", "https://me:S3CR3T?x@host/", "https://me:S3CR3T/x@host:port/"] {
+            assert_eq!(unparsed(text), HIDDEN, "{text}");
+        }
+        assert_eq!(shown("https://h.org/?S3CR3TKEY==&S3CR3T=&a==b"), "https://h.org/?***&***&a=***");
     }
 
     #[test]
@@ -139,6 +200,23 @@ mod tests {
         secrets.add("ab");
         assert_eq!(secrets.hide("got 'to/ken\"1', 'to%2Fken%221', 'to/ken\\\"1'"), "got '***', '***', '***'");
         assert_eq!(secrets.hide("ab"), "ab", "too short to hide");
+        for form in [
+            "to\\/ken\\\"1",
+            "to%2fken%221",
+            "to/ken%221",
+            "\\u0074o/ken\\u00221",
+            "to&#x2F;ken&quot;1",
+            "to&#47;ken&#34;1",
+            "Bearer+to%2Fken%221",
+            "Bearer%20to%2Fken%221",
+        ] {
+            assert_eq!(secrets.hide(&format!("<{form}>")), "<***>", "{form}");
+        }
+        let mut secrets = Secrets::default();
+        secrets.add("abcdef");
+        secrets.add("defghi");
+        secrets.add("a\\\\b%41c");
+        assert_eq!(secrets.hide("-abcdefghi-a\\\\b%41c-%-\\-&-\\u00-&;-é%c3"), "-***-***-%-\\-&-\\u00-&;-é%c3");
     }
 
     #[test]
@@ -154,5 +232,13 @@ mod tests {
             "invalid type: string ***, expected u8"
         );
         assert_eq!(without_quotes("missing field `id`"), "missing field `id`");
+        assert_eq!(
+            without_quotes("unknown variant `a`, expected `b`, expected one of `c`, `d`"),
+            "unknown variant `***`, expected one of `c`, `d`"
+        );
+        assert_eq!(
+            without_quotes("invalid type: integer `5`, expected a string at line 1"),
+            "invalid type: integer `***`, expected a string at line 1"
+        );
     }
 }

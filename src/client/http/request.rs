@@ -19,6 +19,8 @@ use crate::time::Deadline;
 const SECRET_NAMES: &[&str] = &[
     "auth",
     "cookie",
+    "credential",
+    "session",
     "token",
     "secret",
     "password",
@@ -244,9 +246,7 @@ impl RequestBuilder {
             return Err(invalid(shown, fault));
         }
         let mut secrets = self.secrets;
-        for (_, value) in url.query_pairs().filter(|(name, _)| is_secret_name(name)) {
-            secrets.add(&value);
-        }
+        hide_query(&url, &mut secrets);
         Ok(Plan {
             method,
             url,
@@ -271,7 +271,20 @@ impl fmt::Debug for RequestBuilder {
     }
 }
 
+/// Adds the secrets in a URL's query.
+pub(super) fn hide_query(url: &Url, secrets: &mut Secrets) {
+    for (_, value) in url.query_pairs().filter(|(name, _)| is_secret_name(name)) {
+        secrets.add(&value);
+    }
+}
+
 fn is_secret_name(name: &str) -> bool {
+    // A key may be a secret, or just the name of a thing.
+    is_credential_name(name) || name.to_ascii_lowercase().ends_with("key")
+}
+
+/// Whether a value of that name is a secret and nothing else.
+pub(super) fn is_credential_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name == "sig" || name.ends_with("key") || SECRET_NAMES.iter().any(|part| name.contains(part))
+    name == "sig" || SECRET_NAMES.iter().any(|part| name.contains(part))
 }

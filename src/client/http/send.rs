@@ -15,7 +15,7 @@ use super::method::Method;
 use super::origin::Origin;
 use super::redact::{self, Secrets};
 use super::redirect;
-use super::request::Plan;
+use super::request::{self, Plan};
 use super::response::{self, Response};
 use super::retry::retry_after;
 use super::tokens;
@@ -149,6 +149,8 @@ impl HttpClient {
                 hops += 1;
                 *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
+                // A signed URL is a secret of whoever sent it, too.
+                request::hide_query(&step.url, &mut secrets);
                 // A short body is read, so that the connection can be used again.
                 drain(response);
                 continue;
