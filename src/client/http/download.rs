@@ -14,7 +14,7 @@ use super::file_name::check_file_name;
 use super::headers::{content_range, file_name_of, media_type, strong_etag};
 use super::method::Method;
 use super::part::{self, OpenError, Part, Saved, Validator};
-use super::request::Plan;
+use super::request::{Plan, is_credential_name};
 use super::response::header;
 use super::send::{Live, sent};
 use crate::error::{Error, Result};
@@ -22,6 +22,9 @@ use crate::trace::event;
 
 /// How much is read and written at a time; all the memory that a download takes besides.
 const BUFFER: usize = 64 << 10;
+
+/// How much of the beginning must be there before it is looked at: a page in HTML may come in pieces.
+const BEGINNING: usize = 256;
 
 /// An attempt that gets so much further isn't counted as one that failed in a row.
 const PROGRESS: u64 = 64 << 10;
@@ -59,8 +62,8 @@ type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 ///
 /// # What is left
 /// After a success: the file. After a failure that may pass (a cut, a time limit, a cancel), if the rest can be asked for:
-/// `NAME.part`, and `NAME.part.resume` that tells what it is; the next download of the same URL to the same name goes on
-/// there, and [`discard`](Download::discard) removes both. After any other failure: nothing. A process that is killed
+/// `NAME.part`, and `NAME.part.resume` that tells what it is; the next download of the same URL, but for a signature
+/// in its query, to the same name goes on there, and [`discard`](Download::discard) removes both. After any other failure: nothing. A process that is killed
 /// leaves `NAME.part`, which the next download of that name starts over.
 ///
 /// # At once
@@ -155,10 +158,11 @@ impl<'a> Download<'a> {
     }
 
     /// The only types that are taken: `application/zip`, `image/*`. Defaults to all but HTML, which mostly is a page that
-    /// asks to log in; naming `text/html` here takes it. A reply without a type is taken.
+    /// asks to log in; naming `text/html`, `text/*` or `*/*` here takes it. A reply without a type is taken.
     #[must_use]
     pub fn accept_types(mut self, media_types: &[&str]) -> Download<'a> {
-        self.accepted = media_types.iter().map(|kind| kind.to_ascii_lowercase()).collect();
+        let without_parameters = |kind: &&str| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        self.accepted = media_types.iter().map(without_parameters).collect();
         self
     }
 
@@ -177,8 +181,8 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// Asked before each attempt and after each piece, and ten times a second while it waits for the next attempt; `true` ends
-    /// the download with [`HttpErrorKind::Cancelled`]. A server that is silent delays it up to a time limit.
+    /// Asked before each attempt and after each piece, and ten times a second while it waits for the next attempt or for its
+    /// turn under a rate limit; `true` ends the download with [`HttpErrorKind::Cancelled`]. A server that is silent delays it up to a time limit.
     #[must_use]
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> Download<'a> {
         self.cancelled = Some(Box::new(cancelled));
@@ -223,7 +227,7 @@ impl<'a> Download<'a> {
     }
 
     fn takes_html(&self) -> bool {
-        self.accepted.iter().any(|kind| is_html(kind))
+        self.takes("text/html") || self.accepted.iter().any(|kind| is_html(kind))
     }
 
     fn takes(&self, kind: &str) -> bool {
@@ -231,6 +235,7 @@ impl<'a> Download<'a> {
             return !is_html(kind);
         }
         self.accepted.iter().any(|accepted| match accepted.strip_suffix('*') {
+            Some("*/") => true,
             Some(start) => kind.starts_with(start),
             None => accepted == kind,
         })
@@ -283,6 +288,7 @@ pub(super) fn run(client: &HttpClient, plan: &Plan, download: &Download<'_>) -> 
 
     let mut job = Job { plan, download, path: &path, part, done: 0, known: None, hash: None, resumed: false };
     job.take_up().map_err(|error| on_disk("can't be read", error))?;
+    let cancelled = download.cancelled.as_deref();
     let (mut failures, mut attempts) = (0, 0);
     loop {
         let before = job.done;
@@ -296,9 +302,7 @@ pub(super) fn run(client: &HttpClient, plan: &Plan, download: &Download<'_>) -> 
         failures = if progress { 1 } else { failures + 1 };
         let sent = sent(attempts, &error);
         let error = error.with_attempts(sent);
-        let may_cancel = download.cancelled.is_some();
-        let again = attempts < MOST_ATTEMPTS
-            && client.wait_to_retry(plan, failures, &error, &|| download.is_cancelled(), may_cancel);
+        let again = attempts < MOST_ATTEMPTS && client.wait_to_retry(plan, failures, &error, cancelled);
         if !again {
             let error = if download.is_cancelled() { job.cancelled().with_attempts(sent) } else { error };
             return Err(job.give_up(error));
@@ -361,7 +365,7 @@ impl Job<'_, '_> {
     /// One request, and what comes of it to the disk. What has been written counts, even if it fails then.
     fn attempt(&mut self, client: &HttpClient) -> Result<Arrived, HttpError> {
         if self.download.is_cancelled() {
-            return Err(self.cancelled());
+            return Err(self.cancelled().arrived(false));
         }
         if self.known.is_none() && self.done > 0 {
             self.start_over()?;
@@ -373,7 +377,7 @@ impl Job<'_, '_> {
             headers.push(("Range", format!("bytes={}-", self.done)));
             headers.push(("If-Range", validator.value.clone()));
         }
-        let live = match client.attempt(self.plan, &headers) {
+        let live = match client.attempt(self.plan, &headers, self.download.cancelled.as_deref()) {
             Err(error) if error.status() == Some(416) && asked.is_some() => {
                 self.start_over()?;
                 return Err(error.retryable(true));
@@ -441,9 +445,12 @@ impl Job<'_, '_> {
         let mut buffer = vec![0; BUFFER];
         self.download.report(self.done, total);
         loop {
-            let count =
-                reader.read(&mut buffer).map_err(|error| HttpError::from_body(error, method, &url, &secrets))?;
+            let least = if self.done == 0 { BEGINNING } else { 1 };
+            let (count, cut) = fill(&mut reader, &mut buffer, least, || self.download.is_cancelled());
             self.write(&buffer[..count], total)?;
+            if let Some(error) = cut {
+                return Err(HttpError::from_body(error, method, &url, &secrets));
+            }
             if count == 0 {
                 drop(permit);
                 return Ok(());
@@ -539,6 +546,26 @@ impl Job<'_, '_> {
     }
 }
 
+/// Reads at least so many bytes, unless the end, an error or a cancel comes first; what had come before an error counts.
+fn fill(
+    reader: &mut impl Read,
+    buffer: &mut [u8],
+    least: usize,
+    cancelled: impl Fn() -> bool,
+) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    loop {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => return (filled, None),
+            Ok(count) => filled += count,
+            Err(error) => return (filled, Some(error)),
+        }
+        if filled >= least || cancelled() {
+            return (filled, None);
+        }
+    }
+}
+
 fn file_error(plan: &Plan, path: &Path, what: &str, error: io::Error) -> HttpError {
     let why = match error.kind() {
         io::ErrorKind::StorageFull => ": the disk is full",
@@ -585,12 +612,28 @@ fn validator(headers: &HeaderMap) -> Option<Validator> {
     (age.as_secs() >= 1).then(|| Validator { value: modified.to_owned(), is_etag: false })
 }
 
-/// Tells URLs apart without showing them. Without the query: a signature in it changes from day to day.
+/// Tells URLs apart without showing them. The query counts, since validators and lengths of two files may well be the same,
+/// but what belongs to a signature doesn't: that changes from day to day.
 fn fingerprint(plan: &Plan) -> String {
     let mut url = plan.url.clone();
+    let is_sas = url.query_pairs().any(|(name, _)| name == "sig");
+    let lasting = |name: &str| !is_credential_name(name) && !is_of_signature(name, is_sas);
+    let query: Vec<_> = plan.url.query_pairs().filter(|(name, _)| lasting(name)).collect();
     url.set_query(None);
     url.set_fragment(None);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
     Sha256::digest(url.as_str()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What goes along with a signature: of S3 and its likes, of CloudFront, and, `is_sas`, of Azure.
+fn is_of_signature(name: &str, is_sas: bool) -> bool {
+    const SAS: &[&str] =
+        &["se", "ske", "skoid", "sks", "skt", "sktid", "skv", "sip", "sp", "spr", "sr", "st", "sv", "sdd", "ss", "srt"];
+    let name = name.to_ascii_lowercase();
+    let is_listed = ["expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid"].contains(&name.as_str());
+    is_listed || name.starts_with("x-amz-") || name.starts_with("x-goog-") || is_sas && SAS.contains(&name.as_str())
 }
 
 /// The size of the file that is there, if it is what is expected.

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::origin::Origin;
-use super::wait::pause;
+use super::wait::{Cancelled, next_look, pause};
 use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex};
 use crate::time::Deadline;
 
 /// What a caller in the mode `once` is told to wait if all places are taken: nobody knows when one will be free.
 const GUESS: Duration = Duration::from_millis(100);
+
+/// The longest distance between two requests: a century. The clock has no room for many that are much longer.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// When so many hosts have been asked, those that are at rest are forgotten.
 const MANY_HOSTS: usize = 1_000;
@@ -60,9 +63,12 @@ impl RateLimit {
         }
         match self.per_second {
             None => Ok(Duration::ZERO),
-            Some(rate) if rate > 0.0 => Duration::try_from_secs_f64(1.0 / rate).map_err(|_| {
-                Error::Invalid("a rate limit so low lets nothing through: use more requests a second".into())
-            }),
+            Some(rate) if rate > 0.0 => {
+                let interval = Duration::try_from_secs_f64(1.0 / rate).ok().filter(|interval| *interval <= LONGEST);
+                interval.ok_or_else(|| {
+                    Error::Invalid("a rate limit so low lets nothing through: use more requests a second".into())
+                })
+            }
             Some(rate) => Err(Error::Invalid(format!("a rate limit of {rate} requests a second: use more than 0"))),
         }
     }
@@ -91,9 +97,11 @@ struct HostState {
 /// Leave to ask a host; given back when dropped.
 pub(super) struct Permit(Option<Arc<Host>>);
 
-/// Why there is no leave: the time limit would pass first, or the caller doesn't wait.
-pub(super) struct Refused {
-    pub(super) retry_after: Duration,
+/// Why there is no leave.
+pub(super) enum Refused {
+    /// The time limit would pass first, or the caller doesn't wait: come back after so long.
+    Full(Duration),
+    Cancelled,
 }
 
 impl Limiter {
@@ -102,17 +110,37 @@ impl Limiter {
     }
 
     /// Waits for leave to send a request to `origin`; with `once` it doesn't wait.
-    pub(super) fn acquire(&self, origin: &Origin, deadline: Deadline, once: bool) -> Result<Permit, Refused> {
+    pub(super) fn acquire(
+        &self,
+        origin: &Origin,
+        deadline: Deadline,
+        once: bool,
+        cancelled: Cancelled<'_>,
+    ) -> Result<Permit, Refused> {
         if self.at_once.is_none() && self.interval.is_zero() {
             return Ok(Permit(None));
         }
         let host = self.host(origin);
         let mut state = host.state.lock();
-        while self.at_once.is_some_and(|most| state.running >= most) {
+        let is_full = |state: &HostState| self.at_once.is_some_and(|most| state.running >= most);
+        while is_full(&state) {
             if once || deadline.is_past() {
-                return Err(Refused { retry_after: GUESS.max(self.interval) });
+                return Err(Refused::Full(GUESS.max(self.interval)));
             }
-            match deadline.at() {
+            if let Some(asked) = cancelled {
+                // Not under the lock: it is the caller's code.
+                drop(state);
+                let stop = asked();
+                state = host.state.lock();
+                if stop {
+                    host.freed.notify_one();
+                    return Err(Refused::Cancelled);
+                }
+                if !is_full(&state) {
+                    break;
+                }
+            }
+            match [deadline.at(), next_look(cancelled)].into_iter().flatten().min() {
                 None => host.freed.wait(&mut state),
                 Some(at) => drop(host.freed.wait_until(&mut state, at)),
             }
@@ -124,19 +152,21 @@ impl Limiter {
             let told = state.promised.max(turn);
             state.promised = told.checked_add(self.interval).unwrap_or(told);
             host.freed.notify_one();
-            return Err(Refused { retry_after: told - now });
+            return Err(Refused::Full(told - now));
         }
         if deadline.at().is_some_and(|at| turn > at) {
             // Whoever was woken and takes no place passes the call on.
             host.freed.notify_one();
-            return Err(Refused { retry_after: turn - now });
+            return Err(Refused::Full(turn - now));
         }
         state.next = turn.checked_add(self.interval).unwrap_or(turn);
         state.running += 1;
         let permit = Permit(Some(host.clone()));
         drop(state);
         // The turn is taken, and nobody else can have it: all that is left is to let time pass.
-        pause(turn.saturating_duration_since(now), Deadline::start(None), &|| false, false);
+        if !pause(turn.saturating_duration_since(now), Deadline::start(None), cancelled) {
+            return Err(Refused::Cancelled);
+        }
         Ok(permit)
     }
 

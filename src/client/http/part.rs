@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::headers::strong_etag;
+
 const PART: &str = ".part";
 
 /// What follows the name in the file that says how to go on.
@@ -33,7 +35,7 @@ pub(super) struct Validator {
 /// What a part is the beginning of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Saved {
-    /// A hash of the URL without its query: signed URLs change, and must not be found on a disk.
+    /// A hash of the URL without its signature, which changes, and must not be found on a disk.
     pub(super) url: String,
     pub(super) validator: Validator,
     pub(super) length: u64,
@@ -81,9 +83,16 @@ impl Part {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(error) => return Err(OpenError::Io(error)),
             }
-            if is_same(&file, &part) {
-                return Ok(Part { file, part, state, target, settled: false });
+            if !is_same(&file, &part) {
+                continue;
             }
+            // A process that died in `place`, or somebody else, has left the part a second name, mostly the final one. What
+            // stands under that must not be written to.
+            if is_linked(&file).map_err(OpenError::Io)? {
+                remove(&part).map_err(OpenError::Io)?;
+                continue;
+            }
+            return Ok(Part { file, part, state, target, settled: false });
         }
         Err(OpenError::Busy)
     }
@@ -196,9 +205,11 @@ fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
 
 /// Renames, but never over a file that is there.
 fn place(part: &Path, target: &Path) -> io::Result<()> {
-    match fs::hard_link(part, target) {
+    // Where `is_linked` can't tell, a part must never have two names.
+    let linked = if cfg!(unix) { fs::hard_link(part, target) } else { Err(io::ErrorKind::Unsupported.into()) };
+    match linked {
         Ok(()) => {
-            // The file is in place under its name; that it has another one, too, harms nobody.
+            // The file is in place under its name. If it keeps the other one, too, `open` takes that away.
             let _ = remove(part);
             Ok(())
         }
@@ -237,6 +248,18 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata(), fs::symlink_metadata(path)), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
 }
 
+/// Whether it has another name besides the one that it was opened by.
+#[cfg(unix)]
+fn is_linked(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.nlink() > 1)
+}
+
+#[cfg(not(unix))]
+fn is_linked(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
 fn written(saved: &Saved) -> String {
     json!({
         "url": saved.url,
@@ -259,7 +282,15 @@ fn parse(text: &str) -> Option<Saved> {
         length: value.get("length")?.as_u64()?,
         total: value.get("total")?.as_u64()?,
     };
-    (saved.length > 0 && saved.length <= saved.total).then_some(saved)
+    let value = saved.validator.value.as_str();
+    // It goes into a header.
+    let is_sound = value.is_ascii()
+        && if saved.validator.is_etag {
+            strong_etag(value).is_some()
+        } else {
+            httpdate::parse_http_date(value).is_ok()
+        };
+    (is_sound && saved.length > 0 && saved.length <= saved.total).then_some(saved)
 }
 
 #[cfg(test)]
@@ -282,6 +313,12 @@ mod tests {
             &written(&saved)[..20],
         ] {
             assert_eq!(parse(wrong), None, "{wrong}");
+        }
+        for (value, is_etag) in
+            [("\"a\"", false), ("a", true), ("W/\"a\"", true), ("\"a\r\nX: y\"", true), ("\"é\"", true)]
+        {
+            let validator = Validator { value: value.into(), is_etag };
+            assert_eq!(parse(&written(&Saved { validator, ..saved.clone() })), None, "{value:?}");
         }
     }
 }

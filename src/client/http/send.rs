@@ -10,7 +10,7 @@ use super::auth::{Credentials, Renewal};
 use super::client::HttpClient;
 use super::error::{HttpError, HttpErrorKind};
 use super::headers::media_type;
-use super::limit::Permit;
+use super::limit::{Permit, Refused};
 use super::method::Method;
 use super::origin::Origin;
 use super::redact::{self, Secrets};
@@ -19,7 +19,7 @@ use super::request::{self, Plan};
 use super::response::{self, Response};
 use super::retry::retry_after;
 use super::tokens;
-use super::wait::pause;
+use super::wait::{Cancelled, pause};
 use crate::error::BoxError;
 use crate::panics;
 use crate::time::Deadline;
@@ -54,7 +54,7 @@ impl HttpClient {
     pub(super) fn send(&self, plan: &Plan) -> Result<Response, HttpError> {
         let mut failures = 0;
         loop {
-            let outcome = self.attempt(plan, &[]).and_then(|live| Response::read(live, plan.max_body));
+            let outcome = self.attempt(plan, &[], None).and_then(|live| Response::read(live, plan.max_body));
             let error = match outcome {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
@@ -62,7 +62,7 @@ impl HttpClient {
             failures += 1;
             let attempts = sent(failures, &error);
             let error = error.with_attempts(attempts);
-            if !self.wait_to_retry(plan, failures, &error, &|| false, false) {
+            if !self.wait_to_retry(plan, failures, &error, None) {
                 return Err(error);
             }
         }
@@ -74,8 +74,7 @@ impl HttpClient {
         plan: &Plan,
         failures: u32,
         error: &HttpError,
-        cancelled: &dyn Fn() -> bool,
-        may_cancel: bool,
+        cancelled: Cancelled<'_>,
     ) -> bool {
         if plan.once {
             return false;
@@ -99,19 +98,30 @@ impl HttpClient {
             failures = failures,
             delay = delay
         );
-        pause(delay, plan.deadline, cancelled, may_cancel)
+        pause(delay, plan.deadline, cancelled)
     }
 
     /// Asks once, follows redirects, renews credentials once. `extra` headers win over the plan's.
-    pub(super) fn attempt(&self, plan: &Plan, extra: &[(&str, String)]) -> Result<Live, HttpError> {
+    pub(super) fn attempt(
+        &self,
+        plan: &Plan,
+        extra: &[(&str, String)],
+        cancelled: Cancelled<'_>,
+    ) -> Result<Live, HttpError> {
         let mut processed = false;
-        let outcome = self.steps(plan, extra, &mut processed);
+        let outcome = self.steps(plan, extra, cancelled, &mut processed);
         // What was asked for has been done, whatever became of fetching the answer from elsewhere.
         outcome.map_err(|error| if processed { error.arrived(true) } else { error })
     }
 
     /// Sets `processed` once a server has answered a request that isn't idempotent by sending it on to the result.
-    fn steps(&self, plan: &Plan, extra: &[(&str, String)], processed: &mut bool) -> Result<Live, HttpError> {
+    fn steps(
+        &self,
+        plan: &Plan,
+        extra: &[(&str, String)],
+        cancelled: Cancelled<'_>,
+        processed: &mut bool,
+    ) -> Result<Live, HttpError> {
         let mut step = Step {
             method: plan.method,
             url: plan.url.clone(),
@@ -135,10 +145,17 @@ impl HttpClient {
             }
             secrets = std::mem::take(&mut credentials.secrets);
 
-            let permit = self.shared.limiter.acquire(&step.origin, plan.deadline, plan.once).map_err(|refused| {
-                let text = "the client's own rate limit leaves no room for it now";
-                HttpError::new(HttpErrorKind::RateLimited, step.method, &step.url, text)
-                    .with_retry_after(Some(refused.retry_after))
+            let permit = self.shared.limiter.acquire(&step.origin, plan.deadline, plan.once, cancelled);
+            let permit = permit.map_err(|refused| match refused {
+                Refused::Full(retry_after) => {
+                    let text = "the client's own rate limit leaves no room for it now";
+                    HttpError::new(HttpErrorKind::RateLimited, step.method, &step.url, text)
+                        .with_retry_after(Some(retry_after))
+                }
+                Refused::Cancelled => {
+                    let text = "it was cancelled before it could be sent";
+                    HttpError::new(HttpErrorKind::Cancelled, step.method, &step.url, text).arrived(false)
+                }
             })?;
             let headers = headers(plan, &step, extra, &credentials)?;
             let response = self.call(plan, &step, headers, &secrets)?;
@@ -228,6 +245,7 @@ impl HttpClient {
 pub(super) fn sent(failures: u32, last: &HttpError) -> u32 {
     match last.kind() {
         HttpErrorKind::Invalid | HttpErrorKind::RateLimited => failures - 1,
+        HttpErrorKind::Cancelled if !last.may_have_arrived() => failures - 1,
         _ => failures,
     }
 }

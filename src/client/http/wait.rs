@@ -8,19 +8,27 @@ use crate::time::Deadline;
 /// How often a wait asks a caller's `cancelled`, which has no way to wake anybody.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A caller's way to end a wait, if there is one.
+pub(super) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
+
+/// When to ask again, if there is anybody to ask.
+pub(super) fn next_look(cancelled: Cancelled<'_>) -> Option<Instant> {
+    cancelled.map(|_| Instant::now() + LOOK)
+}
+
 /// Waits for `delay`, at most until `deadline`. `false` if `cancelled` said so meanwhile.
-pub(super) fn pause(delay: Duration, deadline: Deadline, cancelled: &dyn Fn() -> bool, may_cancel: bool) -> bool {
+pub(super) fn pause(delay: Duration, deadline: Deadline, cancelled: Cancelled<'_>) -> bool {
     let end = Deadline::start(delay);
     let (lock, cond) = (Mutex::new(()), Condvar::new());
     let mut guard = lock.lock();
     loop {
-        if cancelled() {
+        if cancelled.is_some_and(|cancelled| cancelled()) {
             return false;
         }
         if end.is_past() || deadline.is_past() {
             return true;
         }
-        let look = may_cancel.then(|| Instant::now() + LOOK);
+        let look = next_look(cancelled);
         match [end.at(), deadline.at(), look].into_iter().flatten().min() {
             // Woken by nobody but the clock.
             Some(at) => drop(cond.wait_until(&mut guard, at)),

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fulmar::client::http::{Download, Existing, HttpErrorKind};
+use fulmar::client::http::{Download, Existing, HttpErrorKind, RateLimit};
 use sha2::{Digest, Sha256};
 
 use super::server::{Seen, Server, Then, head, reply};
@@ -512,4 +512,129 @@ fn a_download_that_is_not_ready_is_asked_for_again() {
     let request = client().get(&server.url("/")).retry_on(&[404]);
     request.download(&Download::new(folder.path(), "x")).expect("in the end");
     assert_eq!((server.seen().len(), folder.read("x")), (3, b"data".to_vec()));
+}
+
+#[test]
+fn a_page_that_comes_in_pieces_is_a_page() {
+    let folder = Folder::new();
+    let server = Server::start(|_, stream| {
+        head(stream, 200, &[], Some(6));
+        let _ = stream.write_all(b"<");
+        // The rest when the client has looked at what came, or is at it.
+        std::thread::yield_now();
+        let _ = stream.write_all(b"html>");
+        Then::Keep
+    });
+    let error = client().get(&server.url("/")).download(&Download::new(folder.path(), "x")).expect_err("a page");
+    assert_eq!((error.kind(), folder.names().len()), (HttpErrorKind::Content, 0), "{error:?}");
+}
+
+#[test]
+fn a_pattern_of_types_takes_what_it_covers_by_type_and_look() {
+    let folder = Folder::new();
+    let server = Server::start(|seen, s| reply(s, 200, &[("Content-Type", &seen.target[1..])], b"<html>report</html>"));
+    for (kind, accepted) in [
+        ("text/html", "text/*"),
+        ("text/html", "*/*"),
+        ("image/png", "*/*"),
+        ("text/html", "Text/HTML; charset=utf-8"),
+        ("application/xhtml+xml", "application/xhtml+xml"),
+    ] {
+        let download = Download::new(folder.path(), "x").accept_types(&[accepted]);
+        let file = client().get(&server.url(&format!("/{kind}"))).download(&download);
+        file.unwrap_or_else(|error| panic!("{kind} by {accepted}: {error:?}"));
+    }
+    let download = Download::new(folder.path(), "x").accept_types(&["image/*"]);
+    let error = client().get(&server.url("/image/png")).download(&download).expect_err("a page by its look");
+    assert_eq!(error.kind(), HttpErrorKind::Content);
+}
+
+/// Killed between giving the part its final name and taking away the other, a process leaves both.
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_the_final_file_too_is_never_written_to() {
+    let folder = Folder::new();
+    folder.write("x", b"whole");
+    let link = || std::fs::hard_link(folder.path().join("x"), folder.path().join("x.part")).expect("a link");
+    let server = Server::start(|seen, stream| match seen.target.as_str() {
+        "/cut" => cut(stream, &[], b"another", 3),
+        _ => reply(stream, 200, &[], b"another"),
+    });
+    link();
+    client().get(&server.url("/cut")).once().download(&Download::new(folder.path(), "x")).expect_err("cut");
+    assert_eq!((folder.read("x"), folder.names()), (b"whole".to_vec(), vec!["x".to_owned()]));
+    link();
+    Download::new(folder.path(), "x").discard().expect("nothing in the way");
+    assert_eq!((folder.read("x"), folder.names()), (b"whole".to_vec(), vec!["x".to_owned()]));
+    link();
+    client().get(&server.url("/")).once().download(&Download::new(folder.path(), "x")).expect("whole");
+    assert_eq!((folder.read("x"), folder.names()), (b"another".to_vec(), vec!["x".to_owned()]));
+}
+
+#[test]
+fn another_query_is_another_file_even_with_the_same_tag_and_length() {
+    let signed = "X-Amz-Date=1&X-Amz-Signature=1&Expires=1";
+    for (first, second, same) in [
+        ("id=1", "id=2", false),
+        ("key=a", "key=b", false),
+        (&format!("id=1&{signed}"), &format!("id=1&{}", signed.replace('1', "2")), true),
+        ("id=1&se=1&sig=1", "id=1&se=2&sig=2", true),
+        ("id=1&se=1", "id=1&se=2", false),
+    ] {
+        let folder = Folder::new();
+        let server = Server::start(|seen, stream| match (seen.number, asked(seen)) {
+            (0, _) => cut(stream, &[TAG], &[1; 1000], 400),
+            (_, None) => reply(stream, 200, &[TAG], &[2; 1000]),
+            (_, Some(from)) => partial(stream, from, &[2; 1000], &[TAG]),
+        });
+        let ask = |query| client().get(&server.url(&format!("/f?{query}"))).once();
+        ask(first).download(&Download::new(folder.path(), "x")).expect_err("cut");
+        let file = ask(second).download(&Download::new(folder.path(), "x")).expect("the rest, or all");
+        assert_eq!(file.resumed, same, "{first} and {second}");
+        assert_eq!(folder.read("x")[0], if same { 1 } else { 2 }, "{first} and {second}: two files in one");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_in_a_header_is_not_taken_from_a_disk() {
+    let folder = Folder::new();
+    let server = Server::start(|seen, stream| {
+        assert_eq!(asked(seen), None, "{seen:?}");
+        cut(stream, &[TAG], &data(SIZE), 70_000)
+    });
+    client().get(&server.url("/")).once().download(&Download::new(folder.path(), "x")).expect_err("cut");
+    let state = String::from_utf8(folder.read("x.part.resume")).expect("text");
+    folder.write("x.part.resume", state.replace("\\\"v1\\\"", "v1\\r\\nX: y").as_bytes());
+    let error = client().get(&server.url("/")).once().download(&Download::new(folder.path(), "x")).expect_err("cut");
+    assert_eq!((error.kind(), server.seen().len()), (HttpErrorKind::Broken, 2), "{error:?}");
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_leave_to_ask() {
+    let gate = Gate::new();
+    let hold = gate.clone();
+    let server = Server::start(move |_, stream| {
+        hold.pass();
+        reply(stream, 200, &[], b"ok")
+    });
+    let places = quick().rate_limit(RateLimit::none().at_once(1)).build().expect("sound settings");
+    let turns = quick().rate_limit(RateLimit::per_second(0.000_001)).build().expect("sound settings");
+    std::thread::scope(|scope| {
+        let first: Vec<_> =
+            [&places, &turns].map(|client| scope.spawn(|| client.get(&server.url("/")).send())).into_iter().collect();
+        gate.await_arrivals(2);
+        for client in [&places, &turns] {
+            let (folder, looks) = (Folder::new(), AtomicU64::new(0));
+            // The first look is before the wait.
+            let download = Download::new(folder.path(), "x").cancelled(|| looks.fetch_add(1, Ordering::SeqCst) > 0);
+            let error = client.get(&server.url("/")).download(&download).expect_err("cancelled");
+            assert_eq!((error.kind(), error.attempts()), (HttpErrorKind::Cancelled, 0), "{error:?}");
+            assert_eq!(folder.names(), [""; 0]);
+        }
+        gate.open();
+        for first in first {
+            first.join().expect("no panic").expect("a reply");
+        }
+    });
+    places.get(&server.url("/")).once().send().expect("the place was given back");
 }

@@ -214,3 +214,31 @@ fn what_makes_no_sense_is_refused_before_anything_is_sent() {
     }
     assert!(server.seen().is_empty());
 }
+
+#[test]
+fn whatever_has_no_end_ends_with_an_error() {
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (what, first, rest) in [
+        ("headers", &b"HTTP/1.1 200 OK\r\n"[..], &b"X: y\r\n"[..]),
+        ("a header", b"HTTP/1.1 200 OK\r\nX: ", b"yyyy"),
+        ("a status line", b"HTTP/1.1 200 ", b"OK"),
+        ("empty lines", b"", b"\r\n"),
+        ("replies that are to come", b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        ("hints", b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+        ("a chunk's length", CHUNKED, b"0000"),
+        ("a chunk's extension", &[CHUNKED, b"1;"].concat()[..], b"aaaa"),
+        ("a chunk longer than any", &[CHUNKED, b"ffffffffffffffffff\r\n"].concat()[..], b"aaaa"),
+        ("trailers", &[CHUNKED, b"0\r\n"].concat()[..], b"a: b\r\n"),
+        ("a body", b"HTTP/1.1 200 OK\r\n\r\n", b"xxxx"),
+    ] {
+        let (first, rest) = (first.to_vec(), rest.repeat(1000));
+        let server = Server::start(move |_, stream| {
+            let _ = stream.write_all(&first);
+            while stream.write_all(&rest).is_ok() {}
+            Then::Close
+        });
+        let request = client().get(&server.url("/")).once().max_body(1 << 20).timeout(Duration::from_secs(1));
+        let error = request.send().expect_err(what);
+        assert!(error.may_have_arrived(), "{what}: {error:?}");
+    }
+}
