@@ -638,7 +638,11 @@ fn is_of_signature(name: &str, is_sas: bool) -> bool {
 
 /// The size of the file that is there, if it is what is expected.
 fn matching(download: &Download<'_>, path: &Path) -> io::Result<Option<u64>> {
-    let found = path.metadata()?;
+    let found = match path.metadata() {
+        // A link to nowhere, or somebody has just removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        found => found?,
+    };
     if !found.is_file() || download.length.is_some_and(|length| length != found.len()) {
         return Ok(None);
     }

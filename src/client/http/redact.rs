@@ -8,6 +8,10 @@ pub(super) const HIDDEN: &str = "***";
 /// The longest piece of a server's words in an error, in characters.
 pub(super) const WORDS: usize = 500;
 
+/// What is shown of a URL's path in bytes, and of its query in pairs: a server that redirects says how long they are.
+const LONGEST_PATH: usize = 1_000;
+const MOST_PAIRS: usize = 50;
+
 /// Secrets shorter than this are left where they are: blotting out every `a` would hide the message, not the secret.
 const SHORTEST: usize = 4;
 
@@ -19,9 +23,12 @@ pub(super) fn url(url: &Url) -> String {
     let _ = shown.set_password(None);
     shown.set_fragment(None);
     shown.set_query(None);
+    if let Some(path) = shown.path().get(..LONGEST_PATH).map(|path| format!("{path}...")) {
+        shown.set_path(&path);
+    }
     let mut shown = String::from(shown);
     if let Some(query) = url.query() {
-        let pairs = query.split('&').map(|pair| match pair.split_once('=') {
+        let pairs = query.split('&').take(MOST_PAIRS).map(|pair| match pair.split_once('=') {
             _ if pair.is_empty() => String::new(),
             Some((name, value)) if !value.trim_start_matches('=').is_empty() => {
                 format!("{}={HIDDEN}", name.chars().take(64).collect::<String>())
@@ -184,6 +191,8 @@ mod tests {
             "https://h.org/a/b?page=***&sig=***&&***"
         );
         assert_eq!(shown("http://h.org"), "http://h.org/");
+        let long = shown(&format!("http://h.org/{}?{}", "x".repeat(50_000), "a=b&".repeat(10_000)));
+        assert!(long.len() < 2_000 && long.contains("x...?a=***&"), "{long}");
         assert_eq!(unparsed("http//me:pw@host"), HIDDEN);
         assert_eq!(unparsed("http//host?token=x"), "http//host");
         // In none of these does the first `@` come before what else could end the host.

@@ -217,7 +217,8 @@ impl RequestBuilder {
     /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its name.
     ///
     /// # Timing
-    /// At most [`timeout`](RequestBuilder::timeout), if one was set.
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set. Set one for servers that aren't trusted: without, one that
+    /// for ever sends what is no data (trailers, a byte a minute) is ended by nothing.
     /// # Errors
     /// [`HttpError`]; [`Download`] says what is left on the disk then.
     pub fn download(self, download: &Download<'_>) -> Result<Downloaded, HttpError> {

@@ -28,7 +28,7 @@ use crate::trace::event;
 /// What is read of the body of an error.
 const ERROR_BODY: u64 = 64 << 10;
 
-/// How long it is waited for.
+/// How long it is waited for while it comes; a silence in it may last as long as in any body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A reply below 400 whose body is still to come.

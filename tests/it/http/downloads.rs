@@ -638,3 +638,14 @@ fn a_cancel_ends_the_wait_for_leave_to_ask() {
     });
     places.get(&server.url("/")).once().send().expect("the place was given back");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nowhere_is_no_file_to_keep() {
+    let folder = Folder::new();
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), folder.path().join("x")).expect("a link");
+    let download = Download::new(folder.path(), "x").existing(Existing::Keep);
+    let file = client().get(&Server::of(b"data").url("/")).download(&download).expect("a file");
+    assert!(!file.kept && folder.path().join("x").symlink_metadata().expect("there").is_file());
+    assert_eq!((folder.read("x"), folder.names()), (b"data".to_vec(), vec!["x".to_owned()]));
+}

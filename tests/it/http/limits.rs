@@ -111,6 +111,8 @@ fn limits_that_let_nothing_through_are_refused() {
         RateLimit::per_second(-1.0),
         RateLimit::per_second(f64::NAN),
         RateLimit::per_second(f64::MIN_POSITIVE),
+        // Its distance is a duration, but beyond the clock.
+        RateLimit::per_second(1e-19),
         RateLimit::none().at_once(0),
     ] {
         let error = quick().rate_limit(limit).build().expect_err("refused");
