@@ -239,6 +239,8 @@ mod pool;
 pub mod queue;
 mod request;
 mod sync;
+#[cfg(feature = "tasks")]
+pub mod tasks;
 mod time;
 mod timer;
 mod trace;

@@ -1,0 +1,93 @@
+//! One task in the hands of a worker of one's own making.
+
+use std::time::Duration;
+
+use super::engine::{Action, Claimed};
+use super::error::{Result, TaskError};
+use super::handler::{Handler, TaskContext};
+use super::queue::TaskQueue;
+use super::status::TaskStatus;
+use super::worker_id::WorkerId;
+
+/// A task that a worker took with [`TaskQueue::dequeue`]. Every call is fenced: once the lease was taken away it is
+/// [`TaskError::Stale`] and changes nothing. Dropping it leaves the task to the lease.
+#[derive(Debug)]
+pub struct Claim {
+    task: TaskContext,
+}
+
+impl Claim {
+    pub(super) fn new(queue: TaskQueue, worker: WorkerId, claimed: Claimed) -> Claim {
+        Claim { task: TaskContext::new(queue, worker, claimed) }
+    }
+
+    /// The task, as its handler sees it.
+    pub fn task(&self) -> &TaskContext {
+        &self.task
+    }
+
+    /// Starts it: from now on the attempt counts, and its time limit runs.
+    ///
+    /// # Errors
+    /// [`TaskError::Stale`], as of all that follow, also if it was started before; those of the database.
+    pub fn start(&self) -> Result<()> {
+        self.task.act(Action::Start).map(drop)
+    }
+
+    /// Ends the attempt well, with what was stored in [`task`](Claim::task); or as that was told to fail or to pause.
+    ///
+    /// # Errors
+    /// Those of [`start`](Claim::start), also if it was not started.
+    pub fn finish(&self) -> Result<TaskStatus> {
+        let outcome = self.task.outcome(Ok(()));
+        self.task.act(outcome)
+    }
+
+    /// Ends the attempt with an error: the task is retried as its type says, or has failed.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Claim::finish).
+    pub fn fail(&self, reason: &str) -> Result<TaskStatus> {
+        let outcome = self.task.outcome(Err(reason.to_owned()));
+        self.task.act(outcome)
+    }
+
+    /// Starts it, runs `handler`, and ends the attempt as that says.
+    ///
+    /// # Errors
+    /// Those of [`start`](Claim::start). An error of the handler is none here: it is the task's.
+    pub fn run(&self, handler: &impl Handler) -> Result<TaskStatus> {
+        self.start()?;
+        let outcome = self.task.attempt_with(handler);
+        self.task.act(outcome)
+    }
+
+    /// Puts a task back that was not started. No attempt is charged.
+    ///
+    /// # Errors
+    /// Those of [`start`](Claim::start).
+    pub fn give_back(&self, reason: &str) -> Result<()> {
+        self.task.act(Action::GiveBack { reason: super::new_task::clean(reason) }).map(drop)
+    }
+
+    /// Keeps all tasks that this claim's worker holds for `lease` from now on.
+    ///
+    /// # Errors
+    /// [`TaskError::Stale`]: this task is no longer among them.
+    pub fn renew(&self, lease: Duration) -> Result<()> {
+        let held = self.task.queue().engine().heartbeat(self.task.worker(), lease)?;
+        let fence = (self.task.id(), self.task.fence());
+        match held.iter().find(|held| (held.id, held.token) == fence) {
+            Some(held) => {
+                if held.cancel_requested {
+                    self.task.set_cancelled();
+                }
+                Ok(())
+            }
+            None => {
+                self.task.set_lost();
+                Err(TaskError::Stale { task: self.task.id() })
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a database has to do for a queue: operations on plain data, each of them one atomic step.
+//!
+//! # The contract
+//!
+//! - **One step each.** Every call is one transaction: all of it is durable when it returns `Ok`, and nothing of it
+//!   happened if it returns an error, [`TaskError::Unreachable`] aside.
+//! - **Fenced.** A claim adds one to the task's token. What a worker does to a task is guarded by number, token, worker
+//!   and the states that it may leave; where no row fits, the answer is [`Stepped::Stale`] and nothing was written.
+//! - **The database's clock.** No time of a caller is compared with one of the database: durations go in, and the engine
+//!   adds them to the time there.
+//! - **Logged.** Every change writes its log entry in the same transaction.
+//! - **Tellers and listeners.** The engine rings its [`Bell`] when work may have become ready or a task has ended,
+//!   whether by its own commit or by news from others; who waits also looks by itself, every poll interval.
+//!
+//! Callers have checked sizes and names. A new engine passes `tests/tasks`, all of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bell::Bell;
+use super::error::Result;
+use super::new_task::Checked;
+use super::retry::RetryPolicy;
+use super::stats::QueueStats;
+use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::task_type::TaskType;
+use super::worker_id::WorkerId;
+
+pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
+    /// Rung as the contract says.
+    fn bell(&self) -> &Bell;
+
+    /// Inserts or updates a type.
+    fn put_type(&self, task_type: TaskType) -> Result<()>;
+
+    /// Removes a type; with `force` all of its tasks, too, those at work included, whose workers become stale.
+    /// `UnknownType`, `InUse`.
+    fn remove_type(&self, name: &str, force: bool) -> Result<()>;
+
+    fn types(&self) -> Result<Vec<TaskType>>;
+
+    /// How many tasks may wait (`Accepted` and `Scheduled`); `None` is no limit.
+    fn set_capacity(&self, capacity: Option<u64>) -> Result<()>;
+
+    /// Inserts all of `tasks`, in their order, or none; returns their numbers. The capacity is checked in the same step.
+    /// `QueueFull`, `Duplicate`, `UnknownType`.
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>>;
+
+    fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>>;
+
+    /// Oldest first; `None` if there is no such task.
+    fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>>;
+
+    /// The outer `None`: no such task; the inner one: it has no response.
+    fn response(&self, task: &TaskRef) -> Result<Option<Option<Response>>>;
+
+    /// Deletes a task that no worker holds, with all that belongs to it. `NotFound`, `Held`.
+    fn delete(&self, task: &TaskRef) -> Result<()>;
+
+    /// `Accepted`, `Scheduled` and `Paused` become `Cancelled`; `Running` gets its request noted; what has ended stays.
+    /// Returns where the task stands then. `NotFound`.
+    fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus>;
+
+    fn stats(&self) -> Result<QueueStats>;
+
+    /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
+    /// a new token and a lease. Never more of a type than it may have at once, never one whose order forbids it.
+    /// Of types that aren't registered there are none.
+    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>>;
+
+    /// Does each of `steps`, in their order, and says of each what became of it. They are independent of each other: a
+    /// stale one changes nothing for the rest.
+    fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>>;
+
+    /// Renews the leases of all tasks that `worker` holds and whose time limit has not passed, in one statement, and
+    /// returns them. What is not in the answer is lost.
+    fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>>;
+
+    /// Those of the worker's running tasks whose cancellation was asked for. Reads only.
+    fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>>;
+
+    /// What a task carries. `NotFound` if it was deleted meanwhile; a part that was never stored is `None`.
+    fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>>;
+
+    /// How long it is until a task of `types` may be claimed; zero if one may be now, `None` if none waits. Reads only; a
+    /// limit at once is not looked at.
+    fn next_due(&self, types: &[String]) -> Result<Option<Duration>>;
+
+    /// Takes up to `limit` tasks from workers whose lease or time limit is over. `Scheduled` ones go back uncharged;
+    /// `Running` ones are charged a lost attempt and go back, or are `Failed` beyond the restart limit, or `Cancelled` if
+    /// that was asked for. One bad row keeps no other from being rescued.
+    fn reap(&self, limit: usize) -> Result<Reaped>;
+
+    /// Deletes up to `limit` ended tasks whose retention is over; returns how many it deleted.
+    fn prune(&self, limit: usize) -> Result<u64>;
+
+    /// For a database's own parts of the room to recognise their engine.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// A task, as its users name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TaskRef {
+    pub(super) task_type: String,
+    pub(super) identifier: String,
+}
+
+/// What a worker gets with a task.
+#[derive(Clone, Debug)]
+pub(super) struct Claimed {
+    pub(super) id: i64,
+    pub(super) token: i64,
+    pub(super) task_type: String,
+    pub(super) identifier: String,
+    /// Attempts started before this one.
+    pub(super) starts: u32,
+    pub(super) failures: u32,
+    /// The type's policy.
+    pub(super) retry: RetryPolicy,
+    /// The input, if it is small enough to come along; else it is [loaded](Engine::load) when asked for.
+    pub(super) input: Option<Vec<u8>>,
+    pub(super) has_checkpoint: bool,
+}
+
+/// One thing that a worker does to one task. Cheap to clone, for another try.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    pub(super) task: i64,
+    pub(super) token: i64,
+    pub(super) worker: WorkerId,
+    pub(super) action: Action,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    /// `Scheduled` -> `Running`; charges the attempt, and begins the time limit.
+    Start,
+    /// `Running` -> `Finished`, with its last message.
+    Finish { message: String, response: Option<Arc<Response>> },
+    /// `Running` -> `Accepted` after `retry`, or `Failed` without; `Cancelled` if that was asked for. Counts a failure.
+    Fail { reason: String, retry: Option<Duration>, response: Option<Arc<Response>> },
+    /// `Running` -> `Paused` until `after` has passed; `Cancelled` if that was asked for. A checkpoint replaces the one
+    /// before; none leaves it.
+    Pause { message: String, after: Duration, checkpoint: Option<Arc<[u8]>>, response: Option<Arc<Response>> },
+    /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside.
+    GiveBack { reason: String },
+    /// `Running` stays. `None` leaves the progress as it is.
+    Note { progress: Option<f32>, message: String },
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stepped {
+    /// It is done, and the task stands there now.
+    Done(TaskStatus),
+    /// The worker no longer holds the task. Nothing was written.
+    Stale,
+}
+
+/// A task that a worker holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) id: i64,
+    pub(super) token: i64,
+    pub(super) cancel_requested: bool,
+}
+
+/// What a task may carry, its response aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Input,
+    Checkpoint,
+}
+
+/// What the reaper did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reaped {
+    pub(super) returned: u64,
+    pub(super) failed: u64,
+    pub(super) cancelled: u64,
+    /// Rows that could not be rescued, because what they say makes no sense.
+    pub(super) bad: u64,
+}
+
+impl Reaped {
+    pub(super) fn total(&self) -> u64 {
+        self.returned + self.failed + self.cancelled + self.bad
+    }
+}

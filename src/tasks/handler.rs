@@ -1,0 +1,330 @@
+//! What handlers are, and what they may say about the task at hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::engine::{Action, Claimed, Part, Step, Stepped};
+use super::error::{Result, TaskError};
+use super::new_task::{check_size, clean};
+use super::queue::TaskQueue;
+use super::status::{Response, TaskStatus};
+use super::worker_id::{WorkerId, random_number};
+use crate::error::BoxError;
+use crate::panics;
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// What the tasks of a type do: any function or closure `Fn(&TaskContext) -> Result<(), E>`.
+///
+/// A task whose handler returns `Ok` is `Finished`, unless the handler [failed](TaskContext::fail) or
+/// [paused](TaskContext::pause) it; one whose handler returns an error or panics is retried as its type says, and then
+/// `Failed`. A task may run more than once, also at once with an attempt that was given up: see the chapter of
+/// [`tasks`](super).
+pub trait Handler: Send + Sync + 'static {
+    /// Does it. Runs on a thread of the worker's executor.
+    ///
+    /// # Errors
+    /// The handler's own. Its text, with those of its sources, goes into the task's log.
+    fn run(&self, task: &TaskContext) -> Result<(), BoxError>;
+}
+
+impl<F, E> Handler for F
+where
+    F: Fn(&TaskContext) -> Result<(), E> + Send + Sync + 'static,
+    E: Into<BoxError>,
+{
+    fn run(&self, task: &TaskContext) -> Result<(), BoxError> {
+        self(task).map_err(Into::into)
+    }
+}
+
+/// The task at hand, for its handler.
+///
+/// What it stores is committed together with the end of the attempt, all or nothing.
+pub struct TaskContext {
+    queue: TaskQueue,
+    worker: WorkerId,
+    claimed: Claimed,
+    cancelled: AtomicBool,
+    lost: AtomicBool,
+    stopping: AtomicBool,
+    draft: Mutex<Draft>,
+}
+
+/// What the attempt has come to so far.
+#[derive(Clone, Default)]
+struct Draft {
+    end: Option<End>,
+    response: Option<Arc<Response>>,
+}
+
+#[derive(Clone)]
+enum End {
+    Fail { reason: String },
+    Pause { after: Duration, checkpoint: Option<Arc<[u8]>> },
+}
+
+impl TaskContext {
+    pub(super) fn new(queue: TaskQueue, worker: WorkerId, claimed: Claimed) -> TaskContext {
+        TaskContext {
+            queue,
+            worker,
+            claimed,
+            cancelled: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            draft: Mutex::new(Draft::default()),
+        }
+    }
+
+    /// The task's number.
+    pub fn id(&self) -> i64 {
+        self.claimed.id
+    }
+
+    /// The number of this claim of the task. It only grows: hand it to other systems, so that they can refuse an
+    /// attempt that was given up after they have seen a later one.
+    pub fn fence(&self) -> i64 {
+        self.claimed.token
+    }
+
+    /// The task's type.
+    pub fn task_type(&self) -> &str {
+        &self.claimed.task_type
+    }
+
+    /// The task's identifier.
+    pub fn identifier(&self) -> &str {
+        &self.claimed.identifier
+    }
+
+    /// Which start of the task this is, from 1; those after a pause count, too.
+    pub fn attempt(&self) -> u32 {
+        self.claimed.starts.saturating_add(1)
+    }
+
+    /// How many attempts have failed before.
+    pub fn failures(&self) -> u32 {
+        self.claimed.failures
+    }
+
+    /// The input, as JSON, in any type that reads it; `serde_json::Value` reads all.
+    ///
+    /// # Errors
+    /// [`TaskError::Invalid`] if it has another shape; those of the database for inputs above 64 KiB, which are read when
+    /// they are asked for.
+    pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
+        let read = |bytes: &[u8]| {
+            serde_json::from_slice(bytes)
+                .map_err(|error| TaskError::Invalid(format!("the input of task `{}`: {error}", self.identifier())))
+        };
+        match &self.claimed.input {
+            Some(bytes) => read(bytes),
+            None => read(&self.input_bytes()?),
+        }
+    }
+
+    /// The input as it was given.
+    ///
+    /// # Errors
+    /// Those of the database for inputs above 64 KiB; [`TaskError::Stale`] if the task was deleted.
+    pub fn input_bytes(&self) -> Result<Vec<u8>> {
+        match &self.claimed.input {
+            Some(bytes) => Ok(bytes.clone()),
+            None => Ok(self.queue.engine().load(self.id(), Part::Input)?.unwrap_or_default()),
+        }
+    }
+
+    /// What an earlier attempt kept when it [paused](TaskContext::pause_with); `None` in the first.
+    ///
+    /// # Errors
+    /// [`TaskError::Invalid`] if it has another shape; those of the database.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let read = |bytes: Vec<u8>| {
+            serde_json::from_slice(&bytes)
+                .map_err(|error| TaskError::Invalid(format!("the checkpoint of task `{}`: {error}", self.identifier())))
+        };
+        if !self.claimed.has_checkpoint {
+            return Ok(None);
+        }
+        self.queue.engine().load(self.id(), Part::Checkpoint)?.map(read).transpose()
+    }
+
+    /// Notes how far the task is, from 0 to 1, with a message for its log, durably and at once. It costs a commit.
+    ///
+    /// # Errors
+    /// [`TaskError::Stale`]: the lease is lost; stop. Those of the database.
+    pub fn progress(&self, share: f32, message: &str) -> Result<()> {
+        // What is not a number is no progress.
+        let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
+        self.note(Some(share), message)
+    }
+
+    /// Writes a message into the task's log, durably and at once. It costs a commit.
+    ///
+    /// # Errors
+    /// Those of [`progress`](TaskContext::progress).
+    pub fn message(&self, message: &str) -> Result<()> {
+        self.note(None, message)
+    }
+
+    fn note(&self, progress: Option<f32>, message: &str) -> Result<()> {
+        self.act(Action::Note { progress, message: clean(message) }).map(drop)
+    }
+
+    /// Stores the response for whoever asks for it, committed with the end of this attempt. The last one counts.
+    ///
+    /// # Errors
+    /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] for a media type that is empty, or not one line.
+    pub fn store_response(&self, body: impl Into<Vec<u8>>, media_type: &str) -> Result<()> {
+        let body = body.into();
+        check_size("response", &body)?;
+        super::task_type::check_name("the media type of a response", media_type)?;
+        self.draft.lock().response = Some(Arc::new(Response { media_type: media_type.to_owned(), body }));
+        Ok(())
+    }
+
+    /// Stores a response as JSON.
+    ///
+    /// # Errors
+    /// Those of [`store_response`](TaskContext::store_response); [`TaskError::Invalid`] if JSON can't express it.
+    pub fn store_json(&self, response: &(impl Serialize + ?Sized)) -> Result<()> {
+        let body = serde_json::to_vec(response)
+            .map_err(|error| TaskError::Invalid(format!("the response can't be written as JSON: {error}")))?;
+        self.store_response(body, "application/json")
+    }
+
+    /// The task has failed for good: it is not retried. It takes effect when the handler returns. The first of `fail` and
+    /// `pause` counts.
+    pub fn fail(&self, reason: impl Into<String>) {
+        self.draft.lock().end.get_or_insert(End::Fail { reason: clean(&reason.into()) });
+    }
+
+    /// Has the task wait for `delay`, without a thread, and then start again: for what some other service does meanwhile.
+    /// It takes effect when the handler returns. The first of `fail` and `pause` counts.
+    pub fn pause(&self, delay: Duration) {
+        self.draft.lock().end.get_or_insert(End::Pause { after: delay, checkpoint: None });
+    }
+
+    /// As [`pause`](TaskContext::pause), with a state for the next start to read ([`checkpoint`](TaskContext::checkpoint)).
+    ///
+    /// # Errors
+    /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] if JSON can't express it.
+    pub fn pause_with(&self, delay: Duration, checkpoint: &(impl Serialize + ?Sized)) -> Result<()> {
+        let checkpoint = serde_json::to_vec(checkpoint)
+            .map_err(|error| TaskError::Invalid(format!("the checkpoint can't be written as JSON: {error}")))?;
+        check_size("checkpoint", &checkpoint)?;
+        self.draft.lock().end.get_or_insert(End::Pause { after: delay, checkpoint: Some(checkpoint.into()) });
+        Ok(())
+    }
+
+    /// Whether to stop: somebody cancelled the task, or its lease is [lost](TaskContext::is_lost), or the worker's time to
+    /// drain is over. Costs nothing; a task that takes long asks now and then, and returns an error.
+    pub fn is_cancelled(&self) -> bool {
+        // Relaxed, like all of these: they protect nothing.
+        self.cancelled.load(Ordering::Relaxed) || self.is_lost()
+    }
+
+    /// Whether this worker is known not to hold the task any more. What it does from now on is for nothing.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether the worker is being drained: a task that can [pause](TaskContext::pause_with) had better do it now.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cancelled(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs `handler`, and says what the attempt came to. Its panics go no further.
+    pub(super) fn attempt_with(&self, handler: &dyn Handler) -> Action {
+        let returned = match panics::catch(|| handler.run(self)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(chain(&*error)),
+            Err(panic) => Err(format!("panicked: {panic}")),
+        };
+        self.outcome(returned)
+    }
+
+    /// What the attempt came to: what the handler said, or else what it returned.
+    pub(super) fn outcome(&self, returned: Result<(), String>) -> Action {
+        let Draft { end, response } = self.draft.lock().clone();
+        match (end, returned) {
+            (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
+            (_, Err(reason)) => {
+                let retry = self.claimed.retry.delay(self.claimed.failures, random_number());
+                let reason = match retry {
+                    Some(delay) => format!("attempt {} failed, next in {delay:.1?}: {reason}", self.attempt()),
+                    None => reason,
+                };
+                Action::Fail { reason: clean(&reason), retry, response }
+            }
+            (Some(End::Pause { after, checkpoint }), Ok(())) => {
+                Action::Pause { message: String::new(), after, checkpoint, response }
+            }
+            (None, Ok(())) => Action::Finish { message: String::new(), response },
+        }
+    }
+
+    pub(super) fn step(&self, action: Action) -> Step {
+        Step { task: self.claimed.id, token: self.claimed.token, worker: self.worker.clone(), action }
+    }
+
+    /// Does one thing to the task; says where it stands then.
+    pub(super) fn act(&self, action: Action) -> Result<TaskStatus> {
+        let stepped = self.queue.engine().step(vec![self.step(action)])?;
+        match stepped.first() {
+            Some(Stepped::Done(status)) => Ok(*status),
+            _ => {
+                self.set_lost();
+                Err(TaskError::Stale { task: self.id() })
+            }
+        }
+    }
+
+    pub(super) fn queue(&self) -> &TaskQueue {
+        &self.queue
+    }
+
+    pub(super) fn worker(&self) -> &WorkerId {
+        &self.worker
+    }
+}
+
+impl fmt::Debug for TaskContext {
+    /// Without the input, which may be large or secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskContext")
+            .field("id", &self.id())
+            .field("task_type", &self.task_type())
+            .field("identifier", &self.identifier())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An error with its sources, in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,217 @@
+//! A task as its producer describes it.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::engine::TaskRef;
+use super::error::{Result, TaskError};
+use super::task_type::check_name;
+
+/// The largest input, response or checkpoint: 64 MiB.
+pub const LARGEST_PAYLOAD: usize = 64 << 20;
+
+/// The longest message of a log entry, in bytes; what goes beyond is cut off.
+const LONGEST_MESSAGE: usize = 8 << 10;
+
+/// A task to be enqueued.
+///
+/// ```
+/// use fulmar::tasks::NewTask;
+/// use std::time::Duration;
+///
+/// let task = NewTask::new("SequenceSum", "Task001")
+///     .input(&[1, 2, 3, 4, 5])
+///     .message("from the guide")
+///     .priority(10)
+///     .run_after(Duration::from_secs(60));
+/// assert_eq!(task.identifier(), "Task001");
+/// ```
+#[derive(Clone)]
+#[must_use = "a task does nothing until it is enqueued"]
+pub struct NewTask {
+    pub(super) task_type: String,
+    pub(super) identifier: String,
+    pub(super) input: Result<Vec<u8>, String>,
+    pub(super) message: String,
+    pub(super) priority: i16,
+    pub(super) start: Start,
+    pub(super) key: Option<String>,
+    pub(super) is_modifier: bool,
+}
+
+/// When a task may start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    After(Duration),
+    At(SystemTime),
+}
+
+impl NewTask {
+    /// A task with an input of JSON `null`, of priority 0, that may start at once.
+    pub fn new(task_type: impl Into<String>, identifier: impl Into<String>) -> NewTask {
+        NewTask {
+            task_type: task_type.into(),
+            identifier: identifier.into(),
+            input: Ok(b"null".into()),
+            message: String::new(),
+            priority: 0,
+            start: Start::After(Duration::ZERO),
+            key: None,
+            is_modifier: false,
+        }
+    }
+
+    /// What the handler gets, as JSON. A value that can't be written as JSON is an error of the enqueuing.
+    pub fn input(mut self, input: &(impl Serialize + ?Sized)) -> NewTask {
+        self.input = serde_json::to_vec(input).map_err(|error| error.to_string());
+        self
+    }
+
+    /// What the handler gets, as it is.
+    pub fn input_bytes(mut self, input: impl Into<Vec<u8>>) -> NewTask {
+        self.input = Ok(input.into());
+        self
+    }
+
+    /// The first message of the task's log. Defaults to none.
+    pub fn message(mut self, message: impl Into<String>) -> NewTask {
+        self.message = message.into();
+        self
+    }
+
+    /// Higher ones start first, equal ones in the order of their acceptance. Defaults to 0.
+    pub fn priority(mut self, priority: i16) -> NewTask {
+        self.priority = priority;
+        self
+    }
+
+    /// Starts no earlier than `delay` after it was accepted, by the database's clock. Defaults to zero.
+    pub fn run_after(mut self, delay: Duration) -> NewTask {
+        self.start = Start::After(delay);
+        self
+    }
+
+    /// Starts no earlier than `time`, by the database's clock.
+    pub fn run_at(mut self, time: SystemTime) -> NewTask {
+        self.start = Start::At(time);
+        self
+    }
+
+    /// Keeps the order of `key` among the tasks of this type, on all machines: accessors share, a modifier runs alone, and
+    /// nobody overtakes an earlier task that it clashes with. A task keeps its place until it has ended, while it is
+    /// paused, waits for its time or its next attempt, too. Defaults to no order.
+    pub fn ordered(mut self, key: impl Into<String>, is_modifier: bool) -> NewTask {
+        self.key = Some(key.into());
+        self.is_modifier = is_modifier;
+        self
+    }
+
+    /// The type that was given.
+    pub fn task_type(&self) -> &str {
+        &self.task_type
+    }
+
+    /// The identifier that was given.
+    pub fn identifier(&self) -> &str {
+        &self.identifier
+    }
+
+    /// Checked at the door, so that engines see only what they can store.
+    pub(super) fn checked(self) -> Result<Checked> {
+        check_name("the name of a task type", &self.task_type)?;
+        check_name("the identifier of a task", &self.identifier)?;
+        if let Some(key) = self.key.as_deref().filter(|key| !key.is_empty()) {
+            check_name("the key of a task's order", key)?;
+        }
+        let input = self.input.map_err(|error| {
+            TaskError::Invalid(format!("the input of task `{}` can't be written as JSON: {error}", self.identifier))
+        })?;
+        check_size("input", &input)?;
+        Ok(Checked {
+            task_type: self.task_type,
+            identifier: self.identifier,
+            input,
+            message: clean(&self.message),
+            priority: self.priority,
+            start: self.start,
+            key: self.key,
+            is_modifier: self.is_modifier,
+        })
+    }
+}
+
+impl fmt::Debug for NewTask {
+    /// Without the input, which may be large or secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewTask")
+            .field("task_type", &self.task_type)
+            .field("identifier", &self.identifier)
+            .field("priority", &self.priority)
+            .field("key", &self.key)
+            .field("is_modifier", &self.is_modifier)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task that an engine may store as it is.
+#[derive(Clone)]
+pub(super) struct Checked {
+    pub(super) task_type: String,
+    pub(super) identifier: String,
+    pub(super) input: Vec<u8>,
+    pub(super) message: String,
+    pub(super) priority: i16,
+    pub(super) start: Start,
+    pub(super) key: Option<String>,
+    pub(super) is_modifier: bool,
+}
+
+impl Checked {
+    pub(super) fn name(&self) -> TaskRef {
+        TaskRef { task_type: self.task_type.clone(), identifier: self.identifier.clone() }
+    }
+}
+
+pub(super) fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
+    if bytes.len() > LARGEST_PAYLOAD {
+        return Err(TaskError::TooLarge { what, bytes: bytes.len() as u64, limit: LARGEST_PAYLOAD as u64 });
+    }
+    Ok(())
+}
+
+/// A message as every database can hold it: not endless, and without the character that PostgreSQL refuses.
+pub(super) fn clean(message: &str) -> String {
+    let mut end = message.len().min(LONGEST_MESSAGE);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let cut = if end < message.len() { " .." } else { "" };
+    format!("{}{cut}", message[..end].replace('\0', "\u{fffd}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_database_could_hold_is_refused_at_the_door() {
+        let refused = |task: NewTask| matches!(task.checked(), Err(TaskError::Invalid(_)));
+        assert!(refused(NewTask::new("", "a")));
+        assert!(refused(NewTask::new("t", "")));
+        assert!(refused(NewTask::new("t", "a\0b")));
+        assert!(refused(NewTask::new("t", "x".repeat(513))));
+        assert!(refused(NewTask::new("t", "a").ordered("k\n", true)));
+        let unwritable = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert!(refused(NewTask::new("t", "a").input(&unwritable)), "JSON has no such keys");
+        assert!(!refused(NewTask::new("t", "x".repeat(512)).ordered("", true)), "the empty key is one as well");
+    }
+
+    #[test]
+    fn a_message_is_cut_between_characters() {
+        let long = clean(&"ü".repeat(10_000));
+        assert!(long.len() <= LONGEST_MESSAGE + 3 && long.ends_with("ü .."));
+        assert_eq!(clean("a\0b"), "a\u{fffd}b");
+    }
+}

@@ -1,0 +1,338 @@
+//! The queue as its users see it: what producers, askers and workers of their own call.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bell::News;
+use super::claim::Claim;
+use super::engine::{Engine, TaskRef};
+use super::error::{Result, TaskError};
+use super::handle::TaskHandle;
+use super::new_task::{Checked, NewTask, clean};
+#[cfg(feature = "sqlite")]
+use super::sqlite::{Durability, SqliteEngine, SqliteSettings};
+use super::stats::QueueStats;
+use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::task_type::TaskType;
+use super::worker_id::WorkerId;
+use crate::time::Deadline;
+
+/// A durable queue. Cloning it is cheap and gives a handle to the same connections.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] {
+/// use fulmar::tasks::{NewTask, TaskError, TaskQueue, TaskStatus, TaskType};
+///
+/// # let folder = std::env::temp_dir().join(format!("fulmar-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder).map_err(|error| TaskError::Invalid(error.to_string()))?;
+/// let queue = TaskQueue::open(folder.join("queue.db"))?;
+/// queue.register(TaskType::new("SequenceSum"))?;
+/// queue.enqueue(NewTask::new("SequenceSum", "Task001").input(&[1, 2, 3, 4, 5]))?;
+/// assert_eq!(queue.status("SequenceSum", "Task001")?, TaskStatus::Accepted);
+///
+/// let again = queue.enqueue(NewTask::new("SequenceSum", "Task001"));
+/// assert!(matches!(again, Err(TaskError::Duplicate { .. })));
+/// queue.delete("SequenceSum", "Task001")?;
+/// # std::fs::remove_dir_all(&folder).ok();
+/// # }
+/// # Ok::<(), fulmar::tasks::TaskError>(())
+/// ```
+#[derive(Clone)]
+pub struct TaskQueue {
+    shared: Arc<Shared>,
+}
+
+/// What all handles of a queue share.
+pub(super) struct Shared {
+    pub(super) engine: Box<dyn Engine>,
+    pub(super) poll: Duration,
+}
+
+/// Settings of a [`TaskQueue`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `open`"]
+pub struct QueueBuilder {
+    poll: Duration,
+    #[cfg(feature = "sqlite")]
+    durability: Durability,
+    busy_limit: Option<Duration>,
+    largest_file: Option<u64>,
+    clock: Option<i64>,
+}
+
+impl QueueBuilder {
+    /// How often those who wait look by themselves, for what no news tells them: tasks that other processes enqueued or
+    /// ended, and those whose time has come. Defaults to 100 ms, at least 1 ms. An idle look reads one row.
+    pub fn poll_interval(mut self, interval: Duration) -> QueueBuilder {
+        self.poll = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// How much a commit outlives. Defaults to [`Durability::Full`].
+    #[cfg(feature = "sqlite")]
+    pub fn durability(mut self, durability: Durability) -> QueueBuilder {
+        self.durability = durability;
+        self
+    }
+
+    /// How long a call waits for a writer of another process before it is [`TaskError::Busy`]. Defaults to 30 s.
+    pub fn busy_limit(mut self, limit: Duration) -> QueueBuilder {
+        self.busy_limit = Some(limit);
+        self
+    }
+
+    /// How large a SQLite file may grow, in bytes; beyond it, calls that need room are [`TaskError::DiskFull`]. Defaults to
+    /// what the disk holds.
+    pub fn largest_file(mut self, bytes: u64) -> QueueBuilder {
+        self.largest_file = Some(bytes);
+        self
+    }
+
+    /// What is wrong with this machine's clock, in milliseconds: for tests.
+    #[doc(hidden)]
+    pub fn clock_offset(mut self, millis: i64) -> QueueBuilder {
+        self.clock = Some(millis);
+        self
+    }
+
+    /// Opens the queue in the SQLite file `path`, which is made if it isn't there, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// [`TaskError::SchemaTooNew`], [`TaskError::NetworkFileSystem`], [`TaskError::Invalid`] for a path that names no file,
+    /// [`TaskError::Busy`], and what the file system says.
+    #[cfg(feature = "sqlite")]
+    pub fn open(self, path: impl AsRef<Path>) -> Result<TaskQueue> {
+        let mut settings = SqliteSettings::new(path.as_ref());
+        settings.durability = self.durability;
+        settings.busy_limit = self.busy_limit.unwrap_or(settings.busy_limit);
+        settings.largest_file = self.largest_file;
+        settings.clock.set(self.clock.unwrap_or(0));
+        Ok(TaskQueue::new(Box::new(SqliteEngine::open(settings)?), self.poll))
+    }
+}
+
+impl TaskQueue {
+    pub(super) fn new(engine: Box<dyn Engine>, poll: Duration) -> TaskQueue {
+        TaskQueue { shared: Arc::new(Shared { engine, poll }) }
+    }
+
+    /// Settings for a queue.
+    pub fn builder() -> QueueBuilder {
+        QueueBuilder {
+            poll: Duration::from_millis(100),
+            #[cfg(feature = "sqlite")]
+            durability: Durability::Full,
+            busy_limit: None,
+            largest_file: None,
+            clock: None,
+        }
+    }
+
+    /// Opens the queue in the SQLite file `path`, which is made if it isn't there: [`QueueBuilder::open`].
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "sqlite")]
+    pub fn open(path: impl AsRef<Path>) -> Result<TaskQueue> {
+        TaskQueue::builder().open(path)
+    }
+
+    pub(super) fn engine(&self) -> &dyn Engine {
+        &*self.shared.engine
+    }
+
+    pub(super) fn poll(&self) -> Duration {
+        self.shared.poll
+    }
+
+    /// Registers a task type, or gives one that is registered these settings. They hold for tasks that exist, too: at
+    /// their next start, failure, loss or prune.
+    ///
+    /// # Errors
+    /// [`TaskError::Invalid`] for a name or a limit that makes no sense; those of the database.
+    pub fn register(&self, task_type: TaskType) -> Result<()> {
+        task_type.check()?;
+        self.engine().put_type(task_type)
+    }
+
+    /// Removes a task type that has no tasks.
+    ///
+    /// # Errors
+    /// [`TaskError::UnknownType`]; [`TaskError::InUse`] as long as there are tasks, ended ones included.
+    pub fn unregister(&self, task_type: &str) -> Result<()> {
+        self.engine().remove_type(task_type, false)
+    }
+
+    /// Removes a task type and all of its tasks. Workers that hold some are told that they lost them.
+    ///
+    /// # Errors
+    /// [`TaskError::UnknownType`].
+    pub fn unregister_by_force(&self, task_type: &str) -> Result<()> {
+        self.engine().remove_type(task_type, true)
+    }
+
+    /// All registered types, by name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn task_types(&self) -> Result<Vec<TaskType>> {
+        self.engine().types()
+    }
+
+    /// How many tasks may wait to be started ([`TaskStatus::Accepted`] and [`TaskStatus::Scheduled`]), for all who use the
+    /// database; `None` is no limit, as at first. What waits beyond a new limit stays. Counting costs each enqueuing a look at
+    /// as many entries of an index.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn set_capacity(&self, tasks: impl Into<Option<u64>>) -> Result<()> {
+        self.engine().set_capacity(tasks.into())
+    }
+
+    /// Accepts a task. Once this returns, the task survives a crash.
+    ///
+    /// # Errors
+    /// [`TaskError::QueueFull`], [`TaskError::Duplicate`], [`TaskError::UnknownType`], [`TaskError::TooLarge`],
+    /// [`TaskError::Invalid`]: nothing was accepted.
+    pub fn enqueue(&self, task: NewTask) -> Result<TaskHandle> {
+        let handles = self.enqueue_many([task])?;
+        handles
+            .into_iter()
+            .next()
+            .ok_or_else(|| TaskError::Database { doing: "enqueuing", source: "the database gave no number".into() })
+    }
+
+    /// Accepts all of `tasks`, in their order, in one step, or none of them. Much cheaper than one after the other.
+    ///
+    /// # Errors
+    /// Those of [`enqueue`](TaskQueue::enqueue); the queue must have room for all.
+    pub fn enqueue_many(&self, tasks: impl IntoIterator<Item = NewTask>) -> Result<Vec<TaskHandle>> {
+        let tasks = tasks.into_iter().map(NewTask::checked).collect::<Result<Vec<Checked>>>()?;
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<TaskRef> = tasks.iter().map(Checked::name).collect();
+        let ids = self.engine().enqueue(tasks)?;
+        Ok(ids.into_iter().zip(names).map(|(id, name)| TaskHandle::new(self.clone(), id, name)).collect())
+    }
+
+    /// A handle to a task, whether it exists or not.
+    pub fn task(&self, task_type: &str, identifier: &str) -> TaskHandle {
+        TaskHandle::new(self.clone(), None, name(task_type, identifier))
+    }
+
+    /// Where a task stands.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`].
+    pub fn status(&self, task_type: &str, identifier: &str) -> Result<TaskStatus> {
+        Ok(self.info(task_type, identifier)?.status)
+    }
+
+    /// All that is known of a task, but for what it carries.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`].
+    pub fn info(&self, task_type: &str, identifier: &str) -> Result<TaskInfo> {
+        let name = name(task_type, identifier);
+        self.engine().info(&name)?.ok_or_else(|| not_found(&name))
+    }
+
+    /// Every change of a task, oldest first.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`].
+    pub fn log(&self, task_type: &str, identifier: &str) -> Result<Vec<LogEntry>> {
+        let name = name(task_type, identifier);
+        self.engine().log(&name)?.ok_or_else(|| not_found(&name))
+    }
+
+    /// What the task's handler stored, if it stored something.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`].
+    pub fn response(&self, task_type: &str, identifier: &str) -> Result<Option<Response>> {
+        let name = name(task_type, identifier);
+        self.engine().response(&name)?.ok_or_else(|| not_found(&name))
+    }
+
+    /// Deletes a task with its input, response and log. One that a worker holds has to be cancelled first.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`], [`TaskError::Held`].
+    pub fn delete(&self, task_type: &str, identifier: &str) -> Result<()> {
+        self.engine().delete(&name(task_type, identifier))
+    }
+
+    /// Cancels a task: at once for good if it has not started or is paused; if it runs, its handler is told
+    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)) and decides. Returns where the task stands then:
+    /// `Cancelled`, `Running`, or that it had ended before.
+    ///
+    /// # Errors
+    /// [`TaskError::NotFound`].
+    pub fn cancel(&self, task_type: &str, identifier: &str) -> Result<TaskStatus> {
+        self.engine().cancel(&name(task_type, identifier), "cancelled")
+    }
+
+    /// Waits until a task has ended, in whatever way, and says in which.
+    ///
+    /// # Errors
+    /// [`TaskError::Timeout`]; [`TaskError::NotFound`], also if it is deleted meanwhile.
+    pub fn wait(&self, task_type: &str, identifier: &str, timeout: impl Into<Option<Duration>>) -> Result<TaskStatus> {
+        let deadline = Deadline::start(timeout);
+        loop {
+            let seen = self.engine().bell().count(News::End);
+            let status = self.status(task_type, identifier)?;
+            if status.is_ended() {
+                return Ok(status);
+            }
+            if deadline.is_past() {
+                return Err(TaskError::Timeout { limit: deadline.limit(), left: 1 });
+            }
+            let poll = Instant::now() + self.poll();
+            let until = deadline.at().map_or(poll, |at| at.min(poll));
+            self.engine().bell().wait(News::End, seen, until);
+        }
+    }
+
+    /// The queue in numbers.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn stats(&self) -> Result<QueueStats> {
+        self.engine().stats()
+    }
+
+    /// Takes up to `limit` tasks of `types` for a worker of your own making, those of higher priority first, then the older
+    /// ones. Each is to be [started](Claim::start) before `lease` is over, and kept with
+    /// [`renew`](Claim::renew). A [`Worker`](super::Worker) does all that by itself.
+    ///
+    /// # Errors
+    /// Those of the database. None ready is no error.
+    pub fn dequeue(&self, worker: &WorkerId, types: &[&str], limit: usize, lease: Duration) -> Result<Vec<Claim>> {
+        let types: Vec<String> = types.iter().map(|&name| name.to_owned()).collect();
+        let claimed = self.engine().claim(worker, &types, limit, lease)?;
+        Ok(claimed.into_iter().map(|claimed| Claim::new(self.clone(), worker.clone(), claimed)).collect())
+    }
+
+    /// Notes why a task is cancelled.
+    pub(super) fn cancel_because(&self, name: &TaskRef, reason: &str) -> Result<TaskStatus> {
+        self.engine().cancel(name, &clean(reason))
+    }
+}
+
+impl fmt::Debug for TaskQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskQueue").field("engine", &self.shared.engine).finish_non_exhaustive()
+    }
+}
+
+fn name(task_type: &str, identifier: &str) -> TaskRef {
+    TaskRef { task_type: task_type.to_owned(), identifier: identifier.to_owned() }
+}
+
+fn not_found(name: &TaskRef) -> TaskError {
+    TaskError::NotFound { task_type: name.task_type.clone(), identifier: name.identifier.clone() }
+}

@@ -1,0 +1,6 @@
+//! The schema's versions, one file each, numbered, never changed once released. The number of the last is the schema's
+//! version.
+
+/// Those of SQLite, oldest first.
+#[cfg(feature = "sqlite")]
+pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql")];

@@ -1,0 +1,117 @@
+//! Connections, their settings, their errors, and the clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+
+use super::super::error::{Result, TaskError};
+use super::{Durability, SqliteSettings};
+use crate::backoff::Backoff;
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
+
+/// SQLite has no clock of its own: its time is the machine's, which all of its processes share. The offset is for tests.
+#[derive(Clone, Debug, Default)]
+pub(in crate::tasks) struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Milliseconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        // Relaxed: it protects nothing. The bits are those of a signed number.
+        now.saturating_add(self.0.load(Ordering::Relaxed) as i64)
+    }
+
+    pub(in crate::tasks) fn set(&self, millis: i64) {
+        self.0.store(millis as u64, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn to_time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
+    let doing = "opening the database";
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&settings.path, flags).map_err(failed(doing))?;
+    // Waiting is ours to do: see `patiently`.
+    db.busy_timeout(Duration::ZERO).map_err(failed(doing))?;
+    db.set_prepared_statement_cache_capacity(128);
+    let synchronous = match settings.durability {
+        Durability::Full => "FULL",
+        Durability::Process => "NORMAL",
+    };
+    patiently(settings.busy_limit, doing, || {
+        let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed(doing))?;
+        if mode != "wal" {
+            let text = format!("the journal is `{mode}`, and a write-ahead log was refused");
+            return Err(TaskError::Database { doing, source: text.into() });
+        }
+        Ok(())
+    })?;
+    db.pragma_update(None, "synchronous", synchronous).map_err(failed(doing))?;
+    db.pragma_update(None, "temp_store", "MEMORY").map_err(failed(doing))?;
+    db.pragma_update(None, "cache_size", -16_000).map_err(failed(doing))?;
+    if let Some(bytes) = settings.largest_file {
+        let page: u64 = db.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed(doing))?;
+        let pages = i64::try_from(bytes / page.max(1)).unwrap_or(i64::MAX).max(1);
+        db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).map_err(failed(doing))?;
+    }
+    Ok(db)
+}
+
+pub(super) fn open_reader(settings: &SqliteSettings) -> Result<Connection> {
+    let doing = "opening the database for reading";
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(&settings.path, flags).map_err(failed(doing))?;
+    db.busy_timeout(Duration::ZERO).map_err(failed(doing))?;
+    db.set_prepared_statement_cache_capacity(64);
+    db.pragma_update(None, "query_only", true).map_err(failed(doing))?;
+    Ok(db)
+}
+
+/// What tells this database from all others, if the schema is there.
+pub(super) fn database_id(db: &Connection) -> Result<String> {
+    let doing = "reading the database's name";
+    let id = db
+        .query_row("SELECT value FROM fulmar_setting WHERE name = 'database'", [], |row| row.get(0))
+        .optional()
+        .map_err(failed(doing))?;
+    id.ok_or_else(|| TaskError::Database { doing, source: "it has none".into() })
+}
+
+/// Does `attempt` again and again as long as another process is in the way, for at most `limit`.
+///
+/// SQLite's own handler lets a writer starve for seconds under load, because its waits grow to 100 ms. These stay
+/// short, and differ, so that processes do not march in step.
+pub(super) fn patiently<R>(limit: Duration, doing: &'static str, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
+    let start = Instant::now();
+    let waits = Backoff::new(Duration::from_micros(100)).factor(1.5).cap(Duration::from_millis(5)).jitter(0.75);
+    let seed = u64::from(std::process::id()) ^ start.elapsed().as_nanos() as u64;
+    for tries in 0.. {
+        match attempt() {
+            Err(TaskError::Busy { .. }) => {}
+            done => return done,
+        }
+        let waited = start.elapsed();
+        if waited >= limit {
+            crate::trace::event!(WARN, "the database is held by another process", doing = doing, waited = waited);
+            return Err(TaskError::Busy { waited });
+        }
+        // A condition variable that nobody notifies: no thread of ours can end the wait of another process.
+        let (idle, never) = (Mutex::new(()), Condvar::new());
+        never.wait_until(&mut idle.lock(), Instant::now() + waits.delay_with(tries, seed.wrapping_add(tries.into())));
+    }
+    Err(TaskError::Busy { waited: start.elapsed() })
+}
+
+/// Names what was being done when SQLite gave an error.
+pub(super) fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> TaskError {
+    move |error| match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => TaskError::Busy { waited: Duration::ZERO },
+        Some(ErrorCode::DiskFull) => TaskError::DiskFull { doing, source: error.into() },
+        _ => TaskError::Database { doing, source: error.into() },
+    }
+}

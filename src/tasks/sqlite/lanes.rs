@@ -1,0 +1,61 @@
+//! Order by key: who may run, and who follows.
+//!
+//! A task that its order keeps has its gate set, so that no claim ever looks at it; whoever leaves the lane opens it for
+//! those who follow. Only one writes at a time, so the two never miss each other.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::error::Result;
+use super::connection::failed;
+use super::gate;
+
+/// Whether a task that comes last in its lane has to wait for those before it.
+pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier: bool) -> Result<bool> {
+    // A modifier clashes with everybody, an accessor only with modifiers.
+    let clashes = if is_modifier { "" } else { "AND is_modifier = 1" };
+    let sql = format!(
+        "SELECT 1 FROM fulmar_task WHERE type_id = ?1 AND lane = ?2 AND lane IS NOT NULL AND ended IS NULL {clashes} LIMIT 1"
+    );
+    db.prepare_cached(&sql)
+        .and_then(|mut sql| sql.exists(params![of_type, lane]))
+        .map_err(failed("looking at a task's order"))
+}
+
+/// Opens the lane for those who may run now that somebody left it.
+pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Result<()> {
+    let doing = "opening a task's order";
+    let first = |is_modifier: bool| {
+        db.prepare_cached(
+            "SELECT id, gate FROM fulmar_task
+             WHERE type_id = ?1 AND lane = ?2 AND is_modifier = ?3 AND lane IS NOT NULL AND ended IS NULL
+             ORDER BY id LIMIT 1",
+        )
+        .and_then(|mut sql| {
+            sql.query_row(params![of_type, lane, is_modifier], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+                .optional()
+        })
+        .map_err(failed(doing))
+    };
+    let (accessor, modifier): (Option<(i64, Option<i64>)>, Option<(i64, Option<i64>)>) = (first(false)?, first(true)?);
+    let accessor_is_ahead = |modifier: i64| accessor.is_some_and(|(accessor, _)| accessor < modifier);
+    match modifier {
+        Some((id, held)) if !accessor_is_ahead(id) => {
+            if held == Some(gate::ORDER) {
+                db.prepare_cached("UPDATE fulmar_task SET gate = (run_at > ?2) WHERE id = ?1")
+                    .and_then(|mut sql| sql.execute([id, now]))
+                    .map_err(failed(doing))?;
+            }
+        }
+        _ => {
+            // All accessors up to the next modifier.
+            let until = modifier.map_or(i64::MAX, |(id, _)| id);
+            db.prepare_cached(
+                "UPDATE fulmar_task SET gate = (run_at > ?4)
+                 WHERE type_id = ?1 AND lane = ?2 AND is_modifier = 0 AND id < ?3 AND gate = 2",
+            )
+            .and_then(|mut sql| sql.execute(params![of_type, lane, until, now]))
+            .map_err(failed(doing))?;
+        }
+    }
+    Ok(())
+}

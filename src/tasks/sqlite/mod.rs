@@ -1,0 +1,275 @@
+//! Durable tasks in a SQLite file, compiled in: no server, many threads and many processes of one machine.
+//!
+//! Writers are combined: whoever finds the writing connection free commits for all who wait ([`writer`]). Readers have
+//! connections of their own and wait for nobody. The journal is a write-ahead log with full durability: what was
+//! acknowledged survives a power cut. Files on network file systems are refused.
+
+mod caller;
+mod claim;
+mod connection;
+mod filesystem;
+mod lanes;
+mod migrate;
+mod produce;
+mod read;
+mod reap;
+mod steps;
+mod types;
+mod writer;
+
+use std::any::Any;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use self::connection::Clock;
+use self::writer::Writer;
+use super::bell::{Bell, News};
+use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
+use super::error::{Result, TaskError};
+use super::new_task::Checked;
+use super::stats::QueueStats;
+use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::task_type::TaskType;
+use super::worker_id::WorkerId;
+use crate::sync::Mutex;
+
+/// How much a commit outlives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Durability {
+    /// A power cut: every commit waits for the disk. The default.
+    #[default]
+    Full,
+    /// A crash of the process, but not of the machine: a power cut may lose the last commits, though never tear one.
+    Process,
+}
+
+/// Settings of a queue in a SQLite file.
+#[derive(Clone, Debug)]
+pub(super) struct SqliteSettings {
+    pub(super) path: PathBuf,
+    pub(super) durability: Durability,
+    /// How long a writer waits for those of other processes.
+    pub(super) busy_limit: Duration,
+    /// The largest size of the file; `None` is SQLite's own, of many terabytes.
+    pub(super) largest_file: Option<u64>,
+    /// Added to the wall clock: for tests of clocks that are wrong.
+    pub(super) clock: Clock,
+}
+
+impl SqliteSettings {
+    pub(super) fn new(path: &Path) -> SqliteSettings {
+        SqliteSettings {
+            path: path.to_owned(),
+            durability: Durability::default(),
+            busy_limit: Duration::from_secs(30),
+            largest_file: None,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// The most reading connections that are kept for later.
+const KEPT_READERS: usize = 4;
+
+pub(super) struct SqliteEngine {
+    settings: SqliteSettings,
+    writer: Writer,
+    readers: Mutex<Vec<Connection>>,
+    bell: Arc<Bell>,
+    /// Tells this database from others, when a caller hands in a connection.
+    pub(super) database: String,
+}
+
+impl SqliteEngine {
+    pub(super) fn open(mut settings: SqliteSettings) -> Result<SqliteEngine> {
+        settings.path = filesystem::checked(&settings.path)?;
+        let db = connection::open_writer(&settings)?;
+        migrate::migrate(&db, &settings)?;
+        let database = connection::database_id(&db)?;
+        let writer = Writer::new(db, settings.busy_limit, settings.clock.clone());
+        let (readers, bell) = (Mutex::new(Vec::new()), Arc::new(Bell::new()));
+        Ok(SqliteEngine { settings, writer, readers, bell, database })
+    }
+
+    /// One look at the database as of one moment.
+    fn read<R>(&self, look: impl Fn(&Connection, i64) -> Result<R>) -> Result<R> {
+        let kept = self.readers.lock().pop();
+        let db = match kept {
+            Some(db) => db,
+            None => connection::open_reader(&self.settings)?,
+        };
+        let now = self.settings.clock.now();
+        let seen = connection::patiently(self.settings.busy_limit, "reading", || {
+            let snapshot = db.unchecked_transaction().map_err(connection::failed("reading"))?;
+            look(&snapshot, now)
+        });
+        let mut readers = self.readers.lock();
+        if readers.len() < KEPT_READERS {
+            readers.push(db);
+        }
+        seen
+    }
+
+    fn write<R: Send + 'static>(
+        &self,
+        doing: &'static str,
+        work: impl FnMut(&Connection, i64) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        self.writer.write(doing, work)
+    }
+}
+
+impl Engine for SqliteEngine {
+    fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    fn put_type(&self, task_type: TaskType) -> Result<()> {
+        self.write("registering a task type", move |db, _| types::put(db, &task_type))?;
+        self.bell.ring(News::Work);
+        Ok(())
+    }
+
+    fn remove_type(&self, name: &str, force: bool) -> Result<()> {
+        let name = name.to_owned();
+        self.write("unregistering a task type", move |db, _| types::remove(db, &name, force))?;
+        self.bell.ring(News::End);
+        Ok(())
+    }
+
+    fn types(&self) -> Result<Vec<TaskType>> {
+        self.read(|db, _| types::all(db))
+    }
+
+    fn set_capacity(&self, capacity: Option<u64>) -> Result<()> {
+        self.write("setting the capacity", move |db, _| produce::set_capacity(db, capacity))
+    }
+
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>> {
+        let ids = self.write("enqueuing", move |db, now| produce::enqueue(db, now, &tasks))?;
+        self.bell.ring(News::Work);
+        Ok(ids)
+    }
+
+    fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>> {
+        self.read(|db, _| read::info(db, task))
+    }
+
+    fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
+        self.read(|db, _| read::log(db, task))
+    }
+
+    fn response(&self, task: &TaskRef) -> Result<Option<Option<Response>>> {
+        self.read(|db, _| read::response(db, task))
+    }
+
+    fn delete(&self, task: &TaskRef) -> Result<()> {
+        let task = task.clone();
+        self.write("deleting a task", move |db, now| produce::delete(db, now, &task))?;
+        self.bell.ring(News::Work);
+        self.bell.ring(News::End);
+        Ok(())
+    }
+
+    fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
+        let (task, reason) = (task.clone(), reason.to_owned());
+        let status = self.write("cancelling a task", move |db, now| produce::cancel(db, now, &task, &reason))?;
+        self.bell.ring(News::Work);
+        self.bell.ring(News::End);
+        Ok(status)
+    }
+
+    fn stats(&self) -> Result<QueueStats> {
+        self.read(read::stats)
+    }
+
+    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>> {
+        let (worker, types) = (worker.clone(), types.to_owned());
+        self.write("claiming tasks", move |db, now| claim::claim(db, now, &worker, &types, limit, lease))
+    }
+
+    fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
+        let changed = self.write("changing tasks", move |db, now| steps::step(db, now, &steps))?;
+        if changed.iter().any(|stepped| matches!(stepped, Stepped::Done(status) if status.is_ended())) {
+            self.bell.ring(News::End);
+        }
+        // Something may have been given back, or its end have opened a lane or made room below a limit at once.
+        if changed.iter().any(|stepped| !matches!(stepped, Stepped::Done(TaskStatus::Running) | Stepped::Stale)) {
+            self.bell.ring(News::Work);
+        }
+        Ok(changed)
+    }
+
+    fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
+        let worker = worker.clone();
+        self.write("renewing leases", move |db, now| claim::heartbeat(db, now, &worker, lease))
+    }
+
+    fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>> {
+        self.read(|db, _| claim::cancel_requests(db, worker))
+    }
+
+    fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>> {
+        self.read(|db, _| read::load(db, task, part))
+    }
+
+    fn next_due(&self, types: &[String]) -> Result<Option<Duration>> {
+        self.read(|db, now| claim::next_due(db, now, types))
+    }
+
+    fn reap(&self, limit: usize) -> Result<Reaped> {
+        // Looked for without the writer's lock first: mostly there is nothing.
+        if !self.read(reap::is_due)? {
+            return Ok(Reaped::default());
+        }
+        let reaped = self.write("rescuing lost tasks", move |db, now| reap::reap(db, now, limit))?;
+        if reaped.total() > 0 {
+            self.bell.ring(News::Work);
+            self.bell.ring(News::End);
+        }
+        Ok(reaped)
+    }
+
+    fn prune(&self, limit: usize) -> Result<u64> {
+        if !self.read(reap::is_retired)? {
+            return Ok(0);
+        }
+        self.write("deleting retired tasks", move |db, now| reap::prune(db, now, limit))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for SqliteEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteEngine").field("path", &self.settings.path).finish_non_exhaustive()
+    }
+}
+
+/// What keeps a task that no worker holds.
+mod gate {
+    pub(super) const OPEN: i64 = 0;
+    pub(super) const TIME: i64 = 1;
+    pub(super) const ORDER: i64 = 2;
+
+    /// For a task that its order does not keep.
+    pub(super) fn of(run_at: i64, now: i64) -> i64 {
+        if run_at <= now { OPEN } else { TIME }
+    }
+}
+
+/// A duration as the database keeps it: whole milliseconds, rounded up, so that nothing is early.
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+fn not_found(task: &TaskRef) -> TaskError {
+    TaskError::NotFound { task_type: task.task_type.clone(), identifier: task.identifier.clone() }
+}

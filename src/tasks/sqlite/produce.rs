@@ -1,0 +1,166 @@
+//! What producers do: enqueue, cancel, delete, bound.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use super::super::engine::TaskRef;
+use super::super::error::{Result, TaskError};
+use super::super::new_task::{Checked, Start};
+use super::super::status::TaskStatus;
+use super::connection::failed;
+use super::{gate, lanes, millis, not_found, steps, types};
+
+pub(super) fn set_capacity(db: &Connection, capacity: Option<u64>) -> Result<()> {
+    let capacity = capacity.map(|tasks| i64::try_from(tasks).unwrap_or(i64::MAX));
+    db.execute(
+        "INSERT INTO fulmar_setting (name, value) VALUES ('capacity', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+        [capacity],
+    )
+    .map_err(failed("setting the capacity"))?;
+    Ok(())
+}
+
+pub(super) fn capacity(db: &Connection) -> Result<Option<u64>> {
+    let found: Option<Option<i64>> = db
+        .prepare_cached("SELECT value FROM fulmar_setting WHERE name = 'capacity'")
+        .and_then(|mut sql| sql.query_row([], |row| row.get(0)).optional())
+        .map_err(failed("reading the capacity"))?;
+    Ok(found.flatten().and_then(|tasks| u64::try_from(tasks).ok()))
+}
+
+/// Inserts all tasks; with an error, the caller takes back what was inserted.
+pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Vec<i64>> {
+    make_room(db, tasks.len() as u64)?;
+    let mut ids = Vec::with_capacity(tasks.len());
+    let mut of_type: Option<(&str, i64)> = None;
+    for task in tasks {
+        let type_id = match of_type {
+            Some((name, id)) if name == task.task_type => id,
+            _ => types::find(db, &task.task_type)?.ok_or_else(|| TaskError::UnknownType(task.task_type.clone()))?,
+        };
+        of_type = Some((&task.task_type, type_id));
+        ids.push(insert(db, now, type_id, task)?);
+    }
+    Ok(ids)
+}
+
+fn make_room(db: &Connection, wanted: u64) -> Result<()> {
+    let Some(capacity) = capacity(db)? else {
+        return Ok(());
+    };
+    // What waits: open gates and shut ones, and what a worker took but has not started.
+    let most = i64::try_from(capacity).unwrap_or(i64::MAX);
+    let waiting: i64 = db
+        .prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM (
+                 SELECT 1 FROM fulmar_task WHERE gate = 0 AND status = 0
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 1 AND status = 0
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 2 AND status = 0
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = 1) LIMIT ?1)",
+        )
+        .and_then(|mut sql| sql.query_row([most], |row| row.get(0)))
+        .map_err(failed("counting what waits"))?;
+    if u64::try_from(waiting).unwrap_or(0).saturating_add(wanted) > capacity {
+        return Err(TaskError::QueueFull { capacity });
+    }
+    Ok(())
+}
+
+fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64> {
+    let doing = "enqueuing";
+    let run_at = match task.start {
+        Start::After(delay) => now.saturating_add(millis(delay)),
+        Start::At(time) => at(time),
+    };
+    let blocked = match &task.key {
+        Some(lane) => lanes::is_blocked(db, type_id, lane, task.is_modifier)?,
+        None => false,
+    };
+    let gate = if blocked { gate::ORDER } else { gate::of(run_at, now) };
+    db.prepare_cached(
+        "INSERT INTO fulmar_task (type_id, identifier, status, gate, priority, run_at, created, lane, is_modifier)
+         VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )
+    .and_then(|mut sql| {
+        sql.execute(params![type_id, task.identifier, gate, task.priority, run_at, now, task.key, task.is_modifier])
+    })
+    .map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => {
+            TaskError::Duplicate { task_type: task.task_type.clone(), identifier: task.identifier.clone() }
+        }
+        _ => failed(doing)(error),
+    })?;
+    let id = db.last_insert_rowid();
+    db.prepare_cached("INSERT INTO fulmar_task_input (task_id, body) VALUES (?1, ?2)")
+        .and_then(|mut sql| sql.execute(params![id, task.input]))
+        .map_err(failed(doing))?;
+    steps::log(db, id, 0, now, TaskStatus::Accepted, &task.message)?;
+    Ok(id)
+}
+
+/// A point in time in milliseconds, rounded up.
+fn at(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+pub(super) fn cancel(db: &Connection, now: i64, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
+    let doing = "cancelling a task";
+    let (id, status) = find(db, task)?;
+    if status.is_ended() {
+        return Ok(status);
+    }
+    if status == TaskStatus::Running {
+        db.prepare_cached("UPDATE fulmar_task SET cancel_requested = 1 WHERE id = ?1")
+            .and_then(|mut sql| sql.execute([id]))
+            .map_err(failed(doing))?;
+        steps::note(db, id, now, status, &format!("cancellation requested: {reason}"))?;
+        return Ok(status);
+    }
+    steps::end(db, now, id, TaskStatus::Cancelled, reason)?;
+    Ok(TaskStatus::Cancelled)
+}
+
+pub(super) fn delete(db: &Connection, now: i64, task: &TaskRef) -> Result<()> {
+    let (id, status) = find(db, task)?;
+    if matches!(status, TaskStatus::Scheduled | TaskStatus::Running) {
+        return Err(TaskError::Held { task_type: task.task_type.clone(), identifier: task.identifier.clone() });
+    }
+    let lane: (i64, Option<String>) = db
+        .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed("deleting a task"))?;
+    erase(db, id)?;
+    match lane {
+        (type_id, Some(lane)) if !status.is_ended() => lanes::follow(db, now, type_id, &lane),
+        _ => Ok(()),
+    }
+}
+
+fn find(db: &Connection, task: &TaskRef) -> Result<(i64, TaskStatus)> {
+    let found: Option<(i64, i64)> = db
+        .prepare_cached(
+            "SELECT id, status FROM fulmar_task
+             WHERE type_id = (SELECT id FROM fulmar_task_type WHERE name = ?1) AND identifier = ?2",
+        )
+        .and_then(|mut sql| {
+            sql.query_row([&task.task_type, &task.identifier], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(failed("looking for a task"))?;
+    let (id, status) = found.ok_or_else(|| not_found(task))?;
+    Ok((id, TaskStatus::from_code(status)?))
+}
+
+/// Deletes a task with all that belongs to it.
+pub(super) fn erase(db: &Connection, id: i64) -> Result<()> {
+    for sql in [
+        "DELETE FROM fulmar_task WHERE id = ?1",
+        "DELETE FROM fulmar_task_input WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_checkpoint WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_response WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_log WHERE task_id = ?1",
+    ] {
+        db.prepare_cached(sql).and_then(|mut sql| sql.execute([id])).map_err(failed("deleting a task"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What can be asked about tasks.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::super::engine::{Part, TaskRef};
+use super::super::error::{Result, TaskError};
+use super::super::stats::{QueueStats, TypeStats};
+use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::connection::{failed, to_time};
+use super::{produce, types};
+
+const FIND: &str = "type_id = (SELECT id FROM fulmar_task_type WHERE name = ?1) AND identifier = ?2";
+
+fn id(db: &Connection, task: &TaskRef) -> Result<Option<i64>> {
+    db.prepare_cached(&format!("SELECT id FROM fulmar_task WHERE {FIND}"))
+        .and_then(|mut sql| sql.query_row([&task.task_type, &task.identifier], |row| row.get(0)).optional())
+        .map_err(failed("looking for a task"))
+}
+
+pub(super) fn info(db: &Connection, task: &TaskRef) -> Result<Option<TaskInfo>> {
+    let read = |row: &Row<'_>| {
+        let code: i64 = row.get(1)?;
+        let info = TaskInfo {
+            id: row.get(0)?,
+            task_type: task.task_type.clone(),
+            identifier: task.identifier.clone(),
+            status: TaskStatus::Accepted,
+            priority: row.get(2)?,
+            starts: row.get(3)?,
+            failures: row.get(4)?,
+            lost: row.get(5)?,
+            progress: row.get(6)?,
+            cancel_requested: row.get(7)?,
+            key: row.get(8)?,
+            is_modifier: row.get(9)?,
+            created: to_time(row.get(10)?),
+            run_at: to_time(row.get(11)?),
+            ended: row.get::<_, Option<i64>>(12)?.map(to_time),
+        };
+        Ok((code, info))
+    };
+    let sql = format!(
+        "SELECT id, status, priority, starts, failures, lost, progress, cancel_requested, lane, is_modifier, created,
+             run_at, ended FROM fulmar_task WHERE {FIND}"
+    );
+    let found = db
+        .prepare_cached(&sql)
+        .and_then(|mut sql| sql.query_row([&task.task_type, &task.identifier], read).optional())
+        .map_err(failed("reading a task"))?;
+    found.map(|(code, info)| Ok(TaskInfo { status: TaskStatus::from_code(code)?, ..info })).transpose()
+}
+
+pub(super) fn log(db: &Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
+    let doing = "reading a log";
+    let Some(id) = id(db, task)? else {
+        return Ok(None);
+    };
+    let mut sql = db
+        .prepare_cached("SELECT time, status, message FROM fulmar_task_log WHERE task_id = ?1 ORDER BY entry")
+        .map_err(failed(doing))?;
+    let rows: Vec<(i64, i64, String)> = sql
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .and_then(Iterator::collect)
+        .map_err(failed(doing))?;
+    let entry =
+        |(time, code, message)| Ok(LogEntry { time: to_time(time), status: TaskStatus::from_code(code)?, message });
+    rows.into_iter().map(entry).collect::<Result<_>>().map(Some)
+}
+
+pub(super) fn response(db: &Connection, task: &TaskRef) -> Result<Option<Option<Response>>> {
+    let Some(id) = id(db, task)? else {
+        return Ok(None);
+    };
+    db.prepare_cached("SELECT media_type, body FROM fulmar_task_response WHERE task_id = ?1")
+        .and_then(|mut sql| {
+            sql.query_row([id], |row| Ok(Response { media_type: row.get(0)?, body: row.get(1)? })).optional()
+        })
+        .map(Some)
+        .map_err(failed("reading a response"))
+}
+
+pub(super) fn load(db: &Connection, task: i64, part: Part) -> Result<Option<Vec<u8>>> {
+    let doing = "reading what a task carries";
+    let exists = db
+        .prepare_cached("SELECT 1 FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.exists([task]))
+        .map_err(failed(doing))?;
+    if !exists {
+        return Err(TaskError::Stale { task });
+    }
+    let table = match part {
+        Part::Input => "fulmar_task_input",
+        Part::Checkpoint => "fulmar_task_checkpoint",
+    };
+    db.prepare_cached(&format!("SELECT body FROM {table} WHERE task_id = ?1"))
+        .and_then(|mut sql| sql.query_row([task], |row| row.get(0)).optional())
+        .map_err(failed(doing))
+}
+
+/// A minute, over which throughput is counted.
+const MINUTE: i64 = 60_000;
+
+pub(super) fn stats(db: &Connection, now: i64) -> Result<QueueStats> {
+    let types = types::all(db)?;
+    let types = types.iter().map(|of_type| stats_of(db, now, of_type.name())).collect::<Result<_>>()?;
+    Ok(QueueStats { types, capacity: produce::capacity(db)?, warnings: Vec::new() })
+}
+
+fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
+    let doing = "counting tasks";
+    let mut stats = TypeStats { name: name.to_owned(), ..TypeStats::default() };
+    let Some(type_id) = types::find(db, name)? else {
+        return Ok(stats);
+    };
+    let mut sql = db
+        .prepare_cached("SELECT status, count(*) FROM fulmar_task WHERE type_id = ?1 GROUP BY status")
+        .map_err(failed(doing))?;
+    let counts: Vec<(i64, u64)> = sql
+        .query_map([type_id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .and_then(Iterator::collect)
+        .map_err(failed(doing))?;
+    for (code, count) in counts {
+        stats.counts[TaskStatus::from_code(code)? as usize] = count;
+    }
+    let oldest: Option<i64> = db
+        .prepare_cached(
+            "SELECT min(run_at) FROM fulmar_task WHERE type_id = ?1 AND run_at <= ?2 AND (gate = 0 OR gate = 1)",
+        )
+        .and_then(|mut sql| sql.query_row([type_id, now], |row| row.get(0)))
+        .map_err(failed(doing))?;
+    stats.oldest_ready = oldest.map(|at| types::duration(now - at));
+    stats.ended_last_minute = db
+        .prepare_cached("SELECT count(*) FROM fulmar_task WHERE type_id = ?1 AND ended IS NOT NULL AND ended > ?2")
+        .and_then(|mut sql| sql.query_row(params![type_id, now - MINUTE], |row| row.get(0)))
+        .map_err(failed(doing))?;
+    Ok(stats)
+}

@@ -1,0 +1,124 @@
+//! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
+
+use rusqlite::{Connection, params};
+
+use super::super::engine::Reaped;
+use super::super::error::{Result, TaskError};
+use super::super::status::TaskStatus;
+use super::connection::failed;
+use super::{produce, steps};
+
+/// Tasks whose lease or time limit is over.
+const LOST: &str = "SELECT id FROM fulmar_task WHERE lease IS NOT NULL AND lease <= ?1
+    UNION SELECT id FROM fulmar_task WHERE deadline IS NOT NULL AND deadline <= ?1";
+
+/// Ended tasks whose retention is over.
+const RETIRED: &str = "SELECT t.id FROM fulmar_task_type y JOIN fulmar_task t ON t.type_id = y.id
+    WHERE y.retention IS NOT NULL AND t.ended IS NOT NULL AND t.ended <= ?1 - y.retention";
+
+pub(super) fn is_due(db: &Connection, now: i64) -> Result<bool> {
+    exists(db, LOST, now)
+}
+
+pub(super) fn is_retired(db: &Connection, now: i64) -> Result<bool> {
+    exists(db, RETIRED, now)
+}
+
+fn exists(db: &Connection, what: &str, now: i64) -> Result<bool> {
+    db.prepare_cached(&format!("{what} LIMIT 1"))
+        .and_then(|mut sql| sql.exists([now]))
+        .map_err(failed("looking for what is over"))
+}
+
+fn ids(db: &Connection, what: &str, now: i64, limit: usize) -> Result<Vec<i64>> {
+    let doing = "looking for what is over";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut sql = db.prepare_cached(&format!("{what} LIMIT ?2")).map_err(failed(doing))?;
+    let ids = sql.query_map([now, limit], |row| row.get(0)).and_then(Iterator::collect);
+    ids.map_err(failed(doing))
+}
+
+pub(super) fn reap(db: &Connection, now: i64, limit: usize) -> Result<Reaped> {
+    let mut reaped = Reaped::default();
+    for id in ids(db, LOST, now, limit)? {
+        let run =
+            |sql: &str| db.prepare_cached(sql).and_then(|mut sql| sql.execute([])).map_err(failed("rescuing a task"));
+        run("SAVEPOINT rescue")?;
+        let rescued = rescue(db, now, id);
+        if rescued.is_err() {
+            run("ROLLBACK TO rescue")?;
+        }
+        run("RELEASE rescue")?;
+        match rescued {
+            Ok(TaskStatus::Failed) => reaped.failed += 1,
+            Ok(TaskStatus::Cancelled) => reaped.cancelled += 1,
+            Ok(_) => reaped.returned += 1,
+            Err(error @ (TaskError::DiskFull { .. } | TaskError::Busy { .. })) => return Err(error),
+            Err(error) => {
+                crate::trace::event!(WARN, "a lost task can't be rescued", task = id, error = error.to_string());
+                set_aside(db, now, id)?;
+                reaped.bad += 1;
+            }
+        }
+    }
+    Ok(reaped)
+}
+
+fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
+    let (status, lost, limit, cancel, late): (i64, i64, i64, bool, bool) = db
+        .prepare_cached(
+            "SELECT t.status, t.lost, y.restart_limit, t.cancel_requested, coalesce(t.deadline <= ?2, 0)
+             FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
+        )
+        .and_then(|mut sql| {
+            sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        })
+        .map_err(failed("rescuing a task"))?;
+    let status = TaskStatus::from_code(status)?;
+    match status {
+        TaskStatus::Scheduled => {
+            steps::wait(db, now, id, TaskStatus::Accepted, now, "its worker was lost before it started")?;
+            return Ok(TaskStatus::Accepted);
+        }
+        TaskStatus::Running => {}
+        other => {
+            let text = format!("a task with a lease is {other}");
+            return Err(TaskError::Database { doing: "rescuing a task", source: text.into() });
+        }
+    }
+    let why = if late { "its time limit passed" } else { "its worker was lost" };
+    let lost = lost.saturating_add(1);
+    db.prepare_cached("UPDATE fulmar_task SET lost = ?2 WHERE id = ?1")
+        .and_then(|mut sql| sql.execute([id, lost]))
+        .map_err(failed("rescuing a task"))?;
+    if cancel {
+        steps::end(db, now, id, TaskStatus::Cancelled, why)?;
+        Ok(TaskStatus::Cancelled)
+    } else if lost > limit {
+        let reason = format!("{why}, and its restart limit of {limit} is reached");
+        steps::end(db, now, id, TaskStatus::Failed, &reason)?;
+        Ok(TaskStatus::Failed)
+    } else {
+        steps::wait(db, now, id, TaskStatus::Accepted, now, &format!("{why}; restart {lost} of {limit}"))?;
+        Ok(TaskStatus::Accepted)
+    }
+}
+
+/// A row that makes no sense stands in nobody's way: it has failed. Where even that can't be written, it has no lease.
+fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL
+         WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute(params![id, now]))
+    .map_err(failed("setting a bad task aside"))?;
+    Ok(())
+}
+
+pub(super) fn prune(db: &Connection, now: i64, limit: usize) -> Result<u64> {
+    let retired = ids(db, RETIRED, now, limit)?;
+    for &id in &retired {
+        produce::erase(db, id)?;
+    }
+    Ok(retired.len() as u64)
+}

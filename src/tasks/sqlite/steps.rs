@@ -1,0 +1,188 @@
+//! What workers do to the tasks that they hold. Each change is guarded by the fence.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::engine::{Action, Step, Stepped};
+use super::super::error::Result;
+use super::super::status::{Response, TaskStatus};
+use super::connection::failed;
+use super::{gate, lanes, millis};
+
+/// What has to be so for a worker to change a task. With `--cfg fulmar_unguarded` it is taken out, for the test that
+/// shows that the others would notice.
+const FENCE: &str = if cfg!(fulmar_unguarded) {
+    "id = ?1 AND (?2 IS NULL OR 1) AND (?3 IS NULL OR 1)"
+} else {
+    "id = ?1 AND token = ?2 AND worker = ?3"
+};
+
+pub(super) fn step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
+    steps.iter().map(|step| one(db, now, step)).collect()
+}
+
+fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
+    let Some(cancel_requested) = holds(db, step)? else {
+        return Ok(Stepped::Stale);
+    };
+    let id = step.task;
+    let status = match &step.action {
+        Action::Start => {
+            start(db, now, id)?;
+            TaskStatus::Running
+        }
+        Action::Finish { message, response } => {
+            respond(db, id, response.as_deref())?;
+            end(db, now, id, TaskStatus::Finished, message)?;
+            TaskStatus::Finished
+        }
+        Action::Fail { reason, retry, response } => {
+            respond(db, id, response.as_deref())?;
+            fail(db, id)?;
+            match retry {
+                _ if cancel_requested => {
+                    end(db, now, id, TaskStatus::Cancelled, reason)?;
+                    TaskStatus::Cancelled
+                }
+                Some(delay) => {
+                    let until = now.saturating_add(millis(*delay));
+                    wait(db, now, id, TaskStatus::Accepted, until, reason)?;
+                    TaskStatus::Accepted
+                }
+                None => {
+                    end(db, now, id, TaskStatus::Failed, reason)?;
+                    TaskStatus::Failed
+                }
+            }
+        }
+        Action::Pause { message, after, checkpoint, response } => {
+            respond(db, id, response.as_deref())?;
+            if cancel_requested {
+                end(db, now, id, TaskStatus::Cancelled, message)?;
+                TaskStatus::Cancelled
+            } else {
+                keep(db, id, checkpoint.as_deref())?;
+                wait(db, now, id, TaskStatus::Paused, now.saturating_add(millis(*after)), message)?;
+                TaskStatus::Paused
+            }
+        }
+        Action::GiveBack { reason } => {
+            wait(db, now, id, TaskStatus::Accepted, now, reason)?;
+            TaskStatus::Accepted
+        }
+        Action::Note { progress, message } => {
+            db.prepare_cached("UPDATE fulmar_task SET progress = coalesce(?2, progress) WHERE id = ?1")
+                .and_then(|mut sql| sql.execute(params![id, progress.map(f64::from)]))
+                .map_err(failed("noting progress"))?;
+            note(db, id, now, TaskStatus::Running, message)?;
+            TaskStatus::Running
+        }
+    };
+    Ok(Stepped::Done(status))
+}
+
+/// Whether the worker holds the task, in a state that the action may leave; and then, whether its cancellation was asked
+/// for.
+fn holds(db: &Connection, step: &Step) -> Result<Option<bool>> {
+    let state = match step.action {
+        Action::Start | Action::GiveBack { .. } => TaskStatus::Scheduled,
+        _ => TaskStatus::Running,
+    };
+    let guard = if cfg!(fulmar_unguarded) { "(?4 IS NULL OR 1)" } else { "status = ?4" };
+    let sql = format!("SELECT cancel_requested FROM fulmar_task WHERE {FENCE} AND {guard}");
+    db.prepare_cached(&sql)
+        .and_then(|mut sql| {
+            sql.query_row(params![step.task, step.token, step.worker.as_str(), state.code()], |row| row.get(0))
+                .optional()
+        })
+        .map_err(failed("looking at a task's fence"))
+}
+
+fn start(db: &Connection, now: i64, id: i64) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = 2, starts = starts + 1,
+             deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, now]))
+    .map_err(failed("starting a task"))?;
+    note(db, id, now, TaskStatus::Running, "")
+}
+
+fn fail(db: &Connection, id: i64) -> Result<()> {
+    db.prepare_cached("UPDATE fulmar_task SET failures = failures + 1 WHERE id = ?1")
+        .and_then(|mut sql| sql.execute([id]))
+        .map_err(failed("counting a failure"))?;
+    Ok(())
+}
+
+fn respond(db: &Connection, id: i64, response: Option<&Response>) -> Result<()> {
+    if let Some(response) = response {
+        db.prepare_cached(
+            "INSERT INTO fulmar_task_response (task_id, media_type, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (task_id) DO UPDATE SET media_type = ?2, body = ?3",
+        )
+        .and_then(|mut sql| sql.execute(params![id, response.media_type, response.body]))
+        .map_err(failed("storing a response"))?;
+    }
+    Ok(())
+}
+
+fn keep(db: &Connection, id: i64, checkpoint: Option<&[u8]>) -> Result<()> {
+    if let Some(checkpoint) = checkpoint {
+        db.prepare_cached(
+            "INSERT INTO fulmar_task_checkpoint (task_id, body) VALUES (?1, ?2)
+             ON CONFLICT (task_id) DO UPDATE SET body = ?2",
+        )
+        .and_then(|mut sql| sql.execute(params![id, checkpoint]))
+        .map_err(failed("storing a checkpoint"))?;
+    }
+    Ok(())
+}
+
+/// A task leaves its worker and waits until `run_at`. It keeps its place in its order: whoever has run was let in.
+pub(super) fn wait(db: &Connection, now: i64, id: i64, to: TaskStatus, run_at: i64, why: &str) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = ?2, gate = ?3, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL
+         WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, to.code(), gate::of(run_at, now), run_at]))
+    .map_err(failed("putting a task back"))?;
+    note(db, id, now, to, why)
+}
+
+/// A task ends, and those who wait for it in its order follow.
+pub(super) fn end(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str) -> Result<()> {
+    let doing = "ending a task";
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
+             progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, to.code(), now]))
+    .map_err(failed(doing))?;
+    note(db, id, now, to, why)?;
+    let lane: (i64, Option<String>) = db
+        .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed(doing))?;
+    match lane {
+        (type_id, Some(lane)) => lanes::follow(db, now, type_id, &lane),
+        _ => Ok(()),
+    }
+}
+
+/// The next entry of a task's log.
+pub(super) fn note(db: &Connection, id: i64, now: i64, status: TaskStatus, message: &str) -> Result<()> {
+    let entry: i64 = db
+        .prepare_cached("UPDATE fulmar_task SET entries = entries + 1 WHERE id = ?1 RETURNING entries")
+        .and_then(|mut sql| sql.query_row([id], |row| row.get(0)))
+        .map_err(failed("writing a log"))?;
+    log(db, id, entry, now, status, message)
+}
+
+pub(super) fn log(db: &Connection, id: i64, entry: i64, now: i64, status: TaskStatus, message: &str) -> Result<()> {
+    db.prepare_cached(
+        "INSERT INTO fulmar_task_log (task_id, entry, time, status, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )
+    .and_then(|mut sql| sql.execute(params![id, entry, now, status.code(), message]))
+    .map_err(failed("writing a log"))?;
+    Ok(())
+}

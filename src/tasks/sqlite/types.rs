@@ -1,0 +1,98 @@
+//! Task types.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::super::error::{Result, TaskError};
+use super::super::retry::RetryPolicy;
+use super::super::task_type::TaskType;
+use super::connection::failed;
+use super::{millis, produce};
+
+pub(super) fn put(db: &Connection, of_type: &TaskType) -> Result<()> {
+    let retry = &of_type.retry;
+    db.prepare_cached(
+        "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
+             retry_factor, retry_cap, retry_jitter) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         ON CONFLICT (name) DO UPDATE SET time_limit = ?2, retention = ?3, restart_limit = ?4, at_once = ?5,
+             retry_limit = ?6, retry_first = ?7, retry_factor = ?8, retry_cap = ?9, retry_jitter = ?10",
+    )
+    .and_then(|mut sql| {
+        sql.execute(params![
+            of_type.name,
+            of_type.time_limit.map(millis),
+            of_type.retention.map(millis),
+            of_type.restart_limit,
+            of_type.at_once,
+            retry.limit,
+            millis(retry.first),
+            // What is no number would be stored as NULL.
+            if retry.factor.is_nan() { 1.0 } else { retry.factor },
+            millis(retry.cap),
+            if retry.jitter.is_nan() { 0.0 } else { retry.jitter },
+        ])
+    })
+    .map_err(failed("registering a task type"))?;
+    Ok(())
+}
+
+pub(super) fn remove(db: &Connection, name: &str, force: bool) -> Result<()> {
+    let doing = "unregistering a task type";
+    let of_type = find(db, name)?.ok_or_else(|| TaskError::UnknownType(name.to_owned()))?;
+    let mut ids = db.prepare("SELECT id FROM fulmar_task WHERE type_id = ?1").map_err(failed(doing))?;
+    let ids: Vec<i64> =
+        ids.query_map([of_type], |row| row.get(0)).and_then(Iterator::collect).map_err(failed(doing))?;
+    if !ids.is_empty() && !force {
+        return Err(TaskError::InUse { task_type: name.to_owned(), tasks: ids.len() as u64 });
+    }
+    for id in ids {
+        produce::erase(db, id)?;
+    }
+    db.execute("DELETE FROM fulmar_task_type WHERE id = ?1", [of_type]).map_err(failed(doing))?;
+    Ok(())
+}
+
+pub(super) fn all(db: &Connection) -> Result<Vec<TaskType>> {
+    let doing = "reading the task types";
+    let mut sql = db
+        .prepare_cached(
+            "SELECT name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first, retry_factor, retry_cap,
+                 retry_jitter FROM fulmar_task_type ORDER BY name",
+        )
+        .map_err(failed(doing))?;
+    let types = sql.query_map([], read).and_then(Iterator::collect);
+    types.map_err(failed(doing))
+}
+
+pub(super) fn find(db: &Connection, name: &str) -> Result<Option<i64>> {
+    db.prepare_cached("SELECT id FROM fulmar_task_type WHERE name = ?1")
+        .and_then(|mut sql| sql.query_row([name], |row| row.get(0)).optional())
+        .map_err(failed("looking for a task type"))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<TaskType> {
+    Ok(TaskType {
+        name: row.get(0)?,
+        time_limit: row.get::<_, Option<i64>>(1)?.map(duration),
+        retention: row.get::<_, Option<i64>>(2)?.map(duration),
+        restart_limit: row.get(3)?,
+        at_once: row.get(4)?,
+        retry: policy(row, 5)?,
+    })
+}
+
+/// The five columns of a retry policy, from `first` on.
+pub(super) fn policy(row: &Row<'_>, first: usize) -> rusqlite::Result<RetryPolicy> {
+    Ok(RetryPolicy {
+        limit: row.get(first)?,
+        first: duration(row.get(first + 1)?),
+        factor: row.get(first + 2)?,
+        cap: duration(row.get(first + 3)?),
+        jitter: row.get(first + 4)?,
+    })
+}
+
+pub(super) fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}

@@ -1,0 +1,60 @@
+//! The queue in numbers.
+
+use std::time::Duration;
+
+use super::status::TaskStatus;
+
+/// A snapshot of a queue, on all machines together.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// One entry for each registered type, by name.
+    pub types: Vec<TypeStats>,
+    /// How many tasks may wait; `None` is no limit.
+    pub capacity: Option<u64>,
+    /// What needs somebody's attention, in words, such as a foreign transaction that keeps the database from cleaning up.
+    pub warnings: Vec<String>,
+}
+
+/// The tasks of one type.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct TypeStats {
+    /// The type's name.
+    pub name: String,
+    /// How many tasks stand where, in the order of [`TaskStatus`]: ended ones until they are deleted.
+    pub(super) counts: [u64; 7],
+    /// How long the oldest task that could start now has been waiting, counted from when it could.
+    pub oldest_ready: Option<Duration>,
+    /// How many ended in the last 60 s.
+    pub ended_last_minute: u64,
+}
+
+impl TypeStats {
+    /// How many tasks of the type stand at `status`.
+    pub fn count(&self, status: TaskStatus) -> u64 {
+        self.counts[status as usize]
+    }
+}
+
+impl QueueStats {
+    /// How many tasks of all types stand at `status`.
+    pub fn count(&self, status: TaskStatus) -> u64 {
+        self.types.iter().map(|of_type| of_type.count(status)).sum()
+    }
+
+    /// How many tasks there are.
+    pub fn total(&self) -> u64 {
+        TaskStatus::ALL.iter().map(|&status| self.count(status)).sum()
+    }
+
+    /// How many tasks have not ended.
+    pub fn depth(&self) -> u64 {
+        TaskStatus::ALL.iter().filter(|status| !status.is_ended()).map(|&status| self.count(status)).sum()
+    }
+
+    /// How long the oldest task that could start now has been waiting.
+    pub fn oldest_ready(&self) -> Option<Duration> {
+        self.types.iter().filter_map(|of_type| of_type.oldest_ready).max()
+    }
+}

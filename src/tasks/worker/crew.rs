@@ -1,0 +1,429 @@
+//! What the parts of a worker share: what it holds, and what keeps the house.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::bell::News;
+use super::super::engine::{Action, Held, Stepped};
+use super::super::error::TaskError;
+use super::super::handler::{Handler, TaskContext};
+use super::super::queue::TaskQueue;
+use super::super::status::TaskStatus;
+use super::super::worker_id::WorkerId;
+use super::WorkerStats;
+use super::runner;
+use crate::executor::Executor;
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::time::Deadline;
+use crate::trace::event;
+
+pub(super) struct Crew {
+    pub(super) queue: TaskQueue,
+    pub(super) id: WorkerId,
+    handlers: HashMap<String, Arc<dyn Handler>>,
+    types: Vec<String>,
+    hands: Executor,
+    at_once: usize,
+    batch: usize,
+    lease: Duration,
+    state: Mutex<State>,
+    /// The buffer has room, a runner has ended, or the phase has changed.
+    changed: Condvar,
+}
+
+struct State {
+    /// Claimed, not started.
+    buffer: VecDeque<Arc<TaskContext>>,
+    /// All that is held, by number.
+    held: HashMap<i64, Arc<TaskContext>>,
+    runners: usize,
+    /// The claim loop is there.
+    claiming: bool,
+    draining: bool,
+    /// Handlers at work are told to stop.
+    stopping: bool,
+    stats: WorkerStats,
+    /// The last time when the database said what is held.
+    heard: Instant,
+    /// Some answer was lost, so that there may be tasks that are ours without our knowing.
+    in_doubt: bool,
+    /// What the last heartbeat found to be ours without our knowing, with its fence.
+    strays: HashSet<(i64, i64)>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        queue: TaskQueue,
+        id: WorkerId,
+        handlers: HashMap<String, Arc<dyn Handler>>,
+        hands: Executor,
+        at_once: usize,
+        batch: usize,
+        lease: Duration,
+    ) -> Crew {
+        let types = handlers.keys().cloned().collect();
+        let state = State {
+            buffer: VecDeque::new(),
+            held: HashMap::new(),
+            runners: 0,
+            claiming: true,
+            draining: false,
+            stopping: false,
+            stats: WorkerStats::default(),
+            heard: Instant::now(),
+            in_doubt: false,
+            strays: HashSet::new(),
+        };
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        Crew { queue, id, handlers, types, hands, at_once, batch, lease, state, changed }
+    }
+
+    pub(super) fn stats(&self) -> WorkerStats {
+        self.state.lock().stats
+    }
+
+    pub(super) fn handler(&self, task: &TaskContext) -> Option<&dyn Handler> {
+        self.handlers.get(task.task_type()).map(|handler| &**handler)
+    }
+
+    // Claiming.
+
+    /// Fills the buffer until the worker drains.
+    pub(super) fn claim_loop(self: Arc<Crew>) {
+        let bell = self.queue.engine().bell();
+        loop {
+            let seen = bell.count(News::Work);
+            let Some(wanted) = self.wait_for_room() else {
+                break;
+            };
+            let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease) {
+                Ok(claimed) => {
+                    let none = claimed.is_empty();
+                    self.take_in(
+                        claimed
+                            .into_iter()
+                            .map(|claimed| Arc::new(TaskContext::new(self.queue.clone(), self.id.clone(), claimed))),
+                    );
+                    none
+                }
+                Err(error) => {
+                    self.note_error("claiming", &error);
+                    true
+                }
+            };
+            if idle {
+                self.wait_for_work(seen);
+            }
+        }
+        let mut state = self.state.lock();
+        state.claiming = false;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// How many to claim; `None` when the worker drains.
+    fn wait_for_room(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        loop {
+            if state.draining {
+                return None;
+            }
+            // As many as there are idle hands, or, while all are at work, a batch to have ready for them.
+            let idle = self.at_once.saturating_sub(state.runners);
+            let wanted = self.batch.max(idle).saturating_sub(state.buffer.len());
+            if wanted > 0 && (state.buffer.len() * 2 <= self.batch || idle > state.buffer.len()) {
+                return Some(wanted.min(self.batch.max(idle)));
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Sleeps until there may be work again.
+    fn wait_for_work(&self, seen: u64) {
+        let engine = self.queue.engine();
+        let due = engine.next_due(&self.types).unwrap_or_else(|error| {
+            self.note_error("looking for work", &error);
+            None
+        });
+        // What is due and was not claimed is kept by a limit at once, of which nobody tells: the poll finds out.
+        let due = due.filter(|due| !due.is_zero()).unwrap_or(Duration::MAX);
+        let mut wait = due;
+        loop {
+            let pause = wait.min(self.queue.poll());
+            engine.bell().wait(News::Work, seen, Instant::now() + pause);
+            if engine.bell().count(News::Work) != seen || self.state.lock().draining {
+                return;
+            }
+            // Without the writer's lock: an idle queue costs a read.
+            match engine.next_due(&self.types) {
+                Ok(Some(due)) if due.is_zero() => return,
+                Ok(due) => wait = due.unwrap_or(Duration::MAX),
+                Err(error) => self.note_error("looking for work", &error),
+            }
+        }
+    }
+
+    fn take_in(self: &Arc<Crew>, claimed: impl Iterator<Item = Arc<TaskContext>>) {
+        let mut state = self.state.lock();
+        for task in claimed {
+            state.stats.claimed += 1;
+            state.held.insert(task.id(), task.clone());
+            state.buffer.push_back(task);
+        }
+        if state.draining {
+            return self.give_back(state);
+        }
+        let wanted = (self.at_once - state.runners.min(self.at_once)).min(state.buffer.len());
+        state.runners += wanted;
+        drop(state);
+        for _ in 0..wanted {
+            let crew = self.clone();
+            if let Err(error) = self.hands.spawn(move || runner::run(&crew)) {
+                let mut state = self.state.lock();
+                state.runners -= 1;
+                if state.runners == 0 {
+                    // Nobody is left to start them. Others may have a thread for them.
+                    self.give_back(state);
+                }
+                self.note_error("starting a thread", &error.into());
+            }
+        }
+    }
+
+    // For runners.
+
+    /// The next task to start; `None` if there is none, and then the runner is counted out, unless it still `owes` a step.
+    pub(super) fn next(&self, owes: bool) -> Option<Arc<TaskContext>> {
+        let mut state = self.state.lock();
+        let next = state.buffer.pop_front();
+        if next.is_none() && !owes {
+            state.runners -= 1;
+        }
+        drop(state);
+        self.changed.notify_all();
+        next
+    }
+
+    /// What became of the start of a task. Says whether to run it.
+    pub(super) fn started(&self, task: &TaskContext, stepped: Stepped) -> bool {
+        let mut state = self.state.lock();
+        if stepped == Stepped::Stale {
+            task.set_lost();
+            forget(&mut state, task);
+            return false;
+        }
+        state.stats.started += 1;
+        state.stats.running += 1;
+        if state.draining {
+            task.set_stopping();
+        }
+        if state.stopping {
+            task.set_cancelled();
+        }
+        true
+    }
+
+    /// What became of the end of an attempt.
+    pub(super) fn ended(&self, task: &TaskContext, stepped: Stepped) {
+        let mut state = self.state.lock();
+        forget(&mut state, task);
+        let stats = &mut state.stats;
+        stats.running -= 1;
+        match stepped {
+            Stepped::Done(TaskStatus::Finished) => stats.finished += 1,
+            Stepped::Done(TaskStatus::Failed) => stats.failed += 1,
+            Stepped::Done(TaskStatus::Paused) => stats.paused += 1,
+            Stepped::Done(TaskStatus::Cancelled) => stats.cancelled += 1,
+            Stepped::Done(_) => stats.retried += 1,
+            Stepped::Stale => {
+                stats.stale += 1;
+                task.set_lost();
+                event!(WARN, "a lost task's outcome was discarded", task = task.id(), worker = self.id.to_string());
+            }
+        }
+    }
+
+    /// A call failed that is worth another try: waits a little, and says whether to try.
+    pub(super) fn may_retry(&self, error: &TaskError, pause: Duration) -> bool {
+        self.note_error("writing what tasks came to", error);
+        let mut state = self.state.lock();
+        let until = Instant::now() + pause;
+        while !state.stopping && Instant::now() < until {
+            self.changed.wait_until(&mut state, until);
+        }
+        !state.stopping
+    }
+
+    /// Gives up on a task whose state can't be written. The heartbeat will find that it is still ours.
+    pub(super) fn give_up(&self, task: &TaskContext, was_running: bool) {
+        let mut state = self.state.lock();
+        forget(&mut state, task);
+        state.in_doubt = true;
+        if was_running {
+            state.stats.running -= 1;
+            state.stats.stale += 1;
+        }
+    }
+
+    pub(super) fn note_error(&self, doing: &str, error: &TaskError) {
+        event!(WARN, "a worker's call failed", worker = self.id.to_string(), doing = doing, error = error.to_string());
+        let mut state = self.state.lock();
+        state.stats.errors += 1;
+        state.in_doubt = true;
+    }
+
+    // Rounds.
+
+    /// Renews the leases, and finds out what is lost.
+    pub(super) fn beat(&self) {
+        let before: Vec<Arc<TaskContext>> = {
+            let state = self.state.lock();
+            if state.held.is_empty() && !state.in_doubt {
+                return;
+            }
+            state.held.values().cloned().collect()
+        };
+        let asked = Instant::now();
+        match self.queue.engine().heartbeat(&self.id, self.lease) {
+            Ok(held) => self.heard(&before, &held, asked),
+            Err(error) => {
+                self.note_error("renewing leases", &error);
+                let state = self.state.lock();
+                if state.heard.elapsed() >= self.lease {
+                    // Nobody may have taken them; but somebody may.
+                    before.iter().for_each(|task| task.set_lost());
+                }
+            }
+        }
+    }
+
+    fn heard(&self, before: &[Arc<TaskContext>], held: &[Held], asked: Instant) {
+        let ours: HashMap<(i64, i64), bool> =
+            held.iter().map(|held| ((held.id, held.token), held.cancel_requested)).collect();
+        let mut state = self.state.lock();
+        state.heard = asked;
+        for task in before {
+            match ours.get(&(task.id(), task.fence())) {
+                Some(true) => task.set_cancelled(),
+                Some(false) => {}
+                None => {
+                    task.set_lost();
+                    // One that has not started is nobody's business any more.
+                    state.buffer.retain(|waiting| !Arc::ptr_eq(waiting, task));
+                }
+            }
+        }
+        let is_known = |id: &i64, token: &i64| state.held.get(id).is_some_and(|task| task.fence() == *token);
+        let strays: HashSet<(i64, i64)> = ours.into_keys().filter(|(id, token)| !is_known(id, token)).collect();
+        // Found twice, it is not one whose claim is just being answered.
+        let certain: Vec<(i64, i64)> = strays.intersection(&state.strays).copied().collect();
+        state.in_doubt = !strays.is_empty();
+        state.strays = strays;
+        drop(state);
+        for (id, token) in certain {
+            self.give_up_stray(id, token);
+        }
+    }
+
+    /// A task that is ours, and that nobody here works on: an answer was lost, or its outcome could not be written.
+    fn give_up_stray(&self, id: i64, token: i64) {
+        let reason = || "its worker lost sight of it".to_owned();
+        let step = |action| super::super::engine::Step { task: id, token, worker: self.id.clone(), action };
+        let back = step(Action::GiveBack { reason: reason() });
+        let fail = step(Action::Fail { reason: reason(), retry: Some(self.lease), response: None });
+        // One of them fits, or neither.
+        if let Err(error) = self.queue.engine().step(vec![back, fail]) {
+            self.note_error("giving a stray task back", &error);
+        }
+    }
+
+    /// Finds out sooner than by the heartbeat that a task at work is to be cancelled.
+    pub(super) fn look_for_cancellations(&self) {
+        if self.state.lock().stats.running == 0 {
+            return;
+        }
+        match self.queue.engine().cancel_requests(&self.id) {
+            Ok(requests) => {
+                let state = self.state.lock();
+                for request in requests {
+                    let task = state.held.get(&request.id).filter(|task| task.fence() == request.token);
+                    if let Some(task) = task {
+                        task.set_cancelled();
+                    }
+                }
+            }
+            Err(error) => self.note_error("looking for cancellations", &error),
+        }
+    }
+
+    /// Rescues and deletes, of all workers.
+    pub(super) fn tidy(&self) {
+        match self.queue.tidy() {
+            Ok(tidied) if tidied != Default::default() => event!(INFO, "tidied", tidied = tidied),
+            Ok(_) => {}
+            Err(error) => self.note_error("tidying", &error),
+        }
+    }
+
+    // The end.
+
+    /// Claims no more, and puts back what has not started.
+    pub(super) fn stop_claiming(&self) {
+        let mut state = self.state.lock();
+        state.draining = true;
+        state.held.values().for_each(|task| task.set_stopping());
+        self.give_back(state);
+        self.changed.notify_all();
+        // The claim loop may be waiting for work.
+        self.queue.engine().bell().ring(News::Work);
+    }
+
+    pub(super) fn tell_all_to_stop(&self) {
+        let mut state = self.state.lock();
+        state.stopping = true;
+        state.held.values().for_each(|task| task.set_cancelled());
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until no handler is at work and no claim on its way; returns how many handlers are.
+    pub(super) fn wait_for_end(&self, deadline: Deadline) -> usize {
+        let mut state = self.state.lock();
+        while (state.runners > 0 || state.claiming) && !deadline.is_past() {
+            match deadline.at() {
+                None => self.changed.wait(&mut state),
+                Some(at) => drop(self.changed.wait_until(&mut state, at)),
+            }
+        }
+        state.runners.max(usize::from(state.claiming))
+    }
+
+    /// Puts the buffer back, in one step.
+    fn give_back(&self, mut state: MutexGuard<'_, State>) {
+        let tasks = std::mem::take(&mut state.buffer);
+        for task in &tasks {
+            forget(&mut state, task);
+        }
+        state.stats.given_back += tasks.len() as u64;
+        drop(state);
+        if tasks.is_empty() {
+            return;
+        }
+        let action = || Action::GiveBack { reason: "given back: its worker stops".into() };
+        let steps = tasks.iter().map(|task| task.step(action())).collect();
+        if let Err(error) = self.queue.engine().step(steps) {
+            // They go back when their leases are over, uncharged.
+            self.note_error("giving tasks back", &error);
+        }
+    }
+}
+
+fn forget(state: &mut State, task: &TaskContext) {
+    if state.held.get(&task.id()).is_some_and(|held| held.fence() == task.fence()) {
+        state.held.remove(&task.id());
+    }
+}
+
+/// The longest pause between two tries to write something.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,279 @@
+//! A worker: takes tasks, has their handlers run, keeps its leases, and drains when told to.
+//!
+//! ```text
+//! claim loop --batch--> buffer --> runners, at most `at_once` --> handler --> [end of this task, start of the next]: one step
+//! heartbeat: all leases of the worker in one statement, every third of a lease; what is not in the answer is lost
+//! ```
+//!
+//! Handlers run on an executor. What keeps the house (the claim loop, heartbeats, looks for cancellations, maintenance) has
+//! a small one of its own, on whose timer it stands, so that no handler can keep a lease from being renewed.
+
+mod crew;
+mod runner;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::crew::Crew;
+use super::error::{Result, TaskError};
+use super::handler::Handler;
+use super::queue::TaskQueue;
+use super::worker_id::WorkerId;
+use crate::executor::{Executor, Periodic};
+use crate::time::Deadline;
+use crate::trace::event;
+
+/// Threads for the claim loop, heartbeats, cancellations and maintenance: none of them has to wait for another.
+const HOUSEKEEPERS: usize = 4;
+
+/// Takes tasks of a [`TaskQueue`] and runs their handlers, until it is [drained](Worker::drain) or dropped.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")] {
+/// use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+///
+/// # let folder = std::env::temp_dir().join(format!("fulmar-worker-{}", std::process::id()));
+/// # std::fs::create_dir_all(&folder).map_err(|error| TaskError::Invalid(error.to_string()))?;
+/// let queue = TaskQueue::open(folder.join("queue.db"))?;
+/// queue.register(TaskType::new("SequenceSum"))?;
+///
+/// let worker = Worker::builder(&queue)
+///     .at_once(4)
+///     .handle("SequenceSum", |task: &TaskContext| {
+///         let numbers: Vec<f64> = task.input()?;
+///         task.store_response(numbers.iter().sum::<f64>().to_string(), "text/plain")
+///     })
+///     .start()?;
+///
+/// let task = queue.enqueue(NewTask::new("SequenceSum", "Task001").input(&[1, 2, 3, 4, 5]))?;
+/// assert_eq!(task.wait(None)?, TaskStatus::Finished);
+/// assert_eq!(task.response()?.expect("it stored one").text()?, "15");
+/// worker.drain(None)?;
+/// # std::fs::remove_dir_all(&folder).ok();
+/// # }
+/// # Ok::<(), fulmar::tasks::TaskError>(())
+/// ```
+#[must_use = "dropping a worker stops it"]
+pub struct Worker {
+    crew: Arc<Crew>,
+    /// What keeps the house on time; ends with the worker.
+    rounds: Vec<Periodic>,
+    /// Kept for its threads.
+    _house: Executor,
+}
+
+/// What a worker has done so far: a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStats {
+    /// Tasks taken.
+    pub claimed: u64,
+    /// Attempts started.
+    pub started: u64,
+    /// Attempts after which the task was finished.
+    pub finished: u64,
+    /// Attempts after which the task had failed.
+    pub failed: u64,
+    /// Attempts that failed and are to be retried.
+    pub retried: u64,
+    /// Attempts that paused.
+    pub paused: u64,
+    /// Attempts after which the task was cancelled.
+    pub cancelled: u64,
+    /// Attempts of which the lease was lost before they ended, so that what they came to was discarded.
+    pub stale: u64,
+    /// Tasks put back before they started.
+    pub given_back: u64,
+    /// Handlers at work now.
+    pub running: u64,
+    /// Calls of the database that failed, and were or will be tried again.
+    pub errors: u64,
+}
+
+impl fmt::Display for WorkerStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WorkerStats { claimed, started, finished, failed, retried, paused, cancelled, stale, given_back, .. } =
+            self;
+        write!(
+            f,
+            "{claimed} claimed, {given_back} given back; {started} started = {finished} finished + {failed} failed"
+        )?;
+        write!(f, " + {retried} retried + {paused} paused + {cancelled} cancelled + {stale} stale")?;
+        write!(f, " + {} running", self.running)
+    }
+}
+
+/// Settings of a [`Worker`].
+#[must_use = "a builder does nothing until `start`"]
+pub struct WorkerBuilder {
+    queue: TaskQueue,
+    handlers: HashMap<String, Arc<dyn Handler>>,
+    executor: Option<Executor>,
+    at_once: Option<usize>,
+    batch: Option<usize>,
+    lease: Duration,
+    maintenance: Option<Duration>,
+    id: WorkerId,
+}
+
+impl WorkerBuilder {
+    /// Has `handler` run for tasks of `task_type`. Only types with a handler are taken. A second one for the same type
+    /// replaces the first.
+    pub fn handle(mut self, task_type: impl Into<String>, handler: impl Handler) -> WorkerBuilder {
+        self.handlers.insert(task_type.into(), Arc::new(handler));
+        self
+    }
+
+    /// Where handlers run. Defaults to an executor of the worker's own, with [`at_once`](WorkerBuilder::at_once) threads.
+    pub fn executor(mut self, executor: &Executor) -> WorkerBuilder {
+        self.executor = Some(executor.clone());
+        self
+    }
+
+    /// How many handlers may run at once, at least 1. Defaults to the threads of the executor, or to the number of cores,
+    /// but at least 4.
+    pub fn at_once(mut self, tasks: usize) -> WorkerBuilder {
+        self.at_once = Some(tasks);
+        self
+    }
+
+    /// How many tasks are taken at once, at least 1. The more, the cheaper for the database, and the more wait here where
+    /// another machine might have started them; what has not started is not charged with an attempt if this worker dies.
+    /// Defaults to [`at_once`](WorkerBuilder::at_once).
+    pub fn batch(mut self, tasks: usize) -> WorkerBuilder {
+        self.batch = Some(tasks);
+        self
+    }
+
+    /// How long a task stays with this worker after its last sign of life; it gives one every third of that. Short leases
+    /// are taken up sooner after a crash, long ones bear longer outages of the database and stops of the process. Says
+    /// nothing about how long a task may take. Defaults to 30 s; at least 30 ms.
+    pub fn lease(mut self, time: Duration) -> WorkerBuilder {
+        self.lease = time;
+        self
+    }
+
+    /// How often this worker looks for lost and retired tasks, of all workers. Defaults to half a lease.
+    pub fn maintenance_interval(mut self, interval: Duration) -> WorkerBuilder {
+        self.maintenance = Some(interval);
+        self
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`TaskError::Invalid`] for settings that make no sense; [`TaskError::Executor`] if the system refuses a thread.
+    pub fn start(self) -> Result<Worker> {
+        let invalid = |text: &str| Err(TaskError::Invalid(text.into()));
+        let cores = crate::sync::thread::cores().max(4);
+        let at_once = self.at_once.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
+        let batch = self.batch.unwrap_or(at_once);
+        if at_once == 0 || batch == 0 {
+            return invalid("a worker of 0 tasks at once does nothing: use 1 or more");
+        }
+        if self.handlers.is_empty() {
+            return invalid("a worker without a handler takes nothing: give it one with `handle`");
+        }
+        if self.lease < Duration::from_millis(30) {
+            return invalid("a lease below 30 ms can't be kept: use a longer one");
+        }
+        let hands = match self.executor {
+            Some(executor) => executor,
+            None => Executor::builder().threads(at_once).thread_name("worker").build()?,
+        };
+        let house = Executor::builder().threads(HOUSEKEEPERS).thread_name("worker-house").build()?;
+        let poll = self.queue.poll();
+        let crew = Arc::new(Crew::new(self.queue, self.id, self.handlers, hands, at_once, batch, self.lease));
+        let maintenance = self.maintenance.unwrap_or(self.lease / 2).max(Duration::from_millis(1));
+        let mut rounds = Vec::new();
+        let mut round = |period, work: fn(&Crew)| -> Result<()> {
+            let work = move |crew: &Crew, ()| -> Result<(), TaskError> {
+                work(crew);
+                Ok(())
+            };
+            rounds.push(house.submit_every(period, &crew, work, false, ())?);
+            Ok(())
+        };
+        round(self.lease / 3, Crew::beat)?;
+        round(poll, Crew::look_for_cancellations)?;
+        round(maintenance, Crew::tidy)?;
+        let claimer = crew.clone();
+        house.spawn(move || claimer.claim_loop())?;
+        event!(INFO, "worker started", worker = crew.id.to_string(), at_once = at_once, batch = batch);
+        Ok(Worker { crew, rounds, _house: house })
+    }
+}
+
+impl Worker {
+    /// Settings for a worker on `queue`.
+    pub fn builder(queue: &TaskQueue) -> WorkerBuilder {
+        WorkerBuilder {
+            queue: queue.clone(),
+            handlers: HashMap::new(),
+            executor: None,
+            at_once: None,
+            batch: None,
+            lease: Duration::from_secs(30),
+            maintenance: None,
+            id: WorkerId::new(),
+        }
+    }
+
+    /// Who it is: new for each worker.
+    pub fn id(&self) -> &WorkerId {
+        &self.crew.id
+    }
+
+    /// What it has done so far.
+    pub fn stats(&self) -> WorkerStats {
+        self.crew.stats()
+    }
+
+    /// Takes no more tasks, puts those back that have not started, without charging them, and waits until the handlers at
+    /// work have returned. They can see it ([`TaskContext::is_stopping`](super::TaskContext::is_stopping)) and pause.
+    ///
+    /// Once this has returned well, the worker holds nothing.
+    ///
+    /// # Errors
+    /// [`TaskError::Timeout`]: `left` handlers are still at work. They are told to stop
+    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and their leases are kept until the worker is dropped;
+    /// call it again to wait longer. Then the tasks go back to the queue when their leases are over.
+    pub fn drain(&self, timeout: impl Into<Option<Duration>>) -> Result<WorkerStats> {
+        let deadline = Deadline::start(timeout);
+        self.crew.stop_claiming();
+        match self.crew.wait_for_end(deadline) {
+            0 => {
+                self.end_rounds();
+                event!(INFO, "worker drained", worker = self.crew.id.to_string(), stats = self.stats().to_string());
+                Ok(self.stats())
+            }
+            left => {
+                self.crew.tell_all_to_stop();
+                Err(TaskError::Timeout { limit: deadline.limit(), left: left as u64 })
+            }
+        }
+    }
+
+    fn end_rounds(&self) {
+        for round in &self.rounds {
+            round.cancel();
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at work, waits for nobody.
+    fn drop(&mut self) {
+        self.crew.stop_claiming();
+        self.crew.tell_all_to_stop();
+        self.end_rounds();
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("id", &self.crew.id).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
