@@ -201,6 +201,9 @@
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
+//! - `sqlite`: durable tasks on SQLite, compiled in: a queue in one file that survives a crash, for the processes of one
+//!   machine.
+//! - `tasks`: durable tasks: types, handlers and workers, without a database; `sqlite` brings one.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -211,6 +214,8 @@
 //! floor 4   client     what one remote service speaks
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
 //!           jobs       submitters and processors at the ends of a bounded queue
+//! floor 3   jobs       submitters and processors at the ends of a bounded queue
+//!           tasks      a durable queue: types, workers, leases with fences; one folder an engine
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
 //!           lanes      per-key accessor/modifier order as plain data

@@ -1,6 +1,7 @@
 //! The queue as its users see it: what producers, askers and workers of their own call.
 
 use std::fmt;
+#[cfg(feature = "sqlite")]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

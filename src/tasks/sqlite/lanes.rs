@@ -21,22 +21,24 @@ pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier:
         .map_err(failed("looking at a task's order"))
 }
 
+/// The first of its kind in a lane: its number and its gate.
+type First = (i64, Option<i64>);
+
 /// Opens the lane for those who may run now that somebody left it.
 pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Result<()> {
     let doing = "opening a task's order";
-    let first = |is_modifier: bool| {
+    let first = |is_modifier: bool| -> Result<Option<First>> {
         db.prepare_cached(
             "SELECT id, gate FROM fulmar_task
              WHERE type_id = ?1 AND lane = ?2 AND is_modifier = ?3 AND lane IS NOT NULL AND ended IS NULL
              ORDER BY id LIMIT 1",
         )
         .and_then(|mut sql| {
-            sql.query_row(params![of_type, lane, is_modifier], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-                .optional()
+            sql.query_row(params![of_type, lane, is_modifier], |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
         .map_err(failed(doing))
     };
-    let (accessor, modifier): (Option<(i64, Option<i64>)>, Option<(i64, Option<i64>)>) = (first(false)?, first(true)?);
+    let (accessor, modifier) = (first(false)?, first(true)?);
     let accessor_is_ahead = |modifier: i64| accessor.is_some_and(|(accessor, _)| accessor < modifier);
     match modifier {
         Some((id, held)) if !accessor_is_ahead(id) => {

@@ -1,0 +1,295 @@
+//! Workers: handlers on threads, leases, drains.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fulmar::tasks::{NewTask, RetryPolicy, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+use fulmar::{BoxError, Store};
+use serde_json::{Value, json};
+
+use crate::support::{Bed, Gate, HANG, eventually, history, last_message, put, task};
+
+/// Short, so that heartbeats are seen; long enough for a machine that is busy.
+const SHORT: Duration = Duration::from_millis(900);
+
+pub(crate) fn handlers_end_tasks_in_every_way(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let retry = RetryPolicy::times(1).first(Duration::from_millis(1));
+    queue.register(TaskType::new("t").retry(retry)).expect("registered");
+    let worker = Worker::builder(&queue)
+        .at_once(3)
+        .handle("t", |task: &TaskContext| -> Result<(), BoxError> {
+            match task.identifier().split('-').next() {
+                Some("sum") => task.store_json(&task.input::<Vec<u64>>()?.iter().sum::<u64>())?,
+                Some("error") => return Err("on purpose".into()),
+                Some("panic") => panic!("on purpose"),
+                Some("fail") => task.fail("for good"),
+                Some("pause") if task.attempt() < 3 => task.pause_with(Duration::from_millis(1), &task.attempt())?,
+                Some("pause") => task.store_json(&task.checkpoint::<u32>()?)?,
+                Some("flaky") if task.failures() == 0 => return Err("the first time".into()),
+                _ => {}
+            }
+            Ok(())
+        })
+        .start()
+        .expect("started");
+    let tasks: Vec<NewTask> = ["sum", "error", "panic", "fail", "pause", "flaky"]
+        .iter()
+        .flat_map(|kind| (0..5).map(move |n| task(format!("{kind}-{n}")).input(&[1, 2, 3])))
+        .collect();
+    for handle in queue.enqueue_many(tasks).expect("accepted") {
+        let status = handle.wait(HANG).expect("it ends");
+        let kind = handle.identifier().split('-').next().expect("a kind");
+        let (expected, starts) = match kind {
+            "sum" => (TaskStatus::Finished, 1),
+            "error" | "panic" => (TaskStatus::Failed, 2),
+            "fail" => (TaskStatus::Failed, 1),
+            "pause" => (TaskStatus::Finished, 3),
+            _ => (TaskStatus::Finished, 2),
+        };
+        assert_eq!((status, handle.info().expect("known").starts), (expected, starts), "{}", handle.identifier());
+        match kind {
+            "sum" => assert_eq!(handle.response().expect("known").expect("stored").json::<u64>().expect("a sum"), 6),
+            "pause" => assert_eq!(handle.response().expect("known").expect("stored").json::<u32>().expect("two"), 2),
+            "error" | "panic" => assert!(last_message(&queue, handle.identifier()).contains("on purpose")),
+            _ => {}
+        }
+    }
+    let stats = worker.drain(HANG).expect("idle");
+    assert_eq!((stats.started, stats.finished, stats.failed), (5 * 11, 15, 15), "{stats}");
+    assert_eq!((stats.retried, stats.paused, stats.stale, stats.running), (15, 10, 0, 0), "{stats}");
+    assert_eq!(stats.errors, 0);
+}
+
+pub(crate) fn a_drain_gives_back_and_waits(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .at_once(2)
+        .batch(10)
+        .handle("t", move |task: &TaskContext| {
+            inside.pass();
+            assert!(task.is_stopping(), "it is told");
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    queue.enqueue_many((0..8).map(|n| task(n.to_string()))).expect("accepted");
+    gate.await_arrivals(2);
+    eventually("the worker takes the others, too", || worker.stats().claimed == 8);
+    let timeout = worker.drain(Duration::ZERO).expect_err("two are at work");
+    assert!(matches!(timeout, TaskError::Timeout { left: 2, .. }), "{timeout}");
+    let stats = queue.stats().expect("read");
+    assert_eq!((stats.count(TaskStatus::Accepted), stats.count(TaskStatus::Running)), (6, 2), "given back at once");
+    for n in 0..8 {
+        let info = queue.info("t", &n.to_string()).expect("known");
+        assert!(info.lost == 0 && (info.starts == 0) == (info.status == TaskStatus::Accepted), "{info:?}");
+    }
+    gate.open();
+    let stats = worker.drain(HANG).expect("the two return");
+    assert_eq!((stats.claimed, stats.given_back, stats.finished), (8, 6, 2), "{stats}");
+    put(&queue, "later");
+    assert_eq!(worker.drain(HANG).expect("drained before").claimed, 8, "it takes no more");
+}
+
+pub(crate) fn a_drain_that_takes_too_long_says_so(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (gate, told) = (Gate::default(), Gate::default());
+    let (inside, tell) = (gate.clone(), told.clone());
+    let worker = Worker::builder(&queue)
+        .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
+            inside.pass();
+            while !task.is_cancelled() {
+                std::thread::yield_now();
+            }
+            tell.open();
+            Err("stopped".into())
+        })
+        .start()
+        .expect("started");
+    put(&queue, "a");
+    gate.await_arrivals(1);
+    gate.open();
+    let left = worker.drain(Duration::from_millis(10)).expect_err("it goes on");
+    assert!(matches!(left, TaskError::Timeout { left: 1, .. }), "{left}");
+    told.pass();
+    worker.drain(HANG).expect("it has been told");
+    assert_eq!(queue.status("t", "a").expect("known"), TaskStatus::Failed);
+}
+
+pub(crate) fn a_long_task_with_a_short_lease_starts_once(bed: &dyn Bed) {
+    let queue = bed.queue();
+    // The rival would take it if the lease were over once, and would look for that all the time.
+    let start = |queue: &TaskQueue| {
+        let lease = Duration::from_millis(300);
+        Worker::builder(queue)
+            .lease(lease)
+            .maintenance_interval(Duration::from_millis(10))
+            .handle("t", move |task: &TaskContext| {
+                let start = std::time::Instant::now();
+                while start.elapsed() < 10 * lease && !task.is_lost() {
+                    std::thread::park_timeout(10 * lease - start.elapsed().min(10 * lease));
+                }
+                Ok::<_, TaskError>(())
+            })
+            .start()
+            .expect("started")
+    };
+    let (first, second) = (start(&queue), start(&bed.open()));
+    let handle = put(&queue, "a");
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    let info = handle.info().expect("known");
+    assert_eq!((info.starts, info.lost), (1, 0), "{:?}", handle.log());
+    first.drain(HANG).expect("idle");
+    second.drain(HANG).expect("idle");
+}
+
+pub(crate) fn a_cancelled_handler_is_told(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
+            inside.pass();
+            while !task.is_cancelled() {
+                std::thread::yield_now();
+            }
+            assert!(!task.is_lost());
+            Err("stopped early".into())
+        })
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    gate.await_arrivals(1);
+    gate.open();
+    assert_eq!(bed.open().cancel("t", "a").expect("known"), TaskStatus::Running, "by another process");
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Cancelled);
+    assert_eq!(last_message(&queue, "a"), "stopped early");
+    assert_eq!(worker.drain(HANG).expect("idle").cancelled, 1);
+}
+
+pub(crate) fn a_lost_handler_is_told(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .lease(SHORT)
+        .at_once(1)
+        .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
+            inside.pass();
+            while !task.is_cancelled() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        })
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    gate.await_arrivals(1);
+    queue.unregister_by_force("t").expect("forced");
+    gate.open();
+    eventually("the outcome is discarded", || worker.stats().stale == 1);
+    assert!(matches!(handle.status(), Err(TaskError::NotFound { .. })));
+    queue.register(TaskType::new("t")).expect("registered");
+    worker.drain(HANG).expect("idle");
+}
+
+/// Remembers in which order it was called, and lets nobody in beside a modifier.
+#[derive(Default)]
+struct Ledger {
+    calls: Mutex<BTreeMap<String, Vec<u64>>>,
+}
+
+impl Store for Ledger {
+    fn name(&self) -> &str {
+        "ledger"
+    }
+
+    fn call(&self, op: &str, args: Value) -> Result<Value, BoxError> {
+        let key = args["key"].as_str().unwrap_or("").to_owned();
+        let mut calls = self.calls.lock().map_err(|error| error.to_string())?;
+        let calls = calls.entry(key).or_default();
+        match op {
+            "write" => {
+                calls.push(args["n"].as_u64().ok_or("`n` is not a number")?);
+                Ok(json!(calls.len()))
+            }
+            "read" => Ok(json!(calls.len())),
+            _ => Err(format!("the store `ledger` has no operation `{op}`").into()),
+        }
+    }
+}
+
+pub(crate) fn stores_keep_their_order(bed: &dyn Bed) {
+    let queue = bed.open();
+    let ledger = Arc::new(Ledger::default());
+    let mut requests = Vec::new();
+    for n in 0..20 {
+        for key in ["a", "b"] {
+            let args = json!({"key": key, "n": n});
+            queue.submit("ledger", "write", true, args.clone()).expect("accepted");
+            requests.push((n + 1, queue.submit("ledger", "read", false, args.clone()).expect("accepted")));
+            requests.push((n + 1, queue.submit("ledger", "read", false, args).expect("accepted")));
+        }
+    }
+    let start = |queue: &TaskQueue| Worker::builder(queue).at_once(4).store(ledger.clone()).start().expect("started");
+    let workers = [start(&queue), start(&bed.open())];
+    for (expected, request) in &requests {
+        assert_eq!(request.wait(HANG).expect("a result"), json!(expected), "{request:?}");
+    }
+    assert_eq!(requests[0].1.wait(HANG).expect("the result stays"), json!(1));
+    for worker in workers {
+        worker.drain(HANG).expect("idle");
+    }
+    let calls = ledger.calls.lock().expect("nobody panicked");
+    assert!(calls.values().all(|calls| calls.iter().copied().eq(0..20)), "{calls:?}");
+}
+
+pub(crate) fn requests_of_stores_fail_and_are_cancelled(bed: &dyn Bed) {
+    let queue = bed.open();
+    let failing = queue.submit("ledger", "burn", true, json!({"key": "a"})).expect("accepted");
+    let cancelled = queue.submit("ledger", "read", false, json!({"key": "a"})).expect("accepted");
+    let keyless = queue.submit("ledger", "read", false, json!(null)).expect("accepted");
+    assert_eq!(cancelled.cancel().expect("known"), TaskStatus::Cancelled);
+    assert!(matches!(failing.wait(Duration::ZERO), Err(TaskError::Timeout { .. })));
+    let worker = Worker::builder(&queue).store(Arc::new(Ledger::default())).start().expect("started");
+    let error = failing.wait(HANG).expect_err("no such operation");
+    assert!(matches!(&error, TaskError::Failed { reason } if reason.contains("no operation `burn`")), "{error}");
+    assert!(matches!(cancelled.wait(HANG), Err(TaskError::Cancelled)));
+    assert_eq!(keyless.wait(HANG).expect("a result"), json!(0));
+    assert_eq!(failing.status().expect("known"), TaskStatus::Failed);
+    assert_eq!(failing.log().expect("a log").first().expect("an entry").message, "burn");
+    let as_crate_error: fulmar::Error = error.into();
+    assert!(as_crate_error.operation::<TaskError>().is_some());
+    worker.drain(HANG).expect("idle");
+}
+
+pub(crate) fn many_workers_share_the_work(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let effects = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
+    let start = |queue: &TaskQueue| {
+        let effects = effects.clone();
+        Worker::builder(queue)
+            .at_once(2)
+            .batch(7)
+            .handle("t", move |task: &TaskContext| {
+                *effects.lock().expect("nobody panics").entry(task.identifier().to_owned()).or_default() += 1;
+                Ok::<_, TaskError>(())
+            })
+            .start()
+            .expect("started")
+    };
+    let workers: Vec<Worker> = (0..4).map(|_| start(&bed.open())).collect();
+    let handles = queue.enqueue_many((0..300).map(|n| task(n.to_string()))).expect("accepted");
+    for handle in &handles {
+        assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    }
+    let started: u64 = workers.iter().map(|worker| worker.drain(HANG).expect("idle").started).sum();
+    let effects = effects.lock().expect("nobody panicked");
+    assert_eq!((started, effects.len()), (300, 300));
+    assert!(effects.values().all(|&times| times == 1), "{effects:?}");
+    let expected = [TaskStatus::Accepted, TaskStatus::Scheduled, TaskStatus::Running, TaskStatus::Finished];
+    assert_eq!(history(&queue, "123"), expected);
+}
