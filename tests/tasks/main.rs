@@ -1,9 +1,14 @@
 //! Durable tasks from outside: one suite for every engine, and the faults that each can show.
 
+mod child;
 mod conformance;
+#[cfg(unix)]
+mod faults;
 mod lanes;
 mod races;
 mod sqlite;
+#[cfg(unix)]
+mod sqlite_faults;
 mod support;
 mod workers;
 
@@ -12,32 +17,39 @@ mod workers;
 #[macro_export]
 macro_rules! conformance {
     ($engine:ident, $bed:expr $(, #[$attribute:meta])?) => {
-        $crate::conformance!(@ $engine, $bed, [$(#[$attribute])?],
-            conformance: accepted_tasks_are_told_of, identifiers_are_unique_within_their_type,
-            unknown_types_are_refused, registering_again_updates, types_with_tasks_stay_unless_forced,
-            a_task_goes_its_way_with_its_log, nobody_gets_what_another_has, higher_priorities_go_first_then_older_ones,
-            tasks_wait_for_their_time, a_full_queue_says_so, many_are_accepted_or_none,
-            cancel_takes_out_what_has_not_started, cancel_tells_what_runs, deletion_leaves_nothing,
-            a_lost_lease_is_lost_for_everything, only_starts_are_charged, the_restart_limit_ends_a_poison_task,
-            the_time_limit_holds_though_the_lease_is_kept, failures_are_retried_with_their_cause_in_the_log,
-            a_failure_for_good_is_not_retried, a_pause_keeps_its_state, types_have_their_limit_at_once,
-            payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, counters_add_up,
-            progress_and_messages_are_seen_at_once, what_is_given_back_is_as_before, a_response_keeps_its_media_type,
-            waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue;
-            lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
-            keys_and_types_are_strangers, a_paused_modifier_keeps_its_place;
-            races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
-            cancel_races_the_finish;
-            workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
-            a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
-            stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work);
-    };
-    (@ $engine:ident, $bed:expr, $attributes:tt, $($module:ident: $($test:ident),*);*) => {
         mod $engine {
-            $(mod $module {
-                $crate::conformance!(# $module, $bed, $attributes, $($test),*);
-            })*
+            $crate::conformance!(@ $bed, [$(#[$attribute])?],
+                conformance: accepted_tasks_are_told_of, identifiers_are_unique_within_their_type,
+                unknown_types_are_refused, registering_again_updates, types_with_tasks_stay_unless_forced,
+                a_task_goes_its_way_with_its_log, nobody_gets_what_another_has, higher_priorities_go_first_then_older_ones,
+                tasks_wait_for_their_time, a_full_queue_says_so, many_are_accepted_or_none,
+                cancel_takes_out_what_has_not_started, cancel_tells_what_runs, deletion_leaves_nothing,
+                a_lost_lease_is_lost_for_everything, only_starts_are_charged, the_restart_limit_ends_a_poison_task,
+                the_time_limit_holds_though_the_lease_is_kept, failures_are_retried_with_their_cause_in_the_log,
+                a_failure_for_good_is_not_retried, a_pause_keeps_its_state, types_have_their_limit_at_once,
+                payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, counters_add_up,
+                progress_and_messages_are_seen_at_once, what_is_given_back_is_as_before, a_response_keeps_its_media_type,
+                waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue;
+                lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
+                keys_and_types_are_strangers, a_paused_modifier_keeps_its_place;
+                races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
+                cancel_races_the_finish;
+                workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
+                a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
+                stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work);
+            #[cfg(unix)]
+            $crate::conformance!(@ $bed, [$(#[$attribute])?],
+                faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,
+                a_poison_task_stops_and_its_neighbours_finish, skewed_clocks_finish_nothing_twice,
+                a_clock_that_jumps_finishes_nothing_twice, a_worker_drains_at_the_first_signal_and_ends_at_the_second,
+                a_killed_producer_loses_nothing_that_was_acknowledged, many_processes_open_a_new_database_at_once,
+                a_newer_schema_is_refused);
         }
+    };
+    (@ $bed:expr, $attributes:tt, $($module:ident: $($test:ident),*);*) => {
+        $(mod $module {
+            $crate::conformance!(# $module, $bed, $attributes, $($test),*);
+        })*
     };
     (# $module:ident, $bed:expr, $attributes:tt, $($test:ident),*) => {
         $($crate::conformance!(! $module, $bed, $attributes, $test);)*

@@ -39,6 +39,10 @@ impl Bed for File {
     fn sql(&self, sql: &str) -> usize {
         self.connect().execute(sql, []).expect("sound SQL")
     }
+
+    fn count(&self, sql: &str) -> i64 {
+        self.connect().query_row(sql, [], |row| row.get(0)).expect("sound SQL")
+    }
 }
 
 impl Drop for File {

@@ -24,9 +24,16 @@ pub(crate) trait Bed: Sync {
     /// Runs SQL that both engines understand, and says how many rows it changed.
     fn sql(&self, sql: &str) -> usize;
 
-    /// Lets time pass for all tasks there are: every time in the database moves back.
+    /// The one number that a query gives.
+    fn count(&self, sql: &str) -> i64;
+
+    /// Lets time pass for all tasks there are.
     fn pass(&self, time: Duration) {
-        let back = time.as_millis();
+        self.shift(i64::try_from(time.as_millis()).expect("a sound time"));
+    }
+
+    /// Moves every time in the database back by so many milliseconds, which is as if the clock had moved on.
+    fn shift(&self, back: i64) {
         self.sql(&format!(
             "UPDATE fulmar_task SET run_at = run_at - {back}, created = created - {back}, lease = lease - {back},
                  deadline = deadline - {back}, ended = ended - {back}"

@@ -1,0 +1,145 @@
+//! Faults that only a file can show.
+
+use std::time::Duration;
+
+use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
+use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+use rustix::process::Signal;
+
+use crate::faults::Process;
+use crate::sqlite::File;
+use crate::support::{Bed, HANG, eventually, put, task};
+
+/// The part of a process that takes the writer's lock and keeps it.
+pub(crate) fn hold(address: &str) {
+    let mut db = Connection::open(address).expect("the file opens");
+    let held = db.transaction_with_behavior(TransactionBehavior::Immediate).expect("the lock is free");
+    held.execute("UPDATE fulmar_task SET priority = 99", []).expect("sound SQL");
+    println!("@ holding");
+    let mut line = String::new();
+    let _ = std::io::stdin().read_line(&mut line);
+}
+
+#[test]
+fn a_writer_stopped_inside_a_transaction_is_a_typed_error_and_then_it_goes_on() {
+    let file = File::new();
+    let queue = file.queue();
+    put(&queue, "a");
+    let holder = Process::start(&file, "hold", &[]);
+    holder.until("holding");
+    holder.signal(Signal::STOP);
+    let hasty = file.open_with(TaskQueue::builder().busy_limit(Duration::from_millis(50)));
+    let busy = hasty.enqueue(task("b")).expect_err("nobody can write");
+    assert!(matches!(busy, TaskError::Busy { waited } if waited >= Duration::from_millis(50)), "{busy}");
+    assert!(busy.is_retryable() && !busy.to_string().contains("locked"), "{busy}");
+    assert_eq!(hasty.info("t", "a").expect("readers wait for nobody").priority, 0);
+    std::thread::scope(|scope| {
+        let patient = scope.spawn(|| put(&queue, "b"));
+        holder.signal(Signal::KILL);
+        patient.join().expect("it was accepted in the end");
+    });
+    assert_eq!(queue.info("t", "a").expect("known").priority, 0, "what was not committed is gone");
+    assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), 2);
+}
+
+#[test]
+fn a_full_disk_is_a_typed_error_that_harms_nobody_else_and_passes() {
+    let file = File::new();
+    let queue = file.open_with(TaskQueue::builder().largest_file(2 << 20));
+    queue.register(TaskType::new("t")).expect("registered");
+    let mut accepted = 0;
+    let full = loop {
+        match queue.enqueue(task(format!("{accepted}")).input_bytes(vec![7; 50_000])) {
+            Ok(_) => accepted += 1,
+            Err(error) => break error,
+        }
+        assert!(accepted < 1_000, "it is never full");
+    };
+    assert!(matches!(full, TaskError::DiskFull { .. }) && full.is_retryable(), "{full}");
+    assert_eq!(queue.stats().expect("read").total(), accepted, "nothing lost, and no half of what was refused");
+    queue.delete("t", "0").expect("deleting needs no room");
+    queue.delete("t", "1").expect("deleting needs no room");
+    // Many at once, one of which is too large for what is left: it alone is refused.
+    std::thread::scope(|scope| {
+        let huge = scope.spawn(|| queue.enqueue(task("huge").input_bytes(vec![7; 1 << 20])));
+        let small: Vec<_> = (0..8)
+            .map(|n| {
+                let queue = &queue;
+                scope.spawn(move || queue.enqueue(task(format!("small{n}"))).map(drop))
+            })
+            .collect();
+        let huge = huge.join().expect("no panic").expect_err("too large");
+        assert!(matches!(huge, TaskError::DiskFull { .. }), "{huge}");
+        small.into_iter().for_each(|small| small.join().expect("no panic").expect("there is room for it"));
+    });
+    let db = file.connect();
+    let sound: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(sound, "ok");
+}
+
+#[test]
+fn a_worker_whose_disk_is_full_keeps_the_outcome_until_there_is_room() {
+    let file = File::new();
+    let queue = file.open_with(TaskQueue::builder().largest_file(1 << 20).poll_interval(Duration::from_millis(5)));
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.enqueue(task("ballast").input_bytes(vec![7; 500_000]).run_after(HANG * 10)).expect("accepted");
+    let worker = Worker::builder(&queue)
+        .at_once(1)
+        .handle("t", |task: &TaskContext| task.store_response(vec![7; 600_000], "x/y"))
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    eventually("the outcome can't be written", || worker.stats().errors > 2);
+    assert_eq!(handle.status().expect("known"), TaskStatus::Running);
+    queue.delete("t", "ballast").expect("deleted");
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    assert_eq!(handle.response().expect("known").expect("stored").body.len(), 600_000);
+    assert_eq!(worker.drain(HANG).expect("idle").started, 1);
+}
+
+#[test]
+fn a_caller_s_own_transaction_decides() {
+    let file = File::new();
+    let queue = file.queue();
+    let mut own = file.connect();
+    assert!(matches!(queue.enqueue_in(&own, [task("a")]), Err(TaskError::Invalid(_))), "no transaction");
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
+    let handles = queue.enqueue_in(&*transaction, [task("a"), task("b")]).expect("accepted");
+    assert!(matches!(queue.enqueue_in(&*transaction, [task("c"), task("a")]), Err(TaskError::Duplicate { .. })));
+    assert!(matches!(
+        queue.enqueue_in(&*transaction, [task("c"), NewTask::new("u", "c")]),
+        Err(TaskError::UnknownType(_))
+    ));
+    assert!(matches!(handles[0].status(), Err(TaskError::NotFound { .. })), "not yet");
+    transaction.commit().expect("committed");
+    assert_eq!(handles[1].status().expect("known"), TaskStatus::Accepted);
+    assert!(matches!(queue.status("t", "c"), Err(TaskError::NotFound { .. })), "what was refused left nothing");
+
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
+    let gone = queue.enqueue_in(&*transaction, [task("d")]).expect("accepted");
+    transaction.rollback().expect("rolled back");
+    assert!(matches!(gone[0].status(), Err(TaskError::NotFound { .. })));
+
+    let other = File::new();
+    let others = other.queue();
+    let mut own = file.connect();
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
+    assert!(matches!(others.enqueue_in(&*transaction, [task("a")]), Err(TaskError::Invalid(_))), "another database");
+}
+
+#[test]
+fn many_threads_write_at_once_and_nobody_hears_of_locks() {
+    let file = File::new();
+    let queues = [file.queue(), file.open()];
+    std::thread::scope(|scope| {
+        for thread in 0..32 {
+            let queue = &queues[thread % 2];
+            scope.spawn(move || {
+                for n in 0..10 {
+                    put(queue, &format!("{thread}-{n}"));
+                }
+            });
+        }
+    });
+    assert_eq!(queues[0].stats().expect("read").count(TaskStatus::Accepted), 320);
+}
