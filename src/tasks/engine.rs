@@ -65,7 +65,7 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn stats(&self) -> Result<QueueStats>;
 
     /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
-    /// a new token and a lease. Never more of a type than it may have at once, never one whose order forbids it.
+    /// a new token and a lease, and [`taken_by`] in the log. Never more of a type than it may have at once, never one whose order forbids it.
     /// Of types that aren't registered there are none.
     fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>>;
 
@@ -97,6 +97,11 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// For a database's own parts of the room to recognise their engine.
     fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// What the log says of a claim.
+pub(super) fn taken_by(worker: &WorkerId) -> String {
+    format!("taken by worker {worker:.8}")
 }
 
 /// A task, as its users name it.
@@ -134,7 +139,7 @@ pub(super) struct Step {
 
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    /// `Scheduled` -> `Running`; charges the attempt, and begins the time limit.
+    /// `Scheduled` -> `Running`; charges the attempt, and begins the time limit. The log says which attempt it is.
     Start,
     /// `Running` -> `Finished`, with its last message.
     Finish { message: String, response: Option<Arc<Response>> },

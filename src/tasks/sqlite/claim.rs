@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::engine::{Claimed, Held};
+use super::super::engine::{Claimed, Held, taken_by};
 use super::super::error::Result;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
@@ -84,7 +84,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Re
     )
     .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until]))
     .map_err(failed(doing))?;
-    steps::note(db, id, now, TaskStatus::Scheduled, "")?;
+    steps::note(db, id, now, TaskStatus::Scheduled, &taken_by(worker))?;
     db.prepare_cached(
         "SELECT t.token, y.name, t.identifier, t.starts, t.failures,
              y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,

@@ -98,13 +98,15 @@ fn holds(db: &Connection, step: &Step) -> Result<Option<bool>> {
 }
 
 fn start(db: &Connection, now: i64, id: i64) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE fulmar_task SET status = 2, starts = starts + 1,
-             deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1",
-    )
-    .and_then(|mut sql| sql.execute([id, now]))
-    .map_err(failed("starting a task"))?;
-    note(db, id, now, TaskStatus::Running, "")
+    let (entry, attempt): (i64, i64) = db
+        .prepare_cached(
+            "UPDATE fulmar_task SET status = 2, starts = starts + 1, entries = entries + 1,
+                 deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1
+             RETURNING entries, starts",
+        )
+        .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed("starting a task"))?;
+    log(db, id, entry, now, TaskStatus::Running, &format!("attempt {attempt}"))
 }
 
 fn fail(db: &Connection, id: i64) -> Result<()> {
