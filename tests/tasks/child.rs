@@ -90,6 +90,7 @@ fn work(queue: &TaskQueue) {
     let worker = Worker::builder(queue)
         .at_once(number("FULMAR_CHILD_THREADS", 2))
         .batch(number("FULMAR_CHILD_BATCH", 2))
+        .start_together(number("FULMAR_CHILD_TOGETHER", 1))
         .lease(Duration::from_millis(number("FULMAR_CHILD_LEASE", 500) as u64))
         .maintenance_interval(Duration::from_millis(50))
         .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {

@@ -36,11 +36,13 @@ macro_rules! conformance {
                 cancel_races_the_finish;
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
-                stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work);
+                stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
+                tasks_started_together_end_as_those_started_alone);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,
-                a_poison_task_stops_and_its_neighbours_finish, skewed_clocks_finish_nothing_twice,
+                a_poison_task_stops_and_its_neighbours_finish, a_poison_task_takes_those_started_with_it_along_once,
+                skewed_clocks_finish_nothing_twice,
                 a_clock_that_jumps_finishes_nothing_twice, a_worker_drains_at_the_first_signal_and_ends_at_the_second,
                 a_killed_producer_loses_nothing_that_was_acknowledged, many_processes_open_a_new_database_at_once,
                 a_newer_schema_is_refused);

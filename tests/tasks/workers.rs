@@ -267,13 +267,22 @@ pub(crate) fn requests_of_stores_fail_and_are_cancelled(bed: &dyn Bed) {
 }
 
 pub(crate) fn many_workers_share_the_work(bed: &dyn Bed) {
+    share(bed, 1);
+}
+
+pub(crate) fn tasks_started_together_end_as_those_started_alone(bed: &dyn Bed) {
+    share(bed, 20);
+}
+
+fn share(bed: &dyn Bed, together: usize) {
     let queue = bed.queue();
     let effects = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
     let start = |queue: &TaskQueue| {
         let effects = effects.clone();
         Worker::builder(queue)
             .at_once(2)
-            .batch(7)
+            .batch(7 * together)
+            .start_together(together)
             .handle("t", move |task: &TaskContext| {
                 *effects.lock().expect("nobody panics").entry(task.identifier().to_owned()).or_default() += 1;
                 Ok::<_, TaskError>(())

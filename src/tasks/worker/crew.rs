@@ -11,8 +11,7 @@ use super::super::handler::{Handler, TaskContext};
 use super::super::queue::TaskQueue;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
-use super::WorkerStats;
-use super::runner;
+use super::{WorkerBuilder, WorkerStats, runner};
 use crate::executor::Executor;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::time::Deadline;
@@ -26,6 +25,7 @@ pub(super) struct Crew {
     hands: Executor,
     at_once: usize,
     batch: usize,
+    together: usize,
     lease: Duration,
     state: Mutex<State>,
     /// The buffer has room, a runner has ended, or the phase has changed.
@@ -53,15 +53,8 @@ struct State {
 }
 
 impl Crew {
-    pub(super) fn new(
-        queue: TaskQueue,
-        id: WorkerId,
-        handlers: HashMap<String, Arc<dyn Handler>>,
-        hands: Executor,
-        at_once: usize,
-        batch: usize,
-        lease: Duration,
-    ) -> Crew {
+    pub(super) fn new(builder: WorkerBuilder, hands: Executor, at_once: usize, batch: usize) -> Crew {
+        let WorkerBuilder { queue, handlers, together, lease, id, .. } = builder;
         let types = handlers.keys().cloned().collect();
         let state = State {
             buffer: VecDeque::new(),
@@ -76,7 +69,7 @@ impl Crew {
             strays: HashSet::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Crew { queue, id, handlers, types, hands, at_once, batch, lease, state, changed }
+        Crew { queue, id, handlers, types, hands, at_once, batch, together, lease, state, changed }
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
@@ -193,11 +186,20 @@ impl Crew {
 
     // For runners.
 
-    /// The next task to start; `None` if there is none, and then the runner is counted out, unless it still `owes` a step.
-    pub(super) fn next(&self, owes: bool) -> Option<Arc<TaskContext>> {
+    /// The next tasks to start together; if there is none, the runner is counted out, unless it still `owes` a step.
+    pub(super) fn next(&self, owes: bool) -> Vec<Arc<TaskContext>> {
         let mut state = self.state.lock();
-        let next = state.buffer.pop_front();
-        if next.is_none() && !owes {
+        let mut next: Vec<Arc<TaskContext>> = state.buffer.pop_front().into_iter().collect();
+        // One that was started before may be what killed its worker: it takes nobody along.
+        let is_fresh = |task: &Arc<TaskContext>| task.attempt() == 1;
+        if next.iter().all(is_fresh) {
+            // What other hands could start now is left to them.
+            let share = state.buffer.len() / self.at_once.max(1);
+            while next.len() < self.together.min(share + 1) && state.buffer.front().is_some_and(is_fresh) {
+                next.extend(state.buffer.pop_front());
+            }
+        }
+        if next.is_empty() && !owes {
             state.runners -= 1;
         }
         drop(state);

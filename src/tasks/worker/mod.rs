@@ -113,6 +113,7 @@ pub struct WorkerBuilder {
     executor: Option<Executor>,
     at_once: Option<usize>,
     batch: Option<usize>,
+    together: usize,
     lease: Duration,
     maintenance: Option<Duration>,
     id: WorkerId,
@@ -147,6 +148,16 @@ impl WorkerBuilder {
         self
     }
 
+    /// How many tasks a thread may start together, at least 1: one commit starts them, and one ends them, which makes many
+    /// small tasks much cheaper. The price: a task that has ended is told of only with the last of its fellows, and if this
+    /// worker dies, all of them are charged with a lost attempt, whichever was at work. From then on each is started alone,
+    /// so that a poison task takes nobody along twice; give the type a restart limit of at least 1. Only tasks that are in the
+    /// [batch](WorkerBuilder::batch) and that no other thread could take are started so. Defaults to 1.
+    pub fn start_together(mut self, tasks: usize) -> WorkerBuilder {
+        self.together = tasks;
+        self
+    }
+
     /// How long a task stays with this worker after its last sign of life; it gives one every third of that. Short leases
     /// are taken up sooner after a crash, long ones bear longer outages of the database and stops of the process. Says
     /// nothing about how long a task may take. Defaults to 30 s; at least 30 ms.
@@ -170,7 +181,7 @@ impl WorkerBuilder {
         let cores = crate::sync::thread::cores().max(4);
         let at_once = self.at_once.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
         let batch = self.batch.unwrap_or(at_once);
-        if at_once == 0 || batch == 0 {
+        if at_once == 0 || batch == 0 || self.together == 0 {
             return invalid("a worker of 0 tasks at once does nothing: use 1 or more");
         }
         if self.handlers.is_empty() {
@@ -179,14 +190,14 @@ impl WorkerBuilder {
         if self.lease < Duration::from_millis(30) {
             return invalid("a lease below 30 ms can't be kept: use a longer one");
         }
-        let hands = match self.executor {
-            Some(executor) => executor,
+        let hands = match &self.executor {
+            Some(executor) => executor.clone(),
             None => Executor::builder().threads(at_once).thread_name("worker").build()?,
         };
         let house = Executor::builder().threads(HOUSEKEEPERS).thread_name("worker-house").build()?;
-        let poll = self.queue.poll();
-        let crew = Arc::new(Crew::new(self.queue, self.id, self.handlers, hands, at_once, batch, self.lease));
-        let maintenance = self.maintenance.unwrap_or(self.lease / 2).max(Duration::from_millis(1));
+        let (poll, lease) = (self.queue.poll(), self.lease);
+        let maintenance = self.maintenance.unwrap_or(lease / 2).max(Duration::from_millis(1));
+        let crew = Arc::new(Crew::new(self, hands, at_once, batch));
         let mut rounds = Vec::new();
         let mut round = |period, work: fn(&Crew)| -> Result<()> {
             let work = move |crew: &Crew, ()| -> Result<(), TaskError> {
@@ -196,7 +207,7 @@ impl WorkerBuilder {
             rounds.push(house.submit_every(period, &crew, work, false, ())?);
             Ok(())
         };
-        round(self.lease / 3, Crew::beat)?;
+        round(lease / 3, Crew::beat)?;
         round(poll, Crew::look_for_cancellations)?;
         round(maintenance, Crew::tidy)?;
         let claimer = crew.clone();
@@ -215,6 +226,7 @@ impl Worker {
             executor: None,
             at_once: None,
             batch: None,
+            together: 1,
             lease: Duration::from_secs(30),
             maintenance: None,
             id: WorkerId::new(),

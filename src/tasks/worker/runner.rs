@@ -4,56 +4,61 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::engine::{Action, Step, Stepped};
+use super::super::handler::TaskContext;
 use super::crew::{Crew, LONGEST_PAUSE};
 use crate::backoff::Backoff;
 
 /// Runs on a thread of the executor.
 ///
-/// The end of one task and the start of the next are one step, so that a task costs one wait for the disk.
+/// The end of one task and the start of the next are one step, so that a task costs one wait for the disk; where several
+/// are started together, it is one wait for all of them.
 pub(super) fn run(crew: &Arc<Crew>) {
-    let mut owed: Option<(Arc<super::super::TaskContext>, Step)> = None;
+    let mut owed: Vec<(Arc<TaskContext>, Step)> = Vec::new();
     loop {
-        let next = crew.next(owed.is_some());
-        if next.is_none() && owed.is_none() {
+        let next = crew.next(!owed.is_empty());
+        if next.is_empty() && owed.is_empty() {
             return;
         }
         let mut steps: Vec<Step> = owed.iter().map(|(_, step)| step.clone()).collect();
         steps.extend(next.iter().map(|task| task.step(Action::Start)));
         let stepped = settle(crew, &steps);
-        let mut stepped = stepped.iter().flatten();
-        if let Some((task, _)) = owed.take() {
+        let mut stepped = stepped.into_iter().flatten();
+        for (task, _) in owed.drain(..) {
             match stepped.next() {
-                Some(&stepped) => crew.ended(&task, stepped),
+                Some(stepped) => crew.ended(&task, stepped),
                 None => crew.give_up(&task, true),
             }
         }
-        let Some(task) = next else {
-            continue;
-        };
-        match stepped.next() {
-            Some(&stepped) => {
-                if crew.started(&task, stepped) {
-                    let outcome = match crew.handler(&task) {
-                        Some(handler) => task.attempt_with(handler),
-                        None => task.outcome(Err("this worker has no handler for it".into())),
-                    };
-                    let step = task.step(outcome);
-                    owed = Some((task, step));
-                }
+        let mut started = Vec::new();
+        for task in next {
+            match stepped.next() {
+                Some(stepped) => started.extend(crew.started(&task, stepped).then_some(task)),
+                None => crew.give_up(&task, false),
             }
-            None => crew.give_up(&task, false),
         }
+        owed = started.into_iter().map(|task| run_one(crew, task)).collect();
     }
+}
+
+/// Runs a task's handler; says how it is to be ended.
+fn run_one(crew: &Crew, task: Arc<TaskContext>) -> (Arc<TaskContext>, Step) {
+    let outcome = match crew.handler(&task) {
+        Some(handler) => task.attempt_with(handler),
+        None => task.outcome(Err("this worker has no handler for it".into())),
+    };
+    let step = task.step(outcome);
+    (task, step)
 }
 
 /// Does the steps, however often it takes; `None` if that is hopeless, or the worker is told to stop.
 fn settle(crew: &Crew, steps: &[Step]) -> Option<Vec<Stepped>> {
     let pauses = Backoff::new(Duration::from_millis(10)).cap(LONGEST_PAUSE).jitter(0.5);
+    let seed = steps.first().map_or(0, |step| step.task as u64);
     for tries in 0.. {
         match crew.queue.engine().step(steps.to_vec()) {
             Ok(stepped) => return Some(stepped),
             Err(error) if error.is_retryable() => {
-                if !crew.may_retry(&error, pauses.delay_with(tries, steps[0].task as u64)) {
+                if !crew.may_retry(&error, pauses.delay_with(tries, seed)) {
                     return None;
                 }
             }
