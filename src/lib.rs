@@ -164,9 +164,10 @@
 //!
 //! # From threads to durable
 //!
-//! The same four arguments will work on a queue that survives a crash, on an embedded SQLite file, and on one that many
-//! machines share, on PostgreSQL: that is announced, not here yet, and so are clients for remote batch jobs that hold no
-//! thread while they wait.
+//! The same four arguments work on a queue that survives a crash, in an embedded SQLite file (feature `sqlite`):
+//! `queue.submit("store", "op", is_modifier, args)`, with tasks of many types, workers in any number of processes, retries, pauses,
+//! order by key and a log, is the chapter `tasks`. The same queue on a PostgreSQL server, for many machines, is announced, not
+//! here yet, and so are clients for remote batch jobs that hold no thread while they wait.
 //!
 //! # What it promises
 //!
@@ -191,7 +192,7 @@
 //!   thread here. If the program is async already, its `spawn_blocking` needs no second pool.
 //! - **Three long-lived workers**: `std::thread`. A pool pays where operations are many, and want limits, order, results,
 //!   time limits and an orderly end.
-//! - **Work that must survive the process**: a durable queue.
+//! - **Work that must survive the process**: not an [`Executor`], but a durable queue: feature `sqlite`, chapter `tasks`.
 //!
 //! # Features
 //!

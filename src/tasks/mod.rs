@@ -1,4 +1,136 @@
-//! Durable tasks: a queue that survives a crash, for many workers.
+//! Durable tasks: a queue that survives a crash, for any number of workers.
+//!
+//! A producer enqueues a task: a type, an identifier, an input. From then on it is in a database, and whatever crashes, it will
+//! be worked on. Workers take tasks, run their handlers on threads, and store what they come to. Whoever wants to know asks:
+//! where it stands, what happened to it, what it gave.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")] {
+//! use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+//! use std::time::Duration;
+//!
+//! # let folder = std::env::temp_dir().join(format!("fulmar-chapter-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder).map_err(|error| TaskError::Invalid(error.to_string()))?;
+//! let queue = TaskQueue::open(folder.join("queue.db"))?;
+//! queue.register(
+//!     TaskType::new("SequenceSum")
+//!         .time_limit(Duration::from_secs(60))
+//!         .retention(Duration::from_secs(600))
+//!         .restart_limit(3),
+//! )?;
+//!
+//! let task = queue.enqueue(NewTask::new("SequenceSum", "Task001").input(&[1, 2, 3, 4, 5]))?;
+//!
+//! // Here, in another process, or in many:
+//! let worker = Worker::builder(&queue)
+//!     .handle("SequenceSum", |task: &TaskContext| {
+//!         let numbers: Vec<f64> = task.input()?;
+//!         task.store_response(numbers.iter().sum::<f64>().to_string(), "text/plain")
+//!     })
+//!     .start()?;
+//!
+//! assert_eq!(task.wait(Duration::from_secs(60))?, TaskStatus::Finished);
+//! assert_eq!(task.response()?.expect("it stored one").text()?, "15");
+//! for entry in task.log()? {
+//!     println!("{:?} {} {}", entry.time, entry.status, entry.message);
+//! }
+//! task.delete()?;
+//! worker.drain(Duration::from_secs(60))?;
+//! # std::fs::remove_dir_all(&folder).ok();
+//! # }
+//! # Ok::<(), fulmar::tasks::TaskError>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! - **What was accepted is there.** [`enqueue`](TaskQueue::enqueue) returns when the task is on the disk. With
+//!   [`enqueue_in`](TaskQueue::enqueue_in) it is there if, and only if, your own transaction commits.
+//! - **At least once.** A task runs until a handler has ended it, or a limit is reached. It may run more than once: a
+//!   worker can die, or be cut off, after the handler did its work and before the database heard of it. No queue can do better
+//!   for what handlers do elsewhere.
+//! - **Ended once.** Of all attempts of a task exactly one ends it: one `Finished`, `Failed` or `Cancelled` in its log, with
+//!   the response of that very attempt, in one commit. A final state never changes again.
+//! - **One at a time**, as far as the database knows: a task has one lease at a time, and what a worker without it says is
+//!   refused. On its machine, a worker that was cut off may go on for a while: see below.
+//!
+//! # What a fence guarantees
+//!
+//! Each claim of a task gives it a new token. All that a worker does to the task, it does with its token; once another worker
+//! has claimed the task, or the lease was taken away, the old token fits nothing. So a worker that was stopped for an hour (a
+//! virtual machine moved, a laptop was closed) can wake up and finish its work, and nothing happens: the call says
+//! [`TaskError::Stale`], the outcome is discarded, and a [`Worker`] counts it ([`WorkerStats::stale`]).
+//!
+//! The fence protects the queue, not the rest of the world. If a handler writes elsewhere, and doing so twice would hurt, give that
+//! system something to refuse the second by: the task's identifier as a key of its own, or [`TaskContext::fence`], which only
+//! grows, to be compared with the last one seen.
+//!
+//! # How to write a handler
+//!
+//! - **Make it repeatable.** The second attempt finds what the first left. Write to a temporary name and rename; insert with
+//!   the identifier as the key; ask the remote service for the job before creating it.
+//! - **Return errors.** An error or a panic is retried as the type's [`RetryPolicy`] says, and its text, with all of its
+//!   sources, is in the log. [`TaskContext::fail`] is for what no retry can mend.
+//! - **Ask whether to stop.** A task that takes long looks at [`TaskContext::is_cancelled`] now and then: it was cancelled, or the
+//!   lease is lost, and all further work is for nothing. [`TaskContext::is_stopping`] says that the worker is being drained: pause,
+//!   if you can.
+//! - **Don't wait on a thread.** For what takes its time elsewhere, [`TaskContext::pause_with`] gives the thread back, names
+//!   when to go on, and keeps a state. Ten thousand remote jobs in progress are ten thousand rows, and no thread.
+//! - **Keep large things elsewhere.** Inputs and responses may have 64 MiB, but a file's name is shorter.
+//!
+//! # Limits, leases and restarts
+//!
+//! A *lease* is how long a task stays with a worker that gives no sign of life. Workers renew all of their leases in one
+//! statement every third of a lease, so its length says nothing about how long a task may take. Too short, and a pause of the
+//! process (swapping, a slow disk, a stopped machine) loses the task to another worker, which costs an attempt; too long,
+//! and the tasks of a crashed process wait for so long. The default of 30 s bears outages of the database of 20 s. Take 5 s where
+//! crashes are likelier than stalls, and minutes where the database may be away.
+//!
+//! A *time limit* ([`TaskType::time_limit`]) is how long one attempt may take, healthy or not. Beyond it the attempt is lost:
+//! the task goes back, and the handler is told.
+//!
+//! A *restart limit* ([`TaskType::restart_limit`]) counts lost attempts: those whose worker died, and those beyond the time limit.
+//! It is what stops a poison task, which kills each worker that runs it. A *retry policy* ([`TaskType::retry`]) counts failed
+//! attempts: those whose handler said so. What was only claimed and not started is charged with neither.
+//!
+//! All times are the database's: a worker whose clock is wrong does no harm. On SQLite that is the machine's clock, which all of
+//! its processes share; if somebody sets it forward, leases end early, and tasks may start again, but still none ends twice; if
+//! somebody sets it back, the tasks of dead workers wait for so long.
+//!
+//! # Order, limits, priorities
+//!
+//! Tasks start by [priority](NewTask::priority), then by age. [`NewTask::ordered`] keeps the order of a key across all
+//! machines, as an [`Executor`](crate::Executor) does in one process: accessors share, a modifier runs alone, nobody overtakes. A task
+//! keeps its place while it is paused, or waits for its next attempt, so that a modifier that fails three times is still before
+//! those that came after it. [`TaskType::at_once`] limits how many tasks of a type are held by workers at once.
+//! [`TaskQueue::set_capacity`] bounds what waits; beyond it, enqueuing is [`TaskError::QueueFull`].
+//!
+//! [`TaskQueue::submit`] puts all of it into the executor's four arguments: `submit("store", "op", is_modifier, args)` enqueues
+//! a named operation of a [`Store`](crate::Store) that workers have registered.
+//!
+//! # Stopping
+//!
+//! [`Worker::drain`] takes no more tasks, puts back at once what has not started, and waits for the handlers at work. Call it on
+//! SIGTERM, with a limit below that of whoever will kill the process. If it doesn't get that far, nothing is lost: leases end,
+//! and other workers take over.
+//!
+//! # SQLite
+//!
+//! The database is compiled in and lies in one file, for the threads and processes of one machine. Each commit waits for the
+//! disk (`Durability::Full`), so the threads that want to write at the same time share commits; readers wait for
+//! nobody. Processes wait for each other by short, uneven pauses, up to [`QueueBuilder::busy_limit`]; nobody ever hears
+//! `database is locked`. The file may hold your own tables, too: ours begin with `fulmar_`. Network file systems are refused,
+//! because SQLite corrupts there.
+//!
+//! What other processes enqueue is found within [`QueueBuilder::poll_interval`], by reading one row. What this process enqueues
+//! is found at once.
+//!
+//! # From SQLite to PostgreSQL
+//!
+//! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server to keep.
+//! Everything on this page is the same on both engines, and one suite of tests runs on both. To move, have producers open the
+//! new queue and register the same types there, let a worker on the old queue run until its [`stats`](TaskQueue::stats) have a
+//! depth of zero, and keep the file for the responses that somebody may still ask for. Tasks are not copied: an identifier on
+//! the one queue is a stranger to the other.
 
 // Without an engine there is nothing to open, and half of this lies idle.
 #![cfg_attr(not(feature = "sqlite"), allow(dead_code))]

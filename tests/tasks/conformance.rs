@@ -616,6 +616,14 @@ pub(crate) fn waits_end_in_time_and_see_other_handles(bed: &dyn Bed) {
     assert!(matches!(queue.wait("t", "nothing", None), Err(TaskError::NotFound { .. })));
 }
 
+pub(crate) fn one_bad_row_keeps_no_other_from_being_claimed(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.enqueue_many((0..5).map(|n| task(n.to_string()))).expect("accepted");
+    assert_eq!(bed.sql("UPDATE fulmar_task SET starts = -7 WHERE identifier = '2'"), 1);
+    assert_eq!(names(&claims(&queue, &WorkerId::new(), 9)), ["0", "1", "3", "4"]);
+    assert!(claims(&queue, &WorkerId::new(), 9).is_empty());
+}
+
 pub(crate) fn one_bad_row_keeps_no_other_from_rescue(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.enqueue_many((0..5).map(|n| task(n.to_string()))).expect("accepted");

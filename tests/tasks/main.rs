@@ -29,7 +29,8 @@ macro_rules! conformance {
                 a_failure_for_good_is_not_retried, a_pause_keeps_its_state, types_have_their_limit_at_once,
                 payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, counters_add_up,
                 progress_and_messages_are_seen_at_once, what_is_given_back_is_as_before, a_response_keeps_its_media_type,
-                waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue;
+                waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue,
+                one_bad_row_keeps_no_other_from_being_claimed;
                 lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
                 keys_and_types_are_strangers, a_paused_modifier_keeps_its_place;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,

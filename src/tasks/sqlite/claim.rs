@@ -9,7 +9,7 @@ use super::super::error::Result;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
 use super::connection::failed;
-use super::{millis, steps, types};
+use super::{millis, reap, steps, types};
 
 /// The most tasks whose time has come that one claim moves to those that are ready.
 const MOST_DUE: i64 = 1_000;
@@ -45,7 +45,7 @@ pub(super) fn claim(
     ready.sort_by_key(|task| (-task.priority, task.id));
     ready.truncate(limit);
     let until = now.saturating_add(millis(lease));
-    ready.iter().map(|task| take(db, now, worker, task.id, until)).collect()
+    ready.iter().filter_map(|task| take(db, now, worker, task.id, until).transpose()).collect()
 }
 
 /// The first tasks of a type, as many as it may have at once.
@@ -77,37 +77,51 @@ fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
     ready.map_err(failed(doing))
 }
 
-fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Result<Claimed> {
+/// Takes one task. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
+fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Result<Option<Claimed>> {
     let doing = "claiming a task";
+    // Read first: whatever is wrong with a row shows before anything was written.
+    let read = db
+        .prepare_cached(
+            "SELECT t.token + 1, y.name, t.identifier, t.starts, t.failures,
+                 y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,
+                 (SELECT CASE WHEN length(body) <= ?2 THEN body END FROM fulmar_task_input WHERE task_id = t.id),
+                 t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id), t.entries + 1
+             FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
+        )
+        .and_then(|mut sql| {
+            sql.query_row([id, ALONG], |row| {
+                let claimed = Claimed {
+                    id,
+                    token: row.get(0)?,
+                    task_type: row.get(1)?,
+                    identifier: row.get(2)?,
+                    starts: row.get(3)?,
+                    failures: row.get(4)?,
+                    retry: types::policy(row, 5)?,
+                    input: row.get(10)?,
+                    has_checkpoint: row.get(11)?,
+                };
+                Ok((claimed, row.get(12)?))
+            })
+        });
+    let (claimed, entry) = match read {
+        Ok(read) => read,
+        Err(error) if error.sqlite_error_code().is_none() => {
+            crate::trace::event!(WARN, "a task can't be claimed", task = id, error = error.to_string());
+            reap::set_aside(db, now, id)?;
+            return Ok(None);
+        }
+        Err(error) => return Err(failed(doing)(error)),
+    };
     db.prepare_cached(
-        "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = ?2, lease = ?3 WHERE id = ?1",
+        "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = ?2, lease = ?3, entries = entries + 1
+         WHERE id = ?1",
     )
     .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until]))
     .map_err(failed(doing))?;
-    steps::note(db, id, now, TaskStatus::Scheduled, &taken_by(worker))?;
-    db.prepare_cached(
-        "SELECT t.token, y.name, t.identifier, t.starts, t.failures,
-             y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,
-             (SELECT CASE WHEN length(body) <= ?2 THEN body END FROM fulmar_task_input WHERE task_id = t.id),
-             t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id)
-         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
-    )
-    .and_then(|mut sql| {
-        sql.query_row([id, ALONG], |row| {
-            Ok(Claimed {
-                id,
-                token: row.get(0)?,
-                task_type: row.get(1)?,
-                identifier: row.get(2)?,
-                starts: row.get(3)?,
-                failures: row.get(4)?,
-                retry: types::policy(row, 5)?,
-                input: row.get(10)?,
-                has_checkpoint: row.get(11)?,
-            })
-        })
-    })
-    .map_err(failed(doing))
+    steps::log(db, id, entry, now, TaskStatus::Scheduled, &taken_by(worker))?;
+    Ok(Some(claimed))
 }
 
 pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {

@@ -105,7 +105,7 @@ fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
 }
 
 /// A row that makes no sense stands in nobody's way: it has failed. Where even that can't be written, it has no lease.
-fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
+pub(super) fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
     db.prepare_cached(
         "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL
          WHERE id = ?1",

@@ -142,32 +142,30 @@ fn keep(db: &Connection, id: i64, checkpoint: Option<&[u8]>) -> Result<()> {
 
 /// A task leaves its worker and waits until `run_at`. It keeps its place in its order: whoever has run was let in.
 pub(super) fn wait(db: &Connection, now: i64, id: i64, to: TaskStatus, run_at: i64, why: &str) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE fulmar_task SET status = ?2, gate = ?3, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL
-         WHERE id = ?1",
-    )
-    .and_then(|mut sql| sql.execute([id, to.code(), gate::of(run_at, now), run_at]))
-    .map_err(failed("putting a task back"))?;
-    note(db, id, now, to, why)
+    let entry: i64 = db
+        .prepare_cached(
+            "UPDATE fulmar_task SET status = ?2, gate = ?3, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL,
+                 entries = entries + 1 WHERE id = ?1 RETURNING entries",
+        )
+        .and_then(|mut sql| sql.query_row([id, to.code(), gate::of(run_at, now), run_at], |row| row.get(0)))
+        .map_err(failed("putting a task back"))?;
+    log(db, id, entry, now, to, why)
 }
 
 /// A task ends, and those who wait for it in its order follow.
 pub(super) fn end(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str) -> Result<()> {
-    let doing = "ending a task";
-    db.prepare_cached(
-        "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
-             progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1",
-    )
-    .and_then(|mut sql| sql.execute([id, to.code(), now]))
-    .map_err(failed(doing))?;
-    note(db, id, now, to, why)?;
-    let lane: (i64, Option<String>) = db
-        .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
-        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))
-        .map_err(failed(doing))?;
+    let (entry, type_id, lane): (i64, i64, Option<String>) = db
+        .prepare_cached(
+            "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
+                 entries = entries + 1, progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1
+             RETURNING entries, type_id, lane",
+        )
+        .and_then(|mut sql| sql.query_row([id, to.code(), now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
+        .map_err(failed("ending a task"))?;
+    log(db, id, entry, now, to, why)?;
     match lane {
-        (type_id, Some(lane)) => lanes::follow(db, now, type_id, &lane),
-        _ => Ok(()),
+        Some(lane) => lanes::follow(db, now, type_id, &lane),
+        None => Ok(()),
     }
 }
 
