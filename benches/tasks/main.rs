@@ -75,10 +75,11 @@ fn main() {
 fn claims_beside_the_finished(test: bool) {
     let finished = if test { 1_000 } else { 1_000_000 };
     let load = Load { tasks: if test { 100 } else { 10_000 }, threads: 8, batch: 100 };
-    let (alone, beside) = ours::beside(load, finished, Folder::new().0.clone());
+    let (alone, beside, tidying) = ours::beside(load, finished, Folder::new().0.clone());
     let rate = |took: Duration| load.tasks as f64 / took.as_secs_f64();
     println!("\n{} tasks claimed and finished by 8 threads, batch 100:", load.tasks);
     println!("{:>9.0} a second alone, {:>9.0} beside {finished} finished ones", rate(alone), rate(beside));
+    println!("{tidying:.1?} for a look at what is to be tidied");
 }
 
 /// A folder for a database, on the disk that temporary files are on; it goes with this.

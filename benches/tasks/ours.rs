@@ -99,9 +99,12 @@ pub(crate) fn wake_ups(count: usize, folder: PathBuf) -> Vec<Duration> {
     waits
 }
 
-/// The time to claim and finish the load alone, and beside so many tasks that have finished.
-pub(crate) fn beside(load: Load, finished: usize, folder: PathBuf) -> (Duration, Duration) {
+/// The time to claim and finish the load alone, and beside so many tasks that have finished; and that of a tidying.
+pub(crate) fn beside(load: Load, finished: usize, folder: PathBuf) -> (Duration, Duration, Duration) {
     let queue = open(&folder);
+    // With all that a claim and a tidying have to look at.
+    let settings = TaskType::new("noop").retention(Duration::from_secs(86_400)).at_once(10_000);
+    queue.register(settings).expect("registered");
     fill(&queue, Load { batch: 1_000, ..load });
     let alone = work_off(&queue, load);
     // Written straight into the file: to run a million would take its time.
@@ -111,7 +114,8 @@ pub(crate) fn beside(load: Load, finished: usize, folder: PathBuf) -> (Duration,
         "BEGIN IMMEDIATE;
          WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {finished})
          INSERT INTO fulmar_task (type_id, identifier, status, priority, run_at, created, ended, is_modifier)
-             SELECT (SELECT id FROM fulmar_task_type WHERE name = 'noop'), 'old-' || n, 4, 0, 0, 0, 1, 0 FROM n;
+             SELECT (SELECT id FROM fulmar_task_type WHERE name = 'noop'), 'old-' || n, 4, 0, 0, 0, 1000 * unixepoch(), 0
+             FROM n;
          INSERT INTO fulmar_task_input (task_id, body) SELECT id, x'00' FROM fulmar_task WHERE identifier LIKE 'old-%';
          INSERT INTO fulmar_task_log (task_id, entry, time, status, message)
              SELECT id, 0, 0, 4, '' FROM fulmar_task WHERE identifier LIKE 'old-%';
@@ -124,5 +128,8 @@ pub(crate) fn beside(load: Load, finished: usize, folder: PathBuf) -> (Duration,
         let tasks = (0..share).map(|n| NewTask::new("noop", format!("later-{name}-{n}")));
         queue.enqueue_many(tasks).expect("accepted");
     }
-    (alone, work_off(&queue, load))
+    let beside = work_off(&queue, load);
+    let start = Instant::now();
+    queue.tidy().expect("nothing to do");
+    (alone, beside, start.elapsed())
 }

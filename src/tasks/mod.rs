@@ -75,6 +75,7 @@
 //!   if you can.
 //! - **Don't wait on a thread.** For what takes its time elsewhere, [`TaskContext::pause_with`] gives the thread back, names
 //!   when to go on, and keeps a state. Ten thousand remote jobs in progress are ten thousand rows, and no thread.
+//!   So don't wait for other tasks in a handler either: they may need the very thread that waits.
 //! - **Keep large things elsewhere.** Inputs and responses may have 64 MiB, but a file's name is shorter.
 //!
 //! # Limits, leases and restarts

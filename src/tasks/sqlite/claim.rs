@@ -60,8 +60,9 @@ fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
     };
     let mut limit = i64::try_from(limit).unwrap_or(i64::MAX);
     if let Some(at_once) = at_once {
+        // The plus keeps SQLite from the index of all tasks of the type, of which there may be millions that have ended.
         let held: i64 = db
-            .prepare_cached("SELECT count(*) FROM fulmar_task WHERE worker IS NOT NULL AND type_id = ?1")
+            .prepare_cached("SELECT count(*) FROM fulmar_task WHERE worker IS NOT NULL AND +type_id = ?1")
             .and_then(|mut sql| sql.query_row([type_id], |row| row.get(0)))
             .map_err(failed(doing))?;
         limit = limit.min(at_once.saturating_sub(held)).max(0);

@@ -29,7 +29,8 @@ impl Clock {
 }
 
 pub(super) fn to_time(millis: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    // What the system's clock can't express is as good as never, or as long ago.
+    UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).unwrap_or(0))).unwrap_or(UNIX_EPOCH)
 }
 
 pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {

@@ -24,7 +24,8 @@ pub(super) struct Crew {
     types: Vec<String>,
     hands: Executor,
     at_once: usize,
-    batch: usize,
+    /// How many to have ready; `None` is as many as the hands get to soon.
+    batch: Option<usize>,
     together: usize,
     lease: Duration,
     state: Mutex<State>,
@@ -44,6 +45,8 @@ struct State {
     /// Handlers at work are told to stop.
     stopping: bool,
     stats: WorkerStats,
+    /// How long an attempt takes, in seconds: a moving average. `None` before the first has ended.
+    pace: Option<f64>,
     /// The last time when the database said what is held.
     heard: Instant,
     /// Some answer was lost, so that there may be tasks that are ours without our knowing.
@@ -53,8 +56,8 @@ struct State {
 }
 
 impl Crew {
-    pub(super) fn new(builder: WorkerBuilder, hands: Executor, at_once: usize, batch: usize) -> Crew {
-        let WorkerBuilder { queue, handlers, together, lease, id, .. } = builder;
+    pub(super) fn new(builder: WorkerBuilder, hands: Executor, at_once: usize) -> Crew {
+        let WorkerBuilder { queue, handlers, batch, together, lease, id, .. } = builder;
         let types = handlers.keys().cloned().collect();
         let state = State {
             buffer: VecDeque::new(),
@@ -64,6 +67,7 @@ impl Crew {
             draining: false,
             stopping: false,
             stats: WorkerStats::default(),
+            pace: None,
             heard: Instant::now(),
             in_doubt: false,
             strays: HashSet::new(),
@@ -122,14 +126,21 @@ impl Crew {
             if state.draining {
                 return None;
             }
-            // As many as there are idle hands, or, while all are at work, a batch to have ready for them.
+            // As many as there are idle hands; and while all are at work, a few to have ready for them.
             let idle = self.at_once.saturating_sub(state.runners);
-            let wanted = self.batch.max(idle).saturating_sub(state.buffer.len());
-            if wanted > 0 && (state.buffer.len() * 2 <= self.batch || idle > state.buffer.len()) {
-                return Some(wanted.min(self.batch.max(idle)));
+            let ahead = self.batch.unwrap_or_else(|| self.soon(&state));
+            let wanted = ahead.max(idle).saturating_sub(state.buffer.len());
+            if wanted > 0 && (state.buffer.len() * 2 <= ahead || idle > state.buffer.len()) {
+                return Some(wanted);
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// How many tasks the hands will get to soon. Those of others may be idle: what would wait here for long is left to them.
+    fn soon(&self, state: &State) -> usize {
+        let rounds = SOON.as_secs_f64() / state.pace.unwrap_or(f64::INFINITY).max(1e-9);
+        if rounds >= 1.0 { self.at_once } else { (rounds * self.at_once as f64) as usize }
     }
 
     /// Sleeps until there may be work again.
@@ -227,9 +238,11 @@ impl Crew {
     }
 
     /// What became of the end of an attempt.
-    pub(super) fn ended(&self, task: &TaskContext, stepped: Stepped) {
+    pub(super) fn ended(&self, task: &TaskContext, took: Duration, stepped: Stepped) {
         let mut state = self.state.lock();
         forget(&mut state, task);
+        let pace = state.pace.unwrap_or(took.as_secs_f64());
+        state.pace = Some(pace + (took.as_secs_f64() - pace) / 8.0);
         let stats = &mut state.stats;
         stats.running -= 1;
         match stepped {
@@ -280,8 +293,10 @@ impl Crew {
     /// Renews the leases, and finds out what is lost.
     pub(super) fn beat(&self) {
         let before: Vec<Arc<TaskContext>> = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if state.held.is_empty() && !state.in_doubt {
+                // There was nothing to hear.
+                state.heard = Instant::now();
                 return;
             }
             state.held.values().cloned().collect()
@@ -426,6 +441,9 @@ fn forget(state: &mut State, task: &TaskContext) {
         state.held.remove(&task.id());
     }
 }
+
+/// What the hands get to within this is taken in advance.
+const SOON: Duration = Duration::from_millis(100);
 
 /// The longest pause between two tries to write something.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);

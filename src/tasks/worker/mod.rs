@@ -140,9 +140,10 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many tasks are taken at once, at least 1. The more, the cheaper for the database, and the more wait here where
-    /// another machine might have started them; what has not started is not charged with an attempt if this worker dies.
-    /// Defaults to [`at_once`](WorkerBuilder::at_once).
+    /// How many tasks this worker has ready beside those at work, at least 1, and so how many it takes at once. The more,
+    /// the cheaper for the database, and the more wait here where another machine might have started them; what has not
+    /// started is not charged with an attempt if this worker dies. By default as many as it will get to within 100 ms, by
+    /// how long the last ones took, but no more than run [at once](WorkerBuilder::at_once): none of those that take long.
     pub fn batch(mut self, tasks: usize) -> WorkerBuilder {
         self.batch = Some(tasks);
         self
@@ -180,8 +181,7 @@ impl WorkerBuilder {
         let invalid = |text: &str| Err(TaskError::Invalid(text.into()));
         let cores = crate::sync::thread::cores().max(4);
         let at_once = self.at_once.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
-        let batch = self.batch.unwrap_or(at_once);
-        if at_once == 0 || batch == 0 || self.together == 0 {
+        if at_once == 0 || self.batch == Some(0) || self.together == 0 {
             return invalid("a worker of 0 tasks at once does nothing: use 1 or more");
         }
         if self.handlers.is_empty() {
@@ -197,7 +197,7 @@ impl WorkerBuilder {
         let house = Executor::builder().threads(HOUSEKEEPERS).thread_name("worker-house").build()?;
         let (poll, lease) = (self.queue.poll(), self.lease);
         let maintenance = self.maintenance.unwrap_or(lease / 2).max(Duration::from_millis(1));
-        let crew = Arc::new(Crew::new(self, hands, at_once, batch));
+        let crew = Arc::new(Crew::new(self, hands, at_once));
         let mut rounds = Vec::new();
         let mut round = |period, work: fn(&Crew)| -> Result<()> {
             let work = move |crew: &Crew, ()| -> Result<(), TaskError> {
@@ -212,7 +212,7 @@ impl WorkerBuilder {
         round(maintenance, Crew::tidy)?;
         let claimer = crew.clone();
         house.spawn(move || claimer.claim_loop())?;
-        event!(INFO, "worker started", worker = crew.id.to_string(), at_once = at_once, batch = batch);
+        event!(INFO, "worker started", worker = crew.id.to_string(), at_once = at_once);
         Ok(Worker { crew, rounds, _house: house })
     }
 }

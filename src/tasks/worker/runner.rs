@@ -1,7 +1,7 @@
 //! One pair of hands: starts a task, runs its handler, ends it, and so on until there is none.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::engine::{Action, Step, Stepped};
 use super::super::handler::TaskContext;
@@ -13,19 +13,19 @@ use crate::backoff::Backoff;
 /// The end of one task and the start of the next are one step, so that a task costs one wait for the disk; where several
 /// are started together, it is one wait for all of them.
 pub(super) fn run(crew: &Arc<Crew>) {
-    let mut owed: Vec<(Arc<TaskContext>, Step)> = Vec::new();
+    let mut owed: Vec<Owed> = Vec::new();
     loop {
         let next = crew.next(!owed.is_empty());
         if next.is_empty() && owed.is_empty() {
             return;
         }
-        let mut steps: Vec<Step> = owed.iter().map(|(_, step)| step.clone()).collect();
+        let mut steps: Vec<Step> = owed.iter().map(|owed| owed.step.clone()).collect();
         steps.extend(next.iter().map(|task| task.step(Action::Start)));
         let stepped = settle(crew, &steps);
         let mut stepped = stepped.into_iter().flatten();
-        for (task, _) in owed.drain(..) {
+        for Owed { task, took, .. } in owed.drain(..) {
             match stepped.next() {
-                Some(stepped) => crew.ended(&task, stepped),
+                Some(stepped) => crew.ended(&task, took, stepped),
                 None => crew.give_up(&task, true),
             }
         }
@@ -40,14 +40,22 @@ pub(super) fn run(crew: &Arc<Crew>) {
     }
 }
 
+/// An attempt whose end is to be written.
+struct Owed {
+    task: Arc<TaskContext>,
+    took: Duration,
+    step: Step,
+}
+
 /// Runs a task's handler; says how it is to be ended.
-fn run_one(crew: &Crew, task: Arc<TaskContext>) -> (Arc<TaskContext>, Step) {
+fn run_one(crew: &Crew, task: Arc<TaskContext>) -> Owed {
+    let start = Instant::now();
     let outcome = match crew.handler(&task) {
         Some(handler) => task.attempt_with(handler),
         None => task.outcome(Err("this worker has no handler for it".into())),
     };
     let step = task.step(outcome);
-    (task, step)
+    Owed { task, took: start.elapsed(), step }
 }
 
 /// Does the steps, however often it takes; `None` if that is hopeless, or the worker is told to stop.

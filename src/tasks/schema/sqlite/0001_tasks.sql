@@ -55,7 +55,7 @@ CREATE INDEX fulmar_task_lane ON fulmar_task (type_id, lane, is_modifier, id) WH
 CREATE INDEX fulmar_task_held ON fulmar_task (worker) WHERE worker IS NOT NULL;
 CREATE INDEX fulmar_task_lease ON fulmar_task (lease) WHERE lease IS NOT NULL;
 CREATE INDEX fulmar_task_deadline ON fulmar_task (deadline) WHERE deadline IS NOT NULL;
-CREATE INDEX fulmar_task_ended ON fulmar_task (type_id, ended) WHERE ended IS NOT NULL;
+CREATE INDEX fulmar_task_ended ON fulmar_task (type_id, ended, status) WHERE ended IS NOT NULL;
 
 CREATE TABLE fulmar_task_input (
     task_id INTEGER PRIMARY KEY,
