@@ -96,13 +96,13 @@ impl Crew {
             };
             let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease) {
                 Ok(claimed) => {
-                    let none = claimed.is_empty();
+                    let all = claimed.len() < wanted;
                     self.take_in(
                         claimed
                             .into_iter()
                             .map(|claimed| Arc::new(TaskContext::new(self.queue.clone(), self.id.clone(), claimed))),
                     );
-                    none
+                    all
                 }
                 Err(error) => {
                     self.note_error("claiming", &error);
@@ -143,27 +143,28 @@ impl Crew {
         if rounds >= 1.0 { self.at_once } else { (rounds * self.at_once as f64) as usize }
     }
 
-    /// Sleeps until there may be work again.
-    fn wait_for_work(&self, seen: u64) {
+    /// Sleeps until there may be work again, of which nobody told since `seen`.
+    fn wait_for_work(&self, mut seen: u64) {
         let engine = self.queue.engine();
-        let due = engine.next_due(&self.types).unwrap_or_else(|error| {
-            self.note_error("looking for work", &error);
-            None
-        });
-        // What is due and was not claimed is kept by a limit at once, of which nobody tells: the poll finds out.
-        let due = due.filter(|due| !due.is_zero()).unwrap_or(Duration::MAX);
-        let mut wait = due;
+        let next_due = || {
+            engine.next_due(&self.types).unwrap_or_else(|error| {
+                self.note_error("looking for work", &error);
+                None
+            })
+        };
+        // What is due and was not claimed is kept by a limit at once, of which nobody may tell: the poll finds out.
+        let mut wait = next_due().filter(|due| !due.is_zero());
         loop {
-            let pause = wait.min(self.queue.poll());
+            let pause = wait.map_or(self.queue.poll(), |wait| wait.min(self.queue.poll()));
             engine.bell().wait(News::Work, seen, Instant::now() + pause);
-            if engine.bell().count(News::Work) != seen || self.state.lock().draining {
+            if self.state.lock().draining {
                 return;
             }
-            // Without the writer's lock: an idle queue costs a read.
-            match engine.next_due(&self.types) {
-                Ok(Some(due)) if due.is_zero() => return,
-                Ok(due) => wait = due.unwrap_or(Duration::MAX),
-                Err(error) => self.note_error("looking for work", &error),
+            // Looked at before the writer's lock is taken: an idle queue costs a read, and so does what is others' work.
+            seen = engine.bell().count(News::Work);
+            wait = next_due();
+            if wait.is_some_and(|due| due.is_zero()) {
+                return;
             }
         }
     }
