@@ -38,7 +38,8 @@ macro_rules! conformance {
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
                 stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
-                tasks_started_together_end_as_those_started_alone);
+                tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
+                a_stray_task_is_found_and_put_back);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::faults::Process;
 use crate::sqlite::File;
-use crate::support::{Bed, HANG, eventually, put, task};
+use crate::support::{Bed, Gate, HANG, eventually, put, task};
 
 /// The part of a process that takes the writer's lock and keeps it.
 pub(crate) fn hold(address: &str) {
@@ -95,6 +95,41 @@ fn a_worker_whose_disk_is_full_keeps_the_outcome_until_there_is_room() {
     assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
     assert_eq!(handle.response().expect("known").expect("stored").body.len(), 600_000);
     assert_eq!(worker.drain(HANG).expect("idle").started, 1);
+}
+
+#[test]
+fn a_worker_cut_off_from_its_database_tells_its_handlers_and_comes_back() {
+    let file = File::new();
+    let queue = file.open_with(TaskQueue::builder().busy_limit(Duration::from_millis(20)));
+    queue.register(TaskType::new("t").restart_limit(9)).expect("registered");
+    let (gate, told) = (Gate::default(), Gate::default());
+    let (inside, tell) = (gate.clone(), told.clone());
+    let worker = Worker::builder(&queue)
+        .lease(Duration::from_millis(150))
+        .at_once(1)
+        .handle("t", move |task: &TaskContext| {
+            if task.attempt() == 1 {
+                inside.pass();
+                while !task.is_lost() {
+                    std::thread::yield_now();
+                }
+                tell.open();
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    gate.await_arrivals(1);
+    let mut db = file.connect();
+    let held = db.transaction_with_behavior(TransactionBehavior::Immediate).expect("the lock is free");
+    gate.open();
+    told.pass();
+    drop(held);
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished, "by this attempt or by another");
+    let ends = handle.log().expect("a log").iter().filter(|entry| entry.status.is_ended()).count();
+    assert_eq!(ends, 1);
+    worker.drain(HANG).expect("idle");
 }
 
 #[test]

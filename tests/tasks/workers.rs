@@ -146,6 +146,62 @@ pub(crate) fn a_long_task_with_a_short_lease_starts_once(bed: &dyn Bed) {
     second.drain(HANG).expect("idle");
 }
 
+pub(crate) fn handlers_run_on_the_executor_that_was_given(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let executor = fulmar::Executor::builder().threads(2).thread_name("given").build().expect("sound");
+    let worker = Worker::builder(&queue)
+        .executor(&executor)
+        .handle("t", |task: &TaskContext| task.store_json(std::thread::current().name().unwrap_or_default()))
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    handle.wait(HANG).expect("it ends");
+    let name: String = handle.response().expect("known").expect("stored").json().expect("a name");
+    assert!(name.starts_with("given-"), "{name}");
+    worker.drain(HANG).expect("idle");
+    executor.shutdown(HANG).expect("it outlives its workers");
+    // One that is shut down runs nothing: the task goes back, for others.
+    let worker = Worker::builder(&queue).executor(&executor).handle("t", |_: &TaskContext| Ok::<_, TaskError>(()));
+    let worker = worker.start().expect("started");
+    let handle = put(&queue, "b");
+    eventually("the worker notices", || worker.stats().errors > 0);
+    let stats = worker.drain(HANG).expect("idle");
+    assert_eq!((stats.claimed, stats.given_back), (1, 1), "once, and not again and again");
+    let info = handle.info().expect("known");
+    assert_eq!((info.status, info.starts), (TaskStatus::Accepted, 0), "{info:?}");
+}
+
+/// The answer to a claim was lost: the task is the worker's, and the worker does not know.
+pub(crate) fn a_stray_task_is_found_and_put_back(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .lease(SHORT)
+        .at_once(2)
+        .handle("t", move |task: &TaskContext| {
+            if task.identifier() == "holds" {
+                inside.pass();
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    let holds = put(&queue, "holds");
+    gate.await_arrivals(1);
+    queue.enqueue(task("stray").run_after(HANG * 100)).expect("accepted");
+    let id = worker.id();
+    let taken = format!(
+        "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = '{id}', lease = run_at
+         WHERE identifier = 'stray'"
+    );
+    assert_eq!(bed.sql(&taken), 1);
+    assert_eq!(queue.wait("t", "stray", HANG).expect("it ends"), TaskStatus::Finished);
+    gate.open();
+    assert_eq!(holds.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    assert_eq!((holds.info().expect("known").starts, worker.drain(HANG).expect("idle").stale), (1, 0));
+}
+
 pub(crate) fn a_cancelled_handler_is_told(bed: &dyn Bed) {
     let queue = bed.queue();
     let gate = Gate::default();

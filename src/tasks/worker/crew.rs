@@ -12,6 +12,7 @@ use super::super::queue::TaskQueue;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
 use super::{WorkerBuilder, WorkerStats, runner};
+use crate::error::Error;
 use crate::executor::Executor;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::time::Deadline;
@@ -97,11 +98,12 @@ impl Crew {
             let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease) {
                 Ok(claimed) => {
                     let all = claimed.len() < wanted;
-                    self.take_in(
-                        claimed
-                            .into_iter()
-                            .map(|claimed| Arc::new(TaskContext::new(self.queue.clone(), self.id.clone(), claimed))),
-                    );
+                    let claimed = claimed
+                        .into_iter()
+                        .map(|claimed| Arc::new(TaskContext::new(self.queue.clone(), self.id.clone(), claimed)));
+                    if !self.take_in(claimed) {
+                        self.rest();
+                    }
                     all
                 }
                 Err(error) => {
@@ -169,7 +171,8 @@ impl Crew {
         }
     }
 
-    fn take_in(self: &Arc<Crew>, claimed: impl Iterator<Item = Arc<TaskContext>>) {
+    /// Hands the claimed tasks to runners. Says whether there are any: the executor may refuse them.
+    fn take_in(self: &Arc<Crew>, claimed: impl Iterator<Item = Arc<TaskContext>>) -> bool {
         let mut state = self.state.lock();
         for task in claimed {
             state.stats.claimed += 1;
@@ -177,23 +180,41 @@ impl Crew {
             state.buffer.push_back(task);
         }
         if state.draining {
-            return self.give_back(state);
+            self.give_back(state);
+            return true;
         }
         let wanted = (self.at_once - state.runners.min(self.at_once)).min(state.buffer.len());
         state.runners += wanted;
         drop(state);
-        for _ in 0..wanted {
+        for spawned in 0..wanted {
             let crew = self.clone();
             if let Err(error) = self.hands.spawn(move || runner::run(&crew)) {
-                let mut state = self.state.lock();
-                state.runners -= 1;
-                if state.runners == 0 {
-                    // Nobody is left to start them. Others may have a thread for them.
-                    self.give_back(state);
-                }
-                self.note_error("starting a thread", &error.into());
+                self.refused(wanted - spawned, error);
+                return false;
             }
         }
+        true
+    }
+
+    /// The executor takes no more runners. If there are none at all, the tasks are left to others.
+    fn refused(&self, runners: usize, error: Error) {
+        let mut state = self.state.lock();
+        state.runners -= runners;
+        // It would refuse the next ones, too.
+        state.draining |= matches!(error, Error::ShutDown);
+        if state.runners == 0 || state.draining {
+            self.give_back(state);
+        } else {
+            drop(state);
+        }
+        self.changed.notify_all();
+        self.note_error("handing tasks to the executor", &error.into());
+    }
+
+    /// Waits before the next claim, because nobody here can work on one now.
+    fn rest(&self) {
+        let (mut state, until) = (self.state.lock(), Instant::now() + LONGEST_PAUSE);
+        while !state.draining && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 
     // For runners.

@@ -128,6 +128,8 @@ impl WorkerBuilder {
     }
 
     /// Where handlers run. Defaults to an executor of the worker's own, with [`at_once`](WorkerBuilder::at_once) threads.
+    /// A thread that has begun with tasks goes on as long as there are some. If the executor is shut down, the worker puts
+    /// back what has not started and takes no more; if it is full, the worker tries again after a second.
     pub fn executor(mut self, executor: &Executor) -> WorkerBuilder {
         self.executor = Some(executor.clone());
         self
