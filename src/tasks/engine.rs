@@ -148,7 +148,7 @@ pub(super) enum Action {
     /// `Running` -> `Paused` until `after` has passed; `Cancelled` if that was asked for. A checkpoint replaces the one
     /// before; none leaves it.
     Pause { message: String, after: Duration, checkpoint: Option<Arc<[u8]>>, response: Option<Arc<Response>> },
-    /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside.
+    /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside; the time from which it could start stays.
     GiveBack { reason: String },
     /// `Running` stays. `None` leaves the progress as it is.
     Note { progress: Option<f32>, message: String },

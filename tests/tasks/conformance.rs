@@ -568,8 +568,10 @@ pub(crate) fn what_is_given_back_is_as_before(bed: &dyn Bed) {
     let queue = bed.queue();
     put(&queue, "a");
     put(&queue, "b");
+    let run_at = queue.info("t", "a").expect("known").run_at;
     let first = claim(&queue);
     first.give_back("not now").expect("ours");
+    assert_eq!(queue.info("t", "a").expect("known").run_at, run_at);
     assert!(first.start().expect_err("given back").is_stale());
     let info = queue.info("t", "a").expect("known");
     assert_eq!((info.status, info.starts, info.lost, info.failures), (Accepted, 0, 0, 0));

@@ -77,7 +77,7 @@ fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
     let status = TaskStatus::from_code(status)?;
     match status {
         TaskStatus::Scheduled => {
-            steps::wait(db, now, id, TaskStatus::Accepted, now, "its worker was lost before it started")?;
+            steps::put_back(db, now, id, "its worker was lost before it started")?;
             return Ok(TaskStatus::Accepted);
         }
         TaskStatus::Running => {}

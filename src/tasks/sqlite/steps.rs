@@ -66,7 +66,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
             }
         }
         Action::GiveBack { reason } => {
-            wait(db, now, id, TaskStatus::Accepted, now, reason)?;
+            put_back(db, now, id, reason)?;
             TaskStatus::Accepted
         }
         Action::Note { progress, message } => {
@@ -150,6 +150,16 @@ pub(super) fn wait(db: &Connection, now: i64, id: i64, to: TaskStatus, run_at: i
         .and_then(|mut sql| sql.query_row([id, to.code(), gate::of(run_at, now), run_at], |row| row.get(0)))
         .map_err(failed("putting a task back"))?;
     log(db, id, entry, now, to, why)
+}
+
+/// A task that has not started waits as before.
+pub(super) fn put_back(db: &Connection, now: i64, id: i64, why: &str) -> Result<()> {
+    let run_at: i64 = db
+        .prepare_cached("SELECT run_at FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([id], |row| row.get(0)))
+        .map_err(failed("putting a task back"))?;
+    // Its time had come once; a clock that was set back does not matter.
+    wait(db, now, id, TaskStatus::Accepted, run_at.min(now), why)
 }
 
 /// A task ends, and those who wait for it in its order follow.

@@ -348,8 +348,12 @@ impl Crew {
                 Some(false) => {}
                 None => {
                     task.set_lost();
-                    // One that has not started is nobody's business any more.
+                    // One that has not started is nobody's business any more; one at work is its runner's.
+                    let waiting = state.buffer.len();
                     state.buffer.retain(|waiting| !Arc::ptr_eq(waiting, task));
+                    if state.buffer.len() < waiting {
+                        forget(&mut state, task);
+                    }
                 }
             }
         }
