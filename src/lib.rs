@@ -167,7 +167,7 @@
 //! The same four arguments work on a queue that survives a crash, in an embedded SQLite file (feature `sqlite`):
 //! `queue.submit("store", "op", is_modifier, args)`, with tasks of many types, workers in any number of processes, retries, pauses,
 //! order by key and a log, is the chapter `tasks`. The same queue on a PostgreSQL server, for many machines, is announced, not
-//! here yet, and so are clients for remote batch jobs that hold no thread while they wait.
+//! here yet.
 //!
 //! # What it promises
 //!
@@ -215,7 +215,6 @@
 //! floor 4   client     what one remote service speaks
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
 //!           jobs       submitters and processors at the ends of a bounded queue
-//! floor 3   jobs       submitters and processors at the ends of a bounded queue
 //!           tasks      a durable queue: types, workers, leases with fences; one folder an engine
 //! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
 //! floor 1   request    one request: its state machine, its handle, the waits over one and many
