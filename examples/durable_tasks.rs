@@ -3,6 +3,8 @@
 //! Without a subcommand: one task from its registration to its deletion, then a thousand over eight workers, some failing, some
 //! pausing, one poison, and an account that has to add up. The subcommands let several processes share one database:
 //!
+//! `--database postgres://user:password@host/database` takes a server, with the features `sqlite,postgres`.
+//!
 //! ```text
 //! durable_tasks [--database FILE] demo             as above; the default, in a temporary folder without --database
 //! durable_tasks --database FILE enqueue N          N more tasks
@@ -67,7 +69,12 @@ fn usage() -> Box<dyn Error> {
 }
 
 fn open(address: &str) -> Result<TaskQueue> {
-    Ok(TaskQueue::builder().poll_interval(Duration::from_millis(20)).open(address)?)
+    let builder = TaskQueue::builder().poll_interval(Duration::from_millis(20));
+    #[cfg(feature = "postgres")]
+    if address.starts_with("postgres://") {
+        return Ok(builder.connect(address)?);
+    }
+    Ok(builder.open(address)?)
 }
 
 // One task, step by step.

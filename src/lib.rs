@@ -182,7 +182,7 @@
 //! 7. Idle threads use no CPU. A wake-up goes to one thread, and only where one sleeps.
 //! 8. Counters add up in every snapshot.
 //! 9. What the caller did before a submission is seen by the operation; what that did is seen after the wait.
-//! 10. `#![forbid(unsafe_code)]`.
+//! 10. `#![forbid(unsafe_code)]`. With the feature `postgres` one file, the bindings to a client library in C, is let off.
 //!
 //! # When not to use this crate
 //!
@@ -202,9 +202,10 @@
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
+//! - `postgres`: durable tasks on a PostgreSQL server, shared by many machines; compiles its client library in. For Unix.
 //! - `sqlite`: durable tasks on SQLite, compiled in: a queue in one file that survives a crash, for the processes of one
 //!   machine.
-//! - `tasks`: durable tasks: types, handlers and workers, without a database; `sqlite` brings one.
+//! - `tasks`: durable tasks: types, handlers and workers, without a database; `sqlite` and `postgres` bring one.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
 //! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
@@ -228,7 +229,8 @@
 //!
 //! Arrows go down only, and rooms on one floor are strangers.
 
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "postgres"), forbid(unsafe_code))]
+#![cfg_attr(feature = "postgres", deny(unsafe_code))]
 #![deny(missing_docs)]
 
 pub mod backoff;

@@ -40,6 +40,10 @@ const STATICS: &[(&str, &str, &str)] = &[
     ("src/sync.rs", "TURNS", "how many cores the machine has is a fact of the machine"),
 ];
 
+/// Files that may hold `unsafe`, and why no safe code can take its place.
+const UNSAFE: &[(&str, &str)] =
+    &[("src/tasks/postgres/libpq.rs", "PostgreSQL's client library is written in C: the bindings to it, made safe")];
+
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
 const SLEEPERS: &[(&str, &str)] = &[];
 
@@ -106,6 +110,23 @@ fn the_changelog_has_a_section_for_this_version() {
 #[test]
 fn tests_wait_on_gates_and_never_sleep() {
     no_violations(sources("tests").iter().flat_map(|(file, text)| sleeps(file, text, SLEEPERS)));
+}
+
+#[test]
+fn only_the_bindings_to_a_c_library_hold_unsafe() {
+    let everything = ["src", "tests", "examples", "benches"].into_iter().flat_map(sources);
+    // A bench's own crate counts allocations, which is unsafe by its trait.
+    let ours = everything.filter(|(file, _)| !file.starts_with("benches/counting-alloc/"));
+    no_violations(ours.flat_map(|(file, text)| unsafe_words(&file, &text, UNSAFE)));
+}
+
+#[test]
+fn every_file_that_may_hold_unsafe_does_and_says_so() {
+    no_violations(UNSAFE.iter().filter_map(|&(file, _)| {
+        let text = read(file);
+        let argued = !unsafe_words(file, &text, &[]).is_empty() && text.contains("#![allow(unsafe_code)]");
+        (!argued).then(|| format!("{file}: holds no `unsafe` any more: take it off the list in tests/tidy.rs"))
+    }));
 }
 
 #[test]
@@ -264,6 +285,17 @@ fn a_sleeping_test_is_caught() {
     assert_caught(sleeps("tests/it/order.rs", text, &[]), "tests/it/order.rs:2: ");
     assert!(sleeps("tests/it/order.rs", text, &[("tests/it/order.rs", "a reason")]).is_empty());
     assert!(sleeps("tests/it/order.rs", "fn sleepy() { gate.wait(\"sleep(\") }", &[]).is_empty());
+}
+
+#[test]
+fn unsafe_code_is_caught() {
+    let text = "// unsafe in prose\n#![allow(unsafe_code)]\nfn f() { unsafe { g() } }";
+    assert_eq!(unsafe_words("src/pool/mod.rs", text, &[]).len(), 2);
+    assert_caught(unsafe_words("src/pool/mod.rs", text, &[]), "src/pool/mod.rs:2: `unsafe_code`");
+    assert_caught(unsafe_words("src/pool/mod.rs", text, &[]), "src/pool/mod.rs:3: `unsafe`");
+    assert!(unsafe_words("src/pool/mod.rs", text, &[("src/pool/mod.rs", "a reason")]).is_empty());
+    let forbidding = "#![cfg_attr(not(feature = \"postgres\"), forbid(unsafe_code))]\n#![deny(unsafe_code)]";
+    assert_eq!(unsafe_words("src/lib.rs", forbidding, &[]), [""; 0]);
 }
 
 #[test]
@@ -538,6 +570,24 @@ fn sleeps(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String> {
         .filter(|pair| pair[0].text == "sleep" && pair[1].text == "(")
         .map(|pair| format!("{file}:{}: sleeps: wait on a gate, a channel or a deadline", pair[0].line))
         .collect()
+}
+
+// Unsafe code.
+
+/// `unsafe`, and whatever allows it.
+fn unsafe_words(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String> {
+    if allowed.iter().any(|(f, _)| *f == file) {
+        return Vec::new();
+    }
+    let tokens = tokens(text);
+    let refuses = |at: usize| at >= 2 && matches!(&*tokens[at - 2].text, "forbid" | "deny");
+    let found = tokens.iter().enumerate().filter(|(at, token)| match &*token.text {
+        "unsafe" => true,
+        "unsafe_code" => !refuses(*at),
+        _ => false,
+    });
+    let why = "is for the files that tests/tidy.rs lists: find a safe way, or argue there";
+    found.map(|(_, token)| format!("{file}:{}: `{}` {why}", token.line, token.text)).collect()
 }
 
 // Dependencies.

@@ -99,8 +99,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn as_any(&self) -> &dyn std::any::Any;
 }
 
-/// What the log says of a claim.
-pub(super) fn taken_by(worker: &WorkerId) -> String {
+/// What the log says of a claim: eight characters will do to tell workers apart.
+pub(super) fn taken_by(worker: &str) -> String {
     format!("taken by worker {worker:.8}")
 }
 

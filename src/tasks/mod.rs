@@ -125,6 +125,23 @@
 //! What other processes enqueue is found within [`QueueBuilder::poll_interval`], by reading one row. What this process enqueues
 //! is found at once.
 //!
+//! # PostgreSQL
+//!
+//! With the feature `postgres`, `TaskQueue::connect` opens the queue on a server, for workers on any number of machines. Its tables
+//! begin with `fulmar_` and lie where the session's `search_path` begins. Workers claim without waiting for each other: each
+//! skips what another one has locked. What happens in one process is told to the others by `NOTIFY`, some dozens of times a
+//! second at most, and only after the commit, because PostgreSQL lets one commit with a `NOTIFY` pass at a time; whatever is
+//! missed is found within [`QueueBuilder::poll_interval`].
+//!
+//! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit whose answer
+//! was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a failure. A server that
+//! is gone without a word is noticed within 10 s. Connections through a pooler must keep their session (`pool_mode = session`).
+//!
+//! While somebody else's transaction stays open, PostgreSQL can't clean up after tasks, and claims walk past all that were taken
+//! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a task that
+//! should come first. A capacity, a limit at once and an order each take a lock for the time of a commit: so many
+//! enqueuings with a capacity share the speed of one disk's commits, one after the other.
+//!
 //! # From SQLite to PostgreSQL
 //!
 //! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server to keep.
@@ -145,6 +162,8 @@ mod handle;
 mod handler;
 mod maintenance;
 mod new_task;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod queue;
 mod retry;
 mod schema;
@@ -164,6 +183,8 @@ pub use handle::TaskHandle;
 pub use handler::{Handler, TaskContext};
 pub use maintenance::Tidied;
 pub use new_task::{LARGEST_PAYLOAD, NewTask};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresTransaction;
 pub use queue::{QueueBuilder, TaskQueue};
 pub use retry::RetryPolicy;
 /// The crate whose connections [`TaskQueue::enqueue_in`] takes.

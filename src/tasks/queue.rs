@@ -12,6 +12,8 @@ use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
 use super::handle::TaskHandle;
 use super::new_task::{Checked, NewTask, clean};
+#[cfg(feature = "postgres")]
+use super::postgres::{PostgresEngine, PostgresSettings};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Durability, SqliteEngine, SqliteSettings};
 use super::stats::QueueStats;
@@ -61,6 +63,10 @@ pub struct QueueBuilder {
     busy_limit: Option<Duration>,
     largest_file: Option<u64>,
     clock: Option<i64>,
+    #[cfg(feature = "postgres")]
+    connections: Option<usize>,
+    #[cfg(feature = "postgres")]
+    old_transaction: Option<Duration>,
 }
 
 impl QueueBuilder {
@@ -91,6 +97,22 @@ impl QueueBuilder {
         self
     }
 
+    /// The most connections to a PostgreSQL server at once, the one that listens for news aside. Calls beyond it wait for
+    /// one. Defaults to 8, at least 1.
+    #[cfg(feature = "postgres")]
+    pub fn connections(mut self, most: usize) -> QueueBuilder {
+        self.connections = Some(most);
+        self
+    }
+
+    /// From which age on [`stats`](TaskQueue::stats) warns of a transaction of somebody else on the PostgreSQL server, which
+    /// keeps it from cleaning up after tasks. Defaults to 60 s.
+    #[cfg(feature = "postgres")]
+    pub fn old_transaction(mut self, age: Duration) -> QueueBuilder {
+        self.old_transaction = Some(age);
+        self
+    }
+
     /// What is wrong with this machine's clock, in milliseconds: for tests.
     #[doc(hidden)]
     pub fn clock_offset(mut self, millis: i64) -> QueueBuilder {
@@ -112,6 +134,24 @@ impl QueueBuilder {
         settings.clock.set(self.clock.unwrap_or(0));
         Ok(TaskQueue::new(Box::new(SqliteEngine::open(settings)?), self.poll))
     }
+
+    /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL `postgres://user:password@host/database` or
+    /// libpq's `keyword=value` words, and brings its schema up to date. The tables are made where the session's
+    /// `search_path` begins. TLS takes a libpq with OpenSSL: depend on `pq-sys` with its feature `bundled`, and it is there;
+    /// without it, `sslmode=require` is refused.
+    ///
+    /// While the server can't be reached later, calls of users are tried again for `busy_limit`, 10 s unless it is set.
+    ///
+    /// # Errors
+    /// [`TaskError::Invalid`] for a string that can't be read; [`TaskError::SchemaTooNew`]; [`TaskError::Unreachable`].
+    #[cfg(feature = "postgres")]
+    pub fn connect(self, conninfo: &str) -> Result<TaskQueue> {
+        let mut settings = PostgresSettings::new(conninfo)?;
+        settings.patience = self.busy_limit.unwrap_or(settings.patience);
+        settings.connections = self.connections.unwrap_or(settings.connections);
+        settings.old_snapshot = self.old_transaction.unwrap_or(settings.old_snapshot);
+        Ok(TaskQueue::new(Box::new(PostgresEngine::open(settings)?), self.poll))
+    }
 }
 
 impl TaskQueue {
@@ -128,6 +168,10 @@ impl TaskQueue {
             busy_limit: None,
             largest_file: None,
             clock: None,
+            #[cfg(feature = "postgres")]
+            connections: None,
+            #[cfg(feature = "postgres")]
+            old_transaction: None,
         }
     }
 
@@ -138,6 +182,15 @@ impl TaskQueue {
     #[cfg(feature = "sqlite")]
     pub fn open(path: impl AsRef<Path>) -> Result<TaskQueue> {
         TaskQueue::builder().open(path)
+    }
+
+    /// Opens the queue on a PostgreSQL server: [`QueueBuilder::connect`].
+    ///
+    /// # Errors
+    /// As there.
+    #[cfg(feature = "postgres")]
+    pub fn connect(conninfo: &str) -> Result<TaskQueue> {
+        TaskQueue::builder().connect(conninfo)
     }
 
     pub(super) fn engine(&self) -> &dyn Engine {

@@ -92,7 +92,7 @@ impl Drop for Process {
 }
 
 /// What is wrong with the account of tasks that all have to be finished: each exactly once, with its response.
-fn violations(queue: &TaskQueue, names: &[String]) -> Vec<String> {
+pub(crate) fn violations(queue: &TaskQueue, names: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     for name in names {
         let log = history(queue, name);
@@ -110,7 +110,7 @@ fn violations(queue: &TaskQueue, names: &[String]) -> Vec<String> {
 
 /// With the fence taken out, the test has to find what it looks for: else it proves nothing.
 #[track_caller]
-fn assert_account(found: &[String]) {
+pub(crate) fn assert_account(found: &[String]) {
     if cfg!(fulmar_unguarded) {
         assert!(!found.is_empty(), "the fence is taken out, and this test does not notice");
     } else {
@@ -125,7 +125,7 @@ fn patient_queue(bed: &dyn Bed) -> TaskQueue {
     queue
 }
 
-fn wait_for_all(queue: &TaskQueue, names: &[String]) {
+pub(crate) fn wait_for_all(queue: &TaskQueue, names: &[String]) {
     for name in names {
         assert_eq!(queue.wait("t", name, HANG).expect("it ends"), TaskStatus::Finished, "{name}");
     }

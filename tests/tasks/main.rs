@@ -5,6 +5,10 @@ mod conformance;
 #[cfg(unix)]
 mod faults;
 mod lanes;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_faults;
 mod races;
 mod sqlite;
 #[cfg(unix)]
@@ -68,3 +72,6 @@ macro_rules! conformance {
 }
 
 conformance!(on_sqlite, crate::sqlite::File::new());
+
+#[cfg(feature = "postgres")]
+conformance!(on_postgres, crate::postgres::Schema::new(), #[ignore = "tests/run brings it: a PostgreSQL server"]);

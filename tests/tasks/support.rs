@@ -54,6 +54,10 @@ pub(crate) trait Bed: Sync {
 
 /// Opens a queue of whichever engine the address is of.
 pub(crate) fn open_at(address: &str, builder: QueueBuilder) -> Result<TaskQueue, TaskError> {
+    #[cfg(feature = "postgres")]
+    if address.starts_with("postgres://") {
+        return builder.connect(address);
+    }
     builder.open(address)
 }
 

@@ -4,3 +4,7 @@
 /// Those of SQLite, oldest first.
 #[cfg(feature = "sqlite")]
 pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql")];
+
+/// Those of PostgreSQL, oldest first.
+#[cfg(feature = "postgres")]
+pub(super) const POSTGRES: &[&str] = &[include_str!("postgres/0001_tasks.sql")];

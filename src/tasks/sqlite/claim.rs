@@ -121,7 +121,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Re
     )
     .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until]))
     .map_err(failed(doing))?;
-    steps::log(db, id, entry, now, TaskStatus::Scheduled, &taken_by(worker))?;
+    steps::log(db, id, entry, now, TaskStatus::Scheduled, &taken_by(worker.as_str()))?;
     Ok(Some(claimed))
 }
 

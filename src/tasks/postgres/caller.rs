@@ -1,0 +1,127 @@
+//! Transactions of the caller's own, on a connection of the queue.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+
+use super::super::bell::News;
+use super::super::caller::{Acceptable, CallersTransaction};
+use super::super::error::{Result, TaskError};
+use super::super::queue::TaskQueue;
+use super::connection::{Rows, Transaction};
+use super::fault::{Fault, told};
+use super::{PostgresEngine, produce};
+
+const DOING: &str = "working in a transaction of the caller's";
+
+/// A transaction on the queue's server, for work of the caller's own and for tasks that are there if, and only if, it
+/// commits: see [`TaskQueue::postgres_transaction`].
+///
+/// Its statements are for a few rows beside a task. Who does more has a PostgreSQL client, and enqueues with the SQL
+/// function `fulmar_enqueue`.
+pub struct PostgresTransaction<'a> {
+    transaction: RefCell<Transaction<'a>>,
+    engine: &'a PostgresEngine,
+    enqueued: Cell<bool>,
+}
+
+impl TaskQueue {
+    /// Runs `work` in a transaction on one of this queue's own connections. It commits if `work` returns `Ok`; an error or
+    /// a panic rolls it back. Waiting workers are told of tasks that were enqueued in it.
+    ///
+    /// ```no_run
+    /// use fulmar::tasks::{NewTask, TaskError, TaskQueue};
+    ///
+    /// let queue = TaskQueue::connect("postgres://app@db.example/shop")?;
+    /// queue.postgres_transaction(|tx| {
+    ///     tx.execute("INSERT INTO orders (buyer, pieces) VALUES ($1, $2)", &[Some("me"), Some("3")])?;
+    ///     queue.enqueue_in(tx, [NewTask::new("mail", "order-1").input("thank you")])
+    /// })?;
+    /// # Ok::<(), TaskError>(())
+    /// ```
+    ///
+    /// # Blocking
+    /// It holds one of the queue's connections meanwhile. A call of the queue inside of `work` takes another one, and does
+    /// not see what this one has not committed.
+    ///
+    /// # Errors
+    /// Those of `work`. [`TaskError::Unreachable`] if the server can't be reached; if its source is that the connection broke, it
+    /// may have been committed, and `work` can tell best. [`TaskError::Invalid`] if the queue is not on PostgreSQL, or if
+    /// `work` ended the transaction by itself.
+    pub fn postgres_transaction<R, E: From<TaskError>>(
+        &self,
+        work: impl FnOnce(&PostgresTransaction<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let engine = self.engine().as_any().downcast_ref::<PostgresEngine>();
+        let engine = engine.ok_or_else(|| TaskError::Invalid("the queue is not on PostgreSQL".into()))?;
+        let mut db = engine.core.pool.take().map_err(fault)?;
+        db.set_limit(engine.core.pool.limits.statement);
+        let begun = db.begin().map_err(|error| told(DOING, error))?;
+        let transaction = PostgresTransaction { transaction: RefCell::new(begun), engine, enqueued: Cell::new(false) };
+        // Ours likes indexes so much that it would take one for everything.
+        transaction.execute("SET LOCAL enable_seqscan = on", &[])?;
+        let done = work(&transaction)?;
+        let PostgresTransaction { transaction, enqueued, .. } = transaction;
+        let transaction = transaction.into_inner();
+        if !transaction.is_in_transaction() {
+            return Err(TaskError::Invalid("the transaction was ended inside: leave that to its `Ok`".into()).into());
+        }
+        transaction.commit().map_err(|error| told("committing a transaction of the caller's", error))?;
+        if enqueued.get() {
+            engine.tell(News::Work);
+        }
+        Ok(done)
+    }
+}
+
+impl PostgresTransaction<'_> {
+    /// Runs one statement with its parameters, `$1`, `$2`, .., as text that the server reads as what it needs; `None` is
+    /// null. Returns how many rows it changed.
+    ///
+    /// # Errors
+    /// [`TaskError::Database`] with the server's reason: then only a rollback is left.
+    pub fn execute(&self, sql: &str, params: &[Option<&str>]) -> Result<u64> {
+        Ok(self.run(sql, params)?.affected())
+    }
+
+    /// As [`execute`](PostgresTransaction::execute): the rows it gives, in PostgreSQL's text form.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Vec<Option<String>>>> {
+        Ok(self.run(sql, params)?.texts())
+    }
+
+    fn run(&self, sql: &str, params: &[Option<&str>]) -> Result<Rows> {
+        self.transaction.borrow_mut().query_text(sql, params).map_err(|error| told(DOING, error))
+    }
+}
+
+impl CallersTransaction for PostgresTransaction<'_> {
+    fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
+        let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>();
+        if !engine.is_some_and(|engine| std::ptr::eq(engine, self.engine)) {
+            return Err(TaskError::Invalid(
+                "the transaction is another queue's: use that queue, or a clone of it".into(),
+            ));
+        }
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = produce::enqueue_within(&mut self.transaction.borrow_mut(), &tasks).map_err(fault)?;
+        self.enqueued.set(true);
+        Ok(ids)
+    }
+}
+
+impl fmt::Debug for PostgresTransaction<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresTransaction").finish_non_exhaustive()
+    }
+}
+
+fn fault(fault: Fault) -> TaskError {
+    match fault {
+        Fault::Pg(error) => told(DOING, error),
+        Fault::Task(error) => error,
+    }
+}

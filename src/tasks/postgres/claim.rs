@@ -1,0 +1,419 @@
+//! Taking tasks, and keeping them.
+//!
+//! A claim locks the rows that it takes and skips those that others have locked; the list of their numbers is made first,
+//! and once (`= ANY(ARRAY(..))`): as a join the server may make it again and again.
+//!
+//! While a foreign transaction keeps the server from cleaning up, each claim walks past the index entries of all tasks
+//! taken since. So after a slow claim the next ones begin where it found something, for a second: in that second a task
+//! of higher priority, or one that was given back, may be overtaken.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::super::engine::{Claimed, Held};
+use super::super::worker_id::WorkerId;
+use super::connection::{Connection, Row, Rows};
+use super::error::PgError;
+use super::fault::Fault;
+use super::sql::{now, then, trail};
+use super::value::Param;
+use super::{lanes, millis, reap, types};
+use crate::sync::Mutex;
+
+/// The most tasks whose time has come that one statement moves to those that are ready.
+const MOST_DUE: i64 = 1_000;
+
+/// The largest input that comes along with its task, in bytes.
+const ALONG: i64 = 64 << 10;
+
+/// A claim that takes longer has walked past many dead rows.
+const SLOW: Duration = Duration::from_millis(20);
+
+/// How long claims begin where a slow one found something.
+const MARKED: Duration = Duration::from_secs(1);
+
+/// How long a busy worker may go without a look for tasks whose time has come; an idle one looks each time.
+const TIMERS: Duration = Duration::from_millis(50);
+
+/// What claims of this process remember. All of it may be out of date: the statements check.
+pub(super) struct Claims(Mutex<Memory>);
+
+struct Memory {
+    /// Which of the types were seen to have a limit at once.
+    limited: HashMap<String, bool>,
+    timers: Option<Instant>,
+    marks: HashMap<String, Mark>,
+    /// How long the slowest of the last claims took, and when.
+    slowest: Option<(Instant, Duration)>,
+}
+
+#[derive(Clone, Copy)]
+struct Mark {
+    rank: i64,
+    id: i64,
+    until: Instant,
+}
+
+impl Claims {
+    pub(super) fn new() -> Claims {
+        let (limited, marks) = (HashMap::new(), HashMap::new());
+        Claims(Mutex::new(Memory { limited, timers: None, marks, slowest: None }))
+    }
+
+    /// Types have changed.
+    pub(super) fn forget_types(&self) {
+        self.0.lock().limited.clear();
+    }
+
+    /// Whether a type that this process claims has a limit at once, as far as it knows.
+    pub(super) fn know_a_limit(&self) -> bool {
+        self.0.lock().limited.values().any(|limited| *limited)
+    }
+
+    /// In the last minute claims were slow.
+    pub(super) fn warning(&self) -> Option<String> {
+        let slowest = self.0.lock().slowest;
+        let (_, took) = slowest.filter(|(when, took)| when.elapsed() < Duration::from_secs(60) && *took > 2 * SLOW)?;
+        Some(format!(
+            "a claim took {took:?}: does a long transaction, a replication slot or a disabled autovacuum keep PostgreSQL \
+             from cleaning up?"
+        ))
+    }
+
+    pub(super) fn claim(
+        &self,
+        db: &mut Connection,
+        worker: &WorkerId,
+        names: &[String],
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, Fault> {
+        if names.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let mut opened = self.timers_are_due();
+        if opened {
+            open_timers(db)?;
+        }
+        let mut taken = self.take(db, worker, &names, limit, lease)?;
+        if taken.len() < limit && !opened {
+            opened = open_timers(db)? > 0;
+            if opened {
+                taken.extend(self.take(db, worker, &names, limit - taken.len(), lease)?);
+            }
+        }
+        // A type may have got a limit that this process has not heard of, which its claims leave to the careful ones.
+        if taken.len() < limit && self.look_at_types(db, &names)? {
+            taken.extend(self.take(db, worker, &names, limit - taken.len(), lease)?);
+        }
+        taken.sort_by_key(|(rank, claimed)| (*rank, claimed.id));
+        Ok(taken.into_iter().map(|(_, claimed)| claimed).collect())
+    }
+
+    fn timers_are_due(&self) -> bool {
+        let mut memory = self.0.lock();
+        let due = memory.timers.is_none_or(|last| last.elapsed() >= TIMERS);
+        if due {
+            memory.timers = Some(Instant::now());
+        }
+        due
+    }
+
+    /// Looks which of the types have a limit at once. True: more of them than were known.
+    fn look_at_types(&self, db: &mut Connection, names: &[&str]) -> Result<bool, Fault> {
+        let sql = "SELECT name, at_once IS NOT NULL FROM fulmar_task_type WHERE name = ANY($1::text[])";
+        let rows = db.query(sql, &[Param::Texts(names)])?;
+        let mut memory = self.0.lock();
+        let mut more = false;
+        for row in rows.iter() {
+            let (name, limited): (&str, bool) = (row.get(0)?, row.get(1)?);
+            more |= limited && memory.limited.get(name) != Some(&true);
+            memory.limited.insert(name.to_owned(), limited);
+        }
+        Ok(more)
+    }
+
+    fn take(
+        &self,
+        db: &mut Connection,
+        worker: &WorkerId,
+        names: &[&str],
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<(i64, Claimed)>, Fault> {
+        let is_limited = {
+            let memory = self.0.lock();
+            names.iter().any(|name| memory.limited.get(*name) == Some(&true))
+        };
+        match names {
+            _ if is_limited => take_carefully(db, worker, names, limit, lease),
+            [name] => self.take_of_one(db, worker, name, limit, lease),
+            names => {
+                let mut taken = take_of_many(db, worker, names, limit, 4, lease)?;
+                // Others may have been at the very same tasks.
+                if taken.len() < limit {
+                    taken.extend(take_of_many(db, worker, names, limit - taken.len(), 64, lease)?);
+                }
+                Ok(taken)
+            }
+        }
+    }
+
+    /// The first tasks of a type without a limit.
+    fn take_of_one(
+        &self,
+        db: &mut Connection,
+        worker: &WorkerId,
+        name: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<(i64, Claimed)>, Fault> {
+        let start = Instant::now();
+        let mark = self.0.lock().marks.get(name).copied().filter(|mark| start < mark.until);
+        let from = mark.map_or((i64::from(i32::MIN), 0), |mark| (mark.rank, mark.id));
+        let rows = db.query(
+            concat!(
+                take!(),
+                "(ARRAY(SELECT id FROM fulmar_task
+                     WHERE gate = 0 AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL)
+                         AND (rank, id) >= ($6::int8::int4, $7::int8)
+                     ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
+                taken!()
+            ),
+            &[
+                worker.as_str().into(),
+                millis(lease).into(),
+                ALONG.into(),
+                i64::try_from(limit).unwrap_or(i64::MAX).into(),
+                name.into(),
+                from.0.into(),
+                from.1.into(),
+            ],
+        )?;
+        let taken = read(db, &rows)?;
+        let took = start.elapsed();
+        if mark.is_some() && taken.len() < limit {
+            // What is left may lie before the mark.
+            self.0.lock().marks.remove(name);
+            let mut taken = taken;
+            taken.extend(self.take_of_one(db, worker, name, limit - taken.len(), lease)?);
+            return Ok(taken);
+        }
+        if took > SLOW {
+            self.note_slow(name, took, &taken, mark);
+        }
+        Ok(taken)
+    }
+
+    fn note_slow(&self, name: &str, took: Duration, taken: &[(i64, Claimed)], mark: Option<Mark>) {
+        let now = Instant::now();
+        let mut memory = self.0.lock();
+        if memory.slowest.is_none_or(|(when, slowest)| slowest <= took || when.elapsed() > Duration::from_secs(60)) {
+            memory.slowest = Some((now, took));
+        }
+        if let Some((rank, claimed)) = taken.first() {
+            let until = mark.map_or(now + MARKED, |mark| mark.until);
+            memory.marks.insert(name.to_owned(), Mark { rank: *rank, id: claimed.id, until });
+        }
+    }
+}
+
+/// `$1` worker, `$2` lease, `$3` the largest input that comes along, `$4` how many; then whatever chooses them.
+macro_rules! take {
+    () => {
+        concat!(
+            "UPDATE fulmar_task t SET status = 1, gate = NULL, token = t.token + 1, worker = $1::text,
+                 lease = ",
+            now!(),
+            " + $2::int8, entries = t.entries + 1, trail = ",
+            trail!("1", "t.token + 1"),
+            " || convert_to(rpad(left($1::text, 8), 8), 'UTF8')
+             FROM fulmar_task_type y WHERE y.id = t.type_id AND t.id = ANY "
+        )
+    };
+}
+
+macro_rules! taken {
+    () => {
+        " RETURNING t.rank, t.id, t.token, y.name, t.identifier, t.starts, t.failures, y.retry_limit, y.retry_first,
+             y.retry_factor, y.retry_cap, y.retry_jitter,
+             coalesce(t.input, (SELECT CASE WHEN octet_length(i.body) <= $3::int8 THEN i.body END
+                 FROM fulmar_task_input i WHERE i.task_id = t.id)),
+             t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id)"
+    };
+}
+
+use {take, taken};
+
+/// The first of all tasks of several types: so many of each are looked at that those in hand elsewhere are no matter,
+/// mostly, and only those that are taken are locked.
+fn take_of_many(
+    db: &mut Connection,
+    worker: &WorkerId,
+    names: &[&str],
+    limit: usize,
+    spare: i64,
+    lease: Duration,
+) -> Result<Vec<(i64, Claimed)>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.query(
+        concat!(
+            take!(),
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY(ARRAY(
+                     SELECT c.id FROM fulmar_task_type f CROSS JOIN LATERAL (
+                         SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
+                         ORDER BY rank, id LIMIT $6::int8) AS c
+                     WHERE f.name = ANY($5::text[]) AND f.at_once IS NULL ORDER BY c.rank, c.id LIMIT $6::int8))
+                 ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
+            taken!()
+        ),
+        &[
+            worker.as_str().into(),
+            millis(lease).into(),
+            ALONG.into(),
+            limit.into(),
+            Param::Texts(names),
+            limit.saturating_mul(spare).saturating_add(16).into(),
+        ],
+    )?;
+    read(db, &rows)
+}
+
+/// Types with a limit at once are counted under a lock, which lasts until the claim is committed.
+fn take_carefully(
+    db: &mut Connection,
+    worker: &WorkerId,
+    names: &[&str],
+    limit: usize,
+    lease: Duration,
+) -> Result<Vec<(i64, Claimed)>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut tx = db.begin()?;
+    let sql = "SELECT id FROM fulmar_task_type WHERE name = ANY($1::text[]) AND at_once IS NOT NULL";
+    let rows = tx.query(sql, &[Param::Texts(names)])?;
+    let limited: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    lanes::lock_types(&mut tx, &limited)?;
+    let rows = tx.query(
+        concat!(
+            take!(),
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY(ARRAY(
+                     SELECT c.id FROM (
+                         SELECT id, CASE WHEN at_once IS NULL THEN $7::int8
+                             ELSE least($7::int8, greatest(0, at_once - (SELECT count(*) FROM fulmar_task h
+                                 WHERE h.worker IS NOT NULL AND h.type_id = f.id))) END AS room
+                         FROM fulmar_task_type f
+                         WHERE name = ANY($5::text[]) AND (at_once IS NULL OR id = ANY($6::int8[]))) AS f
+                     CROSS JOIN LATERAL (
+                         SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
+                         ORDER BY rank, id LIMIT f.room) AS c
+                     ORDER BY c.rank, c.id LIMIT $7::int8))
+                 ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
+            taken!()
+        ),
+        &[
+            worker.as_str().into(),
+            millis(lease).into(),
+            ALONG.into(),
+            limit.into(),
+            Param::Texts(names),
+            Param::Ints(&limited),
+            limit.saturating_mul(4).saturating_add(16).into(),
+        ],
+    )?;
+    let taken = read(&mut tx, &rows)?;
+    tx.commit()?;
+    Ok(taken)
+}
+
+/// What was taken. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
+fn read(db: &mut Connection, rows: &Rows) -> Result<Vec<(i64, Claimed)>, Fault> {
+    let read = |row: Row<'_>| {
+        let claimed = Claimed {
+            id: row.get(1)?,
+            token: row.get(2)?,
+            task_type: row.get(3)?,
+            identifier: row.get(4)?,
+            starts: types::small(row.get(5)?)?,
+            failures: types::small(row.get(6)?)?,
+            retry: types::policy(row, 7)?,
+            input: row.get(12)?,
+            has_checkpoint: row.get(13)?,
+        };
+        Ok::<_, Fault>((row.get(0)?, claimed))
+    };
+    let mut taken = Vec::with_capacity(rows.len());
+    for row in rows.iter() {
+        match read(row) {
+            Ok(one) => taken.push(one),
+            Err(fault) => {
+                let id: i64 = row.get(1)?;
+                crate::trace::event!(WARN, "a task can't be claimed", task = id, error = format!("{fault:?}"));
+                reap::set_aside(db, id)?;
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Moves tasks whose time has come to those that are ready; returns how many.
+fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
+    db.execute(
+        concat!(
+            "UPDATE fulmar_task SET gate = 0 WHERE id = ANY(ARRAY(
+                 SELECT id FROM fulmar_task WHERE gate = 1 AND run_at <= ",
+            then!(),
+            "
+                 ORDER BY run_at LIMIT $1::int8 FOR UPDATE SKIP LOCKED))"
+        ),
+        &[MOST_DUE.into()],
+    )
+}
+
+pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>, Fault> {
+    // By number, as whoever else locks more than one.
+    let rows = db.query(
+        concat!(
+            "UPDATE fulmar_task SET lease = ",
+            now!(),
+            " + $2::int8 WHERE id = ANY(ARRAY(
+                 SELECT id FROM fulmar_task WHERE worker = $1::text AND worker IS NOT NULL AND status IN (1, 2)
+                     AND (deadline IS NULL OR deadline > ",
+            then!(),
+            ") ORDER BY id FOR UPDATE))
+             RETURNING id, token, cancel_requested"
+        ),
+        &[worker.as_str().into(), millis(lease).into()],
+    )?;
+    held(&rows)
+}
+
+pub(super) fn cancel_requests(db: &mut Connection, worker: &WorkerId) -> Result<Vec<Held>, Fault> {
+    let rows = db.query(
+        "SELECT id, token, cancel_requested FROM fulmar_task
+         WHERE worker = $1::text AND worker IS NOT NULL AND cancel_requested AND status = 2",
+        &[worker.as_str().into()],
+    )?;
+    held(&rows)
+}
+
+fn held(rows: &Rows) -> Result<Vec<Held>, Fault> {
+    let read = |row: Row<'_>| Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: row.get(2)? });
+    rows.iter().map(read).collect()
+}
+
+pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<Duration>, Fault> {
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    // The next time is of any type: whoever looks too early looks once more.
+    let rows = db.query(
+        concat!(
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[])
+                 AND EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = y.id)) THEN 0
+             ELSE (SELECT run_at - ",
+            then!(),
+            " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END"
+        ),
+        &[Param::Texts(&names)],
+    )?;
+    Ok(rows.only()?.get::<Option<i64>>(0)?.map(types::duration))
+}

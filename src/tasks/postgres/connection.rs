@@ -1,0 +1,433 @@
+//! One connection: statements with a time limit, rows with types, transactions that roll back by themselves, and waits
+//! for notifications.
+//!
+//! Every statement is sent and its answer collected without blocking in libpq: this side waits on the socket, with a
+//! limit. A connection whose answer did not come in time, or that broke, is done with: each further statement fails, and
+//! the owner makes a new one.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::error::PgError;
+use super::libpq::{self, Answer, Notification, Outcome, Phase, Raw, Ready};
+use super::target::Target;
+use super::value::{Column, Param};
+use super::waker::Waker;
+
+/// The oldest server that knows all that the statements ask for (`AS MATERIALIZED`, `plan_cache_mode`).
+const OLDEST: i32 = 12;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// For each address that a connection string names; whole seconds, at least one.
+    pub(super) connect: Duration,
+    /// For each statement, on this side; the server gives up its side, too.
+    pub(super) statement: Duration,
+    /// How soon a peer that went away without a word should be noticed.
+    pub(super) heartbeat: Duration,
+}
+
+pub(super) struct Connection {
+    raw: Raw,
+    place: String,
+    limit: Duration,
+    /// By text; the text is part of the program, so there are only so many.
+    prepared: HashMap<&'static str, CString>,
+    /// Set while a statement is under way: whoever leaves in the middle leaves a connection that can't be used.
+    broken: bool,
+}
+
+/// Statements that happen together, or not at all. Dropped without a commit it rolls back.
+#[derive(Debug)]
+pub(super) struct Transaction<'a> {
+    connection: &'a mut Connection,
+    open: bool,
+}
+
+/// An answer's rows.
+pub(super) struct Rows(Answer);
+
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    answer: &'a Answer,
+    row: usize,
+}
+
+/// What ended a wait for notifications.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Notified(Vec<Notification>),
+    Rung,
+    Nothing,
+}
+
+impl Connection {
+    /// Connects, and sets the session up: what is committed is seen by the next statement, and the server gives up
+    /// statements that take far too long, and transactions that were left open.
+    ///
+    /// Statements are planned once, for tables of any size: a plan made while they were empty would read all of them, and
+    /// would be kept. So whole tables are not read where an index will do.
+    ///
+    /// # Errors
+    /// [`PgError::Connect`] with what the server or the system said, without the password.
+    pub(super) fn open(target: &Target, limits: Limits) -> Result<Connection, PgError> {
+        let place = target.place().to_owned();
+        let raw = Raw::connect(&target.options(limits.connect, limits.heartbeat))
+            .map_err(|message| PgError::Connect { place: place.clone(), message: one_line(&message) })?;
+        let version = raw.server_version();
+        if version < OLDEST * 10_000 {
+            let message = format!("the server has version {}, and {OLDEST} or newer is needed", version / 10_000);
+            return Err(PgError::Connect { place, message });
+        }
+        let mut connection =
+            Connection { raw, place, limit: limits.statement, prepared: HashMap::new(), broken: false };
+        // The server's limit comes a little later: this side's has the better message.
+        let millis = limits.statement.as_millis().saturating_add(1_000).min(i32::MAX as u128);
+        connection.script(&format!(
+            "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
+             SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis};
+             SET standard_conforming_strings = on; SET client_min_messages = error;
+             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+        ))?;
+        Ok(connection)
+    }
+
+    /// Whether it can serve. Does not ask the server; [`Connection::ping`] does.
+    pub(super) fn is_good(&self) -> bool {
+        !self.broken && self.raw.is_good()
+    }
+
+    /// Whether it can serve, after a look at what the server has said meanwhile. Asks nothing.
+    pub(super) fn is_fresh(&mut self) -> bool {
+        let fresh = self.is_good() && self.raw.phase() == Phase::Idle && self.raw.consume();
+        self.broken |= !fresh;
+        fresh && self.raw.is_good()
+    }
+
+    /// # Errors
+    /// [`PgError::Lost`] if the server does not answer within the limit.
+    pub(super) fn ping(&mut self) -> Result<(), PgError> {
+        self.query("SELECT true", &[]).map(drop)
+    }
+
+    /// Whether a transaction is under way.
+    pub(super) fn is_in_transaction(&self) -> bool {
+        self.raw.phase() != Phase::Idle
+    }
+
+    /// How long a statement may take from now on, on this side.
+    pub(super) fn set_limit(&mut self, limit: Duration) {
+        self.limit = limit;
+    }
+
+    /// Runs one statement of the program with its parameters. It is prepared at its first run.
+    ///
+    /// # Errors
+    /// [`PgError::Refused`] with the server's reason; [`PgError::Lost`] if the answer is not known.
+    pub(super) fn query(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<Rows, PgError> {
+        let name = match self.prepared.get(sql) {
+            Some(name) => name.clone(),
+            None => {
+                let (name, text) = (c_text(&format!("fulmar_{}", self.prepared.len()))?, c_text(sql)?);
+                self.run(|raw| raw.send_prepare(&name, &text))?;
+                self.prepared.insert(sql, name.clone());
+                name
+            }
+        };
+        let result = self.run_with(params, |raw, values| raw.send_prepared(&name, values));
+        // The table or the statement changed under the plan. A new session knows neither.
+        if matches!(result.as_ref().err().and_then(PgError::sqlstate), Some("0A000" | "26000")) {
+            self.broken = true;
+            return Err(self.lost("a prepared statement no longer fits the database"));
+        }
+        result
+    }
+
+    /// Runs one statement whose text is not the program's own, with its parameters.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) fn query_once(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows, PgError> {
+        let text = c_text(sql)?;
+        self.run_with(params, |raw, values| raw.send_once(&text, values))
+    }
+
+    /// Runs one statement of a user's, with parameters and rows in text.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) fn query_text(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Rows, PgError> {
+        let sql = c_text(sql)?;
+        let params = params.iter().map(|text| text.map(c_text).transpose()).collect::<Result<Vec<_>, _>>()?;
+        self.run(|raw| raw.send_text(&sql, &params))
+    }
+
+    /// As [`Connection::query`]: how many rows the statement has changed.
+    pub(super) fn execute(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<u64, PgError> {
+        self.query(sql, params).map(|rows| rows.affected())
+    }
+
+    /// Runs statements without parameters, one after the other, in one transaction of their own unless one is open.
+    ///
+    /// # Errors
+    /// The first that fails; those behind it are not run.
+    pub(super) fn script(&mut self, sql: &str) -> Result<(), PgError> {
+        let text = c_text(sql)?;
+        self.run(|raw| raw.send(&text)).map(drop)
+    }
+
+    /// Begins a transaction, at the isolation level `READ COMMITTED`.
+    ///
+    /// # Errors
+    /// As [`Connection::query`], and [`PgError::Invalid`] inside of another one.
+    pub(super) fn begin(&mut self) -> Result<Transaction<'_>, PgError> {
+        if self.is_good() && self.raw.phase() != Phase::Idle {
+            return Err(PgError::invalid("a transaction can't begin inside of another one"));
+        }
+        self.script("BEGIN")?;
+        Ok(Transaction { connection: self, open: true })
+    }
+
+    /// Asks for the notifications of a channel.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) fn listen(&mut self, channel: &str) -> Result<(), PgError> {
+        self.script(&format!("LISTEN {}", identifier(channel)))
+    }
+
+    /// Waits for notifications of the channels listened to, until the waker rings, or until `deadline`; `None` is never.
+    ///
+    /// # Errors
+    /// [`PgError::Lost`] if the connection breaks meanwhile.
+    pub(super) fn wait(&mut self, waker: &Waker, deadline: Option<Instant>) -> Result<Heard, PgError> {
+        if !self.is_good() {
+            return Err(self.gone());
+        }
+        loop {
+            if !self.raw.consume() {
+                return Err(self.broke());
+            }
+            let notifications: Vec<_> = std::iter::from_fn(|| self.raw.notification()).collect();
+            if !notifications.is_empty() {
+                return Ok(Heard::Notified(notifications));
+            }
+            match self.ready(false, Some(waker), deadline)? {
+                Ready { waker: true, .. } => {
+                    waker.hear();
+                    return Ok(Heard::Rung);
+                }
+                Ready { socket: true, .. } => {}
+                Ready { .. } => return Ok(Heard::Nothing),
+            }
+        }
+    }
+
+    fn run_with(
+        &mut self,
+        params: &[Param<'_>],
+        send: impl FnOnce(&mut Raw, &[Option<&[u8]>]) -> bool,
+    ) -> Result<Rows, PgError> {
+        let encoded: Vec<_> = params.iter().map(Param::encode).collect();
+        let values: Vec<_> = encoded.iter().map(|value| value.as_deref()).collect();
+        self.run(|raw| send(raw, &values))
+    }
+
+    /// Sends, and collects the answers: the first that failed, or else the last.
+    fn run(&mut self, send: impl FnOnce(&mut Raw) -> bool) -> Result<Rows, PgError> {
+        if !self.is_good() {
+            return Err(self.gone());
+        }
+        let deadline = Instant::now().checked_add(self.limit);
+        self.broken = true;
+        if !send(&mut self.raw) {
+            return Err(self.broke());
+        }
+        // While the server talks it may not listen: what it says is read even if not all was sent.
+        while !self.raw.flush().ok_or_else(|| self.broke())? {
+            if !self.ready(true, None, deadline)?.socket {
+                return Err(self.late());
+            }
+            if !self.raw.consume() {
+                return Err(self.broke());
+            }
+        }
+        let mut kept: Option<Answer> = None;
+        loop {
+            while self.raw.is_busy() {
+                if !self.ready(false, None, deadline)?.socket {
+                    return Err(self.late());
+                }
+                if !self.raw.consume() {
+                    return Err(self.told(kept));
+                }
+            }
+            let Some(answer) = self.raw.answer() else { break };
+            match answer.outcome() {
+                // It would be the answer for ever.
+                Outcome::Unexpected => return Err(PgError::Unexpected(format!("`{}`", answer.command()))),
+                _ if kept.as_ref().is_some_and(|kept| kept.outcome() == Outcome::Failed) => {}
+                _ => kept = Some(answer),
+            }
+        }
+        match kept {
+            Some(answer) if answer.outcome() == Outcome::Done => {
+                self.broken = false;
+                Ok(Rows(answer))
+            }
+            kept => {
+                let error = self.told(kept);
+                self.broken = error.is_lost() || !self.raw.is_good();
+                Err(error)
+            }
+        }
+    }
+
+    fn ready(&self, write: bool, waker: Option<&Waker>, deadline: Option<Instant>) -> Result<Ready, PgError> {
+        let socket = self.raw.socket().ok_or_else(|| self.lost("its socket is closed"))?;
+        libpq::wait(socket, write, waker.map(Waker::fd), deadline).map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// What an answer says went wrong, or the connection if there is none.
+    fn told(&mut self, answer: Option<Answer>) -> PgError {
+        match answer.map(|answer| (answer.sqlstate(), answer.message())) {
+            Some((Some(sqlstate), message)) => PgError::Refused { sqlstate, message: one_line(&message) },
+            _ => self.broke(),
+        }
+    }
+
+    fn broke(&mut self) -> PgError {
+        self.broken = true;
+        let message = self.raw.message();
+        self.lost(&message)
+    }
+
+    fn late(&self) -> PgError {
+        self.lost(&format!("no answer within {:?}", self.limit))
+    }
+
+    fn gone(&self) -> PgError {
+        self.lost("it was given up before")
+    }
+
+    fn lost(&self, message: &str) -> PgError {
+        PgError::Lost { place: self.place.clone(), message: one_line(message) }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("place", &self.place).field("good", &self.is_good()).finish_non_exhaustive()
+    }
+}
+
+impl Transaction<'_> {
+    /// Makes it lasting.
+    ///
+    /// # Errors
+    /// [`PgError::Refused`]: nothing was done. [`PgError::Lost`]: all of it was, or nothing; look before you repeat it.
+    pub(super) fn commit(mut self) -> Result<(), PgError> {
+        self.open = false;
+        let rows = self.connection.run(|raw| raw.send(c"COMMIT"))?;
+        match &*rows.0.command() {
+            "COMMIT" => Ok(()),
+            // An earlier statement failed, and its error was passed over.
+            _ => Err(PgError::Refused { sqlstate: "25P02".into(), message: "the transaction was aborted".into() }),
+        }
+    }
+}
+
+impl Deref for Transaction<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl DerefMut for Transaction<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if self.open && self.connection.is_good() && self.connection.script("ROLLBACK").is_err() {
+            // The server rolls back what a closed connection leaves open.
+            self.connection.broken = true;
+        }
+    }
+}
+
+impl Rows {
+    pub(super) fn len(&self) -> usize {
+        self.0.rows()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Row<'_>> {
+        (0..self.len()).map(|row| Row { answer: &self.0, row })
+    }
+
+    pub(super) fn first(&self) -> Option<Row<'_>> {
+        self.iter().next()
+    }
+
+    /// The one row that the statement always has.
+    ///
+    /// # Errors
+    /// [`PgError::Unexpected`] if it has none.
+    pub(super) fn only(&self) -> Result<Row<'_>, PgError> {
+        self.first().ok_or_else(|| PgError::Unexpected("no row where there is always one".into()))
+    }
+
+    /// All of it, as text.
+    pub(super) fn texts(&self) -> Vec<Vec<Option<String>>> {
+        let value = |row, column| self.0.value(row, column).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        (0..self.len()).map(|row| (0..self.0.columns()).map(|column| value(row, column)).collect()).collect()
+    }
+
+    /// How many rows were changed, or found.
+    pub(super) fn affected(&self) -> u64 {
+        // `INSERT 0 3`, `UPDATE 3`, `SELECT 3`; `BEGIN` has none.
+        self.0.command().rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+}
+
+impl fmt::Debug for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is in them may be a secret.
+        f.debug_struct("Rows").field("command", &self.0.command()).field("len", &self.len()).finish()
+    }
+}
+
+impl<'a> Row<'a> {
+    /// The value of a column, counted from 0.
+    ///
+    /// # Errors
+    /// [`PgError::Unexpected`] if there is no such column, or its type is another.
+    pub(super) fn get<T: Column<'a>>(&self, column: usize) -> Result<T, PgError> {
+        let oid = self.answer.column_type(column);
+        T::read(oid, self.answer.value(self.row, column)).ok_or_else(|| {
+            PgError::Unexpected(format!("column {column}, of type {oid}, is not what the program expects"))
+        })
+    }
+}
+
+/// A name in SQL, whatever it holds.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn c_text(text: &str) -> Result<CString, PgError> {
+    CString::new(text).map_err(|_| PgError::invalid("PostgreSQL takes no zero byte in a text"))
+}
+
+/// libpq's messages go over lines, with tabs between.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,69 @@
+//! Advisory locks, and order by key: who may run, and who follows.
+//!
+//! A task that its order keeps has its gate set, so that no claim ever looks at it; whoever leaves the lane opens it for
+//! those who follow. To miss nobody, all who join or leave a lane hold its lock from before their first look until their
+//! commit. A statement sees what was committed before it began, so the lock is taken by a statement of its own.
+//!
+//! Locks are taken in one order everywhere, against deadlocks: the capacity's, then limits at once, then lanes, each by
+//! number, and then rows. Where two are at one anyhow, the server aborts one, and it is tried again.
+
+use super::connection::Connection;
+use super::error::PgError;
+use super::sql::now;
+use super::value::Param;
+
+/// The first half of our locks' numbers: `fulm`. Others on the database have others.
+pub(super) const FULMAR: i64 = 0x6675_6c6d;
+/// The halves of the numbers of: migrations (0), the capacity, types' limits at once, lanes.
+pub(super) const CAPACITY: i64 = 1;
+
+/// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So many share a lock that one transaction
+/// never holds more than a thousand: the server has room for some thousands in all.
+pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
+    db.query(
+        "SELECT pg_advisory_xact_lock($3::int8::int4 + 2, number) FROM (
+             SELECT DISTINCT (hashtextextended(lane, type_id) & 1023)::int4 AS number
+             FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane) ORDER BY number OFFSET 0) AS numbers",
+        &[Param::Ints(types), Param::Texts(lanes), FULMAR.into()],
+    )
+    .map(drop)
+}
+
+/// For a transaction: takes the locks of types with a limit at once.
+pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgError> {
+    db.query(
+        "SELECT pg_advisory_xact_lock($2::int8::int4 + 1, number) FROM (
+             SELECT DISTINCT (type_id & 2147483647)::int4 AS number FROM unnest($1::int8[]) AS t (type_id)
+             ORDER BY number OFFSET 0) AS numbers",
+        &[Param::Ints(types), FULMAR.into()],
+    )
+    .map(drop)
+}
+
+/// Opens lanes for those who may run now that somebody left them: the first modifier, or all accessors up to it.
+pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
+    if types.is_empty() {
+        return Ok(());
+    }
+    db.execute(
+        concat!(
+            "UPDATE fulmar_task t SET gate = (t.run_at > ", now!(), ")::int4::int2
+             FROM (SELECT DISTINCT type_id, lane FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane)) AS l
+             CROSS JOIN LATERAL (
+                 SELECT (SELECT id FROM fulmar_task a WHERE a.type_id = l.type_id AND a.lane = l.lane AND NOT a.is_modifier
+                             AND a.lane IS NOT NULL AND a.ended IS NULL ORDER BY a.is_modifier, a.id LIMIT 1) AS accessor,
+                     (SELECT id FROM fulmar_task m WHERE m.type_id = l.type_id AND m.lane = l.lane AND m.is_modifier
+                             AND m.lane IS NOT NULL AND m.ended IS NULL ORDER BY m.is_modifier, m.id LIMIT 1) AS modifier
+             ) AS first
+             CROSS JOIN LATERAL unnest(CASE
+                 WHEN first.modifier IS NOT NULL AND (first.accessor IS NULL OR first.modifier < first.accessor)
+                 THEN ARRAY[first.modifier]
+                 ELSE ARRAY(SELECT w.id FROM fulmar_task w WHERE w.gate = 2 AND w.type_id = l.type_id AND w.lane = l.lane
+                     AND NOT w.is_modifier AND w.id < coalesce(first.modifier, 9223372036854775807))
+                 END) AS next (id)
+             WHERE t.id = next.id AND t.gate = 2"
+        ),
+        &[Param::Ints(types), Param::Texts(lanes)],
+    )
+    .map(drop)
+}

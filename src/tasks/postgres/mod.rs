@@ -1,0 +1,349 @@
+//! Durable tasks on a PostgreSQL server, for workers on many machines.
+//!
+//! Every operation is one transaction, most of them one statement. A claim locks what it takes and skips what others have
+//! locked, so that workers don't wait for each other. Where a check and a change must be one step across rows (the
+//! capacity, a limit at once, an order by key), an advisory lock comes first, and the look at the rows after it.
+//!
+//! Connections that break are replaced, and what was under way is tried again: first a look for its own entry in the
+//! log says whether it has happened. News go by `NOTIFY`, rarely ([`herald`]); polling finds what they miss.
+
+mod caller;
+mod claim;
+mod combine;
+mod connection;
+mod error;
+mod fault;
+mod herald;
+mod lanes;
+mod libpq;
+mod migrate;
+mod pool;
+mod produce;
+mod read;
+mod reap;
+mod sql;
+mod steps;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+mod value;
+mod waker;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use self::caller::PostgresTransaction;
+use self::claim::Claims;
+use self::combine::Combiner;
+use self::connection::{Connection, Limits};
+use self::error::PgError;
+use self::fault::{Fault, told};
+use self::herald::Herald;
+use self::pool::Pool;
+use self::steps::Doubts;
+use self::target::Target;
+use super::bell::{Bell, News};
+use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
+use super::error::{Result, TaskError};
+use super::new_task::Checked;
+use super::stats::QueueStats;
+use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::task_type::TaskType;
+use super::worker_id::{WorkerId, random_number};
+use crate::backoff::Backoff;
+use crate::sync::{Condvar, Mutex};
+
+/// Settings of a queue on a PostgreSQL server.
+#[derive(Clone, Debug)]
+pub(super) struct PostgresSettings {
+    target: Target,
+    limits: Limits,
+    /// How long an operation of a user is tried again while the server can't be reached.
+    pub(super) patience: Duration,
+    /// The most connections of this process, the one for news aside.
+    pub(super) connections: usize,
+    /// From which age on a foreign transaction is warned of.
+    pub(super) old_snapshot: Duration,
+}
+
+impl PostgresSettings {
+    /// From a URL or `keyword=value` words.
+    pub(super) fn new(conninfo: &str) -> Result<PostgresSettings> {
+        let target = Target::parse(conninfo).map_err(|error| told("reading the connection string", error))?;
+        let limits = Limits {
+            connect: Duration::from_secs(10),
+            statement: Duration::from_secs(60),
+            heartbeat: Duration::from_secs(5),
+        };
+        let (patience, old_snapshot) = (Duration::from_secs(10), Duration::from_secs(60));
+        Ok(PostgresSettings { target, limits, patience, connections: 8, old_snapshot })
+    }
+}
+
+pub(super) struct PostgresEngine {
+    core: Core,
+    combiner: Combiner,
+    claims: Claims,
+    doubts: Doubts,
+    herald: Herald,
+    bell: Arc<Bell>,
+}
+
+/// What every operation needs.
+struct Core {
+    pool: Pool,
+    patience: Duration,
+    old_snapshot: Duration,
+}
+
+impl PostgresEngine {
+    pub(super) fn open(settings: PostgresSettings) -> Result<PostgresEngine> {
+        let PostgresSettings { target, limits, patience, connections, old_snapshot } = settings;
+        let core = Core { pool: Pool::new(target.clone(), limits, connections), patience, old_snapshot };
+        core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| migrate::migrate(db))?;
+        let bell = Arc::new(Bell::new());
+        let herald = Herald::start(target, limits, Arc::clone(&bell))
+            .map_err(|error| TaskError::Unreachable { doing: "starting to listen for news", source: error.into() })?;
+        Ok(PostgresEngine {
+            core,
+            combiner: Combiner::new(),
+            claims: Claims::new(),
+            doubts: Doubts::new(),
+            herald,
+            bell,
+        })
+    }
+
+    fn tell(&self, news: News) {
+        self.herald.tell(news);
+    }
+}
+
+impl Core {
+    /// Runs `work` with a connection, and again with another one if that broke, for at most `patience`, but twice at
+    /// least. Each statement has `limit`. `work` is told whether an earlier try may have been done after all.
+    fn attempt<R>(
+        &self,
+        doing: &'static str,
+        patience: Duration,
+        limit: Duration,
+        mut work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
+    ) -> Result<R> {
+        let start = Instant::now();
+        let pauses = Backoff::new(Duration::from_millis(10)).cap(Duration::from_secs(1)).jitter(0.5);
+        let (mut in_doubt, seed) = (false, random_number());
+        for tries in 0.. {
+            let done = self.pool.take().and_then(|mut db| {
+                db.set_limit(limit);
+                work(&mut db, in_doubt)
+            });
+            let error = match done {
+                Ok(done) => return Ok(done),
+                Err(Fault::Task(error)) => return Err(error),
+                Err(Fault::Pg(error)) => error,
+            };
+            in_doubt |= matches!(error, PgError::Lost { .. }) || error.sqlstate().is_some() && error.is_lost();
+            if matches!(error, PgError::Lost { .. }) {
+                self.pool.clear();
+            }
+            let worth_it = error.is_lost() || error.is_conflict();
+            if error.is_conflict() && tries > 0 && start.elapsed() >= patience {
+                return Err(TaskError::Busy { waited: start.elapsed() });
+            }
+            if !worth_it || (tries > 0 && start.elapsed() >= patience) {
+                return Err(told(doing, error));
+            }
+            crate::trace::event!(WARN, "PostgreSQL: another try", doing = doing, error = error.to_string());
+            if tries > 0 {
+                // A condition variable that nobody notifies: no thread of ours can end the wait for a server.
+                let (idle, never) = (Mutex::new(()), Condvar::new());
+                never.wait_until(&mut idle.lock(), Instant::now() + pauses.delay_with(tries, seed));
+            }
+        }
+        Err(TaskError::Busy { waited: start.elapsed() })
+    }
+
+    /// For what a user asked for: worth some patience.
+    fn patiently<R>(
+        &self,
+        doing: &'static str,
+        work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
+    ) -> Result<R> {
+        self.attempt(doing, self.patience, self.pool.limits.statement, work)
+    }
+
+    /// For what is done again anyway: its statements have the time in which a dead peer is to be noticed.
+    fn promptly<R>(
+        &self,
+        doing: &'static str,
+        work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
+    ) -> Result<R> {
+        self.attempt(doing, Duration::ZERO, 2 * self.pool.limits.heartbeat, work)
+    }
+}
+
+impl Engine for PostgresEngine {
+    fn bell(&self) -> &Bell {
+        &self.bell
+    }
+
+    fn put_type(&self, task_type: TaskType) -> Result<()> {
+        self.core.patiently("registering a task type", |db, _| types::put(db, &task_type))?;
+        self.claims.forget_types();
+        self.tell(News::Work);
+        Ok(())
+    }
+
+    fn remove_type(&self, name: &str, force: bool) -> Result<()> {
+        self.core.patiently("unregistering a task type", |db, in_doubt| match types::remove(db, name, force) {
+            // It was ours that removed it, or somebody else's: it is gone, as was asked for.
+            Err(Fault::Task(TaskError::UnknownType(_))) if in_doubt => Ok(()),
+            result => result,
+        })?;
+        self.tell(News::End);
+        Ok(())
+    }
+
+    fn types(&self) -> Result<Vec<TaskType>> {
+        self.core.patiently("reading the task types", |db, _| types::all(db))
+    }
+
+    fn set_capacity(&self, capacity: Option<u64>) -> Result<()> {
+        self.core.patiently("setting the capacity", |db, _| produce::set_capacity(db, capacity))
+    }
+
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>> {
+        // By it we know our own, if the answer to the commit is lost.
+        let mark = (random_number() >> 1) as i64;
+        let ids = self.core.patiently("enqueuing", |db, in_doubt| {
+            if in_doubt {
+                if let Some(ids) = produce::find_marked(db, &tasks, mark)? {
+                    return Ok(ids);
+                }
+            }
+            produce::enqueue(db, &tasks, mark)
+        })?;
+        self.tell(News::Work);
+        Ok(ids)
+    }
+
+    fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>> {
+        self.core.patiently("reading a task", |db, _| read::info(db, task))
+    }
+
+    fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
+        self.core.patiently("reading a log", |db, _| read::log(db, task))
+    }
+
+    fn response(&self, task: &TaskRef) -> Result<Option<Option<Response>>> {
+        self.core.patiently("reading a response", |db, _| read::response(db, task))
+    }
+
+    fn delete(&self, task: &TaskRef) -> Result<()> {
+        self.core.patiently("deleting a task", |db, in_doubt| match produce::delete(db, task) {
+            Err(Fault::Task(TaskError::NotFound { .. })) if in_doubt => Ok(()),
+            result => result,
+        })?;
+        self.tell(News::Work);
+        self.tell(News::End);
+        Ok(())
+    }
+
+    fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
+        let status = self.core.patiently("cancelling a task", |db, _| produce::cancel(db, task, reason))?;
+        self.tell(News::Work);
+        self.tell(News::End);
+        Ok(status)
+    }
+
+    fn stats(&self) -> Result<QueueStats> {
+        let mut stats = self.core.patiently("counting tasks", |db, _| read::stats(db, self.core.old_snapshot))?;
+        stats.warnings.extend(self.claims.warning());
+        Ok(stats)
+    }
+
+    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>> {
+        self.core.promptly("claiming tasks", |db, _| self.claims.claim(db, worker, types, limit, lease))
+    }
+
+    fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
+        self.combiner.step(steps, |steps| {
+            // Whoever has steps tries again by himself, and may be told to stop meanwhile.
+            let (patience, limit) = (self.core.patience.min(Duration::from_secs(1)), self.core.pool.limits.statement);
+            let result = self.core.attempt("changing tasks", patience, limit, |db, in_doubt| {
+                steps::step(db, steps, &self.doubts, in_doubt)
+            });
+            let result = result.map(|(stepped, opened)| {
+                let ended = stepped.iter().any(|stepped| matches!(stepped, Stepped::Done(status) if status.is_ended()));
+                if ended {
+                    self.tell(News::End);
+                }
+                // An end may make room below a limit at once, too.
+                if opened || ended && self.claims.know_a_limit() {
+                    self.tell(News::Work);
+                }
+                stepped
+            });
+            self.doubts.settle(steps, &result);
+            result
+        })
+    }
+
+    fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
+        self.core.promptly("renewing leases", |db, _| claim::heartbeat(db, worker, lease))
+    }
+
+    fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>> {
+        self.core.promptly("looking for cancellations", |db, _| claim::cancel_requests(db, worker))
+    }
+
+    fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>> {
+        self.core.patiently("reading what a task carries", |db, _| read::load(db, task, part))
+    }
+
+    fn next_due(&self, types: &[String]) -> Result<Option<Duration>> {
+        self.core.promptly("looking for the next task", |db, _| claim::next_due(db, types))
+    }
+
+    fn reap(&self, limit: usize) -> Result<Reaped> {
+        let reaped = self.core.promptly("rescuing lost tasks", |db, _| reap::reap(db, limit))?;
+        if reaped.total() > 0 {
+            self.tell(News::Work);
+            self.tell(News::End);
+        }
+        Ok(reaped)
+    }
+
+    fn prune(&self, limit: usize) -> Result<u64> {
+        self.core.promptly("deleting retired tasks", |db, _| reap::prune(db, limit))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for PostgresEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresEngine").field("target", &self.core.pool.target).finish_non_exhaustive()
+    }
+}
+
+/// A duration as the database keeps it: whole milliseconds, rounded up, so that nothing is early.
+fn millis(duration: Duration) -> i64 {
+    // Far beyond any clock, and far from an overflow where it is added to one.
+    const FOR_EVER: i64 = i64::MAX / 4;
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(FOR_EVER).min(FOR_EVER)
+}
+
+fn not_found(task: &TaskRef) -> TaskError {
+    TaskError::NotFound { task_type: task.task_type.clone(), identifier: task.identifier.clone() }
+}
+
+/// A number that the database has and that makes no sense here.
+fn nonsense(doing: &'static str, what: String) -> Fault {
+    Fault::Task(TaskError::Database { doing, source: what.into() })
+}

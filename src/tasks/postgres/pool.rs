@@ -1,0 +1,95 @@
+//! Connections, kept for later and shared by threads: no more than so many at once.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::super::error::TaskError;
+use super::connection::{Connection, Limits};
+use super::fault::Fault;
+use super::target::Target;
+use crate::sync::{Condvar, Mutex};
+
+pub(super) struct Pool {
+    pub(super) target: Target,
+    pub(super) limits: Limits,
+    most: usize,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Connection>,
+    lent: usize,
+}
+
+/// A connection that goes back where it came from.
+pub(super) struct Loan<'a> {
+    pool: &'a Pool,
+    connection: Option<Connection>,
+}
+
+impl Pool {
+    pub(super) fn new(target: Target, limits: Limits, most: usize) -> Pool {
+        Pool { target, limits, most: most.max(1), state: Mutex::new(State::default()), freed: Condvar::new() }
+    }
+
+    /// One of the connections has died without a word: those that are idle have probably died as well.
+    pub(super) fn clear(&self) {
+        let idle = std::mem::take(&mut self.state.lock().idle);
+        drop(idle);
+    }
+
+    /// An idle connection, or a new one; waits while all are lent, for at most the limit of a statement.
+    pub(super) fn take(&self) -> Result<Loan<'_>, Fault> {
+        let (start, limit) = (Instant::now(), self.limits.statement);
+        let mut state = self.state.lock();
+        while state.lent >= self.most {
+            let until = start.checked_add(limit).unwrap_or(start + Duration::from_secs(3_600));
+            if self.freed.wait_until(&mut state, until).timed_out() && state.lent >= self.most {
+                return Err(TaskError::Busy { waited: start.elapsed() }.into());
+            }
+        }
+        state.lent += 1;
+        // From here on the loan gives back its place, whatever happens.
+        let mut loan = Loan { pool: self, connection: None };
+        // The one used last: its pages are warm, and the others may time out in peace.
+        while let Some(mut connection) = state.idle.pop() {
+            if connection.is_fresh() {
+                loan.connection = Some(connection);
+                break;
+            }
+        }
+        drop(state);
+        if loan.connection.is_none() {
+            loan.connection = Some(Connection::open(&self.target, self.limits)?);
+        }
+        Ok(loan)
+    }
+}
+
+impl Deref for Loan<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("a loan that was made has its connection")
+    }
+}
+
+impl DerefMut for Loan<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("a loan that was made has its connection")
+    }
+}
+
+impl Drop for Loan<'_> {
+    fn drop(&mut self) {
+        let connection =
+            self.connection.take().filter(|connection| connection.is_good() && !connection.is_in_transaction());
+        let mut state = self.pool.state.lock();
+        state.lent -= 1;
+        state.idle.extend(connection);
+        drop(state);
+        self.pool.freed.notify_one();
+    }
+}

@@ -1,0 +1,407 @@
+//! What producers do: enqueue, cancel, delete, bound.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::super::engine::TaskRef;
+use super::super::error::TaskError;
+use super::super::new_task::{Checked, Start};
+use super::super::status::TaskStatus;
+use super::connection::Connection;
+use super::error::PgError;
+use super::fault::Fault;
+use super::lanes::{self, CAPACITY, FULMAR};
+use super::sql::{now, then};
+use super::value::Param;
+use super::{millis, not_found, reap};
+
+/// The largest input that is kept in the task's own row, in bytes.
+const SMALL: i64 = 256;
+
+/// The most tasks, and about the most bytes, of one statement.
+const MOST_TASKS: usize = 2_000;
+const MOST_BYTES: usize = 32 << 20;
+
+pub(super) fn set_capacity(db: &mut Connection, capacity: Option<u64>) -> Result<(), Fault> {
+    let capacity = capacity.map(|tasks| tasks.to_string());
+    db.execute(
+        "INSERT INTO fulmar_setting (name, value) VALUES ('capacity', $1::text)
+         ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        &[capacity.as_deref().into()],
+    )?;
+    Ok(())
+}
+
+pub(super) fn capacity(db: &mut Connection) -> Result<Option<u64>, Fault> {
+    let rows = db.query("SELECT value FROM fulmar_setting WHERE name = 'capacity'", &[])?;
+    let value: Option<&str> = rows.first().map_or(Ok(None), |row| row.get(0))?;
+    Ok(value.and_then(|tasks| tasks.parse().ok()))
+}
+
+/// Inserts all tasks or none; `mark` is found in the log of each.
+pub(super) fn enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<i64>, Fault> {
+    let inserted = try_enqueue(db, tasks, mark);
+    match inserted {
+        Err(Fault::Pg(error)) if error.sqlstate() == Some("23505") => Err(duplicate(db, tasks)?),
+        inserted => inserted,
+    }
+}
+
+fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<i64>, Fault> {
+    let batch = Batch::new(tasks);
+    let pieces = pieces(tasks);
+    if let ([all], false) = (&*pieces, batch.is_ordered) {
+        let ids = insert(db, &batch, tasks, all.clone(), mark, false)?;
+        if !ids.is_empty() {
+            return Ok(ids);
+        }
+        // A type is unknown, or the queue has a capacity.
+    }
+    let mut tx = db.begin()?;
+    let ids = insert_all(&mut tx, &batch, tasks, pieces, mark)?;
+    tx.commit()?;
+    Ok(ids)
+}
+
+/// As [`enqueue`], in a transaction that is open already, and that is as before if it fails.
+pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
+    db.script("SAVEPOINT fulmar_enqueue")?;
+    let inserted = insert_all(db, &Batch::new(tasks), tasks, pieces(tasks), 0);
+    if inserted.is_err() && db.is_good() {
+        db.script("ROLLBACK TO fulmar_enqueue")?;
+    }
+    let inserted = match inserted {
+        Err(Fault::Pg(error)) if error.sqlstate() == Some("23505") => Err(duplicate(db, tasks)?),
+        inserted => inserted,
+    };
+    if db.is_good() {
+        db.script("RELEASE fulmar_enqueue")?;
+    }
+    inserted
+}
+
+/// Takes the locks that are needed, and inserts. For a transaction.
+fn insert_all(
+    db: &mut Connection,
+    batch: &Batch<'_>,
+    tasks: &[Checked],
+    pieces: Vec<std::ops::Range<usize>>,
+    mark: i64,
+) -> Result<Vec<i64>, Fault> {
+    let types = lock_types(db, batch)?;
+    if capacity(db)?.is_some() {
+        make_room(db, tasks.len())?;
+    }
+    if batch.is_ordered {
+        let ordered =
+            tasks.iter().filter_map(|task| Some((types.get(&*task.task_type).copied()?, task.key.as_deref()?)));
+        let (of_types, keys): (Vec<i64>, Vec<&str>) = ordered.unzip();
+        lanes::lock(db, &of_types, &keys)?;
+    }
+    let mut ids = Vec::with_capacity(tasks.len());
+    for piece in pieces {
+        ids.extend(insert(db, batch, tasks, piece, mark, true)?);
+    }
+    Ok(ids)
+}
+
+/// The numbers of the batch's types, which nobody removes before the end of the transaction.
+fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a str, i64>, Fault> {
+    let sql = "SELECT name, id FROM fulmar_task_type WHERE name = ANY($1::text[]) FOR KEY SHARE";
+    let rows = db.query(sql, &[Param::Texts(&batch.types)])?;
+    let mut found: HashMap<String, i64> = HashMap::new();
+    for row in rows.iter() {
+        found.insert(row.get(0)?, row.get(1)?);
+    }
+    let id = |name: &&'a str| match found.get(*name) {
+        Some(id) => Ok((*name, *id)),
+        None => Err(TaskError::UnknownType((*name).to_owned()).into()),
+    };
+    batch.types.iter().map(id).collect()
+}
+
+/// Holds the capacity's lock until the transaction ends: between the look and the insert nobody else inserts.
+fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
+    db.query("SELECT pg_advisory_xact_lock($1::int8::int4, $2::int8::int4)", &[FULMAR.into(), CAPACITY.into()])?;
+    let Some(capacity) = capacity(db)? else {
+        return Ok(());
+    };
+    // What waits: open gates and shut ones, and what a worker took but has not started.
+    let most = i64::try_from(capacity).unwrap_or(i64::MAX);
+    let rows = db.query(
+        "SELECT count(*) FROM (SELECT 1 FROM (
+             SELECT 1 FROM fulmar_task WHERE gate = 0 AND status = 0
+             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 1 AND status = 0
+             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 2 AND status = 0
+             UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = 1) AS waiting LIMIT $1::int8) AS counted",
+        &[most.into()],
+    )?;
+    let waiting: i64 = rows.only()?.get(0)?;
+    if u64::try_from(waiting).unwrap_or(0).saturating_add(wanted as u64) > capacity {
+        return Err(TaskError::QueueFull { capacity }.into());
+    }
+    Ok(())
+}
+
+/// What is known of all tasks of one enqueuing together.
+struct Batch<'a> {
+    types: Vec<&'a str>,
+    is_ordered: bool,
+    /// Which of them have to wait for others of them.
+    behind: HashSet<usize>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(tasks: &'a [Checked]) -> Batch<'a> {
+        let mut types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
+        types.sort_unstable();
+        types.dedup();
+        let mut behind = HashSet::new();
+        // Of each lane: whether it has a modifier so far.
+        let mut lanes: HashMap<(&str, &str), bool> = HashMap::new();
+        for (at, task) in tasks.iter().enumerate() {
+            let Some(key) = task.key.as_deref() else { continue };
+            let lane = lanes.get(&(&*task.task_type, key)).copied();
+            if lane.is_some_and(|has_modifier| has_modifier || task.is_modifier) {
+                behind.insert(at);
+            }
+            lanes.insert((&task.task_type, key), lane.unwrap_or(false) || task.is_modifier);
+        }
+        Batch { types, is_ordered: !lanes.is_empty(), behind }
+    }
+}
+
+/// Ranges of tasks, each small enough for one statement.
+fn pieces(tasks: &[Checked]) -> Vec<std::ops::Range<usize>> {
+    let (mut pieces, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, task) in tasks.iter().enumerate() {
+        bytes += task.input.len() + task.message.len() + task.identifier.len();
+        if at + 1 - start >= MOST_TASKS || bytes >= MOST_BYTES {
+            pieces.push(start..at + 1);
+            (start, bytes) = (at + 1, 0);
+        }
+    }
+    if start < tasks.len() {
+        pieces.push(start..tasks.len());
+    }
+    pieces
+}
+
+/// The numbers of the tasks, in their order; none if a type is unknown, or if there is a capacity that was not `checked`.
+fn insert(
+    db: &mut Connection,
+    batch: &Batch<'_>,
+    tasks: &[Checked],
+    range: std::ops::Range<usize>,
+    mark: i64,
+    checked: bool,
+) -> Result<Vec<i64>, Fault> {
+    let first = range.start;
+    let tasks = &tasks[range];
+    let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
+    let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();
+    let inputs: Vec<&[u8]> = tasks.iter().map(|task| &*task.input).collect();
+    let messages: Vec<&str> = tasks.iter().map(|task| &*task.message).collect();
+    let ranks: Vec<i64> = tasks.iter().map(|task| -i64::from(task.priority)).collect();
+    let after = |start: &Start| if let Start::After(delay) = start { Some(millis(*delay)) } else { None };
+    let at = |start: &Start| if let Start::At(time) = start { Some(at(*time)) } else { None };
+    let delays: Vec<Option<i64>> = tasks.iter().map(|task| after(&task.start)).collect();
+    let times: Vec<Option<i64>> = tasks.iter().map(|task| at(&task.start)).collect();
+    let keys: Vec<Option<&str>> = tasks.iter().map(|task| task.key.as_deref()).collect();
+    let behind = |at: usize| i64::from(batch.behind.contains(&(first + at)));
+    let flags: Vec<i64> =
+        tasks.iter().enumerate().map(|(at, task)| i64::from(task.is_modifier) + 2 * behind(at)).collect();
+    let rows = db.query(
+        concat!(
+            "WITH y AS (SELECT id, name FROM fulmar_task_type WHERE name = ANY($1::text[]) FOR KEY SHARE),
+             s AS MATERIALIZED (
+                 SELECT nextval('fulmar_task_number') AS id, n.* FROM (
+                     SELECT y.id AS type_id, n.identifier, n.input, n.message, n.rank::int4 AS rank, n.lane, n.ord,
+                         coalesce(n.at, ", then!(), " + n.delay) AS run_at, n.flags & 1 = 1 AS is_modifier,
+                         n.flags & 2 = 2 AS is_behind
+                     FROM unnest($2::text[], $3::text[], $4::bytea[], $5::text[], $6::int8[], $7::int8[], $8::int8[],
+                         $9::text[], $10::int8[]) WITH ORDINALITY
+                         AS n (type, identifier, input, message, rank, delay, at, lane, flags, ord)
+                     JOIN y ON y.name = n.type ORDER BY n.ord) AS n
+                 WHERE (SELECT count(*) FROM y) = $12::int8 AND ($13::bool OR NOT EXISTS (
+                     SELECT 1 FROM fulmar_setting WHERE name = 'capacity' AND value IS NOT NULL))),
+             t AS (
+                 INSERT INTO fulmar_task (id, type_id, identifier, status, gate, rank, run_at, created, lane, is_modifier,
+                     input, trail)
+                 SELECT s.id, s.type_id, s.identifier, 0,
+                     CASE WHEN s.lane IS NOT NULL AND (s.is_behind OR CASE WHEN s.is_modifier
+                         THEN EXISTS (SELECT 1 FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
+                             AND o.lane IS NOT NULL AND o.ended IS NULL)
+                         ELSE EXISTS (SELECT 1 FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
+                             AND o.is_modifier AND o.lane IS NOT NULL AND o.ended IS NULL) END)
+                     THEN 2 ELSE (s.run_at > ", then!(), ")::int4 END,
+                     s.rank, s.run_at, ", then!(), ", s.lane, s.is_modifier,
+                     CASE WHEN octet_length(s.input) <= $14::int8 THEN s.input END,
+                     CASE WHEN s.message = '' THEN int8send(1) || int8send(", then!(), " * 8) || int8send($11::int8)
+                         ELSE '' END
+                 FROM s),
+             i AS (
+                 INSERT INTO fulmar_task_input (task_id, body) SELECT s.id, s.input FROM s
+                 WHERE octet_length(s.input) > $14::int8),
+             l AS (
+                 INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+                 SELECT s.id, 1, ", then!(), ", 0, $11::int8, s.message FROM s WHERE s.message <> '')
+             SELECT id FROM s ORDER BY ord"
+        ),
+        &[
+            Param::Texts(&batch.types),
+            Param::Texts(&types),
+            Param::Texts(&identifiers),
+            Param::ByteArrays(&inputs),
+            Param::Texts(&messages),
+            Param::Ints(&ranks),
+            Param::MaybeInts(&delays),
+            Param::MaybeInts(&times),
+            Param::MaybeTexts(&keys),
+            Param::Ints(&flags),
+            mark.into(),
+            i64::try_from(batch.types.len()).unwrap_or(0).into(),
+            checked.into(),
+            SMALL.into(),
+        ],
+    )?;
+    rows.iter().map(|row| Ok(row.get(0)?)).collect()
+}
+
+/// A point in time in milliseconds, rounded up.
+fn at(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+/// Which of the tasks there was already.
+fn duplicate(db: &mut Connection, tasks: &[Checked]) -> Result<Fault, Fault> {
+    let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
+    let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();
+    let rows = db.query(
+        "SELECT n.type, n.identifier FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (type, identifier, ord)
+         JOIN fulmar_task_type y ON y.name = n.type
+         JOIN fulmar_task t ON t.type_id = y.id AND t.identifier = n.identifier ORDER BY n.ord LIMIT 1",
+        &[Param::Texts(&types), Param::Texts(&identifiers)],
+    )?;
+    let duplicate = |task_type: &str, identifier: &str| TaskError::Duplicate {
+        task_type: task_type.to_owned(),
+        identifier: identifier.to_owned(),
+    };
+    if let Some(row) = rows.first() {
+        return Ok(duplicate(row.get(0)?, row.get(1)?).into());
+    }
+    let mut seen = HashSet::new();
+    let twice = tasks.iter().find(|task| !seen.insert((&*task.task_type, &*task.identifier)));
+    Ok(match twice {
+        Some(task) => duplicate(&task.task_type, &task.identifier).into(),
+        // It was, and has been deleted meanwhile: try again.
+        None => {
+            PgError::Refused { sqlstate: "40001".into(), message: "another task of that name came and went".into() }
+                .into()
+        }
+    })
+}
+
+/// The numbers of the tasks, if it was the enqueuing with this mark that inserted them.
+pub(super) fn find_marked(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Option<Vec<i64>>, Fault> {
+    let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
+    let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();
+    let rows = db.query(
+        "SELECT t.id FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (type, identifier, ord)
+         JOIN fulmar_task_type y ON y.name = n.type
+         JOIN fulmar_task t ON t.type_id = y.id AND t.identifier = n.identifier
+         WHERE substring(t.trail FROM 17 FOR 8) = int8send($3::int8)
+             OR EXISTS (SELECT 1 FROM fulmar_task_log l WHERE l.task_id = t.id AND l.entry = 1 AND l.token = $3::int8)
+         ORDER BY n.ord",
+        &[Param::Texts(&types), Param::Texts(&identifiers), mark.into()],
+    )?;
+    if rows.len() != tasks.len() {
+        return Ok(None);
+    }
+    rows.iter().map(|row| Ok(row.get(0)?)).collect::<Result<_, Fault>>().map(Some)
+}
+
+/// A task as those see it who cancel it or delete it.
+struct Found {
+    id: i64,
+    status: TaskStatus,
+    type_id: i64,
+    lane: Option<String>,
+}
+
+fn find(db: &mut Connection, task: &TaskRef) -> Result<Found, Fault> {
+    let rows = db.query(
+        "SELECT t.id, t.status, t.type_id, t.lane FROM fulmar_task t
+         JOIN fulmar_task_type y ON y.id = t.type_id WHERE y.name = $1::text AND t.identifier = $2::text",
+        &[(&*task.task_type).into(), (&*task.identifier).into()],
+    )?;
+    let row = rows.first().ok_or_else(|| not_found(task))?;
+    let status = TaskStatus::from_code(row.get(1)?)?;
+    Ok(Found { id: row.get(0)?, status, type_id: row.get(2)?, lane: row.get(3)? })
+}
+
+pub(super) fn cancel(db: &mut Connection, task: &TaskRef, reason: &str) -> Result<TaskStatus, Fault> {
+    let found = find(db, task)?;
+    if found.status.is_ended() {
+        return Ok(found.status);
+    }
+    let mut tx = db.begin()?;
+    let lane = found.lane.as_deref();
+    if let Some(lane) = lane {
+        lanes::lock(&mut tx, &[found.type_id], &[lane])?;
+    }
+    let rows = tx.query(
+        concat!(
+            "WITH u AS (
+                 UPDATE fulmar_task t SET status = CASE t.status WHEN 2 THEN 2 ELSE 6 END,
+                     cancel_requested = t.cancel_requested OR t.status = 2, gate = NULL,
+                     ended = CASE t.status WHEN 2 THEN NULL ELSE ",
+            now!(),
+            " END,
+                     worker = CASE t.status WHEN 2 THEN t.worker END, lease = CASE t.status WHEN 2 THEN t.lease END,
+                     deadline = CASE t.status WHEN 2 THEN t.deadline END, entries = t.entries + 1
+                 WHERE t.id = $1::int8 AND t.status < 4 RETURNING t.id, t.entries, t.status),
+             l AS (
+                 INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+                 SELECT u.id, u.entries, ",
+            now!(),
+            ", u.status, 0,
+                     CASE u.status WHEN 2 THEN 'cancellation requested: ' ELSE '' END || $2::text FROM u)
+             SELECT status FROM u"
+        ),
+        &[found.id.into(), reason.into()],
+    )?;
+    let Some(row) = rows.first() else {
+        // It ended, or was deleted, since we looked.
+        drop(tx);
+        return Ok(find(db, task)?.status);
+    };
+    let status = TaskStatus::from_code(row.get(0)?)?;
+    if let Some(lane) = lane.filter(|_| status.is_ended()) {
+        lanes::follow(&mut tx, &[found.type_id], &[lane])?;
+    }
+    tx.commit()?;
+    Ok(status)
+}
+
+pub(super) fn delete(db: &mut Connection, task: &TaskRef) -> Result<(), Fault> {
+    let found = find(db, task)?;
+    let mut tx = db.begin()?;
+    let lane = found.lane.as_deref();
+    if let Some(lane) = lane {
+        lanes::lock(&mut tx, &[found.type_id], &[lane])?;
+    }
+    let rows = tx.query("SELECT status FROM fulmar_task WHERE id = $1::int8 FOR UPDATE", &[found.id.into()])?;
+    let row = rows.first().ok_or_else(|| not_found(task))?;
+    let status = TaskStatus::from_code(row.get(0)?)?;
+    if matches!(status, TaskStatus::Scheduled | TaskStatus::Running) {
+        let (task_type, identifier) = (task.task_type.clone(), task.identifier.clone());
+        return Err(TaskError::Held { task_type, identifier }.into());
+    }
+    reap::erase(&mut tx, &[found.id])?;
+    if let Some(lane) = lane.filter(|_| !status.is_ended()) {
+        lanes::follow(&mut tx, &[found.type_id], &[lane])?;
+    }
+    tx.commit()?;
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! What can be asked about tasks.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::super::engine::{Part, TaskRef, taken_by};
+use super::super::error::TaskError;
+use super::super::stats::{QueueStats, TypeStats};
+use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::connection::{Connection, Row};
+use super::error::PgError;
+use super::fault::Fault;
+use super::sql::then;
+use super::{nonsense, produce, types};
+
+pub(super) fn to_time(millis: i64) -> SystemTime {
+    UNIX_EPOCH + types::duration(millis)
+}
+
+pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInfo>, Fault> {
+    let rows = db.query(
+        "SELECT t.id, t.status, -t.rank, t.starts, t.failures, t.lost, t.progress, t.cancel_requested, t.lane,
+             t.is_modifier, t.created, t.run_at, t.ended
+         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE y.name = $1::text AND t.identifier = $2::text",
+        &[(&*task.task_type).into(), (&*task.identifier).into()],
+    )?;
+    let read = |row: Row<'_>| {
+        let priority: i64 = row.get(2)?;
+        Ok(TaskInfo {
+            id: row.get(0)?,
+            task_type: task.task_type.clone(),
+            identifier: task.identifier.clone(),
+            status: TaskStatus::from_code(row.get(1)?)?,
+            priority: i16::try_from(priority)
+                .map_err(|_| nonsense("reading a task", format!("priority {priority}")))?,
+            starts: types::small(row.get(3)?)?,
+            failures: types::small(row.get(4)?)?,
+            lost: types::small(row.get(5)?)?,
+            progress: row.get::<f64>(6)? as f32,
+            cancel_requested: row.get(7)?,
+            key: row.get(8)?,
+            is_modifier: row.get(9)?,
+            created: to_time(row.get(10)?),
+            run_at: to_time(row.get(11)?),
+            ended: row.get::<Option<i64>>(12)?.map(to_time),
+        })
+    };
+    rows.first().map(read).transpose()
+}
+
+/// An entry of a trail: its number, its time, its status, and whose it is.
+pub(super) struct Step {
+    pub(super) entry: i64,
+    pub(super) time: i64,
+    pub(super) status: i64,
+    pub(super) token: i64,
+    pub(super) message: String,
+}
+
+/// The entries of a log that are kept in the task's row: three numbers each, and who has taken the task if that is what
+/// happened. What is left over of a torn one is no entry.
+pub(super) fn trail(mut bytes: &[u8]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    while let Some((numbers, rest)) = bytes.split_first_chunk::<24>() {
+        let number = |at: usize| numbers[at..at + 8].iter().fold(0_i64, |number, &byte| number << 8 | i64::from(byte));
+        let status = number(8) & 7;
+        bytes = rest;
+        let mut message = String::new();
+        if status == TaskStatus::Scheduled.code() {
+            let Some((worker, rest)) = bytes.split_first_chunk::<8>() else { break };
+            message = taken_by(String::from_utf8_lossy(worker).trim_end());
+            bytes = rest;
+        }
+        steps.push(Step { entry: number(0), time: number(8) >> 3, status, token: number(16), message });
+    }
+    steps
+}
+
+pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>, Fault> {
+    // One statement, so that both halves are as of one moment.
+    let rows = db.query(
+        "SELECT t.trail, l.entry, l.time, l.status, l.message
+         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id LEFT JOIN fulmar_task_log l ON l.task_id = t.id
+         WHERE y.name = $1::text AND t.identifier = $2::text",
+        &[(&*task.task_type).into(), (&*task.identifier).into()],
+    )?;
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
+    let mut entries = Vec::new();
+    for step in trail(first.get(0)?) {
+        entries.push((step.entry, step.time, step.status, step.message));
+    }
+    for row in rows.iter() {
+        if let Some(entry) = row.get::<Option<i64>>(1)? {
+            entries.push((entry, row.get(2)?, row.get(3)?, row.get(4)?));
+        }
+    }
+    entries.sort_by_key(|entry| entry.0);
+    let entry =
+        |(_, time, code, message)| Ok(LogEntry { time: to_time(time), status: TaskStatus::from_code(code)?, message });
+    entries.into_iter().map(entry).collect::<Result<_, Fault>>().map(Some)
+}
+
+pub(super) fn response(db: &mut Connection, task: &TaskRef) -> Result<Option<Option<Response>>, Fault> {
+    let rows = db.query(
+        "SELECT r.media_type, r.body FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
+         LEFT JOIN fulmar_task_response r ON r.task_id = t.id WHERE y.name = $1::text AND t.identifier = $2::text",
+        &[(&*task.task_type).into(), (&*task.identifier).into()],
+    )?;
+    let read = |row: Row<'_>| match row.get::<Option<String>>(0)? {
+        Some(media_type) => Ok(Some(Response { media_type, body: row.get(1)? })),
+        None => Ok(None),
+    };
+    rows.first().map(read).transpose()
+}
+
+pub(super) fn load(db: &mut Connection, task: i64, part: Part) -> Result<Option<Vec<u8>>, Fault> {
+    let sql = match part {
+        Part::Input => {
+            "SELECT coalesce(t.input, (SELECT i.body FROM fulmar_task_input i WHERE i.task_id = t.id))
+             FROM fulmar_task t WHERE t.id = $1::int8"
+        }
+        Part::Checkpoint => {
+            "SELECT (SELECT c.body FROM fulmar_task_checkpoint c WHERE c.task_id = t.id)
+             FROM fulmar_task t WHERE t.id = $1::int8"
+        }
+    };
+    let rows = db.query(sql, &[task.into()])?;
+    Ok(rows.first().ok_or(TaskError::Stale { task })?.get(0)?)
+}
+
+pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<QueueStats, Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT y.name, s.status, s.count, o.oldest, e.ended
+             FROM fulmar_task_type y
+             LEFT JOIN (SELECT type_id, status, count(*) AS count FROM fulmar_task GROUP BY type_id, status) AS s
+                 ON s.type_id = y.id
+             CROSS JOIN LATERAL (SELECT ",
+            then!(),
+            " - min(run_at) AS oldest FROM fulmar_task t
+                 WHERE t.type_id = y.id AND t.run_at <= ",
+            then!(),
+            " AND t.gate IN (0, 1)) AS o
+             CROSS JOIN LATERAL (SELECT count(*) AS ended FROM fulmar_task t
+                 WHERE t.type_id = y.id AND t.ended IS NOT NULL AND t.ended > ",
+            then!(),
+            " - 60000) AS e
+             ORDER BY y.name COLLATE \"C\""
+        ),
+        &[],
+    )?;
+    let mut types: Vec<TypeStats> = Vec::new();
+    for row in rows.iter() {
+        let name: &str = row.get(0)?;
+        if types.last().is_none_or(|last| last.name != name) {
+            let oldest_ready = row.get::<Option<i64>>(3)?.map(types::duration);
+            let ended_last_minute = u64::try_from(row.get::<i64>(4)?).unwrap_or(0);
+            types.push(TypeStats { name: name.to_owned(), oldest_ready, ended_last_minute, ..TypeStats::default() });
+        }
+        if let (Some(last), Some(code)) = (types.last_mut(), row.get::<Option<i64>>(1)?) {
+            // A row that makes no sense is the reaper's business.
+            if let Ok(status) = TaskStatus::from_code(code) {
+                last.counts[status as usize] = u64::try_from(row.get::<i64>(2)?).unwrap_or(0);
+            }
+        }
+    }
+    let capacity = produce::capacity(db)?;
+    Ok(QueueStats { types, capacity, warnings: old_transactions(db, old_snapshot)? })
+}
+
+/// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk past them.
+fn old_transactions(db: &mut Connection, limit: Duration) -> Result<Vec<String>, PgError> {
+    let rows = db.query(
+        "SELECT 'session ' || pid || ' (' || coalesce(nullif(application_name, ''), 'without a name') || ', '
+                 || coalesce(state, 'hidden') || ')', extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age
+         FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid() AND coalesce(backend_xmin, backend_xid) IS NOT NULL
+             AND xact_start <= clock_timestamp() - $1::float8 * interval '1 second'
+         UNION ALL SELECT 'prepared transaction ' || gid, extract(epoch FROM clock_timestamp() - prepared)::float8
+         FROM pg_prepared_xacts
+         WHERE database = current_database() AND prepared <= clock_timestamp() - $1::float8 * interval '1 second'
+         ORDER BY age DESC LIMIT 3",
+        &[super::value::Param::Float(limit.as_secs_f64())],
+    )?;
+    let warn = |row: Row<'_>| {
+        let (who, age): (String, f64) = (row.get(0)?, row.get(1)?);
+        Ok(format!(
+            "the {who} has had a transaction open for {age:.0} s: until it ends, PostgreSQL can't clean up after tasks, \
+             and claims get slower"
+        ))
+    };
+    rows.iter().map(warn).collect()
+}

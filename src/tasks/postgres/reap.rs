@@ -1,0 +1,193 @@
+//! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
+
+use super::super::engine::Reaped;
+use super::connection::Connection;
+use super::error::PgError;
+use super::fault::Fault;
+use super::lanes;
+use super::sql::{now, then};
+use super::value::Param;
+
+pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // Looked for without a lock first: mostly there is nothing.
+    let rows = db.query(
+        concat!(
+            "SELECT id, type_id, lane FROM fulmar_task
+             WHERE worker IS NOT NULL AND (lease <= ",
+            then!(),
+            " OR deadline <= ",
+            then!(),
+            ") ORDER BY id LIMIT $1::int8"
+        ),
+        &[limit.into()],
+    )?;
+    let (mut ids, mut types, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows.iter() {
+        ids.push(row.get(0)?);
+        if let Some(lane) = row.get::<Option<&str>>(2)? {
+            types.push(row.get(1)?);
+            keys.push(lane);
+        }
+    }
+    if ids.is_empty() {
+        return Ok(Reaped::default());
+    }
+    match rescue(db, &ids, &types, &keys) {
+        // One row may be to blame: each by itself, then.
+        Err(Fault::Pg(error)) if !error.is_lost() && !error.is_conflict() && !error.is_out_of_something() => {
+            let mut reaped = Reaped::default();
+            for row in rows.iter() {
+                let (id, type_id, lane): (i64, i64, Option<&str>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let lane = lane.as_slice();
+                match rescue(db, &[id], &[type_id][..lane.len()], lane) {
+                    Ok(one) => add(&mut reaped, one),
+                    Err(Fault::Pg(error)) if !error.is_lost() && !error.is_conflict() => {
+                        crate::trace::event!(
+                            WARN,
+                            "a lost task can't be rescued",
+                            task = id,
+                            error = error.to_string()
+                        );
+                        set_aside(db, id)?;
+                        reaped.bad += 1;
+                    }
+                    Err(fault) => return Err(fault),
+                }
+            }
+            Ok(reaped)
+        }
+        result => result,
+    }
+}
+
+fn add(sum: &mut Reaped, one: Reaped) {
+    sum.returned += one.returned;
+    sum.failed += one.failed;
+    sum.cancelled += one.cancelled;
+    sum.bad += one.bad;
+}
+
+/// Those of the tasks that are still lost, and that nobody else has a hand on.
+fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Result<Reaped, Fault> {
+    let mut tx = db.begin()?;
+    if !keys.is_empty() {
+        lanes::lock(&mut tx, types, keys)?;
+    }
+    let rows = tx.query(
+        concat!(
+            "WITH c AS MATERIALIZED (
+                 SELECT id, status AS was, coalesce(deadline <= ", then!(), ", false) AS late FROM fulmar_task
+                 WHERE id = ANY($1::int8[]) AND worker IS NOT NULL
+                     AND (lease <= ", then!(), " OR deadline <= ", then!(), ") ORDER BY id FOR UPDATE SKIP LOCKED),
+             j AS MATERIALIZED (
+                 SELECT c.id, c.was, CASE WHEN c.late THEN 'its time limit passed' ELSE 'its worker was lost' END AS why,
+                     y.restart_limit, CASE WHEN c.was = 1 THEN 0 WHEN c.was <> 2 OR y.id IS NULL THEN 5
+                         WHEN t.cancel_requested THEN 6 WHEN t.lost >= y.restart_limit THEN 5 ELSE 0 END AS status
+                 FROM c JOIN fulmar_task t ON t.id = c.id LEFT JOIN fulmar_task_type y ON y.id = t.type_id),
+             u AS (
+                 UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN 0 THEN 0 END,
+                     run_at = CASE j.status WHEN 0 THEN ", now!(), " ELSE t.run_at END,
+                     ended = CASE j.status WHEN 0 THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
+                     deadline = NULL, lost = t.lost + (j.was = 2)::int4, entries = t.entries + 1
+                 FROM j WHERE t.id = j.id
+                 RETURNING t.id, t.entries, t.status, t.lost, t.type_id, t.lane, j.was, j.why, j.restart_limit),
+             l AS (
+                 INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+                 SELECT u.id, u.entries, ", now!(), ", u.status, 0, CASE
+                     WHEN u.was = 1 THEN u.why || ' before it started'
+                     WHEN u.was <> 2 THEN 'it was held, and not at work, which makes no sense'
+                     WHEN u.restart_limit IS NULL THEN 'its type is gone'
+                     WHEN u.status = 6 THEN u.why
+                     WHEN u.status = 5 THEN u.why || ', and its restart limit of ' || u.restart_limit || ' is reached'
+                     ELSE u.why || '; restart ' || u.lost || ' of ' || u.restart_limit END
+                 FROM u)
+             SELECT was, status, type_id, lane, restart_limit IS NULL FROM u"
+        ),
+        &[Param::Ints(ids)],
+    )?;
+    let mut reaped = Reaped::default();
+    let (mut left_types, mut left_lanes) = (Vec::new(), Vec::new());
+    for row in rows.iter() {
+        let (was, status): (i64, i64) = (row.get(0)?, row.get(1)?);
+        match (was, status) {
+            _ if !(1..=2).contains(&was) || row.get(4)? => reaped.bad += 1,
+            (_, 0) => reaped.returned += 1,
+            (_, 6) => reaped.cancelled += 1,
+            _ => reaped.failed += 1,
+        }
+        if let (Some(lane), true) = (row.get::<Option<&str>>(3)?, status != 0) {
+            left_types.push(row.get(2)?);
+            left_lanes.push(lane);
+        }
+    }
+    lanes::follow(&mut tx, &left_types, &left_lanes)?;
+    tx.commit()?;
+    Ok(reaped)
+}
+
+/// A row that makes no sense stands in nobody's way: it has failed, without a word in its log.
+pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
+    db.execute(
+        concat!(
+            "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ",
+            now!(),
+            ", worker = NULL, lease = NULL,
+                 deadline = NULL WHERE id = $1::int8"
+        ),
+        &[id.into()],
+    )
+    .map(drop)
+}
+
+pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.query(
+        concat!(
+            "SELECT t.id FROM fulmar_task_type y CROSS JOIN LATERAL (
+                 SELECT id FROM fulmar_task t WHERE t.type_id = y.id AND t.ended IS NOT NULL
+                     AND t.ended <= ",
+            then!(),
+            " - y.retention ORDER BY t.ended LIMIT $1::int8) AS t
+             WHERE y.retention IS NOT NULL LIMIT $1::int8"
+        ),
+        &[limit.into()],
+    )?;
+    let mut ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    ids.sort_unstable();
+    // What has ended never changes again, so that nobody holds it but another who deletes it.
+    Ok(erase(db, &ids)?)
+}
+
+/// Deletes tasks with all that belongs to them, but for those that somebody else has a hand on.
+pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
+    let rows = db.query(
+        "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(
+                 SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE SKIP LOCKED)) RETURNING id),
+             i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
+             c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
+             r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
+             l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
+         SELECT count(*) FROM t",
+        &[Param::Ints(ids)],
+    )?;
+    let count: i64 = rows.only()?.get(0)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Deletes all tasks of a type, whoever holds them.
+pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgError> {
+    db.query(
+        "WITH t AS (DELETE FROM fulmar_task WHERE type_id = $1::int8 RETURNING id),
+             i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
+             c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
+             r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
+             l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
+         SELECT count(*) FROM t",
+        &[type_id.into()],
+    )
+    .map(drop)
+}

@@ -1,0 +1,378 @@
+//! What workers do to the tasks that they hold: one statement for many steps, each guarded by its fence.
+//!
+//! Every entry that a step writes into a log bears the worker's token. So after a commit whose answer was lost, a step
+//! that comes back as stale is looked up there: if its entry is found, it was done, by nobody else than this worker.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::engine::{Action, Step, Stepped};
+use super::super::error::{Result as TaskResult, TaskError};
+use super::super::status::{Response, TaskStatus};
+use super::connection::{Connection, Transaction};
+use super::fault::Fault;
+use super::sql::{now, trail};
+use super::value::Param;
+use super::{lanes, millis, read};
+use crate::sync::Mutex;
+
+/// Steps whose outcome was not known when they were last tried, by task and token.
+pub(super) struct Doubts(Mutex<HashSet<(i64, i64)>>);
+
+/// More than that, and the oldest of them are of no interest to anybody.
+const MOST_DOUBTS: usize = 100_000;
+
+impl Doubts {
+    pub(super) fn new() -> Doubts {
+        Doubts(Mutex::new(HashSet::new()))
+    }
+
+    pub(super) fn settle(&self, steps: &[Step], result: &TaskResult<Vec<Stepped>>) {
+        let mut doubts = self.0.lock();
+        match result {
+            Ok(_) if doubts.is_empty() => {}
+            Ok(_) => doubts.retain(|doubt| !steps.iter().any(|step| *doubt == (step.task, step.token))),
+            Err(TaskError::Unreachable { .. }) => {
+                if doubts.len() > MOST_DOUBTS {
+                    doubts.clear();
+                }
+                doubts.extend(steps.iter().map(|step| (step.task, step.token)));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn holds(&self, step: &Step) -> bool {
+        self.0.lock().contains(&(step.task, step.token))
+    }
+}
+
+/// What has to be so for a worker to change a task. With `--cfg fulmar_unguarded` it is taken out, for the test that
+/// shows that the others would notice.
+#[cfg(not(fulmar_unguarded))]
+macro_rules! fence {
+    () => {
+        "t.token = s.token AND t.worker = $1::text AND t.status = CASE WHEN s.kind IN (0, 5) THEN 1 ELSE 2 END"
+    };
+}
+#[cfg(fulmar_unguarded)]
+macro_rules! fence {
+    () => {
+        "s.token IS NOT NULL AND $1::text IS NOT NULL"
+    };
+}
+
+/// Changes the rows of `s`: `$1` the worker, `$2` whether the locks of all lanes are held. If they aren't, and a task
+/// that may end has a lane, nothing is done at all.
+macro_rules! change {
+    ($trail:expr) => {
+        concat!(
+            "UPDATE fulmar_task t SET
+                 status = CASE WHEN s.kind IN (2, 3, 4) AND t.cancel_requested THEN 6 ELSE s.status END,
+                 gate = CASE WHEN s.status IN (0, 3) AND (s.kind = 5 OR NOT t.cancel_requested)
+                     THEN (s.delay > 0)::int4 END,
+                 run_at = CASE WHEN s.status IN (0, 3) AND (s.kind = 5 OR NOT t.cancel_requested)
+                     THEN ",
+            now!(),
+            " + s.delay ELSE t.run_at END,
+                 ended = CASE WHEN s.status IN (4, 5) OR s.kind IN (2, 3, 4) AND t.cancel_requested THEN ",
+            now!(),
+            " END,
+                 worker = CASE s.status WHEN 2 THEN t.worker END,
+                 lease = CASE s.status WHEN 2 THEN t.lease END,
+                 deadline = CASE WHEN s.kind = 0 THEN ",
+            now!(),
+            " + (SELECT y.time_limit FROM fulmar_task_type y
+                         WHERE y.id = t.type_id) WHEN s.status = 2 THEN t.deadline END,
+                 starts = t.starts + (s.kind = 0)::int4,
+                 failures = t.failures + (s.kind IN (2, 3))::int4,
+                 progress = CASE s.status WHEN 4 THEN 1 ELSE coalesce(s.progress, t.progress) END,
+                 entries = t.entries + 1,
+                 trail = ",
+            $trail,
+            "
+             FROM s WHERE t.id = s.id AND ",
+            fence!(),
+            "
+                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x JOIN fulmar_task o ON o.id = x.id
+                     WHERE x.kind IN (1, 2, 3, 4) AND o.lane IS NOT NULL))
+             RETURNING s.ord, t.status, t.type_id, t.lane"
+        )
+    };
+}
+
+/// The entry that a step adds to the trail, under the status that the task has from then on.
+macro_rules! step_trail {
+    () => {
+        trail!("CASE WHEN s.kind IN (2, 3, 4) AND t.cancel_requested THEN 6 ELSE s.status END", "s.token")
+    };
+}
+
+/// Steps without words or anything else to store.
+const PLAIN: &str = concat!(
+    "WITH s AS MATERIALIZED (
+         SELECT * FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[]) WITH ORDINALITY
+             AS s (id, token, kind, status, delay, progress, ord)) ",
+    change!(step_trail!())
+);
+
+/// Steps of every kind.
+const FULL: &str = concat!(
+    "WITH s AS MATERIALIZED (
+         SELECT * FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[], $9::text[],
+             $10::text[], $11::bytea[], $12::bytea[]) WITH ORDINALITY
+             AS s (id, token, kind, status, delay, progress, message, media_type, body, checkpoint, ord)),
+     u AS (",
+    change!(concat!("CASE WHEN s.message = '' AND s.kind <> 6 THEN ", step_trail!(), " ELSE t.trail END")),
+    ", t.id, t.entries),
+     l AS (
+         INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+         SELECT u.id, u.entries, ",
+    now!(),
+    ", u.status, s.token, s.message FROM u JOIN s ON s.ord = u.ord
+         WHERE s.message <> '' OR s.kind = 6),
+     r AS (
+         INSERT INTO fulmar_task_response (task_id, media_type, body)
+         SELECT u.id, s.media_type, s.body FROM u JOIN s ON s.ord = u.ord WHERE s.media_type IS NOT NULL
+         ON CONFLICT (task_id) DO UPDATE SET media_type = excluded.media_type, body = excluded.body),
+     c AS (
+         INSERT INTO fulmar_task_checkpoint (task_id, body)
+         SELECT u.id, s.checkpoint FROM u JOIN s ON s.ord = u.ord WHERE s.checkpoint IS NOT NULL AND u.status = 3
+         ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
+     SELECT ord, status, type_id, lane FROM u"
+);
+
+/// Does all steps, in their order, and says whether that made others ready. With `in_doubt` an earlier try may have been
+/// done.
+pub(super) fn step(
+    db: &mut Connection,
+    steps: &[Step],
+    doubts: &Doubts,
+    in_doubt: bool,
+) -> Result<(Vec<Stepped>, bool), Fault> {
+    let mut opened = false;
+    let mut stepped = vec![Stepped::Stale; steps.len()];
+    let rounds = rounds(steps);
+    let mut done = false;
+    if let [round] = &*rounds {
+        done = change(db, steps, round, false, &mut stepped)?.any;
+    }
+    if !done {
+        let ordered = lanes_of(db, steps)?;
+        if rounds.len() > 1 || !ordered.is_empty() {
+            let mut tx = db.begin()?;
+            let types: Vec<i64> = ordered.iter().map(|(type_id, _)| *type_id).collect();
+            let keys: Vec<&str> = ordered.iter().map(|(_, lane)| &**lane).collect();
+            if !ordered.is_empty() {
+                lanes::lock(&mut tx, &types, &keys)?;
+            }
+            opened = all(&mut tx, steps, &rounds, &mut stepped)?;
+            tx.commit()?;
+        }
+    }
+    for (step, stepped) in steps.iter().zip(&mut stepped) {
+        if *stepped == Stepped::Stale && (in_doubt || doubts.holds(step)) {
+            if let Some(status) = find_own(db, step)? {
+                *stepped = Stepped::Done(status);
+                opened = true;
+            }
+        }
+    }
+    opened |= stepped.iter().any(|stepped| matches!(stepped, Stepped::Done(TaskStatus::Accepted | TaskStatus::Paused)));
+    Ok((stepped, opened))
+}
+
+/// Whether somebody left a lane.
+fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: &mut [Stepped]) -> Result<bool, Fault> {
+    let mut left = false;
+    for round in rounds {
+        let changed = change(tx, steps, round, true, stepped)?;
+        let keys: Vec<&str> = changed.left.iter().map(|(_, lane)| &**lane).collect();
+        let types: Vec<i64> = changed.left.iter().map(|(type_id, _)| *type_id).collect();
+        lanes::follow(tx, &types, &keys)?;
+        left |= !keys.is_empty();
+    }
+    Ok(left)
+}
+
+/// Steps of one worker, no two of them on one task: places in the whole, by the number of the task.
+struct Round<'a> {
+    worker: &'a str,
+    steps: Vec<usize>,
+}
+
+/// As few rounds as there may be so that the steps on each task keep their order.
+fn rounds(steps: &[Step]) -> Vec<Round<'_>> {
+    let mut rounds: Vec<Round<'_>> = Vec::new();
+    // The first round that is still open to a task.
+    let mut next: HashMap<i64, usize> = HashMap::new();
+    for (at, step) in steps.iter().enumerate() {
+        let from = next.get(&step.task).copied().unwrap_or(0);
+        let worker = step.worker.as_str();
+        let fits = rounds.iter().skip(from).position(|round| round.worker == worker).map(|offset| from + offset);
+        let round = fits.unwrap_or_else(|| {
+            rounds.push(Round { worker, steps: Vec::new() });
+            rounds.len() - 1
+        });
+        rounds[round].steps.push(at);
+        next.insert(step.task, round + 1);
+    }
+    // Rows are locked in this order, everywhere.
+    rounds.iter_mut().for_each(|round| round.steps.sort_by_key(|&at| steps[at].task));
+    rounds
+}
+
+struct Changed {
+    any: bool,
+    /// Lanes that somebody left.
+    left: Vec<(i64, String)>,
+}
+
+fn change(
+    db: &mut Connection,
+    steps: &[Step],
+    round: &Round<'_>,
+    locked: bool,
+    stepped: &mut [Stepped],
+) -> Result<Changed, Fault> {
+    let rows: Vec<RowOf<'_>> = round.steps.iter().map(|&at| RowOf::new(&steps[at].action)).collect();
+    let ids: Vec<i64> = round.steps.iter().map(|&at| steps[at].task).collect();
+    let tokens: Vec<i64> = round.steps.iter().map(|&at| steps[at].token).collect();
+    let kinds: Vec<i64> = rows.iter().map(|row| row.kind).collect();
+    let statuses: Vec<i64> = rows.iter().map(|row| row.status.code()).collect();
+    let delays: Vec<i64> = rows.iter().map(|row| row.delay).collect();
+    let progress: Vec<Option<f64>> = rows.iter().map(|row| row.progress).collect();
+    let mut params = vec![
+        round.worker.into(),
+        locked.into(),
+        Param::Ints(&ids),
+        Param::Ints(&tokens),
+        Param::Ints(&kinds),
+        Param::Ints(&statuses),
+        Param::Ints(&delays),
+        Param::MaybeFloats(&progress),
+    ];
+    let messages: Vec<&str> = rows.iter().map(|row| row.message).collect();
+    let media_types: Vec<Option<&str>> =
+        rows.iter().map(|row| row.response.map(|response| &*response.media_type)).collect();
+    let bodies: Vec<Option<&[u8]>> = rows.iter().map(|row| row.response.map(|response| &*response.body)).collect();
+    let checkpoints: Vec<Option<&[u8]>> = rows.iter().map(|row| row.checkpoint).collect();
+    let found = if rows.iter().all(RowOf::is_plain) {
+        db.query(PLAIN, &params)?
+    } else {
+        params.extend([
+            Param::Texts(&messages),
+            Param::MaybeTexts(&media_types),
+            Param::MaybeByteArrays(&bodies),
+            Param::MaybeByteArrays(&checkpoints),
+        ]);
+        db.query(FULL, &params)?
+    };
+    let mut changed = Changed { any: found.len() > 0, left: Vec::new() };
+    for row in found.iter() {
+        let (ord, code): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let status = TaskStatus::from_code(code)?;
+        let at = usize::try_from(ord - 1).ok().and_then(|at| round.steps.get(at));
+        if let Some(&at) = at {
+            stepped[at] = Stepped::Done(status);
+        }
+        if let (true, Some(lane)) = (status.is_ended(), row.get::<Option<String>>(3)?) {
+            changed.left.push((row.get(2)?, lane));
+        }
+    }
+    Ok(changed)
+}
+
+/// An action as a row.
+struct RowOf<'a> {
+    kind: i64,
+    status: TaskStatus,
+    delay: i64,
+    progress: Option<f64>,
+    message: &'a str,
+    response: Option<&'a Response>,
+    checkpoint: Option<&'a [u8]>,
+}
+
+impl<'a> RowOf<'a> {
+    fn new(action: &'a Action) -> RowOf<'a> {
+        let row = |kind, status, message| RowOf {
+            kind,
+            status,
+            delay: 0,
+            progress: None,
+            message,
+            response: None,
+            checkpoint: None,
+        };
+        match action {
+            Action::Start => row(0, TaskStatus::Running, ""),
+            Action::Finish { message, response } => {
+                RowOf { response: response.as_deref(), ..row(1, TaskStatus::Finished, message) }
+            }
+            Action::Fail { reason, retry: None, response } => {
+                RowOf { response: response.as_deref(), ..row(2, TaskStatus::Failed, reason) }
+            }
+            Action::Fail { reason, retry: Some(delay), response } => {
+                let row = row(3, TaskStatus::Accepted, reason);
+                RowOf { delay: millis(*delay), response: response.as_deref(), ..row }
+            }
+            Action::Pause { message, after, checkpoint, response } => {
+                let row = row(4, TaskStatus::Paused, message);
+                let (response, checkpoint) = (response.as_deref(), checkpoint.as_deref());
+                RowOf { delay: millis(*after), response, checkpoint, ..row }
+            }
+            Action::GiveBack { reason } => row(5, TaskStatus::Accepted, reason),
+            Action::Note { progress, message } => {
+                RowOf { progress: progress.map(f64::from), ..row(6, TaskStatus::Running, message) }
+            }
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        self.message.is_empty() && self.response.is_none() && self.checkpoint.is_none() && self.kind != 6
+    }
+}
+
+/// The lanes of tasks that a step may end.
+fn lanes_of(db: &mut Connection, steps: &[Step]) -> Result<Vec<(i64, String)>, Fault> {
+    let ends = |action: &Action| !matches!(action, Action::Start | Action::GiveBack { .. } | Action::Note { .. });
+    let ids: Vec<i64> = steps.iter().filter(|step| ends(&step.action)).map(|step| step.task).collect();
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = "SELECT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL";
+    let rows = db.query(sql, &[Param::Ints(&ids)])?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// What the task came to, if the step was done before: its worker's own entry in the log says so.
+fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
+    let rows = db.query(
+        "SELECT t.trail, l.status FROM fulmar_task t LEFT JOIN fulmar_task_log l ON l.task_id = t.id AND l.token = $2::int8
+         WHERE t.id = $1::int8",
+        &[step.task.into(), step.token.into()],
+    )?;
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
+    let is_its_work = |status: TaskStatus| match step.action {
+        Action::Start => status == TaskStatus::Running,
+        Action::Finish { .. } => status == TaskStatus::Finished,
+        Action::Fail { .. } => matches!(status, TaskStatus::Accepted | TaskStatus::Failed | TaskStatus::Cancelled),
+        Action::Pause { .. } => matches!(status, TaskStatus::Paused | TaskStatus::Cancelled),
+        Action::GiveBack { .. } => status == TaskStatus::Accepted,
+        Action::Note { .. } => false,
+    };
+    let trail = read::trail(first.get(0)?).into_iter().filter(|entry| entry.token == step.token);
+    let mut codes: Vec<i64> = trail.map(|entry| entry.status).collect();
+    for row in rows.iter() {
+        codes.extend(row.get::<Option<i64>>(1)?);
+    }
+    for code in codes {
+        let status = TaskStatus::from_code(code)?;
+        if is_its_work(status) {
+            return Ok(Some(status));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,320 @@
+//! The connection, against a server that tests/run brings; and what it does where there is none.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::connection::{Connection, Heard, Limits};
+use super::error::PgError;
+use super::libpq::{self, Raw};
+use super::target::Target;
+use super::value::Param;
+use super::waker::Waker;
+use crate::sync::{AtomicBool, Ordering, thread};
+
+/// Only turns a hang into a failure.
+const HANG: Duration = Duration::from_secs(60);
+
+fn limits() -> Limits {
+    Limits { connect: Duration::from_secs(10), statement: HANG, heartbeat: Duration::from_secs(5) }
+}
+
+fn url() -> String {
+    std::env::var("FULMAR_POSTGRES_URL").expect("tests/run sets it, to a server that it has started")
+}
+
+fn connect() -> Connection {
+    Connection::open(&Target::parse(&url()).expect("a sound URL"), limits()).expect("the server is up")
+}
+
+/// Run now and here: the test goes on when it has ended, or fails.
+fn on_another_thread<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> impl FnOnce() -> T {
+    let (producer, consumer) = crate::queue::bounded(1).expect("a sound size");
+    thread::spawn("other".into(), None, move || drop(producer.put(body()))).expect("a thread");
+    move || consumer.get_timeout(HANG).unwrap_or_else(|_| panic!("the other thread panicked, or hangs"))
+}
+
+#[test]
+fn nobody_listening_is_an_error_with_the_place_and_without_the_password() {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let target = Target::parse(&format!("postgres://alice:hunter2@127.0.0.1:{port}/jobs")).expect("a sound URL");
+    let error = Connection::open(&target, limits()).expect_err("nobody is there");
+    assert!(matches!(error, PgError::Connect { .. }) && error.is_lost(), "{error:?}");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains(&format!("127.0.0.1:{port}/jobs")) && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_server_that_says_the_password_is_not_repeated() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let server = on_another_thread(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        // The length, the protocol's version, and then the options.
+        let mut length = [0; 4];
+        client.read_exact(&mut length).expect("the start-up message");
+        let mut rest = vec![0; usize::try_from(u32::from_be_bytes(length)).expect("small") - 4];
+        client.read_exact(&mut rest).expect("the start-up message");
+        let fields = b"SFATAL\0C28P01\0Mwrong password hunter2\0\0";
+        let length = u32::try_from(fields.len() + 4).expect("small").to_be_bytes();
+        client.write_all(&[b"E", &length[..], fields].concat()).expect("it listens");
+    });
+    let url = format!("postgres://alice:hunter2@127.0.0.1:{port}/jobs?sslmode=disable&gssencmode=disable");
+    let error = Connection::open(&Target::parse(&url).expect("a sound URL"), limits()).expect_err("refused");
+    server();
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("wrong password ***") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let url = format!("postgres://127.0.0.1:{port}/jobs?sslmode=disable&gssencmode=disable");
+    let limits = Limits { connect: Duration::from_secs(1), ..limits() };
+    let error = Connection::open(&Target::parse(&url).expect("a sound URL"), limits).expect_err("no answer");
+    assert!(error.to_string().contains("timeout"), "{error}");
+}
+
+#[test]
+fn a_wait_ends_by_the_waker_and_by_its_deadline() {
+    let waker = Waker::new().expect("descriptors");
+    let silent = Waker::new().expect("descriptors");
+    let past = libpq::wait(silent.fd(), false, Some(waker.fd()), Some(Instant::now())).expect("poll");
+    assert_eq!((past.socket, past.waker), (false, false));
+    let soon = Instant::now() + Duration::from_millis(3);
+    libpq::wait(silent.fd(), false, None, Some(soon)).expect("poll");
+    assert!(Instant::now() >= soon, "it ended before its deadline");
+
+    let ringer = waker.clone();
+    let rung = on_another_thread(move || ringer.ring());
+    let ready = libpq::wait(silent.fd(), false, Some(waker.fd()), Some(Instant::now() + HANG)).expect("poll");
+    rung();
+    assert!(ready.waker && !ready.socket);
+    for _ in 0..100_000 {
+        waker.ring();
+    }
+    waker.hear();
+    let after = libpq::wait(silent.fd(), false, Some(waker.fd()), Some(Instant::now())).expect("poll");
+    assert!(!after.waker, "many rings are heard as one");
+}
+
+#[test]
+fn a_trail_is_read_up_to_where_it_is_torn() {
+    let number = |number: i64| number.to_be_bytes();
+    let accepted = [number(1), number(5_000 << 3), number(77)].concat();
+    let taken = [&number(2)[..], &number(5_001 << 3 | 1), &number(1), b"abcd    "].concat();
+    let whole = [accepted, taken].concat();
+    let steps = super::read::trail(&whole);
+    let read: Vec<_> =
+        steps.iter().map(|step| (step.entry, step.time, step.status, step.token, &*step.message)).collect();
+    assert_eq!(read, [(1, 5_000, 0, 77, ""), (2, 5_001, 1, 1, "taken by worker abcd")]);
+    for length in 0..whole.len() {
+        assert!(super::read::trail(&whole[..length]).len() <= usize::from(length >= 24));
+    }
+}
+
+#[test]
+fn options_that_libpq_does_not_know_are_an_error_and_no_crash() {
+    let options = [(CString::from(c"no_such_option"), CString::from(c"1"))];
+    assert!(Raw::connect(&options).is_err());
+    assert!(Raw::connect(&[(c"dbname".into(), c"postgres://[".into())]).is_err());
+    assert!(libpq::parse(c"port=1 host='").is_none());
+    assert_eq!(libpq::parse(c"port=1"), Some(vec![("port".into(), "1".into())]));
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn values_come_back_as_they_went() {
+    let mut connection = connect();
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let text = "naïve 'quotes'; DROP TABLE x; -- \\ \u{1f426}\n\t";
+    let sql =
+        "SELECT $1::bool, $2::int8, $3::text, $4::bytea, $5::text, $6::int8[], $7::text[], $8::bytea[], $9::float8";
+    let rows = connection
+        .query(
+            sql,
+            &[
+                true.into(),
+                i64::MIN.into(),
+                text.into(),
+                every_byte[..].into(),
+                Param::Null,
+                Param::Ints(&[1, -2]),
+                Param::MaybeTexts(&[Some(text), None, Some("")]),
+                Param::ByteArrays(&[&every_byte, b""]),
+                Param::Float(0.1),
+            ],
+        )
+        .expect("a sound statement");
+    let row = rows.only().expect("one");
+    assert!(row.get::<bool>(0).expect("bool"));
+    assert_eq!(row.get::<i64>(1).expect("int8"), i64::MIN);
+    assert_eq!(row.get::<&str>(2).expect("text"), text);
+    assert_eq!(row.get::<&[u8]>(3).expect("bytea"), every_byte);
+    assert_eq!(row.get::<Option<&str>>(4).expect("null"), None);
+    assert_eq!(row.get::<f64>(8).expect("float8").to_bits(), 0.1_f64.to_bits());
+    assert!(row.get::<i64>(2).is_err() && row.get::<&str>(4).is_err() && row.get::<i64>(99).is_err());
+
+    let elements = "SELECT a, coalesce(b, '<null>'), c FROM unnest($1::int8[], $2::text[], $3::bytea[]) AS t (a, b, c)";
+    let params =
+        [Param::Ints(&[1, -2]), Param::MaybeTexts(&[None, Some(text)]), Param::ByteArrays(&[&every_byte, b""])];
+    let rows = connection.query(elements, &params).expect("arrays");
+    let read: Vec<(i64, String, Vec<u8>)> = rows
+        .iter()
+        .map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .collect::<Result<_, PgError>>()
+        .expect("the types asked for");
+    assert_eq!(read, [(1, "<null>".into(), every_byte), (-2, text.into(), Vec::new())]);
+    let none = connection.query(elements, &[Param::Ints(&[]), Param::Texts(&[]), Param::ByteArrays(&[])]);
+    assert_eq!(none.expect("empty arrays").len(), 0);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn sixty_four_mebibytes_go_there_and_back() {
+    let mut connection = connect();
+    let large: Vec<u8> = (0..64 << 20).map(|n: u32| n.to_le_bytes()[0] ^ n.to_le_bytes()[2]).collect();
+    let rows = connection.query("SELECT $1::bytea", &[large[..].into()]).expect("it fits");
+    assert!(rows.only().and_then(|row| row.get::<&[u8]>(0)).expect("bytes") == large);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_refusal_has_its_sqlstate_and_the_connection_goes_on() {
+    let mut connection = connect();
+    let error = connection.query("SELECT 1 / $1::int8", &[0.into()]).expect_err("a division by zero");
+    assert_eq!(error.sqlstate(), Some("22012"), "{error}");
+    assert!(!error.is_lost());
+    assert_eq!(connection.query("SELECT", &[]).map(|rows| rows.len()).expect("one row without columns"), 1);
+    let error = connection.query("SELEKT", &[]).expect_err("no SQL");
+    assert_eq!(error.sqlstate(), Some("42601"), "{error}");
+    let error = connection.query("SELECT $1::text", &["zero\0byte".into()]).expect_err("no text for PostgreSQL");
+    assert_eq!(error.sqlstate(), Some("22021"), "{error}");
+    let error = connection.query_once("COPY (SELECT 1) TO STDOUT", &[]).expect_err("nobody copies here");
+    assert!(matches!(error, PgError::Unexpected(_)), "{error}");
+    assert!(!connection.is_good() && connection.ping().is_err(), "a connection in the middle of a copy is done with");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_dropped_transaction_leaves_nothing_and_a_committed_one_all() {
+    let mut connection = connect();
+    connection.script("CREATE TEMP TABLE t (n int8 PRIMARY KEY)").expect("a table");
+    let mut transaction = connection.begin().expect("begun");
+    assert_eq!(transaction.execute("INSERT INTO t VALUES ($1::int8)", &[1.into()]).expect("inserted"), 1);
+    assert!(transaction.begin().is_err(), "not inside of another one");
+    drop(transaction);
+    assert!(!connection.is_in_transaction());
+    assert_eq!(connection.execute("SELECT FROM t", &[]).expect("asked"), 0);
+
+    let mut transaction = connection.begin().expect("begun");
+    transaction.execute("INSERT INTO t VALUES ($1::int8)", &[1.into()]).expect("inserted");
+    transaction.commit().expect("committed");
+
+    let mut transaction = connection.begin().expect("begun");
+    transaction.execute("INSERT INTO t VALUES ($1::int8)", &[2.into()]).expect("inserted");
+    transaction.execute("INSERT INTO t VALUES ($1::int8)", &[1.into()]).expect_err("there is one already");
+    let error = transaction.commit().expect_err("the server would say ROLLBACK, and no error");
+    assert_eq!(error.sqlstate(), Some("25P02"), "{error}");
+
+    let inside = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut transaction = connection.begin().expect("begun");
+        transaction.execute("INSERT INTO t VALUES ($1::int8)", &[3.into()]).expect("inserted");
+        panic!("in a test, on purpose");
+    }));
+    assert!(inside.is_err() && !connection.is_in_transaction());
+    assert_eq!(connection.execute("SELECT FROM t", &[]).expect("asked"), 1, "of all of them, the committed one");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_notification_ends_a_wait_and_a_ring_ends_it_too() {
+    let (mut ear, waker) = (connect(), Waker::new().expect("descriptors"));
+    ear.listen("odd \"name").expect("listening");
+    assert_eq!(ear.wait(&waker, Some(Instant::now())).expect("a look"), Heard::Nothing);
+    let said = on_another_thread(|| {
+        connect().query("SELECT pg_notify($1::text, $2::text)", &["odd \"name".into(), "hello".into()]).map(drop)
+    });
+    match ear.wait(&waker, Some(Instant::now() + HANG)).expect("a wait") {
+        Heard::Notified(heard) => {
+            assert_eq!(heard.len(), 1);
+            assert_eq!((&*heard[0].channel, &*heard[0].payload), ("odd \"name", "hello"));
+        }
+        other => panic!("{other:?}"),
+    }
+    said().expect("notified");
+    let ringer = waker.clone();
+    let rung = on_another_thread(move || ringer.ring());
+    assert_eq!(ear.wait(&waker, Some(Instant::now() + HANG)).expect("a wait"), Heard::Rung);
+    rung();
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_killed_session_ends_the_wait_and_the_statement() {
+    let (mut ear, waker) = (connect(), Waker::new().expect("descriptors"));
+    ear.listen("fulmar_test").expect("listening");
+    let pid: i64 = ear.query("SELECT pg_backend_pid()", &[]).and_then(|rows| rows.only()?.get(0)).expect("a number");
+    let killed = on_another_thread(move || {
+        connect().query("SELECT pg_terminate_backend($1::int8::int4)", &[pid.into()]).map(drop)
+    });
+    let error = ear.wait(&waker, Some(Instant::now() + HANG)).expect_err("the session was killed");
+    killed().expect("the right to");
+    assert!(error.is_lost() && !ear.is_good(), "{error}");
+    assert!(ear.ping().expect_err("gone").is_lost());
+    assert!(ear.wait(&waker, None).expect_err("gone").is_lost());
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn an_answer_that_does_not_come_in_time_ends_the_connection() {
+    let mut connection = connect();
+    connection.set_limit(Duration::from_millis(20));
+    let error = connection.query("SELECT pg_sleep(60)", &[]).expect_err("too late");
+    assert!(error.is_lost() && error.to_string().contains("no answer within 20ms"), "{error}");
+    assert!(!connection.is_good());
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_half_open_connection_is_noticed() {
+    let url = url();
+    let place = url.rsplit('@').next().and_then(|rest| rest.split('/').next()).expect("host and port").to_owned();
+    let through_a_proxy = |port: u16| url.replace(&place, &format!("127.0.0.1:{port}"));
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let detour = through_a_proxy(proxy.local_addr().expect("bound").port());
+    let silent = Arc::new(AtomicBool::new(false));
+    let (place, swallow) = (place.clone(), Arc::clone(&silent));
+    thread::spawn("proxy".into(), None, move || {
+        let (client, _) = proxy.accept().expect("a client");
+        let server = TcpStream::connect(place).expect("the server");
+        pump(server.try_clone().expect("a handle"), client.try_clone().expect("a handle"), Arc::clone(&swallow));
+        pump(client, server, swallow);
+    })
+    .expect("a thread");
+    let target = Target::parse(&detour).expect("a sound URL");
+    let mut connection = Connection::open(&target, limits()).expect("through the proxy");
+    connection.ping().expect("the proxy passes all on");
+    connection.set_limit(Duration::from_millis(50));
+    silent.store(true, Ordering::SeqCst);
+    let error = connection.ping().expect_err("nothing comes through, and nobody hangs up");
+    assert!(error.is_lost() && !connection.is_good(), "{error}");
+}
+
+/// Passes on what comes, or swallows it.
+fn pump(mut from: TcpStream, mut to: TcpStream, swallow: Arc<AtomicBool>) {
+    thread::spawn("pump".into(), None, move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if !swallow.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    })
+    .expect("a thread");
+}

@@ -1,0 +1,94 @@
+//! Task types.
+
+use std::time::Duration;
+
+use super::super::error::TaskError;
+use super::super::retry::RetryPolicy;
+use super::super::task_type::TaskType;
+use super::connection::{Connection, Row};
+use super::fault::Fault;
+use super::value::Param;
+use super::{millis, nonsense, reap};
+
+pub(super) fn put(db: &mut Connection, of_type: &TaskType) -> Result<(), Fault> {
+    let retry = &of_type.retry;
+    db.execute(
+        "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
+             retry_factor, retry_cap, retry_jitter)
+         VALUES ($1::text, $2::int8, $3::int8, $4::int8, $5::int8, $6::int8, $7::int8, $8::float8, $9::int8, $10::float8)
+         ON CONFLICT (name) DO UPDATE SET time_limit = excluded.time_limit, retention = excluded.retention,
+             restart_limit = excluded.restart_limit, at_once = excluded.at_once, retry_limit = excluded.retry_limit,
+             retry_first = excluded.retry_first, retry_factor = excluded.retry_factor, retry_cap = excluded.retry_cap,
+             retry_jitter = excluded.retry_jitter",
+        &[
+            of_type.name().into(),
+            of_type.time_limit.map(millis).into(),
+            of_type.retention.map(millis).into(),
+            i64::from(of_type.restart_limit).into(),
+            of_type.at_once.map(i64::from).into(),
+            i64::from(retry.limit).into(),
+            millis(retry.first).into(),
+            Param::Float(if retry.factor.is_nan() { 1.0 } else { retry.factor }),
+            millis(retry.cap).into(),
+            Param::Float(if retry.jitter.is_nan() { 0.0 } else { retry.jitter }),
+        ],
+    )?;
+    Ok(())
+}
+
+pub(super) fn remove(db: &mut Connection, name: &str, force: bool) -> Result<(), Fault> {
+    let mut tx = db.begin()?;
+    // Whoever inserts a task holds a lock on its type until he has committed.
+    let rows = tx.query("SELECT id FROM fulmar_task_type WHERE name = $1::text FOR UPDATE", &[name.into()])?;
+    let id: i64 = rows.first().ok_or_else(|| TaskError::UnknownType(name.to_owned()))?.get(0)?;
+    if !force {
+        let rows = tx.query("SELECT count(*) FROM fulmar_task WHERE type_id = $1::int8", &[id.into()])?;
+        let tasks: i64 = rows.only()?.get(0)?;
+        if tasks > 0 {
+            let tasks = u64::try_from(tasks).unwrap_or(u64::MAX);
+            return Err(TaskError::InUse { task_type: name.to_owned(), tasks }.into());
+        }
+    }
+    reap::erase_type(&mut tx, id)?;
+    tx.execute("DELETE FROM fulmar_task_type WHERE id = $1::int8", &[id.into()])?;
+    tx.commit()?;
+    Ok(())
+}
+
+pub(super) fn all(db: &mut Connection) -> Result<Vec<TaskType>, Fault> {
+    let rows = db.query(
+        "SELECT name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first, retry_factor, retry_cap,
+             retry_jitter FROM fulmar_task_type ORDER BY name COLLATE \"C\"",
+        &[],
+    )?;
+    let read = |row: Row<'_>| {
+        Ok(TaskType {
+            name: row.get(0)?,
+            time_limit: row.get::<Option<i64>>(1)?.map(duration),
+            retention: row.get::<Option<i64>>(2)?.map(duration),
+            restart_limit: small(row.get(3)?)?,
+            at_once: row.get::<Option<i64>>(4)?.map(small).transpose()?,
+            retry: policy(row, 5)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// The five columns of a retry policy, from `first` on.
+pub(super) fn policy(row: Row<'_>, first: usize) -> Result<RetryPolicy, Fault> {
+    Ok(RetryPolicy {
+        limit: small(row.get(first)?)?,
+        first: duration(row.get(first + 1)?),
+        factor: row.get(first + 2)?,
+        cap: duration(row.get(first + 3)?),
+        jitter: row.get(first + 4)?,
+    })
+}
+
+pub(super) fn duration(millis: i64) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+pub(super) fn small(number: i64) -> Result<u32, Fault> {
+    u32::try_from(number).map_err(|_| nonsense("reading a number", format!("{number} is no small number")))
+}

@@ -1,0 +1,157 @@
+# Sourced by tests/run: a PostgreSQL server for the tests, of version 15 or newer, with nothing installed in the system.
+#
+#   postgres_up      finds a server or unpacks one below .local, makes a database in a temporary folder, and starts it:
+#                    FULMAR_POSTGRES_URL says where it is; FULMAR_POSTGRES_SERVER is a program that does `start`,
+#                    `crash` (as kill -9 would), `stop`, `freeze` and `thaw` with it
+#   postgres_down    stops it and removes the folder
+#
+# It works for root, too: PostgreSQL refuses to run as root, so that it runs as `postgres` or `nobody`. It commits to the
+# disk in earnest: durability is what is tested. Every failure says what was tried.
+
+postgres_oldest=15
+postgres_folder=
+
+postgres_down() {
+    [[ -n $postgres_folder ]] || return 0
+    "$postgres_folder/server" stop >/dev/null 2>&1 || true
+    rm -rf "$postgres_folder"
+    postgres_folder=
+}
+
+postgres_up() {
+    # Anybody may look in: the server's user has to. The data is the server's alone.
+    postgres_folder=$(mktemp -d)
+    chmod 755 "$postgres_folder"
+
+    local as=() user bin
+    if [[ $(id -u) == 0 ]]; then
+        user=$(id -un postgres 2>/dev/null || echo nobody)
+        as=(setpriv "--reuid=$user" "--regid=$(id -g "$user")" --clear-groups --)
+    fi
+    local library_path=
+    if ! postgres_find; then
+        postgres_unpack >"$postgres_folder/unpack.log" 2>&1 || {
+            printf '    no PostgreSQL %s or newer was found, nor could one be had from the packages of Debian:\n' "$postgres_oldest"
+            tail -n 20 "$postgres_folder/unpack.log" | sed 's/^/        /'
+            return 1
+        }
+        postgres_find || { printf '    the PostgreSQL that was unpacked does not run\n'; return 1; }
+    fi
+    printf '    %s, in %s\n' "$("${as[@]}" env LD_LIBRARY_PATH="$library_path" "$bin/postgres" --version)" "$bin"
+
+    local data=$postgres_folder/data password port
+    password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    mkdir -m 700 "$data"
+    printf '%s\n' "$password" >"$postgres_folder/password"
+    [[ -z ${user:-} ]] || chown "$user" "$data" "$postgres_folder/password"
+    (cd "$postgres_folder" && "${as[@]}" env LD_LIBRARY_PATH="$library_path" "$bin/initdb" --pgdata="$data" --username=fulmar \
+        --pwfile="$postgres_folder/password" --auth=scram-sha-256 --encoding=UTF8 --locale=C >"$postgres_folder/initdb.log" 2>&1) || {
+        printf '    initdb failed:\n'
+        tail -n 20 "$postgres_folder/initdb.log" | sed 's/^/        /'
+        return 1
+    }
+
+    postgres_write_server
+    local attempt
+    for attempt in 1 2 3 4 5 6 7 8; do
+        # Free or not shows when the server takes it; another program may take it first.
+        port=$((20000 + RANDOM % 20000))
+        cat >"$postgres_folder/settings" <<SETTINGS
+listen_addresses = '127.0.0.1'
+port = $port
+unix_socket_directories = '$data'
+max_connections = 200
+fsync = on
+full_page_writes = on
+synchronous_commit = on
+logging_collector = off
+SETTINGS
+        cat "$postgres_folder/settings" >>"$data/postgresql.conf"
+        if "$postgres_folder/server" start; then
+            export FULMAR_POSTGRES_URL=postgres://fulmar:$password@127.0.0.1:$port/postgres
+            export FULMAR_POSTGRES_SERVER=$postgres_folder/server
+            return 0
+        fi
+        grep -q 'Address already in use' "$data/log" || break
+    done
+    printf '    the server does not start:\n'
+    tail -n 20 "$data/log" | sed 's/^/        /'
+    return 1
+}
+
+# Sets `bin`, and `library_path` for what was unpacked: the newest server that the user can run.
+postgres_find() {
+    local unpacked=${FULMAR_TOOLS:-$PWD/.local}/postgres candidate version best=0
+    for candidate in "$(dirname "$(command -v postgres 2>/dev/null || echo /nowhere/x)")" /usr/lib/postgresql/*/bin \
+        /usr/pgsql-*/bin "$unpacked"/usr/lib/postgresql/*/bin; do
+        [[ -x $candidate/postgres && -x $candidate/initdb ]] || continue
+        local libraries=
+        if [[ $candidate == "$unpacked"/* ]]; then
+            # The user of the server may have no way into the folder of this repository.
+            [[ ${#as[@]} == 0 ]] || "${as[@]}" test -x "$candidate/postgres" || {
+                cp -r "$unpacked/usr" "$postgres_folder/usr"
+                chmod -R a+rX "$postgres_folder/usr"
+                candidate=$postgres_folder${candidate#"$unpacked"}
+            }
+            libraries=$(find "${candidate%/lib/postgresql/*}/lib" -name '*.so*' -printf '%h\n' | sort -u | paste -sd :)
+        fi
+        version=$(cd / && "${as[@]}" env LD_LIBRARY_PATH="$libraries" "$candidate/postgres" --version 2>/dev/null) || continue
+        version=$(sed -E 's/[^0-9]*([0-9]+).*/\1/' <<<"$version")
+        if ((version >= postgres_oldest && version > best)); then
+            best=$version bin=$candidate library_path=$libraries
+        fi
+    done
+    ((best > 0))
+}
+
+# Debian's packages, unpacked and not installed, with those of their libraries that the system lacks.
+postgres_unpack() {
+    local home=${FULMAR_TOOLS:-$PWD/.local}/postgres package
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null || {
+        echo 'apt-get and dpkg are not here: install PostgreSQL, with its programs `postgres` and `initdb` in PATH'
+        return 1
+    }
+    rm -rf "$home"
+    mkdir -p "$home"/apt/{lists,archives}/partial
+    local apt=(-o "Dir::State::Lists=$home/apt/lists" -o "Dir::Cache=$home/apt" -o Debug::NoLocking=1
+        -o "APT::Sandbox::User=$(id -un)" -o Acquire::Languages=none)
+    apt-get "${apt[@]}" -q update || return 1
+    package=$(apt-cache "${apt[@]}" pkgnames postgresql- | grep -E '^postgresql-[0-9]+$' | sort -t - -k 2 -n | tail -n 1)
+    [[ -n $package ]] || { echo 'no package postgresql-NN is known'; return 1; }
+    apt-get "${apt[@]}" -q --yes --no-install-recommends --download-only install "$package" || return 1
+    # What is installed, and could not be found, is not downloaded by `install`.
+    [[ -n $(find "$home/apt/archives" -name "${package}_*.deb") ]] || (cd "$home/apt/archives" && apt-get "${apt[@]}" -q download "$package") || return 1
+    local file
+    for file in "$home"/apt/archives/*.deb; do
+        dpkg -x "$file" "$home" || return 1
+    done
+    rm -rf "$home/apt"
+}
+
+# The program that faults are made with. It knows everything, so that a test needs one path.
+postgres_write_server() {
+    cat >"$postgres_folder/server" <<SERVER
+#!/usr/bin/env bash
+set -u
+cd '$postgres_folder'
+as=(${as[*]})
+data='$data'
+export LD_LIBRARY_PATH='$library_path'
+SERVER
+    cat >>"$postgres_folder/server" <<'SERVER'
+pid() { head -n 1 "$data/postmaster.pid" 2>/dev/null; }
+# The server's own processes are children of the first one.
+family() { echo "$(pid) $(pgrep -P "$(pid)" | tr '\n' ' ')"; }
+ctl() { "${as[@]}" "$bin/pg_ctl" --pgdata="$data" --wait --timeout=60 "$@"; }
+case $1 in
+    start) ctl --log="$data/log" start >/dev/null ;;
+    stop) ctl --mode=fast stop >/dev/null ;;
+    crash) ctl --mode=immediate stop >/dev/null ;;
+    freeze) kill -STOP $(family) ;;
+    thaw) kill -CONT $(family) ;;
+    *) echo "server start|stop|crash|freeze|thaw" >&2; exit 2 ;;
+esac
+SERVER
+    sed -i "s|^data=|bin='$bin'\ndata=|" "$postgres_folder/server"
+    chmod 755 "$postgres_folder/server"
+}

@@ -1,0 +1,393 @@
+//! Faults that only a server can show, or the way to it. Each needs the server that tests/run brings.
+//!
+//! Those in [`alone`] stop and start that server, so that nothing else may run on it meanwhile.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fulmar::BoxError;
+use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
+
+use crate::postgres::Schema;
+use crate::support::{Bed, HANG, LEASE, claim, claims, eventually, history, put, task};
+
+/// A way to the server on which things go wrong.
+struct Detour {
+    bed: Schema,
+    port: u16,
+    way: Arc<Mutex<Way>>,
+}
+
+#[derive(Default)]
+struct Way {
+    /// Whoever says this is heard by the server, and cut off as soon as it answers. Once.
+    cut_after: Option<Vec<u8>>,
+    /// What connections of up to this number say, or are told, gets lost, and nobody hangs up.
+    dead_up_to: usize,
+    count: usize,
+}
+
+impl Detour {
+    fn new() -> Detour {
+        let bed = Schema::new();
+        let address = bed.address();
+        let server =
+            address.rsplit('@').next().and_then(|rest| rest.split('/').next()).expect("host and port").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let way = Arc::new(Mutex::new(Way::default()));
+        let shared = way.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(&server) else { return };
+                let number = {
+                    let mut way = shared.lock().expect("nobody panics under it");
+                    way.count += 1;
+                    way.count
+                };
+                let cut = Arc::new(Mutex::new(false));
+                let ends = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
+                pump(ends.0, ends.1, shared.clone(), number, cut.clone(), true);
+                pump(server, client, shared.clone(), number, cut, false);
+            }
+        });
+        Detour { bed, port, way }
+    }
+
+    fn queue(&self) -> TaskQueue {
+        let address = self.bed.address();
+        let (start, rest) = address.split_once('@').expect("a user");
+        let (_, rest) = rest.split_once('/').expect("a database");
+        let detour = format!("{start}@127.0.0.1:{}/{rest}", self.port);
+        TaskQueue::builder().poll_interval(Duration::from_millis(5)).connect(&detour).expect("the queue opens")
+    }
+
+    fn way(&self) -> std::sync::MutexGuard<'_, Way> {
+        self.way.lock().expect("nobody panics under it")
+    }
+}
+
+/// Passes on what comes, or not.
+fn pump(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    way: Arc<Mutex<Way>>,
+    number: usize,
+    cut: Arc<Mutex<bool>>,
+    asks: bool,
+) {
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65_536];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let said = &bytes[..count];
+            let mut way = way.lock().expect("nobody panics under it");
+            if number <= way.dead_up_to {
+                continue;
+            }
+            let mut cut = cut.lock().expect("nobody panics under it");
+            if asks && way.cut_after.as_ref().is_some_and(|words| said.windows(words.len()).any(|part| part == words)) {
+                way.cut_after = None;
+                *cut = true;
+            } else if !asks && *cut {
+                break;
+            }
+            drop((way, cut));
+            if to.write_all(said).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    });
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn an_enqueuing_whose_answer_was_lost_is_found_and_not_repeated() {
+    let detour = Detour::new();
+    let queue = detour.queue();
+    queue.register(TaskType::new("t")).expect("registered");
+    for (name, message) in [("bare", ""), ("worded", "with a word")] {
+        detour.way().cut_after = Some(name.into());
+        put(&queue, "before");
+        let handles = queue.enqueue_many([task(name).message(message), task(format!("{name} two"))]).expect("accepted");
+        assert!(detour.way().cut_after.is_none(), "the answer was cut off");
+        assert_eq!(handles[0].info().expect("known").id, handles[0].id().expect("a number"), "its own number");
+        assert_eq!(history(&queue, name), [TaskStatus::Accepted]);
+        queue.delete("t", "before").expect("deleted");
+    }
+    detour.way().cut_after = Some(b"again".into());
+    put(&detour.bed.open(), "again");
+    let refused = queue.enqueue(task("again")).expect_err("somebody else's");
+    assert!(matches!(refused, TaskError::Duplicate { .. }), "{refused}");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_step_whose_answer_was_lost_was_done_and_is_not_stale() {
+    let detour = Detour::new();
+    let queue = detour.queue();
+    queue.register(TaskType::new("t")).expect("registered");
+    let cut = |worker: &WorkerId| detour.way().cut_after = Some(worker.to_string().into());
+    for (name, is_ordered) in [("plain", false), ("ordered", true)] {
+        let new = task(name);
+        queue.enqueue(if is_ordered { new.ordered("k", true) } else { new }).expect("accepted");
+        let worker = WorkerId::new();
+        let claim = claims(&queue, &worker, 1).pop().expect("ready");
+        cut(&worker);
+        claim.start().expect("its start was done");
+        assert!(detour.way().cut_after.is_none(), "the answer was cut off");
+        cut(&worker);
+        assert_eq!(claim.finish().expect("its finish was done"), TaskStatus::Finished);
+        assert!(detour.way().cut_after.is_none(), "the answer was cut off");
+        use TaskStatus::{Accepted, Finished, Running, Scheduled};
+        assert_eq!(history(&queue, name), [Accepted, Scheduled, Running, Finished], "each of them once");
+        assert!(claim.finish().expect_err("there is nothing in doubt any more").is_stale());
+    }
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_half_open_connection_is_replaced_and_work_goes_on() {
+    let detour = Detour::new();
+    let queue = detour.queue();
+    queue.register(TaskType::new("t")).expect("registered");
+    let worker = Worker::builder(&queue)
+        .lease(LEASE)
+        .handle("t", |_: &TaskContext| Ok::<(), BoxError>(()))
+        .start()
+        .expect("started");
+    let others = detour.bed.open();
+    put(&others, "a");
+    assert_eq!(others.wait("t", "a", HANG).expect("it ends"), TaskStatus::Finished);
+    let dead = Instant::now();
+    {
+        let mut way = detour.way();
+        way.dead_up_to = way.count;
+    }
+    put(&others, "b");
+    assert_eq!(others.wait("t", "b", HANG).expect("it ends"), TaskStatus::Finished);
+    println!("noticed, and done, after {:.1?}", dead.elapsed());
+    worker.drain(HANG).expect("it ends");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn killed_sessions_cost_no_more_than_the_poll_interval() {
+    let bed = Schema::new();
+    let name = format!("fulmar {}", WorkerId::new());
+    let address = format!("{}&application_name={}", bed.address(), name.replace(' ', "%20"));
+    let queue =
+        TaskQueue::builder().poll_interval(Duration::from_millis(50)).connect(&address).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let worker =
+        Worker::builder(&queue).handle("t", |_: &TaskContext| Ok::<(), BoxError>(())).start().expect("started");
+    let others = bed.open();
+    // What the session that listens does now and then, and no other.
+    let listeners = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND state = 'idle'
+             AND query IN ('LISTEN \"fulmar_news\"', 'SELECT pg_notify($1::text, $2::text)', 'SELECT true')"
+    );
+    for round in 0..5 {
+        eventually("it listens", || bed.count(&listeners) == 1);
+        let kill = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{name}'");
+        let (_, killed) = bed.ask(&kill);
+        assert!(killed.len() > 1, "the listener, and those that claim: {killed:?}");
+        put(&others, &round.to_string());
+        assert_eq!(others.wait("t", &round.to_string(), HANG).expect("it ends"), TaskStatus::Finished);
+    }
+    worker.drain(HANG).expect("it ends");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_long_transaction_of_somebody_else_is_warned_of() {
+    let bed = Schema::new();
+    let queue = bed.open_with(TaskQueue::builder().old_transaction(Duration::ZERO));
+    queue.register(TaskType::new("t")).expect("registered");
+    let name = WorkerId::new().to_string();
+    let other = TaskQueue::connect(&format!("{}&application_name={name}", bed.address())).expect("a connection");
+    let warned = || queue.stats().expect("read").warnings.iter().any(|warning| warning.contains(&name));
+    assert!(!warned());
+    other
+        .postgres_transaction(|tx| {
+            tx.query("SELECT txid_current()", &[])?;
+            assert!(warned(), "{:?}", queue.stats().expect("read").warnings);
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
+    assert!(!warned());
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_transaction_of_the_caller_s_own_decides() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    bed.sql("CREATE TABLE orders (pieces int4, buyer text)");
+    let kept = queue.postgres_transaction(|tx| {
+        tx.execute("INSERT INTO orders VALUES ($1, $2)", &[Some("3"), None])?;
+        let handles = queue.enqueue_in(tx, [task("a").ordered("k", true), task("b").ordered("k", true)])?;
+        assert!(matches!(queue.enqueue_in(tx, [task("c"), task("a")]), Err(TaskError::Duplicate { .. })));
+        assert!(matches!(queue.enqueue_in(tx, [task("c"), NewTask::new("u", "c")]), Err(TaskError::UnknownType(_))));
+        assert!(matches!(bed.open().enqueue_in(tx, [task("c")]), Err(TaskError::Invalid(_))), "another queue's");
+        assert!(matches!(queue.status("t", "a"), Err(TaskError::NotFound { .. })), "not committed yet");
+        assert_eq!(tx.query("SELECT pieces, buyer FROM orders", &[])?, [[Some("3".to_owned()), None]]);
+        Ok::<_, TaskError>(handles)
+    });
+    assert_eq!(kept.expect("committed")[1].status().expect("known"), TaskStatus::Accepted);
+    assert_eq!(claim(&queue).task().identifier(), "a", "and `b` comes behind it");
+
+    let dropped: Result<(), TaskError> = queue.postgres_transaction(|tx| {
+        queue.enqueue_in(tx, [task("d")])?;
+        tx.execute("INSERT INTO orders VALUES (4, 'me')", &[])?;
+        Err(TaskError::Invalid("changed my mind".into()))
+    });
+    assert!(matches!(dropped, Err(TaskError::Invalid(why)) if why == "changed my mind"));
+    let ended: Result<(), TaskError> = queue.postgres_transaction(|tx| tx.execute("COMMIT", &[]).map(drop));
+    assert!(matches!(ended, Err(TaskError::Invalid(_))), "{ended:?}");
+    assert!(matches!(queue.status("t", "d"), Err(TaskError::NotFound { .. })));
+    assert_eq!(bed.count("SELECT count(*) FROM orders"), 1);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn other_programs_enqueue_with_a_function() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    let enqueue = |arguments: &str| {
+        queue.postgres_transaction(|tx| tx.query(&format!("SELECT fulmar_enqueue({arguments})"), &[]).map(drop))
+    };
+    enqueue("'t', 'late', '7', run_after => interval '1 hour'").expect("accepted");
+    enqueue("'t', 'first', repeat('x', 1000)::bytea, priority => 5, message => 'hello'").expect("accepted");
+    enqueue("'t', 'a', '[1]', key => 'k', is_modifier => true").expect("accepted");
+    enqueue("'t', 'b', '[2]', key => 'k'").expect("accepted");
+    let log = queue.log("t", "first").expect("a log");
+    assert_eq!((log[0].status, &*log[0].message), (TaskStatus::Accepted, "hello"));
+    let worker = WorkerId::new();
+    let taken = claims(&queue, &worker, 9);
+    assert_eq!(crate::support::names(&taken), ["first", "a"], "one is late, and one comes behind another");
+    assert_eq!(taken[0].task().input_bytes().expect("an input"), [b'x'; 1000]);
+    taken[1].start().expect("started");
+    taken[1].finish().expect("finished");
+    assert_eq!(crate::support::names(&claims(&queue, &worker, 9)), ["b"]);
+
+    let refused = |arguments: &str, why: &str| {
+        let error = enqueue(arguments).expect_err(why);
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(source.contains(why), "{arguments}: {source}");
+    };
+    refused("'t', 'a', '[1]'", "23505");
+    refused("'u', 'a', '[1]'", "not registered");
+    refused("'t', '', '[1]'", "1 to 512 bytes");
+    refused("'t', E'a\\nb', '[1]'", "control characters");
+    queue.set_capacity(4).expect("set");
+    // One is late, and two were taken and have not started.
+    enqueue("'t', 'c', '[1]'").expect("there is room for one");
+    refused("'t', 'd', '[1]'", "the queue is full");
+    assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), 2);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_queue_shows_no_password() {
+    let bed = Schema::new();
+    let password = bed.address().split([':', '@']).nth(2).expect("a password").to_owned();
+    assert!(password.len() > 8);
+    assert!(!format!("{:?}", bed.queue()).contains(&password));
+    let wrong = bed.address().replace(&password, "hunter2");
+    let error = TaskQueue::connect(&wrong).expect_err("a wrong password");
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("password authentication failed") && !shown.contains("hunter2"), "{shown}");
+}
+
+mod alone {
+    use std::process::Command;
+
+    use rustix::process::Signal;
+
+    use super::*;
+    use crate::faults::{Process, assert_account, violations, wait_for_all};
+    use crate::support::number;
+
+    fn server(what: &str) {
+        let program = std::env::var("FULMAR_POSTGRES_SERVER").expect("tests/run sets it");
+        let status = Command::new(program).arg(what).status().expect("it runs");
+        assert!(status.success(), "{what}: {status}");
+    }
+
+    /// Every few kills the server itself is stopped at once, as by a power cut, while tasks are enqueued and done.
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server of its own"]
+    fn a_server_stopped_under_its_workers_loses_nothing_and_finishes_nothing_twice() {
+        let bed = Schema::new();
+        let queue = bed.queue();
+        queue.register(TaskType::new("t").restart_limit(1_000_000)).expect("registered");
+        let faults = number("FULMAR_TASK_FAULTS", 16);
+        let start = || {
+            let worker = Process::start(&bed, "work", &[]);
+            worker.until("worker ");
+            worker
+        };
+        let mut workers: Vec<Process> = Vec::new();
+        workers.resize_with(4, start);
+        let mut names = Vec::new();
+        for fault in 0..faults {
+            let more: Vec<String> = (0..20).map(|n| format!("{fault}-{n}")).collect();
+            if fault % 4 == 1 {
+                std::thread::scope(|scope| {
+                    let crash = scope.spawn(|| {
+                        server("crash");
+                        server("start");
+                    });
+                    // One by one, so that some are under way when the server goes: each must be accepted in the end.
+                    for name in &more {
+                        put(&queue, name);
+                    }
+                    crash.join().expect("it is back");
+                });
+            } else {
+                queue.enqueue_many(more.iter().map(task)).expect("accepted");
+            }
+            names.extend(more);
+            let victim = fault % workers.len();
+            workers[victim].until("start ");
+            if fault % 4 != 1 {
+                workers[victim].signal(Signal::KILL);
+                workers[victim] = start();
+            }
+        }
+        let last = Instant::now();
+        wait_for_all(&queue, &names);
+        println!("{} tasks, {faults} faults, all ended {:.1?} after the last", names.len(), last.elapsed());
+        for worker in &workers {
+            worker.signal(Signal::TERM);
+            worker.until("drained ");
+        }
+        assert_account(&violations(&queue, &names));
+    }
+
+    /// It takes connections and answers nothing, and then goes on where it was.
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server of its own"]
+    fn a_server_that_freezes_is_waited_for() {
+        let bed = Schema::new();
+        let queue = bed.queue();
+        let claim = {
+            put(&queue, "a");
+            claim(&queue)
+        };
+        server("freeze");
+        let (sent, received) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| sent.send(claim.start()).expect("the test waits"));
+            let early = received.recv_timeout(Duration::from_millis(300));
+            server("thaw");
+            assert!(early.is_err(), "nobody could answer: {early:?}");
+            received.recv_timeout(HANG).expect("an answer").expect("started");
+        });
+        assert_eq!(claim.finish().expect("finished"), TaskStatus::Finished);
+    }
+}
