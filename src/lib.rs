@@ -168,6 +168,9 @@
 //! `queue.submit("store", "op", is_modifier, args)`, with tasks of many types, workers in any number of processes, retries, pauses,
 //! order by key and a log, is the chapter `tasks`. The same queue on a PostgreSQL server, for many machines, is announced, not
 //! here yet.
+//! The same four arguments will work on a queue that survives a crash, on an embedded SQLite file, and on one that many
+//! machines share, on PostgreSQL: that is announced, not here yet. Clients for remote batch jobs are, and they hold no
+//! thread while they wait.
 //!
 //! # What it promises
 //!
@@ -196,10 +199,12 @@
 //!
 //! # Features
 //!
-//! - `default`: `pairs`, and what it needs: `http` and `json`.
+//! - `default`: `openeo` and `pairs`, and what they need: `http` and `json`.
 //! - `json`: named operations, with `serde_json::Value` arguments and results (`Store`).
 //! - `pairs`: a client of IBM PAIRS, also known as Environmental Intelligence Geospatial: queries, one by one or in batches.
 //! - `progress`: progress of a batch, drawn on standard error: bars on a terminal, plain lines elsewhere.
+//! - `openeo`: a client of openEO back-ends: batch jobs from the process graph to the files, one by one or many at once
+//!   (`client::openeo`).
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
 //! - `postgres`: durable tasks on a PostgreSQL server, shared by many machines; compiles its client library in. For Unix.
@@ -253,7 +258,7 @@ mod timer;
 mod trace;
 
 /// The README's code is compiled and run with the examples of the documentation. It shows the clients as well.
-#[cfg(all(doctest, feature = "pairs"))]
+#[cfg(all(doctest, feature = "openeo", feature = "pairs"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

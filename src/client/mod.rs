@@ -2,5 +2,7 @@
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "openeo")]
+pub mod openeo;
 #[cfg(feature = "pairs")]
 pub mod pairs;

@@ -8,6 +8,8 @@ mod handles;
 #[cfg(feature = "http")]
 mod http;
 mod jobs;
+#[cfg(feature = "openeo")]
+mod openeo;
 mod order;
 #[cfg(feature = "pairs")]
 mod pairs;

@@ -12,7 +12,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Batch, BatchReport, BatchRunner, BatchRunnerBuilder};
 use crate::client::http::check_file_name;
 use crate::client::pairs::client::Client;
-use crate::client::pairs::job::{Job, Name, QueryResult, Shared};
+use crate::client::pairs::job::{Job, Name, Owners, QueryResult, Shared};
 use crate::client::pairs::{Query, date};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -82,7 +82,7 @@ pub fn start_batch_query(
         online: options.online,
         folder: options.folder,
         attempts: options.attempts,
-        owners: Mutex::default(),
+        owners: Mutex::new(Owners::default()),
         served: Mutex::new(Instant::now()),
     });
     let mut names = Names { taken: HashSet::new(), began: SystemTime::now() };

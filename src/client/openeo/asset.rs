@@ -1,0 +1,224 @@
+//! One file of a job's results.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::checksum::Checksum;
+use super::connection::Pace;
+use super::error::OpenEoError;
+use super::results::Shared;
+use super::text::plain;
+use crate::batch::Context;
+use crate::client::http::{Download, Downloaded, Existing, HttpErrorKind, Method, Response};
+use crate::trace::event;
+
+/// One file of a job's results: what the metadata say about it, and ways to have it.
+#[derive(Clone)]
+pub struct ResultAsset {
+    shared: Arc<Shared>,
+    generation: u64,
+    key: String,
+    href: String,
+    document: Value,
+    file_name: String,
+}
+
+/// Where an asset goes.
+pub(super) struct Target {
+    pub(super) folder: PathBuf,
+    pub(super) name: String,
+    pub(super) existing: Existing,
+    pub(super) verify: bool,
+}
+
+impl ResultAsset {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        generation: u64,
+        key: String,
+        href: String,
+        document: Value,
+        file_name: String,
+    ) -> ResultAsset {
+        ResultAsset { shared, generation, key, href, document, file_name }
+    }
+
+    /// What the results call it. Whoever wrote it may have put anything there.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where it is. The link may be signed, and expire.
+    pub fn href(&self) -> &str {
+        &self.href
+    }
+
+    /// What the metadata say about it.
+    pub fn metadata(&self) -> &Value {
+        &self.document
+    }
+
+    /// Its media type: `image/tiff; application=geotiff`.
+    pub fn media_type(&self) -> Option<&str> {
+        self.document.get("type").and_then(Value::as_str)
+    }
+
+    /// Its size in bytes, if the metadata say (`file:size`).
+    pub fn size(&self) -> Option<u64> {
+        self.document.get("file:size")?.as_u64()
+    }
+
+    /// The name that its file gets: the key, if that is a sound one.
+    pub fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name when it is whole and has the
+    /// size and the checksum that the metadata say. A checksum of another kind than SHA-2 isn't looked at.
+    ///
+    /// # Errors
+    /// The back-end's; what went wrong with the file. A later call goes on where a cut one was.
+    pub fn download(&self, target: impl AsRef<Path>) -> Result<PathBuf, OpenEoError> {
+        let target = target.as_ref();
+        let (folder, name) = if target.is_dir() {
+            (target.to_owned(), self.file_name.clone())
+        } else {
+            let name = target
+                .file_name()
+                .and_then(|name| name.to_str())
+                .ok_or_else(|| OpenEoError::Invalid(format!("{} is no path of a file, in UTF-8", target.display())))?;
+            (target.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned())
+        };
+        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let target = Target { folder, name, existing: Existing::Replace, verify: true };
+        Ok(self.renewed_if_expired(Pace::Patient, |asset| asset.once_to(&target, Pace::Patient, None))?.path)
+    }
+
+    /// The whole asset in memory, within the limit of the connection's client, checked as a download is.
+    ///
+    /// # Errors
+    /// The back-end's; [`OpenEoError::Asset`] for another size or checksum than the metadata say.
+    pub fn load_bytes(&self) -> Result<Vec<u8>, OpenEoError> {
+        let reply = self.renewed_if_expired(Pace::Patient, ResultAsset::get)?;
+        let bytes = reply.into_bytes();
+        if self.size().is_some_and(|size| size != bytes.len() as u64) {
+            return Err(self.wrong(&format!("has {} bytes, not those of its metadata", bytes.len())));
+        }
+        // From memory: no error.
+        if self.checksum().is_some_and(|checksum| !checksum.is_of(&mut bytes.as_slice()).unwrap_or(false)) {
+            return Err(self.wrong("has another checksum than its metadata say"));
+        }
+        Ok(bytes)
+    }
+
+    /// The asset as JSON.
+    ///
+    /// # Errors
+    /// As for [`load_bytes`](ResultAsset::load_bytes), and for what is no JSON.
+    pub fn load_json(&self) -> Result<Value, OpenEoError> {
+        serde_json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("is no JSON"))
+    }
+
+    /// In a step of a batch: one download, one more if the link has expired, and no wait.
+    pub(super) fn fetch(&self, target: &Target, cx: &mut Context<'_>) -> Result<Downloaded, OpenEoError> {
+        let cx = RefCell::new(cx);
+        self.renewed_if_expired(Pace::Step, |asset| asset.once_to(target, Pace::Step, Some(&cx)))
+    }
+
+    fn once_to(
+        &self,
+        target: &Target,
+        pace: Pace,
+        cx: Option<&RefCell<&mut Context<'_>>>,
+    ) -> Result<Downloaded, OpenEoError> {
+        let mut download = Download::new(&target.folder, &target.name).existing(target.existing);
+        let checksum = self.checksum().filter(|_| target.verify);
+        if let Some(size) = self.size().filter(|_| target.verify) {
+            download = download.length(size);
+        }
+        if let Some(Checksum::Sha256(sum)) = &checksum {
+            download = download.sha256(*sum);
+        }
+        if self.media_type().is_some_and(|kind| kind.to_ascii_lowercase().contains("html")) {
+            download = download.accept_types(&["text/html", "application/xhtml+xml", "*"]);
+        }
+        if let Some(cx) = cx {
+            download = download.progress(|done, total| cx.borrow_mut().bytes(done, total));
+            download = download.cancelled(|| cx.borrow().is_cancelled());
+        }
+        // A whole download has no limit in time, but its silences have.
+        let mut request = self.shared.job.connection().request_link(Method::Get, &self.href, Pace::Patient);
+        if pace == Pace::Step {
+            request = request.once();
+        }
+        let file = request.download(&download)?;
+        if let Some(other @ Checksum::Other { .. }) = checksum {
+            let found = std::fs::File::open(&file.path).and_then(|mut data| other.is_of(&mut data));
+            if !found.map_err(|source| OpenEoError::File { path: file.path.clone(), verb: "read", source })? {
+                std::fs::remove_file(&file.path).map_err(|error| OpenEoError::written(&file.path, error))?;
+                return Err(self.wrong("has another checksum than its metadata say, and was removed"));
+            }
+        }
+        Ok(file)
+    }
+
+    fn get(&self) -> Result<Response, OpenEoError> {
+        let connection = self.shared.job.connection();
+        connection.send(connection.request_link(Method::Get, &self.href, Pace::Patient))
+    }
+
+    /// Does it, and if the link has expired, once more with a new one.
+    fn renewed_if_expired<T>(
+        &self,
+        pace: Pace,
+        each: impl Fn(&ResultAsset) -> Result<T, OpenEoError>,
+    ) -> Result<T, OpenEoError> {
+        let error = match each(self) {
+            Err(error) if self.may_have_expired(&error) => error,
+            outcome => return outcome,
+        };
+        event!(DEBUG, "a link to an asset may have expired", asset = self.key, error = error.to_string());
+        let renewed = self.shared.newer(self.generation, pace).and_then(|new| self.shared.asset(&new, &self.key))?;
+        // The same link again would only be refused again, unless the back-end itself renewed what stands behind it.
+        if renewed.href == self.href && error.code() != Some("ResultLinkExpired") {
+            return Err(error);
+        }
+        each(&renewed)
+    }
+
+    /// Back-ends say 410 and `ResultLinkExpired`; stores that sign links say 403, some 401, 404 or 400.
+    fn may_have_expired(&self, error: &OpenEoError) -> bool {
+        let status = match error.http().map(|http| http.kind()) {
+            Some(HttpErrorKind::Status(status)) => status,
+            _ => return false,
+        };
+        let is_signed = self.href.contains('?') || !self.shared.job.connection().is_ours(&self.href);
+        error.code() == Some("ResultLinkExpired")
+            || status == 410
+            || (is_signed && matches!(status, 400 | 401 | 403 | 404))
+    }
+
+    fn checksum(&self) -> Option<Checksum> {
+        let text = self.document.get("file:checksum")?.as_str()?;
+        let checksum = Checksum::of(text);
+        if checksum.is_none() {
+            event!(DEBUG, "a checksum of a kind that isn't computed here", asset = self.key);
+        }
+        checksum
+    }
+
+    fn wrong(&self, what: &str) -> OpenEoError {
+        self.shared.wrong(format!("asset {:?} {what}", plain(&self.key, 100)))
+    }
+}
+
+impl fmt::Debug for ResultAsset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the link, which may be signed.
+        f.debug_struct("ResultAsset").field("key", &self.key).field("type", &self.media_type()).finish_non_exhaustive()
+    }
+}

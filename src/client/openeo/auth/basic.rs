@@ -1,0 +1,62 @@
+//! User and password, against a token of the back-end's own.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use crate::client::http::{HttpClient, Renewal, Token};
+use crate::client::openeo::Connection;
+use crate::client::openeo::error::OpenEoError;
+
+impl Connection {
+    /// Logs in with user and password. They are kept, to get another token when this one expires.
+    ///
+    /// # Errors
+    /// The back-end's: wrong credentials, or that it has no such login.
+    pub fn authenticate_basic(&self, user: &str, password: &str) -> Result<(), OpenEoError> {
+        let login = Arc::new(Login {
+            http: self.shared.http.clone(),
+            url: format!("{}/credentials/basic", self.shared.root),
+            header: format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))),
+            password: password.to_owned(),
+        });
+        let first = login.token(None)?;
+        let fetch = Box::new(move |renewal: &Renewal| login.token(Some(renewal)).map_err(super::renewal_error));
+        self.shared.keys.set(&self.shared.root, "basic//".to_owned(), first, fetch)
+    }
+
+    /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from elsewhere. It can't be renewed.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Invalid`] for what can't stand in a header.
+    pub fn authenticate_bearer(&self, token: &str) -> Result<(), OpenEoError> {
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(OpenEoError::Invalid("a bearer token is a word of visible ASCII characters".into()));
+        }
+        let gone = "the token was given, so it can't be renewed: authenticate again";
+        self.shared.keys.set(&self.shared.root, String::new(), Token::new(token), Box::new(move |_| Err(gone.into())))
+    }
+}
+
+struct Login {
+    http: HttpClient,
+    url: String,
+    header: String,
+    password: String,
+}
+
+impl Login {
+    fn token(&self, renewal: Option<&Renewal>) -> Result<Token, OpenEoError> {
+        let request = self.http.get(&self.url).without_auth().secret_header("Authorization", &self.header);
+        let request = super::provider::paced(request.hide(&self.password), renewal);
+        let reply: Value = request.send()?.json()?;
+        let token = reply.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
+        token.map(Token::new).ok_or_else(|| OpenEoError::reply("a login without an `access_token`"))
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

@@ -1,0 +1,123 @@
+//! Who is asking: basic credentials, or tokens of an OIDC provider.
+//!
+//! A back-end wants `Bearer basic//TOKEN`, or `Bearer oidc/PROVIDER/TOKEN`. A token that has expired is renewed once for all
+//! threads, and the request repeated once; how, depends on what it came from.
+//!
+//! No OAuth2 crate: what is needed are four forms and their replies, and the crate at hand (`oauth2` 5) brings fourteen others, a
+//! second date, random and error library among them, and knows nothing of renewals by one thread for all.
+//!
+//! Sources: openEO API 1.2, "Authentication"; RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 8628 (device grant); OpenID Connect
+//! Discovery 1.0.
+
+mod basic;
+mod device;
+mod environment;
+mod oidc;
+mod pkce;
+mod provider;
+mod refresh_tokens;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::client::http::{Authenticate, Credentials, Origin, Renewal, Token, Tokens};
+use crate::client::openeo::error::OpenEoError;
+use crate::error::BoxError;
+use crate::sync::Mutex;
+
+pub use device::DevicePrompt;
+pub use oidc::Oidc;
+pub use refresh_tokens::RefreshTokens;
+
+type Fetch = Box<dyn Fn(&Renewal) -> Result<Token, BoxError> + Send + Sync>;
+
+/// The credentials of a connection: none at first, and others whenever it authenticates anew.
+pub(super) struct Keys {
+    held: Mutex<Option<(Origin, Arc<dyn Authenticate>)>>,
+}
+
+impl Keys {
+    pub(super) fn none() -> Keys {
+        Keys { held: Mutex::new(None) }
+    }
+
+    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the next.
+    pub(super) fn set(&self, root: &str, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
+        let first = Mutex::new(Some(first));
+        let fetch: Fetch = Box::new(move |renewal| match first.lock().take() {
+            Some(token) => Ok(token),
+            None => fetch(renewal),
+        });
+        let tokens = Tokens::new(root, fetch)?
+            .expired_when(is_expired)
+            .headers(move |token| vec![("Authorization".to_owned(), format!("Bearer {prefix}{token}"))]);
+        self.replace(root, Arc::new(tokens))
+    }
+
+    fn replace(&self, root: &str, auth: Arc<dyn Authenticate>) -> Result<(), OpenEoError> {
+        let origin = Origin::of(root).ok_or_else(|| OpenEoError::Invalid("the API's URL has no host".into()))?;
+        *self.held.lock() = Some((origin, auth));
+        Ok(())
+    }
+
+    fn current(&self) -> Option<Arc<dyn Authenticate>> {
+        self.held.lock().as_ref().map(|(_, auth)| Arc::clone(auth))
+    }
+}
+
+/// An error of a renewal, such that the request that wanted it knows whether it passes.
+fn renewal_error(error: OpenEoError) -> BoxError {
+    match error {
+        OpenEoError::Http(error) => error.into(),
+        OpenEoError::Authentication { source: Some(error), .. } if error.is_retryable() => error.into(),
+        error => error.into(),
+    }
+}
+
+/// Only what says that the token is the matter: another refusal doesn't pass by a new one.
+fn is_expired(status: u16, body: &str) -> bool {
+    let code = || serde_json::from_str::<Value>(body).ok()?.get("code")?.as_str().map(str::to_owned);
+    match status {
+        401 | 403 => match code().as_deref() {
+            Some(code) => code == "TokenInvalid",
+            // A gateway before the back-end, which doesn't speak openEO.
+            None => status == 401,
+        },
+        _ => false,
+    }
+}
+
+impl Authenticate for Arc<Keys> {
+    fn belongs_to(&self, origin: &Origin) -> bool {
+        self.held.lock().as_ref().is_some_and(|(own, _)| own == origin)
+    }
+
+    fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError> {
+        self.current().map_or(Ok(()), |auth| auth.apply(credentials))
+    }
+
+    fn is_expired(&self, status: u16, body: &str) -> bool {
+        self.current().is_some_and(|auth| auth.is_expired(status, body))
+    }
+
+    fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
+        self.current().map_or(Ok(()), |auth| auth.renew(renewal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_invalid_token_is_worth_a_new_one() {
+        assert!(is_expired(403, r#"{"code": "TokenInvalid", "message": "m"}"#));
+        assert!(is_expired(401, r#"{"code": "TokenInvalid", "message": "m"}"#));
+        assert!(is_expired(401, "<html>"));
+        assert!(!is_expired(403, "<html>"));
+        assert!(!is_expired(403, r#"{"code": "PermissionsInsufficient", "message": "m"}"#));
+        assert!(!is_expired(401, r#"{"code": "AuthenticationRequired", "message": "m"}"#));
+        assert!(!is_expired(404, r#"{"code": "TokenInvalid", "message": "m"}"#));
+    }
+}

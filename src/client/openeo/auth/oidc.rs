@@ -1,0 +1,266 @@
+//! Logging in with an OIDC provider, and staying so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::provider::{Grant, Provider};
+use super::refresh_tokens::RefreshTokens;
+use crate::client::http::{Renewal, Token};
+use crate::client::openeo::Connection;
+use crate::client::openeo::error::OpenEoError;
+use crate::error::BoxError;
+use crate::sync::Mutex;
+use crate::trace::event;
+
+/// Which provider, and as which client. All of it has defaults: the back-end's first provider, and a client that it offers.
+///
+/// ```
+/// use fulmar::client::openeo::Oidc;
+///
+/// let oidc = Oidc::new().provider("egi").client("my-service").secret("a secret");
+/// assert!(!format!("{oidc:?}").contains("a secret"));
+/// ```
+#[derive(Clone, Default)]
+pub struct Oidc {
+    pub(super) provider: Option<String>,
+    pub(super) client_id: Option<String>,
+    pub(super) client_secret: Option<String>,
+    pub(super) scopes: Vec<String>,
+    pub(super) store: Option<RefreshTokens>,
+}
+
+impl Oidc {
+    /// The defaults.
+    pub fn new() -> Oidc {
+        Oidc::default()
+    }
+
+    /// The provider's id at the back-end. Defaults to the first that the back-end names.
+    #[must_use]
+    pub fn provider(mut self, id: &str) -> Oidc {
+        self.provider = Some(id.to_owned());
+        self
+    }
+
+    /// The client's id. Defaults to one that the back-end offers for the purpose, if it does.
+    #[must_use]
+    pub fn client(mut self, id: &str) -> Oidc {
+        self.client_id = Some(id.to_owned());
+        self
+    }
+
+    /// The client's secret. Defaults to none.
+    #[must_use]
+    pub fn secret(mut self, secret: &str) -> Oidc {
+        self.client_secret = Some(secret.to_owned());
+        self
+    }
+
+    /// The scopes to ask for besides `openid`. Defaults to those that the back-end names.
+    #[must_use]
+    pub fn scopes<'a>(mut self, scopes: impl IntoIterator<Item = &'a str>) -> Oidc {
+        self.scopes = scopes.into_iter().map(str::to_owned).collect();
+        self
+    }
+
+    /// Keeps refresh tokens on the disk, and looks there first. Defaults to nothing on the disk.
+    #[must_use]
+    pub fn remember(mut self, store: RefreshTokens) -> Oidc {
+        self.store = Some(store);
+        self
+    }
+}
+
+impl fmt::Debug for Oidc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oidc")
+            .field("provider", &self.provider)
+            .field("client_id", &self.client_id)
+            .field("client_secret", &self.client_secret.as_ref().map(|_| "***"))
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
+}
+
+const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+const DEVICE_PKCE: &str = "urn:ietf:params:oauth:grant-type:device_code+pkce";
+
+impl Connection {
+    /// Logs in as a service, without a person: the client's id and secret are all it takes.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Authentication`], if the provider refuses; the back-end's, if it has no providers.
+    pub fn authenticate_oidc_client_credentials(&self, oidc: &Oidc) -> Result<(), OpenEoError> {
+        let session = Session::new(self, oidc, &["client_credentials"])?;
+        if session.secret.is_none() {
+            return Err(OpenEoError::Invalid("client credentials are an id and a secret: give both".into()));
+        }
+        session.start(self, |session, renewal| session.client_credentials(renewal))
+    }
+
+    /// Logs in with user and password at the provider. Few providers allow it.
+    ///
+    /// # Errors
+    /// As for [client credentials](Connection::authenticate_oidc_client_credentials).
+    pub fn authenticate_oidc_password(&self, oidc: &Oidc, user: &str, password: &str) -> Result<(), OpenEoError> {
+        let session = Session::new(self, oidc, &["password"])?;
+        let (user, password) = (user.to_owned(), password.to_owned());
+        session.start(self, move |session, renewal| {
+            if let Some(grant) = session.by_refresh_token(renewal)? {
+                return Ok(grant);
+            }
+            let scope = session.provider.scope(&session.oidc, session.oidc.store.is_some());
+            let form = [("grant_type", "password"), ("username", &user), ("password", &password), ("scope", &scope)];
+            session.grant(&form, renewal)
+        })
+    }
+
+    /// Logs in with a refresh token: the one given, or the one that is [remembered](Oidc::remember).
+    ///
+    /// # Errors
+    /// As for [client credentials](Connection::authenticate_oidc_client_credentials), and if there is no refresh token.
+    pub fn authenticate_oidc_refresh_token(&self, oidc: &Oidc, token: Option<&str>) -> Result<(), OpenEoError> {
+        let session = Session::new(self, oidc, &["refresh_token"])?;
+        if let Some(token) = token {
+            *session.refresh.lock() = Some(token.to_owned());
+        }
+        session.start(self, |session, renewal| {
+            session
+                .by_refresh_token(renewal)?
+                .ok_or_else(|| session.provider.failed("there is no refresh token: log in another way once", None))
+        })
+    }
+
+    /// An access token that was got elsewhere. It can't be renewed.
+    ///
+    /// # Errors
+    /// If the back-end doesn't know the provider.
+    pub fn authenticate_oidc_access_token(&self, oidc: &Oidc, token: &str) -> Result<(), OpenEoError> {
+        let id = match &oidc.provider {
+            Some(id) => id.clone(),
+            None => Provider::find(self, oidc)?.id,
+        };
+        self.authenticate_bearer(&format!("oidc/{id}/{token}"))
+    }
+
+    /// Logs in a person, who is told by `prompt` where to go and which code to enter; waits until that is done. Tries a
+    /// [remembered](Oidc::remember) refresh token first.
+    ///
+    /// # Timing
+    /// As long as the provider's code is good, mostly some minutes.
+    /// # Errors
+    /// [`OpenEoError::Authentication`], if the person refuses, or takes too long.
+    pub fn authenticate_oidc_device(
+        &self,
+        oidc: &Oidc,
+        prompt: impl FnOnce(&super::DevicePrompt),
+    ) -> Result<(), OpenEoError> {
+        let session = Session::new(self, oidc, &[DEVICE_PKCE, DEVICE])?;
+        let again = |session: &Session, renewal: Option<&Renewal>| {
+            session
+                .by_refresh_token(renewal)?
+                .ok_or_else(|| session.provider.failed("the login has expired: log in again", None))
+        };
+        if session.refresh.lock().is_some() {
+            match session.by_refresh_token(None) {
+                Ok(Some(grant)) => return session.go_on(self, grant, again),
+                Ok(None) => {}
+                // An old token was refused, which is what the device flow is for; a provider that can't be reached isn't.
+                Err(error) if error.status().is_none_or(|status| status >= 500) => return Err(error),
+                Err(_refused) => event!(DEBUG, "a remembered refresh token was refused", error = _refused.to_string()),
+            }
+            *session.refresh.lock() = None;
+        }
+        let grant = super::device::log_in(&session, prompt)?;
+        session.keep(&grant);
+        session.go_on(self, grant, again)
+    }
+}
+
+/// A login, and what it takes to renew it.
+pub(super) struct Session {
+    pub(super) provider: Provider,
+    pub(super) oidc: Oidc,
+    pub(super) client: String,
+    pub(super) secret: Option<String>,
+    refresh: Mutex<Option<String>>,
+}
+
+impl Session {
+    fn new(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Session, OpenEoError> {
+        let provider = Provider::find(connection, oidc)?;
+        let client = provider.client_id(oidc, grants)?;
+        let known = match &oidc.store {
+            Some(store) => store.get(&provider.issuer, &client)?,
+            None => None,
+        };
+        let (oidc, secret) = (oidc.clone(), oidc.client_secret.clone());
+        Ok(Session { provider, oidc, client, secret, refresh: Mutex::new(known) })
+    }
+
+    /// Gets the first token, so that what is wrong is told now, and has later ones got in the same way.
+    fn start(
+        self,
+        connection: &Connection,
+        grant: impl Fn(&Session, Option<&Renewal>) -> Result<Grant, OpenEoError> + Send + Sync + 'static,
+    ) -> Result<(), OpenEoError> {
+        let first = grant(&self, None)?;
+        self.go_on(connection, first, grant)
+    }
+
+    fn go_on(
+        self,
+        connection: &Connection,
+        first: Grant,
+        next: impl Fn(&Session, Option<&Renewal>) -> Result<Grant, OpenEoError> + Send + Sync + 'static,
+    ) -> Result<(), OpenEoError> {
+        let prefix = format!("oidc/{}/", self.provider.id);
+        let session = Arc::new(self);
+        let fetch = move |renewal: &Renewal| -> Result<Token, BoxError> {
+            next(&session, Some(renewal)).map(token).map_err(super::renewal_error)
+        };
+        connection.shared.keys.set(&connection.shared.root, prefix, token(first), Box::new(fetch))
+    }
+
+    fn client_credentials(&self, renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
+        let scope = self.provider.scope(&self.oidc, false);
+        self.grant(&[("grant_type", "client_credentials"), ("scope", &scope)], renewal)
+    }
+
+    /// `None`, if there is no refresh token.
+    fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
+        let Some(token) = self.refresh.lock().clone() else { return Ok(None) };
+        self.grant(&[("grant_type", "refresh_token"), ("refresh_token", &token)], renewal).map(Some)
+    }
+
+    /// Posts a form as this client, and keeps the refresh token that comes of it.
+    fn grant(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
+        let mut form = form.to_vec();
+        form.push(("client_id", &self.client));
+        if let Some(secret) = &self.secret {
+            form.push(("client_secret", secret));
+        }
+        let grant = self.provider.grant(&form, renewal)?;
+        self.keep(&grant);
+        Ok(grant)
+    }
+
+    /// Providers may give a new refresh token each time, and take the old one no more.
+    fn keep(&self, grant: &Grant) {
+        let Some(token) = &grant.refresh_token else { return };
+        *self.refresh.lock() = Some(token.clone());
+        if let Some(store) = &self.oidc.store {
+            if let Err(_error) = store.set(&self.provider.issuer, &self.client, token) {
+                event!(WARN, "a refresh token could not be kept", error = _error.to_string());
+            }
+        }
+    }
+}
+
+fn token(grant: Grant) -> Token {
+    let token = Token::new(grant.access_token);
+    match grant.expires_in {
+        Some(life) => token.expires_in(life),
+        None => token,
+    }
+}

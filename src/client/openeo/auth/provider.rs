@@ -1,0 +1,188 @@
+//! An OIDC provider: which one, where its endpoints are, and the forms that are posted there.
+
+use serde_json::Value;
+use url::Url;
+
+use super::oidc::Oidc;
+use crate::client::http::{HttpClient, HttpError, Renewal, RequestBuilder};
+use crate::client::openeo::Connection;
+use crate::client::openeo::error::OpenEoError;
+use crate::client::openeo::text::plain;
+
+/// What a back-end's provider is called, who issues its tokens, and which scopes they want.
+pub(super) struct Provider {
+    pub(super) id: String,
+    pub(super) issuer: String,
+    scopes: Vec<String>,
+    default_clients: Vec<(String, Vec<String>)>,
+    pub(super) token_endpoint: String,
+    pub(super) device_endpoint: Option<String>,
+    http: HttpClient,
+}
+
+/// What a token endpoint gave.
+pub(super) struct Grant {
+    pub(super) access_token: String,
+    pub(super) refresh_token: Option<String>,
+    pub(super) expires_in: Option<std::time::Duration>,
+}
+
+impl Provider {
+    /// Finds the provider among those that the back-end trusts, and its endpoints.
+    pub(super) fn find(connection: &Connection, oidc: &Oidc) -> Result<Provider, OpenEoError> {
+        let document = connection.get_json("/credentials/oidc")?;
+        let all: Vec<&Value> = document.get("providers").and_then(Value::as_array).into_iter().flatten().collect();
+        let id_of = |entry: &Value| text(entry, "id").unwrap_or_default();
+        let found = match &oidc.provider {
+            Some(id) => all.iter().find(|entry| id_of(entry) == *id),
+            None => all.first(),
+        };
+        let entry = *found.ok_or_else(|| {
+            let known = all.iter().map(|entry| plain(&id_of(entry), 40)).collect::<Vec<_>>().join(", ");
+            OpenEoError::Invalid(match &oidc.provider {
+                Some(id) => format!("the back-end has no identity provider {id:?}, but: {known}"),
+                None => "the back-end has no identity provider".to_owned(),
+            })
+        })?;
+        let id = id_of(entry);
+        let failed =
+            |message: String, source| OpenEoError::Authentication { provider: plain(&id, 40), message, source };
+        let issuer = text(entry, "issuer")
+            .ok_or_else(|| failed("the back-end doesn't say who issues its tokens".into(), None))?;
+
+        let http = connection.shared.http.clone();
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let configuration: Value = http
+            .get(&url)
+            .without_auth()
+            .send()
+            .and_then(|reply| reply.json())
+            .map_err(|error| failed(error.to_string(), Some(error)))?;
+        // Who answers for another issuer may be after its tokens. (OpenID Connect Discovery 1.0, 4.3)
+        let answers_for = text(&configuration, "issuer").unwrap_or_default();
+        if answers_for.trim_end_matches('/') != issuer.trim_end_matches('/') {
+            return Err(failed(format!("it answers for another issuer, {}", plain(&answers_for, 200)), None));
+        }
+        let endpoint = |name: &str| text(&configuration, name).filter(|url| is_as_safe(url, &issuer));
+        let token_endpoint = endpoint("token_endpoint")
+            .ok_or_else(|| failed("it names no token endpoint as safe as itself".into(), None))?;
+        let device_endpoint = endpoint("device_authorization_endpoint");
+        let default_clients = entry.get("default_clients").and_then(Value::as_array).into_iter().flatten();
+        let default_clients =
+            default_clients.filter_map(|client| Some((text(client, "id")?, texts(client, "grant_types")))).collect();
+        let scopes = texts(entry, "scopes");
+        Ok(Provider { id, issuer, scopes, default_clients, token_endpoint, device_endpoint, http })
+    }
+
+    /// The client that was given, or one that the back-end offers for one of these grants.
+    pub(super) fn client_id(&self, oidc: &Oidc, grants: &[&str]) -> Result<String, OpenEoError> {
+        let offers = |client: &&(String, Vec<String>)| client.1.iter().any(|grant| grants.contains(&grant.as_str()));
+        let offered = || self.default_clients.iter().find(offers).map(|(id, _)| id.clone());
+        oidc.client_id.clone().or_else(offered).ok_or_else(|| {
+            OpenEoError::Invalid("the back-end offers no client of its own for this: give a `client_id`".into())
+        })
+    }
+
+    /// `openid`, what the back-end wants, and what makes a provider give a refresh token, if one is wanted.
+    pub(super) fn scope(&self, oidc: &Oidc, refresh: bool) -> String {
+        let mut scopes = vec!["openid".to_owned()];
+        let wanted = if oidc.scopes.is_empty() { &self.scopes } else { &oidc.scopes };
+        let offline = refresh.then(|| "offline_access".to_owned());
+        for scope in wanted.iter().cloned().chain(offline) {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        scopes.join(" ")
+    }
+
+    /// Posts a form, with what belongs to the renewal that wants it.
+    pub(super) fn post(&self, url: &str, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Value, HttpError> {
+        let request = self.http.post(url).without_auth().accept("application/json").form(form);
+        // A code or a token that may have been used up by a request whose reply was lost must not be sent again blindly; all
+        // other grants only give one more token.
+        let grant = form.iter().find(|(name, _)| *name == "grant_type").map(|(_, value)| *value);
+        let request = request.idempotent(matches!(grant, Some("client_credentials" | "password")));
+        let mut request = paced(request, renewal);
+        for (name, value) in form {
+            if matches!(*name, "device_code" | "code_verifier") {
+                request = request.hide(value);
+            }
+        }
+        request.send()?.json()
+    }
+
+    /// Asks the token endpoint.
+    pub(super) fn grant(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
+        let reply = self.post(&self.token_endpoint, form, renewal).map_err(|error| self.refused(error))?;
+        self.read(&reply)
+    }
+
+    pub(super) fn read(&self, reply: &Value) -> Result<Grant, OpenEoError> {
+        let is_word = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let access_token = text(reply, "access_token")
+            .filter(is_word)
+            .ok_or_else(|| self.failed("its reply has no `access_token`", None))?;
+        let expires_in = reply.get("expires_in").and_then(|value| {
+            // Some providers send it as a string.
+            value.as_f64().or_else(|| value.as_str()?.parse().ok())
+        });
+        let expires_in = expires_in.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
+        Ok(Grant { access_token, refresh_token: text(reply, "refresh_token"), expires_in })
+    }
+
+    pub(super) fn refused(&self, error: HttpError) -> OpenEoError {
+        self.failed(&error.to_string(), Some(error))
+    }
+
+    pub(super) fn failed(&self, message: &str, source: Option<HttpError>) -> OpenEoError {
+        OpenEoError::Authentication { provider: plain(&self.id, 40), message: message.to_owned(), source }
+    }
+}
+
+/// As patient as whoever wants the new token.
+pub(super) fn paced(request: RequestBuilder, renewal: Option<&Renewal>) -> RequestBuilder {
+    let Some(renewal) = renewal else { return request };
+    let request = match renewal.remaining() {
+        Some(left) => request.timeout(left),
+        None => request,
+    };
+    if renewal.is_once() { request.once() } else { request }
+}
+
+/// `error` of an OAuth2 error's body: `authorization_pending`. (RFC 6749, 5.2)
+pub(super) fn oauth_error(error: &HttpError) -> Option<String> {
+    text(&serde_json::from_str(error.body()).ok()?, "error")
+}
+
+fn is_as_safe(url: &str, issuer: &str) -> bool {
+    let scheme = |url: &str| Url::parse(url).ok().filter(Url::has_host).map(|url| url.scheme().to_owned());
+    let schemes = (scheme(url), scheme(issuer));
+    matches!(
+        (schemes.0.as_deref(), schemes.1.as_deref()),
+        (Some("https"), Some("http" | "https")) | (Some("http"), Some("http"))
+    )
+}
+
+fn text(value: &Value, name: &str) -> Option<String> {
+    value.get(name).and_then(Value::as_str).map(str::to_owned)
+}
+
+fn texts(value: &Value, name: &str) -> Vec<String> {
+    let items = value.get(name).and_then(Value::as_array).into_iter().flatten();
+    items.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_as_safe_as_its_issuer() {
+        assert!(is_as_safe("https://a.org/token", "https://a.org"));
+        assert!(is_as_safe("http://127.0.0.1:8/token", "http://127.0.0.1:8"));
+        assert!(!is_as_safe("http://a.org/token", "https://a.org"));
+        assert!(!is_as_safe("file:///etc/passwd", "http://a.org"));
+        assert!(!is_as_safe("nonsense", "http://a.org"));
+    }
+}

@@ -1,0 +1,419 @@
+//! openEO batch jobs: from a process graph to files, on any back-end that speaks openEO 1.x.
+//!
+//! Promises:
+//!
+//! - A job is made once, also when the reply is lost: the job list is searched before it is made again.
+//! - A start, too: after an unclear answer the job is looked at first.
+//! - A token that expires is renewed once for all threads, and the request repeated once.
+//! - A file stands under its name when it is whole and has the size and checksum that the results say.
+//! - Credentials go below the API's root, and nowhere else.
+//! - What a back-end names (files, links, pages, log lines) is checked before it is used or shown.
+//!
+//! Left to others: running processes here, and the parts of openEO besides batch jobs ([`Connection::get_json`] reads them).
+//!
+//! Sources: openEO API 1.2; the batch job chapter of the openEO Python client's documentation, whose order this page follows;
+//! captured exchanges of that client, version 0.53.0, with two back-ends.
+//!
+//! # Batch jobs
+//!
+//! Heavy work is not done while a request waits, but by a **batch job**, in these steps:
+//!
+//! - create a job, from a process graph and some words about it,
+//! - start it,
+//! - wait until it is finished, asking for its status now and then,
+//! - get the listing of its results,
+//! - download them, or use them in another way.
+//!
+//! No step need be done by the same tool as the one before: a job is as well started in a web editor, and its results
+//! downloaded here. All examples on this page run against a small back-end of this crate's tests.
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let url = server.url();
+//! use fulmar::client::openeo::Connection;
+//!
+//! let connection = Connection::connect(&url)?;
+//! connection.authenticate_basic("u", "u123")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! There are other ways to log in: as a service ([client credentials](Connection::authenticate_oidc_client_credentials)), as a
+//! person with a [browser](Connection::authenticate_oidc_device), with a
+//! [refresh token](Connection::authenticate_oidc_refresh_token), a [password](Connection::authenticate_oidc_password), a
+//! [token from elsewhere](Connection::authenticate_bearer), or as the
+//! [environment](Connection::authenticate_from_environment) says.
+//!
+//! # Create a batch job
+//!
+//! A [`ProcessGraph`] is built step by step, or read from JSON. In what *format* the result is to be saved is a step of it, or a
+//! setting of the job:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! use fulmar::client::openeo::{NewJob, ProcessGraph};
+//! use serde_json::json;
+//!
+//! let cube = ProcessGraph::load_collection("SENTINEL2_L2A")
+//!     .spatial_extent([3.5, 51.0, 3.6, 51.1])
+//!     .temporal_extent("2022-06-01", "2022-07-01")
+//!     .bands(["B04", "B08"])
+//!     .process("ndvi", json!({}));
+//!
+//! // Store raster data as GeoTIFF files.
+//! let job = connection.create_job(cube.clone().save_result("GTiff"))?;
+//! // Or directly:
+//! let job = connection.create_job(NewJob::new(cube.clone()).out_format("GTiff"))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A descriptive title makes it easier to find in the job list; and a reply that was lost, too:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{NewJob, ProcessGraph};
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! let job = connection.create_job(NewJob::new(cube).title("NDVI timeseries 2022"))?;
+//! assert_eq!(job.describe()?.title(), Some("NDVI timeseries 2022"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The batch job object
+//!
+//! A [`BatchJob`] is a *reference on this side* to a job that *exists on the back-end*, and is fully identified by its id:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::ProcessGraph;
+//! # let job = connection.create_job(ProcessGraph::load_collection("SENTINEL2_L2A"))?;
+//! assert_eq!(job.id(), "j-000001");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## Reconnecting to a batch job
+//!
+//! Take note of the id. With it the job is found again, at another time, from another program, whatever client made it:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::ProcessGraph;
+//! # connection.create_job(ProcessGraph::load_collection("SENTINEL2_L2A"))?;
+//! let job = connection.job("j-000001");
+//! // Its details print as a table, where the Python client draws in a notebook.
+//! println!("{}", job.describe()?);
+//! # assert!(job.describe()?.to_string().contains("process: loadcollection1  load_collection (result)"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # List your batch jobs
+//!
+//! [`Connection::list_jobs`] follows the list through all its pages. It prints as a table, too:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config { page: Some(1), ..openeo_server::Config::quick() })?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{NewJob, ProcessGraph};
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # connection.create_job(NewJob::new(cube.clone()).title("NDVI timeseries 2021"))?;
+//! # connection.create_job(NewJob::new(cube).title("NDVI timeseries 2022"))?;
+//! let jobs = connection.list_jobs()?;
+//! let titles: Vec<_> = jobs.iter().filter_map(|job| job.title()).collect();
+//! assert_eq!(titles, ["NDVI timeseries 2021", "NDVI timeseries 2022"]);
+//! println!("{jobs}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Run a batch job
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::ProcessGraph;
+//! # let job = connection.create_job(ProcessGraph::load_collection("SENTINEL2_L2A"))?;
+//! job.start()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! If that is no error, the job is running, or queued.
+//!
+//! # Wait for a batch job to finish
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::default())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::ProcessGraph;
+//! # let job = connection.create_job(ProcessGraph::load_collection("SENTINEL2_L2A"))?;
+//! # job.start()?;
+//! use fulmar::client::openeo::JobStatus;
+//!
+//! assert!(matches!(job.status()?, JobStatus::Queued | JobStatus::Running));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error. Results can be relied on when it
+//! is finished. To wait for jobs that were started elsewhere there is [`BatchJob::wait`], and for many at once
+//! [`Connection::wait_jobs`].
+//!
+//! ## Create, start and wait in one go
+//!
+//! [`BatchJob::start_and_wait`] starts a job that was created, and asks for its status until it ends: after 5 s, then rarer by a
+//! quarter each time, up to 60 s. It prints a line for each look:
+//!
+//! ```text
+//! 0:00:00 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': send 'start'
+//! 0:00:36 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': queued (progress N/A)
+//! 0:02:19 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': running (progress N/A)
+//! 0:03:28 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': finished (progress N/A)
+//! ```
+//!
+//! How often, for how long, and where the lines go, is for [`WaitOptions`] to say:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::ProcessGraph;
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! use fulmar::backoff::Backoff;
+//! use fulmar::client::openeo::WaitOptions;
+//! use std::time::Duration;
+//!
+//! let mut lines = Vec::new();
+//! let options = WaitOptions::new()
+//!     .poll(Backoff::new(Duration::from_millis(10)).factor(1.25).cap(Duration::from_secs(60)))
+//!     .time_limit(Duration::from_secs(3600))
+//!     .printer(|line| lines.push(line.to_owned()));
+//! let job = connection.create_job(cube)?;
+//! job.start_and_wait(options)?;
+//! assert_eq!(lines[0], "0:00:00 Job 'j-000001': send 'start'");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! And [`Connection::execute_batch`] creates it as well:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! assert_eq!(job.status()?.as_str(), "finished");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Batch job logs
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! use fulmar::client::openeo::LogLevel;
+//!
+//! for entry in job.logs(None, LogLevel::Info)?.iter() {
+//!     println!("{}: {}", entry.level(), entry.message());
+//! }
+//! let all = job.logs(None, None)?; // Prints as a table.
+//! assert!(all.to_string().contains("Job started with 4 workers"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## Automatic batch job log printing
+//!
+//! When a job fails that is waited for, its error logs are printed, and how to see all of them. The error carries them:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{NewJob, ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let job = connection.create_job(NewJob::new(ProcessGraph::load_collection("SENTINEL2_L2A")).title("to fail"))?;
+//! # let mut lines = Vec::new();
+//! # let options = WaitOptions::new().poll(Backoff::new(Duration::from_millis(10)));
+//! # let options = options.printer(|line| lines.push(line.to_owned()));
+//! use fulmar::client::openeo::OpenEoError;
+//!
+//! let Err(OpenEoError::JobFailed { logs, .. }) = job.start_and_wait(options) else { panic!("it fails") };
+//! let messages: Vec<_> = logs.iter().map(|entry| entry.message()).collect();
+//! assert_eq!(messages, ["Failed to load data cube: corrupt data for tile 'J9A7K2'."]);
+//! # assert!(lines.iter().any(|line| line == "Your batch job 'j-000001' failed."));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Download batch job results
+//!
+//! The metadata of the results are a STAC item or collection:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! let results = job.results();
+//! let metadata = results.metadata()?;
+//! assert_eq!(metadata["assets"]["openEO.tif"]["type"], "image/tiff; application=geotiff");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## Download all assets
+//!
+//! Several at once, each whole or not there; the metadata beside them, in `job-results.json`. Files are called as the results
+//! call them, as far as that is safe.
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! # let folder = std::env::temp_dir().join(format!("fulmar-doc-all-{}", std::process::id()));
+//! # let (results, folder) = (job.results(), folder.as_path());
+//! use fulmar::client::openeo::DownloadOptions;
+//!
+//! let files = results.download_files(folder, &DownloadOptions::new())?;
+//! assert_eq!(files, [folder.join("openEO.tif"), folder.join("out.csv")]);
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## Download a single asset
+//!
+//! If there is just one, it needs no name; of several, the one to download is named by its key:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! # let folder = std::env::temp_dir().join(format!("fulmar-doc-one-{}", std::process::id()));
+//! # let results = job.results();
+//! assert!(results.download_file(folder.join("result.tiff"), None).is_err(), "there are two");
+//! results.download_file(folder.join("result.tiff"), "openEO.tif")?;
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! ## Fine-grained asset downloads
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! # let folder = std::env::temp_dir().join(format!("fulmar-doc-fine-{}", std::process::id()));
+//! # let results = job.results();
+//! for asset in results.assets()? {
+//!     if asset.media_type().is_some_and(|kind| kind.starts_with("image/tiff")) {
+//!         // A safe name: the key may be anything.
+//!         asset.download(folder.join(format!("result-v2-{}", asset.file_name())))?;
+//!     }
+//! }
+//! assert!(folder.join("result-v2-openEO.tif").is_file());
+//! # std::fs::remove_dir_all(folder)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Directly load batch job results
+//!
+//! An asset can be had without a file:
+//!
+//! ```
+//! # let assets = vec![("timeseries.json".to_owned(), "application/json".to_owned(), 40)];
+//! # let server = openeo_server::Server::start(openeo_server::Config { assets, ..openeo_server::Config::quick() })?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! # use fulmar::client::openeo::{ProcessGraph, WaitOptions};
+//! # use fulmar::backoff::Backoff;
+//! # use std::time::Duration;
+//! # let soon = Backoff::new(Duration::from_millis(10));
+//! # let cube = ProcessGraph::load_collection("SENTINEL2_L2A");
+//! # let job = connection.execute_batch(cube, WaitOptions::new().poll(soon).quiet())?;
+//! let asset = job.results().asset("timeseries.json")?;
+//! assert_eq!(asset.metadata()["type"], "application/json");
+//! assert_eq!(asset.load_json()?["job"], job.id());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Many jobs
+//!
+//! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as many at once as it takes. A
+//! [`Connection`] is also a [`Store`](crate::Store): its operations are the API's verbs.
+
+mod asset;
+mod auth;
+mod back_end;
+mod capabilities;
+mod checksum;
+mod connection;
+mod create;
+mod description;
+mod discovery;
+mod error;
+mod graph;
+mod job;
+mod listing;
+mod logs;
+mod many;
+mod names;
+mod pause;
+mod results;
+mod store;
+mod table;
+mod text;
+mod wait;
+
+pub use asset::ResultAsset;
+pub use auth::{DevicePrompt, Oidc, RefreshTokens};
+pub use back_end::BackEnd;
+pub use capabilities::Capabilities;
+pub use connection::Connection;
+pub use create::NewJob;
+pub use description::{JobDescription, JobStatus};
+pub use error::{ApiError, OpenEoError};
+pub use graph::ProcessGraph;
+pub use job::BatchJob;
+pub use listing::JobList;
+pub use logs::{LogEntry, LogLevel, Logs};
+pub use many::{JobRun, RunOptions, run_jobs, start_jobs};
+pub use results::{DownloadOptions, JobResults};
+pub use wait::WaitOptions;

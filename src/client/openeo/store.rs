@@ -1,0 +1,125 @@
+//! The verbs of the API as named operations, for requests that come from a file, a message, a queue.
+
+use serde_json::{Value, json};
+
+use super::connection::Connection;
+use super::create::NewJob;
+use super::error::OpenEoError;
+use super::graph::ProcessGraph;
+use super::listing::JobList;
+use super::logs::LogLevel;
+use crate::error::BoxError;
+use crate::executor::Store;
+
+/// What `call` knows.
+const OPERATIONS: &[&str] = &[
+    "capabilities",
+    "create_job",
+    "delete_job",
+    "describe_job",
+    "download_results",
+    "estimate_job",
+    "get",
+    "job_logs",
+    "job_results",
+    "job_status",
+    "list_jobs",
+    "me",
+    "start_job",
+    "stop_job",
+    "validate",
+];
+
+/// Operations take an object, and those on a job its `id` in it:
+///
+/// | operation | further arguments | result |
+/// |---|---|---|
+/// | `capabilities`, `me` | | the document |
+/// | `get` | `path` | the document below that path |
+/// | `list_jobs` | | an array |
+/// | `create_job` | `process`, and whatever else the API takes: `title`, `description`, `plan`, `budget`, .. | `{"id": ..}` |
+/// | `validate` | `process` | an array of texts |
+/// | `describe_job`, `estimate_job`, `job_results` | `id` | the document |
+/// | `job_status` | `id` | a text |
+/// | `start_job`, `stop_job`, `delete_job` | `id` | null |
+/// | `job_logs` | `id`, `offset`, `level` | an array |
+/// | `download_results` | `id`, `folder` | an array of paths |
+///
+/// ```
+/// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+/// # let url = server.url();
+/// use fulmar::Executor;
+/// use fulmar::client::openeo::Connection;
+/// use serde_json::json;
+/// use std::sync::Arc;
+///
+/// let connection = Arc::new(Connection::connect(&url)?);
+/// connection.authenticate_basic("u", "u123")?;
+/// let executor = Executor::builder().threads(2).build()?;
+/// let graph = json!({"add1": {"process_id": "add", "arguments": {"x": 3, "y": 5}, "result": true}});
+/// let job = json!({"title": "sum", "process": {"process_graph": graph}});
+/// let made = executor.submit(&connection, "create_job", true, job)?.wait(None)?;
+/// let status = executor.submit(&connection, "job_status", false, json!({"id": made["id"]}))?.wait(None)?;
+/// assert_eq!(status, "created");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl Store for Connection {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn call(&self, op: &str, args: Value) -> Result<Value, BoxError> {
+        Ok(self.perform(op, args)?)
+    }
+}
+
+impl Connection {
+    fn perform(&self, op: &str, args: Value) -> Result<Value, OpenEoError> {
+        let text = |name: &str| {
+            args.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {
+                OpenEoError::Invalid(format!("the operation `{op}` takes an object with a text `{name}`"))
+            })
+        };
+        let job = || text("id").map(|id| self.job(&id));
+        Ok(match op {
+            "capabilities" => self.capabilities().as_json().clone(),
+            "me" => self.me()?,
+            "get" => self.get_json(&text("path")?)?,
+            "list_jobs" => jobs_of(&self.list_jobs()?),
+            "validate" => json!(self.validate(&ProcessGraph::from_json(args)?)?),
+            "describe_job" => job()?.describe()?.as_json().clone(),
+            "job_status" => json!(job()?.status()?.as_str()),
+            "estimate_job" => job()?.estimate()?,
+            "job_results" => job()?.results().metadata()?.as_ref().clone(),
+            "start_job" => nothing(job()?.start()?),
+            "stop_job" => nothing(job()?.stop()?),
+            "delete_job" => nothing(job()?.delete()?),
+            "job_logs" => {
+                let level = args.get("level").and_then(Value::as_str).map(|name| {
+                    LogLevel::of(name).ok_or_else(|| OpenEoError::Invalid(format!("{name:?} is no level of logs")))
+                });
+                let offset = args.get("offset").and_then(Value::as_str);
+                job()?.logs(offset, level.transpose()?)?.to_json()
+            }
+            "download_results" => {
+                let files = job()?.results().download_files(text("folder")?, &super::DownloadOptions::new())?;
+                files.iter().map(|path| Value::from(path.display().to_string())).collect()
+            }
+            "create_job" => {
+                json!({"id": self.create_job(NewJob::from_json(args)?)?.id()})
+            }
+            other => {
+                let known = OPERATIONS.join(", ");
+                return Err(OpenEoError::Invalid(format!("openEO has no operation `{other}`, but: {known}")));
+            }
+        })
+    }
+}
+
+fn nothing((): ()) -> Value {
+    Value::Null
+}
+
+fn jobs_of(list: &JobList) -> Value {
+    list.iter().map(|job| job.as_json().clone()).collect()
+}

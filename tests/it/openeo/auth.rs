@@ -1,0 +1,163 @@
+//! Logging in, and staying so while tokens expire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fulmar::Executor;
+use fulmar::client::openeo::{Connection, Oidc, OpenEoError, RefreshTokens};
+use openeo_server::{Config, Server};
+
+use super::{Folder, impatient, server, sum};
+
+fn open(config: Config) -> (Server, Connection) {
+    let server = Server::start(config).expect("a server");
+    let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    (server, connection)
+}
+
+fn service() -> Oidc {
+    Oidc::new().provider("local").client("service").secret("sec")
+}
+
+#[test]
+fn without_credentials_the_back_end_refuses() {
+    let (_server, connection) = open(Config::quick());
+    assert_eq!(connection.list_jobs().expect_err("refused").code(), Some("AuthenticationRequired"));
+}
+
+#[test]
+fn an_expired_login_is_renewed_once_and_the_request_repeated() {
+    for expired_status in [401, 403] {
+        let (server, connection) = server(Config { expired_status, ..Config::quick() });
+        server.expire_tokens();
+        connection.create_job(sum("after")).expect("renewed");
+        assert_eq!((server.count("login"), server.count("expired"), server.jobs().len()), (2, 1, 1));
+    }
+}
+
+#[test]
+fn many_threads_that_meet_an_expired_token_renew_it_once() {
+    let (server, connection) = open(Config::quick());
+    connection.authenticate_oidc_client_credentials(&service()).expect("logged in");
+    let executor = Executor::builder().threads(8).build().expect("an executor");
+    let store = Arc::new(connection);
+    let list = |connection: &Connection, ()| connection.list_jobs().map(|jobs| jobs.len());
+    assert_eq!(server.count("token"), 1);
+    server.expire_tokens();
+    let requests: Vec<_> = (0..8).map(|_| executor.submit(&store, list, false, ()).expect("accepted")).collect();
+    executor.wait_requests(&requests, None).expect("all renewed");
+    assert_eq!(server.count("token"), 2, "one for all");
+}
+
+#[test]
+fn client_credentials_are_renewed_before_they_expire() {
+    let (server, connection) = open(Config { token_life: Duration::from_millis(50), ..Config::quick() });
+    connection.authenticate_oidc_client_credentials(&service()).expect("logged in");
+    // Until several tokens have come and gone.
+    while server.count("token") < 4 {
+        connection.list_jobs().expect("still welcome");
+    }
+    let bearer = format!("{:?}", server.seen().last().expect("a request").headers);
+    assert!(bearer.contains("Bearer oidc/local/token-"), "{bearer}");
+}
+
+#[test]
+fn a_password_gives_a_refresh_token_that_is_used_next() {
+    let (server, connection) = open(Config::quick());
+    let oidc = Oidc::new().client("app");
+    connection.authenticate_oidc_password(&oidc, "ann", "ann123").expect("logged in");
+    assert_eq!(connection.me().expect("known")["user_id"], "ann");
+    for _ in 0..3 {
+        server.expire_tokens();
+        assert_eq!(connection.me().expect("refreshed")["user_id"], "ann");
+    }
+    let forms = server.seen().into_iter().filter(|seen| seen.target == "/oidc/token");
+    let by_refresh = forms.filter(|seen| String::from_utf8_lossy(&seen.body).contains("grant_type=refresh_token"));
+    assert_eq!(by_refresh.count(), 3, "each good for once");
+}
+
+#[test]
+fn a_person_logs_in_by_device_and_is_remembered_when_asked() {
+    let (server, connection) = open(Config { pending: 2, ..Config::quick() });
+    let folder = Folder::new();
+    let file = folder.path().join("refresh-tokens.json");
+    let oidc = Oidc::new().remember(RefreshTokens::at(&file));
+    let mut told = None;
+    connection.authenticate_oidc_device(&oidc, |prompt| told = Some(prompt.clone())).expect("logged in");
+    let prompt = told.expect("the person was told");
+    assert_eq!(prompt.code, "ABCD-EFGH");
+    assert!(prompt.to_string().contains("/oidc/go and enter user code ABCD-EFGH"), "{prompt}");
+    assert_eq!(server.count("token"), 3, "twice pending");
+    assert_eq!(connection.me().expect("known")["user_id"], "person");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(file.metadata().expect("there").permissions().mode() & 0o777, 0o600);
+    }
+
+    // Another day: nobody is asked.
+    let again = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    again.authenticate_oidc_device(&oidc, |_| panic!("nobody is to be asked")).expect("remembered");
+    assert_eq!(again.me().expect("known")["user_id"], "person");
+    server.expire_tokens();
+    assert_eq!(again.me().expect("refreshed")["user_id"], "person");
+
+    // A token that is good no more: asked again.
+    let text = std::fs::read_to_string(&file).expect("readable");
+    let spoilt =
+        text.replace("refresh-", "spoilt-").replace("spoilt-tokens", "refresh-tokens").replace("spoilt-token", "x");
+    std::fs::write(&file, spoilt.replace("\"refresh_token\": \"spoilt", "\"refresh_token\": \"no")).expect("written");
+    let mut asked = false;
+    let third = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    third.authenticate_oidc_device(&oidc, |_| asked = true).expect("logged in");
+    assert!(asked, "the refused token led to the device flow");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_of_tokens_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_server, connection) = open(Config::quick());
+    let folder = Folder::new();
+    let file = folder.path().join("refresh-tokens.json");
+    std::fs::write(&file, "{}").expect("written");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("opened to all");
+    let oidc = Oidc::new().remember(RefreshTokens::at(&file));
+    let error = connection.authenticate_oidc_refresh_token(&oidc, None).expect_err("refused");
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+}
+
+#[test]
+fn what_a_provider_refuses_is_told_without_secrets() {
+    let (_server, connection) = open(Config::quick());
+    let wrong = Oidc::new().client("service").secret("hush-hush");
+    let error = connection.authenticate_oidc_client_credentials(&wrong).expect_err("wrong secret");
+    assert!(matches!(error, OpenEoError::Authentication { .. }), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("hush-hush"), "{error:?}");
+    let unknown = connection.authenticate_oidc_client_credentials(&service().provider("egi")).expect_err("no such");
+    assert!(unknown.to_string().contains("\"egi\", but: local"), "{unknown}");
+}
+
+#[test]
+fn a_token_from_elsewhere_is_used_as_it_is() {
+    let (server, connection) = open(Config::quick());
+    connection.authenticate_oidc_access_token(&Oidc::new(), "abc").expect("taken");
+    assert_eq!(connection.me().expect_err("unknown token").code(), None);
+    let seen = server.seen();
+    let bearer = seen.iter().rev().find(|seen| seen.target.ends_with("/me")).expect("asked");
+    assert!(bearer.headers.contains(&("authorization".to_owned(), "Bearer oidc/local/abc".to_owned())));
+    assert!(connection.authenticate_bearer("two words").is_err());
+}
+
+#[test]
+fn a_renewal_that_breaks_passes_and_the_download_goes_on() {
+    let (server, connection) = server(Config::quick());
+    let job = super::finished(&connection, "renewal");
+    let folder = Folder::new();
+    let results = job.results();
+    results.metadata().expect("known");
+    server.expire_tokens();
+    server.plan("login", openeo_server::Fault::Cut, 2);
+    results.download_files(folder.path(), &fulmar::client::openeo::DownloadOptions::new()).expect("downloaded");
+    assert_eq!(folder.names(), ["job-results.json", "openEO.tif", "out.csv"]);
+}

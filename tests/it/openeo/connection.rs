@@ -1,0 +1,106 @@
+//! Finding the version, capabilities, errors, and named operations.
+
+use std::sync::Arc;
+
+use fulmar::client::openeo::{Connection, OpenEoError};
+use fulmar::{Executor, Store};
+use openeo_server::{Config, Fault, Server};
+use serde_json::json;
+
+use super::{Folder, connect, finished, impatient, server, sum};
+
+#[test]
+fn the_version_document_leads_to_the_api() {
+    let (server, connection) = server(Config::quick());
+    assert_eq!(connection.root_url(), server.root());
+    assert_eq!(connection.capabilities().api_version(), (1, 2, 0));
+    assert!(connection.capabilities().supports("GET", "/jobs/{id}/logs"));
+    assert_eq!(connection.me().expect("known")["user_id"], "u");
+}
+
+#[test]
+fn without_a_version_document_the_url_is_the_api() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let connection = Connection::connect_with(&format!("{}/", server.root()), impatient()).expect("connected");
+    assert_eq!(connection.root_url(), server.root());
+}
+
+#[test]
+fn what_is_no_back_end_is_said_to_be_none() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let error = Connection::connect_with(&format!("{}/elsewhere", server.url()), impatient()).expect_err("not there");
+    assert_eq!(error.code(), Some("NotFound"), "{error}");
+    assert!(matches!(Connection::connect("ftp://host"), Err(OpenEoError::Invalid(_))));
+    drop(server);
+}
+
+#[test]
+fn a_refusal_has_code_message_and_incident() {
+    let (_server, connection) = server(Config::quick());
+    let error = connection.job("../me").describe().expect_err("no such job");
+    let OpenEoError::Api(api) = &error else { panic!("{error:?}") };
+    assert_eq!((api.code.as_str(), api.status, api.id.as_deref()), ("JobNotFound", 404, Some("r-1")));
+    assert!(error.to_string().contains("does not exist") && error.to_string().contains("(incident r-1)"), "{error}");
+    assert!(error.is_not_found() && !error.is_retryable());
+    assert!(error.to_string().contains("/jobs/..%2Fme"), "an id leads nowhere else: {error}");
+}
+
+#[test]
+fn a_gateways_page_is_an_http_error() {
+    let (server, connection) = server(Config::quick());
+    server.plan("describe", Fault::Status(503), 9);
+    let error = connection.job("j").describe().expect_err("unavailable");
+    assert!(matches!(error, OpenEoError::Http(_)) && error.is_retryable(), "{error:?}");
+    assert_eq!(server.count("describe"), 4, "as often as the policy says");
+}
+
+#[test]
+fn the_verbs_are_named_operations() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    let store = Arc::new(connection);
+    let executor = Executor::builder().threads(2).build().expect("an executor");
+    let call = |op: &'static str, args| executor.submit(&store, op, true, args).and_then(|request| request.wait(None));
+    let done = finished(&store, "done");
+
+    let body = sum("named").as_json();
+    let id = call("create_job", body).expect("created")["id"].clone();
+    assert_eq!(call("job_status", json!({ "id": id })).expect("known"), "created");
+    assert_eq!(call("list_jobs", json!({})).expect("listed").as_array().map(Vec::len), Some(2));
+    assert_eq!(call("describe_job", json!({ "id": id })).expect("described")["title"], "named");
+    assert!(call("start_job", json!({ "id": id })).expect("started").is_null());
+    assert!(call("stop_job", json!({ "id": id })).expect("stopped").is_null());
+    assert!(call("delete_job", json!({ "id": id })).expect("deleted").is_null());
+    let logs = call("job_logs", json!({"id": done.id(), "level": "info"})).expect("logs");
+    assert_eq!(logs.as_array().map(Vec::len), Some(2));
+    assert!(call("job_results", json!({"id": done.id()})).expect("results")["assets"].is_object());
+    let files = call("download_results", json!({"id": done.id(), "folder": folder.path()})).expect("files");
+    assert_eq!(files.as_array().map(Vec::len), Some(2));
+    assert_eq!(call("validate", sum("x").as_json()).expect("asked"), json!([]));
+    assert_eq!(call("me", json!({})).expect("known")["user_id"], "u");
+    assert_eq!(call("get", json!({"path": "/me"})).expect("known")["user_id"], "u");
+    assert_eq!(call("capabilities", json!({})).expect("known")["api_version"], "1.2.0");
+    assert!(call("estimate_job", json!({"id": done.id()})).is_err(), "not supported here");
+
+    let unknown = store.call("explode", json!({})).expect_err("unknown").to_string();
+    assert!(unknown.contains("explode") && unknown.contains("create_job"), "{unknown}");
+    let missing = store.call("start_job", json!({})).expect_err("no id").to_string();
+    assert!(missing.contains("`id`"), "{missing}");
+    drop(server);
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    let error = connection.authenticate_basic("u", "swordfish").expect_err("wrong");
+    assert!(!format!("{error} {error:?} {connection:?}").contains("swordfish"), "{error:?}");
+    assert_eq!(error.code(), Some("CredentialsInvalid"));
+    let connection = connect(&server);
+    let token =
+        server.seen().iter().rev().find_map(|seen| {
+            seen.headers.iter().find(|(name, _)| name == "authorization").map(|(_, value)| value.clone())
+        });
+    let token = token.expect("credentials were sent");
+    assert!(!format!("{connection:?}").contains(&token));
+}

@@ -1,0 +1,118 @@
+//! Jobs are made exactly once.
+
+use std::sync::Arc;
+
+use fulmar::Executor;
+use fulmar::client::openeo::{Connection, LogLevel, NewJob, OpenEoError, ProcessGraph};
+use openeo_server::{Config, Fault};
+use serde_json::{Value, json};
+
+use super::{server, sum};
+
+#[test]
+fn all_that_is_said_about_a_job_is_sent() {
+    let (server, connection) = server(Config::quick());
+    let job = sum("e2e").description("d").plan("free").budget(10.0).log_level(LogLevel::Debug);
+    let job = job.job_options(json!({"driver-memory": "1G"})).field("x", json!(1)).out_format("GTiff");
+    connection.create_job(job).expect("created");
+    let seen = server.seen();
+    let create = seen.iter().find(|seen| seen.method == "POST" && seen.target.ends_with("/jobs")).expect("sent");
+    let body: Value = serde_json::from_slice(&create.body).expect("JSON");
+    for (name, value) in [
+        ("title", json!("e2e")),
+        ("description", json!("d")),
+        ("plan", json!("free")),
+        ("budget", json!(10.0)),
+        ("log_level", json!("debug")),
+        ("job_options", json!({"driver-memory": "1G"})),
+        ("x", json!(1)),
+    ] {
+        assert_eq!(body[name], value, "{name}");
+    }
+    assert_eq!(body["process"]["process_graph"]["saveresult1"]["process_id"], "save_result");
+}
+
+#[test]
+fn what_the_validation_says_are_warnings() {
+    let (server, connection) = server(Config::quick());
+    let odd = NewJob::new(ProcessGraph::start("unknown_process", json!({})));
+    let job = connection.create_job(odd.clone()).expect("made all the same");
+    assert_eq!(job.warnings(), ["ProcessUnsupported: The process of unknownprocess1 is not supported."]);
+    let job = connection.create_job(odd.validate(false)).expect("created");
+    assert!(job.warnings().is_empty());
+    assert_eq!(server.count("validation"), 1);
+}
+
+#[test]
+fn a_lost_reply_makes_no_second_job() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::LostReply, 1);
+    let job = connection.create_job(sum("once")).expect("found");
+    assert_eq!(server.jobs().len(), 1);
+    assert_eq!(server.jobs()[0].id, job.id());
+    assert_eq!(server.count("create"), 1, "not repeated");
+}
+
+#[test]
+fn a_500_to_a_create_that_did_create_makes_no_second_job() {
+    for status in [500, 502, 503, 504] {
+        let (server, connection) = server(Config::quick());
+        server.plan("create", Fault::DoneBut(status), 1);
+        let job = connection.create_job(sum("once")).expect("found");
+        assert_eq!((server.jobs().len(), server.jobs()[0].id.as_str()), (1, job.id()), "{status}");
+    }
+}
+
+#[test]
+fn a_request_that_never_arrived_is_sent_again() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Cut, 2);
+    connection.create_job(sum("third time")).expect("created");
+    assert_eq!((server.jobs().len(), server.count("create")), (1, 3));
+    assert!(server.count("list") >= 2, "looked before each");
+}
+
+#[test]
+fn a_refusal_is_a_refusal() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Status(400), 1);
+    assert!(connection.create_job(sum("no")).is_err());
+    assert_eq!((server.jobs().len(), server.count("create"), server.count("list")), (0, 1, 0));
+}
+
+#[test]
+fn alike_jobs_that_are_wanted_twice_are_two() {
+    let (server, connection) = server(Config { page: Some(1), ..Config::quick() });
+    let first = connection.create_job(sum("twin")).expect("created");
+    server.plan("create", Fault::LostReply, 1);
+    let second = connection.create_job(sum("twin")).expect("found");
+    assert_ne!(first.id(), second.id());
+    assert_eq!(server.jobs().len(), 2, "found on the second page");
+}
+
+#[test]
+fn of_many_alike_jobs_with_lost_replies_each_finds_its_own() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::LostReply, 1);
+    server.plan_for("create", "alike", Fault::DoneBut(502), 3);
+    let executor = Executor::builder().threads(8).build().expect("an executor");
+    let store = Arc::new(connection);
+    let create = |connection: &Connection, ()| connection.create_job(sum("alike")).map(|job| job.id().to_owned());
+    let requests: Vec<_> = (0..8).map(|_| executor.submit(&store, create, false, ()).expect("accepted")).collect();
+    let mut ids = executor.wait_requests(&requests, None).expect("all made");
+    ids.sort();
+    ids.dedup();
+    assert_eq!((ids.len(), server.jobs().len()), (8, 8));
+}
+
+#[test]
+fn what_can_not_be_found_out_is_said() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::LostReply, 1);
+    server.plan("list", Fault::Status(400), 99);
+    let error = connection.create_job(sum("lost")).expect_err("nobody knows");
+    let OpenEoError::LostReply { title, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(title, "lost");
+    assert!(error.to_string().contains("look into the job list"), "{error}");
+    assert_eq!(server.jobs().len(), 1);
+}

@@ -1,0 +1,176 @@
+//! A job's life: start, status, logs, waits, and the list of all.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use fulmar::client::openeo::{Connection, JobStatus, LogLevel, OpenEoError};
+use openeo_server::{Config, Fault};
+
+use super::{finished, server, soon, sum};
+
+#[test]
+fn a_job_goes_from_created_to_finished() {
+    let (server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("NDVI timeseries 2022")).expect("created");
+    assert_eq!(job.status().expect("known"), JobStatus::Created);
+    job.start().expect("started");
+    // Another program, another day: the id is all it takes.
+    let elsewhere = super::connect(&server).job(job.id());
+    let end = elsewhere.wait(soon()).expect("finished");
+    assert_eq!(
+        (end.status(), end.title(), end.costs()),
+        (JobStatus::Finished, Some("NDVI timeseries 2022"), Some(4.0))
+    );
+    assert!(end.to_string().contains("usage: cpu") && end.to_string().contains("12.5 cpu-seconds"), "{end}");
+    job.delete().expect("deleted");
+    assert!(job.describe().expect_err("gone").is_not_found());
+}
+
+#[test]
+fn the_lines_of_a_wait_are_those_of_the_python_client() {
+    let (_server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("lines")).expect("created");
+    let mut lines = Vec::new();
+    job.start_and_wait(soon().printer(|line| lines.push(line.to_owned()))).expect("finished");
+    assert_eq!(lines.first(), Some(&format!("0:00:00 Job '{}': send 'start'", job.id())));
+    assert_eq!(lines.last(), Some(&format!("0:00:00 Job '{}': finished (progress 100.0%)", job.id())));
+}
+
+#[test]
+fn a_job_that_fails_prints_its_error_logs_and_the_error_carries_them() {
+    let (_server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("to fail")).expect("created");
+    let mut lines = Vec::new();
+    let error = job.start_and_wait(soon().printer(|line| lines.push(line.to_owned()))).expect_err("failed");
+    let text = lines.join("\n");
+    assert!(text.contains(&format!("Your batch job '{}' failed.", job.id())), "{text}");
+    assert!(text.contains(&format!("connection.job(\"{}\").logs", job.id())), "{text}");
+    assert!(text.contains("corrupt data for tile 'J9A7K2'"), "{text}");
+    let OpenEoError::JobFailed { status, logs, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((status, logs.len()), (&JobStatus::Error, 1));
+    assert!(error.to_string().contains("corrupt data"), "{error}");
+
+    let end = job.wait(soon().require_success(false)).expect("the end is no error");
+    assert_eq!(end.status(), JobStatus::Error);
+}
+
+#[test]
+fn a_start_that_did_start_is_not_started_again() {
+    for fault in [Fault::DoneBut(500), Fault::LostReply, Fault::DoneBut(502)] {
+        let (server, connection) = server(Config::quick());
+        let job = connection.create_job(sum("start")).expect("created");
+        server.plan("start", fault, 1);
+        job.start_and_wait(soon()).expect("finished");
+        assert_eq!((server.jobs()[0].starts, server.count("start")), (1, 1), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_start_that_did_not_start_is_tried_again() {
+    for fault in [Fault::Status(500), Fault::Cut, Fault::Status(503)] {
+        let (server, connection) = server(Config::quick());
+        let job = connection.create_job(sum("start")).expect("created");
+        server.plan("start", fault, 2);
+        job.start_and_wait(soon()).expect("finished");
+        assert_eq!((server.jobs()[0].starts, server.count("start")), (1, 3), "{fault:?}");
+    }
+}
+
+#[test]
+fn soft_errors_while_waiting_are_tolerated_up_to_a_limit() {
+    let (server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("soft")).expect("created");
+    job.start().expect("started");
+    server.plan("describe", Fault::Status(503), 6);
+    server.plan("describe", Fault::Cut, 6);
+    let mut lines = Vec::new();
+    job.wait(soon().printer(|line| lines.push(line.to_owned()))).expect("finished");
+    assert!(lines.iter().any(|line| line.contains("Service availability error while polling")), "{lines:?}");
+
+    server.plan("describe", Fault::Status(502), 99);
+    let error = job.wait(soon().soft_errors(2, Duration::from_millis(1))).expect_err("too many");
+    assert!(matches!(error, OpenEoError::TooManySoftErrors { count: 3, .. }), "{error:?}");
+}
+
+#[test]
+fn a_wait_has_a_limit_and_can_be_cancelled_and_the_job_goes_on() {
+    let (server, connection) = server(Config { queue: Duration::from_secs(3_600), ..Config::quick() });
+    let job = connection.create_job(sum("long")).expect("created");
+    let error = job.start_and_wait(soon().time_limit(Duration::from_millis(30))).expect_err("out of time");
+    assert!(matches!(&error, OpenEoError::TimeLimit { status: JobStatus::Queued, .. }), "{error:?}");
+    assert!(error.is_retryable());
+    let looks = Mutex::new(0);
+    let enough = || server.count("describe") > 5;
+    let error =
+        job.wait(soon().cancelled(enough).printer(|_| *looks.lock().expect("sound") += 1)).expect_err("cancelled");
+    assert!(matches!(error, OpenEoError::Cancelled { .. }), "{error:?}");
+    assert_eq!(server.jobs()[0].status, "queued");
+
+    job.stop().expect("stopped");
+    let error = job.wait(soon()).expect_err("stopped");
+    assert!(matches!(error, OpenEoError::JobFailed { status: JobStatus::Canceled, .. }), "{error:?}");
+}
+
+#[test]
+fn many_jobs_are_waited_for_by_one_list() {
+    let (server, connection) = server(Config { run: Duration::from_millis(100), ..Config::quick() });
+    let titles = ["a", "b to fail", "c", "d", "e"];
+    let jobs: Vec<_> = titles.iter().map(|title| connection.create_job(sum(title)).expect("created")).collect();
+    jobs.iter().for_each(|job| job.start().expect("started"));
+    let before = server.count("describe");
+    let mut jobs = jobs;
+    jobs.push(connection.job("nope"));
+    let ends = Connection::wait_jobs(&jobs, soon());
+    for (title, end) in titles.iter().zip(&ends) {
+        assert_eq!(end.is_ok(), !title.contains("fail"), "{title}: {end:?}");
+    }
+    assert!(ends[5].as_ref().is_err_and(OpenEoError::is_not_found), "{:?}", ends[5]);
+    assert!(server.count("list") > 0);
+    assert!(server.count("describe") - before <= 12, "the list was asked, not each job: {}", server.count("describe"));
+}
+
+#[test]
+fn logs_have_levels_and_pages_and_go_on_from_an_entry() {
+    let (_server, connection) = server(Config { page: Some(1), ..Config::quick() });
+    let job = finished(&connection, "logs");
+    let all = job.logs(None, None).expect("logs");
+    assert_eq!(all.iter().map(|entry| entry.id()).collect::<Vec<_>>(), ["0", "1", "2"]);
+    assert_eq!(job.logs(None, LogLevel::Info).expect("logs").len(), 2, "also where a page forgets the filter");
+    assert_eq!(job.logs("0", None).expect("logs").iter().next().map(|entry| entry.id()), Some("1"));
+    let table = all.to_string();
+    assert!(table.starts_with("id  time") && table.contains("Loading 5x3x6 tiles"), "{table}");
+}
+
+#[test]
+fn the_job_list_is_followed_through_its_pages() {
+    let (_server, connection) = server(Config { page: Some(2), ..Config::quick() });
+    let made: Vec<String> =
+        (0..5).map(|n| connection.create_job(sum(&format!("job {n}"))).expect("created").id().to_owned()).collect();
+    let list = connection.list_jobs().expect("listed");
+    assert_eq!(list.iter().map(|job| job.id().to_owned()).collect::<Vec<_>>(), made);
+    assert!(list.is_complete());
+    let table = list.to_string();
+    assert!(table.lines().count() == 6 && table.contains("job 4") && table.contains("created"), "{table}");
+}
+
+#[test]
+fn an_estimate_that_is_not_supported_says_so() {
+    let (_server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("estimate")).expect("created");
+    assert_eq!(job.estimate().expect_err("unsupported").code(), Some("FeatureUnsupported"));
+}
+
+#[test]
+fn a_link_to_the_next_page_is_followed_to_no_stranger_and_in_no_circle() {
+    let stranger = openeo_server::Server::start(Config::quick()).expect("a server");
+    for next in [&format!("{}/jobs?page=1", stranger.root()), "/openeo/1.2/jobs", "file:///etc/passwd", "http://["] {
+        let (server, connection) = server(Config { page: Some(1), next: Some(next.to_owned()), ..Config::quick() });
+        for title in ["a", "b", "c"] {
+            connection.create_job(sum(title)).expect("created");
+        }
+        let list = connection.list_jobs().expect("as far as it goes");
+        assert!(!list.is_empty() && !list.is_complete(), "{next}: {list}");
+        assert!(server.count("list") <= 2, "{next}: {} requests", server.count("list"));
+    }
+    assert_eq!(stranger.count("total"), 0, "nobody asked there");
+}

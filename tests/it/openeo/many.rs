@@ -1,0 +1,239 @@
+//! Many jobs on several back-ends.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use fulmar::Executor;
+use fulmar::backoff::Backoff;
+use fulmar::batch::{BatchReport, BatchRunner, BatchRunnerBuilder};
+use fulmar::client::openeo::{BackEnd, JobRun, JobStatus, OpenEoError, RunOptions, run_jobs, start_jobs};
+use openeo_server::{Config, Fault};
+
+use super::{Folder, names_in, server, sum};
+use crate::support::HANG;
+
+fn runner() -> BatchRunnerBuilder {
+    BatchRunner::builder().attempts(6).backoff(Backoff::new(Duration::from_millis(5)).cap(Duration::from_millis(50)))
+}
+
+fn options() -> RunOptions {
+    let poll = Duration::from_millis(50);
+    RunOptions::new().poll(poll, poll).soft_errors(20, Duration::from_millis(5)).run_on(runner())
+}
+
+fn titles(count: usize) -> impl Iterator<Item = fulmar::client::openeo::NewJob> {
+    (0..count).map(|number| sum(&format!("job {number}")))
+}
+
+fn error_of(report: &BatchReport<JobRun>, job: usize) -> &OpenEoError {
+    let failure = report.jobs[job].outcome.as_ref().expect_err("failed");
+    failure.error().unwrap_or_else(|| panic!("{failure:?}"))
+}
+
+#[test]
+fn jobs_go_to_the_back_ends_that_have_room_and_their_files_to_folders() {
+    let (one, first) = server(Config::quick());
+    let (two, second) = server(Config::quick());
+    let folder = Folder::new();
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = done.clone();
+    let options = options().download_to(folder.path()).on_done(move |run| {
+        assert!(!run.files.is_empty());
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let back_ends =
+        [BackEnd::new(&first).name("one").parallel_jobs(3), BackEnd::new(&second).name("two").parallel_jobs(2)];
+    let report = run_jobs(back_ends, titles(20), &options).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+    assert_eq!(done.load(Ordering::Relaxed), 20);
+    assert_eq!(one.jobs().len() + two.jobs().len(), 20, "each once");
+    assert!(one.jobs().len() > 2 && two.jobs().len() > 2, "{} and {}", one.jobs().len(), two.jobs().len());
+    for job in &report.jobs {
+        let run = job.outcome.as_ref().expect("done");
+        let server = if run.back_end == "one" { &one } else { &two };
+        for (file, key) in run.files.iter().zip(["openEO.tif", "out.csv"]) {
+            assert_eq!(std::fs::read(file).ok(), server.asset(run.job.id(), key), "{key} of {}", run.job.id());
+        }
+        let names = names_in(run.folder.as_ref().expect("a folder"));
+        let details = format!("job_{}.json", run.job.id());
+        assert_eq!(names, ["job-results.json", &details, "openEO.tif", "out.csv"].map(str::to_owned).to_vec());
+    }
+    assert_eq!(folder.names().len(), 20, "both servers number alike, and still each job has its own folder");
+}
+
+#[test]
+fn too_many_jobs_means_later() {
+    let (server, connection) = server(Config { concurrent_limit: Some(2), ..Config::quick() });
+    server.plan("start", Fault::TooManyJobs, 2);
+    let back_end = BackEnd::new(&connection).parallel_jobs(6);
+    // What it says when: at once, or the test would wait for 5 s.
+    let report = run_jobs([back_end], titles(6), &options()).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+    assert_eq!(server.jobs().len(), 6);
+    assert!(server.jobs().iter().all(|job| job.starts == 1));
+}
+
+#[test]
+fn jobs_that_fail_or_are_stopped_are_told_of_and_touch_no_other() {
+    let (server, connection) = server(Config { run: Duration::from_millis(30), ..Config::quick() });
+    let folder = Folder::new();
+    let (tell, told) = mpsc::channel();
+    let stopped = tell.clone();
+    let options = options()
+        .download_to(folder.path())
+        .cancel_running_job_after(Duration::from_millis(100))
+        .on_error(move |job, error| tell.send((job.id().to_owned(), error.to_string())).expect("heard"))
+        .on_cancel(move |job| stopped.send((job.id().to_owned(), "stopped".to_owned())).expect("heard"));
+    let jobs = ["a", "b to fail", "c slow", "d"].map(sum);
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(4)], jobs, &options).expect("run");
+    let id = |job: usize| report.jobs[job].id.clone().expect("created");
+    assert!(report.jobs[0].outcome.is_ok() && report.jobs[3].outcome.is_ok(), "{report}");
+    assert!(
+        matches!(error_of(&report, 1), OpenEoError::JobFailed { status: JobStatus::Error, logs, .. } if logs.len() == 1)
+    );
+    assert!(matches!(error_of(&report, 2), OpenEoError::JobFailed { status: JobStatus::Canceled, .. }));
+    let mut told: Vec<_> = told.try_iter().collect();
+    told.sort();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().any(|(of, text)| *of == id(1) && text.contains("corrupt data")), "{told:?}");
+    assert!(told.contains(&(id(2), "stopped".to_owned())), "{told:?}");
+    let of_failed = folder.path().join(format!("job_{}", id(1)));
+    assert_eq!(names_in(&of_failed), [format!("job_{}_errors.json", id(1))]);
+    assert!(report.jobs[2].notes.iter().any(|note| note.contains("ran for more than")), "{:?}", report.jobs[2].notes);
+    assert_eq!(server.count("stop"), 1);
+}
+
+#[test]
+fn faults_of_every_kind_end_well_and_are_accounted_for() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    server.plan_for("create", "job 1", Fault::LostReply, 1);
+    server.plan_for("create", "job 2", Fault::DoneBut(504), 1);
+    server.plan_for("create", "job 3", Fault::Cut, 1);
+    server.plan_for("start", "job 4", Fault::DoneBut(500), 1);
+    server.plan_for("start", "job 5", Fault::Status(503), 1);
+    server.plan("list", Fault::Status(503), 3);
+    server.plan("list", Fault::Cut, 1);
+    server.plan_for("results", "job 6", Fault::Status(502), 1);
+    server.plan_for("asset", "job 7", Fault::CutAt(100), 1);
+    server.plan_for("asset", "job 8", Fault::Expired, 1);
+    let options = options().download_to(folder.path());
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(10)], titles(10), &options).expect("run");
+    let failed: Vec<_> = report.failures().collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let jobs = server.jobs();
+    assert_eq!(jobs.len(), 10, "no job twice: {jobs:?}");
+    assert!(jobs.iter().all(|job| job.starts == 1), "{jobs:?}");
+    for job in &report.jobs {
+        let run = job.outcome.as_ref().expect("done");
+        for (file, key) in run.files.iter().zip(["openEO.tif", "out.csv"]) {
+            assert_eq!(std::fs::read(file).ok(), server.asset(run.job.id(), key), "{key}");
+        }
+    }
+    assert!(
+        report.jobs[1].notes.iter().any(|note| note.contains("reply to its creation was lost")),
+        "{:?}",
+        report.jobs[1].notes
+    );
+}
+
+#[test]
+fn a_job_that_the_back_end_forgets_is_the_only_one_that_fails() {
+    let (server, connection) = server(Config::quick());
+    server.plan_for("start", "job 1", Fault::NotFound, 99);
+    server.plan_for("describe", "job 2", Fault::NotFound, 99);
+    server.plan("list", Fault::Status(404), 99);
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(5)], titles(5), &options()).expect("run");
+    let failed: Vec<usize> = report.failures().map(|job| job.index).collect();
+    assert_eq!(failed, [1, 2], "{report}");
+    assert!(error_of(&report, 2).is_not_found());
+}
+
+#[test]
+fn a_reply_that_hangs_keeps_nobody_else_waiting() {
+    let (server, connection) = server(Config::quick());
+    server.plan_for("start", "job 0", Fault::Hang, 1);
+    let (tell, told) = mpsc::channel();
+    let executor = Executor::builder().threads(4).build().expect("an executor");
+    let options = options().run_on(runner().executor(&executor).at_once(4)).on_done(move |run| {
+        tell.send(run.job.id().to_owned()).expect("heard");
+    });
+    let batch = start_jobs([BackEnd::new(&connection).parallel_jobs(12).queue_limit(99)], titles(51), &options)
+        .expect("started");
+    for _ in 0..50 {
+        told.recv_timeout(HANG).expect("50 others go on");
+    }
+    assert!(server.await_hung(1));
+    // The hook is told a moment before the batch.
+    crate::support::eventually("50 of 51 have ended", || batch.stats().ended() == 50);
+    server.release();
+    let report = batch.wait(HANG).expect("in time");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+}
+
+#[test]
+fn a_list_that_hangs_leaves_each_job_to_itself() {
+    let (server, connection) = server(Config { run: Duration::from_millis(200), ..Config::quick() });
+    server.plan("list", Fault::Hang, 1);
+    let executor = Executor::builder().threads(4).build().expect("an executor");
+    let options = options().run_on(runner().executor(&executor).at_once(4));
+    let (tell, told) = mpsc::channel();
+    let options = options.on_done(move |run| tell.send(run.job.id().to_owned()).expect("heard"));
+    let batch = start_jobs([BackEnd::new(&connection).parallel_jobs(8)], titles(8), &options).expect("started");
+    assert!(server.await_hung(1), "somebody reads the list");
+    for _ in 0..7 {
+        told.recv_timeout(HANG).expect("the others go on");
+    }
+    server.release();
+    assert!(batch.wait(HANG).expect("in time").is_success());
+}
+
+#[test]
+fn tokens_that_expire_all_the_time_are_renewed() {
+    let (server, connection) = server(Config { token_life: Duration::from_millis(60), ..Config::quick() });
+    let folder = Folder::new();
+    let options = options().download_to(folder.path());
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(8)], titles(24), &options).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+    assert!(server.count("login") >= 3, "{} logins", server.count("login"));
+    assert_eq!(server.jobs().len(), 24);
+}
+
+#[test]
+fn a_cancelled_batch_stops_its_jobs() {
+    let (server, connection) = server(Config { run: Duration::from_secs(3_600), ..Config::quick() });
+    let options = options().ahead(1);
+    let batch = start_jobs([BackEnd::new(&connection).parallel_jobs(3)], titles(5), &options).expect("started");
+    crate::support::eventually("three jobs run and one waits", || {
+        server.jobs().iter().filter(|job| job.status == "running").count() == 3 && batch.stats().submitted == 4
+    });
+    batch.cancel();
+    let report = batch.wait(HANG).expect("in time");
+    assert_eq!(report.stats.cancelled, 5);
+    let jobs = server.jobs();
+    let with = |status: &str| jobs.iter().filter(|job| job.status == status).count();
+    assert_eq!((jobs.len(), with("canceled"), with("created")), (4, 3, 1), "{jobs:?}");
+    let told = report.jobs.iter().filter(|job| job.notes.iter().any(|note| note.contains("never started"))).count();
+    assert_eq!(told, 1, "of the one that was created ahead of its time");
+}
+
+#[test]
+fn one_list_stands_for_many_questions() {
+    let (server, connection) = server(Config { run: Duration::from_millis(500), ..Config::quick() });
+    let interval = Duration::from_millis(100);
+    let options = options().poll(interval, interval);
+    let report =
+        run_jobs([BackEnd::new(&connection).parallel_jobs(16).queue_limit(99)], titles(16), &options).expect("run");
+    assert!(report.is_success(), "{report}");
+    let (lists, asked) = (server.count("list"), server.count("describe"));
+    assert!(lists > 0 && asked <= 16, "{lists} lists, {asked} single questions");
+}
+
+#[test]
+fn no_back_end_runs_no_job() {
+    let (_server, connection) = server(Config::quick());
+    assert!(matches!(run_jobs([], titles(1), &options()), Err(OpenEoError::Invalid(_))));
+    let none = BackEnd::new(&connection).parallel_jobs(0);
+    assert!(matches!(run_jobs([none], titles(1), &options()), Err(OpenEoError::Invalid(_))));
+}

@@ -1,0 +1,193 @@
+//! Results: whole files, safe names, links that expire, and no credentials for strangers.
+
+use std::time::Duration;
+
+use fulmar::client::http::Existing;
+use fulmar::client::openeo::{DownloadOptions, OpenEoError};
+use openeo_server::{Config, Fault};
+use serde_json::Value;
+
+use super::{Folder, finished, server, sum};
+
+fn with_assets(assets: &[(&str, &str, usize)]) -> Config {
+    let assets = assets.iter().map(|(key, kind, size)| ((*key).to_owned(), (*kind).to_owned(), *size)).collect();
+    Config { assets, ..Config::quick() }
+}
+
+#[test]
+fn all_assets_arrive_with_the_metadata_beside_them() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "all");
+    let folder = Folder::new();
+    let results = job.results();
+    let files = results.download_files(folder.path().join("a/b"), &DownloadOptions::new()).expect("downloaded");
+    assert_eq!(super::names_in(&folder.path().join("a/b")), ["job-results.json", "openEO.tif", "out.csv"]);
+    for (file, key) in files.iter().zip(["openEO.tif", "out.csv"]) {
+        assert_eq!(std::fs::read(file).ok(), server.asset(job.id(), key), "{key}");
+    }
+    let text = std::fs::read_to_string(folder.path().join("a/b/job-results.json")).expect("readable");
+    let metadata: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(&metadata, results.metadata().expect("known").as_ref());
+    assert!(results.to_string().contains("openEO.tif  image/tiff"), "{results}");
+    assert_eq!(server.count("results"), 1, "asked for once");
+}
+
+#[test]
+fn a_single_file_is_refused_when_there_are_several() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "several");
+    let folder = Folder::new();
+    let target = folder.path().join("result.tiff");
+    let error = job.results().download_file(&target, None).expect_err("several");
+    assert!(error.to_string().contains("openEO.tif, out.csv"), "{error}");
+    let error = job.results().download_file(&target, "x.tif").expect_err("no such");
+    assert!(matches!(error, OpenEoError::Asset { .. }), "{error:?}");
+    assert_eq!(job.results().download_file(&target, "openEO.tif").expect("named"), target);
+    assert_eq!(std::fs::read(&target).ok(), server.asset(job.id(), "openEO.tif"));
+    let into_folder = job.results().download_file(folder.path(), "out.csv").expect("into a folder");
+    assert_eq!(into_folder, folder.path().join("out.csv"));
+}
+
+#[test]
+fn assets_can_be_had_one_by_one_and_in_memory() {
+    let (server, connection) =
+        server(with_assets(&[("data.json", "application/json", 40), ("res.tiff", "image/tiff", 5_000)]));
+    let job = finished(&connection, "each");
+    let folder = Folder::new();
+    for asset in job.results().assets().expect("assets") {
+        if asset.media_type().is_some_and(|kind| kind.starts_with("image/tiff")) {
+            asset.download(folder.path().join(format!("result-v2-{}", asset.key()))).expect("downloaded");
+        }
+    }
+    assert_eq!(folder.names(), ["result-v2-res.tiff"]);
+    let asset = job.results().asset("data.json").expect("there");
+    assert_eq!(asset.load_json().expect("JSON")["job"], job.id());
+    assert_eq!(Some(asset.load_bytes().expect("bytes")), server.asset(job.id(), "data.json"));
+    assert!(job.results().asset("res.tiff").expect("there").load_json().is_err());
+}
+
+#[test]
+fn an_asset_with_a_path_for_a_name_stays_in_its_folder() {
+    let (server, connection) = server(with_assets(&[("../../etc/x", "image/tiff", 100), ("/abs", "text/csv", 50)]));
+    let job = finished(&connection, "hostile");
+    let folder = Folder::new();
+    let inner = folder.path().join("one/two");
+    job.results().download_files(&inner, &DownloadOptions::new()).expect("downloaded");
+    assert_eq!(super::names_in(&inner), ["abs.csv", "etc_x.tif", "job-results.json"]);
+    assert_eq!(folder.names(), ["one"]);
+    assert_eq!(std::fs::read(inner.join("etc_x.tif")).ok(), server.asset(job.id(), "../../etc/x"));
+}
+
+#[test]
+fn a_cut_download_goes_on_where_it_was() {
+    let (server, connection) = server(with_assets(&[("big.tif", "image/tiff", 300_000)]));
+    let job = finished(&connection, "cut");
+    let folder = Folder::new();
+    server.plan("asset", Fault::CutAt(200_000), 1);
+    job.results().download_files(folder.path(), &DownloadOptions::new()).expect("downloaded");
+    assert_eq!(std::fs::read(folder.path().join("big.tif")).ok(), server.asset(job.id(), "big.tif"));
+    assert_eq!((server.count("asset"), server.count("range")), (2, 1));
+    assert_eq!(folder.names(), ["big.tif", "job-results.json"]);
+}
+
+#[test]
+fn a_server_that_answers_a_range_with_the_whole_does_no_harm() {
+    let config = Config { lies_about_ranges: true, ..with_assets(&[("big.tif", "image/tiff", 300_000)]) };
+    let (server, connection) = server(config);
+    let job = finished(&connection, "lie");
+    let folder = Folder::new();
+    server.plan("asset", Fault::CutAt(200_000), 2);
+    job.results().download_files(folder.path(), &DownloadOptions::new()).expect("downloaded");
+    assert_eq!(std::fs::read(folder.path().join("big.tif")).ok(), server.asset(job.id(), "big.tif"));
+}
+
+#[test]
+fn another_checksum_is_not_taken() {
+    let (server, connection) = server(with_assets(&[("a.tif", "image/tiff", 4_000)]));
+    let job = finished(&connection, "other");
+    let folder = Folder::new();
+    server.plan("asset", Fault::Damaged, 9);
+    let error = job.results().download_file(folder.path().join("a.tif"), None).expect_err("another checksum");
+    assert!(error.to_string().contains("checksum"), "{error}");
+    assert!(folder.names().is_empty(), "{:?}", folder.names());
+    assert!(job.results().asset("a.tif").expect("there").load_bytes().is_err());
+}
+
+#[test]
+fn expired_links_are_fetched_anew_and_strangers_get_no_credentials() {
+    let (server, connection) = server(Config {
+        signed: true,
+        ..with_assets(&[("a.tif", "image/tiff", 4_000), ("b.tif", "image/tiff", 4_000)])
+    });
+    let job = finished(&connection, "signed");
+    let folder = Folder::new();
+    let results = job.results();
+    results.metadata().expect("known");
+    server.expire_links();
+    results.download_files(folder.path(), &DownloadOptions::new()).expect("with new links");
+    for key in ["a.tif", "b.tif"] {
+        assert_eq!(std::fs::read(folder.path().join(key)).ok(), server.asset(job.id(), key), "{key}");
+    }
+    assert!(server.count("expired link") >= 1);
+    assert_eq!(server.count("leaked credentials"), 0);
+    assert!(server.seen().iter().any(|seen| seen.at_store));
+
+    let asset = results.asset("a.tif").expect("there");
+    server.expire_links();
+    assert_eq!(Some(asset.load_bytes().expect("with a new link")), server.asset(job.id(), "a.tif"));
+}
+
+#[test]
+fn a_back_end_that_says_410_is_asked_for_the_results_again() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "gone");
+    let folder = Folder::new();
+    server.plan("asset", Fault::Expired, 1);
+    job.results().download_file(folder.path(), "openEO.tif").expect("again");
+    assert_eq!((server.count("results"), server.count("asset")), (2, 2));
+}
+
+#[test]
+fn a_token_that_expires_within_a_download_is_renewed() {
+    let (server, connection) = server(with_assets(&[("big.tif", "image/tiff", 300_000)]));
+    let job = finished(&connection, "token");
+    let folder = Folder::new();
+    server.plan("asset", Fault::CutThenExpire(200_000), 1);
+    job.results().download_files(folder.path(), &DownloadOptions::new()).expect("downloaded");
+    assert_eq!(std::fs::read(folder.path().join("big.tif")).ok(), server.asset(job.id(), "big.tif"));
+    assert_eq!((server.count("expired"), server.count("range")), (1, 1), "refused, renewed, gone on with");
+}
+
+#[test]
+fn a_folder_is_completed_when_asked_to() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "keep");
+    let folder = Folder::new();
+    let options = DownloadOptions::new().existing(Existing::Keep);
+    job.results().download_files(folder.path(), &options).expect("downloaded");
+    std::fs::write(folder.path().join("out.csv"), "damaged").expect("written");
+    job.results().download_files(folder.path(), &options).expect("completed");
+    assert_eq!(server.count("asset"), 3, "one of two was good");
+    assert_eq!(std::fs::read(folder.path().join("out.csv")).ok(), server.asset(job.id(), "out.csv"));
+}
+
+#[test]
+fn what_fails_is_named_and_the_others_are_there() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "half");
+    let folder = Folder::new();
+    server.plan("asset", Fault::NotFound, 1);
+    let runner = fulmar::batch::BatchRunner::builder().window(1);
+    let error =
+        job.results().download_files(folder.path(), &DownloadOptions::new().run_on(runner)).expect_err("one failed");
+    let OpenEoError::Downloads { failed, total, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((failed.len(), failed[0].0.as_str(), *total), (1, "openEO.tif", 2));
+    assert_eq!(folder.names(), ["job-results.json", "out.csv"]);
+}
+
+#[test]
+fn results_before_the_end_are_refused() {
+    let (_server, connection) = server(Config { queue: Duration::from_secs(3_600), ..Config::quick() });
+    let job = connection.create_job(sum("early")).expect("created");
+    assert_eq!(job.results().metadata().expect_err("early").code(), Some("JobNotFinished"));
+}

@@ -1,0 +1,284 @@
+//! An openEO back-end for tests and examples: jobs, results, logs, an OIDC issuer, faults on demand, and an account of what
+//! was done.
+//!
+//! It computes nothing. What state a job is in follows from the time when somebody asks, and its results from its id. A
+//! thread serves one connection. The shapes of its replies are those of two real back-ends, captured in exchanges with the
+//! Python client.
+//!
+//! Signed links lead to a second address, the store, which refuses credentials.
+
+mod api;
+mod faults;
+mod http;
+mod jobs;
+mod oidc;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub use faults::Fault;
+pub use http::Seen;
+pub use jobs::JobAccount;
+
+use faults::Plans;
+use jobs::Jobs;
+use oidc::Tokens;
+
+/// How the server behaves. `Config::default()` is a server without faults whose jobs take about a second.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a started job is queued at least. Defaults to 0.3 s.
+    pub queue: Duration,
+    /// How long a job runs. Defaults to 0.7 s.
+    pub run: Duration,
+    /// How many jobs run at once; others stay queued. Defaults to 16.
+    pub slots: usize,
+    /// With so many queued and running jobs a start is refused as `ConcurrentJobLimit`. Defaults to none.
+    pub concurrent_limit: Option<usize>,
+    /// The assets of every job: key, media type, size in bytes. Defaults to a GeoTIFF of 4,104 bytes and a short table.
+    pub assets: Vec<(String, String, usize)>,
+    /// Whether links are signed and lead to the store. Defaults to no.
+    pub signed: bool,
+    /// Whether `file:checksum` is told. Defaults to yes.
+    pub checksums: bool,
+    /// Whether ranges are served. Defaults to yes.
+    pub ranges: bool,
+    /// Whether ranges are announced, and answered with the whole all the same. Defaults to no.
+    pub lies_about_ranges: bool,
+    /// How many items a page of a list has; `None` is all. Defaults to all.
+    pub page: Option<usize>,
+    /// What stands in `next` links in place of the next page: a circle, another host. Defaults to the next page.
+    pub next: Option<String>,
+    /// How long a token lives. Defaults to an hour.
+    pub token_life: Duration,
+    /// The status for an expired token: 401 or 403. Defaults to 403.
+    pub expired_status: u16,
+    /// How often the device flow says `authorization_pending` before it gives a token. Defaults to 1.
+    pub pending: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            queue: Duration::from_millis(300),
+            run: Duration::from_millis(700),
+            slots: 16,
+            concurrent_limit: None,
+            assets: vec![
+                ("openEO.tif".to_owned(), "image/tiff; application=geotiff".to_owned(), 4_104),
+                ("out.csv".to_owned(), "text/csv".to_owned(), 48),
+            ],
+            signed: false,
+            checksums: true,
+            ranges: true,
+            lies_about_ranges: false,
+            page: None,
+            next: None,
+            token_life: Duration::from_secs(3_600),
+            expired_status: 403,
+            pending: 1,
+        }
+    }
+}
+
+impl Config {
+    /// A server whose jobs take no time to speak of.
+    pub fn quick() -> Config {
+        Config { queue: Duration::from_millis(5), run: Duration::from_millis(20), ..Config::default() }
+    }
+}
+
+/// A running server. Dropping it closes every connection and ends its threads.
+pub struct Server {
+    address: SocketAddr,
+    store: SocketAddr,
+    shared: Arc<Shared>,
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) origin: String,
+    pub(crate) store: String,
+    pub(crate) jobs: Mutex<Jobs>,
+    pub(crate) tokens: Mutex<Tokens>,
+    pub(crate) plans: Mutex<Plans>,
+    pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
+    pub(crate) seen: Mutex<Vec<Seen>>,
+    /// Where hung requests wait, and whether they may go on.
+    pub(crate) hung: (Mutex<Hung>, Condvar),
+    connections: Mutex<BTreeMap<u64, TcpStream>>,
+    stopping: AtomicBool,
+}
+
+#[derive(Default)]
+pub(crate) struct Hung {
+    pub(crate) released: bool,
+    pub(crate) waiting: usize,
+}
+
+impl Server {
+    /// Starts a server on two free ports of this machine.
+    ///
+    /// # Errors
+    /// What the operating system says if there is no port or no thread to be had.
+    pub fn start(config: Config) -> io::Result<Server> {
+        let (listener, stored) = (TcpListener::bind(("127.0.0.1", 0))?, TcpListener::bind(("127.0.0.1", 0))?);
+        let (address, store) = (listener.local_addr()?, stored.local_addr()?);
+        let shared = Arc::new(Shared {
+            jobs: Mutex::new(Jobs::new(config.slots)),
+            config,
+            origin: format!("http://{address}"),
+            store: format!("http://{store}"),
+            tokens: Mutex::default(),
+            plans: Mutex::default(),
+            counts: Mutex::default(),
+            seen: Mutex::default(),
+            hung: (Mutex::default(), Condvar::new()),
+            connections: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let mut acceptors = Vec::new();
+        for (first, listener) in [(0, listener), (1 << 32, stored)] {
+            let inner = Arc::clone(&shared);
+            let serve = move || accept(&listener, first, &inner);
+            acceptors.push(std::thread::Builder::new().name("openeo-server".to_owned()).spawn(serve)?);
+        }
+        Ok(Server { address, store, shared, acceptors })
+    }
+
+    /// What a user would connect to: `http://127.0.0.1:PORT`. It names the API's root in its version document.
+    pub fn url(&self) -> String {
+        self.shared.origin.clone()
+    }
+
+    /// The root of the API.
+    pub fn root(&self) -> String {
+        format!("{}{}", self.shared.origin, api::ROOT)
+    }
+
+    /// Every job that was created, in order, deleted ones included.
+    pub fn jobs(&self) -> Vec<JobAccount> {
+        lock(&self.shared.jobs).accounts()
+    }
+
+    /// The bytes of an asset of a job.
+    pub fn asset(&self, id: &str, key: &str) -> Option<Vec<u8>> {
+        let size = self.shared.config.assets.iter().find(|(known, _, _)| known == key)?.2;
+        Some(jobs::content(id, key, size))
+    }
+
+    /// How often each kind of call came (`create`, `start`, `describe`, `list`, `results`, `logs`, `asset`, `stop`, `delete`,
+    /// `token`, ..), and `total`.
+    pub fn count(&self, kind: &str) -> u64 {
+        lock(&self.shared.counts).get(kind).copied().unwrap_or(0)
+    }
+
+    /// Every request so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        lock(&self.shared.seen).clone()
+    }
+
+    /// Strikes the next `times` calls of a kind. Plans for one kind are used up in order.
+    pub fn plan(&self, kind: &'static str, fault: Fault, times: usize) {
+        lock(&self.shared.plans).add(kind, None, fault, times);
+    }
+
+    /// As [`plan`](Server::plan), for the job of that title alone.
+    pub fn plan_for(&self, kind: &'static str, title: &str, fault: Fault, times: usize) {
+        lock(&self.shared.plans).add(kind, Some(title.to_owned()), fault, times);
+    }
+
+    /// Waits until so many requests hang; false if that doesn't come true within a minute.
+    pub fn await_hung(&self, count: usize) -> bool {
+        let (hung, changed) = &self.shared.hung;
+        let wait = changed.wait_timeout_while(lock(hung), Duration::from_secs(60), |hung| hung.waiting < count);
+        !wait.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Lets every hung request go on, and all later ones.
+    pub fn release(&self) {
+        lock(&self.shared.hung.0).released = true;
+        self.shared.hung.1.notify_all();
+    }
+
+    /// Lets every token that was given out expire now.
+    pub fn expire_tokens(&self) {
+        lock(&self.shared.tokens).expire();
+    }
+
+    /// Lets every signed link that was given out expire now.
+    pub fn expire_links(&self) {
+        lock(&self.shared.jobs).expire_links();
+    }
+
+    /// Puts a job into a state, whatever the time says.
+    pub fn set_status(&self, id: &str, status: &'static str) {
+        lock(&self.shared.jobs).set_status(id, status);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.release();
+        // Wakes the acceptors, which then see that they are to stop.
+        for address in [self.address, self.store] {
+            let _ = TcpStream::connect(address);
+        }
+        for acceptor in self.acceptors.drain(..) {
+            let _ = acceptor.join();
+        }
+        for connection in lock(&self.shared.connections).values() {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, first: u64, shared: &Arc<Shared>) {
+    for (number, stream) in (first..).zip(listener.incoming()) {
+        if shared.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let Ok(handle) = stream.try_clone() else { continue };
+        lock(&shared.connections).insert(number, handle);
+        let inner = Arc::clone(shared);
+        let serve = move || {
+            // A connection that breaks concerns nobody but its client.
+            let _ = http::serve(stream, &inner, first > 0);
+            lock(&inner.connections).remove(&number);
+        };
+        if std::thread::Builder::new().stack_size(256 << 10).spawn(serve).is_err() {
+            lock(&shared.connections).remove(&number);
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn bump(&self, kind: &'static str) {
+        *lock(&self.counts).entry(kind).or_default() += 1;
+    }
+
+    /// Waits until hung requests may go on.
+    pub(crate) fn hang(&self) {
+        let (hung, changed) = &self.hung;
+        let mut state = lock(hung);
+        state.waiting += 1;
+        changed.notify_all();
+        while !state.released {
+            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+    }
+}
+
+/// A thread that panicked left nothing half done here: every lock is held for one step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
