@@ -62,7 +62,7 @@ impl<T> Batch<T> {
             executor,
             total,
             began,
-            listeners,
+            listeners: Mutex::new(listeners.into()),
             stopped: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
             inside: Mutex::new(Vec::new()),
@@ -121,7 +121,8 @@ struct Run<J: RemoteJob> {
     executor: Executor,
     total: usize,
     began: Instant,
-    listeners: Vec<Arc<Tell>>,
+    /// None any more once all was told: one that holds the batch would keep it, and itself, for ever.
+    listeners: Mutex<Arc<[Arc<Tell>]>>,
     /// Whether steps at work had better end.
     stopped: AtomicBool,
     bytes: AtomicU64,
@@ -565,6 +566,8 @@ impl<J: RemoteJob> Run<J> {
         let over = (state.told == self.total).then(|| self.stats_of(&state));
         drop(state);
         if let Some(_stats) = over {
+            let listeners = mem::replace(&mut *self.listeners.lock(), Arc::new([]));
+            panics::contain(|| drop(listeners));
             self.changed.notify_all();
             panics::contain(|| event!(INFO, "batch ended", stats = _stats));
         }
@@ -573,7 +576,8 @@ impl<J: RemoteJob> Run<J> {
     fn tell(&self, index: usize, id: Option<&str>, kind: EventKind<'_>) {
         panics::contain(|| log(index, id, &kind));
         let event = Event { index, id, kind };
-        for listener in &self.listeners {
+        let listeners = self.listeners.lock().clone();
+        for listener in &*listeners {
             panics::contain(|| listener(&event));
         }
     }

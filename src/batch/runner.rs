@@ -164,7 +164,7 @@ impl BatchRunnerBuilder {
 
     /// Told of everything that happens, on the thread on which it happens: to be quick is its part. Events of one job come
     /// in order, those of different jobs from several threads at once. A panic in it is contained. A second call replaces the
-    /// first. One that holds the [`Batch`](super::Batch) itself keeps it from being freed.
+    /// first.
     pub fn on_event(mut self, tell: impl Fn(&Event<'_>) + Send + Sync + 'static) -> BatchRunnerBuilder {
         self.tell = Some(Arc::new(tell));
         self
