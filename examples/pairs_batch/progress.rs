@@ -27,7 +27,7 @@ fn draw(bar: &ProgressBar, event: &Event<'_>) {
     match &event.kind {
         EventKind::Done => bar.inc(1),
         EventKind::Failed { failure } => {
-            bar.println(format!("query {} {}: {}", event.job, event.id.unwrap_or(""), chain(failure)));
+            bar.println(format!("query {} {}: {}", event.index, event.id.unwrap_or(""), chain(failure)));
             bar.inc(1);
         }
         EventKind::StateChanged { state } => bar.set_message(format!("{} {state}", event.id.unwrap_or(""))),
@@ -47,5 +47,5 @@ fn line(event: &Event<'_>) {
         _ => return,
     };
     // A closed standard error is no reason to stop.
-    let _ = writeln!(io::stderr(), "query {} {}: {text}", event.job, event.id.unwrap_or(""));
+    let _ = writeln!(io::stderr(), "query {} {}: {text}", event.index, event.id.unwrap_or(""));
 }
