@@ -48,6 +48,8 @@ struct Inner {
     http: HttpClient,
     /// `geospatial-TENANT`, for hosts that want it.
     client_id: Option<String>,
+    /// Whether tokens are bought anew when they expire.
+    renews: bool,
     /// Whether the last failure to get a token may pass.
     token_trouble_may_pass: Arc<AtomicBool>,
 }
@@ -163,6 +165,11 @@ impl Client {
     /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
     pub fn download_as(&self, id: &str, folder: impl AsRef<Path>, name: &str) -> Result<Files, PairsError> {
         download::fetch(&self.calls(), id, folder.as_ref(), name, &mut |_, _| {}, &|| false)
+    }
+
+    /// Whether a refusal says no more than that the token has expired, and another call gets a new one: nothing was done.
+    pub(super) fn has_outlived_token(&self, error: &HttpError) -> bool {
+        self.0.renews && error.status().is_some_and(|status| is_expired(status, error.body()))
     }
 
     pub(super) fn calls(&self) -> Calls<'_> {
@@ -433,6 +440,7 @@ impl ClientBuilder {
             Identity::ApiKeyFile { user, path } => Some(password::from_file(&path, &self.base, &user)?),
         };
         let tenant = self.tenant.or_else(|| self.client_id.as_deref().map(|id| host::tenant(id).to_owned()));
+        let renews = key.is_some();
         if let Some(api_key) = key {
             let needed = |value: &Option<String>, name: &str| {
                 let missing =
@@ -473,6 +481,7 @@ impl ClientBuilder {
             base: self.base,
             http: http.build().map_err(invalid)?,
             client_id,
+            renews,
             token_trouble_may_pass,
         })))
     }

@@ -52,6 +52,10 @@ const CANDIDATES: usize = 50;
 /// A point answer beyond this size, in bytes, stays in its file alone.
 const MAX_DATA: u64 = 64 << 20;
 
+/// What the report says of a query that ends before it is known whether there is a job.
+const NOBODY_KNOWS: &str =
+    "the answer to the submission was lost: there may be a job on the server that nobody knows of";
+
 /// What came of a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -62,7 +66,8 @@ pub struct QueryResult {
     pub status: Option<QueryJob>,
     /// What it would cost, for a dry run.
     pub estimate: Option<Estimate>,
-    /// The values of points that were answered at once, or that were asked for to be kept in memory.
+    /// The values of points that were to be answered at once, or to be kept in memory:
+    /// [`BatchOptions::online`](super::BatchOptions::online).
     pub data: Option<PointData>,
     /// What was downloaded.
     pub files: Files,
@@ -163,7 +168,7 @@ impl Job {
     }
 
     /// Looks for the job whose id never came, first in the list, and then, to be sure, what was asked.
-    fn look(&self, since: Instant, cx: &Context<'_>) -> Result<Option<String>, PairsError> {
+    fn look(&self, since: Instant, cx: &Context<'_>) -> Result<Look, PairsError> {
         let calls = self.shared.client.once();
         let body = self.query.to_submit();
         let mut candidates = 0;
@@ -173,18 +178,27 @@ impl Job {
             let is_recent = |job: &QueryJob| job.start.is_none_or(|start| start >= earliest);
             for job in list.jobs.iter().filter(|job| is_recent(job) && self.may_be(job)) {
                 candidates += 1;
-                if candidates > CANDIDATES || cx.is_cancelled() {
-                    return Ok(None);
+                if candidates > CANDIDATES {
+                    return Ok(Look::Nowhere);
+                }
+                if cx.is_cancelled() {
+                    return Ok(Look::Unknown);
                 }
                 let asked = match calls.history(&job.id) {
                     // Whoever has no history can't be recognised.
                     Err(PairsError::Http(error)) if error.status() == Some(404) => None,
                     history => history?.query,
                 };
-                if asked.is_some_and(|asked| holds(&asked.to_submit(), &body))
-                    && self.shared.owners.lock().ids.insert(job.id.clone())
-                {
-                    return Ok(Some(job.id.clone()));
+                if !asked.is_some_and(|asked| holds(&asked.to_submit(), &body)) {
+                    continue;
+                }
+                let mut owners = self.shared.owners.lock();
+                // Whoever began to submit the same since may have made this one, and hasn't heard of it yet.
+                if owners.under_way.contains_key(&hash(&self.query)) {
+                    return Ok(Look::Unknown);
+                }
+                if owners.ids.insert(job.id.clone()) {
+                    return Ok(Look::Found(job.id.clone()));
                 }
             }
             // The list is sorted, the newest first.
@@ -192,7 +206,8 @@ impl Job {
                 break;
             }
         }
-        Ok(None)
+        // What a look that was cancelled hasn't found is no reason to submit.
+        Ok(if cx.is_cancelled() { Look::Unknown } else { Look::Nowhere })
     }
 
     /// Whether a job of the list can be this query's, by what the list says: a server may leave the name out.
@@ -212,13 +227,26 @@ impl Job {
                 self.shared.owners.lock().ids.insert(id.clone());
             }
             Ok(_) => {}
-            Err(error) if may_have_arrived(error) => {
+            // A dry run creates nothing.
+            Err(error) if self.may_have_created(error) => {
                 self.unsure.get_or_insert(began);
             }
             Err(_) => {}
         }
         drop(under_way);
         outcome
+    }
+
+    /// Whether a submission that failed like this may have created a job.
+    fn may_have_created(&self, error: &PairsError) -> bool {
+        match error {
+            // Nothing but a cost was asked for.
+            _ if self.query.is_dry_run() => false,
+            PairsError::Http(error) => error.may_have_arrived() && !self.shared.client.has_outlived_token(error),
+            // The server said something, but not what.
+            PairsError::Reply(_) => true,
+            _ => false,
+        }
     }
 
     /// What is to follow an error: another attempt, a wait, or the end.
@@ -240,7 +268,9 @@ impl Job {
         }
         // The protocol's 500 mostly is a passing one; but a submission that it befell may have done its work.
         let server_error = matches!(&error, PairsError::Http(error) if error.status() == Some(500));
-        if error.is_retryable() || (server_error && !is_creating) {
+        // The call has renewed its token once already: a slow one may have outlived that as well.
+        let outlived = matches!(&error, PairsError::Http(error) if self.shared.client.has_outlived_token(error));
+        if error.is_retryable() || outlived || (server_error && !is_creating) {
             let retry = JobError::retry(error);
             return match after {
                 Some(after) => retry.after(after),
@@ -254,7 +284,7 @@ impl Job {
     fn note_if_last(&mut self, error: PairsError, is_creating: bool, cx: &mut Context<'_>) -> JobError {
         let error = self.follow(error, is_creating);
         if self.unsure.is_some() && (error.is_fatal() || cx.attempt() >= self.shared.attempts) {
-            cx.note("the answer to the submission was lost: there may be a job on the server that nobody knows of");
+            cx.note(NOBODY_KNOWS);
         }
         error
     }
@@ -324,11 +354,18 @@ impl RemoteJob for Job {
                 return Err(JobError::wait(error, TWINS));
             }
             match self.look(since, cx) {
-                Ok(Some(id)) => {
+                Ok(Look::Found(id)) => {
                     cx.note(format!("the answer to the submission was lost; the list of jobs has it as {id}"));
                     return Ok(self.accepted(id));
                 }
-                Ok(None) => {
+                Ok(Look::Unknown) => {
+                    if cx.is_cancelled() {
+                        cx.note(NOBODY_KNOWS);
+                    }
+                    let error = PairsError::Invalid("whose job is whose is not known yet".to_owned());
+                    return Err(JobError::wait(error, TWINS));
+                }
+                Ok(Look::Nowhere) => {
                     cx.note(
                         "submitted again after an answer was lost: no such job was in the list, but if it comes to be, it \
                          is there twice",
@@ -350,15 +387,7 @@ impl RemoteJob for Job {
                 self.answer = Some(Box::new(answer));
                 Ok(Submitted::Ready { id })
             }
-            Err(error) => {
-                let error = self.follow(error, true);
-                if self.unsure.is_some() && (error.is_fatal() || cx.attempt() >= self.shared.attempts) {
-                    cx.note(
-                        "the answer to the submission was lost: there may be a job on the server that nobody knows of",
-                    );
-                }
-                Err(error)
-            }
+            Err(error) => Err(self.note_if_last(error, true, cx)),
         }
     }
 
@@ -420,6 +449,14 @@ impl Drop for Job {
     }
 }
 
+/// What came of a look for a job whose id never came.
+enum Look {
+    Found(String),
+    Nowhere,
+    /// The batch was cancelled meanwhile, or somebody else has submitted the same.
+    Unknown,
+}
+
 /// Counts a submission as under way, until dropped.
 struct UnderWay<'a> {
     owners: &'a Mutex<Owners>,
@@ -442,16 +479,6 @@ impl Drop for UnderWay<'_> {
                 owners.under_way.remove(&self.hash);
             }
         }
-    }
-}
-
-/// Whether a submission that failed like this may have created a job.
-fn may_have_arrived(error: &PairsError) -> bool {
-    match error {
-        PairsError::Http(error) => error.may_have_arrived(),
-        // The server said something, but not what.
-        PairsError::Reply(_) => true,
-        _ => false,
     }
 }
 

@@ -1,17 +1,13 @@
 //! Servers that say what no PAIRS server says: whatever they do, it ends as an error with its reason, and nothing is left.
 
-#[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
-#[path = "../http/server.rs"]
-mod scripted;
-
 use std::path::Path;
 
 use fulmar::batch::BatchReport;
 use fulmar::client::pairs::{Client, PairsError, QueryResult, batch_query};
 
+use super::scripted::{Server, reply};
 use super::{Folder, client, options, point, quick, server, square, told};
 use crate::support::eventually;
-use scripted::{Server, reply};
 
 const ID: &str = "1234567890_12345678";
 

@@ -5,6 +5,10 @@ mod calls;
 mod faults;
 mod folder;
 mod hostile;
+mod lost;
+#[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
+#[path = "../http/server.rs"]
+mod scripted;
 
 use std::time::Duration;
 
