@@ -9,7 +9,7 @@ use url::Url;
 use super::error::{HttpError, HttpErrorKind};
 use super::headers::{file_name_of, media_type};
 use super::method::Method;
-use super::redact;
+use super::redact::{self, Secrets};
 use super::send::Live;
 
 /// A reply with a status below 400, read whole.
@@ -19,6 +19,7 @@ pub struct Response {
     status: u16,
     headers: ureq::http::HeaderMap,
     body: Vec<u8>,
+    secrets: Secrets,
 }
 
 impl Response {
@@ -66,6 +67,11 @@ impl Response {
             .map_err(|error| self.unusable("the reply is not text in UTF-8").with_source(error))
     }
 
+    /// `text` without the secrets of the request: for an error that quotes the reply.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        self.secrets.hide(text)
+    }
+
     /// The body as JSON.
     ///
     /// # Errors
@@ -103,7 +109,7 @@ impl Response {
             return Err(too_large());
         }
         drop(permit);
-        Ok(Response { method, url, status: parts.status.as_u16(), headers: parts.headers, body: bytes })
+        Ok(Response { method, url, status: parts.status.as_u16(), headers: parts.headers, body: bytes, secrets })
     }
 }
 

@@ -151,6 +151,7 @@ impl KeyExchange {
         secrets: &[&str],
     ) -> Result<Value, PairsError> {
         // Asking twice for a token does no harm.
+        let request = secrets.iter().fold(request.hide(&self.api_key), |request, secret| request.hide(secret));
         let request = limited(request.idempotent(true), renewal).accept("application/json");
         let response = request.send().map_err(|error| self.failure(host, &error, secrets))?;
         response.json().map_err(|error| self.failure(host, &error, secrets))
@@ -198,7 +199,8 @@ impl KeyExchange {
 
     fn without_secrets(&self, text: &str, others: &[&str]) -> String {
         let secrets = others.iter().copied().chain([self.api_key.as_str()]).filter(|secret| !secret.is_empty());
-        secrets.fold(reply::said(text), |text, secret| text.replace(secret, "***"))
+        // Before the text is cut, so that no half of a secret is left at its end.
+        reply::said(&secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***")))
     }
 }
 
@@ -211,4 +213,18 @@ fn limited(request: RequestBuilder, renewal: &Renewal) -> RequestBuilder {
 /// Whether a text can stand in a header: a token never holds a blank or anything that ends a line.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_is_cut_short_ends_in_no_half_of_a_key() {
+        let kind = KeyKind::Legacy { endpoint: String::new(), client_id: String::new(), refresh: Mutex::new(None) };
+        let http = HttpClient::builder().build().expect("a client");
+        let exchange = KeyExchange { http, kind, api_key: "hunter2secret".to_owned() };
+        let error = exchange.refusal("h", &json!({"error": format!("{}hunter2secret", "x".repeat(490))}));
+        assert!(error.to_string().contains("x***") && !error.to_string().contains("hunter"), "{error}");
+    }
 }

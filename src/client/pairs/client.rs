@@ -144,7 +144,7 @@ impl Client {
         let calls = self.calls();
         let path = format!("/queryjobs/{}/merge/{}", id::check(base)?, id::check(other)?);
         match calls.send(calls.request(Method::Put, &path)) {
-            Ok(response) => MergedLayer::parse_all(response.text()?),
+            Ok(response) => read(&response, MergedLayer::parse_all),
             Err(PairsError::Http(error)) => Err(refused_merge(base, other, error)),
             Err(error) => Err(error),
         }
@@ -184,7 +184,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("host", &self.0.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("host", &host::shown(&self.0.base)).finish_non_exhaustive()
     }
 }
 
@@ -200,22 +200,25 @@ impl Calls<'_> {
             || (query.is_point() && query.output_type().is_some_and(|kind| kind.eq_ignore_ascii_case("csv")));
         let accept = if compact_csv { "text/csv" } else { "application/json" };
         let response = self.send(self.request(Method::Post, "/query").accept(accept).json(&query.to_submit()))?;
-        Submission::parse(response.text()?, csv)
+        read(&response, |text| Submission::parse(text, csv))
     }
 
     pub(super) fn status(&self, id: &str) -> Result<QueryJob, PairsError> {
         let path = format!("/queryjobs/{}", id::check(id)?);
         let response = self.send(self.request(Method::Get, &path))?;
-        let job = QueryJob::parse(response.text()?)?;
+        let mut job = read(&response, QueryJob::parse)?;
         if job.id != id {
-            return Err(PairsError::reply(format!("asked for query {id}, got {}", job.id)));
+            return Err(PairsError::reply(format!("asked for query {id}, got {}", response.hide(&job.id))));
         }
+        // Both are shown when the query has failed.
+        job.status = response.hide(&job.status);
+        job.message = job.message.map(|message| response.hide(&message));
         Ok(job)
     }
 
     pub(super) fn history(&self, id: &str) -> Result<QueryHistory, PairsError> {
         let path = format!("/queryhistories/full/queryjob/{}", id::check(id)?);
-        QueryHistory::parse(self.send(self.request(Method::Get, &path))?.text()?)
+        read(&self.send(self.request(Method::Get, &path))?, QueryHistory::parse)
     }
 
     /// A page of the list, and the server's `Date`.
@@ -230,7 +233,7 @@ impl Calls<'_> {
             self.request(Method::Get, "/queryjobs/list").query("flag", if favorites { "true" } else { "false" });
         let response = self.send(request.query("page", &page).query("size", &size))?;
         let date = response.header("date").map(str::to_owned);
-        Ok((QueryJobs::parse(response.text()?)?, date))
+        Ok((read(&response, QueryJobs::parse)?, date))
     }
 
     pub(super) fn download(&self, id: &str) -> Result<RequestBuilder, PairsError> {
@@ -264,6 +267,19 @@ impl Calls<'_> {
             _ => PairsError::Http(source),
         }
     }
+}
+
+/// Reads an answer. One that makes no sense is quoted without the secrets of its request, which a server may repeat.
+fn read<T>(response: &Response, parse: impl Fn(&str) -> Result<T, PairsError>) -> Result<T, PairsError> {
+    let text = response.text()?;
+    parse(text).map_err(|error| match error {
+        // Hidden before it is cut, so that no half of a secret is left.
+        PairsError::Reply(_) => match parse(&response.hide(text)) {
+            Err(error) => error,
+            Ok(_) => PairsError::reply("it repeats what it was sent"),
+        },
+        error => error,
+    })
 }
 
 fn refused_merge(base: &str, other: &str, error: HttpError) -> PairsError {
@@ -415,9 +431,13 @@ impl ClientBuilder {
     /// The client. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, or a password file has no line for this host.
+    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, the host's URL holds a user, a query or a fragment,
+    /// or a password file has no line for this host.
     pub fn build(self) -> Result<Client, PairsError> {
         let invalid = |error: crate::error::Error| PairsError::Invalid(error.to_string());
+        if let Some(fault) = host::fault(&self.base) {
+            return Err(PairsError::Invalid(format!("the host {} {fault}", host::shown(&self.base))));
+        }
         let token_trouble_may_pass = Arc::new(AtomicBool::new(false));
         let legacy = self.legacy.unwrap_or_else(|| host::is_legacy(&self.base));
         let mut http = self.http;
@@ -489,6 +509,6 @@ impl ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder").field("host", &self.base).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder").field("host", &host::shown(&self.base)).finish_non_exhaustive()
     }
 }

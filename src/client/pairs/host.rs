@@ -26,6 +26,24 @@ pub(super) fn base(host: &str) -> String {
     with_scheme + missing
 }
 
+/// A base as it may be shown: without user and password, and without what only a URL with a secret has.
+pub(super) fn shown(base: &str) -> String {
+    let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
+    // The last one: a password may hold anything.
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{rest}")
+}
+
+/// What is wrong with a base, in words; `None` if nothing is.
+pub(super) fn fault(base: &str) -> Option<&'static str> {
+    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
+    if rest.contains('@') {
+        return Some("holds a user: name one on the client's builder");
+    }
+    rest.contains(['?', '#']).then_some("has a query or a fragment: name where the API begins, and no more")
+}
+
 /// Whether a base is that of the legacy API, whose calls carry no `x-ibm-client-id`.
 pub(super) fn is_legacy(base: &str) -> bool {
     base.ends_with("/v2")
@@ -39,6 +57,22 @@ pub(super) fn tenant(id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_with_more_in_it_is_refused_and_not_shown() {
+        for (base, expected) in [
+            ("https://me:hunter2@h/v2", "https://h/v2"),
+            ("https://me:a/b@c@h:1/v2", "https://h:1/v2"),
+            ("https://h/v2?apikey=hunter2", "https://h/v2"),
+            ("https://h/v2#hunter2", "https://h/v2"),
+        ] {
+            assert!(fault(base).is_some(), "{base}");
+            assert_eq!(shown(base), expected);
+            let error = crate::client::pairs::Client::builder(base).build().expect_err("refused").to_string();
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+        }
+        assert_eq!((fault("http://127.0.0.1:9090/v2"), shown("http://[::1]/v2")), (None, "http://[::1]/v2".to_owned()));
+    }
 
     #[test]
     fn ibms_hosts_get_their_path_and_others_are_left_alone() {

@@ -167,3 +167,32 @@ fn a_cancelled_batch_leaves_nothing_half_done() {
     assert_eq!(folder.files().into_keys().collect::<Vec<_>>(), ["p.json"]);
     assert!(report.jobs[..20].iter().all(|job| job.id.is_some()), "what goes on there can be watched later");
 }
+
+#[test]
+fn a_server_that_repeats_what_it_was_sent_is_not_quoted_with_the_secret_in_it() {
+    let server = Server::start(|seen, stream| {
+        let sent = seen.header("authorization").unwrap_or_default();
+        let body = match seen.target.contains("failed") {
+            true => format!(r#"{{"id":"failed","statusCode":40,"status":"{sent}","message":"got {sent}"}}"#),
+            false => format!(r#"{{"Authorization":"{sent}"}}"#),
+        };
+        reply(stream, 200, &[], body.as_bytes())
+    });
+    let client = Client::builder(&server.url("/v2")).basic("me", "hunter2secret");
+    let client = client.http(|http| http.environment_proxy(false)).build().expect("a client");
+    let folder = Folder::new();
+    let failed = [square("a").with_id("failed").expect("an id")];
+    let report = batch_query(&client, failed, options(&folder).submit(false)).expect("sound");
+    let shown = [
+        format!("{:?}", client.submit(&square("a"))),
+        format!("{:?}", client.submit_compact_csv(&point("a"))),
+        format!("{:?}", client.status("1")),
+        format!("{:?}", client.list(false, 1, 10)),
+        format!("{:?}", client.merge("1", "2")),
+        format!("{report:?} {}", told(&report)),
+    ];
+    assert!(shown[0].contains("***") && shown[5].contains("***"), "{shown:?}");
+    for shown in shown {
+        assert!(!shown.contains("bWU6aHVudGVyMnNlY3JldA"), "{shown}");
+    }
+}
