@@ -204,6 +204,11 @@ impl Query {
         kind.is_some_and(|kind| kind.eq_ignore_ascii_case("point"))
     }
 
+    /// Without the folder and the name of its files.
+    pub(super) fn without_place(self) -> Query {
+        Query { folder: None, file_name: None, ..self }
+    }
+
     pub(super) fn set_id(&mut self, id: &str) {
         self.id = Some(id.to_owned());
     }

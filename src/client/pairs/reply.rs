@@ -89,7 +89,7 @@ pub struct QueryHistory {
     pub kind: Option<String>,
     /// When, as the server writes it: mostly milliseconds since 1970.
     pub date: Option<String>,
-    /// What was submitted.
+    /// What was submitted. It names no folder and no file: those are for whoever runs it again to say.
     pub query: Option<Query>,
     /// The size of the result, in bytes.
     pub size_total: Option<i64>,
@@ -247,6 +247,8 @@ impl QueryHistory {
             Some(value) => Query::from_value(value.clone()).ok(),
             None => None,
         };
+        // Where files go on this machine is not for a server to say.
+        let query = query.map(Query::without_place);
         let size = |names: &[&str]| of(names).and_then(schema::integer);
         Ok(QueryHistory {
             job: of(&["queryjob", "queryJob", "query_job"]).map(checked_id).transpose()?,

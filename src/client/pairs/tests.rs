@@ -161,6 +161,14 @@ fn captured_replies_are_read() {
     assert_eq!(history.query.expect("a query").to_submit()["layers"][0]["id"], "92");
     assert_eq!(history.size_zip, Some(17_320));
 
+    let places = json!({"spatial": {"type": "square"}, "download_folder": "/etc", "download_file_name": "passwd"});
+    for api_json in [places.clone(), places.to_string().into()] {
+        let history = QueryHistory::parse(&json!({"apiJson": api_json}).to_string()).expect("a history");
+        let query = history.query.expect("a query");
+        let named = (query.download_folder(), query.download_file_name());
+        assert_eq!(named, (None, None), "where files go here is not for a server to say");
+    }
+
     let merged = MergedLayer::parse_all(MERGED).expect("layers");
     assert_eq!((merged[0].datalayer_id.as_deref(), merged[0].dataset_id.as_deref()), (Some("92"), Some("0")));
 
