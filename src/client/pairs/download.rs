@@ -7,11 +7,12 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use crate::client::http::archive;
 use crate::client::http::{Download, check_file_name};
-use crate::client::pairs::PairsError;
 use crate::client::pairs::client::Calls;
+use crate::client::pairs::{PairsError, points};
 
 /// What a download has until it is known what it is.
 const UNKNOWN: &str = "download";
@@ -108,6 +109,7 @@ fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
     Ok(match text.trim_start().chars().next() {
         None => Err("it is empty"),
         Some('<') => Err("it is a page in HTML or XML, perhaps of a proxy that wants a login"),
+        Some('{') if head.len() < HEAD && is_refusal(text) => Err("it is an error in JSON in place of data"),
         Some('{' | '[') => {
             let reader = BufReader::with_capacity(64 << 10, File::open(path)?);
             match serde_json::from_reader::<_, IgnoredAny>(reader) {
@@ -116,9 +118,16 @@ fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
                 Err(_) => Err("it begins as JSON, and isn't"),
             }
         }
-        Some(_) if text.lines().next().is_some_and(|line| line.contains(',')) => Ok(Content::Csv),
+        Some(_) if points::is_csv(text) => Ok(Content::Csv),
         Some(_) => Err("it is neither an archive, nor JSON, nor CSV"),
     })
+}
+
+/// Whether a whole text is an object that says what went wrong, as gateways do, and no values.
+fn is_refusal(text: &str) -> bool {
+    const SIGNS: [&str; 6] = ["error", "errorCode", "errorMessage", "httpCode", "httpMessage", "message"];
+    let object: Option<Map<String, Value>> = serde_json::from_str(text).ok();
+    object.is_some_and(|object| !object.contains_key("data") && SIGNS.iter().any(|sign| object.contains_key(*sign)))
 }
 
 /// Unpacks to `target`. What is there from an earlier time stays until the new is whole.
@@ -127,24 +136,36 @@ fn unpack(archive: &Path, target: &Path, id: &str) -> Result<Vec<PathBuf>, Pairs
         let path = path.to_owned();
         move |error| PairsError::file(&path, error)
     };
-    let fresh = if target.exists() { with_suffix(target, ".new") } else { target.to_owned() };
-    if fresh != target && fresh.exists() {
-        fs::remove_dir_all(&fresh).map_err(file(&fresh))?;
+    // Endings that nobody uses: what has them is removed, as left by a run that was killed.
+    let fresh = if target.exists() { with_suffix(target, ".unpacked~") } else { target.to_owned() };
+    if fresh != target {
+        remove(&fresh).map_err(file(&fresh))?;
     }
     let files = archive::unpack(archive, &fresh, &archive::Limits::default())
         .map_err(|source| PairsError::Archive { id: id.to_owned(), source })?;
     if fresh == target {
         return Ok(files);
     }
-    let old = with_suffix(target, ".old");
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(file(&old))?;
-    }
+    let old = with_suffix(target, ".replaced~");
+    remove(&old).map_err(file(&old))?;
     fs::rename(target, &old).map_err(file(target))?;
     fs::rename(&fresh, target).map_err(file(target))?;
-    fs::remove_dir_all(&old).map_err(file(&old))?;
+    remove(&old).map_err(file(&old))?;
     let moved = |path: PathBuf| path.strip_prefix(&fresh).map(|inner| target.join(inner)).unwrap_or(path);
     Ok(files.into_iter().map(moved).collect())
+}
+
+/// Removes what is there, whatever it is; a link, and not where it leads.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -110,13 +110,15 @@ fn what_is_no_data_is_no_file() {
     let whole = archive();
     let mut damaged = whole.clone();
     damaged[200] ^= 0xff;
-    let cases: [(&str, &[u8]); 8] = [
+    let cases: [(&str, &[u8]); 10] = [
         ("an archive without its end", &whole[..whole.len() / 2]),
         ("an archive with another bit", &damaged),
         ("JSON without its end", br#"{"data": [{"layerId": 1"#),
         ("a page", b"<!DOCTYPE html><html>login</html>"),
         ("nothing", b""),
         ("prose", b"It didn't work out."),
+        ("prose with a comma", b"Sorry, it didn't work out.\n"),
+        ("a gateway's error", br#"{"httpCode":"500","httpMessage":"no","moreInformation":"ask, later"}"#),
         ("bytes", b"\x00\xff\xfe\x01"),
         ("half an archive's magic", b"PK\x03"),
     ];
@@ -166,6 +168,23 @@ fn a_cancelled_batch_leaves_nothing_half_done() {
     assert_eq!((report.stats.succeeded, report.stats.cancelled), (1, 20), "{report}");
     assert_eq!(folder.files().into_keys().collect::<Vec<_>>(), ["p.json"]);
     assert!(report.jobs[..20].iter().all(|job| job.id.is_some()), "what goes on there can be watched later");
+}
+
+#[test]
+fn what_an_older_version_of_ones_own_results_is_called_is_nobodys_to_remove() {
+    let (folder, whole) = (Folder::new(), archive());
+    for suffix in ["old", "new"] {
+        let kept = folder.path().join(format!("{ID}.{suffix}"));
+        std::fs::create_dir_all(&kept).expect("a folder");
+        std::fs::write(kept.join("mine"), "kept").expect("written");
+    }
+    for _ in 0..2 {
+        let (_server, report) = run(sound(&whole), &folder);
+        assert!(report.is_success(), "{}", told(&report));
+    }
+    let files = folder.files();
+    assert!(files.contains_key(&format!("{ID}.old/mine")) && files.contains_key(&format!("{ID}.new/mine")));
+    assert_eq!(files.len(), 5 + 2, "{:?}", files.keys());
 }
 
 #[test]
