@@ -2,7 +2,7 @@
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`: `batch_query` and `query_worker`, whose options these are.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub fn start_batch_query(
         owners: Mutex::new(Owners::default()),
         served: Mutex::new(Instant::now()),
     });
-    let mut names = Names { taken: HashSet::new(), began: SystemTime::now() };
+    let mut names = Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::now() };
     let jobs: Vec<Job> = queries
         .into_iter()
         .map(|query| {
@@ -178,8 +178,9 @@ impl BatchOptions {
         self
     }
 
-    /// Whether the values of point queries that became jobs are kept in memory as well. Defaults to false; those that were
-    /// answered at once always are.
+    /// Whether the values of point queries that ask for a job themselves (`batch`) are kept in memory as well as in their
+    /// files. Defaults to false. Those of queries for an answer at once always are, even if the server made a job of one;
+    /// values beyond 64 MiB are in their file alone, and the report says so.
     pub fn online(mut self, online: bool) -> BatchOptions {
         self.online = online;
         self
@@ -246,13 +247,15 @@ impl fmt::Debug for BatchOptions {
 /// What files are called, settled before anything runs: no two queries of a batch get one name.
 struct Names {
     taken: HashSet<String>,
+    /// The last number that a name got.
+    numbers: HashMap<String, u32>,
     began: SystemTime,
 }
 
 impl Names {
-    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None` for the id. As in the Python client that is what the query
-    /// says itself; for points that are answered at once its name, else `point_query_` and the time, here in UTC. The second
-    /// of a name gets a number.
+    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None` for the id. As in the
+    /// Python client that is what the query says itself; for points that are answered at once its name, else `point_query_`
+    /// and the time, here in UTC. The second of a name gets a number.
     fn of(&mut self, query: &Query) -> Option<Name> {
         let given = query.download_file_name().filter(|name| !is_id(name));
         let name = match (given, query.is_interactive()) {
@@ -264,10 +267,11 @@ impl Names {
             }
         };
         let mut unique = name.clone();
-        let mut number = 1;
+        // Not from the beginning: thousands of points may have one name, or none.
+        let number = self.numbers.entry(name.to_lowercase()).or_insert(1);
         // Without regard to case: some file systems have none.
         while !self.taken.insert(unique.to_lowercase()) {
-            number += 1;
+            *number += 1;
             unique = format!("{name}-{number}");
         }
         Some(Name { text: unique, is_given: given.is_some() })
@@ -293,7 +297,7 @@ mod tests {
 
     #[test]
     fn no_two_queries_get_one_name() {
-        let mut names = Names { taken: HashSet::new(), began: SystemTime::UNIX_EPOCH };
+        let mut names = Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::UNIX_EPOCH };
         let query = |value| Query::from_value(value).expect("a query");
         let point = json!({"type": "point"});
         let mut of = |value| names.of(&query(value)).map(|name| name.text);
@@ -305,5 +309,21 @@ mod tests {
         assert_eq!(of(json!({"spatial": point, "name": "..."})).as_deref(), Some("point_query_19700101-000000-3"));
         assert_eq!(of(json!({"download_file_name": "mine"})).as_deref(), Some("mine"));
         assert_eq!(of(json!({"download_file_name": "1722427200_15201227"})), None, "of an earlier run");
+    }
+
+    #[test]
+    fn thousands_of_points_without_a_name_are_named_in_no_time() {
+        let mut names = Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::UNIX_EPOCH };
+        let point = |name: &str| {
+            let query = json!({"spatial": {"type": "point"}, "name": name});
+            Query::from_value(query).expect("a query")
+        };
+        for number in 1..=30_000 {
+            let name = names.of(&point("p")).map(|name| name.text).expect("a name");
+            assert!(number == 1 || name == format!("p-{number}"), "{name}");
+        }
+        assert_eq!(names.of(&point("q-2")).map(|name| name.text).as_deref(), Some("q-2"));
+        assert_eq!(names.of(&point("q")).map(|name| name.text).as_deref(), Some("q"));
+        assert_eq!(names.of(&point("q")).map(|name| name.text).as_deref(), Some("q-3"), "the second is taken");
     }
 }

@@ -16,7 +16,7 @@ use crate::executor::Store;
 /// |---|---|---|
 /// | `submit` | a query | `{"id"}`, `{"data"}` or `{"info"}` |
 /// | `status` | `{"id"}` | `{"id", "status", "status_code", ..}` |
-/// | `download` | `{"id", "folder", "name"}`, the latter two optional | `{"files", "archive", "bytes"}` |
+/// | `download` | `{"id", "folder", "name"}`, the latter two optional | `{"files", "archive", "folder", "bytes"}` |
 /// | `merge` | `{"id", "other"}` | a list of layers |
 /// | `history` | `{"id"}` | the query |
 /// | `list` | `{"favorites", "page", "size"}`, all optional | a list of what `status` answers |
