@@ -51,6 +51,9 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
         Some(_) => None,
         None => Some(local::Local::start(options.queries.is_none())?),
     };
+    if let Some(path) = &options.report {
+        report::check(path)?;
+    }
     let client = client(options, local.as_ref())?;
     let queries = match &options.queries {
         Some(path) => read_queries(path)?,

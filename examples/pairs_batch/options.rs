@@ -63,10 +63,17 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
         quiet: false,
     };
     let mut interval = None;
+    let mut has_password = false;
     let mut args = args;
     while let Some(arg) = args.next() {
-        let name = arg.to_str().unwrap_or_default().to_owned();
+        // `--name VALUE` or `--name=VALUE`. No error repeats a value: it may be a password.
+        let text = arg.to_string_lossy().into_owned();
+        let (name, mut inline) = match (arg.to_str(), text.split_once('=')) {
+            (Some(_), Some((name, value))) if name.starts_with("--") => (name.to_owned(), Some(value.into())),
+            _ => (text, None),
+        };
         match name.as_str() {
+            "--quiet" | "--help" if inline.is_some() => return Err(format!("`{name}` takes no value")),
             "--help" | "-h" => return Ok(Command::Help),
             "--quiet" => {
                 options.quiet = true;
@@ -74,19 +81,22 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
             }
             _ => {}
         }
-        let mut value = || args.next().ok_or_else(|| format!("`{name}` needs a value"));
+        let mut value = || inline.take().or_else(|| args.next()).ok_or_else(|| format!("`{name}` needs a value"));
         let text = |value: OsString| value.into_string().map_err(|_| format!("the value of `{name}` is no text"));
         match name.as_str() {
             "--host" => options.host = Some(text(value()?)?),
             "--user" => options.user = Some(text(value()?)?),
-            "--password" => options.password = Some(text(value()?)?),
+            "--password" => {
+                options.password = Some(text(value()?)?);
+                has_password = true;
+            }
             "--queries" => options.queries = Some(value()?.into()),
             "--window" => options.window = number(&name, &text(value()?)?, 1..=1_000_000)?,
             "--threads" => options.threads = number(&name, &text(value()?)?, 1..=1_024)?,
             "--poll-interval" => interval = Some(seconds(&name, &text(value()?)?)?),
             "--out" => options.out = Some(value()?.into()),
             "--report" => options.report = Some(value()?.into()),
-            _ => return Err(format!("there is no `{}`", arg.to_string_lossy())),
+            _ => return Err(format!("there is no `{name}`")),
         }
     }
     if options.host.is_some() && options.queries.is_none() {
@@ -94,6 +104,9 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
     }
     if options.user.is_some() && options.password.is_none() {
         return Err("`--user` needs `--password`, or the variable PAIRS_PASSWORD".to_owned());
+    }
+    if has_password && options.user.is_none() {
+        return Err("`--password` needs `--user`".to_owned());
     }
     options.poll_interval = interval.unwrap_or(if options.host.is_some() { 30.0 } else { 1.0 });
     Ok(Command::Run(options))

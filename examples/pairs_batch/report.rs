@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fulmar::batch::{BatchReport, JobReport};
 use fulmar::client::pairs::{PairsError, Query, QueryResult};
@@ -41,16 +41,26 @@ pub(crate) fn write(path: &Path, report: &BatchReport<QueryResult>, queries: &[Q
     Ok(())
 }
 
+/// Whether the report can be written: better known before the queries have run. What is there stays until then.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|error| format!("{}: {error}", path.display()))
+}
+
 fn entry(job: &JobReport<QueryResult>, query: Option<&Query>) -> Value {
     let result = job.outcome.as_ref().ok();
     let files = result.map(|result| &result.files);
+    // Points that are answered at once have no id; what the report calls them then is their name.
+    let id = result.map_or(job.id.as_ref(), |result| result.id.as_ref());
+    // A path need not be text, and JSON is.
+    let shown = |path: &PathBuf| path.to_string_lossy().into_owned();
     json!({
         "index": job.index,
         "name": query.and_then(Query::name),
-        "id": job.id,
+        "id": id,
         "status": status(job),
-        "files": files.map_or_else(Vec::new, |files| files.files.clone()),
-        "archive": files.and_then(|files| files.archive.clone()),
+        "files": files.map_or_else(Vec::new, |files| files.files.iter().map(shown).collect()),
+        "archive": files.and_then(|files| files.archive.as_ref().map(shown)),
         "error": job.outcome.is_err().then(|| error(job)),
         "seconds": (job.ended.saturating_sub(job.started.unwrap_or(job.ended))).as_secs_f64(),
         "attempts": {"submit": job.attempts.submit, "poll": job.attempts.poll, "fetch": job.attempts.fetch},
