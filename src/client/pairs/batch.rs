@@ -83,6 +83,7 @@ pub fn start_batch_query(
         folder: options.folder,
         attempts: options.attempts,
         owners: Mutex::new(Owners::default()),
+        places: Mutex::new(HashSet::new()),
         served: Mutex::new(Instant::now()),
     });
     let mut names = Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::now() };

@@ -84,6 +84,8 @@ pub(super) struct Shared {
     pub(super) folder: Option<PathBuf>,
     pub(super) attempts: u32,
     pub(super) owners: Mutex<Owners>,
+    /// Where files are being written, without their endings.
+    pub(super) places: Mutex<HashSet<PathBuf>>,
     /// When the server last did what it was asked, for any query.
     pub(super) served: Mutex<Instant>,
 }
@@ -315,6 +317,11 @@ impl Job {
         let name = self.name_for(&id);
         let folder = self.folder();
         let shared = Arc::clone(&self.shared);
+        // The same id may be there twice: what two write at once in one place is neither's.
+        let Some(_place) = Place::take(&shared.places, folder.join(&name)) else {
+            let error = PairsError::Invalid(format!("another query of the batch writes the files of {name}"));
+            return Err(JobError::wait(error, TWINS));
+        };
         self.has_leftovers = true;
         let cell = std::cell::RefCell::new(cx);
         let mut progress = |done, total| cell.borrow_mut().bytes(done, total);
@@ -455,6 +462,24 @@ enum Look {
     Nowhere,
     /// The batch was cancelled meanwhile, or somebody else has submitted the same.
     Unknown,
+}
+
+/// Where one query writes and no other, until dropped.
+struct Place<'a> {
+    places: &'a Mutex<HashSet<PathBuf>>,
+    path: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    fn take(places: &'a Mutex<HashSet<PathBuf>>, path: PathBuf) -> Option<Place<'a>> {
+        places.lock().insert(path.clone()).then(|| Place { places, path })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.places.lock().remove(&self.path);
+    }
 }
 
 /// Counts a submission as under way, until dropped.

@@ -286,3 +286,16 @@ fn one_result_that_is_not_ready_holds_up_no_other() {
     assert_eq!((report.stats.succeeded, report.stats.failed), (19, 1), "{}", told(&report));
     assert!(told(&report).contains("not packaged yet"), "{}", told(&report));
 }
+
+#[test]
+fn an_id_that_is_there_several_times_is_downloaded_in_turn() {
+    let (server, folder) = (server(quick()), Folder::new());
+    let client = client(&server);
+    let id = job(client.submit(&square("a")).expect("accepted"));
+    for round in 0..5 {
+        let known = (0..8).map(|_| square("a").with_id(&id).expect("an id"));
+        let report = batch_query(&client, known, options(&folder).submit(false)).expect("sound");
+        assert!(report.is_success(), "round {round}: {}", told(&report));
+        assert_eq!(folder.files().len(), 5, "{:?}", folder.files().keys());
+    }
+}
