@@ -78,7 +78,7 @@ impl Connection {
                 OpenEoError::Invalid("a back-end has an http or https URL with a host, and no query".into())
             })?;
         let keys = Arc::new(Keys::none());
-        let http = http.auth(Arc::clone(&keys)).build()?;
+        let http = http.auth(Arc::downgrade(&keys)).build()?;
         let root = discover(&http, &asked).unwrap_or_else(|| url.to_owned());
         let root = root.trim_end_matches('/').to_owned();
         let document: Value = http.get(&format!("{root}/")).accept("application/json").send()?.json()?;
@@ -98,7 +98,7 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn offline(root: &str) -> Connection {
         let keys = Arc::new(Keys::none());
-        let http = HttpClient::builder().auth(Arc::clone(&keys)).build().unwrap_or_else(|error| panic!("{error}"));
+        let http = HttpClient::builder().auth(Arc::downgrade(&keys)).build().unwrap_or_else(|error| panic!("{error}"));
         let (root, name) = (root.to_owned(), root.to_owned());
         let (capabilities, creations) = (Capabilities::new(Value::Null), Creations::new());
         Connection { shared: Arc::new(Shared { http, root, name, capabilities, keys, creations }) }

@@ -217,7 +217,8 @@ fn all_together() {
         .build()
         .expect("a client");
     let report = run_with(200, &server, &client, |options| options.workers(200));
-    for fault in ["503", "drop", "lost reply", "cut", "html status", "html download", "not ready", "429"] {
+    // Whether the limit on calls a second is met depends on the machine; alone, above, it always is.
+    for fault in ["503", "drop", "lost reply", "cut", "html status", "html download", "not ready"] {
         assert_struck(&server, &format!("fault {fault}"));
     }
     assert!(report.stats.failed > 0 && report.stats.succeeded > 100, "{report}");

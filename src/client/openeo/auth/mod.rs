@@ -17,7 +17,7 @@ mod pkce;
 mod provider;
 mod refresh_tokens;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
@@ -60,10 +60,6 @@ impl Keys {
         *self.held.lock() = Some((origin, auth));
         Ok(())
     }
-
-    fn current(&self) -> Option<Arc<dyn Authenticate>> {
-        self.held.lock().as_ref().map(|(_, auth)| Arc::clone(auth))
-    }
 }
 
 /// An error of a renewal, such that the request that wanted it knows whether it passes.
@@ -88,22 +84,27 @@ fn is_expired(status: u16, body: &str) -> bool {
     }
 }
 
-impl Authenticate for Arc<Keys> {
+/// The client's side of the keys. Weak, because the keys hold what gets the next token, and that holds a client.
+impl Authenticate for Weak<Keys> {
     fn belongs_to(&self, origin: &Origin) -> bool {
-        self.held.lock().as_ref().is_some_and(|(own, _)| own == origin)
+        self.upgrade().is_some_and(|keys| keys.held.lock().as_ref().is_some_and(|(own, _)| own == origin))
     }
 
     fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError> {
-        self.current().map_or(Ok(()), |auth| auth.apply(credentials))
+        current(self).map_or(Ok(()), |auth| auth.apply(credentials))
     }
 
     fn is_expired(&self, status: u16, body: &str) -> bool {
-        self.current().is_some_and(|auth| auth.is_expired(status, body))
+        current(self).is_some_and(|auth| auth.is_expired(status, body))
     }
 
     fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
-        self.current().map_or(Ok(()), |auth| auth.renew(renewal))
+        current(self).map_or(Ok(()), |auth| auth.renew(renewal))
     }
+}
+
+fn current(keys: &Weak<Keys>) -> Option<Arc<dyn Authenticate>> {
+    keys.upgrade()?.held.lock().as_ref().map(|(_, auth)| Arc::clone(auth))
 }
 
 #[cfg(test)]
