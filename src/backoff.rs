@@ -95,6 +95,13 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_delay_is_no_panic() {
+        let longest = Backoff::new(Duration::MAX).cap(Duration::MAX);
+        assert_eq!(longest.delay_with(0, 7), Duration::MAX);
+        assert!(longest.jitter(0.5).delay_with(9, 7) < Duration::MAX);
+    }
+
+    #[test]
     fn jitter_stays_within_its_share_and_spreads() {
         let backoff = Backoff::new(Duration::from_secs(8)).jitter(0.5);
         let delays: Vec<Duration> = (0..1_000).map(|seed| backoff.delay_with(0, seed)).collect();
