@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::engine::{Action, Claimed, Part, Step, Stepped};
 use super::error::{Result, TaskError};
-use super::new_task::{check_size, clean};
+use super::new_task::{LONGEST_MESSAGE, check_size, clean};
 use super::queue::TaskQueue;
 use super::status::{Response, TaskStatus};
 use super::worker_id::{WorkerId, random_number};
@@ -252,12 +252,9 @@ impl TaskContext {
 
     /// Runs `handler`, and says what the attempt came to. Its panics go no further.
     pub(super) fn attempt_with(&self, handler: &dyn Handler) -> Action {
-        let returned = match panics::catch(|| handler.run(self)) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(chain(&*error)),
-            Err(panic) => Err(format!("panicked: {panic}")),
-        };
-        self.outcome(returned)
+        // What the handler's error says, and what its destructor does, is the user's code as well.
+        let returned = panics::catch(|| handler.run(self).map_err(|error| chain(&*error)));
+        self.outcome(returned.unwrap_or_else(|panic| Err(format!("panicked: {panic}"))))
     }
 
     /// What the attempt came to: what the handler said, or else what it returned.
@@ -317,11 +314,11 @@ impl fmt::Debug for TaskContext {
     }
 }
 
-/// An error with its sources, in one line.
+/// An error with its sources, in one line: as many as there is room for, because some errors are their own source.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
-    while let Some(source) = next {
+    while let Some(source) = next.filter(|_| text.len() <= LONGEST_MESSAGE) {
         text.push_str(": ");
         text.push_str(&source.to_string());
         next = source.source();

@@ -13,7 +13,7 @@ use super::task_type::check_name;
 pub const LARGEST_PAYLOAD: usize = 64 << 20;
 
 /// The longest message of a log entry, in bytes; what goes beyond is cut off.
-const LONGEST_MESSAGE: usize = 8 << 10;
+pub(super) const LONGEST_MESSAGE: usize = 8 << 10;
 
 /// A task to be enqueued.
 ///
