@@ -1,5 +1,6 @@
 //! Taking tasks, and keeping them.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -42,7 +43,7 @@ pub(super) fn claim(
     for name in names {
         ready.extend(ready_of(db, name, limit)?);
     }
-    ready.sort_by_key(|task| (-task.priority, task.id));
+    ready.sort_by_key(|task| (Reverse(task.priority), task.id));
     ready.truncate(limit);
     let until = now.saturating_add(millis(lease));
     ready.iter().filter_map(|task| take(db, now, worker, task.id, until).transpose()).collect()
@@ -69,7 +70,7 @@ fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
     }
     let mut sql = db
         .prepare_cached(
-            "SELECT id, priority FROM fulmar_task WHERE gate = 0 AND type_id = ?1 ORDER BY priority DESC, id LIMIT ?2",
+            "SELECT id, CAST(priority AS INTEGER) FROM fulmar_task WHERE gate = 0 AND type_id = ?1 ORDER BY priority DESC, id LIMIT ?2",
         )
         .map_err(failed(doing))?;
     let ready = sql

@@ -116,3 +116,32 @@ pub(super) fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> TaskErr
         _ => TaskError::Database { doing, source: error.into() },
     }
 }
+
+/// Whether an error is that of one row, which makes no sense, and not of the database or its disk.
+pub(super) fn is_of_row(error: &TaskError) -> bool {
+    let TaskError::Database { source, .. } = error else {
+        return false;
+    };
+    match source.downcast_ref::<rusqlite::Error>().map(rusqlite::Error::sqlite_error_code) {
+        None | Some(None) => true,
+        Some(Some(code)) => matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch),
+    }
+}
+
+/// Does `work`, and takes back what it wrote if it fails.
+pub(super) fn in_savepoint<R>(db: &Connection, work: impl FnOnce() -> Result<R>) -> Result<R> {
+    let run = |sql: &str| {
+        db.prepare_cached(sql).and_then(|mut sql| sql.execute([]).map(drop)).map_err(failed("setting a savepoint"))
+    };
+    run("SAVEPOINT one")?;
+    let done = work();
+    // Some errors, such as a full disk, end the whole transaction, and with it the savepoint.
+    if db.is_autocommit() {
+        return done;
+    }
+    if done.is_err() {
+        run("ROLLBACK TO one")?;
+    }
+    run("RELEASE one")?;
+    done
+}

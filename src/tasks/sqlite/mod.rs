@@ -194,7 +194,13 @@ impl Engine for SqliteEngine {
     }
 
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
-        let changed = self.write("changing tasks", move |db, now| steps::step(db, now, &steps))?;
+        let (doing, steps) = ("changing tasks", Arc::<[Step]>::from(steps));
+        let all = steps.clone();
+        let changed = match self.write(doing, move |db, now| steps::step(db, now, &all)) {
+            // Perhaps one of the rows makes no sense: the other steps are to suffer nothing.
+            Err(TaskError::Database { .. }) => self.write(doing, move |db, now| steps::step_by_step(db, now, &steps)),
+            other => other,
+        }?;
         if changed.iter().any(|stepped| matches!(stepped, Stepped::Done(status) if status.is_ended())) {
             self.bell.ring(News::End);
         }

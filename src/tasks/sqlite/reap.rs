@@ -1,12 +1,13 @@
 //! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 
 use super::super::engine::Reaped;
 use super::super::error::{Result, TaskError};
 use super::super::status::TaskStatus;
-use super::connection::failed;
-use super::{produce, steps};
+use super::connection::{failed, in_savepoint, is_of_row};
+use super::{lanes, produce, steps};
 
 /// Tasks whose lease or time limit is over.
 const LOST: &str = "SELECT id FROM fulmar_task WHERE lease IS NOT NULL AND lease <= ?1
@@ -41,19 +42,11 @@ fn ids(db: &Connection, what: &str, now: i64, limit: usize) -> Result<Vec<i64>> 
 pub(super) fn reap(db: &Connection, now: i64, limit: usize) -> Result<Reaped> {
     let mut reaped = Reaped::default();
     for id in ids(db, LOST, now, limit)? {
-        let run =
-            |sql: &str| db.prepare_cached(sql).and_then(|mut sql| sql.execute([])).map_err(failed("rescuing a task"));
-        run("SAVEPOINT rescue")?;
-        let rescued = rescue(db, now, id);
-        if rescued.is_err() {
-            run("ROLLBACK TO rescue")?;
-        }
-        run("RELEASE rescue")?;
-        match rescued {
+        match in_savepoint(db, || rescue(db, now, id)) {
             Ok(TaskStatus::Failed) => reaped.failed += 1,
             Ok(TaskStatus::Cancelled) => reaped.cancelled += 1,
             Ok(_) => reaped.returned += 1,
-            Err(error @ (TaskError::DiskFull { .. } | TaskError::Busy { .. })) => return Err(error),
+            Err(error) if !is_of_row(&error) => return Err(error),
             Err(error) => {
                 crate::trace::event!(WARN, "a lost task can't be rescued", task = id, error = error.to_string());
                 set_aside(db, now, id)?;
@@ -104,15 +97,28 @@ fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
     }
 }
 
-/// A row that makes no sense stands in nobody's way: it has failed. Where even that can't be written, it has no lease.
+/// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
 pub(super) fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
+    let doing = "setting a bad task aside";
+    // Neither its order nor its count of entries need make sense.
+    let (type_id, lane): (i64, Value) = db
+        .prepare_cached(
+            "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL,
+                 entries = coalesce((SELECT max(entry) FROM fulmar_task_log WHERE task_id = ?1), 0) + 1
+             WHERE id = ?1 RETURNING type_id, lane",
+        )
+        .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed(doing))?;
     db.prepare_cached(
-        "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL
-         WHERE id = ?1",
+        "INSERT INTO fulmar_task_log (task_id, entry, time, status, message)
+         SELECT id, entries, ?2, status, ?3 FROM fulmar_task WHERE id = ?1",
     )
-    .and_then(|mut sql| sql.execute(params![id, now]))
-    .map_err(failed("setting a bad task aside"))?;
-    Ok(())
+    .and_then(|mut sql| sql.execute(params![id, now, "its row in the database makes no sense"]))
+    .map_err(failed(doing))?;
+    match lane {
+        Value::Text(lane) => lanes::follow(db, now, type_id, &lane),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn prune(db: &Connection, now: i64, limit: usize) -> Result<u64> {

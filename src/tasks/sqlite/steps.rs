@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::Result;
 use super::super::status::{Response, TaskStatus};
-use super::connection::failed;
-use super::{gate, lanes, millis};
+use super::connection::{failed, in_savepoint, is_of_row};
+use super::{gate, lanes, millis, reap};
 
 /// What has to be so for a worker to change a task. With `--cfg fulmar_unguarded` it is taken out, for the test that
 /// shows that the others would notice.
@@ -18,6 +18,19 @@ const FENCE: &str = if cfg!(fulmar_unguarded) {
 
 pub(super) fn step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
     steps.iter().map(|step| one(db, now, step)).collect()
+}
+
+/// As [`step`], but each in a savepoint of its own. A row that makes no sense is set aside, and so lost to its worker.
+pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
+    let each = |step: &Step| match in_savepoint(db, || one(db, now, step)) {
+        Err(error) if is_of_row(&error) => {
+            crate::trace::event!(WARN, "a task can't be changed", task = step.task, error = error.to_string());
+            reap::set_aside(db, now, step.task)?;
+            Ok(Stepped::Stale)
+        }
+        other => other,
+    };
+    steps.iter().map(each).collect()
 }
 
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
