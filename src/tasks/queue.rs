@@ -1,5 +1,6 @@
 //! The queue as its users see it: what producers, askers and workers of their own call.
 
+use std::collections::BTreeSet;
 use std::fmt;
 #[cfg(feature = "sqlite")]
 use std::path::Path;
@@ -71,9 +72,9 @@ pub struct QueueBuilder {
 
 impl QueueBuilder {
     /// How often those who wait look by themselves, for what no news tells them: tasks that other processes enqueued or
-    /// ended, and those whose time has come. Defaults to 100 ms, at least 1 ms. An idle look reads one row.
+    /// ended, and those whose time has come. Defaults to 100 ms, at least 1 ms, at most a day. An idle look reads one row.
     pub fn poll_interval(mut self, interval: Duration) -> QueueBuilder {
-        self.poll = interval.max(Duration::from_millis(1));
+        self.poll = interval.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3_600));
         self
     }
 
@@ -366,7 +367,8 @@ impl TaskQueue {
     /// # Errors
     /// Those of the database. None ready is no error.
     pub fn dequeue(&self, worker: &WorkerId, types: &[&str], limit: usize, lease: Duration) -> Result<Vec<Claim>> {
-        let types: Vec<String> = types.iter().map(|&name| name.to_owned()).collect();
+        // A type that is named twice has its tasks once.
+        let types: Vec<String> = BTreeSet::from_iter(types).into_iter().map(|&name| name.to_owned()).collect();
         let claimed = self.engine().claim(worker, &types, limit, lease)?;
         Ok(claimed.into_iter().map(|claimed| Claim::new(self.clone(), worker.clone(), claimed)).collect())
     }
