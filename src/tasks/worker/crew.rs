@@ -45,6 +45,8 @@ struct State {
     draining: bool,
     /// Handlers at work are told to stop.
     stopping: bool,
+    /// Nobody waits for them any more.
+    abandoned: bool,
     stats: WorkerStats,
     /// How long an attempt takes, in seconds: a moving average. `None` before the first has ended.
     pace: Option<f64>,
@@ -67,6 +69,7 @@ impl Crew {
             claiming: true,
             draining: false,
             stopping: false,
+            abandoned: false,
             stats: WorkerStats::default(),
             pace: None,
             heard: Instant::now(),
@@ -159,11 +162,12 @@ impl Crew {
         loop {
             let pause = wait.map_or(self.queue.poll(), |wait| wait.min(self.queue.poll()));
             engine.bell().wait(News::Work, seen, Instant::now() + pause);
+            // Before all looks: the ring that tells of a drain must not fall between.
+            seen = engine.bell().count(News::Work);
             if self.state.lock().draining {
                 return;
             }
             // Looked at before the writer's lock is taken: an idle queue costs a read, and so does what is others' work.
-            seen = engine.bell().count(News::Work);
             wait = next_due();
             if wait.is_some_and(|due| due.is_zero()) {
                 return;
@@ -176,7 +180,10 @@ impl Crew {
         let mut state = self.state.lock();
         for task in claimed {
             state.stats.claimed += 1;
-            state.held.insert(task.id(), task.clone());
+            if let Some(before) = state.held.insert(task.id(), task.clone()) {
+                // It was lost and is ours anew before a heartbeat could say so.
+                before.set_lost();
+            }
             state.buffer.push_back(task);
         }
         if state.draining {
@@ -281,15 +288,16 @@ impl Crew {
         }
     }
 
-    /// A call failed that is worth another try: waits a little, and says whether to try.
+    /// A call failed that is worth another try: waits a little, and says whether to try. A worker that drains does, however
+    /// long: what a handler has done is not to be done again.
     pub(super) fn may_retry(&self, error: &TaskError, pause: Duration) -> bool {
         self.note_error("writing what tasks came to", error);
         let mut state = self.state.lock();
         let until = Instant::now() + pause;
-        while !state.stopping && Instant::now() < until {
+        while !state.abandoned && Instant::now() < until {
             self.changed.wait_until(&mut state, until);
         }
-        !state.stopping
+        !state.abandoned
     }
 
     /// Gives up on a task whose state can't be written. The heartbeat will find that it is still ours.
@@ -428,6 +436,12 @@ impl Crew {
         state.held.values().for_each(|task| task.set_cancelled());
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The worker is gone: what can't be written at once is left to the leases.
+    pub(super) fn abandon(&self) {
+        self.state.lock().abandoned = true;
+        self.tell_all_to_stop();
     }
 
     /// Waits until no handler is at work and no claim on its way; returns how many handlers are.

@@ -281,7 +281,7 @@ impl Drop for Worker {
     /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at work, waits for nobody.
     fn drop(&mut self) {
         self.crew.stop_claiming();
-        self.crew.tell_all_to_stop();
+        self.crew.abandon();
         self.end_rounds();
     }
 }

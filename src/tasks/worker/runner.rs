@@ -58,7 +58,7 @@ fn run_one(crew: &Crew, task: Arc<TaskContext>) -> Owed {
     Owed { task, took: start.elapsed(), step }
 }
 
-/// Does the steps, however often it takes; `None` if that is hopeless, or the worker is told to stop.
+/// Does the steps, however often it takes; `None` if that is hopeless, or the worker is gone.
 fn settle(crew: &Crew, steps: &[Step]) -> Option<Vec<Stepped>> {
     let pauses = Backoff::new(Duration::from_millis(10)).cap(LONGEST_PAUSE).jitter(0.5);
     let seed = steps.first().map_or(0, |step| step.task as u64);
