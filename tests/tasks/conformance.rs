@@ -641,3 +641,45 @@ pub(crate) fn one_bad_row_keeps_no_other_from_rescue(bed: &dyn Bed) {
     assert_eq!(queue.status("t", "2").expect("readable again"), Failed);
     assert_eq!(queue.tidy().expect("once").bad, 0);
 }
+
+pub(crate) fn a_type_named_twice_has_its_tasks_once(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").at_once(2)).expect("registered");
+    queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
+    let claims = queue.dequeue(&WorkerId::new(), &["t", "t"], 9, LEASE).expect("claimed");
+    assert_eq!(names(&claims), ["0", "1"]);
+    claims.iter().for_each(|claim| claim.start().expect("each of them is good"));
+}
+
+pub(crate) fn the_longest_durations_are_never(bed: &dyn Bed) {
+    let never = Duration::MAX;
+    let queue = bed.queue();
+    let retry = RetryPolicy::times(9).first(never).cap(never).factor(f64::INFINITY);
+    queue.register(TaskType::new("t").time_limit(never).retention(never).retry(retry)).expect("registered");
+    for name in ["finished", "failed", "paused", "held"] {
+        put(&queue, name);
+    }
+    let worker = WorkerId::new();
+    let claims = queue.dequeue(&worker, &["t"], 9, never).expect("claimed");
+    claims.iter().for_each(|claim| claim.start().expect("ours"));
+    claims[3].renew(never).expect("ours");
+    assert_eq!(claims[0].finish().expect("ours"), Finished);
+    assert_eq!(claims[1].fail("on purpose").expect("ours"), Accepted, "to be retried, but not soon");
+    claims[2].task().pause(never);
+    assert_eq!(claims[2].finish().expect("ours"), Paused);
+    queue.stats().expect("read");
+    assert_eq!(queue.tidy().expect("tidied"), Default::default());
+    assert!(queue.dequeue(&worker, &["t"], 9, LEASE).expect("no error").is_empty());
+    assert_eq!(queue.status("t", "held").expect("known"), Running);
+}
+
+pub(crate) fn the_longest_poll_interval_is_no_panic(bed: &dyn Bed) {
+    bed.queue();
+    let queue = bed.open_with(fulmar::tasks::TaskQueue::builder().poll_interval(Duration::MAX));
+    let handle = put(&queue, "a");
+    assert!(matches!(handle.wait(Duration::from_millis(1)), Err(TaskError::Timeout { .. })));
+    let worker = fulmar::tasks::Worker::builder(&queue).handle("t", |_: &TaskContext| Ok::<_, TaskError>(()));
+    let worker = worker.start().expect("started");
+    assert_eq!(handle.wait(HANG).expect("it ends"), Finished, "news of this process need no poll");
+    worker.drain(HANG).expect("idle");
+}

@@ -112,3 +112,22 @@ pub(crate) fn a_paused_modifier_keeps_its_place(bed: &dyn Bed) {
     finish(&again[0]);
     assert_eq!(names(&all(&queue)), ["b"]);
 }
+
+pub(crate) fn a_bad_row_opens_the_lane(bed: &dyn Bed) {
+    let queue = bed.queue();
+    put_all(&queue, &["A", "B", "C"]);
+    assert_eq!(bed.sql("UPDATE fulmar_task SET starts = -7 WHERE identifier = 'A'"), 1);
+    assert!(all(&queue).is_empty(), "it can't be claimed");
+    let second = all(&queue);
+    assert_eq!(names(&second), ["B"]);
+    second[0].start().expect("ours");
+    assert_eq!(bed.sql("UPDATE fulmar_task SET status = 99 WHERE identifier = 'B'"), 1);
+    bed.pass(2 * LEASE);
+    assert_eq!(queue.tidy().expect("rescued").bad, 1);
+    assert_eq!(names(&all(&queue)), ["C"]);
+    for name in ["A", "B"] {
+        let last = queue.log("t", name).expect("a log").pop().expect("an entry");
+        assert_eq!(last.status, TaskStatus::Failed);
+        assert!(last.message.contains("makes no sense"), "{}", last.message);
+    }
+}

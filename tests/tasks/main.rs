@@ -34,16 +34,19 @@ macro_rules! conformance {
                 payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, counters_add_up,
                 progress_and_messages_are_seen_at_once, what_is_given_back_is_as_before, a_response_keeps_its_media_type,
                 waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue,
-                one_bad_row_keeps_no_other_from_being_claimed;
+                one_bad_row_keeps_no_other_from_being_claimed, a_type_named_twice_has_its_tasks_once,
+                the_longest_durations_are_never, the_longest_poll_interval_is_no_panic;
                 lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
-                keys_and_types_are_strangers, a_paused_modifier_keeps_its_place;
+                keys_and_types_are_strangers, a_paused_modifier_keeps_its_place,
+                a_bad_row_opens_the_lane;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
                 stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
                 tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
-                a_stray_task_is_found_and_put_back);
+                a_stray_task_is_found_and_put_back, an_error_that_panics_when_it_is_shown_is_a_failure,
+                a_handler_whose_task_was_taken_anew_is_told);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,

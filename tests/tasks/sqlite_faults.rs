@@ -178,3 +178,71 @@ fn many_threads_write_at_once_and_nobody_hears_of_locks() {
     });
     assert_eq!(queues[0].stats().expect("read").count(TaskStatus::Accepted), 320);
 }
+
+#[test]
+fn a_drain_that_takes_too_long_loses_no_outcome() {
+    let file = File::new();
+    let queue = file.open_with(TaskQueue::builder().largest_file(1 << 20).poll_interval(Duration::from_millis(5)));
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.enqueue(task("ballast").input_bytes(vec![7; 500_000]).run_after(HANG * 10)).expect("accepted");
+    let worker = Worker::builder(&queue)
+        .at_once(1)
+        .handle("t", |task: &TaskContext| task.store_response(vec![7; 600_000], "x/y"))
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    eventually("the outcome can't be written", || worker.stats().errors > 0);
+    let left = worker.drain(Duration::ZERO).expect_err("the outcome is not written");
+    assert!(matches!(left, TaskError::Timeout { left: 1, .. }), "{left}");
+    let errors = worker.stats().errors;
+    eventually("it is tried again", || worker.stats().errors > errors);
+    queue.delete("t", "ballast").expect("deleted");
+    let stats = worker.drain(HANG).expect("there is room");
+    assert_eq!((stats.finished, stats.stale), (1, 0), "{stats}");
+    assert_eq!(handle.status().expect("known"), TaskStatus::Finished);
+}
+
+#[test]
+fn one_bad_row_keeps_no_other_from_its_end() {
+    let file = File::new();
+    let queue = file.queue();
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .at_once(1)
+        .batch(10)
+        .start_together(10)
+        .handle("t", move |task: &TaskContext| {
+            if task.identifier() == "first" {
+                inside.pass();
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    let first = put(&queue, "first");
+    gate.await_arrivals(1);
+    let others = queue.enqueue_many((0..5).map(|n| task(n.to_string()))).expect("accepted");
+    eventually("the worker takes the others", || worker.stats().claimed == 6);
+    // Its next log entry is there already.
+    assert_eq!(file.sql("UPDATE fulmar_task SET entries = 1 WHERE identifier = '2'"), 1);
+    gate.open();
+    assert_eq!(first.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    for (n, handle) in others.iter().enumerate() {
+        let expected = if n == 2 { TaskStatus::Failed } else { TaskStatus::Finished };
+        assert_eq!(handle.wait(HANG).expect("it ends"), expected, "{n}");
+    }
+    let stats = worker.drain(HANG).expect("idle");
+    assert_eq!((stats.started, stats.finished), (5, 5), "{stats}");
+}
+
+#[test]
+fn a_priority_that_makes_no_sense_keeps_nobody_from_being_claimed() {
+    let file = File::new();
+    let queue = file.queue();
+    queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
+    file.sql("UPDATE fulmar_task SET priority = 'high' WHERE identifier = '0'");
+    file.sql(&format!("UPDATE fulmar_task SET priority = {} WHERE identifier = '1'", i64::MIN));
+    let claims = crate::support::claims(&queue, &fulmar::tasks::WorkerId::new(), 9);
+    assert_eq!(claims.len(), 3);
+}

@@ -359,3 +359,81 @@ fn share(bed: &dyn Bed, together: usize) {
     let expected = [TaskStatus::Accepted, TaskStatus::Scheduled, TaskStatus::Running, TaskStatus::Finished];
     assert_eq!(history(&queue, "123"), expected);
 }
+
+/// An error that can't be shown.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("on purpose")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+/// An error without end.
+#[derive(Debug)]
+struct Endless;
+
+impl std::fmt::Display for Endless {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("on and on")
+    }
+}
+
+impl std::error::Error for Endless {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self)
+    }
+}
+
+pub(crate) fn an_error_that_panics_when_it_is_shown_is_a_failure(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let worker = Worker::builder(&queue)
+        .at_once(1)
+        .handle("t", |task: &TaskContext| -> Result<(), BoxError> {
+            match task.identifier() {
+                "unspeakable" => Err(Unspeakable.into()),
+                "endless" => Err(Endless.into()),
+                _ => Ok(()),
+            }
+        })
+        .start()
+        .expect("started");
+    let handles = ["unspeakable", "endless", "fine"].map(|name| put(&queue, name));
+    let ends = handles.each_ref().map(|handle| handle.wait(HANG).expect("it ends"));
+    assert_eq!(ends, [TaskStatus::Failed, TaskStatus::Failed, TaskStatus::Finished]);
+    assert!(last_message(&queue, "unspeakable").contains("on purpose"));
+    assert!(last_message(&queue, "endless").starts_with("on and on: on and on"));
+    worker.drain(HANG).expect("no runner was lost");
+}
+
+/// The lease ends, somebody puts the task back, and the same worker takes it, all between two heartbeats.
+pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (gate, told) = (Gate::default(), Gate::default());
+    let (inside, tell) = (gate.clone(), told.clone());
+    let worker = Worker::builder(&queue)
+        .lease(HANG * 10)
+        .at_once(2)
+        .handle("t", move |task: &TaskContext| {
+            if task.attempt() == 1 {
+                inside.pass();
+                eventually("the handler is told", || task.is_lost());
+                tell.open();
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    gate.await_arrivals(1);
+    bed.pass(HANG * 20);
+    assert_eq!(queue.tidy().expect("rescued").returned, 1);
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    gate.open();
+    told.pass();
+    let stats = worker.drain(HANG).expect("idle");
+    assert_eq!((stats.started, stats.finished, stats.stale), (2, 1, 1), "{stats}");
+}
