@@ -57,7 +57,11 @@ impl Writer {
                 let many = state.waiting.len().min(MOST_AT_ONCE);
                 let mut batch: Vec<Box<dyn Work>> = state.waiting.drain(..many).collect();
                 drop(state);
-                self.commit(&db, &mut batch);
+                // Whoever listens to our events may panic in here: the others would wait for the connection for ever.
+                if let Err(panic) = panics::catch(|| self.commit(&db, &mut batch)) {
+                    let error = TaskError::Database { doing, source: format!("a panic: {panic}").into() };
+                    batch.iter_mut().for_each(|work| work.fail(&error));
+                }
                 state = self.state.lock();
                 state.db = Some(db);
                 // Before anything else: whoever is told finds the connection free, or somebody who has his work.
@@ -96,6 +100,10 @@ impl Writer {
         let doing = batch.first().map_or("writing", |work| work.doing());
         let run =
             |sql: &str| db.prepare_cached(sql).and_then(|mut sql| sql.execute([]).map(drop)).map_err(failed(doing));
+        if !db.is_autocommit() {
+            // Left behind by one that could not be rolled back.
+            run("ROLLBACK")?;
+        }
         patiently(self.busy_limit, doing, || run("BEGIN IMMEDIATE"))?;
         let now = self.clock.now();
         let alone = batch.len() == 1;
@@ -126,7 +134,7 @@ impl Writer {
             run("COMMIT")
         })();
         if !db.is_autocommit() && (result.is_err() || alone) {
-            // What can't even be rolled back is rolled back when the next one begins, or by whoever opens the file next.
+            // What can't even be rolled back now is rolled back before the next one begins, or by whoever opens the file next.
             let _ = run("ROLLBACK");
         }
         result
