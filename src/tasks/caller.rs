@@ -53,7 +53,9 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// Those of [`enqueue_many`](TaskQueue::enqueue_many); the transaction is as it was before, and goes on.
+    /// Those of [`enqueue_many`](TaskQueue::enqueue_many); the transaction is as it was before, and goes on. On SQLite
+    /// [`TaskError::DiskFull`](super::TaskError::DiskFull) may have rolled it back, and
+    /// [`TaskError::Busy`](super::TaskError::Busy) comes as soon as your own connection's busy handler gives up.
     /// [`TaskError::Invalid`](super::TaskError::Invalid) if no transaction is open, or it is another database.
     pub fn enqueue_in<C: CallersTransaction + ?Sized>(
         &self,

@@ -243,6 +243,35 @@ fn a_priority_that_makes_no_sense_keeps_nobody_from_being_claimed() {
     queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
     file.sql("UPDATE fulmar_task SET priority = 'high' WHERE identifier = '0'");
     file.sql(&format!("UPDATE fulmar_task SET priority = {} WHERE identifier = '1'", i64::MIN));
+    file.sql(&format!("UPDATE fulmar_task SET run_at = {} WHERE identifier = '2'", i64::MIN));
+    queue.stats().expect("nor from being counted");
     let claims = crate::support::claims(&queue, &fulmar::tasks::WorkerId::new(), 9);
     assert_eq!(claims.len(), 3);
+}
+
+#[test]
+fn a_newer_schema_is_refused_though_somebody_writes() {
+    let file = File::new();
+    drop(file.queue());
+    file.sql("UPDATE fulmar_setting SET value = 99 WHERE name = 'schema'");
+    let mut db = file.connect();
+    let _held = db.transaction_with_behavior(TransactionBehavior::Immediate).expect("the lock is free");
+    let refused = TaskQueue::builder().busy_limit(Duration::from_millis(1)).open(file.path()).expect_err("too new");
+    assert!(matches!(refused, TaskError::SchemaTooNew { found: 99, .. }), "{refused}");
+}
+
+#[test]
+fn a_connection_that_is_busy_is_not_another_database() {
+    let file = File::new();
+    drop(file.queue());
+    let queue = file.open();
+    let own = file.connect();
+    own.busy_timeout(Duration::ZERO).expect("a timeout");
+    own.execute_batch("BEGIN").expect("begun");
+    let mut db = file.connect();
+    let held = db.transaction_with_behavior(TransactionBehavior::Immediate).expect("the lock is free");
+    let busy = queue.enqueue_in(&own, [task("a")]).expect_err("somebody writes");
+    assert!(matches!(busy, TaskError::Busy { .. }) && busy.is_retryable(), "{busy}");
+    drop(held);
+    own.execute_batch("ROLLBACK").expect("it is the caller's still");
 }

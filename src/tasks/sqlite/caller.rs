@@ -11,8 +11,12 @@ use super::{SqliteEngine, produce};
 impl CallersTransaction for Connection {
     fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
         let engine = queue.engine().as_any().downcast_ref::<SqliteEngine>();
-        let ours = engine.filter(|engine| database_id(self).is_ok_and(|id| id == engine.database));
-        let Some(engine) = ours else {
+        let id = match database_id(self) {
+            // Nothing is known of it then.
+            Err(error @ TaskError::Busy { .. }) => return Err(error),
+            id => id.ok(),
+        };
+        let Some(engine) = engine.filter(|engine| id.is_some_and(|id| id == engine.database)) else {
             return Err(TaskError::Invalid(
                 "the connection is to another database than the queue's: use its own".into(),
             ));

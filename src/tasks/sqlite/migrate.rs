@@ -13,8 +13,9 @@ pub(super) fn migrate(db: &Connection, settings: &SqliteSettings) -> Result<()> 
     let doing = "bringing the schema up to date";
     // Mostly it is, and then nobody has to wait for a lock.
     let newest = MIGRATIONS.len() as i64;
-    if patiently(settings.busy_limit, doing, || version(db))? == newest {
-        return Ok(());
+    let found = patiently(settings.busy_limit, doing, || version(db))?;
+    if found >= newest {
+        return known(found, newest);
     }
     patiently(settings.busy_limit, doing, || db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing)))?;
     let applied = apply(db, newest);
@@ -26,10 +27,8 @@ pub(super) fn migrate(db: &Connection, settings: &SqliteSettings) -> Result<()> 
 fn apply(db: &Connection, newest: i64) -> Result<()> {
     let doing = "bringing the schema up to date";
     let found = version(db)?;
-    if found > newest {
-        return Err(TaskError::SchemaTooNew { found, known: newest });
-    }
-    for (number, sql) in (1..).zip(MIGRATIONS).skip(found as usize) {
+    known(found, newest)?;
+    for (number, sql) in (1..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         db.execute_batch(sql).map_err(failed(doing))?;
         let set = "INSERT INTO fulmar_setting (name, value) VALUES ('schema', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1";
         db.execute(set, [number]).map_err(failed(doing))?;
@@ -37,6 +36,10 @@ fn apply(db: &Connection, newest: i64) -> Result<()> {
     let set = "INSERT INTO fulmar_setting (name, value) VALUES ('database', ?1) ON CONFLICT (name) DO NOTHING";
     db.execute(set, [worker_id::random_name()]).map_err(failed(doing))?;
     Ok(())
+}
+
+fn known(found: i64, newest: i64) -> Result<()> {
+    if found > newest { Err(TaskError::SchemaTooNew { found, known: newest }) } else { Ok(()) }
 }
 
 /// 0 without any schema.

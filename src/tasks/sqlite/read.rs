@@ -141,7 +141,7 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
         )
         .and_then(|mut sql| sql.query_row([type_id, now], |row| row.get(0)))
         .map_err(failed(doing))?;
-    stats.oldest_ready = oldest.map(|at| types::duration(now - at));
+    stats.oldest_ready = oldest.map(|at| types::duration(now.saturating_sub(at)));
     stats.ended_last_minute = db
         .prepare_cached("SELECT count(*) FROM fulmar_task WHERE type_id = ?1 AND ended IS NOT NULL AND ended > ?2")
         .and_then(|mut sql| sql.query_row(params![type_id, now - MINUTE], |row| row.get(0)))
