@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::engine::{Action, Claimed, Part, Step, Stepped};
 use super::error::{Result, TaskError};
-use super::new_task::{LONGEST_MESSAGE, check_size, clean};
+use super::new_task::{LONGEST_MESSAGE, check_size, clean, to_json};
 use super::queue::TaskQueue;
 use super::status::{Response, TaskStatus};
 use super::worker_id::{WorkerId, random_number};
@@ -192,8 +192,7 @@ impl TaskContext {
     /// # Errors
     /// Those of [`store_response`](TaskContext::store_response); [`TaskError::Invalid`] if JSON can't express it.
     pub fn store_json(&self, response: &(impl Serialize + ?Sized)) -> Result<()> {
-        let body = serde_json::to_vec(response)
-            .map_err(|error| TaskError::Invalid(format!("the response can't be written as JSON: {error}")))?;
+        let body = to_json(response).map_err(|why| why.error("response", "the response"))?;
         self.store_response(body, "application/json")
     }
 
@@ -214,9 +213,7 @@ impl TaskContext {
     /// # Errors
     /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] if JSON can't express it.
     pub fn pause_with(&self, delay: Duration, checkpoint: &(impl Serialize + ?Sized)) -> Result<()> {
-        let checkpoint = serde_json::to_vec(checkpoint)
-            .map_err(|error| TaskError::Invalid(format!("the checkpoint can't be written as JSON: {error}")))?;
-        check_size("checkpoint", &checkpoint)?;
+        let checkpoint = to_json(checkpoint).map_err(|why| why.error("checkpoint", "the checkpoint"))?;
         self.draft.lock().end.get_or_insert(End::Pause { after: delay, checkpoint: Some(checkpoint.into()) });
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A task as its producer describes it.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -33,7 +34,7 @@ pub(super) const LONGEST_MESSAGE: usize = 8 << 10;
 pub struct NewTask {
     pub(super) task_type: String,
     pub(super) identifier: String,
-    pub(super) input: Result<Vec<u8>, String>,
+    pub(super) input: Result<Vec<u8>, Unwritten>,
     pub(super) message: String,
     pub(super) priority: i16,
     pub(super) start: Start,
@@ -65,7 +66,7 @@ impl NewTask {
 
     /// What the handler gets, as JSON. A value that can't be written as JSON is an error of the enqueuing.
     pub fn input(mut self, input: &(impl Serialize + ?Sized)) -> NewTask {
-        self.input = serde_json::to_vec(input).map_err(|error| error.to_string());
+        self.input = to_json(input);
         self
     }
 
@@ -125,9 +126,8 @@ impl NewTask {
         if let Some(key) = self.key.as_deref().filter(|key| !key.is_empty()) {
             check_name("the key of a task's order", key)?;
         }
-        let input = self.input.map_err(|error| {
-            TaskError::Invalid(format!("the input of task `{}` can't be written as JSON: {error}", self.identifier))
-        })?;
+        let input =
+            self.input.map_err(|why| why.error("input", &format!("the input of task `{}`", self.identifier)))?;
         check_size("input", &input)?;
         Ok(Checked {
             task_type: self.task_type,
@@ -181,6 +181,52 @@ pub(super) fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Why there is no JSON.
+#[derive(Clone)]
+pub(super) enum Unwritten {
+    TooLarge(u64),
+    Inexpressible(String),
+}
+
+impl Unwritten {
+    /// Of a kind of payload, and of this very one.
+    pub(super) fn error(self, what: &'static str, which: &str) -> TaskError {
+        match self {
+            Unwritten::TooLarge(bytes) => TaskError::TooLarge { what, bytes, limit: LARGEST_PAYLOAD as u64 },
+            Unwritten::Inexpressible(why) => TaskError::Invalid(format!("{which} can't be written as JSON: {why}")),
+        }
+    }
+}
+
+/// A value as JSON. One that is too large is counted, and not kept.
+pub(super) fn to_json(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, Unwritten> {
+    let mut json = Bounded { kept: Vec::with_capacity(128), bytes: 0 };
+    serde_json::to_writer(&mut json, value).map_err(|error| Unwritten::Inexpressible(error.to_string()))?;
+    if json.bytes > LARGEST_PAYLOAD as u64 { Err(Unwritten::TooLarge(json.bytes)) } else { Ok(json.kept) }
+}
+
+/// Keeps what may be stored, and of all else the size.
+struct Bounded {
+    kept: Vec<u8>,
+    bytes: u64,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.bytes = self.bytes.saturating_add(part.len() as u64);
+        if self.bytes <= LARGEST_PAYLOAD as u64 {
+            self.kept.extend_from_slice(part);
+        } else {
+            self.kept = Vec::new();
+        }
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A message as every database can hold it: not endless, and without the character that PostgreSQL refuses.
 pub(super) fn clean(message: &str) -> String {
     let mut end = message.len().min(LONGEST_MESSAGE);
@@ -206,6 +252,22 @@ mod tests {
         let unwritable = std::collections::BTreeMap::from([((1, 2), 3)]);
         assert!(refused(NewTask::new("t", "a").input(&unwritable)), "JSON has no such keys");
         assert!(!refused(NewTask::new("t", "x".repeat(512)).ordered("", true)), "the empty key is one as well");
+    }
+
+    #[test]
+    fn what_is_too_large_is_counted_and_not_kept() {
+        /// More text than a task may carry.
+        struct Huge;
+        impl Serialize for Huge {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_seq((0..66).map(|_| "x".repeat(1 << 20)))
+            }
+        }
+        let refused = NewTask::new("t", "a").input(&Huge).checked().err().expect("too large");
+        // Each with its quotes and a comma or bracket, and one bracket more.
+        let size = 66 * ((1 << 20) + 3) + 1;
+        assert!(matches!(refused, TaskError::TooLarge { what: "input", bytes, .. } if bytes == size), "{refused}");
+        assert_eq!(to_json("fits").ok().expect("small"), b"\"fits\"");
     }
 
     #[test]
