@@ -252,8 +252,9 @@ impl Worker {
     ///
     /// # Errors
     /// [`TaskError::Timeout`]: `left` handlers are still at work. They are told to stop
-    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and their leases are kept until the worker is dropped;
-    /// call it again to wait longer. Then the tasks go back to the queue when their leases are over.
+    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and until the worker is dropped their leases are kept,
+    /// and what they come to is written: call it again to wait longer. Then the tasks go back to the queue when their leases are
+    /// over. A claim on its way counts as one of them, so a limit of zero may be too short for an idle worker, too.
     pub fn drain(&self, timeout: impl Into<Option<Duration>>) -> Result<WorkerStats> {
         let deadline = Deadline::start(timeout);
         self.crew.stop_claiming();
