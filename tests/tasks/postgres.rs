@@ -25,6 +25,11 @@ impl Schema {
         schema
     }
 
+    /// A queue on the same server, with other tables.
+    pub(crate) fn around(&self) -> &TaskQueue {
+        &self.around
+    }
+
     /// The rows that a statement gives, with this schema's tables.
     pub(crate) fn ask(&self, sql: &str) -> (usize, Vec<Vec<Option<String>>>) {
         loop {

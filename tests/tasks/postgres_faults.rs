@@ -11,7 +11,7 @@ use fulmar::BoxError;
 use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
 
 use crate::postgres::Schema;
-use crate::support::{Bed, HANG, LEASE, claim, claims, eventually, history, put, task};
+use crate::support::{Bed, Gate, HANG, LEASE, claim, claims, eventually, history, last_message, put, task};
 
 /// A way to the server on which things go wrong.
 struct Detour {
@@ -146,6 +146,88 @@ fn a_step_whose_answer_was_lost_was_done_and_is_not_stale() {
         assert_eq!(history(&queue, name), [Accepted, Scheduled, Running, Finished], "each of them once");
         assert!(claim.finish().expect_err("there is nothing in doubt any more").is_stale());
     }
+}
+
+/// Two ways in which a row's count of entries makes no sense: none fits the column, the next but one is in the log.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn one_bad_row_keeps_no_other_from_its_end() {
+    for entries in [i64::MAX, -1] {
+        let bed = Schema::new();
+        let queue = bed.queue();
+        let gate = Gate::default();
+        let inside = gate.clone();
+        let worker = Worker::builder(&queue)
+            .at_once(1)
+            .batch(10)
+            .start_together(10)
+            .handle("t", move |task: &TaskContext| {
+                if task.identifier() == "first" {
+                    inside.pass();
+                }
+                task.store_response(task.identifier(), "text/plain")?;
+                Err::<(), BoxError>("in words".into())
+            })
+            .start()
+            .expect("started");
+        let first = put(&queue, "first");
+        gate.await_arrivals(1);
+        let ordered = |n: usize| task(n.to_string()).message("in words").ordered(n.to_string(), true);
+        let others = queue.enqueue_many((0..5).map(ordered)).expect("accepted");
+        eventually("the worker takes the others", || worker.stats().claimed == 6);
+        put_behind(&queue, "2");
+        assert_eq!(bed.sql(&format!("UPDATE fulmar_task SET entries = {entries} WHERE identifier = '2'")), 1);
+        gate.open();
+        first.wait(HANG).expect("it ends");
+        for handle in &others {
+            assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Failed);
+        }
+        assert_eq!(queue.wait("t", "behind", HANG).expect("its lane is open"), TaskStatus::Failed);
+        let stats = worker.drain(HANG).expect("idle");
+        assert_eq!((stats.failed, stats.errors), (6, 0), "{stats}");
+        for n in 0..5 {
+            let name = n.to_string();
+            let message = last_message(&queue, &name);
+            assert_eq!(message.contains("makes no sense"), n == 2, "{n}: {message}");
+            assert_eq!(queue.response("t", &name).expect("read").is_some(), n != 2, "{n}");
+        }
+        let held = "SELECT count(*) FROM fulmar_task WHERE ended IS NULL OR worker IS NOT NULL OR lease IS NOT NULL
+            OR deadline IS NOT NULL OR gate IS NOT NULL";
+        assert_eq!(bed.count(held), 0, "nothing is left of them");
+    }
+}
+
+/// A modifier that waits for the one of that name.
+fn put_behind(queue: &TaskQueue, name: &str) {
+    queue.enqueue(task("behind").ordered(name, true)).expect("accepted");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn times_that_make_no_sense_keep_nobody_from_being_counted_or_claimed() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    put(&queue, "now");
+    queue.enqueue(task("later").run_after(HANG)).expect("accepted");
+    assert_eq!(bed.sql(&format!("UPDATE fulmar_task SET run_at = {}", i64::MIN)), 2);
+    queue.stats().expect("counted");
+    assert_eq!(claims(&queue, &WorkerId::new(), 9).len(), 2);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_newer_schema_is_refused_though_somebody_migrates() {
+    let bed = Schema::new();
+    drop(bed.queue());
+    bed.sql("UPDATE fulmar_setting SET value = '99' WHERE name = 'schema'");
+    bed.around()
+        .postgres_transaction(|tx| {
+            tx.query("SELECT pg_advisory_xact_lock(1718971501, 0)", &[])?;
+            let refused = TaskQueue::connect(&bed.address()).expect_err("too new");
+            assert!(matches!(refused, TaskError::SchemaTooNew { found: 99, .. }), "{refused}");
+            Ok::<_, TaskError>(())
+        })
+        .expect("a lock");
 }
 
 #[test]

@@ -191,8 +191,8 @@ impl Claims {
                 from.1.into(),
             ],
         )?;
-        let taken = read(db, &rows)?;
         let took = start.elapsed();
+        let taken = read(&rows)?.without_bad(db)?;
         if mark.is_some() && taken.len() < limit {
             // What is left may lie before the mark.
             self.0.lock().marks.remove(name);
@@ -277,7 +277,7 @@ fn take_of_many(
             limit.saturating_mul(spare).saturating_add(16).into(),
         ],
     )?;
-    read(db, &rows)
+    read(&rows)?.without_bad(db)
 }
 
 /// Types with a limit at once are counted under a lock, which lasts until the claim is committed.
@@ -321,13 +321,29 @@ fn take_carefully(
             limit.saturating_mul(4).saturating_add(16).into(),
         ],
     )?;
-    let taken = read(&mut tx, &rows)?;
     tx.commit()?;
-    Ok(taken)
+    read(&rows)?.without_bad(db)
 }
 
-/// What was taken. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
-fn read(db: &mut Connection, rows: &Rows) -> Result<Vec<(i64, Claimed)>, Fault> {
+/// What was taken, and the numbers of rows among it that make no sense.
+#[derive(Default)]
+struct Taken {
+    good: Vec<(i64, Claimed)>,
+    bad: Vec<i64>,
+}
+
+impl Taken {
+    /// Sets aside what makes no sense, so that it keeps nobody from being claimed: after the claim's own transaction,
+    /// because locks of lanes come before those of rows.
+    fn without_bad(self, db: &mut Connection) -> Result<Vec<(i64, Claimed)>, Fault> {
+        for id in self.bad {
+            reap::set_aside(db, id)?;
+        }
+        Ok(self.good)
+    }
+}
+
+fn read(rows: &Rows) -> Result<Taken, Fault> {
     let read = |row: Row<'_>| {
         let claimed = Claimed {
             id: row.get(1)?,
@@ -342,14 +358,14 @@ fn read(db: &mut Connection, rows: &Rows) -> Result<Vec<(i64, Claimed)>, Fault> 
         };
         Ok::<_, Fault>((row.get(0)?, claimed))
     };
-    let mut taken = Vec::with_capacity(rows.len());
+    let mut taken = Taken::default();
     for row in rows.iter() {
         match read(row) {
-            Ok(one) => taken.push(one),
+            Ok(one) => taken.good.push(one),
             Err(fault) => {
                 let id: i64 = row.get(1)?;
                 crate::trace::event!(WARN, "a task can't be claimed", task = id, error = format!("{fault:?}"));
-                reap::set_aside(db, id)?;
+                taken.bad.push(id);
             }
         }
     }
@@ -409,7 +425,7 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
         concat!(
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[])
                  AND EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = y.id)) THEN 0
-             ELSE (SELECT run_at - ",
+             ELSE (SELECT greatest(run_at, 0) - ",
             then!(),
             " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END"
         ),

@@ -50,6 +50,12 @@ impl PgError {
         self.sqlstate().is_some_and(is)
     }
 
+    /// Whether the data of a row is to blame, which makes no sense: a number out of range, a constraint that does not hold.
+    /// Never the connection, the server, or whoever else is at work.
+    pub(super) fn is_of_row(&self) -> bool {
+        self.sqlstate().is_some_and(|sqlstate| matches!(sqlstate.get(..2), Some("22" | "23")))
+    }
+
     /// The five characters by which PostgreSQL names what it refused.
     pub(super) fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -76,5 +82,14 @@ mod tests {
         assert!(refused("57P01").is_lost() && refused("08006").is_lost() && refused("25006").is_lost());
         assert!(!refused("23505").is_lost() && !refused("").is_lost());
         assert!(refused("40P01").is_conflict() && !refused("23505").is_conflict());
+    }
+
+    #[test]
+    fn a_row_is_to_blame_for_its_data_and_for_nothing_else() {
+        let refused = |sqlstate: &str| PgError::Refused { sqlstate: sqlstate.into(), message: String::new() };
+        assert!(["22003", "23505"].map(refused).iter().all(PgError::is_of_row));
+        let others = ["", "2", "40001", "40P01", "55P03", "53100", "57014", "57P01", "08006", "25P02", "42P01"];
+        assert!(!others.map(refused).iter().any(PgError::is_of_row));
+        assert!(!PgError::Lost { place: String::new(), message: "22003".into() }.is_of_row());
     }
 }

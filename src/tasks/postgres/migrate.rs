@@ -11,8 +11,9 @@ use super::lanes::FULMAR;
 pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
     let newest = MIGRATIONS.len() as i64;
     // Mostly it is, and then nobody has to wait for a lock.
-    if version(db)? == newest {
-        return Ok(());
+    let found = version(db)?;
+    if found >= newest {
+        return known(found, newest);
     }
     // Before the transaction begins: one that waited inside would know the tables as they were when it began.
     db.query("SELECT pg_advisory_lock($1::int8::int4, 0)", &[FULMAR.into()])?;
@@ -24,9 +25,7 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
 fn apply(db: &mut Connection, newest: i64) -> Result<(), Fault> {
     let mut tx = db.begin()?;
     let found = version(&mut tx)?;
-    if found > newest {
-        return Err(TaskError::SchemaTooNew { found, known: newest }.into());
-    }
+    known(found, newest)?;
     for (number, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         tx.script(sql)?;
         let set = "INSERT INTO fulmar_setting (name, value) VALUES ('schema', $1::text)
@@ -37,6 +36,10 @@ fn apply(db: &mut Connection, newest: i64) -> Result<(), Fault> {
     tx.query(set, &[(&*random_name()).into()])?;
     tx.commit()?;
     Ok(())
+}
+
+fn known(found: i64, newest: i64) -> Result<(), Fault> {
+    if found > newest { Err(TaskError::SchemaTooNew { found, known: newest }.into()) } else { Ok(()) }
 }
 
 /// 0 without any schema.

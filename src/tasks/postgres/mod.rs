@@ -276,8 +276,7 @@ impl Engine for PostgresEngine {
             let result = self.core.attempt("changing tasks", patience, limit, |db, in_doubt| {
                 steps::step(db, steps, &self.doubts, in_doubt)
             });
-            let result = result.map(|(stepped, opened)| {
-                let ended = stepped.iter().any(|stepped| matches!(stepped, Stepped::Done(status) if status.is_ended()));
+            let result = result.map(|steps::Outcome { stepped, opened, ended }| {
                 if ended {
                     self.tell(News::End);
                 }

@@ -138,7 +138,7 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
                  ON s.type_id = y.id
              CROSS JOIN LATERAL (SELECT ",
             then!(),
-            " - min(run_at) AS oldest FROM fulmar_task t
+            " - CASE WHEN min(run_at) < 0 THEN 0 ELSE min(run_at) END AS oldest FROM fulmar_task t
                  WHERE t.type_id = y.id AND t.run_at <= ",
             then!(),
             " AND t.gate IN (0, 1)) AS o

@@ -34,15 +34,15 @@ pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
         return Ok(Reaped::default());
     }
     match rescue(db, &ids, &types, &keys) {
-        // One row may be to blame: each by itself, then.
-        Err(Fault::Pg(error)) if !error.is_lost() && !error.is_conflict() && !error.is_out_of_something() => {
+        // One row is to blame: each by itself, then.
+        Err(Fault::Pg(error)) if error.is_of_row() => {
             let mut reaped = Reaped::default();
             for row in rows.iter() {
                 let (id, type_id, lane): (i64, i64, Option<&str>) = (row.get(0)?, row.get(1)?, row.get(2)?);
                 let lane = lane.as_slice();
                 match rescue(db, &[id], &[type_id][..lane.len()], lane) {
                     Ok(one) => add(&mut reaped, one),
-                    Err(Fault::Pg(error)) if !error.is_lost() && !error.is_conflict() => {
+                    Err(Fault::Pg(error)) if error.is_of_row() => {
                         crate::trace::event!(
                             WARN,
                             "a lost task can't be rescued",
@@ -126,18 +126,44 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
     Ok(reaped)
 }
 
-/// A row that makes no sense stands in nobody's way: it has failed, without a word in its log.
+/// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
 pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
-    db.execute(
+    let mut tx = db.begin()?;
+    let rows =
+        tx.query("SELECT type_id, lane FROM fulmar_task WHERE id = $1::int8 AND lane IS NOT NULL", &[id.into()])?;
+    if let Some(row) = rows.first() {
+        lanes::lock(&mut tx, &[row.get(0)?], &[row.get(1)?])?;
+    }
+    set_aside_within(&mut tx, id)?;
+    tx.commit()
+}
+
+/// As [`set_aside`], for a transaction that holds the lock of the task's lane.
+pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgError> {
+    // Its count of entries need not make sense: its log does, and no entry of it has a number beyond this one's.
+    let rows = db.query(
         concat!(
-            "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ",
+            "WITH u AS (
+                 UPDATE fulmar_task t SET status = 5, gate = NULL, ended = ",
             now!(),
-            ", worker = NULL, lease = NULL,
-                 deadline = NULL WHERE id = $1::int8"
+            ", worker = NULL, lease = NULL, deadline = NULL, entries = 1 + (
+                     SELECT greatest(coalesce(max(l.entry), 0), octet_length(t.trail) / 24 + count(*))
+                     FROM fulmar_task_log l WHERE l.task_id = t.id AND l.entry < 1 << 30)
+                 WHERE t.id = $1::int8 AND (t.ended IS NULL OR t.worker IS NOT NULL)
+                 RETURNING t.id, t.entries, t.status, t.type_id, t.lane),
+             l AS (
+                 INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+                 SELECT u.id, u.entries, ",
+            now!(),
+            ", u.status, 0, 'its row in the database makes no sense' FROM u)
+             SELECT type_id, lane FROM u WHERE lane IS NOT NULL"
         ),
         &[id.into()],
-    )
-    .map(drop)
+    )?;
+    match rows.first() {
+        Some(row) => lanes::follow(db, &[row.get(0)?], &[row.get(1)?]),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {

@@ -6,13 +6,13 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::engine::{Action, Step, Stepped};
-use super::super::error::{Result as TaskResult, TaskError};
+use super::super::error::Result as TaskResult;
 use super::super::status::{Response, TaskStatus};
 use super::connection::{Connection, Transaction};
 use super::fault::Fault;
 use super::sql::{now, trail};
 use super::value::Param;
-use super::{lanes, millis, read};
+use super::{lanes, millis, read, reap};
 use crate::sync::Mutex;
 
 /// Steps whose outcome was not known when they were last tried, by task and token.
@@ -31,13 +31,13 @@ impl Doubts {
         match result {
             Ok(_) if doubts.is_empty() => {}
             Ok(_) => doubts.retain(|doubt| !steps.iter().any(|step| *doubt == (step.task, step.token))),
-            Err(TaskError::Unreachable { .. }) => {
+            // Whatever the last try came to, an earlier one may have been done.
+            Err(_) => {
                 if doubts.len() > MOST_DOUBTS {
                     doubts.clear();
                 }
                 doubts.extend(steps.iter().map(|step| (step.task, step.token)));
             }
-            Err(_) => {}
         }
     }
 
@@ -141,34 +141,29 @@ const FULL: &str = concat!(
      SELECT ord, status, type_id, lane FROM u"
 );
 
-/// Does all steps, in their order, and says whether that made others ready. With `in_doubt` an earlier try may have been
-/// done.
-pub(super) fn step(
-    db: &mut Connection,
-    steps: &[Step],
-    doubts: &Doubts,
-    in_doubt: bool,
-) -> Result<(Vec<Stepped>, bool), Fault> {
-    let mut opened = false;
+/// What steps came to.
+pub(super) struct Outcome {
+    pub(super) stepped: Vec<Stepped>,
+    /// Others are ready now.
+    pub(super) opened: bool,
+    /// Some task has ended.
+    pub(super) ended: bool,
+}
+
+/// Does all steps, in their order. With `in_doubt` an earlier try may have been done.
+pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doubt: bool) -> Result<Outcome, Fault> {
     let mut stepped = vec![Stepped::Stale; steps.len()];
     let rounds = rounds(steps);
-    let mut done = false;
-    if let [round] = &*rounds {
-        done = change(db, steps, round, false, &mut stepped)?.any;
-    }
-    if !done {
-        let ordered = lanes_of(db, steps)?;
-        if rounds.len() > 1 || !ordered.is_empty() {
-            let mut tx = db.begin()?;
-            let types: Vec<i64> = ordered.iter().map(|(type_id, _)| *type_id).collect();
-            let keys: Vec<&str> = ordered.iter().map(|(_, lane)| &**lane).collect();
-            if !ordered.is_empty() {
-                lanes::lock(&mut tx, &types, &keys)?;
-            }
-            opened = all(&mut tx, steps, &rounds, &mut stepped)?;
-            tx.commit()?;
+    let mut has_bad = false;
+    let mut opened = match together(db, steps, &rounds, &mut stepped) {
+        // One row is to blame, and the others shall not pay for it.
+        Err(Fault::Pg(error)) if error.is_of_row() => {
+            has_bad = true;
+            stepped.fill(Stepped::Stale);
+            one_by_one(db, steps, &rounds, &mut stepped)?
         }
-    }
+        result => result?,
+    };
     for (step, stepped) in steps.iter().zip(&mut stepped) {
         if *stepped == Stepped::Stale && (in_doubt || doubts.holds(step)) {
             if let Some(status) = find_own(db, step)? {
@@ -178,7 +173,68 @@ pub(super) fn step(
         }
     }
     opened |= stepped.iter().any(|stepped| matches!(stepped, Stepped::Done(TaskStatus::Accepted | TaskStatus::Paused)));
-    Ok((stepped, opened))
+    let ended = |stepped: &Stepped| matches!(stepped, Stepped::Done(status) if status.is_ended());
+    let ended = has_bad || stepped.iter().any(ended);
+    Ok(Outcome { stepped, opened, ended })
+}
+
+/// Does the rounds in one transaction, or in one statement if that is enough. Whether somebody left a lane.
+fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: &mut [Stepped]) -> Result<bool, Fault> {
+    if let [round] = rounds {
+        if change(db, steps, round, false, stepped)?.any {
+            return Ok(false);
+        }
+    }
+    let ends = |action: &Action| !matches!(action, Action::Start | Action::GiveBack { .. } | Action::Note { .. });
+    let ordered = lanes_of(db, steps.iter().filter(|step| ends(&step.action)))?;
+    if rounds.len() == 1 && ordered.is_empty() {
+        return Ok(false);
+    }
+    let mut tx = begin_with(db, &ordered)?;
+    let left = all(&mut tx, steps, rounds, stepped)?;
+    tx.commit()?;
+    Ok(left)
+}
+
+/// Does each step in a savepoint of its own. A row that makes no sense is set aside, and so lost to its worker.
+fn one_by_one(
+    db: &mut Connection,
+    steps: &[Step],
+    rounds: &[Round<'_>],
+    stepped: &mut [Stepped],
+) -> Result<bool, Fault> {
+    // Of all of them, because whatever is set aside ends.
+    let ordered = lanes_of(db, steps)?;
+    let mut tx = begin_with(db, &ordered)?;
+    let mut left = false;
+    for (worker, at) in rounds.iter().flat_map(|round| round.steps.iter().map(|&at| (round.worker, at))) {
+        tx.script("SAVEPOINT fulmar_step")?;
+        match all(&mut tx, steps, &[Round { worker, steps: vec![at] }], stepped) {
+            Ok(one) => left |= one,
+            Err(Fault::Pg(error)) if error.is_of_row() => {
+                let task = steps[at].task;
+                crate::trace::event!(WARN, "a task can't be changed", task = task, error = error.to_string());
+                tx.script("ROLLBACK TO fulmar_step")?;
+                reap::set_aside_within(&mut tx, task)?;
+                left = true;
+            }
+            Err(fault) => return Err(fault),
+        }
+        tx.script("RELEASE fulmar_step")?;
+    }
+    tx.commit()?;
+    Ok(left)
+}
+
+/// A transaction that holds the locks of lanes.
+fn begin_with<'a>(db: &'a mut Connection, ordered: &[(i64, String)]) -> Result<Transaction<'a>, Fault> {
+    let mut tx = db.begin()?;
+    if !ordered.is_empty() {
+        let types: Vec<i64> = ordered.iter().map(|(type_id, _)| *type_id).collect();
+        let keys: Vec<&str> = ordered.iter().map(|(_, lane)| &**lane).collect();
+        lanes::lock(&mut tx, &types, &keys)?;
+    }
+    Ok(tx)
 }
 
 /// Whether somebody left a lane.
@@ -333,10 +389,9 @@ impl<'a> RowOf<'a> {
     }
 }
 
-/// The lanes of tasks that a step may end.
-fn lanes_of(db: &mut Connection, steps: &[Step]) -> Result<Vec<(i64, String)>, Fault> {
-    let ends = |action: &Action| !matches!(action, Action::Start | Action::GiveBack { .. } | Action::Note { .. });
-    let ids: Vec<i64> = steps.iter().filter(|step| ends(&step.action)).map(|step| step.task).collect();
+/// The lanes of the tasks.
+fn lanes_of<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) -> Result<Vec<(i64, String)>, Fault> {
+    let ids: Vec<i64> = steps.into_iter().map(|step| step.task).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
