@@ -87,7 +87,8 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
                  FROM c JOIN fulmar_task t ON t.id = c.id LEFT JOIN fulmar_task_type y ON y.id = t.type_id),
              u AS (
                  UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN 0 THEN 0 END,
-                     run_at = CASE WHEN j.status = 0 AND j.was = 2 THEN ", now!(), " ELSE t.run_at END,
+                     run_at = CASE WHEN j.was = 1 THEN least(t.run_at, ", now!(), ") WHEN j.status = 0 THEN ", now!(), "
+                         ELSE t.run_at END,
                      ended = CASE j.status WHEN 0 THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
                      deadline = NULL, lost = t.lost + (j.was = 2)::int4, entries = t.entries + 1
                  FROM j WHERE t.id = j.id

@@ -70,8 +70,9 @@ macro_rules! change {
                  status = CASE WHEN s.kind IN (2, 3, 4) AND t.cancel_requested THEN 6 ELSE s.status END,
                  gate = CASE WHEN s.status IN (0, 3) AND (s.kind = 5 OR NOT t.cancel_requested)
                      THEN (s.delay > 0)::int4 END,
-                 run_at = CASE WHEN s.status IN (0, 3) AND s.kind <> 5 AND NOT t.cancel_requested
-                     THEN ",
+                 run_at = CASE WHEN s.kind = 5 THEN least(t.run_at, ",
+            now!(),
+            ") WHEN s.status IN (0, 3) AND NOT t.cancel_requested THEN ",
             now!(),
             " + s.delay ELSE t.run_at END,
                  ended = CASE WHEN s.status IN (4, 5) OR s.kind IN (2, 3, 4) AND t.cancel_requested THEN ",
