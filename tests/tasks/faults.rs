@@ -61,6 +61,13 @@ impl Process {
         }
     }
 
+    /// Whether a line that begins so comes soon; what comes before is skipped.
+    fn says(&self, what: &str, soon: Duration) -> bool {
+        let deadline = Instant::now() + soon;
+        let next = || self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
+        std::iter::from_fn(next).any(|line| line.starts_with(what))
+    }
+
     pub(crate) fn tell(&mut self, line: &str) {
         let input = self.child.stdin.as_mut().expect("a pipe");
         writeln!(input, "{line}").expect("it listens");
@@ -145,14 +152,17 @@ pub(crate) fn killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice(b
     workers.resize_with(4, start);
     let mut names = Vec::new();
     for fault in 0..faults {
-        let more: Vec<String> = (0..20).map(|n| format!("{fault}-{n}")).collect();
-        queue.enqueue_many(more.iter().map(task)).expect("accepted");
-        names.extend(more);
         // Any of them, at work.
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let victim = (seed >> 33) % workers.len();
         let (worker, id) = &workers[victim];
-        worker.until("start ");
+        eventually("the worker starts a task", || {
+            // The others may have taken all there were before this one has looked.
+            let more: Vec<String> = (names.len()..names.len() + 20).map(|n| n.to_string()).collect();
+            queue.enqueue_many(more.iter().map(task)).expect("accepted");
+            names.extend(more);
+            worker.says("start ", Duration::from_millis(200))
+        });
         if fault % 4 != 3 {
             worker.signal(Signal::KILL);
             workers[victim] = start();
