@@ -140,7 +140,7 @@ struct State<J: RemoteJob> {
     stats: BatchStats,
     /// Jobs whose end was told.
     told: usize,
-    /// The steps at work, by their jobs, and their requests once those are known.
+    /// The steps sent and not ended, by their jobs, and the requests of those that were seen waiting for a thread.
     steps: HashMap<usize, Option<AsyncRequest<()>>>,
     wake: Wake,
     /// Tells of the ends that a cancel brought.
@@ -309,11 +309,9 @@ impl<J: RemoteJob> Run<J> {
         match self.executor.spawn_accepted(move || run.perform(order)) {
             Ok(request) => {
                 let mut state = self.state.lock();
-                // It may have ended by now, and the next one be on its way.
-                if let Some(step @ None) = state.steps.get_mut(&job) {
-                    if !request.is_done() {
-                        *step = Some(request);
-                    }
+                // It may have begun or ended by now, and the next one be on its way. Only one that waits is of use.
+                if request.status() == Status::Queued {
+                    state.steps.insert(job, Some(request));
                 }
                 self.call_lenders(&state);
             }
