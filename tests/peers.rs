@@ -154,8 +154,7 @@ fn survive(what: &str, settings: &[&str], client: impl FnOnce(&Simulator) -> Cli
             break;
         }
     }
-    let (files, again) = (folder.files(), Folder::new());
-    let mut expected = 0;
+    let mut finished = Vec::new();
     for job in &report.jobs {
         let name = format!("query {}", job.index);
         let id = job.id.as_deref().unwrap_or_else(|| panic!("{name} was never accepted: {}", told(&report)));
@@ -169,8 +168,7 @@ fn survive(what: &str, settings: &[&str], client: impl FnOnce(&Simulator) -> Cli
         match &job.outcome {
             Ok(_) => {
                 assert_eq!(*code, 20, "{name}");
-                healthy.download(id, again.path()).expect("downloaded again");
-                expected += 5;
+                finished.push(square(&name).with_id(id).expect("an id"));
             }
             Err(failure) => {
                 let Some(PairsError::Failed { code: said, .. }) = failure.error() else {
@@ -181,7 +179,11 @@ fn survive(what: &str, settings: &[&str], client: impl FnOnce(&Simulator) -> Cli
         }
     }
     assert!(by_name.is_empty(), "nobody asked for {by_name:?}");
-    assert_eq!(files.len(), expected, "{:?}", files.keys());
+    let (files, again) = (folder.files(), Folder::new());
+    assert_eq!(files.len(), 5 * finished.len(), "{:?}", files.keys());
+    let settings = options(&again, Duration::from_millis(100)).workers(16).submit(false);
+    let report = batch_query(&healthy, finished, settings).expect("sound");
+    assert!(report.is_success(), "downloaded again: {}", told(&report));
     for (name, content) in again.files() {
         // An archive has the time at which it was made in it.
         assert!(name.ends_with(".zip") || files[&name] == content, "{name} is damaged");
