@@ -18,7 +18,7 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) const FULL: Self = Self {
-        rounds: 15,
+        rounds: 41,
         values: [20_000, 100_000, 400_000],
         ping_pongs: 5_000,
         wake_ups: 100,
