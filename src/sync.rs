@@ -11,6 +11,7 @@ pub(crate) use model::*;
 
 #[cfg(not(loom))]
 mod real {
+    pub(crate) use crossbeam_queue::ArrayQueue;
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -72,6 +73,7 @@ mod real {
 mod model {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use loom::thread_local;
+    use std::collections::VecDeque;
     // Never shared between the threads of a model: it holds the global executor, which no model uses.
     use std::ops::{Deref, DerefMut};
     pub(crate) use std::sync::OnceLock;
@@ -85,6 +87,47 @@ mod model {
     pub(crate) fn spin_turn() {}
 
     pub(crate) fn pause(_times: u32) {}
+
+    /// What `crossbeam-queue` promises of its ring: that each of its calls happens at one moment.
+    pub(crate) struct ArrayQueue<T> {
+        values: Mutex<VecDeque<T>>,
+        capacity: usize,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub(crate) fn new(capacity: usize) -> ArrayQueue<T> {
+            ArrayQueue { values: Mutex::new(VecDeque::new()), capacity }
+        }
+
+        pub(crate) fn push(&self, value: T) -> Result<(), T> {
+            let mut values = self.values.lock();
+            if values.len() == self.capacity {
+                return Err(value);
+            }
+            values.push_back(value);
+            Ok(())
+        }
+
+        pub(crate) fn pop(&self) -> Option<T> {
+            self.values.lock().pop_front()
+        }
+
+        pub(crate) fn len(&self) -> usize {
+            self.values.lock().len()
+        }
+
+        pub(crate) fn is_empty(&self) -> bool {
+            self.len() == 0
+        }
+
+        pub(crate) fn is_full(&self) -> bool {
+            self.len() == self.capacity
+        }
+
+        pub(crate) fn capacity(&self) -> usize {
+            self.capacity
+        }
+    }
 
     /// loom's mutex behind `parking_lot`'s signatures.
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -140,10 +183,6 @@ mod model {
         pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _at: Instant) -> WaitTimeoutResult {
             self.wait(guard);
             WaitTimeoutResult
-        }
-
-        pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
         }
 
         pub(crate) fn notify_all(&self) {

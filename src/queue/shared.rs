@@ -1,79 +1,59 @@
-//! What the two halves share, and the protocol between them.
+//! What the two halves share: a ring of values, two lines of sleepers, and the protocol of closing.
 //!
-//! Two locks, so that a put and a get don't wait for each other: producers append to `inbox` under the inlet's,
-//! consumers take from `outbox` under the outlet's, and a consumer that finds its side empty swaps the two under both.
-//! Values come out in the order in which they went in, because only an empty `outbox` is swapped. The idea is that of
-//! Michael and Scott's two-lock queue (PODC 1996), with vectors in place of nodes. Both locks are only ever taken in the
-//! order outlet, inlet.
+//! The ring is `crossbeam-queue`'s, after Vyukov's bounded queue: a put and a get that find room and values take no lock.
+//! Who finds none looks again for a moment, then sleeps in a line (`line` beside this file argues why nobody sleeps too
+//! long).
 //!
-//! # Why no wake-up is lost
+//! # How it closes
 //!
-//! Of the consumers: one goes to sleep only after it saw, under both locks, no value and no close; before it lets go of
-//! the inlet's lock it sets `consumers_asleep` there, and it lets go of the outlet's only in going to sleep. So the put
-//! that brings the next value finds the mark, takes it off, locks the outlet, by when the consumer is asleep, and calls
-//! one. While the mark is off and consumers sleep, there is one on its way, which on leaving, with or without a value,
-//! calls the next if values are left, or else sets the mark again. So a hand-over wakes one thread, and as many as there
-//! are values get up one after the other, each called by the one before.
+//! The ring can't be closed, so a put may be at it just when somebody closes the queue. Three steps keep "closed and
+//! empty" final:
 //!
-//! Of the producers: the same the other way round, with `producers_asleep` under the outlet's lock. Only the order of the
-//! locks forbids to take the outlet's second, so a producer that finds the queue full takes both anew and looks again.
+//! 1. A put looks for `closed` before its push, and again after it.
+//! 2. A get that finds the ring empty after it saw `closed` *seals* the queue, under `end`'s lock, if it is still empty
+//!    then. A sealed queue hands out nothing.
+//! 3. A put whose second look sees `closed` takes that lock too. If the queue is not sealed, its value is in, since
+//!    whoever seals it finds the ring empty, and so the value gone. If it is, the put takes all that came too late out of
+//!    the ring and finds its own value there or among what others took out before: refused. Or it doesn't find it, because a
+//!    get that began before the seal was faster: taken in, and handed out.
 //!
-//! Close and nudge set their flag, take each side's lock once, by when who was about to sleep is asleep, and call all.
-//!
-//! A thread that was called may find that another, which never slept, was faster; it sleeps again. So those who sleep are
-//! called in the order in which they fell asleep, but nobody is held back in favour of them.
+//! A put whose second look does not see `closed` was in time: its push came before the look, the look before the close,
+//! and the close before the seal's look at the ring, all in one total order (every access named here is `SeqCst`, as are
+//! the ring's own). So the seal found its value gone.
 
-use std::collections::VecDeque;
 use std::mem;
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, spin_turn, spin_turns};
+use super::line::{Line, Woken};
+use super::patience::Patience;
+use crate::error::{Error, Result as FulmarResult};
+use crate::sync::{ArrayQueue, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::time::Deadline;
 
 pub(super) struct Shared<T> {
+    ring: ArrayQueue<Entry<T>>,
+    closed: AtomicBool,
+    /// `End::sealed`, for a look without the lock.
+    sealed: AtomicBool,
+    end: Mutex<End<T>>,
     // Apart, so that the two sides don't fight for one cache line.
-    inlet: CachePadded<Inlet<T>>,
-    outlet: CachePadded<Outlet<T>>,
-    pub(super) capacity: usize,
+    producers: CachePadded<Line>,
+    consumers: CachePadded<Line>,
     pub(super) submitters: AtomicU64,
     pub(super) processors: AtomicU64,
 }
 
-struct Inlet<T> {
-    state: Mutex<InletState<T>>,
-    /// There is room, or a reason to look.
-    room: Condvar,
-    /// `InletState::puts`, for a look without the lock.
-    puts: AtomicUsize,
+/// A value, and which of the puts under way it belongs to.
+struct Entry<T> {
+    put: usize,
+    value: T,
 }
 
-struct InletState<T> {
-    inbox: VecDeque<T>,
-    closed: bool,
-    /// Values ever put, and those of them that were gone when a producer last looked. Both may wrap around.
-    puts: usize,
-    gone: usize,
-    /// Producers in `room`.
-    sleepers: usize,
-    /// Consumers sleep and none of them was called yet.
-    consumers_asleep: bool,
-}
-
-struct Outlet<T> {
-    state: Mutex<OutletState<T>>,
-    /// There is a value, or a reason to look.
-    values: Condvar,
-    /// Values ever taken. Written under the lock.
-    gets: AtomicUsize,
-}
-
-struct OutletState<T> {
-    outbox: VecDeque<T>,
-    /// Consumers in `values`.
-    sleepers: usize,
-    /// Producers sleep and none of them was called yet.
-    producers_asleep: bool,
+struct End<T> {
+    sealed: bool,
+    /// Values that came after the seal, until their puts take them back.
+    late: Vec<Entry<T>>,
 }
 
 /// Why a value was not taken in.
@@ -103,249 +83,157 @@ pub(crate) trait Nudge: Send + Sync {
 }
 
 impl<T> Shared<T> {
-    pub(super) fn new(capacity: usize) -> Shared<T> {
-        Shared {
-            inlet: CachePadded::new(Inlet {
-                state: Mutex::new(InletState {
-                    inbox: VecDeque::new(),
-                    closed: false,
-                    puts: 0,
-                    gone: 0,
-                    sleepers: 0,
-                    consumers_asleep: false,
-                }),
-                room: Condvar::new(),
-                puts: AtomicUsize::new(0),
-            }),
-            outlet: CachePadded::new(Outlet {
-                state: Mutex::new(OutletState { outbox: VecDeque::new(), sleepers: 0, producers_asleep: false }),
-                values: Condvar::new(),
-                gets: AtomicUsize::new(0),
-            }),
-            capacity,
+    pub(super) fn new(capacity: usize) -> FulmarResult<Shared<T>> {
+        if capacity == 0 {
+            return Err(Error::Invalid("a queue of capacity 0 can't hold a value: use 1 or more".into()));
+        }
+        // What the ring is about to take, asked for in a way that can be refused.
+        if Vec::<(usize, Entry<T>)>::new().try_reserve_exact(capacity).is_err() {
+            return Err(Error::Invalid(format!(
+                "there is no memory for a queue of {capacity} values of {} bytes: use a smaller capacity",
+                mem::size_of::<T>()
+            )));
+        }
+        Ok(Shared {
+            ring: ArrayQueue::new(capacity),
+            closed: AtomicBool::new(false),
+            sealed: AtomicBool::new(false),
+            end: Mutex::new(End { sealed: false, late: Vec::new() }),
+            producers: CachePadded::new(Line::new()),
+            consumers: CachePadded::new(Line::new()),
             submitters: AtomicU64::new(0),
             processors: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Takes `value` in as soon as there is room.
     pub(super) fn put(&self, value: T, deadline: Deadline, stop: Option<&AtomicBool>) -> Result<(), (PutRefusal, T)> {
-        let mut slept = false;
-        let mut lingered = false;
+        // On this thread's stack, so no other put under way has the same.
+        let here = 0_u8;
+        let put = std::ptr::from_ref(&here).addr();
+        let mut entry = Entry { put, value };
+        let mut patience = Patience::new();
         let mut timed_out = deadline.is_zero();
-        let mut inlet = self.inlet.state.lock();
-        let refusal = loop {
-            if inlet.closed {
-                break Some(PutRefusal::Closed);
+        loop {
+            if self.is_closed() {
+                return Err((PutRefusal::Closed, entry.value));
             }
-            if self.has_room(&mut inlet) {
-                break None;
-            }
+            entry = match self.ring.push(entry) {
+                Ok(()) => break,
+                Err(refused) => refused,
+            };
             if timed_out {
-                break Some(PutRefusal::Full);
+                return Err((PutRefusal::Full, entry.value));
             }
             if is_up(stop) {
-                break Some(PutRefusal::Stopped);
+                return Err((PutRefusal::Stopped, entry.value));
             }
-            drop(inlet);
-            if !lingered {
-                self.linger(|len| len < self.capacity);
-                lingered = true;
-                inlet = self.inlet.state.lock();
-                continue;
+            if !patience.turn() {
+                let is_full = || self.ring.is_full() && !self.is_closed() && !is_up(stop);
+                timed_out = self.producers.sleep(deadline, is_full) == Woken::ByTime;
+                patience = Patience::new();
             }
-            let mut outlet = self.outlet.state.lock();
-            inlet = self.inlet.state.lock();
-            // With the outlet's lock held, what is gone is known for sure.
-            if inlet.closed || is_up(stop) || self.has_room(&mut inlet) {
-                continue;
-            }
-            outlet.producers_asleep = true;
-            drop(outlet);
-            inlet.sleepers += 1;
-            timed_out = wait(&self.inlet.room, &mut inlet, deadline);
-            inlet.sleepers -= 1;
-            slept = true;
-            lingered = false;
-        };
-        let mut call = false;
-        let result = match refusal {
-            None => {
-                inlet.inbox.push_back(value);
-                inlet.puts = inlet.puts.wrapping_add(1);
-                self.inlet.puts.store(inlet.puts, Ordering::Relaxed);
-                call = mem::take(&mut inlet.consumers_asleep);
-                Ok(())
-            }
-            Some(refusal) => Err((refusal, value)),
-        };
-        let others = slept && inlet.sleepers > 0;
-        drop(inlet);
-        if call {
-            self.call_consumer();
         }
-        if others {
-            self.pass_room_on();
+        if self.is_closed() {
+            if let Some(value) = self.take_back(put) {
+                return Err((PutRefusal::Closed, value));
+            }
         }
-        result
+        self.consumers.call_one();
+        Ok(())
+    }
+
+    /// The value of a put that came after the end.
+    fn take_back(&self, put: usize) -> Option<T> {
+        let mut end = self.end.lock();
+        if !end.sealed {
+            return None;
+        }
+        end.late.extend(std::iter::from_fn(|| self.ring.pop()));
+        let own = end.late.iter().position(|late| late.put == put)?;
+        Some(end.late.swap_remove(own).value)
     }
 
     /// Hands out the oldest value as soon as there is one.
     pub(super) fn get(&self, deadline: Deadline, stop: Option<&AtomicBool>) -> Result<T, GetRefusal> {
-        let mut slept = false;
-        let mut lingered = false;
+        let mut patience = Patience::new();
         let mut timed_out = deadline.is_zero();
-        let mut outlet = self.outlet.state.lock();
-        let result = loop {
-            if let Some(value) = outlet.outbox.pop_front() {
-                break Ok(value);
+        loop {
+            if self.is_sealed() {
+                return Err(GetRefusal::Closed);
             }
-            let mut inlet = self.inlet.state.lock();
-            if !inlet.inbox.is_empty() {
-                mem::swap(&mut inlet.inbox, &mut outlet.outbox);
-                continue;
+            if let Some(value) = self.take() {
+                return Ok(value);
             }
-            if inlet.closed {
-                break Err(GetRefusal::Closed);
+            if self.is_closed() {
+                return self.take_or_seal().ok_or(GetRefusal::Closed);
             }
             if timed_out {
-                break Err(GetRefusal::Empty);
+                return Err(GetRefusal::Empty);
             }
             if is_up(stop) {
-                break Err(GetRefusal::Stopped);
+                return Err(GetRefusal::Stopped);
             }
-            if !lingered {
-                drop(inlet);
-                drop(outlet);
-                self.linger(|len| len > 0);
-                lingered = true;
-                outlet = self.outlet.state.lock();
-                continue;
+            if !patience.turn() {
+                let is_empty = || self.ring.is_empty() && !self.is_closed() && !is_up(stop);
+                timed_out = self.consumers.sleep(deadline, is_empty) == Woken::ByTime;
+                patience = Patience::new();
             }
-            inlet.consumers_asleep = true;
-            drop(inlet);
-            outlet.sleepers += 1;
-            timed_out = wait(&self.outlet.values, &mut outlet, deadline);
-            outlet.sleepers -= 1;
-            slept = true;
-            lingered = false;
-        };
-        let call = result.is_ok() && self.count_gone(&mut outlet, 1);
-        if slept && outlet.sleepers > 0 {
-            self.pass_values_on(&outlet);
         }
-        drop(outlet);
-        if call {
-            self.call_producer();
-        }
-        result
     }
 
-    /// Takes out all there is.
-    pub(super) fn drain(&self) -> Vec<T> {
-        let mut outlet = self.outlet.state.lock();
-        let mut inlet = self.inlet.state.lock();
-        let older = mem::take(&mut outlet.outbox);
-        let newer = mem::take(&mut inlet.inbox);
-        drop(inlet);
-        let call = self.count_gone(&mut outlet, older.len() + newer.len());
-        drop(outlet);
-        if call {
-            self.call_producer();
+    fn take(&self) -> Option<T> {
+        let entry = self.ring.pop()?;
+        self.producers.call_one();
+        Some(entry.value)
+    }
+
+    /// Of a closed queue.
+    fn take_or_seal(&self) -> Option<T> {
+        let mut end = self.end.lock();
+        if end.sealed {
+            return None;
         }
-        let mut values = Vec::from(older);
-        values.extend(newer);
-        values
+        // Nobody waits for the room: a closed queue takes nothing in.
+        let entry = self.ring.pop();
+        if entry.is_none() {
+            end.sealed = true;
+            self.sealed.store(true, Ordering::SeqCst);
+        }
+        entry.map(|entry| entry.value)
+    }
+
+    /// Takes out all there is: no more than it holds at once, however fast others put.
+    pub(super) fn drain(&self) -> Vec<T> {
+        let drained = std::iter::from_fn(|| if self.is_sealed() { None } else { self.take() });
+        drained.take(self.ring.capacity()).collect()
     }
 
     /// Takes nothing in from now on, and tells all who wait.
     pub(super) fn close(&self) {
-        self.inlet.state.lock().closed = true;
+        self.closed.store(true, Ordering::SeqCst);
         self.wake_all();
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.inlet.state.lock().closed
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::SeqCst)
     }
 
     pub(super) fn len(&self) -> usize {
-        let inlet = self.inlet.state.lock();
-        inlet.puts.wrapping_sub(self.outlet.gets.load(Ordering::Relaxed))
+        if self.is_sealed() { 0 } else { self.ring.len() }
     }
 
-    fn has_room(&self, inlet: &mut InletState<T>) -> bool {
-        let has_room = |inlet: &InletState<T>| inlet.puts.wrapping_sub(inlet.gone) < self.capacity;
-        // The consumers' cache line only when it seems to be needed: what is gone only grows.
-        has_room(inlet) || {
-            // Acquire: pairs with `count_gone`, so that what a consumer did before its get is seen by whoever fills the
-            // place that it made.
-            inlet.gone = self.outlet.gets.load(Ordering::Acquire);
-            has_room(inlet)
-        }
-    }
-
-    /// Counts values as taken. Says whether the caller, once it holds no lock, has to call a producer.
-    fn count_gone(&self, outlet: &mut OutletState<T>, count: usize) -> bool {
-        // Relaxed: written under the lock that is held.
-        let gets = self.outlet.gets.load(Ordering::Relaxed).wrapping_add(count);
-        // Release: pairs with the load in `has_room`.
-        self.outlet.gets.store(gets, Ordering::Release);
-        count > 0 && mem::take(&mut outlet.producers_asleep)
-    }
-
-    fn call_consumer(&self) {
-        // Once through the lock: who set the mark is asleep by then.
-        drop(self.outlet.state.lock());
-        self.outlet.values.notify_one();
-    }
-
-    fn call_producer(&self) {
-        drop(self.inlet.state.lock());
-        self.inlet.room.notify_one();
-    }
-
-    /// A called consumer leaves while others sleep: they are owed a call, or the mark.
-    fn pass_values_on(&self, outlet: &OutletState<T>) {
-        let mut inlet = self.inlet.state.lock();
-        if outlet.outbox.is_empty() && inlet.inbox.is_empty() {
-            inlet.consumers_asleep = true;
-        } else {
-            self.outlet.values.notify_one();
-        }
-    }
-
-    /// The same for a producer.
-    fn pass_room_on(&self) {
-        let mut outlet = self.outlet.state.lock();
-        let mut inlet = self.inlet.state.lock();
-        if inlet.sleepers == 0 {
-            return;
-        }
-        if self.has_room(&mut inlet) {
-            self.inlet.room.notify_one();
-        } else {
-            outlet.producers_asleep = true;
-        }
+    pub(super) fn capacity(&self) -> usize {
+        self.ring.capacity()
     }
 
     fn wake_all(&self) {
-        drop(self.inlet.state.lock());
-        self.inlet.room.notify_all();
-        drop(self.outlet.state.lock());
-        self.outlet.values.notify_all();
-    }
-
-    /// Lets other threads run for a moment, until `is_so` of the length: a sleep and a wake-up cost more than what a busy
-    /// queue needs to move on.
-    fn linger(&self, is_so: impl Fn(usize) -> bool) {
-        for _ in 0..spin_turns() {
-            // Relaxed: hints. Read one after the other they may not fit together; the locked look decides.
-            let gets = self.outlet.gets.load(Ordering::Relaxed);
-            if is_so(self.inlet.puts.load(Ordering::Relaxed).wrapping_sub(gets)) {
-                return;
-            }
-            spin_turn();
-        }
+        self.producers.call_all();
+        self.consumers.call_all();
     }
 }
 
@@ -356,17 +244,6 @@ impl<T: Send> Nudge for Shared<T> {
 }
 
 fn is_up(stop: Option<&AtomicBool>) -> bool {
-    // Relaxed: a flag that protects nothing. It is read under a lock that its setter takes next, in `wake_all`.
+    // Relaxed: a flag that protects nothing. Before a sleep it is read under a lock that its setter takes next, in `call_all`.
     stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
-}
-
-/// Sleeps until called. Says whether time has run out, after which the caller looks once more.
-fn wait<S>(condvar: &Condvar, guard: &mut MutexGuard<'_, S>, deadline: Deadline) -> bool {
-    match deadline.at() {
-        None => {
-            condvar.wait(guard);
-            false
-        }
-        Some(at) => condvar.wait_until(guard, at).timed_out(),
-    }
 }

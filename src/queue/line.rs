@@ -1,0 +1,116 @@
+//! Threads that sleep until there is a reason to look again, the longest asleep first.
+//!
+//! # Why nobody sleeps too long
+//!
+//! Who wants to sleep lines up first and then looks once more for its reason (`still`), both under the lock. Who makes
+//! a reason, a value or room, makes it first and then looks whether somebody is in the line. Both are `SeqCst`, as are the
+//! ring's own steps, so one of the two sees the other: the sleeper its reason, or the caller a sleeper.
+//!
+//! A call takes one sleeper out of the line, so that the next call is for the next one, or for nobody: a hand-over wakes one
+//! thread at most. Whoever was called looks for a value or for room before anything else, so that a call is never lost on
+//! one that only leaves. Somebody who never slept may be faster; then the called one lines up again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::patience::Patience;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, thread};
+use crate::time::Deadline;
+
+pub(super) struct Line {
+    /// How many there are, for a look without the lock. Written under it.
+    len: AtomicUsize,
+    sleepers: Mutex<VecDeque<Arc<Sleeper>>>,
+}
+
+struct Sleeper {
+    called: AtomicBool,
+    thread: thread::Thread,
+}
+
+/// What ended a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// There may be what it waited for.
+    ByCall,
+    ByTime,
+}
+
+impl Line {
+    pub(super) fn new() -> Line {
+        Line { len: AtomicUsize::new(0), sleepers: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Sleeps until called or `deadline`, or not at all unless it is `still` so.
+    pub(super) fn sleep(&self, deadline: Deadline, still: impl Fn() -> bool) -> Woken {
+        let me = Arc::new(Sleeper { called: AtomicBool::new(false), thread: thread::current() });
+        let mut sleepers = self.sleepers.lock();
+        sleepers.push_back(me.clone());
+        self.publish(&sleepers);
+        if !still() {
+            sleepers.pop_back();
+            self.publish(&sleepers);
+            return Woken::ByCall;
+        }
+        drop(sleepers);
+        // The call may come sooner than sleep would.
+        let mut patience = Patience::new();
+        while !me.is_called() && patience.turn() {}
+        while !me.is_called() {
+            thread::park_until(deadline.at());
+            if deadline.is_past() && self.leave(&me) {
+                return Woken::ByTime;
+            }
+        }
+        Woken::ByCall
+    }
+
+    /// Takes a sleeper out, unless it was called meanwhile.
+    fn leave(&self, me: &Arc<Sleeper>) -> bool {
+        let mut sleepers = self.sleepers.lock();
+        let place = sleepers.iter().position(|sleeper| Arc::ptr_eq(sleeper, me));
+        place.is_some_and(|place| {
+            sleepers.remove(place);
+            self.publish(&sleepers);
+            true
+        })
+    }
+
+    /// Wakes one, if there is one.
+    pub(super) fn call_one(&self) {
+        if self.len.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut sleepers = self.sleepers.lock();
+        let first = sleepers.pop_front();
+        self.publish(&sleepers);
+        drop(sleepers);
+        if let Some(first) = first {
+            first.call();
+        }
+    }
+
+    pub(super) fn call_all(&self) {
+        let mut sleepers = self.sleepers.lock();
+        let all = std::mem::take(&mut *sleepers);
+        self.publish(&sleepers);
+        drop(sleepers);
+        all.into_iter().for_each(|sleeper| sleeper.call());
+    }
+
+    fn publish(&self, sleepers: &VecDeque<Arc<Sleeper>>) {
+        self.len.store(sleepers.len(), Ordering::SeqCst);
+    }
+}
+
+impl Sleeper {
+    fn is_called(&self) -> bool {
+        // Acquire: pairs with `call`.
+        self.called.load(Ordering::Acquire)
+    }
+
+    fn call(&self) {
+        self.called.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
