@@ -114,6 +114,88 @@ fn a_person_logs_in_by_device_and_is_remembered_when_asked() {
 }
 
 #[test]
+fn the_device_flow_goes_on_when_told_to_slow_down_or_when_the_connection_breaks() {
+    let (server, connection) = open(Config { device_says: vec!["slow_down"], ..Config::quick() });
+    connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect("logged in, 5 s later each time");
+    assert_eq!(server.count("token"), 3, "told to slow down, then that it is pending");
+
+    let (server, connection) = open(Config::quick());
+    server.plan("token", openeo_server::Fault::Cut, 1);
+    server.plan("token", openeo_server::Fault::Status(503), 1);
+    connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect("logged in");
+    assert_eq!(server.count("token"), 4);
+}
+
+#[test]
+fn the_device_flow_ends_when_the_code_has_expired_or_the_person_refuses() {
+    for (said, expected) in [("expired_token", "before the code expired"), ("access_denied", "refused")] {
+        let (server, connection) = open(Config { device_says: vec!["authorization_pending", said], ..Config::quick() });
+        let error = connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect_err(said);
+        assert!(matches!(error, OpenEoError::Authentication { .. }), "{error:?}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(!format!("{error} {error:?}").contains("device-code"), "{error:?}");
+        assert_eq!(server.count("token"), 2, "nobody asks on");
+    }
+}
+
+#[test]
+fn a_remembered_token_that_is_refused_leaves_the_password() {
+    let (server, connection) = open(Config::quick());
+    let folder = Folder::new();
+    let oidc = Oidc::new().client("app").remember(RefreshTokens::at(folder.path().join("refresh-tokens.json")));
+    connection.authenticate_oidc_password(&oidc, "ann", "ann123").expect("logged in");
+    // Somebody else has used up what this login was told.
+    let other = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    other.authenticate_oidc_refresh_token(&oidc, None).expect("logged in");
+    server.expire_tokens();
+    assert_eq!(connection.me().expect("by the password")["user_id"], "ann");
+}
+
+#[test]
+fn a_life_of_nothing_or_less_is_none() {
+    for life in [-1.0, 0.0] {
+        let (server, connection) = open(Config { claimed_life: Some(life), ..Config::quick() });
+        connection.authenticate_oidc_client_credentials(&service()).expect("logged in");
+        for _ in 0..3 {
+            connection.list_jobs().expect("welcome");
+        }
+        assert_eq!(server.count("token"), 1, "expires_in {life}: used until it is refused");
+    }
+}
+
+#[test]
+fn those_who_keep_tokens_in_one_file_at_once_lose_none() {
+    let (server, _) = open(Config::quick());
+    let folder = Folder::new();
+    let file = folder.path().join("refresh-tokens.json");
+    let clients: Vec<String> = (0..12).map(|number| format!("client-{number}")).collect();
+    let oidc = |client: &str| Oidc::new().client(client).remember(RefreshTokens::at(&file));
+    std::thread::scope(|scope| {
+        for client in &clients {
+            let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+            let oidc = oidc(client);
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    connection.authenticate_oidc_password(&oidc, "ann", "ann123").expect("logged in");
+                }
+            });
+        }
+    });
+    for client in &clients {
+        let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+        connection
+            .authenticate_oidc_refresh_token(&oidc(client), None)
+            .unwrap_or_else(|error| panic!("{client}: {error}"));
+    }
+    #[cfg(unix)]
+    for name in folder.names() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = folder.path().join(&name).metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name} is for its owner");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn a_file_of_tokens_that_others_may_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;

@@ -15,8 +15,14 @@ use crate::client::openeo::text::plain;
 /// How long a code is good for, if the provider doesn't say.
 const LIFE: Duration = Duration::from_secs(300);
 
+/// How long it is believed to be at most.
+const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
+
 /// How often to ask, if the provider doesn't say, and by how much rarer if it says `slow_down`.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// How rarely at most a provider is asked that can't be reached, unless it wants to be asked more rarely still.
+const RARELY: Duration = Duration::from_secs(60);
 
 /// What to tell the person who is to log in. Prints as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +70,7 @@ pub(super) fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> R
     let (Some(url), Some(code), Some(device_code)) = (url, text("user_code"), text("device_code")) else {
         return Err(provider.failed("its reply has no code or no address for it", None));
     };
-    let expires_in = seconds("expires_in").unwrap_or(LIFE);
+    let expires_in = seconds("expires_in").filter(|life| !life.is_zero()).unwrap_or(LIFE).min(LONGEST_LIFE);
     let url_with_code = text("verification_uri_complete").map(|url| plain(url, 1_000));
     prompt(&DevicePrompt { url: plain(url, 1_000), code: plain(code, 100), url_with_code, expires_in });
 
@@ -74,27 +80,61 @@ pub(super) fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> R
         form.push(("client_secret", secret));
     }
     let mut interval = seconds("interval").unwrap_or(INTERVAL).max(Duration::from_millis(100));
+    let too_late = |source| provider.failed("nobody logged in before the code expired", source);
+    // However short-lived the code is, it is asked about once.
+    let mut wait = interval.min(expires_in.mul_f64(0.9));
     loop {
-        if began.elapsed().saturating_add(interval) > expires_in {
-            return Err(provider.failed("nobody logged in before the code expired", None));
+        if began.elapsed().saturating_add(wait) > expires_in {
+            return Err(too_late(None));
         }
-        if !pause(interval, &|| false) {
+        if !pause(wait, &|| false) {
             return Err(provider.failed("waiting for the login was cancelled", None));
         }
         let error = match provider.post(&provider.token_endpoint, &form, None) {
             Ok(reply) => return provider.read(&reply),
             Err(error) => error,
         };
-        match oauth_error(&error).as_deref() {
-            Some("authorization_pending") => {}
-            Some("slow_down") => interval += INTERVAL,
-            Some("access_denied") => return Err(provider.failed("the login was refused", Some(error))),
-            Some("expired_token") => {
-                return Err(provider.failed("nobody logged in before the code expired", Some(error)));
+        let said = oauth_error(&error);
+        match next_interval(said.as_deref(), error.is_retryable(), interval) {
+            Some(next) => (interval, wait) = (next, next),
+            None => {
+                return Err(match said.as_deref() {
+                    Some("access_denied") => provider.failed("the login was refused", Some(error)),
+                    Some("expired_token") => too_late(Some(error)),
+                    _ => provider.refused(error),
+                });
             }
-            // A connection that failed is tried again at a slower pace. (RFC 8628, 3.5)
-            None if error.is_retryable() => interval = interval.saturating_mul(2).min(expires_in / 4),
-            _ => return Err(provider.refused(error)),
+        }
+    }
+}
+
+/// How long to wait before it is asked again, after this answer; `None` if that is the end. (RFC 8628, 3.5)
+fn next_interval(said: Option<&str>, passes: bool, interval: Duration) -> Option<Duration> {
+    match said {
+        Some("authorization_pending") => Some(interval),
+        Some("slow_down") => Some(interval.saturating_add(INTERVAL)),
+        Some("access_denied" | "expired_token") => None,
+        // A connection that failed is tried again at a slower pace, and never at a faster one.
+        _ if passes => Some(interval.saturating_mul(2).min(RARELY).max(interval)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_the_providers_and_only_gets_slower() {
+        let second = Duration::from_secs(1);
+        assert_eq!(next_interval(Some("authorization_pending"), false, second), Some(second));
+        assert_eq!(next_interval(Some("slow_down"), false, second), Some(6 * second));
+        assert_eq!(next_interval(Some("slow_down"), false, Duration::MAX), Some(Duration::MAX));
+        assert_eq!(next_interval(None, true, second), Some(2 * second), "a connection that failed");
+        assert_eq!(next_interval(Some("temporarily_unavailable"), true, 40 * second), Some(60 * second));
+        assert_eq!(next_interval(None, true, 90 * second), Some(90 * second), "not faster than it wants");
+        for end in [Some("expired_token"), Some("access_denied"), Some("invalid_grant"), None] {
+            assert_eq!(next_interval(end, false, second), None, "{end:?}");
         }
     }
 }

@@ -106,7 +106,7 @@ impl Connection {
         let session = Session::new(self, oidc, &["password"])?;
         let (user, password) = (user.to_owned(), password.to_owned());
         session.start(self, move |session, renewal| {
-            if let Some(grant) = session.by_refresh_token(renewal)? {
+            if let Some(grant) = session.by_refresh_token_if_good(renewal)? {
                 return Ok(grant);
             }
             let scope = session.provider.scope(&session.oidc, session.oidc.store.is_some());
@@ -161,15 +161,8 @@ impl Connection {
                 .by_refresh_token(renewal)?
                 .ok_or_else(|| session.provider.failed("the login has expired: log in again", None))
         };
-        if session.refresh.lock().is_some() {
-            match session.by_refresh_token(None) {
-                Ok(Some(grant)) => return session.go_on(self, grant, again),
-                Ok(None) => {}
-                // An old token was refused, which is what the device flow is for; a provider that can't be reached isn't.
-                Err(error) if error.status().is_none_or(|status| status >= 500) => return Err(error),
-                Err(_refused) => event!(DEBUG, "a remembered refresh token was refused", error = _refused.to_string()),
-            }
-            *session.refresh.lock() = None;
+        if let Some(grant) = session.by_refresh_token_if_good(None)? {
+            return session.go_on(self, grant, again);
         }
         let grant = super::device::log_in(&session, prompt)?;
         session.keep(&grant);
@@ -231,6 +224,19 @@ impl Session {
     fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         let Some(token) = self.refresh.lock().clone() else { return Ok(None) };
         self.grant(&[("grant_type", "refresh_token"), ("refresh_token", &token)], renewal).map(Some)
+    }
+
+    /// `None` also if the provider takes the refresh token no more: there is another way to log in. That the provider can't be
+    /// reached, or is asked too often, is an error.
+    fn by_refresh_token_if_good(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
+        match self.by_refresh_token(renewal) {
+            Err(error) if error.status().is_some_and(|status| status < 500 && status != 429) => {
+                event!(DEBUG, "a refresh token was refused", error = error.to_string());
+                *self.refresh.lock() = None;
+                Ok(None)
+            }
+            outcome => outcome,
+        }
     }
 
     /// Posts a form as this client, and keeps the refresh token that comes of it.

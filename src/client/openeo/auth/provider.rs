@@ -47,8 +47,7 @@ impl Provider {
         let id = id_of(entry);
         let failed =
             |message: String, source| OpenEoError::Authentication { provider: plain(&id, 40), message, source };
-        let issuer = text(entry, "issuer")
-            .ok_or_else(|| failed("the back-end doesn't say who issues its tokens".into(), None))?;
+        let issuer = issuer_of(entry, connection.root_url()).map_err(|why| failed(why.into(), None))?;
 
         let http = connection.shared.http.clone();
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -127,6 +126,8 @@ impl Provider {
             // Some providers send it as a string.
             value.as_f64().or_else(|| value.as_str()?.parse().ok())
         });
+        // What has no life, or a negative one, doesn't say how long it lives: it is used until it is refused.
+        let expires_in = expires_in.filter(|seconds| *seconds > 0.0);
         let expires_in = expires_in.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
         Ok(Grant { access_token, refresh_token: text(reply, "refresh_token"), expires_in })
     }
@@ -155,6 +156,16 @@ pub(super) fn oauth_error(error: &HttpError) -> Option<String> {
     text(&serde_json::from_str(error.body()).ok()?, "error")
 }
 
+/// Who issues the tokens. A back-end that is spoken to safely names nobody who isn't: he would get secrets in the clear.
+fn issuer_of(entry: &Value, root: &str) -> Result<String, &'static str> {
+    let issuer = text(entry, "issuer").ok_or("the back-end doesn't say who issues its tokens")?;
+    if is_as_safe(&issuer, root) {
+        Ok(issuer)
+    } else {
+        Err("the back-end names an issuer that is not as safe as itself")
+    }
+}
+
 fn is_as_safe(url: &str, issuer: &str) -> bool {
     let scheme = |url: &str| Url::parse(url).ok().filter(Url::has_host).map(|url| url.scheme().to_owned());
     let schemes = (scheme(url), scheme(issuer));
@@ -176,6 +187,15 @@ fn texts(value: &Value, name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_issuer_is_as_safe_as_the_back_end() {
+        let entry = |issuer: &str| serde_json::json!({"id": "egi", "issuer": issuer});
+        assert!(issuer_of(&entry("http://a.org"), "https://b.org/openeo").is_err());
+        assert!(issuer_of(&serde_json::json!({}), "https://b.org/openeo").is_err());
+        assert_eq!(issuer_of(&entry("https://a.org/"), "https://b.org/openeo"), Ok("https://a.org/".to_owned()));
+        assert!(issuer_of(&entry("http://127.0.0.1:8"), "http://127.0.0.1:9").is_ok());
+    }
 
     #[test]
     fn an_endpoint_is_as_safe_as_its_issuer() {

@@ -1,40 +1,37 @@
 //! Refresh tokens on the disk, for the eyes of their owner.
 
 use std::fmt;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::client::openeo::error::OpenEoError;
-use crate::sync::Mutex;
 
 /// A file of refresh tokens, by issuer and client, in the form of the Python client's `refresh-tokens.json`. Only its owner may
-/// read it (mode 0600 on Unix), and one that others may read is refused.
+/// read it (mode 0600 on Unix, from the start), and one that others may read is refused.
 ///
-/// Handles of one file in one process take turns; of two processes that write at once, one's tokens are lost, and asked
-/// for anew.
+/// Whoever writes, in whichever thread or process, does so alone: an empty file beside it, `NAME.lock`, is locked meanwhile.
+/// On a file system without locks the last of those who write at once wins, and what the others had is asked for anew.
 #[derive(Clone)]
 pub struct RefreshTokens {
     path: PathBuf,
-    turn: Arc<Mutex<()>>,
 }
 
 impl RefreshTokens {
     /// The file at `path`, which need not be there yet; its folder must.
     pub fn at(path: impl Into<PathBuf>) -> RefreshTokens {
-        RefreshTokens { path: path.into(), turn: Arc::new(Mutex::new(())) }
+        RefreshTokens { path: path.into() }
     }
 
     pub(super) fn get(&self, issuer: &str, client: &str) -> Result<Option<String>, OpenEoError> {
-        let _turn = self.turn.lock();
         let all = self.read()?;
         Ok(all.get(key(issuer)).and_then(|of| of.get(client)?.get("refresh_token")?.as_str()).map(str::to_owned))
     }
 
     pub(super) fn set(&self, issuer: &str, client: &str, token: &str) -> Result<(), OpenEoError> {
-        let _turn = self.turn.lock();
+        let _alone = self.lock().map_err(|error| OpenEoError::written(&self.path, error))?;
         let mut all = self.read()?;
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         if !all.get(key(issuer)).is_some_and(Value::is_object) {
@@ -66,17 +63,26 @@ impl RefreshTokens {
         })
     }
 
+    /// Until it is dropped nobody else writes.
+    fn lock(&self) -> std::io::Result<File> {
+        let file = private().create(true).truncate(false).open(self.beside(".lock"))?;
+        match fs4::fs_std::FileExt::lock_exclusive(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error),
+            _ => Ok(file),
+        }
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(ending);
+        self.path.with_file_name(name)
+    }
+
     /// In one step: a reader sees the old file or the new one, and neither was ever open to others.
     fn write(&self, all: &Value) -> std::io::Result<()> {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
-        let new = self.path.with_file_name(name);
+        let new = self.beside(&format!(".{}.new", std::process::id()));
         let _ = std::fs::remove_file(&new);
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&new)?;
+        let mut file = private().create_new(true).open(&new)?;
         let written = file
             .write_all(format!("{all:#}\n").as_bytes())
             .and_then(|()| file.sync_all())
@@ -92,6 +98,15 @@ impl fmt::Debug for RefreshTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshTokens").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// To open files that are nobody else's from the start.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 fn key(issuer: &str) -> &str {

@@ -60,6 +60,10 @@ pub struct Config {
     pub expired_status: u16,
     /// How often the device flow says `authorization_pending` before it gives a token. Defaults to 1.
     pub pending: u32,
+    /// What else the device flow says, in turn, before all that: `slow_down`, `expired_token`. Defaults to nothing.
+    pub device_says: Vec<&'static str>,
+    /// What a reply with a token says about its life, in seconds. Defaults to the truth.
+    pub claimed_life: Option<f64>,
 }
 
 impl Default for Config {
@@ -82,6 +86,8 @@ impl Default for Config {
             token_life: Duration::from_secs(3_600),
             expired_status: 403,
             pending: 1,
+            device_says: Vec::new(),
+            claimed_life: None,
         }
     }
 }

@@ -126,7 +126,11 @@ fn token(shared: &Shared, request: &Request) -> Reply {
                 return oauth_error("expired_token");
             };
             *asked += 1;
-            if *asked <= shared.config.pending {
+            let said = &shared.config.device_says;
+            if let Some(error) = said.get(*asked as usize - 1) {
+                return oauth_error(error);
+            }
+            if *asked as usize <= said.len() + shared.config.pending as usize {
                 return oauth_error("authorization_pending");
             }
             if *challenge != URL_SAFE_NO_PAD.encode(Sha256::digest(form("code_verifier"))) {
@@ -136,9 +140,10 @@ fn token(shared: &Shared, request: &Request) -> Reply {
         }
         _ => return oauth_error("invalid_client"),
     };
+    let life = shared.config.claimed_life.unwrap_or(shared.config.token_life.as_secs_f64());
     let access_token = tokens.give("oidc/local/", &user, shared.config.token_life);
     let mut reply = json!({
-        "access_token": access_token, "token_type": "Bearer", "expires_in": shared.config.token_life.as_secs_f64(),
+        "access_token": access_token, "token_type": "Bearer", "expires_in": life,
     });
     if form("grant_type") != "client_credentials" {
         // Good for once.
