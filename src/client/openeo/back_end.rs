@@ -6,12 +6,22 @@ use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Pace};
 use super::description::{JobDescription, JobStatus};
+use crate::backoff::Backoff;
 use crate::client::http::HttpErrorKind;
 use crate::sync::Mutex;
 use crate::trace::event;
 
 /// How many looks at the list stand for one at each job, at most.
 pub(super) const LOOKS: u32 = 5;
+
+/// How many times as often it is looked at when a job can be expected to end, as far as others that ended tell.
+const KEEN: u32 = 2;
+
+/// So many jobs are made at once on a back-end, or a quarter of those that it runs. More at once would all be made later.
+const CREATIONS: usize = 4;
+
+/// For how long a back-end that doesn't answer is passed over, at first and at most.
+const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
 /// So many requests can be saved for later.
 const SAVED: f64 = 25.0;
@@ -71,6 +81,14 @@ struct State {
     taken: usize,
     /// Jobs that wait for a place.
     waiting: usize,
+    /// Those of them that are made, so that they could start at once.
+    made: usize,
+    /// Jobs that are being made, and started.
+    creating: usize,
+    starting: usize,
+    /// Until when others are preferred, because it doesn't answer; and how often in a row it did not.
+    down_until: Option<Instant>,
+    failures: u32,
     queued: HashSet<String>,
     full_until: Option<Instant>,
     /// What the last list said, and when it was asked for.
@@ -80,7 +98,10 @@ struct State {
     reading: Option<Instant>,
     /// How many lists in a row didn't tell of our jobs.
     useless: u32,
-    watched: HashSet<String>,
+    /// Jobs that were started here, and when.
+    watched: HashMap<String, Instant>,
+    /// How long the quickest job took from its start to its end.
+    quickest: Option<Duration>,
     /// Requests that were not made, and since when that is counted.
     saved: f64,
     counted_at: Option<Instant>,
@@ -95,6 +116,16 @@ impl State {
         let share = since.as_secs_f64() / interval.as_secs_f64().max(1e-3);
         self.saved = (self.saved + jobs as f64 * share).min(SAVED);
     }
+
+    fn is_down(&self, now: Instant) -> bool {
+        self.down_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether a job may end by now, as far as is known; `None` if nothing is.
+    fn expects_an_end(&self, now: Instant) -> Option<bool> {
+        let soonest = self.quickest?.mul_f64(0.9);
+        Some(self.watched.values().any(|started| now.saturating_duration_since(*started) >= soonest))
+    }
 }
 
 /// A place for one job on a site, or the wait for one; given back when dropped.
@@ -102,6 +133,26 @@ pub(super) struct Place {
     pub(super) site: Arc<Site>,
     id: Option<String>,
     taken: bool,
+    made: bool,
+}
+
+/// A creation or a start on its way; over when dropped.
+pub(super) struct Call {
+    site: Arc<Site>,
+    count: fn(&mut State) -> &mut usize,
+}
+
+impl Call {
+    fn begin(site: &Arc<Site>, state: &mut State, count: fn(&mut State) -> &mut usize) -> Call {
+        *count(state) += 1;
+        Call { site: Arc::clone(site), count }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        *(self.count)(&mut self.site.state.lock()) -= 1;
+    }
 }
 
 /// What to do about a job now.
@@ -121,10 +172,39 @@ impl Site {
         Arc::new(Site { back_end, state: Mutex::new(State::default()) })
     }
 
-    /// How many jobs it has or is to have, for each that it runs; and whether it takes one more now.
-    fn load(&self, now: Instant) -> (f64, bool) {
+    /// How many jobs it has or is to have, for each that it runs; whether it takes one more now; and whether it is down.
+    fn load(&self, now: Instant) -> (f64, bool, bool) {
         let state = self.state.lock();
-        ((state.taken + state.waiting) as f64 / self.back_end.parallel_jobs as f64, self.is_open(&state, now))
+        let load = (state.taken + state.waiting) as f64 / self.back_end.parallel_jobs as f64;
+        (load, self.is_open(&state, now), state.is_down(now))
+    }
+
+    /// It doesn't answer, or not to us: for a while others are preferred, longer each time.
+    pub(super) fn is_down(&self, now: Instant) {
+        let mut state = self.state.lock();
+        // Those that were on their way together tell one thing.
+        if !state.is_down(now) {
+            let pause = Backoff::new(DOWN.0).cap(DOWN.1).delay(state.failures);
+            state.failures = state.failures.saturating_add(1);
+            state.down_until = now.checked_add(pause);
+        }
+    }
+
+    pub(super) fn is_up(&self) {
+        let mut state = self.state.lock();
+        (state.down_until, state.failures) = (None, 0);
+    }
+
+    /// Whether one that isn't down is among these.
+    pub(super) fn any_is_up(sites: &[Arc<Site>], now: Instant) -> bool {
+        sites.iter().any(|site| !site.state.lock().is_down(now))
+    }
+
+    /// Whether jobs are started here just now, or could be. A place that stands empty is lost for good, so whatever else there
+    /// is to ask gives way.
+    pub(super) fn has_starts(&self, now: Instant) -> bool {
+        let state = self.state.lock();
+        state.starting > 0 || (state.made > 0 && self.is_open(&state, now))
     }
 
     fn is_open(&self, state: &State, now: Instant) -> bool {
@@ -136,11 +216,13 @@ impl Site {
     /// A place on the site that has the most room; if none has any, one to wait at.
     pub(super) fn place(sites: &[Arc<Site>], now: Instant) -> Option<Place> {
         let loads = sites.iter().map(|site| (site, site.load(now)));
-        // Those that take one more come first.
-        let best = loads.min_by(|(_, (a, a_open)), (_, (b, b_open))| b_open.cmp(a_open).then(a.total_cmp(b)));
+        // Those that answer come first, and of them those that take one more.
+        let best = loads.min_by(|(_, (a, a_open, a_down)), (_, (b, b_open, b_down))| {
+            a_down.cmp(b_down).then(b_open.cmp(a_open)).then(a.total_cmp(b))
+        });
         let site = Arc::clone(best?.0);
         site.state.lock().waiting += 1;
-        let mut place = Place { site, id: None, taken: false };
+        let mut place = Place { site, id: None, taken: false, made: false };
         place.take(now);
         Some(place)
     }
@@ -153,7 +235,11 @@ impl Site {
         let mut state = self.state.lock();
         let jobs = state.watched.len();
         state.save(jobs, interval, now);
-        let quick = interval.mul_f64(0.9) / LOOKS;
+        let quick = match state.expects_an_end(now) {
+            Some(true) => interval.mul_f64(0.9) / LOOKS / KEEN,
+            Some(false) => interval.mul_f64(0.9) / LOOKS * KEEN,
+            None => interval.mul_f64(0.9) / LOOKS,
+        };
         let is_quiet = |at: Option<Instant>| at.is_none_or(|at| now.saturating_duration_since(at) >= quick);
         let alone = if due { Look::Describe } else { Look::Nothing };
         if jobs < 2 || state.useless >= TRIES {
@@ -199,7 +285,7 @@ impl Site {
         }
         state.listed = HashMap::new();
         for entry in list {
-            if state.watched.contains(entry.id()) && !matches!(entry.status(), JobStatus::Other(_)) {
+            if state.watched.contains_key(entry.id()) && !matches!(entry.status(), JobStatus::Other(_)) {
                 state.listed.insert(entry.id().to_owned(), entry);
             }
         }
@@ -212,15 +298,40 @@ impl Site {
 }
 
 impl Place {
-    /// Whether the job may be started: it has its place, or gets it now.
+    /// Whether the job may be started: it has its place, or gets it now. Those that are made come before those that are not.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let mut state = self.site.state.lock();
-        if !self.taken && self.site.is_open(&state, now) {
+        if !self.taken && self.site.is_open(&state, now) && (self.made || state.made == 0) {
             state.waiting -= 1;
             state.taken += 1;
             self.taken = true;
+            state.made -= usize::from(std::mem::take(&mut self.made));
         }
         self.taken
+    }
+
+    /// Leave to make the job now. Not too many at once: and those that are made ahead of their time give way to starts.
+    pub(super) fn may_create(&mut self, now: Instant) -> Option<Call> {
+        let may_start = self.take(now);
+        if !may_start && self.site.has_starts(now) {
+            return None;
+        }
+        let mut state = self.site.state.lock();
+        let most = CREATIONS.max(self.site.back_end.parallel_jobs / 4);
+        (state.creating < most).then(|| Call::begin(&self.site, &mut state, |state| &mut state.creating))
+    }
+
+    /// The job is made, and could start.
+    pub(super) fn is_made(&mut self) {
+        if !self.taken && !self.made {
+            self.made = true;
+            self.site.state.lock().made += 1;
+        }
+    }
+
+    /// A start is on its way, until what comes back is dropped.
+    pub(super) fn starting(&self) -> Call {
+        Call::begin(&self.site, &mut self.site.state.lock(), |state| &mut state.starting)
     }
 
     /// The site has too many jobs until then: this one waits.
@@ -231,13 +342,16 @@ impl Place {
             state.taken -= 1;
             state.waiting += 1;
             self.taken = false;
+            // It was to be started, or it would have lost its place altogether.
+            self.made = true;
+            state.made += 1;
         }
     }
 
     /// The job here is started, and is asked about from now on.
-    pub(super) fn watch(&mut self, id: &str) {
+    pub(super) fn watch(&mut self, id: &str, now: Instant) {
         let mut state = self.site.state.lock();
-        state.watched.insert(id.to_owned());
+        state.watched.insert(id.to_owned(), now);
         state.queued.insert(id.to_owned());
         drop(state);
         self.id = Some(id.to_owned());
@@ -250,9 +364,21 @@ impl Place {
     }
 }
 
+impl Place {
+    /// The job has finished: how long that takes is good to know for the others.
+    pub(super) fn finished(&self, now: Instant) {
+        let mut state = self.site.state.lock();
+        let started = self.id.as_ref().and_then(|id| state.watched.get(id).copied());
+        if let Some(took) = started.map(|started| now.saturating_duration_since(started)) {
+            state.quickest = Some(state.quickest.map_or(took, |known| known.min(took)));
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.site.state.lock();
+        state.made -= usize::from(self.made);
         state.taken -= usize::from(self.taken);
         state.waiting -= usize::from(!self.taken);
         if let Some(id) = &self.id {
@@ -298,7 +424,7 @@ mod tests {
     fn a_full_queue_and_a_back_end_that_has_too_many_get_no_more() {
         let sites = [site(5, 1)];
         let mut first = place(&sites);
-        first.watch("a");
+        first.watch("a", Instant::now());
         assert!(!place(&sites).taken, "one is in the queue already");
         first.left_the_queue();
         let mut second = place(&sites);
@@ -310,13 +436,80 @@ mod tests {
     }
 
     #[test]
+    fn few_jobs_are_made_at_once_and_none_ahead_of_its_time_while_others_could_start() {
+        let sites = [site(6, 9)];
+        let now = Instant::now();
+        let mut places: Vec<Place> = (0..9).map(|_| place(&sites)).collect();
+        let mut on_their_way: Vec<Call> = places.iter_mut().filter_map(|place| place.may_create(now)).collect();
+        assert_eq!(on_their_way.len(), CREATIONS);
+        on_their_way.pop();
+        assert!(places[5].may_create(now).is_some());
+        drop(on_their_way);
+        assert!(places[8].may_create(now).is_some(), "ahead of its time");
+        let start = places[0].starting();
+        assert!(places[8].may_create(now).is_none() && places[1].may_create(now).is_some(), "starts come first");
+        drop(start);
+        places[7].is_made();
+        assert!(!sites[0].has_starts(now), "no place for it");
+        drop(places.remove(0));
+        assert!(sites[0].has_starts(now) && places[7].may_create(now).is_none(), "a place for the one that is made");
+        assert!(!place(&sites).taken, "and for no newcomer");
+        assert!(places[6].take(now) && !sites[0].has_starts(now));
+        drop(places);
+        let state = sites[0].state.lock();
+        assert_eq!((state.taken, state.waiting, state.made, state.creating, state.starting), (0, 0, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_back_end_that_is_down_is_preferred_by_nobody_until_its_time_has_passed() {
+        let sites = [site(9, 9), site(1, 1)];
+        let now = Instant::now();
+        sites[0].is_down(now);
+        sites[0].is_down(now);
+        let chosen = |now| Site::place(&sites, now).map(|place| Arc::ptr_eq(&place.site, &sites[0]));
+        assert_eq!(chosen(now), Some(false));
+        let _taken = Site::place(&sites, now);
+        assert_eq!(chosen(now), Some(false), "better wait for the one than be lost at the other");
+        assert_eq!(chosen(now + DOWN.0), Some(true), "and then it is tried again");
+        sites[0].is_down(now + DOWN.0);
+        assert_eq!(chosen(now + DOWN.0 * 2), Some(false), "twice as long");
+        sites[0].is_up();
+        assert_eq!(chosen(now), Some(true));
+    }
+
+    #[test]
+    fn the_list_is_read_often_when_a_job_can_be_expected_to_end() {
+        let (site, interval) = (site(9, 9), Duration::from_secs(10));
+        let sites = [Arc::clone(&site)];
+        let start = Instant::now();
+        let mut places: Vec<Place> = (0..3).map(|_| place(&sites)).collect();
+        for (place, id) in places.iter_mut().zip(["a", "b", "c"]) {
+            place.watch(id, start);
+        }
+        let reads_after = |read: Duration, wait: Duration| {
+            let mut state = site.state.lock();
+            (state.reading, state.saved, state.listed_at, state.counted_at) = (None, 9.0, Some(start + read), None);
+            drop(state);
+            matches!(site.look("a", interval, false, start + read + wait), Look::ReadList)
+        };
+        let second = Duration::from_secs(1);
+        assert!(reads_after(second, 2 * second), "nothing is known");
+        let later = start + 100 * second;
+        places[2].watch("c", later - 100 * second);
+        places.pop().expect("c").finished(later);
+        assert!(!reads_after(second, 2 * second), "none ends before 90 s");
+        assert!(reads_after(second, 4 * second));
+        assert!(reads_after(95 * second, second), "any may end now");
+    }
+
+    #[test]
     fn there_are_never_more_requests_than_one_a_job_and_interval() {
         let site = site(20, 20);
         let sites = [Arc::clone(&site)];
         let (start, interval) = (Instant::now(), Duration::from_secs(1));
         let mut places: Vec<(usize, Place)> = (0..10).map(|job| (job, place(&sites))).collect();
         for (job, place) in &mut places {
-            place.watch(&job.to_string());
+            place.watch(&job.to_string(), start);
         }
         let (mut requests, mut due, mut good_for) = (0, start + interval, 0.0);
         for step in 1..4_000u32 {
@@ -350,11 +543,11 @@ mod tests {
         let sites = [Arc::clone(&site)];
         let (now, interval) = (Instant::now(), Duration::from_secs(10));
         let mut places: Vec<Place> = (0..3).map(|_| place(&sites)).collect();
-        places[0].watch("a");
+        places[0].watch("a", now);
         assert!(matches!(site.look("a", interval, true, now), Look::Describe), "alone");
         assert!(matches!(site.look("a", interval, false, now), Look::Nothing), "not due");
-        places[1].watch("b");
-        places[2].watch("c");
+        places[1].watch("b", now);
+        places[2].watch("c", now);
         assert!(matches!(site.look("a", interval, false, now), Look::ReadList));
         assert!(matches!(site.look("b", interval, true, now), Look::Nothing), "somebody is at it");
         {

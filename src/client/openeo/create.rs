@@ -121,7 +121,8 @@ impl NewJob {
     }
 
     /// Whether the back-end is asked first, where it can be, what it thinks of the graph. Defaults to yes. What it says are
-    /// [warnings](BatchJob::warnings): the job is made all the same.
+    /// [warnings](BatchJob::warnings), and notes in the report of [`run_jobs`](super::run_jobs), which asks once for all jobs
+    /// with the same graph: the job is made all the same.
     pub fn validate(mut self, validated: bool) -> NewJob {
         self.validated = validated;
         self
@@ -178,7 +179,7 @@ impl Connection {
     /// then the job may exist.
     pub fn create_job(&self, job: impl Into<NewJob>) -> Result<BatchJob, OpenEoError> {
         let job = job.into();
-        let warnings = if job.validated { self.warnings_of(&job.graph) } else { Vec::new() };
+        let warnings = self.warnings_of(&job, Pace::Patient);
         let mut creation = Creation::new(job);
         let began = Instant::now();
         loop {
@@ -207,24 +208,39 @@ impl Connection {
     /// # Errors
     /// The back-end's, for instance that it can't tell.
     pub fn validate(&self, graph: &ProcessGraph) -> Result<Vec<String>, OpenEoError> {
+        self.validate_at(graph, Pace::Patient)
+    }
+
+    fn validate_at(&self, graph: &ProcessGraph, pace: Pace) -> Result<Vec<String>, OpenEoError> {
         let body = json!({"process_graph": graph.as_json()});
         // It changes nothing, so it may be repeated.
-        let request = self.request(Method::Post, "/validation", Pace::Patient).idempotent(true).json(&body);
+        let request = self.request(Method::Post, "/validation", pace).idempotent(true).json(&body);
         let reply = self.json_of(request)?;
         let errors = reply.get("errors").and_then(Value::as_array).into_iter().flatten();
         let text = |error: &Value, name: &str| plain(error.get(name).and_then(Value::as_str).unwrap_or("?"), 500);
         Ok(errors.map(|error| format!("{}: {}", text(error, "code"), text(error, "message"))).collect())
     }
 
-    /// A validation that fails is a warning like any other.
-    fn warnings_of(&self, graph: &ProcessGraph) -> Vec<String> {
-        if !self.capabilities().supports("POST", "/validation") {
+    /// A validation that fails is a warning like any other. In a step of a batch a graph is asked about once.
+    pub(super) fn warnings_of(&self, job: &NewJob, pace: Pace) -> Vec<String> {
+        if !job.validated || !self.capabilities().supports("POST", "/validation") {
             return Vec::new();
         }
-        let found = self.validate(graph).unwrap_or_else(|error| vec![format!("the validation failed: {error}")]);
+        let creations = &self.shared.creations;
+        let digest: Likeness = Sha256::digest(json!(job.graph.as_json()).to_string()).into();
+        if let Some(known) = creations.warnings.lock().get(&digest).filter(|_| pace == Pace::Step) {
+            return known.clone();
+        }
+        let found =
+            self.validate_at(&job.graph, pace).unwrap_or_else(|error| vec![format!("the validation failed: {error}")]);
         for _warning in &found {
             event!(WARN, "the back-end's validation of a process graph", warning = _warning);
         }
+        let mut all = creations.warnings.lock();
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(digest, found.clone());
         found
     }
 }
@@ -235,6 +251,8 @@ type Likeness = [u8; 32];
 pub(super) struct Creations {
     like: Mutex<HashMap<Likeness, Like>>,
     changed: Condvar,
+    /// What was said about process graphs.
+    warnings: Mutex<HashMap<Likeness, Vec<String>>>,
 }
 
 /// The calls that make like jobs.
@@ -247,7 +265,7 @@ struct Like {
 
 impl Creations {
     pub(super) fn new() -> Creations {
-        Creations { like: Mutex::new(HashMap::new()), changed: Condvar::new() }
+        Creations { like: Mutex::new(HashMap::new()), changed: Condvar::new(), warnings: Mutex::new(HashMap::new()) }
     }
 
     fn wait_for_change(&self) {
@@ -299,6 +317,10 @@ pub(super) enum Progress {
 impl Creation {
     pub(super) fn new(job: NewJob) -> Creation {
         Creation { likeness: job.likeness(), job, state: State::ToPost, posts: 0 }
+    }
+
+    pub(super) fn job(&self) -> &NewJob {
+        &self.job
     }
 
     /// How the reply was lost, if it was, so that the job may exist.

@@ -121,7 +121,11 @@ impl BatchJob {
     /// # Errors
     /// The back-end's. That there is no such job is none, if an earlier attempt of this very call had an unclear answer.
     pub fn delete(&self) -> Result<(), OpenEoError> {
-        match self.connection.send(self.connection.request(Method::Delete, &self.path(""), Pace::Patient)) {
+        self.delete_at(Pace::Patient)
+    }
+
+    pub(super) fn delete_at(&self, pace: Pace) -> Result<(), OpenEoError> {
+        match self.connection.send(self.connection.request(Method::Delete, &self.path(""), pace)) {
             Err(error) if error.is_not_found() && error.http().is_some_and(|http| http.attempts() > 1) => Ok(()),
             outcome => outcome.map(drop),
         }

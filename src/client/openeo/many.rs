@@ -3,7 +3,7 @@
 //! Each job is a [`RemoteJob`] of a batch, so none holds a thread while it runs elsewhere:
 //!
 //! ```text
-//! submit: create ▸ start, if a back-end has room         a few jobs are created ahead of their time
+//! submit: create ▸ start, if a back-end has room         some jobs are created ahead of their time
 //! poll:   start, once there is room                      too many jobs there: later, and no failure
 //!         ▸ the job list, once for all ▸ or the job itself, where the list doesn't tell
 //! fetch:  details ▸ results ▸ each asset                 or, if it failed: its error logs
@@ -42,6 +42,15 @@ const LATER: Duration = Duration::from_secs(5);
 
 /// How long after a lost reply the job list is looked into: the server may still be at it.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// How long something waits that gives way.
+const GIVE_WAY: Duration = Duration::from_millis(10);
+
+/// How often a download gives way to starts at most: those of other jobs may never end.
+const YIELDS: u32 = 40;
+
+/// To how many other back-ends a job goes that can't be made where it is.
+const MOVES: u32 = 20;
 
 /// Up to so many jobs in hand, each looks at what is known four times as often.
 const FEW: usize = 256;
@@ -126,7 +135,7 @@ impl RunOptions {
     }
 
     /// How many jobs are created before there is room for them, so that a back-end needn't wait for them, nor for downloads.
-    /// Defaults to half of what the back-ends run, at most 8.
+    /// Of a batch that is cancelled they are deleted again. Defaults to as many as the back-ends run, at most 16.
     pub fn ahead(mut self, jobs: usize) -> RunOptions {
         self.ahead = Some(jobs);
         self
@@ -225,7 +234,7 @@ pub fn run_jobs(
 }
 
 /// As [`run_jobs`], and returns at once: the [`Batch`] can be waited for, looked at and cancelled, which stops the jobs that
-/// are on their way.
+/// are on their way, and deletes those that were created and never started.
 ///
 /// # Errors
 /// As for `run_jobs`.
@@ -247,7 +256,7 @@ pub fn start_jobs(
     }
     let first = options.first_poll.max(Duration::from_millis(10));
     // Looks at what is known are free; requests are counted where they are made.
-    let window = room.saturating_add(options.ahead.unwrap_or_else(|| room.div_ceil(2).min(8)));
+    let window = room.saturating_add(options.ahead.unwrap_or_else(|| room.min(16)));
     let often = if window <= FEW { LOOKS * 4 } else { LOOKS };
     let looks = Backoff::new(first / often).factor(1.25f64.powf(1.0 / f64::from(often))).cap(options.last_poll / often);
     let runner = options.runner.clone().window(window).poll(looks).build()?;
@@ -266,6 +275,10 @@ pub(super) fn job_error(error: OpenEoError) -> JobError {
     if error.is_not_our_turn() {
         return JobError::wait(error, after.unwrap_or(LATER));
     }
+    // Nothing was sent: that is no attempt.
+    if is_rate_limited(&error) {
+        return JobError::wait(error, after.unwrap_or(GIVE_WAY));
+    }
     // The list said that it is finished, and the results don't know yet.
     if !error.is_retryable() && error.code() != Some("JobNotFinished") {
         return JobError::fatal(error);
@@ -280,6 +293,19 @@ pub(super) fn job_error(error: OpenEoError) -> JobError {
 pub(super) fn download_error(error: OpenEoError, attempt: u32) -> JobError {
     let is_content = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Content && !http.is_retryable());
     if is_content && attempt > 1 { JobError::fatal(error) } else { job_error(error) }
+}
+
+/// Whether the client's own rate limit had no room.
+fn is_rate_limited(error: &OpenEoError) -> bool {
+    error.http().is_some_and(|http| http.kind() == HttpErrorKind::RateLimited)
+}
+
+/// Whether another back-end may well do what this one didn't: it can't be reached, is broken, or doesn't take our credentials.
+fn is_the_back_ends(error: &OpenEoError) -> bool {
+    let refuses_us = matches!(error.status(), Some(401 | 403))
+        || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
+    let is_broken = error.is_retryable() || error.status().is_some_and(|status| status >= 500);
+    (refuses_us || is_broken) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
 struct Shared {
@@ -298,7 +324,13 @@ struct Run {
     place: Option<Place>,
     site: Option<Arc<Site>>,
     job: Option<BatchJob>,
+    is_validated: bool,
     started: bool,
+    /// Whether a start was sent, whatever came of it.
+    start_sent: bool,
+    /// How often it went to another back-end, and gave way to starts.
+    moves: u32,
+    yields: u32,
     last: Option<JobDescription>,
     /// Whether `last` has all details.
     described: bool,
@@ -321,7 +353,11 @@ impl Run {
             place: None,
             site: None,
             job: None,
+            is_validated: false,
             started: false,
+            start_sent: false,
+            moves: 0,
+            yields: 0,
             last: None,
             described: false,
             asked: 0,
@@ -344,14 +380,29 @@ impl Run {
     fn create(&mut self, cx: &mut Context<'_>, site: &Site) -> Result<BatchJob, JobError> {
         let connection = &site.back_end.connection;
         let was_lost = self.creation.lost_by().is_some();
+        if !std::mem::replace(&mut self.is_validated, true) {
+            for warning in connection.warnings_of(self.creation.job(), Pace::Step) {
+                cx.note(format!("the back-end warns: {warning}"));
+            }
+        }
+        let _on_its_way = match &mut self.place {
+            // What was lost has been on its way before.
+            Some(place) if !was_lost => {
+                let leave = place.may_create(Instant::now());
+                Some(leave.ok_or_else(|| JobError::wait("others are made and started first", GIVE_WAY))?)
+            }
+            _ => None,
+        };
         match self.creation.advance(connection, Pace::Step) {
             Ok(Progress::Made(id)) => {
+                site.is_up();
                 if was_lost {
                     cx.note("the reply to its creation was lost; it was found in the job list");
                 }
                 Ok(connection.job(&id))
             }
             Ok(Progress::Again) if self.creation.lost_by().is_some() => {
+                site.is_down(Instant::now());
                 if let Some(error) = self.creation.lost_by() {
                     cx.note(format!(
                         "the reply to its creation was lost, and it is looked for in the job list: {error}"
@@ -366,6 +417,21 @@ impl Run {
             Err(error) => {
                 if error.is_not_our_turn() {
                     self.make_room(&error);
+                }
+                if is_the_back_ends(&error) {
+                    site.is_down(Instant::now());
+                    let is_free = self.creation.lost_by().is_none() && self.moves < MOVES;
+                    if is_free && Site::any_is_up(&self.shared.sites, Instant::now()) {
+                        if self.moves == 0 {
+                            cx.note(format!(
+                                "back-end {:?} didn't make it, so it goes elsewhere: {error}",
+                                site.back_end.name
+                            ));
+                        }
+                        self.moves += 1;
+                        (self.place, self.site) = (None, None);
+                        return Err(JobError::wait(error, GIVE_WAY));
+                    }
                 }
                 Err(job_error(error))
             }
@@ -392,7 +458,11 @@ impl Run {
         if !self.place.as_mut().is_some_and(|place| place.take(Instant::now())) {
             return Ok(false);
         }
-        match job.start_once(Pace::Step) {
+        let on_its_way = self.place.as_ref().map(Place::starting);
+        let outcome = job.start_once(Pace::Step);
+        drop(on_its_way);
+        self.start_sent |= !matches!(&outcome, Err(error) if error.is_not_our_turn() || is_rate_limited(error));
+        match outcome {
             Ok(()) => {}
             Err(error) if error.is_not_our_turn() => {
                 self.make_room(&error);
@@ -407,7 +477,7 @@ impl Run {
         }
         self.started = true;
         if let Some(place) = &mut self.place {
-            place.watch(job.id());
+            place.watch(job.id(), Instant::now());
         }
         self.next_ask = Instant::now().checked_add(self.shared.asks.delay(0));
         Ok(true)
@@ -424,10 +494,16 @@ impl Run {
             self.running_since.get_or_insert_with(Instant::now);
         }
         let is_ended = status.is_ended();
+        if is_ended {
+            // It runs no more: its place is free, whatever the download takes.
+            if let Some(place) = self.place.take().filter(|_| status == JobStatus::Finished) {
+                place.finished(Instant::now());
+            }
+        }
         let progress = found.progress().map(|percent| (percent / 100.0) as f32);
         self.last = Some(found);
         if is_ended {
-            return Poll::Ready;
+            return self.ended();
         }
         let state = match status {
             JobStatus::Queued => "queued".into(),
@@ -436,6 +512,13 @@ impl Run {
             other => other.to_string().into(),
         };
         Poll::Pending { state, progress, retry_after: None }
+    }
+
+    /// What is left is fetched, once no job waits to be started: a download that comes later costs nobody anything.
+    fn ended(&mut self) -> Poll {
+        let gives_way = self.site.as_ref().is_some_and(|site| site.has_starts(Instant::now())) && self.yields < YIELDS;
+        self.yields += 1;
+        if gives_way { self.as_before(None) } else { Poll::Ready }
     }
 
     fn as_before(&self, retry_after: Option<Duration>) -> Poll {
@@ -573,23 +656,30 @@ impl RemoteJob for Run {
             Some(job) => job.clone(),
             None => {
                 let job = self.create(cx, &site)?;
+                if let Some(place) = &mut self.place {
+                    place.is_made();
+                }
                 self.job.insert(job).clone()
             }
         };
         match self.start(&job, cx) {
-            Ok(_) => Ok(Submitted::Accepted { id: job.id().to_owned() }),
-            Err(error) if passes(&error) => Err(JobError::retry(error)),
-            Err(error) => Err(job_error(error)),
+            // A start that didn't come about is tried again by the next step. The job is made, and is to be known as such.
+            Err(error) if !passes(&error) => Err(job_error(error)),
+            _ => Ok(Submitted::Accepted { id: job.id().to_owned() }),
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
         let job = self.job()?;
         let Some(site) = self.site.clone() else { return Err(JobError::fatal("a job without a site")) };
+        if self.last.as_ref().is_some_and(|last| last.status().is_ended()) {
+            return Ok(self.ended());
+        }
         let outcome = match self.start(&job, cx) {
             Ok(true) => self.stop_if_too_long(&job, cx).and_then(|()| self.look(&job, &site, Instant::now())),
             Ok(false) => return Ok(Poll::pending("created")),
             // Nothing runs yet: the batch's own backoff is patient enough.
+            Err(error) if is_rate_limited(&error) => return Err(job_error(error)),
             Err(error) if passes(&error) => return Err(JobError::retry(error)),
             Err(error) => Err(error),
         };
@@ -597,6 +687,9 @@ impl RemoteJob for Run {
             Ok(poll) => return Ok(poll),
             Err(error) => error,
         };
+        if is_rate_limited(&error) {
+            return Ok(self.as_before(error.http().and_then(HttpError::retry_after)));
+        }
         if error.is_not_found() {
             // It was there a moment ago: a back-end of several machines may not know it everywhere yet.
             self.missing += 1;
@@ -622,8 +715,6 @@ impl RemoteJob for Run {
 
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<JobRun, JobError> {
         let job = self.job()?;
-        // It runs no more: its place is free, whatever the download takes.
-        self.place = None;
         let options = self.shared.options.clone();
         let status = self.last.as_ref().map_or_else(|| JobStatus::of("unknown"), JobDescription::status);
         if status != JobStatus::Finished {
@@ -649,11 +740,30 @@ impl RemoteJob for Run {
     }
 
     fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), JobError> {
-        if !self.started {
-            cx.note("it was created and never started; it is left on the back-end");
+        let job = self.job()?;
+        if self.last.as_ref().is_some_and(|last| last.status().is_ended()) {
             return Ok(());
         }
-        match self.job()?.stop_at(Pace::Step) {
+        if !self.started {
+            // After an unclear answer to a start it may run all the same.
+            let may_run = self.start_sent
+                && match job.describe_at(Pace::Step) {
+                    Ok(found) => found.status() != JobStatus::Created,
+                    Err(error) if error.is_not_found() => return Ok(()),
+                    Err(error) => return Err(job_error(error)),
+                };
+            if !may_run {
+                // Nobody but this batch knows of it, and nothing was computed.
+                return match job.delete_at(Pace::Step) {
+                    Err(error) if !error.is_not_found() => Err(job_error(error)),
+                    _ => {
+                        cx.note("it was created and never started, and is deleted again");
+                        Ok(())
+                    }
+                };
+            }
+        }
+        match job.stop_at(Pace::Step) {
             Err(error) if !error.is_not_found() => Err(job_error(error)),
             _ => Ok(()),
         }

@@ -213,9 +213,91 @@ fn a_cancelled_batch_stops_its_jobs() {
     assert_eq!(report.stats.cancelled, 5);
     let jobs = server.jobs();
     let with = |status: &str| jobs.iter().filter(|job| job.status == status).count();
-    assert_eq!((jobs.len(), with("canceled"), with("created")), (4, 3, 1), "{jobs:?}");
+    assert_eq!((jobs.len(), with("canceled"), with("deleted")), (4, 3, 1), "{jobs:?}");
     let told = report.jobs.iter().filter(|job| job.notes.iter().any(|note| note.contains("never started"))).count();
     assert_eq!(told, 1, "of the one that was created ahead of its time");
+}
+
+#[test]
+fn a_cancel_finds_jobs_in_every_phase() {
+    // Never started, for all that was tried.
+    let (server, connection) = server(Config::quick());
+    server.plan("start", Fault::Status(503), usize::MAX);
+    let tries = runner().attempts(1_000);
+    let batch = start_jobs([BackEnd::new(&connection)], titles(2), &options().run_on(tries)).expect("started");
+    crate::support::eventually("both were to be started", || server.count("start") >= 4);
+    batch.cancel();
+    let report = batch.wait(HANG).expect("in time");
+    assert_eq!(report.stats.cancelled, 2);
+    assert!(server.jobs().iter().all(|job| job.status == "deleted"), "{:?}", server.jobs());
+
+    // Finished, and not downloaded.
+    let (server, connection) = super::server(Config::quick());
+    server.plan("results", Fault::Status(503), usize::MAX);
+    let (folder, tries) = (Folder::new(), runner().attempts(1_000));
+    let options = options().run_on(tries).download_to(folder.path());
+    let batch = start_jobs([BackEnd::new(&connection)], titles(1), &options).expect("started");
+    crate::support::eventually("it is to be downloaded", || server.count("results") >= 2);
+    batch.cancel();
+    batch.wait(HANG).expect("in time");
+    assert_eq!((server.count("stop"), server.count("delete")), (0, 0), "what has finished is left alone");
+}
+
+#[test]
+fn a_back_end_that_is_down_or_refuses_us_fails_no_job() {
+    for refuses in [false, true] {
+        let (broken, first) = server(Config::quick());
+        let (sound, second) = server(Config::quick());
+        let mut broken = Some(broken);
+        if refuses {
+            first.authenticate_bearer("basic//nonsense").expect("taken as it is");
+        } else {
+            broken = None;
+        }
+        let back_ends = [BackEnd::new(&first).parallel_jobs(8), BackEnd::new(&second).parallel_jobs(2)];
+        let report = run_jobs(back_ends, titles(12), &options()).expect("run");
+        assert!(report.is_success(), "refuses: {refuses}: {report}: {:?}", report.failures().next());
+        assert_eq!(sound.jobs().len(), 12);
+        assert!(broken.is_none_or(|server| server.jobs().is_empty()));
+        assert!(report.jobs.iter().any(|job| job.notes.iter().any(|note| note.contains("goes elsewhere"))));
+    }
+}
+
+#[test]
+fn the_clients_own_rate_limit_fails_no_job() {
+    let server = openeo_server::Server::start(Config::quick()).expect("a server");
+    let limit = fulmar::client::http::RateLimit::per_second(100.0).at_once(2);
+    let connection =
+        fulmar::client::openeo::Connection::connect_with(&server.url(), super::impatient().rate_limit(limit));
+    let connection = connection.expect("connected");
+    connection.authenticate_basic("u", "u123").expect("logged in");
+    let folder = Folder::new();
+    let options =
+        options().soft_errors(1, Duration::from_millis(5)).run_on(runner().attempts(2)).download_to(folder.path());
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(12)], titles(12), &options).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+}
+
+#[test]
+fn a_hook_that_panics_is_no_ones_failure() {
+    let (_server, connection) = server(Config::quick());
+    let options = options().on_done(|_| panic!("in on_done")).on_error(|_, _| panic!("in on_error"));
+    let jobs = ["a", "b to fail"].map(sum);
+    let report = run_jobs([BackEnd::new(&connection)], jobs, &options).expect("run");
+    assert!(report.jobs[0].outcome.is_ok(), "{report}");
+    assert!(matches!(error_of(&report, 1), OpenEoError::JobFailed { status: JobStatus::Error, .. }));
+}
+
+#[test]
+fn what_the_validation_says_is_noted_and_alike_graphs_are_asked_about_once() {
+    let (server, connection) = server(Config::quick());
+    let odd = fulmar::client::openeo::ProcessGraph::start("unknown_process", serde_json::json!({}));
+    let jobs = (0..6).map(|number| fulmar::client::openeo::NewJob::new(odd.clone()).title(&format!("odd {number}")));
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(1)], jobs, &options().ahead(0)).expect("run");
+    assert!(report.is_success(), "{report}");
+    let told = |notes: &[String]| notes.iter().any(|note| note.contains("the back-end warns: ProcessUnsupported"));
+    assert!(report.jobs.iter().all(|job| told(&job.notes)), "{:?}", report.jobs[0].notes);
+    assert_eq!(server.count("validation"), 1);
 }
 
 #[test]
