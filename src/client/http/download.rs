@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
+use sha2::digest::DynDigest;
+use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 use ureq::http::HeaderMap;
 
 use super::client::HttpClient;
@@ -43,6 +44,14 @@ pub enum Existing {
     Keep,
     /// Fail.
     Refuse,
+}
+
+type Hash = Box<dyn DynDigest>;
+
+/// An expected checksum, and what computes such.
+struct Checksum {
+    begin: fn() -> Hash,
+    sum: Vec<u8>,
 }
 
 type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
@@ -87,7 +96,7 @@ pub struct Download<'a> {
     existing: Existing,
     resume: bool,
     length: Option<u64>,
-    sha256: Option<[u8; 32]>,
+    checksum: Option<Checksum>,
     accepted: Vec<String>,
     max_bytes: u64,
     progress: RefCell<Option<Progress<'a>>>,
@@ -121,7 +130,7 @@ impl<'a> Download<'a> {
             existing: Existing::Replace,
             resume: true,
             length: None,
-            sha256: None,
+            checksum: None,
             accepted: Vec::new(),
             max_bytes: u64::MAX,
             progress: RefCell::new(None),
@@ -150,11 +159,28 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// The checksum that the file must have. Defaults to none.
+    /// The checksum that the file must have. Defaults to none; of several the last is the one.
     #[must_use]
-    pub fn sha256(mut self, checksum: [u8; 32]) -> Download<'a> {
-        self.sha256 = Some(checksum);
-        self
+    pub fn sha256(self, checksum: [u8; 32]) -> Download<'a> {
+        self.checksum(|| Box::new(Sha256::new()), &checksum)
+    }
+
+    /// As [`sha256`](Download::sha256), by SHA-224.
+    #[must_use]
+    pub fn sha224(self, checksum: [u8; 28]) -> Download<'a> {
+        self.checksum(|| Box::new(Sha224::new()), &checksum)
+    }
+
+    /// As [`sha256`](Download::sha256), by SHA-384.
+    #[must_use]
+    pub fn sha384(self, checksum: [u8; 48]) -> Download<'a> {
+        self.checksum(|| Box::new(Sha384::new()), &checksum)
+    }
+
+    /// As [`sha256`](Download::sha256), by SHA-512.
+    #[must_use]
+    pub fn sha512(self, checksum: [u8; 64]) -> Download<'a> {
+        self.checksum(|| Box::new(Sha512::new()), &checksum)
     }
 
     /// The only types that are taken: `application/zip`, `image/*`. Defaults to all but HTML, which mostly is a page that
@@ -211,6 +237,16 @@ impl<'a> Download<'a> {
                 OpenError::Io(error) => format!("what is left of {:?} can't be removed: {error}", self.name),
             })
         })
+    }
+
+    fn checksum(mut self, begin: fn() -> Hash, sum: &[u8]) -> Download<'a> {
+        self.checksum = Some(Checksum { begin, sum: sum.to_vec() });
+        self
+    }
+
+    /// What is fed with the bytes, if a checksum is expected.
+    fn hash(&self) -> Option<Hash> {
+        self.checksum.as_ref().map(|checksum| (checksum.begin)())
     }
 
     fn is_cancelled(&self) -> bool {
@@ -321,7 +357,7 @@ struct Job<'a, 'b> {
     /// What the part is the beginning of; without it, it can't be gone on with.
     known: Option<(Validator, u64)>,
     /// Of the bytes that are in the part, if a checksum is expected.
-    hash: Option<Sha256>,
+    hash: Option<Hash>,
     resumed: bool,
 }
 
@@ -334,7 +370,7 @@ struct Arrived {
 impl Job<'_, '_> {
     /// Goes on with what an earlier call left, if that is known to be of the same file.
     fn take_up(&mut self) -> io::Result<()> {
-        self.hash = self.download.sha256.map(|_| Sha256::new());
+        self.hash = self.download.hash();
         let saved = self.part.saved().filter(|saved| self.may_resume() && saved.url == fingerprint(self.plan));
         let Some(saved) = saved else {
             return self.part.start_over();
@@ -358,7 +394,7 @@ impl Job<'_, '_> {
         self.done = 0;
         self.known = None;
         self.resumed = false;
-        self.hash = self.download.sha256.map(|_| Sha256::new());
+        self.hash = self.download.hash();
         Ok(())
     }
 
@@ -494,8 +530,8 @@ impl Job<'_, '_> {
             let text = format!("the server sent {done} bytes where {expected} are expected");
             return Err(self.fault(HttpErrorKind::Content, text));
         }
-        if let (Some(expected), Some(hash)) = (self.download.sha256, self.hash.take()) {
-            if hash.finalize()[..] != expected {
+        if let (Some(expected), Some(hash)) = (&self.download.checksum, self.hash.take()) {
+            if hash.finalize()[..] != expected.sum {
                 // Pieces that don't fit together: once more, in one.
                 let resumed = self.resumed;
                 self.start_over()?;
@@ -646,10 +682,16 @@ fn matching(download: &Download<'_>, path: &Path) -> io::Result<Option<u64>> {
     if !found.is_file() || download.length.is_some_and(|length| length != found.len()) {
         return Ok(None);
     }
-    if let Some(expected) = download.sha256 {
-        let mut hash = Sha256::new();
-        io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
-        if hash.finalize()[..] != expected {
+    if let Some(expected) = &download.checksum {
+        let mut hash = (expected.begin)();
+        let (mut file, mut buffer) = (std::fs::File::open(path)?, vec![0; BUFFER]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                count => hash.update(&buffer[..count]),
+            }
+        }
+        if hash.finalize()[..] != expected.sum {
             return Ok(None);
         }
     }

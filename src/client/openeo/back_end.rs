@@ -267,7 +267,7 @@ impl Site {
     /// alone.
     pub(super) fn read_list(&self, now: Instant) {
         let jobs = self.state.lock().watched.len();
-        let list = self.back_end.connection.first_page(jobs * 2, Pace::Step);
+        let list = self.back_end.connection.first_page(jobs * 2, Pace::Step, None);
         let mut state = self.state.lock();
         let is_latest = state.reading == Some(now);
         if is_latest {

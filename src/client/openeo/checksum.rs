@@ -1,23 +1,16 @@
-//! Checksums of files as STAC has them: multihashes in hexadecimal. Pure but for reading the data.
+//! Checksums of files as STAC has them: multihashes in hexadecimal. Pure.
 //!
 //! Sources: STAC file extension 2.1 (`file:checksum`), the multihash table.
-
-use std::io::{self, Read};
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
 /// A checksum that can be computed here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Checksum {
-    Sha256([u8; 32]),
-    Other { kind: Kind, sum: Vec<u8> },
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Sha224,
-    Sha384,
-    Sha512,
+pub(super) enum Checksum {
+    Sha224([u8; 28]),
+    Sha256([u8; 32]),
+    Sha384([u8; 48]),
+    Sha512([u8; 64]),
 }
 
 impl Checksum {
@@ -29,33 +22,22 @@ impl Checksum {
         if usize::try_from(length).ok()? != sum.len() {
             return None;
         }
-        let (kind, length) = match code {
-            0x12 => return Some(Checksum::Sha256(sum.try_into().ok()?)),
-            0x1013 => (Kind::Sha224, 28),
-            0x20 => (Kind::Sha384, 48),
-            0x13 => (Kind::Sha512, 64),
+        Some(match code {
+            0x1013 => Checksum::Sha224(sum.try_into().ok()?),
+            0x12 => Checksum::Sha256(sum.try_into().ok()?),
+            0x20 => Checksum::Sha384(sum.try_into().ok()?),
+            0x13 => Checksum::Sha512(sum.try_into().ok()?),
             _ => return None,
-        };
-        (sum.len() == length).then(|| Checksum::Other { kind, sum: sum.to_vec() })
+        })
     }
 
     /// Whether these data have it.
-    pub(super) fn is_of(&self, data: &mut impl Read) -> io::Result<bool> {
-        Ok(match self {
-            Checksum::Sha256(sum) => digest::<Sha256>(data)? == sum,
-            Checksum::Other { kind: Kind::Sha224, sum } => digest::<Sha224>(data)? == *sum,
-            Checksum::Other { kind: Kind::Sha384, sum } => digest::<Sha384>(data)? == *sum,
-            Checksum::Other { kind: Kind::Sha512, sum } => digest::<Sha512>(data)? == *sum,
-        })
-    }
-}
-
-fn digest<D: Digest>(data: &mut impl Read) -> io::Result<Vec<u8>> {
-    let (mut hash, mut buffer) = (D::new(), vec![0; 64 << 10]);
-    loop {
-        match data.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().to_vec()),
-            count => hash.update(&buffer[..count]),
+    pub(super) fn is_of(&self, data: &[u8]) -> bool {
+        match self {
+            Checksum::Sha224(sum) => Sha224::digest(data)[..] == sum[..],
+            Checksum::Sha256(sum) => Sha256::digest(data)[..] == sum[..],
+            Checksum::Sha384(sum) => Sha384::digest(data)[..] == sum[..],
+            Checksum::Sha512(sum) => Sha512::digest(data)[..] == sum[..],
         }
     }
 }
@@ -87,8 +69,7 @@ mod tests {
         let sum = "ab".repeat(32);
         assert_eq!(Checksum::of(&format!("1220{sum}")), Some(Checksum::Sha256([0xab; 32])));
         let long = "cd".repeat(64);
-        let expected = Checksum::Other { kind: Kind::Sha512, sum: vec![0xcd; 64] };
-        assert_eq!(Checksum::of(&format!("1340{long}")), Some(expected));
+        assert_eq!(Checksum::of(&format!("1340{long}")), Some(Checksum::Sha512([0xcd; 64])));
         assert!(Checksum::of(&format!("93201c{}", "ef".repeat(28))).is_some(), "a code of two bytes");
         let md5 = format!("d50110{}", "00".repeat(16));
         for wrong in ["", "12", "1220ab", &sum, "122", "12é0", &md5, &format!("1221{sum}"), &format!("1120{sum}")] {

@@ -54,12 +54,14 @@ pub struct NewJob {
     graph: ProcessGraph,
     fields: Map<String, Value>,
     validated: bool,
+    /// What is wrong with it, so that it can't be sent.
+    fault: Option<&'static str>,
 }
 
 impl NewJob {
     /// A job without a title.
     pub fn new(graph: ProcessGraph) -> NewJob {
-        NewJob { graph, fields: Map::new(), validated: true }
+        NewJob { graph, fields: Map::new(), validated: true, fault: None }
     }
 
     /// A job as the API has it: `{"title": .., "process": {"process_graph": ..}, ..}`.
@@ -91,8 +93,11 @@ impl NewJob {
         self.field("plan", json!(plan))
     }
 
-    /// What it may cost at most, in the back-end's currency. Defaults to no limit.
-    pub fn budget(self, budget: f64) -> NewJob {
+    /// What it may cost at most, in the back-end's currency. Defaults to no limit. A job with a budget that is no finite number
+    /// can't be made: JSON has no such, and to leave it out would mean no limit.
+    pub fn budget(mut self, budget: f64) -> NewJob {
+        self.fault =
+            (!budget.is_finite()).then_some("the budget of a job is a finite number; without one, don't set it");
         self.field("budget", json!(budget))
     }
 
@@ -133,6 +138,10 @@ impl NewJob {
         let mut body = self.fields.clone();
         body.insert("process".to_owned(), json!({"process_graph": self.graph.as_json()}));
         Value::Object(body)
+    }
+
+    fn check(&self) -> Result<(), OpenEoError> {
+        self.fault.map_or(Ok(()), |fault| Err(OpenEoError::Invalid(fault.to_owned())))
     }
 
     /// The title; empty if it has none.
@@ -179,6 +188,7 @@ impl Connection {
     /// then the job may exist.
     pub fn create_job(&self, job: impl Into<NewJob>) -> Result<BatchJob, OpenEoError> {
         let job = job.into();
+        job.check()?;
         let warnings = self.warnings_of(&job, Pace::Patient);
         let mut creation = Creation::new(job);
         let began = Instant::now();
@@ -350,6 +360,7 @@ impl Creation {
     }
 
     fn post(&mut self, connection: &Connection, pace: Pace) -> Result<Progress, OpenEoError> {
+        self.job.check()?;
         let creations = &connection.shared.creations;
         let may = creations.with(&self.likeness, |like| {
             let may = !like.searching;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -18,8 +19,10 @@ const PAGE: usize = 100;
 /// How many jobs the one page is asked to have that stands for many questions.
 const LARGEST: usize = 1_000;
 
-/// How many pages are followed.
+/// How many pages are followed, how many items are kept, and for how long a step of a batch reads on.
 const MOST_PAGES: usize = 1_000;
+const MOST_ITEMS: usize = 100_000;
+const MOST_TIME: Duration = Duration::from_secs(60);
 
 /// All pages of a list put together.
 pub(super) struct Pages {
@@ -30,7 +33,7 @@ pub(super) struct Pages {
 
 impl Pages {
     /// Follows `next` links, as long as they lead to the same origin, to a page that wasn't read yet, with an item that
-    /// wasn't seen.
+    /// wasn't seen on an earlier one.
     pub(super) fn read(
         connection: &Connection,
         first: RequestBuilder,
@@ -40,27 +43,32 @@ impl Pages {
         let mut pages = Pages { items: Vec::new(), complete: false };
         let (mut ids, mut urls) = (HashSet::new(), HashSet::new());
         let mut request = first;
+        let began = Instant::now();
         for _ in 0..MOST_PAGES {
             let page = connection.json_of(request)?;
             let Some(items) = page.get(field).and_then(Value::as_array) else {
                 return Err(OpenEoError::reply(format!("a list without `{field}`")));
             };
             let mut is_news = false;
+            let mut here = Vec::new();
             for item in items {
-                let id = item.get("id").and_then(Value::as_str);
-                // What has no id can't be told from others, and isn't thrown away.
-                if id.is_none_or(|id| ids.insert(id.to_owned())) {
+                // What has no id can't be told from others, and isn't thrown away; nor is what only shares one.
+                let id = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
+                if id.is_none_or(|id| !ids.contains(id)) {
                     is_news |= id.is_some();
+                    here.extend(id.map(str::to_owned));
                     pages.items.push(item.clone());
                 }
             }
+            ids.extend(here);
             let Some(next) = next_link(&page) else {
                 pages.complete = true;
                 return Ok(pages);
             };
             let url = connection.resolve(&next).filter(|url| Origin::of(url) == Origin::of(connection.root_url()));
+            let is_endless = pages.items.len() >= MOST_ITEMS || (pace == Pace::Step && began.elapsed() > MOST_TIME);
             match url {
-                Some(url) if is_news && urls.insert(url.clone()) => {
+                Some(url) if is_news && !is_endless && urls.insert(url.clone()) => {
                     request = connection.request_link(Method::Get, &url, pace).accept("application/json");
                 }
                 _ => {
@@ -69,6 +77,7 @@ impl Pages {
                 }
             }
         }
+        event!(WARN, "a list has more pages than are followed", field = field);
         Ok(pages)
     }
 }
@@ -102,7 +111,8 @@ impl JobList {
         self.jobs.is_empty()
     }
 
-    /// Whether all pages could be followed. A link to another host, or in a circle, is not.
+    /// Whether all pages could be followed. A link to another host, or in a circle, is not; nor is one after 1,000 pages or
+    /// 100,000 jobs.
     pub fn is_complete(&self) -> bool {
         self.complete
     }
@@ -132,14 +142,25 @@ impl Connection {
     pub(super) fn list_at(&self, pace: Pace) -> Result<JobList, OpenEoError> {
         let request = self.request(Method::Get, "/jobs", pace).query("limit", &PAGE.to_string());
         let pages = Pages::read(self, request, "jobs", pace)?;
-        let jobs = pages.items.into_iter().map(JobDescription::new).collect();
+        let mut ids = HashSet::new();
+        // A job is one, however often it is listed.
+        let is_new = |job: &JobDescription| job.id().is_empty() || ids.insert(job.id().to_owned());
+        let jobs = pages.items.into_iter().map(JobDescription::new).filter(is_new).collect();
         Ok(JobList { jobs, complete: pages.complete })
     }
 
-    /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request.
-    pub(super) fn first_page(&self, jobs: usize, pace: Pace) -> Result<Vec<JobDescription>, OpenEoError> {
-        let limit = jobs.clamp(PAGE, LARGEST).to_string();
-        let page = self.json_of(self.request(Method::Get, "/jobs", pace).query("limit", &limit))?;
+    /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within `limit`, if there is one.
+    pub(super) fn first_page(
+        &self,
+        jobs: usize,
+        pace: Pace,
+        limit: Option<Duration>,
+    ) -> Result<Vec<JobDescription>, OpenEoError> {
+        let request = self.request(Method::Get, "/jobs", pace).query("limit", &jobs.clamp(PAGE, LARGEST).to_string());
+        let page = self.json_of(match limit {
+            Some(limit) => request.timeout(limit),
+            None => request,
+        })?;
         let jobs = page.get("jobs").and_then(Value::as_array);
         let jobs = jobs.ok_or_else(|| OpenEoError::reply("a list without `jobs`"))?;
         Ok(jobs.iter().cloned().map(JobDescription::new).collect())

@@ -90,6 +90,7 @@ impl LogEntry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logs {
     entries: Vec<LogEntry>,
+    cut: bool,
 }
 
 impl Logs {
@@ -108,6 +109,12 @@ impl Logs {
         self.entries.is_empty()
     }
 
+    /// Whether all pages could be followed. A link to another host, or in a circle, is not; nor is one after 1,000 pages or
+    /// 100,000 entries. Ask for what comes after the [id](LogEntry::id) of the last.
+    pub fn is_complete(&self) -> bool {
+        !self.cut
+    }
+
     /// As a JSON array of what came.
     pub fn to_json(&self) -> Value {
         self.entries.iter().map(|entry| entry.document.clone()).collect()
@@ -121,7 +128,8 @@ impl fmt::Display for Logs {
             let time = entry.time().unwrap_or_default();
             table.row(&[entry.id(), time, entry.level().as_str(), &plain(entry.message(), 2_000)]);
         }
-        table.fmt(f)
+        table.fmt(f)?;
+        if self.cut { f.write_str("\n(there are more)") } else { Ok(()) }
     }
 }
 
@@ -157,6 +165,6 @@ impl BatchJob {
         let entries = pages.items.into_iter().map(|document| LogEntry { document });
         // A back-end may not know the filter.
         let entries = entries.filter(|entry| level.is_none_or(|least| entry.level() >= least));
-        Ok(Logs { entries: entries.collect() })
+        Ok(Logs { entries: entries.collect(), cut: !pages.complete })
     }
 }

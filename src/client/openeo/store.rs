@@ -45,6 +45,8 @@ const OPERATIONS: &[&str] = &[
 /// | `job_logs` | `id`, `offset`, `level` | an array |
 /// | `download_results` | `id`, `folder` | an array of paths |
 ///
+/// Requests on one job come in the order of their submission if they name it as `key`, too: `{"id": id, "key": id}`.
+///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
 /// # let url = server.url();

@@ -17,6 +17,10 @@ use crate::backoff::Backoff;
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::time::Deadline;
 
+/// How long one job, or the list, may keep others waiting that are waited for as well: as long as they wait anyway until the
+/// next look, within these limits.
+const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
 /// From so many jobs of one back-end on, the job list is asked once instead of each job.
 pub(super) const LIST_FROM: usize = 4;
 
@@ -155,12 +159,14 @@ impl Connection {
     /// told. From four jobs on, a back-end is asked for its job list once instead of for each. A line is printed for each
     /// change of a status.
     ///
-    /// The error of one job is its own: the others are still waited for.
+    /// The error of one job is its own: the others are still waited for. A look that takes longer than the pause between two (at
+    /// least 1 s, at most 10 s) counts as failed softly, so that one job whose status doesn't come keeps nobody waiting.
     pub fn wait_jobs(jobs: &[BatchJob], options: WaitOptions<'_>) -> Vec<Result<JobDescription, OpenEoError>> {
         let mut wait = Wait::new(options);
         let mut open: Vec<Watched> = jobs.iter().map(|job| Watched { job, last: None, soft: 0, end: None }).collect();
         for round in 0.. {
-            wait.look_at_all(&mut open);
+            let brief = wait.options.poll.delay(round).clamp(BRIEF.0, BRIEF.1);
+            wait.look_at_all(&mut open, brief);
             let left = open.iter().filter(|watched| watched.end.is_none()).count();
             if left == 0 {
                 break;
@@ -226,7 +232,7 @@ impl<'a> Wait<'a> {
     }
 
     /// One look at each job that hasn't ended.
-    fn look_at_all(&mut self, open: &mut [Watched<'_>]) {
+    fn look_at_all(&mut self, open: &mut [Watched<'_>], brief: Duration) {
         let mut roots: Vec<Connection> = Vec::new();
         for watched in open.iter().filter(|watched| watched.end.is_none()) {
             if !roots.iter().any(|known| known.root_url() == watched.job.connection().root_url()) {
@@ -240,24 +246,24 @@ impl<'a> Wait<'a> {
             let count = open.iter_mut().filter(of_root).count();
             // What the list doesn't tell, each job does.
             let listed = if count >= LIST_FROM {
-                root.first_page(count * 2, Pace::Patient).unwrap_or_default()
+                root.first_page(count * 2, Pace::Patient, Some(brief)).unwrap_or_default()
             } else {
                 Vec::new()
             };
             for watched in open.iter_mut().filter(of_root) {
                 let listed = listed.iter().find(|entry| entry.id() == watched.job.id());
-                self.look(watched, listed.map(JobDescription::status));
+                self.look(watched, listed.map(JobDescription::status), brief);
             }
         }
     }
 
-    fn look(&mut self, watched: &mut Watched<'_>, listed: Option<JobStatus>) {
+    fn look(&mut self, watched: &mut Watched<'_>, listed: Option<JobStatus>, brief: Duration) {
         let job = watched.job;
         if let Some(status) = listed.filter(|status| !status.is_ended() && !matches!(status, JobStatus::Other(_))) {
             self.tell_change(watched, status);
             return;
         }
-        match job.describe_within(self.left()) {
+        match job.describe_within(Some(self.left().map_or(brief, |left| left.min(brief)))) {
             Ok(found) => {
                 watched.soft = 0;
                 self.tell_change(watched, found.status());

@@ -216,6 +216,12 @@ fn what_a_provider_refuses_is_told_without_secrets() {
     let error = connection.authenticate_oidc_client_credentials(&wrong).expect_err("wrong secret");
     assert!(matches!(error, OpenEoError::Authentication { .. }), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("hush-hush"), "{error:?}");
+    assert!(error.to_string().ends_with("local: it refused (invalid_client)"), "{error}");
+    let source = std::error::Error::source(&error).expect("the request").to_string();
+    assert!(
+        source.contains("/oidc/token") && !error.to_string().contains("/oidc/token"),
+        "told once: {error}: {source}"
+    );
     let unknown = connection.authenticate_oidc_client_credentials(&service().provider("egi")).expect_err("no such");
     assert!(unknown.to_string().contains("\"egi\", but: local"), "{unknown}");
 }

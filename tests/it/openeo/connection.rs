@@ -55,6 +55,18 @@ fn a_gateways_page_is_an_http_error() {
 }
 
 #[test]
+fn a_path_stays_below_the_root() {
+    let (server, connection) = server(Config::quick());
+    let before = server.count("total");
+    for path in ["me", "", "/../../elsewhere", "/%2e%2e/%2e%2e/elsewhere", "@evil.example/me", ".evil.example/"] {
+        let error = connection.get_json(path).expect_err(path);
+        assert!(matches!(error, OpenEoError::Invalid(_)), "{path}: {error:?}");
+    }
+    assert_eq!(server.count("total"), before, "nobody is asked");
+    connection.get_json("/me?x=/..").expect("a query may say anything");
+}
+
+#[test]
 fn the_verbs_are_named_operations() {
     let (server, connection) = server(Config::quick());
     let folder = Folder::new();

@@ -33,6 +33,16 @@ fn all_that_is_said_about_a_job_is_sent() {
 }
 
 #[test]
+fn a_budget_that_json_does_not_have_makes_no_job_without_a_limit() {
+    let (server, connection) = server(Config::quick());
+    for budget in [f64::NAN, f64::INFINITY] {
+        let error = connection.create_job(sum("dear").budget(budget)).expect_err("no number");
+        assert!(matches!(error, OpenEoError::Invalid(_)), "{error:?}");
+    }
+    assert!(server.jobs().is_empty());
+}
+
+#[test]
 fn what_the_validation_says_are_warnings() {
     let (server, connection) = server(Config::quick());
     let odd = NewJob::new(ProcessGraph::start("unknown_process", json!({})));

@@ -130,6 +130,29 @@ fn many_jobs_are_waited_for_by_one_list() {
 }
 
 #[test]
+fn a_status_that_does_not_come_keeps_no_other_job_waiting() {
+    let (server, connection) = server(Config::quick());
+    let jobs: Vec<_> = ["hangs", "b", "c"].map(|title| connection.create_job(sum(title)).expect("created")).into();
+    for job in &jobs {
+        job.start().expect("started");
+    }
+    server.plan_for("describe", "hangs", Fault::Hang, 1);
+    let mut ended = Vec::new();
+    let options = soon().printer(|line| {
+        if line.ends_with("finished") {
+            ended.push(line.to_owned());
+            if ended.len() == 2 {
+                server.release();
+            }
+        }
+    });
+    let ends = Connection::wait_jobs(&jobs, options);
+    assert!(ends.iter().all(|end| matches!(end, Ok(found) if found.status() == JobStatus::Finished)), "{ends:?}");
+    assert_eq!(ended.len(), 3, "{ended:?}");
+    assert!(!ended[0].contains(jobs[0].id()) && !ended[1].contains(jobs[0].id()), "the others were first: {ended:?}");
+}
+
+#[test]
 fn logs_have_levels_and_pages_and_go_on_from_an_entry() {
     let (_server, connection) = server(Config { page: Some(1), ..Config::quick() });
     let job = finished(&connection, "logs");
@@ -139,6 +162,18 @@ fn logs_have_levels_and_pages_and_go_on_from_an_entry() {
     assert_eq!(job.logs("0", None).expect("logs").iter().next().map(|entry| entry.id()), Some("1"));
     let table = all.to_string();
     assert!(table.starts_with("id  time") && table.contains("Loading 5x3x6 tiles"), "{table}");
+}
+
+#[test]
+fn entries_that_share_an_id_are_all_there_and_pages_that_repeat_them_end() {
+    for id in ["", "x"] {
+        let (_server, connection) = server(Config { log_id: Some(id), ..Config::quick() });
+        let logs = finished(&connection, "alike").logs(None, None).expect("logs");
+        assert!(logs.len() == 3 && logs.is_complete(), "{logs}");
+    }
+    let (_server, connection) = server(Config { log_id: Some("x"), page: Some(1), ..Config::quick() });
+    let logs = finished(&connection, "in a circle").logs(None, None).expect("logs");
+    assert!(!logs.is_complete() && logs.to_string().ends_with("(there are more)"), "{logs}");
 }
 
 #[test]

@@ -191,7 +191,12 @@ fn a_list_that_hangs_leaves_each_job_to_itself() {
 
 #[test]
 fn tokens_that_expire_all_the_time_are_renewed() {
-    let (server, connection) = server(Config { token_life: Duration::from_millis(60), ..Config::quick() });
+    let (server, connection) = server(Config {
+        token_life: Duration::from_millis(60),
+        // In three waves, each longer than a token lives.
+        run: Duration::from_millis(100),
+        ..Config::quick()
+    });
     let folder = Folder::new();
     let options = options().download_to(folder.path());
     let report = run_jobs([BackEnd::new(&connection).parallel_jobs(8)], titles(24), &options).expect("run");

@@ -114,6 +114,43 @@ fn another_checksum_is_not_taken() {
 }
 
 #[test]
+fn another_checksum_harms_no_file_that_was_there_whatever_its_kind() {
+    let config = Config { other_checksum: Some("sha512"), ..with_assets(&[("a.tif", "image/tiff", 4_000)]) };
+    let (server, connection) = server(config);
+    let job = finished(&connection, "sha512");
+    let (folder, target) = (Folder::new(), Folder::new());
+    let (asset, file) = (job.results().asset("a.tif").expect("there"), target.path().join("a.tif"));
+    std::fs::write(&file, "of yesterday").expect("written");
+    server.plan("asset", Fault::Damaged, 1);
+    asset.download(&file).expect_err("another checksum");
+    assert_eq!(std::fs::read(&file).expect("still there"), b"of yesterday");
+    server.plan("asset", Fault::Damaged, 1);
+    asset.load_bytes().expect_err("another checksum");
+
+    let keep = DownloadOptions::new().existing(Existing::Keep);
+    job.results().download_files(folder.path(), &keep).expect("downloaded");
+    let file = folder.path().join("a.tif");
+    std::fs::write(&file, vec![7; 4_000]).expect("spoilt, with the same size");
+    job.results().download_files(folder.path(), &keep).expect("replaced");
+    assert_eq!(std::fs::read(&file).ok(), server.asset(job.id(), "a.tif"));
+}
+
+#[test]
+fn a_checksum_of_an_unknown_kind_is_noted_and_no_failure() {
+    for unknown in ["d50110000102030405060708090a0b0c0d0e0f", "md5:nonsense"] {
+        let (_server, connection) = server(Config { other_checksum: Some(unknown), ..Config::quick() });
+        let folder = Folder::new();
+        let poll = Duration::from_millis(20);
+        let options = fulmar::client::openeo::RunOptions::new().poll(poll, poll).download_to(folder.path());
+        let back_end = fulmar::client::openeo::BackEnd::new(&connection);
+        let report = fulmar::client::openeo::run_jobs([back_end], [sum("odd")], &options).expect("run");
+        assert!(report.is_success(), "{report}");
+        let notes = &report.jobs[0].notes;
+        assert!(notes.iter().any(|note| note.contains("\"openEO.tif\"") && note.contains("checksum")), "{notes:?}");
+    }
+}
+
+#[test]
 fn expired_links_are_fetched_anew_and_strangers_get_no_credentials() {
     let (server, connection) = server(Config {
         signed: true,

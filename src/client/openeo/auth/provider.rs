@@ -56,7 +56,7 @@ impl Provider {
             .without_auth()
             .send()
             .and_then(|reply| reply.json())
-            .map_err(|error| failed(error.to_string(), Some(error)))?;
+            .map_err(|error| failed("its configuration could not be had".into(), Some(error)))?;
         // Who answers for another issuer may be after its tokens. (OpenID Connect Discovery 1.0, 4.3)
         let answers_for = text(&configuration, "issuer").unwrap_or_default();
         if answers_for.trim_end_matches('/') != issuer.trim_end_matches('/') {
@@ -132,8 +132,14 @@ impl Provider {
         Ok(Grant { access_token, refresh_token: text(reply, "refresh_token"), expires_in })
     }
 
+    /// What it said comes from the source; its reason in a word is told here, too.
     pub(super) fn refused(&self, error: HttpError) -> OpenEoError {
-        self.failed(&error.to_string(), Some(error))
+        let message = match (oauth_error(&error), error.status()) {
+            (Some(reason), _) => format!("it refused ({})", plain(&reason, 60)),
+            (None, Some(status)) => format!("it answered with status {status}"),
+            (None, None) => "it could not be asked".to_owned(),
+        };
+        self.failed(&message, Some(error))
     }
 
     pub(super) fn failed(&self, message: &str, source: Option<HttpError>) -> OpenEoError {

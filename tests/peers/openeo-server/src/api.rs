@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::faults::Fault;
 use crate::http::{Answer, Reply, Request};
@@ -160,7 +160,11 @@ fn of_job(shared: &Shared, request: &Request, user: &str, method: &str, id: &str
             let least = request.query("level").map_or(0, |level| rank(&level));
             let after = request.query("offset").and_then(|offset| offset.parse::<usize>().ok()).map_or(0, |id| id + 1);
             let logs = job.logs().into_iter().skip(after);
-            let logs = logs.filter(|entry| rank(entry["level"].as_str().unwrap_or_default()) >= least).collect();
+            let mut logs: Vec<Value> =
+                logs.filter(|entry| rank(entry["level"].as_str().unwrap_or_default()) >= least).collect();
+            for entry in &mut logs {
+                entry["id"] = shared.config.log_id.map_or(entry["id"].take(), Value::from);
+            }
             page(shared, request, "logs", logs)
         }
         _ => refusal(501, "FeatureUnsupported", "Feature not supported."),
@@ -210,6 +214,14 @@ fn results(shared: &Shared, id: &str, title: &str, links: u64) -> Value {
         if shared.config.checksums {
             let sum = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
             asset["file:checksum"] = json!(format!("1220{sum}"));
+        }
+        match shared.config.other_checksum {
+            Some("sha512") => {
+                let sum = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                asset["file:checksum"] = json!(format!("1340{sum}"));
+            }
+            Some(text) => asset["file:checksum"] = json!(text),
+            None => {}
         }
         assets.insert(key.clone(), asset);
     }

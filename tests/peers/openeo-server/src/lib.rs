@@ -46,6 +46,8 @@ pub struct Config {
     pub signed: bool,
     /// Whether `file:checksum` is told. Defaults to yes.
     pub checksums: bool,
+    /// Told in place of the SHA-256: `sha512` for one of that kind, or any text. Defaults to nothing.
+    pub other_checksum: Option<&'static str>,
     /// Whether ranges are served. Defaults to yes.
     pub ranges: bool,
     /// Whether ranges are announced, and answered with the whole all the same. Defaults to no.
@@ -56,6 +58,8 @@ pub struct Config {
     pub next: Option<String>,
     /// How long a token lives. Defaults to an hour.
     pub token_life: Duration,
+    /// What every log entry has for an id, as back-ends have it that count none. Defaults to ids of their own.
+    pub log_id: Option<&'static str>,
     /// The status for an expired token: 401 or 403. Defaults to 403.
     pub expired_status: u16,
     /// How often the device flow says `authorization_pending` before it gives a token. Defaults to 1.
@@ -79,10 +83,12 @@ impl Default for Config {
             ],
             signed: false,
             checksums: true,
+            other_checksum: None,
             ranges: true,
             lies_about_ranges: false,
             page: None,
             next: None,
+            log_id: None,
             token_life: Duration::from_secs(3_600),
             expired_status: 403,
             pending: 1,
