@@ -47,6 +47,7 @@ pub struct RequestBuilder {
     max_body: Option<u64>,
     once: bool,
     authenticated: bool,
+    auth_below: Option<Url>,
     secrets: Secrets,
     fault: Option<String>,
 }
@@ -72,6 +73,7 @@ pub(super) struct Plan {
     pub(super) max_body: u64,
     pub(super) once: bool,
     pub(super) authenticated: bool,
+    pub(super) auth_below: Option<Url>,
     pub(super) secrets: Secrets,
 }
 
@@ -90,6 +92,7 @@ impl RequestBuilder {
             max_body: None,
             once: false,
             authenticated: true,
+            auth_below: None,
             secrets: Secrets::default(),
             fault: None,
         }
@@ -202,6 +205,16 @@ impl RequestBuilder {
         self
     }
 
+    /// Sends the client's credentials only to URLs below this one, redirects included: for services that share their host with
+    /// others. Defaults to all of the host.
+    pub fn auth_below(mut self, root: &str) -> RequestBuilder {
+        match Url::parse(root) {
+            Ok(root) => self.auth_below = Some(root),
+            Err(_) => self.fault = Some("`auth_below` takes a URL".to_owned()),
+        }
+        self
+    }
+
     /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and reads the reply.
     ///
     /// # Timing
@@ -260,9 +273,23 @@ impl RequestBuilder {
             max_body: self.max_body.unwrap_or(self.client.shared.max_body),
             once: self.once,
             authenticated: self.authenticated,
+            auth_below: self.auth_below,
             secrets,
         })
     }
+}
+
+impl Plan {
+    /// Whether the client's credentials may go to this URL.
+    pub(super) fn takes_credentials_to(&self, url: &Url) -> bool {
+        self.authenticated && self.auth_below.as_ref().is_none_or(|root| is_below(url, root))
+    }
+}
+
+/// Whether a URL is another or its own, or below it.
+pub(super) fn is_below(url: &Url, root: &Url) -> bool {
+    let rest = url.path().strip_prefix(root.path().trim_end_matches('/'));
+    Origin::of_url(url) == Origin::of_url(root) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl fmt::Debug for RequestBuilder {

@@ -131,7 +131,7 @@ impl HttpClient {
         let mut secrets = plan.secrets.clone();
         let (mut hops, mut renewed) = (0, false);
         loop {
-            let auth = if plan.authenticated { self.auth_for(&step.origin) } else { None };
+            let auth = if plan.takes_credentials_to(&step.url) { self.auth_for(&step.origin) } else { None };
             let mut credentials = Credentials {
                 headers: Vec::new(),
                 secrets: std::mem::take(&mut secrets),

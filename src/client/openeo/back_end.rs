@@ -26,7 +26,8 @@ const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 /// So many requests can be saved for later.
 const SAVED: f64 = 25.0;
 
-/// When reading the list takes longer than that, jobs that are due are asked about alone meanwhile.
+/// When reading the list takes longer than that, jobs that are due are asked about alone meanwhile. Nor does anything wait for a
+/// creation or a start that takes longer.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// So many times a list that doesn't tell of our jobs is read, before it is given up on.
@@ -83,9 +84,9 @@ struct State {
     waiting: usize,
     /// Those of them that are made, so that they could start at once.
     made: usize,
-    /// Jobs that are being made, and started.
-    creating: usize,
-    starting: usize,
+    /// Since when jobs are being made, and started.
+    creating: Vec<Instant>,
+    starting: Vec<Instant>,
     /// Until when others are preferred, because it doesn't answer; and how often in a row it did not.
     down_until: Option<Instant>,
     failures: u32,
@@ -139,20 +140,30 @@ pub(super) struct Place {
 /// A creation or a start on its way; over when dropped.
 pub(super) struct Call {
     site: Arc<Site>,
-    count: fn(&mut State) -> &mut usize,
+    calls: fn(&mut State) -> &mut Vec<Instant>,
+    since: Instant,
 }
 
 impl Call {
-    fn begin(site: &Arc<Site>, state: &mut State, count: fn(&mut State) -> &mut usize) -> Call {
-        *count(state) += 1;
-        Call { site: Arc::clone(site), count }
+    fn begin(site: &Arc<Site>, state: &mut State, calls: fn(&mut State) -> &mut Vec<Instant>, now: Instant) -> Call {
+        calls(state).push(now);
+        Call { site: Arc::clone(site), calls, since: now }
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        *(self.count)(&mut self.site.state.lock()) -= 1;
+        let mut state = self.site.state.lock();
+        let calls = (self.calls)(&mut state);
+        if let Some(at) = calls.iter().position(|since| *since == self.since) {
+            calls.swap_remove(at);
+        }
     }
+}
+
+/// How many calls there are that others may wait for: not those that hang.
+fn brisk(calls: &[Instant], now: Instant) -> usize {
+    calls.iter().filter(|since| now.saturating_duration_since(**since) < SLOW).count()
 }
 
 /// What to do about a job now.
@@ -204,7 +215,7 @@ impl Site {
     /// is to ask gives way.
     pub(super) fn has_starts(&self, now: Instant) -> bool {
         let state = self.state.lock();
-        state.starting > 0 || (state.made > 0 && self.is_open(&state, now))
+        brisk(&state.starting, now) > 0 || (state.made > 0 && self.is_open(&state, now))
     }
 
     fn is_open(&self, state: &State, now: Instant) -> bool {
@@ -318,7 +329,8 @@ impl Place {
         }
         let mut state = self.site.state.lock();
         let most = CREATIONS.max(self.site.back_end.parallel_jobs / 4);
-        (state.creating < most).then(|| Call::begin(&self.site, &mut state, |state| &mut state.creating))
+        (brisk(&state.creating, now) < most)
+            .then(|| Call::begin(&self.site, &mut state, |state| &mut state.creating, now))
     }
 
     /// The job is made, and could start.
@@ -330,8 +342,8 @@ impl Place {
     }
 
     /// A start is on its way, until what comes back is dropped.
-    pub(super) fn starting(&self) -> Call {
-        Call::begin(&self.site, &mut self.site.state.lock(), |state| &mut state.starting)
+    pub(super) fn starting(&self, now: Instant) -> Call {
+        Call::begin(&self.site, &mut self.site.state.lock(), |state| &mut state.starting, now)
     }
 
     /// The site has too many jobs until then: this one waits.
@@ -442,12 +454,14 @@ mod tests {
         let mut places: Vec<Place> = (0..9).map(|_| place(&sites)).collect();
         let mut on_their_way: Vec<Call> = places.iter_mut().filter_map(|place| place.may_create(now)).collect();
         assert_eq!(on_their_way.len(), CREATIONS);
+        assert!(places[5].may_create(now + SLOW).is_some(), "those that hang are in nobody's way");
         on_their_way.pop();
         assert!(places[5].may_create(now).is_some());
         drop(on_their_way);
         assert!(places[8].may_create(now).is_some(), "ahead of its time");
-        let start = places[0].starting();
+        let start = places[0].starting(now);
         assert!(places[8].may_create(now).is_none() && places[1].may_create(now).is_some(), "starts come first");
+        assert!(places[8].may_create(now + SLOW).is_some(), "but none that hangs");
         drop(start);
         places[7].is_made();
         assert!(!sites[0].has_starts(now), "no place for it");
@@ -457,7 +471,8 @@ mod tests {
         assert!(places[6].take(now) && !sites[0].has_starts(now));
         drop(places);
         let state = sites[0].state.lock();
-        assert_eq!((state.taken, state.waiting, state.made, state.creating, state.starting), (0, 0, 0, 0, 0));
+        assert_eq!((state.taken, state.waiting, state.made), (0, 0, 0));
+        assert!(state.creating.is_empty() && state.starting.is_empty());
     }
 
     #[test]

@@ -178,10 +178,11 @@ impl Connection {
     }
 
     fn paced(&self, request: RequestBuilder, pace: Pace) -> RequestBuilder {
-        match pace {
+        let request = match pace {
             Pace::Patient => request,
             Pace::Step => request.once().timeout(STEP),
-        }
+        };
+        request.auth_below(&self.shared.root)
     }
 }
 

@@ -458,7 +458,7 @@ impl Run {
         if !self.place.as_mut().is_some_and(|place| place.take(Instant::now())) {
             return Ok(false);
         }
-        let on_its_way = self.place.as_ref().map(Place::starting);
+        let on_its_way = self.place.as_ref().map(|place| place.starting(Instant::now()));
         let outcome = job.start_once(Pace::Step);
         drop(on_its_way);
         self.start_sent |= !matches!(&outcome, Err(error) if error.is_not_our_turn() || is_rate_limited(error));

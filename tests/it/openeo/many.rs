@@ -306,6 +306,14 @@ fn what_the_validation_says_is_noted_and_alike_graphs_are_asked_about_once() {
 }
 
 #[test]
+fn a_list_that_lacks_jobs_leaves_each_to_itself() {
+    let (server, connection) = server(Config { page: Some(1), run: Duration::from_millis(200), ..Config::quick() });
+    let report = run_jobs([BackEnd::new(&connection).parallel_jobs(6)], titles(12), &options()).expect("run");
+    assert!(report.is_success(), "{report}");
+    assert!(server.count("list") <= 3 + 2 && server.count("describe") >= 10, "the list is given up on");
+}
+
+#[test]
 fn one_list_stands_for_many_questions() {
     let (server, connection) = server(Config { run: Duration::from_millis(500), ..Config::quick() });
     let interval = Duration::from_millis(100);

@@ -35,6 +35,10 @@ pub(crate) fn answer(shared: &Shared, request: &Request, at_store: bool) -> Answ
         Some(Fault::NotFound) => return Answer::Reply(not_found("?")),
         Some(Fault::TooManyJobs) => return Answer::Reply(too_many()),
         Some(Fault::Expired) => return Answer::Reply(expired()),
+        Some(Fault::Redirect) => {
+            let to = format!("{}/neighbour/{}", shared.origin, path.last().copied().unwrap_or_default());
+            return Answer::Reply(Reply::new(302, "text/plain", Vec::new()).header("Location", to));
+        }
         _ => {}
     }
     let mut reply = reply(shared, request, &path);
@@ -102,6 +106,12 @@ fn reply(shared: &Shared, request: &Request, path: &[&str]) -> Reply {
         }
         [oidc::ISSUER, rest @ ..] => {
             return oidc::answer(shared, request, rest).unwrap_or_else(|| refusal(404, "NotFound", "not here"));
+        }
+        ["neighbour", ..] => {
+            if request.header("authorization").is_some() {
+                shared.bump("leaked credentials");
+            }
+            return Reply::new(200, "text/plain", b"of a neighbour".to_vec());
         }
         ["openeo", "1.2"] => return Reply::json(200, &capabilities()),
         ["openeo", "1.2", "credentials", "basic"] => return oidc::basic(shared, request),
