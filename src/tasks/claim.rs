@@ -52,6 +52,15 @@ impl Claim {
         self.task.act(outcome)
     }
 
+    /// Gives an attempt up of which nobody knows what it came to, or whose end can't be written: it is charged as lost, not as
+    /// failed. The task goes back to the queue at once, or has failed beyond its type's restart limit, as if its worker had died.
+    ///
+    /// # Errors
+    /// Those of [`finish`](Claim::finish).
+    pub fn lose(&self, reason: &str) -> Result<TaskStatus> {
+        self.task.act(Action::Lose { reason: super::new_task::clean(reason) })
+    }
+
     /// Starts it, runs `handler`, and ends the attempt as that says.
     ///
     /// # Errors

@@ -148,6 +148,9 @@ pub(super) enum Action {
     /// `Running` -> `Paused` until `after` has passed; `Cancelled` if that was asked for. A checkpoint replaces the one
     /// before; none leaves it.
     Pause { message: String, after: Duration, checkpoint: Option<Arc<[u8]>>, response: Option<Arc<Response>> },
+    /// `Running` -> `Accepted`, or `Failed` beyond the restart limit; `Cancelled` if that was asked for. Counts a lost attempt,
+    /// as the reaper does, whose words about the limit follow the reason.
+    Lose { reason: String },
     /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside; the time from which it could start stays.
     GiveBack { reason: String },
     /// `Running` stays. `None` leaves the progress as it is.

@@ -312,7 +312,7 @@ impl fmt::Debug for TaskContext {
 }
 
 /// An error with its sources, in one line: as many as there is room for, because some errors are their own source.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next.filter(|_| text.len() <= LONGEST_MESSAGE) {

@@ -346,6 +346,54 @@ pub(crate) fn the_restart_limit_ends_a_poison_task(bed: &dyn Bed) {
     assert!(claims(&queue, &WorkerId::new(), 1).is_empty());
 }
 
+pub(crate) fn an_attempt_given_up_is_charged_as_lost(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").restart_limit(1).retry(RetryPolicy::never())).expect("registered");
+    let handle = put(&queue, "a");
+    let first = claim(&queue);
+    assert!(first.lose("too early").expect_err("it has not started").is_stale());
+    let first = {
+        drop(first);
+        bed.pass(2 * LEASE);
+        queue.tidy().expect("rescued");
+        claim(&queue)
+    };
+    first.start().expect("ours");
+    assert_eq!(first.lose("its disk broke").expect("ours"), Accepted, "though failures are never retried");
+    assert_eq!(last_message(&queue, "a"), "its disk broke; restart 1 of 1");
+    let everything_is_stale = |claim: &fulmar::tasks::Claim| {
+        assert!(claim.lose("late").expect_err("stale").is_stale());
+        assert!(claim.finish().expect_err("stale").is_stale());
+    };
+    everything_is_stale(&first);
+    let second = claim(&queue);
+    second.start().expect("ready at once");
+    assert_eq!(second.lose("its disk broke").expect("ours"), Failed);
+    everything_is_stale(&second);
+    let info = handle.info().expect("known");
+    assert_eq!((info.status, info.starts, info.lost, info.failures), (Failed, 2, 2, 0));
+    assert!(info.ended.is_some());
+    let reason = "its disk broke, and its restart limit of 1 is reached";
+    assert_eq!(last_message(&queue, "a"), reason);
+
+    // One whose cancellation was asked for is not restarted, and each opens the way for who waits behind it.
+    queue.enqueue(task("b").ordered("k", true)).expect("accepted");
+    queue.enqueue(task("c").ordered("k", true)).expect("accepted");
+    queue.register(TaskType::new("t").restart_limit(0)).expect("registered");
+    let first = claim(&queue);
+    first.start().expect("ours");
+    queue.cancel("t", "b").expect("known");
+    assert_eq!(first.lose("its disk broke").expect("ours"), Cancelled);
+    assert_eq!(last_message(&queue, "b"), "its disk broke");
+    let second = claim(&queue);
+    second.start().expect("ours");
+    queue.enqueue(task("d").ordered("k", true)).expect("accepted");
+    assert_eq!(second.lose("").expect("ours"), Failed);
+    assert!(last_message(&queue, "c").contains("restart limit of 0"), "{}", last_message(&queue, "c"));
+    assert_eq!(claim(&queue).task().identifier(), "d");
+    assert_eq!(queue.info("t", "c").expect("known").lost, 1);
+}
+
 pub(crate) fn the_time_limit_holds_though_the_lease_is_kept(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.register(TaskType::new("t").time_limit(MINUTE).restart_limit(0)).expect("registered");

@@ -29,6 +29,7 @@ macro_rules! conformance {
                 tasks_wait_for_their_time, a_full_queue_says_so, many_are_accepted_or_none,
                 cancel_takes_out_what_has_not_started, cancel_tells_what_runs, deletion_leaves_nothing,
                 a_lost_lease_is_lost_for_everything, only_starts_are_charged, the_restart_limit_ends_a_poison_task,
+                an_attempt_given_up_is_charged_as_lost,
                 the_time_limit_holds_though_the_lease_is_kept, failures_are_retried_with_their_cause_in_the_log,
                 a_failure_for_good_is_not_retried, a_pause_keeps_its_state, types_have_their_limit_at_once,
                 payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, counters_add_up,
@@ -45,7 +46,7 @@ macro_rules! conformance {
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
                 stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
                 tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
-                a_stray_task_is_found_and_put_back, an_error_that_panics_when_it_is_shown_is_a_failure,
+                a_stray_task_is_found_and_put_back, an_outcome_that_can_not_be_written_is_a_lost_attempt, an_error_that_panics_when_it_is_shown_is_a_failure,
                 a_handler_whose_task_was_taken_anew_is_told);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],

@@ -203,6 +203,41 @@ pub(crate) fn a_stray_task_is_found_and_put_back(bed: &dyn Bed) {
     assert_eq!((holds.info().expect("known").starts, worker.drain(HANG).expect("idle").stale), (1, 0));
 }
 
+/// The handler ends well, again and again, and its response has nowhere to go.
+pub(crate) fn an_outcome_that_can_not_be_written_is_a_lost_attempt(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").restart_limit(1)).expect("registered");
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .lease(SHORT)
+        .at_once(1)
+        .handle("t", move |task: &TaskContext| {
+            if task.identifier() == "a" {
+                inside.pass();
+                task.store_json(&1)?;
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    let handle = put(&queue, "a");
+    gate.await_arrivals(1);
+    assert_eq!(bed.sql("ALTER TABLE fulmar_task_response RENAME TO away"), 0);
+    gate.open();
+    eventually("the outcome can't be written", || worker.stats().stale == 1);
+    assert_eq!(handle.status().expect("known"), TaskStatus::Running);
+    assert_eq!(bed.sql("ALTER TABLE away RENAME TO fulmar_task_response"), 0);
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    let info = handle.info().expect("known");
+    assert_eq!((info.starts, info.lost, info.failures), (2, 1, 0), "{info:?}");
+    let log = handle.log().expect("a log");
+    let why = "what it came to could not be written";
+    let lost = log.iter().find(|entry| entry.message.contains(why)).unwrap_or_else(|| panic!("{log:?}"));
+    assert!(lost.message.contains("fulmar_task_response") && lost.message.ends_with("restart 1 of 1"), "{lost:?}");
+    worker.drain(HANG).expect("idle");
+}
+
 pub(crate) fn a_cancelled_handler_is_told(bed: &dyn Bed) {
     let queue = bed.queue();
     let gate = Gate::default();

@@ -67,7 +67,7 @@ macro_rules! change {
     ($trail:expr) => {
         concat!(
             "UPDATE fulmar_task t SET
-                 status = CASE WHEN s.kind IN (2, 3, 4) AND t.cancel_requested THEN 6 ELSE s.status END,
+                 status = CASE WHEN s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN 6 ELSE s.status END,
                  gate = CASE WHEN s.status IN (0, 3) AND (s.kind = 5 OR NOT t.cancel_requested)
                      THEN (s.delay > 0)::int4 END,
                  run_at = CASE WHEN s.kind = 5 THEN least(t.run_at, ",
@@ -75,7 +75,7 @@ macro_rules! change {
             ") WHEN s.status IN (0, 3) AND NOT t.cancel_requested THEN ",
             now!(),
             " + s.delay ELSE t.run_at END,
-                 ended = CASE WHEN s.status IN (4, 5) OR s.kind IN (2, 3, 4) AND t.cancel_requested THEN ",
+                 ended = CASE WHEN s.status IN (4, 5) OR s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN ",
             now!(),
             " END,
                  worker = CASE s.status WHEN 2 THEN t.worker END,
@@ -86,6 +86,7 @@ macro_rules! change {
                          WHERE y.id = t.type_id) WHEN s.status = 2 THEN t.deadline END,
                  starts = t.starts + (s.kind = 0)::int4,
                  failures = t.failures + (s.kind IN (2, 3))::int4,
+                 lost = t.lost + (s.kind = 7)::int4,
                  progress = CASE s.status WHEN 4 THEN 1 ELSE coalesce(s.progress, t.progress) END,
                  entries = t.entries + 1,
                  trail = ",
@@ -95,7 +96,7 @@ macro_rules! change {
             fence!(),
             "
                  AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x JOIN fulmar_task o ON o.id = x.id
-                     WHERE x.kind IN (1, 2, 3, 4) AND o.lane IS NOT NULL))
+                     WHERE x.kind IN (1, 2, 3, 4, 7) AND o.lane IS NOT NULL))
              RETURNING s.ord, t.status, t.type_id, t.lane"
         )
     };
@@ -104,7 +105,7 @@ macro_rules! change {
 /// The entry that a step adds to the trail, under the status that the task has from then on.
 macro_rules! step_trail {
     () => {
-        trail!("CASE WHEN s.kind IN (2, 3, 4) AND t.cancel_requested THEN 6 ELSE s.status END", "s.token")
+        trail!("CASE WHEN s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN 6 ELSE s.status END", "s.token")
     };
 }
 
@@ -116,21 +117,29 @@ const PLAIN: &str = concat!(
     change!(step_trail!())
 );
 
-/// Steps of every kind.
+/// Steps of every kind. Where a lost attempt leads is the type's to say; while the fence holds, nobody else changes the count.
 const FULL: &str = concat!(
     "WITH s AS MATERIALIZED (
-         SELECT * FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[], $9::text[],
+         SELECT p.id, p.token, p.kind, CASE p.kind WHEN 7 THEN f.status ELSE p.status END AS status, p.delay, p.progress,
+             p.message || coalesce(f.words, '') AS message, p.media_type, p.body, p.checkpoint, p.ord
+         FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[], $9::text[],
              $10::text[], $11::bytea[], $12::bytea[]) WITH ORDINALITY
-             AS s (id, token, kind, status, delay, progress, message, media_type, body, checkpoint, ord)),
+             AS p (id, token, kind, status, delay, progress, message, media_type, body, checkpoint, ord)
+         LEFT JOIN LATERAL (
+             SELECT CASE WHEN o.lost >= y.restart_limit THEN 5 ELSE 0 END AS status,
+                 CASE WHEN o.cancel_requested THEN ''
+                     WHEN o.lost >= y.restart_limit THEN ', and its restart limit of ' || y.restart_limit || ' is reached'
+                     ELSE '; restart ' || o.lost + 1 || ' of ' || y.restart_limit END AS words
+             FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id WHERE o.id = p.id AND p.kind = 7) AS f ON true),
      u AS (",
-    change!(concat!("CASE WHEN s.message = '' AND s.kind <> 6 THEN ", step_trail!(), " ELSE t.trail END")),
+    change!(concat!("CASE WHEN s.message = '' AND s.kind < 6 THEN ", step_trail!(), " ELSE t.trail END")),
     ", t.id, t.entries),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
     now!(),
     ", u.status, s.token, s.message FROM u JOIN s ON s.ord = u.ord
-         WHERE s.message <> '' OR s.kind = 6),
+         WHERE s.message <> '' OR s.kind >= 6),
      r AS (
          INSERT INTO fulmar_task_response (task_id, media_type, body)
          SELECT u.id, s.media_type, s.body FROM u JOIN s ON s.ord = u.ord WHERE s.media_type IS NOT NULL
@@ -378,6 +387,8 @@ impl<'a> RowOf<'a> {
                 let (response, checkpoint) = (response.as_deref(), checkpoint.as_deref());
                 RowOf { delay: millis(*after), response, checkpoint, ..row }
             }
+            // Where to is the statement's to say.
+            Action::Lose { reason } => row(7, TaskStatus::Accepted, reason),
             Action::GiveBack { reason } => row(5, TaskStatus::Accepted, reason),
             Action::Note { progress, message } => {
                 RowOf { progress: progress.map(f64::from), ..row(6, TaskStatus::Running, message) }
@@ -386,7 +397,7 @@ impl<'a> RowOf<'a> {
     }
 
     fn is_plain(&self) -> bool {
-        self.message.is_empty() && self.response.is_none() && self.checkpoint.is_none() && self.kind != 6
+        self.message.is_empty() && self.response.is_none() && self.checkpoint.is_none() && self.kind < 6
     }
 }
 
@@ -414,7 +425,9 @@ fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Faul
     let is_its_work = |status: TaskStatus| match step.action {
         Action::Start => status == TaskStatus::Running,
         Action::Finish { .. } => status == TaskStatus::Finished,
-        Action::Fail { .. } => matches!(status, TaskStatus::Accepted | TaskStatus::Failed | TaskStatus::Cancelled),
+        Action::Fail { .. } | Action::Lose { .. } => {
+            matches!(status, TaskStatus::Accepted | TaskStatus::Failed | TaskStatus::Cancelled)
+        }
         Action::Pause { .. } => matches!(status, TaskStatus::Paused | TaskStatus::Cancelled),
         Action::GiveBack { .. } => status == TaskStatus::Accepted,
         Action::Note { .. } => false,

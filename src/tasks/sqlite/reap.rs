@@ -58,14 +58,9 @@ pub(super) fn reap(db: &Connection, now: i64, limit: usize) -> Result<Reaped> {
 }
 
 fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
-    let (status, lost, limit, cancel, late): (i64, i64, i64, bool, bool) = db
-        .prepare_cached(
-            "SELECT t.status, t.lost, y.restart_limit, t.cancel_requested, coalesce(t.deadline <= ?2, 0)
-             FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
-        )
-        .and_then(|mut sql| {
-            sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
-        })
+    let (status, late): (i64, bool) = db
+        .prepare_cached("SELECT status, coalesce(deadline <= ?2, 0) FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(failed("rescuing a task"))?;
     let status = TaskStatus::from_code(status)?;
     match status {
@@ -79,7 +74,18 @@ fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
             return Err(TaskError::Database { doing: "rescuing a task", source: text.into() });
         }
     }
-    let why = if late { "its time limit passed" } else { "its worker was lost" };
+    lose(db, now, id, if late { "its time limit passed" } else { "its worker was lost" })
+}
+
+/// Charges a lost attempt: the task goes back, or ends.
+pub(super) fn lose(db: &Connection, now: i64, id: i64, why: &str) -> Result<TaskStatus> {
+    let (lost, limit, cancel): (i64, i64, bool) = db
+        .prepare_cached(
+            "SELECT t.lost, y.restart_limit, t.cancel_requested
+             FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
+        )
+        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
+        .map_err(failed("looking at a lost task"))?;
     let lost = lost.saturating_add(1);
     db.prepare_cached("UPDATE fulmar_task SET lost = ?2 WHERE id = ?1")
         .and_then(|mut sql| sql.execute([id, lost]))

@@ -78,6 +78,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
                 TaskStatus::Paused
             }
         }
+        Action::Lose { reason } => reap::lose(db, now, id, reason)?,
         Action::GiveBack { reason } => {
             put_back(db, now, id, reason)?;
             TaskStatus::Accepted

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::bell::News;
-use super::super::engine::{Action, Held, Stepped};
+use super::super::engine::{Action, Held, Step, Stepped};
 use super::super::error::TaskError;
-use super::super::handler::{Handler, TaskContext};
+use super::super::handler::{Handler, TaskContext, chain};
+use super::super::new_task::clean;
 use super::super::queue::TaskQueue;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
@@ -56,6 +57,8 @@ struct State {
     in_doubt: bool,
     /// What the last heartbeat found to be ours without our knowing, with its fence.
     strays: HashSet<(i64, i64)>,
+    /// Since when and why we have lost sight of them, where we know.
+    given_up: HashMap<(i64, i64), (Instant, String)>,
 }
 
 impl Crew {
@@ -75,6 +78,7 @@ impl Crew {
             heard: Instant::now(),
             in_doubt: false,
             strays: HashSet::new(),
+            given_up: HashMap::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
         Crew { queue, id, handlers, types, hands, at_once, batch, together, lease, state, changed }
@@ -300,11 +304,14 @@ impl Crew {
         !state.abandoned
     }
 
-    /// Gives up on a task whose state can't be written. The heartbeat will find that it is still ours.
-    pub(super) fn give_up(&self, task: &TaskContext, was_running: bool) {
+    /// Gives up on a task whose state can't be written, and why. The heartbeat will find that it is still ours.
+    pub(super) fn give_up(&self, task: &TaskContext, was_running: bool, why: &TaskError) {
         let mut state = self.state.lock();
         forget(&mut state, task);
         state.in_doubt = true;
+        let what = if was_running { "what it came to" } else { "its start" };
+        let why = format!("{what} could not be written: {}", chain(why));
+        state.given_up.insert((task.id(), task.fence()), (Instant::now(), why));
         if was_running {
             state.stats.running -= 1;
             state.stats.stale += 1;
@@ -329,6 +336,8 @@ impl Crew {
                 state.heard = Instant::now();
                 return;
             }
+            // What becomes doubtful from here on may be missing in the answer.
+            state.in_doubt = false;
             state.held.values().cloned().collect()
         };
         let asked = Instant::now();
@@ -369,22 +378,27 @@ impl Crew {
         let strays: HashSet<(i64, i64)> = ours.into_keys().filter(|(id, token)| !is_known(id, token)).collect();
         // Found twice, it is not one whose claim is just being answered.
         let certain: Vec<(i64, i64)> = strays.intersection(&state.strays).copied().collect();
-        state.in_doubt = !strays.is_empty();
+        state.in_doubt |= !strays.is_empty();
+        // What was given up since we asked is a matter for the next answer.
+        state.given_up.retain(|fence, (since, _)| strays.contains(fence) || *since >= asked);
         state.strays = strays;
+        let known: Vec<Option<(Instant, String)>> =
+            certain.iter().map(|fence| state.given_up.get(fence).cloned()).collect();
         drop(state);
-        for (id, token) in certain {
-            self.give_up_stray(id, token);
+        for ((id, token), known) in certain.into_iter().zip(known) {
+            let why = known.map_or("its worker lost sight of it".to_owned(), |(_, why)| why);
+            self.give_up_stray(id, token, &why);
         }
     }
 
     /// A task that is ours, and that nobody here works on: an answer was lost, or its outcome could not be written.
-    fn give_up_stray(&self, id: i64, token: i64) {
-        let reason = || "its worker lost sight of it".to_owned();
-        let step = |action| super::super::engine::Step { task: id, token, worker: self.id.clone(), action };
-        let back = step(Action::GiveBack { reason: reason() });
-        let fail = step(Action::Fail { reason: reason(), retry: Some(self.lease), response: None });
+    fn give_up_stray(&self, id: i64, token: i64, why: &str) {
+        let reason = clean(why);
+        let step = |action| Step { task: id, token, worker: self.id.clone(), action };
+        let back = step(Action::GiveBack { reason: reason.clone() });
+        let lose = step(Action::Lose { reason });
         // One of them fits, or neither.
-        if let Err(error) = self.queue.engine().step(vec![back, fail]) {
+        if let Err(error) = self.queue.engine().step(vec![back, lose]) {
             self.note_error("giving a stray task back", &error);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::engine::{Action, Step, Stepped};
+use super::super::error::TaskError;
 use super::super::handler::TaskContext;
 use super::crew::{Crew, LONGEST_PAUSE};
 use crate::backoff::Backoff;
@@ -21,19 +22,22 @@ pub(super) fn run(crew: &Arc<Crew>) {
         }
         let mut steps: Vec<Step> = owed.iter().map(|owed| owed.step.clone()).collect();
         steps.extend(next.iter().map(|task| task.step(Action::Start)));
-        let stepped = settle(crew, &steps);
-        let mut stepped = stepped.into_iter().flatten();
+        let settled = settle(crew, &steps);
+        let mut stepped = settled.as_deref().unwrap_or_default().iter().copied();
+        // An engine says something of each step.
+        let silent = TaskError::Invalid("the database said nothing of it".into());
+        let why = settled.as_ref().err().unwrap_or(&silent);
         for Owed { task, took, .. } in owed.drain(..) {
             match stepped.next() {
                 Some(stepped) => crew.ended(&task, took, stepped),
-                None => crew.give_up(&task, true),
+                None => crew.give_up(&task, true, why),
             }
         }
         let mut started = Vec::new();
         for task in next {
             match stepped.next() {
                 Some(stepped) => started.extend(crew.started(&task, stepped).then_some(task)),
-                None => crew.give_up(&task, false),
+                None => crew.give_up(&task, false, why),
             }
         }
         owed = started.into_iter().map(|task| run_one(crew, task)).collect();
@@ -58,23 +62,27 @@ fn run_one(crew: &Crew, task: Arc<TaskContext>) -> Owed {
     Owed { task, took: start.elapsed(), step }
 }
 
-/// Does the steps, however often it takes; `None` if that is hopeless, or the worker is gone.
-fn settle(crew: &Crew, steps: &[Step]) -> Option<Vec<Stepped>> {
+/// Does the steps, however often it takes.
+///
+/// # Errors
+/// The last one, if that is hopeless, or the worker is gone.
+fn settle(crew: &Crew, steps: &[Step]) -> Result<Vec<Stepped>, TaskError> {
     let pauses = Backoff::new(Duration::from_millis(10)).cap(LONGEST_PAUSE).jitter(0.5);
     let seed = steps.first().map_or(0, |step| step.task as u64);
-    for tries in 0.. {
+    let mut tries = 0;
+    loop {
         match crew.queue.engine().step(steps.to_vec()) {
-            Ok(stepped) => return Some(stepped),
             Err(error) if error.is_retryable() => {
                 if !crew.may_retry(&error, pauses.delay_with(tries, seed)) {
-                    return None;
+                    return Err(error);
                 }
+                tries = tries.saturating_add(1);
             }
             Err(error) => {
                 crew.note_error("writing what tasks came to", &error);
-                return None;
+                return Err(error);
             }
+            done => return done,
         }
     }
-    None
 }
