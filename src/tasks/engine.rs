@@ -157,6 +157,26 @@ pub(super) enum Action {
     Note { progress: Option<f32>, message: String },
 }
 
+impl Step {
+    /// About how much of it there is to send, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let size = |message: &str, response: &Option<Arc<Response>>| {
+            message.len() + response.as_ref().map_or(0, |response| response.body.len())
+        };
+        match &self.action {
+            Action::Start => 0,
+            Action::Finish { message, response } => size(message, response),
+            Action::Fail { reason, response, .. } => size(reason, response),
+            Action::Pause { message, checkpoint, response, .. } => {
+                size(message, response) + checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
+            }
+            Action::Lose { reason: message } | Action::GiveBack { reason: message } | Action::Note { message, .. } => {
+                message.len()
+            }
+        }
+    }
+}
+
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stepped {

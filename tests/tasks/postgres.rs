@@ -25,6 +25,10 @@ impl Schema {
         schema
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A queue on the same server, with other tables.
     pub(crate) fn around(&self) -> &TaskQueue {
         &self.around

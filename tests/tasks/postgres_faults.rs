@@ -372,6 +372,82 @@ fn other_programs_enqueue_with_a_function() {
     assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), 2);
 }
 
+/// A role or a database may bring settings of its own, and a schema any name.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn neither_odd_names_nor_a_role_s_settings_matter() {
+    let bed = Schema::new();
+    let role = format!("odd_{}", bed.name());
+    let schema = format!("Odd \"{}\"; --, \\", bed.name());
+    let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
+    bed.ask(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p''\\@/:%'"));
+    bed.ask(&format!("CREATE SCHEMA {quoted} AUTHORIZATION {role}"));
+    for setting in [
+        format!("search_path = {quoted}"),
+        "standard_conforming_strings = off".into(),
+        "backslash_quote = off".into(),
+        "statement_timeout = 500".into(),
+        "idle_in_transaction_session_timeout = 500".into(),
+        "lock_timeout = 60000".into(),
+        "default_transaction_isolation = serializable".into(),
+        "default_transaction_read_only = on".into(),
+        "bytea_output = escape".into(),
+        "datestyle = 'German'".into(),
+        "timezone = 'Asia/Kathmandu'".into(),
+        "client_encoding = LATIN1".into(),
+        "synchronous_commit = off".into(),
+    ] {
+        bed.ask(&format!("ALTER ROLE {role} SET {setting}"));
+    }
+    let address = bed.address();
+    let server = address.rsplit('@').next().and_then(|rest| rest.split('?').next()).expect("host and database");
+    // The role can't write by default, and the server that can is looked for.
+    let url = format!("postgres://{role}:p'%5C%40%2F%3A%25@{server}?target_session_attrs=any");
+    let queue = TaskQueue::connect(&url).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let handle = queue.enqueue(task("ü😀\\'").input(&"\\x41 ü😀").message("ü😀\\")).expect("accepted");
+    let claim = claim(&queue);
+    assert_eq!(claim.task().input::<String>().expect("read"), "\\x41 ü😀");
+    claim.run(&|task: &TaskContext| task.store_response("ü😀\\", "text/plain")).expect("ours");
+    assert_eq!(handle.response().expect("known").expect("stored").text().expect("text"), "ü😀\\");
+    assert_eq!(handle.log().expect("a log")[0].message, "ü😀\\");
+    let ours = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')";
+    let limits = queue.postgres_transaction(|tx| tx.query(ours, &[])).expect("read");
+    assert_eq!(limits, [[Some("61s".to_owned()), Some("61s".to_owned())]], "the queue's own");
+    let (_, rows) = bed.ask(&format!("SELECT count(*) FROM {quoted}.fulmar_task"));
+    assert_eq!(rows[0][0].as_deref(), Some("1"), "in the schema that was named");
+    queue
+        .postgres_transaction(|tx| tx.query("SELECT fulmar_enqueue('t', E'by \\\\ function', '1')", &[]).map(drop))
+        .expect("the function knows its schema");
+    assert_eq!(queue.status("t", "by \\ function").expect("known"), TaskStatus::Accepted);
+    drop((claim, handle, queue));
+    bed.ask(&format!("DROP SCHEMA {quoted} CASCADE"));
+    bed.ask(&format!("DROP ROLE {role}"));
+}
+
+/// What a pooler does between two of its clients.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_session_that_was_reset_is_replaced() {
+    let bed = Schema::new();
+    let queue = bed.open_with(TaskQueue::builder().connections(1).poll_interval(Duration::from_millis(5)));
+    queue.register(TaskType::new("t")).expect("registered");
+    let forget = || queue.postgres_transaction(|tx| tx.execute("DEALLOCATE ALL", &[]).map(drop)).expect("forgotten");
+    put(&queue, "a");
+    forget();
+    put(&queue, "b");
+    forget();
+    let worker = WorkerId::new();
+    let claimed = claims(&queue, &worker, 9);
+    assert_eq!(crate::support::names(&claimed), ["a", "b"]);
+    forget();
+    claimed[0].start().expect("its start was done, once");
+    forget();
+    assert_eq!(claimed[0].finish().expect("ours"), TaskStatus::Finished);
+    let info = queue.info("t", "a").expect("known");
+    assert_eq!((info.starts, info.status), (1, TaskStatus::Finished));
+}
+
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_queue_shows_no_password() {

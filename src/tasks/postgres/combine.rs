@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use super::super::engine::{Step, Stepped};
 use super::super::error::{Result, TaskError};
+use super::steps::MOST_BYTES;
 use crate::sync::{Condvar, Mutex};
 
 /// Statements under way at once: while one waits for the disk, the next is made ready.
 const AT_ONCE: usize = 2;
 
-/// The most steps of one statement, unless one thread alone brings more.
+/// The most steps of one statement, unless one thread alone brings more; and what is large waits for its turn.
 const MOST_STEPS: usize = 256;
 
 pub(super) struct Combiner {
@@ -126,10 +127,11 @@ impl State {
     }
 
     fn take(&mut self) -> Vec<Arc<Piece>> {
-        let (mut pieces, mut steps) = (Vec::new(), 0);
+        let (mut pieces, mut steps, mut bytes) = (Vec::new(), 0, 0);
         while let Some(next) = self.waiting.front() {
             steps += next.steps.len();
-            if !pieces.is_empty() && steps > MOST_STEPS {
+            bytes += next.steps.iter().map(Step::size).sum::<usize>();
+            if !pieces.is_empty() && (steps > MOST_STEPS || bytes > MOST_BYTES) {
                 break;
             }
             let mut progress = next.progress.lock();
@@ -161,5 +163,26 @@ impl Drop for Place<'_> {
         let mut state = self.0.state.lock();
         state.under_way -= 1;
         state.invite();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::engine::Action;
+    use super::super::super::status::Response;
+    use super::super::super::worker_id::WorkerId;
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_one_message_goes_in_several() {
+        let body = Arc::new(Response { media_type: "x/y".into(), body: vec![0; MOST_BYTES / 2] });
+        let piece = |task| {
+            let action = Action::Finish { message: String::new(), response: Some(Arc::clone(&body)) };
+            let steps = vec![Step { task, token: 1, worker: WorkerId::new(), action }];
+            Arc::new(Piece { steps, progress: Mutex::new(Progress::Waiting), changed: Condvar::new() })
+        };
+        let mut state = State { waiting: (0..5).map(piece).collect(), under_way: AT_ONCE };
+        let taken: Vec<usize> = std::iter::from_fn(|| Some(state.take().len()).filter(|count| *count > 0)).collect();
+        assert_eq!(taken, [2, 2, 1]);
     }
 }

@@ -73,7 +73,8 @@ impl Connection {
     /// would be kept. So whole tables are not read where an index will do.
     ///
     /// # Errors
-    /// [`PgError::Connect`] with what the server or the system said, without the password.
+    /// [`PgError::Connect`] with what the server or the system said, without the password; [`PgError::Invalid`] for a database
+    /// that can't hold every text.
     pub(super) fn open(target: &Target, limits: Limits) -> Result<Connection, PgError> {
         let place = target.place().to_owned();
         let raw = Raw::connect(&target.options(limits.connect, limits.heartbeat))
@@ -82,6 +83,14 @@ impl Connection {
         if version < OLDEST * 10_000 {
             let message = format!("the server has version {}, and {OLDEST} or newer is needed", version / 10_000);
             return Err(PgError::Connect { place, message });
+        }
+        // In any other, a message with a letter that it lacks would be refused as if the task's row made no sense.
+        let encoding = raw.setting(c"server_encoding").unwrap_or_default();
+        if !matches!(&*encoding, "UTF8" | "SQL_ASCII") {
+            return Err(PgError::Invalid(format!(
+                "the database at {place} has the encoding {encoding}, which can't hold every text: \
+                 create one with ENCODING 'UTF8' for the queue"
+            )));
         }
         let mut connection =
             Connection { raw, place, limit: limits.statement, prepared: HashMap::new(), broken: false };

@@ -69,7 +69,7 @@ impl PgError {
 /// PostgreSQL's manual.
 fn ends_the_session(sqlstate: &str) -> bool {
     let class = sqlstate.get(..2).unwrap_or_default();
-    matches!(class, "08") || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006")
+    matches!(class, "08") || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006")
 }
 
 #[cfg(test)]
@@ -80,6 +80,7 @@ mod tests {
     fn a_shutdown_asks_for_a_new_connection_and_a_refusal_does_not() {
         let refused = |sqlstate: &str| PgError::Refused { sqlstate: sqlstate.into(), message: String::new() };
         assert!(refused("57P01").is_lost() && refused("08006").is_lost() && refused("25006").is_lost());
+        assert!(refused("25P03").is_lost() && refused("25P04").is_lost(), "a transaction's limits end the session");
         assert!(!refused("23505").is_lost() && !refused("").is_lost());
         assert!(refused("40P01").is_conflict() && !refused("23505").is_conflict());
     }

@@ -194,6 +194,14 @@ impl Raw {
         unsafe { pq::PQserverVersion(self.ptr()) }
     }
 
+    /// What the server says of one of its settings, if it is among those that it tells of.
+    pub(super) fn setting(&self, name: &CStr) -> Option<String> {
+        // SAFETY: (2); a C string or null, which lives until the next call on the connection.
+        let value = unsafe { pq::PQparameterStatus(self.ptr(), name.as_ptr()) };
+        // SAFETY: as above.
+        (!value.is_null()).then(|| unsafe { text(value) })
+    }
+
     pub(super) fn phase(&self) -> Phase {
         use pq::PGTransactionStatusType as Status;
         // SAFETY: (1), (2).

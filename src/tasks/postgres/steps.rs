@@ -18,6 +18,9 @@ use crate::sync::Mutex;
 /// Steps whose outcome was not known when they were last tried, by task and token.
 pub(super) struct Doubts(Mutex<HashSet<(i64, i64)>>);
 
+/// About the most bytes of one statement: PostgreSQL takes no message of 1 GiB, and hangs up.
+pub(super) const MOST_BYTES: usize = 64 << 20;
+
 /// More than that, and the oldest of them are of no interest to anybody.
 const MOST_DOUBTS: usize = 100_000;
 
@@ -219,7 +222,7 @@ fn one_by_one(
     let mut left = false;
     for (worker, at) in rounds.iter().flat_map(|round| round.steps.iter().map(|&at| (round.worker, at))) {
         tx.script("SAVEPOINT fulmar_step")?;
-        match all(&mut tx, steps, &[Round { worker, steps: vec![at] }], stepped) {
+        match all(&mut tx, steps, &[Round { worker, steps: vec![at], bytes: 0 }], stepped) {
             Ok(one) => left |= one,
             Err(Fault::Pg(error)) if error.is_of_row() => {
                 let task = steps[at].task;
@@ -260,10 +263,12 @@ fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: 
     Ok(left)
 }
 
-/// Steps of one worker, no two of them on one task: places in the whole, by the number of the task.
+/// Steps of one worker, no two of them on one task, nor too much for one statement: places in the whole, by the number of the
+/// task.
 struct Round<'a> {
     worker: &'a str,
     steps: Vec<usize>,
+    bytes: usize,
 }
 
 /// As few rounds as there may be so that the steps on each task keep their order.
@@ -273,13 +278,15 @@ fn rounds(steps: &[Step]) -> Vec<Round<'_>> {
     let mut next: HashMap<i64, usize> = HashMap::new();
     for (at, step) in steps.iter().enumerate() {
         let from = next.get(&step.task).copied().unwrap_or(0);
-        let worker = step.worker.as_str();
-        let fits = rounds.iter().skip(from).position(|round| round.worker == worker).map(|offset| from + offset);
+        let (worker, bytes) = (step.worker.as_str(), step.size());
+        let has_room = |round: &Round<'_>| round.worker == worker && round.bytes + bytes <= MOST_BYTES;
+        let fits = rounds.iter().skip(from).position(has_room).map(|offset| from + offset);
         let round = fits.unwrap_or_else(|| {
-            rounds.push(Round { worker, steps: Vec::new() });
+            rounds.push(Round { worker, steps: Vec::new(), bytes: 0 });
             rounds.len() - 1
         });
         rounds[round].steps.push(at);
+        rounds[round].bytes += bytes;
         next.insert(step.task, round + 1);
     }
     // Rows are locked in this order, everywhere.
@@ -444,4 +451,35 @@ fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Faul
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::worker_id::WorkerId;
+    use super::*;
+
+    #[test]
+    fn a_statement_holds_no_task_twice_no_second_worker_and_no_more_than_the_server_takes() {
+        let large = std::sync::Arc::new(Response { media_type: "x/y".into(), body: vec![0; MOST_BYTES / 4] });
+        let (one, two) = (WorkerId::new(), WorkerId::new());
+        let finish = |task, worker: &WorkerId| Step {
+            task,
+            token: 1,
+            worker: worker.clone(),
+            action: Action::Finish { message: String::new(), response: Some(large.clone()) },
+        };
+        let mut steps: Vec<Step> = (0..10).map(|task| finish(task, &one)).collect();
+        steps.push(Step { action: Action::Start, ..finish(10, &one) });
+        steps.push(finish(11, &two));
+        steps.push(Step { action: Action::Start, ..finish(0, &one) });
+        let rounds: Vec<_> = rounds(&steps).into_iter().map(|round| round.steps).collect();
+        // The start of the eleventh fits with the first four, and the second step on the first task with what follows.
+        assert_eq!(rounds, [vec![0, 1, 2, 3, 10], vec![12, 4, 5, 6, 7], vec![8, 9], vec![11]]);
+        // One alone may be larger: its response and its state have 64 MiB each.
+        let huge = std::sync::Arc::<[u8]>::from(vec![0; MOST_BYTES + 1]);
+        let (message, after, response) = (String::new(), std::time::Duration::ZERO, None);
+        let action = Action::Pause { message, after, checkpoint: Some(huge), response };
+        let alone = Step { action, ..finish(1, &one) };
+        assert_eq!(super::rounds(&[alone]).len(), 1);
+    }
 }

@@ -201,6 +201,48 @@ fn a_refusal_has_its_sqlstate_and_the_connection_goes_on() {
 
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_session_that_a_pooler_reset_is_replaced_and_does_not_lie() {
+    let mut connection = connect();
+    connection.ping().expect("it is there");
+    connection.script("DISCARD ALL").expect("what poolers send");
+    let error = connection.ping().expect_err("what was prepared is gone");
+    assert!(error.is_lost() && !connection.is_good(), "{error}");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_database_that_can_not_hold_every_text_is_refused() {
+    use super::super::error::TaskError;
+    use super::super::new_task::NewTask;
+    use super::super::queue::TaskQueue;
+    use super::super::task_type::TaskType;
+
+    let mut connection = connect();
+    let url = url();
+    let server = url.rsplit_once('/').map_or(&*url, |(server, _)| server).to_owned();
+    for (encoding, is_fine) in [("LATIN1", false), ("SQL_ASCII", true)] {
+        let name = format!("fulmar_{}_{}", encoding.to_lowercase(), super::super::worker_id::random_name());
+        let create = format!("CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
+        connection.script(&create).expect("a database");
+        match TaskQueue::connect(&format!("{server}/{name}")) {
+            Ok(queue) => {
+                assert!(is_fine, "{encoding} was taken");
+                queue.register(TaskType::new("t")).expect("registered");
+                let handle =
+                    queue.enqueue(NewTask::new("t", "naïve \u{1f426}").message("\u{1f426}")).expect("accepted");
+                assert_eq!(handle.log().expect("a log")[0].message, "\u{1f426}");
+            }
+            Err(error) => {
+                assert!(matches!(error, TaskError::Invalid(_)) && !is_fine, "{encoding}: {error:?}");
+                assert!(error.to_string().contains("ENCODING 'UTF8'"), "{error}");
+            }
+        }
+        connection.script(&format!("DROP DATABASE {name} WITH (FORCE)")).expect("dropped");
+    }
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_dropped_transaction_leaves_nothing_and_a_committed_one_all() {
     let mut connection = connect();
     connection.script("CREATE TEMP TABLE t (n int8 PRIMARY KEY)").expect("a table");
