@@ -73,8 +73,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// stale one changes nothing for the rest.
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>>;
 
-    /// Renews the leases of all tasks that `worker` holds and whose time limit has not passed, in one statement, and
-    /// returns them. What is not in the answer is lost.
+    /// Renews the leases of all tasks that `worker` holds and whose time limit has not passed, all at once, and returns
+    /// them. What is not in the answer is lost. A task that somebody else has a lock on may be left as it is, if nobody can take
+    /// it away meanwhile: the others don't wait for it.
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>>;
 
     /// Those of the worker's running tasks whose cancellation was asked for. Reads only.

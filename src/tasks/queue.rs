@@ -85,7 +85,8 @@ impl QueueBuilder {
         self
     }
 
-    /// How long a call waits for a writer of another process before it is [`TaskError::Busy`]. Defaults to 30 s.
+    /// How long a call waits for a writer of another process before it is [`TaskError::Busy`], or for a PostgreSQL server that
+    /// can't be reached before it is [`TaskError::Unreachable`]. Defaults to 30 s, and to 10 s on PostgreSQL.
     pub fn busy_limit(mut self, limit: Duration) -> QueueBuilder {
         self.busy_limit = Some(limit);
         self
@@ -98,8 +99,8 @@ impl QueueBuilder {
         self
     }
 
-    /// The most connections to a PostgreSQL server at once, the one that listens for news aside. Calls beyond it wait for
-    /// one. Defaults to 8, at least 1.
+    /// The most connections to a PostgreSQL server at once. Calls beyond it wait for one, but not what renews the leases of
+    /// workers, which may take one more; and one more listens for news. Defaults to 8, at least 1.
     #[cfg(feature = "postgres")]
     pub fn connections(mut self, most: usize) -> QueueBuilder {
         self.connections = Some(most);

@@ -386,22 +386,33 @@ fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
     )
 }
 
+/// The tasks of the worker `$1` whose time is not over.
+macro_rules! kept {
+    () => {
+        concat!(
+            "worker = $1::text AND worker IS NOT NULL AND status IN (1, 2) AND (deadline IS NULL OR deadline > ",
+            then!(),
+            ")"
+        )
+    };
+}
+
 pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>, Fault> {
-    // By number, as whoever else locks more than one.
-    let rows = db.query(
+    // Whoever has a lock on one of them, be it a large outcome on its way or somebody with a client, stops no other from being
+    // renewed; and nobody takes away what is locked.
+    db.execute(
         concat!(
             "UPDATE fulmar_task SET lease = ",
             now!(),
-            " + $2::int8 WHERE id = ANY(ARRAY(
-                 SELECT id FROM fulmar_task WHERE worker = $1::text AND worker IS NOT NULL AND status IN (1, 2)
-                     AND (deadline IS NULL OR deadline > ",
-            then!(),
-            ") ORDER BY id FOR UPDATE))
-             RETURNING id, token, cancel_requested"
+            " + $2::int8 WHERE id = ANY(ARRAY(SELECT id FROM fulmar_task WHERE ",
+            kept!(),
+            " FOR UPDATE SKIP LOCKED))"
         ),
         &[worker.as_str().into(), millis(lease).into()],
     )?;
-    held(&rows)
+    // A statement of its own: it sees what was taken away while the first one looked.
+    let sql = concat!("SELECT id, token, cancel_requested FROM fulmar_task WHERE ", kept!());
+    held(&db.query(sql, &[worker.as_str().into()])?)
 }
 
 pub(super) fn cancel_requests(db: &mut Connection, worker: &WorkerId) -> Result<Vec<Held>, Fault> {

@@ -42,7 +42,7 @@ use self::connection::{Connection, Limits};
 use self::error::PgError;
 use self::fault::{Fault, told};
 use self::herald::Herald;
-use self::pool::Pool;
+use self::pool::{Loan, Pool};
 use self::steps::Doubts;
 use self::target::Target;
 use super::bell::{Bell, News};
@@ -63,7 +63,7 @@ pub(super) struct PostgresSettings {
     limits: Limits,
     /// How long an operation of a user is tried again while the server can't be reached.
     pub(super) patience: Duration,
-    /// The most connections of this process, the one for news aside.
+    /// The most connections of this process, those for news and for leases aside.
     pub(super) connections: usize,
     /// From which age on a foreign transaction is warned of.
     pub(super) old_snapshot: Duration,
@@ -130,13 +130,24 @@ impl Core {
         doing: &'static str,
         patience: Duration,
         limit: Duration,
+        work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
+    ) -> Result<R> {
+        self.attempt_with(doing, patience, limit, Pool::take, work)
+    }
+
+    fn attempt_with<'a, R>(
+        &'a self,
+        doing: &'static str,
+        patience: Duration,
+        limit: Duration,
+        take: impl Fn(&'a Pool) -> Result<Loan<'a>, Fault>,
         mut work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
     ) -> Result<R> {
         let start = Instant::now();
         let pauses = Backoff::new(Duration::from_millis(10)).cap(Duration::from_secs(1)).jitter(0.5);
         let (mut in_doubt, seed) = (false, random_number());
         for tries in 0.. {
-            let done = self.pool.take().and_then(|mut db| {
+            let done = take(&self.pool).and_then(|mut db| {
                 db.set_limit(limit);
                 work(&mut db, in_doubt)
             });
@@ -182,6 +193,15 @@ impl Core {
         work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
     ) -> Result<R> {
         self.attempt(doing, Duration::ZERO, 2 * self.pool.limits.heartbeat, work)
+    }
+
+    /// As [`Core::promptly`], whoever has all connections: for what would cost the leases of tasks at work.
+    fn at_once<R>(
+        &self,
+        doing: &'static str,
+        work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
+    ) -> Result<R> {
+        self.attempt_with(doing, Duration::ZERO, 2 * self.pool.limits.heartbeat, Pool::take_reserved, work)
     }
 }
 
@@ -292,7 +312,7 @@ impl Engine for PostgresEngine {
     }
 
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
-        self.core.promptly("renewing leases", |db, _| claim::heartbeat(db, worker, lease))
+        self.core.at_once("renewing leases", |db, _| claim::heartbeat(db, worker, lease))
     }
 
     fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>> {

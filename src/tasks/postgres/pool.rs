@@ -1,4 +1,4 @@
-//! Connections, kept for later and shared by threads: no more than so many at once.
+//! Connections, kept for later and shared by threads: no more than so many at once, and one for what keeps the leases.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ pub(super) struct Pool {
     most: usize,
     state: Mutex<State>,
     freed: Condvar,
+    freed_reserved: Condvar,
 }
 
 #[derive(Default)]
@@ -31,7 +32,14 @@ pub(super) struct Loan<'a> {
 
 impl Pool {
     pub(super) fn new(target: Target, limits: Limits, most: usize) -> Pool {
-        Pool { target, limits, most: most.max(1), state: Mutex::new(State::default()), freed: Condvar::new() }
+        Pool {
+            target,
+            limits,
+            most: most.max(1),
+            state: Mutex::new(State::default()),
+            freed: Condvar::new(),
+            freed_reserved: Condvar::new(),
+        }
     }
 
     /// One of the connections has died without a word: those that are idle have probably died as well.
@@ -42,11 +50,20 @@ impl Pool {
 
     /// An idle connection, or a new one; waits while all are lent, for at most the limit of a statement.
     pub(super) fn take(&self) -> Result<Loan<'_>, Fault> {
+        self.take_one_of(self.most, &self.freed)
+    }
+
+    /// As [`Pool::take`], with one connection more: for what must not wait until those who have all others are done.
+    pub(super) fn take_reserved(&self) -> Result<Loan<'_>, Fault> {
+        self.take_one_of(self.most.saturating_add(1), &self.freed_reserved)
+    }
+
+    fn take_one_of(&self, most: usize, freed: &Condvar) -> Result<Loan<'_>, Fault> {
         let (start, limit) = (Instant::now(), self.limits.statement);
         let mut state = self.state.lock();
-        while state.lent >= self.most {
+        while state.lent >= most {
             let until = start.checked_add(limit).unwrap_or(start + Duration::from_secs(3_600));
-            if self.freed.wait_until(&mut state, until).timed_out() && state.lent >= self.most {
+            if freed.wait_until(&mut state, until).timed_out() && state.lent >= most {
                 return Err(TaskError::Busy { waited: start.elapsed() }.into());
             }
         }
@@ -91,5 +108,7 @@ impl Drop for Loan<'_> {
         state.idle.extend(connection);
         drop(state);
         self.pool.freed.notify_one();
+        // What is free may be the reserved one, which not everybody may take.
+        self.pool.freed_reserved.notify_one();
     }
 }
