@@ -3,6 +3,8 @@
 #   postgres_up      finds a server or unpacks one below .local, makes a database in a temporary folder, and starts it:
 #                    FULMAR_POSTGRES_URL says where it is; FULMAR_POSTGRES_SERVER is a program that does `start`,
 #                    `crash` (as kill -9 would), `stop`, `freeze` and `thaw` with it
+#   postgres_up small  as before, with a tablespace `small` on a disk of its own of 24 MiB, at FULMAR_POSTGRES_SMALL. That
+#                    needs root and the right to mount: `postgres_can_be_small` says whether they are there
 #   postgres_down    stops it and removes the folder
 #
 # It works for root, too: PostgreSQL refuses to run as root, so that it runs as `postgres` or `nobody`. It commits to the
@@ -14,8 +16,18 @@ postgres_folder=
 postgres_down() {
     [[ -n $postgres_folder ]] || return 0
     "$postgres_folder/server" stop >/dev/null 2>&1 || true
+    ! mountpoint -q "$postgres_folder/small" || umount "$postgres_folder/small"
     rm -rf "$postgres_folder"
     postgres_folder=
+}
+
+postgres_can_be_small() {
+    [[ $(id -u) == 0 ]] || return 1
+    local folder result=1
+    folder=$(mktemp -d)
+    ! mount -t tmpfs -o size=1m tmpfs "$folder" 2>/dev/null || { result=0; umount "$folder"; }
+    rmdir "$folder"
+    return "$result"
 }
 
 postgres_up() {
@@ -51,6 +63,21 @@ postgres_up() {
         return 1
     }
 
+    # Made while no server runs, because no transaction may hold it.
+    if [[ ${1:-} == small ]]; then
+        mkdir "$postgres_folder/small"
+        mount -t tmpfs -o size=24m tmpfs "$postgres_folder/small" || return 1
+        mkdir -m 700 "$postgres_folder/small/tables"
+        chown "$user" "$postgres_folder/small/tables"
+        (cd "$postgres_folder" && "${as[@]}" env LD_LIBRARY_PATH="$library_path" "$bin/postgres" --single -D "$data" postgres \
+            <<<"CREATE TABLESPACE small LOCATION '$postgres_folder/small/tables'" >"$postgres_folder/small.log" 2>&1) || {
+            printf '    no tablespace could be made:\n'
+            tail -n 20 "$postgres_folder/small.log" | sed 's/^/        /'
+            return 1
+        }
+        export FULMAR_POSTGRES_SMALL=$postgres_folder/small
+    fi
+
     postgres_write_server
     local attempt
     for attempt in 1 2 3 4 5 6 7 8; do
@@ -65,6 +92,7 @@ fsync = on
 full_page_writes = on
 synchronous_commit = on
 logging_collector = off
+autovacuum_naptime = 1s
 SETTINGS
         cat "$postgres_folder/settings" >>"$data/postgresql.conf"
         if "$postgres_folder/server" start; then

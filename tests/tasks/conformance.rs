@@ -560,6 +560,40 @@ pub(crate) fn retired_tasks_are_deleted(bed: &dyn Bed) {
     assert_eq!(bed.sql(left), 0, "what was deleted has no log any more");
 }
 
+/// Nothing of a deleted task stays, and its room is used again.
+pub(crate) fn with_retention_the_disk_does_not_fill(bed: &dyn Bed) {
+    const TASKS: usize = 50;
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retention(MINUTE)).expect("registered");
+    let handler = |task: &TaskContext| -> Result<(), TaskError> {
+        task.store_response(vec![b'x'; 2_000], "x/y")?;
+        match task.attempt() {
+            1 => task.pause_with(Duration::ZERO, &vec![7; 500]),
+            _ => task.message("a word of it"),
+        }
+    };
+    let mut sizes: Vec<i64> = Vec::new();
+    // Until five rounds in a row found room enough in what those before them had left.
+    while sizes.len() < 6 || sizes[sizes.len() - 5..].iter().max() > sizes[..sizes.len() - 5].iter().max() {
+        let round = sizes.len();
+        assert!(round < 200, "it grows and grows: {sizes:?}");
+        let new = |n| task(format!("{round}-{n}")).input_bytes(vec![b'x'; 2_000]).message("in words");
+        queue.enqueue_many((0..TASKS).map(new)).expect("accepted");
+        for expected in [Paused, Finished] {
+            for claim in claims(&queue, &WorkerId::new(), TASKS) {
+                assert_eq!(claim.run(&handler).expect("ours"), expected);
+            }
+        }
+        bed.pass(2 * MINUTE);
+        assert_eq!(queue.tidy().expect("tidied").deleted, TASKS as u64);
+        for table in ["task", "task_input", "task_checkpoint", "task_response", "task_log"] {
+            assert_eq!(bed.count(&format!("SELECT count(*) FROM fulmar_{table}")), 0, "fulmar_{table}");
+        }
+        sizes.push(bed.size());
+    }
+    println!("sizes: {sizes:?}");
+}
+
 pub(crate) fn counters_add_up(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.register(TaskType::new("idle")).expect("registered");

@@ -69,6 +69,13 @@ impl Bed for Schema {
         let number = rows[0][0].as_deref().unwrap_or_else(|| panic!("{sql}: null"));
         number.parse().unwrap_or_else(|error| panic!("{sql}: {number}: {error}"))
     }
+
+    fn size(&self) -> i64 {
+        self.count(&format!(
+            "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = '{}'::regnamespace",
+            self.name
+        ))
+    }
 }
 
 impl Drop for Schema {

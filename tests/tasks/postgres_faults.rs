@@ -27,6 +27,38 @@ struct Way {
     /// What connections of up to this number say, or are told, gets lost, and nobody hangs up.
     dead_up_to: usize,
     count: usize,
+    /// How many statements the server was asked to run.
+    statements: usize,
+}
+
+/// Finds the messages in what a client says. Source: PostgreSQL's manual, "Message Formats".
+#[derive(Default)]
+struct Messages {
+    /// The first message has no letter before its length.
+    begun: bool,
+    head: Vec<u8>,
+    rest: usize,
+}
+
+impl Messages {
+    /// How many of those that begin here ask for a statement: `Q` has its text, `E` executes what was prepared.
+    fn statements(&mut self, said: &[u8]) -> usize {
+        let mut found = 0;
+        for &byte in said {
+            if self.rest > 0 {
+                self.rest -= 1;
+                continue;
+            }
+            self.head.push(byte);
+            let (kind, length) = self.head.split_at(usize::from(self.begun));
+            let Ok(length) = <[u8; 4]>::try_from(length) else { continue };
+            found += usize::from(matches!(kind, b"E" | b"Q"));
+            self.rest = u32::from_be_bytes(length) as usize - 4;
+            self.begun = true;
+            self.head.clear();
+        }
+        found
+    }
 }
 
 impl Detour {
@@ -80,12 +112,14 @@ fn pump(
 ) {
     std::thread::spawn(move || {
         let mut bytes = [0; 65_536];
+        let mut messages = Messages::default();
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             let said = &bytes[..count];
             let mut way = way.lock().expect("nobody panics under it");
             if number <= way.dead_up_to {
                 continue;
             }
+            way.statements += if asks { messages.statements(said) } else { 0 };
             let mut cut = cut.lock().expect("nobody panics under it");
             if asks && way.cut_after.as_ref().is_some_and(|words| said.windows(words.len()).any(|part| part == words)) {
                 way.cut_after = None;
@@ -372,6 +406,152 @@ fn other_programs_enqueue_with_a_function() {
     assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), 2);
 }
 
+/// What an idle worker asks for: a look each poll interval, a sign of life now and then, and nothing for each other worker.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn an_idle_worker_looks_once_each_poll_interval_and_no_more() {
+    const LOOKS: usize = 100;
+    let detour = Detour::new();
+    let queue = detour.queue();
+    queue.register(TaskType::new("t")).expect("registered");
+    let worker =
+        Worker::builder(&queue).handle("t", |_: &TaskContext| Ok::<(), BoxError>(())).start().expect("started");
+    assert_eq!(queue.wait("t", put(&queue, "a").identifier(), HANG).expect("it ends"), TaskStatus::Finished);
+    // Others work meanwhile, which is none of its business but for the news of it.
+    eventually("the worker is idle", || worker.stats().running == 0);
+    let (begin, before) = (Instant::now(), detour.way().statements);
+    let asked = || detour.way().statements - before;
+    eventually("it looks for work", || asked() >= LOOKS);
+    let (asked, passed) = (asked(), begin.elapsed());
+    let times = |interval: Duration| (passed.as_nanos() / interval.as_nanos()) as usize + 1;
+    // The poll interval of the bed; a heartbeat of the one that listens; two looks at what is over; the last of the work.
+    let most = times(Duration::from_millis(5)) + times(Duration::from_secs(5)) + 2 * times(Duration::from_secs(15)) + 8;
+    assert!(asked <= most, "{asked} statements in {passed:.1?}, and {most} would do");
+    println!("{asked} statements in {passed:.1?}; with the poll interval of 100 ms about {} a minute", 600 + 12 + 8);
+    worker.drain(HANG).expect("idle");
+}
+
+/// Dead entries pile up while a snapshot is held. A claim reads each of them once, however many tasks it takes.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_snapshot_held_by_others_costs_a_claim_one_walk_and_is_warned_of() {
+    const TASKS: i64 = 3_000;
+    let bed = Schema::new();
+    let (ours, theirs) = (WorkerId::new().to_string(), WorkerId::new().to_string());
+    let open = || {
+        let builder = TaskQueue::builder().old_transaction(Duration::ZERO).poll_interval(Duration::from_millis(5));
+        builder.connect(&format!("{}&application_name={ours}", bed.address())).expect("the queue opens")
+    };
+    // Sessions that have ended have told all that they read.
+    let all_gone = || {
+        let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{ours}'");
+        eventually("the sessions end", || bed.count(&sessions) == 0);
+    };
+    let walked = format!(
+        "SELECT idx_tup_read FROM pg_stat_all_indexes WHERE schemaname = '{}' AND indexrelname = 'fulmar_task_ready'",
+        bed.name()
+    );
+    // How many entries a claim of ten reads, if ten are there.
+    let walk = |names: &str| {
+        let queue = open();
+        queue.enqueue_many((0..10).map(|n| task(format!("{names}{n}")))).expect("accepted");
+        drop(queue);
+        all_gone();
+        let before = bed.count(&walked);
+        let queue = open();
+        assert_eq!(claims(&queue, &WorkerId::new(), 10).len(), 10);
+        drop(queue);
+        all_gone();
+        bed.count(&walked) - before
+    };
+    let queue = open();
+    queue.register(TaskType::new("t")).expect("registered");
+    let other = TaskQueue::connect(&format!("{}&application_name={theirs}", bed.address())).expect("a connection");
+    other
+        .postgres_transaction(|tx| {
+            tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", &[])?;
+            tx.query("SELECT count(*) FROM fulmar_task", &[])?;
+            let worker = Worker::builder(&queue)
+                .at_once(4)
+                .batch(200)
+                .start_together(50)
+                .handle("t", |_: &TaskContext| Ok::<(), BoxError>(()))
+                .start()?;
+            for part in 0..3 {
+                queue.enqueue_many((0..TASKS / 3).map(|n| task(format!("{part}-{n}"))))?;
+            }
+            eventually("all are finished", || worker.stats().finished == TASKS as u64);
+            worker.drain(HANG)?;
+            let warnings = queue.stats()?.warnings;
+            assert!(warnings.iter().any(|warning| warning.contains(&theirs)), "{warnings:?}");
+            drop((worker, queue));
+            let entries = walk("held");
+            println!("a claim of 10 read {entries} entries, with {TASKS} dead ones");
+            assert!(entries >= TASKS, "{entries}: nothing was held, so that this proves nothing");
+            assert!(entries <= TASKS + TASKS / 10, "{entries}: more than one walk");
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
+    drop(other);
+    // A claim marks what is dead to everybody, and the next one passes it by. Other tests hold snapshots now and then, too.
+    let mut round = 0;
+    eventually("what is dead is passed by", || {
+        round += 1;
+        walk(&format!("then{round}-")) <= TASKS / 10
+    });
+}
+
+/// A program's own long transactions cost no lease.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn leases_are_renewed_though_all_connections_are_taken() {
+    let bed = Schema::new();
+    let queue = bed.open_with(TaskQueue::builder().connections(1));
+    queue.register(TaskType::new("t")).expect("registered");
+    put(&queue, "a");
+    let claim = claim(&queue);
+    claim.start().expect("ours");
+    bed.pass(2 * LEASE);
+    queue
+        .postgres_transaction(|tx| {
+            tx.query("SELECT 1", &[])?;
+            claim.renew(LEASE)
+        })
+        .expect("it is ours, and nobody stands in its way");
+    assert_eq!(queue.tidy().expect("nothing to do").returned, 0);
+    assert_eq!(claim.finish().expect("ours"), TaskStatus::Finished);
+}
+
+/// Somebody's hand on one task is no reason to lose the leases of the others.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_locked_row_keeps_no_lease_from_being_renewed() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    let worker = WorkerId::new();
+    put(&queue, "a");
+    put(&queue, "b");
+    let claims = claims(&queue, &worker, 9);
+    claims.iter().for_each(|claim| claim.start().expect("ours"));
+    bed.pass(2 * LEASE);
+    bed.around()
+        .postgres_transaction(|tx| {
+            let lock = format!("SELECT id FROM {}.fulmar_task WHERE identifier = 'a' FOR UPDATE", bed.name());
+            tx.query(&lock, &[])?;
+            claims[1].renew(LEASE).expect("nobody stands in its way");
+            claims[0].renew(LEASE).expect("it is ours still, though its lease could not be renewed");
+            assert_eq!(queue.tidy()?.returned, 0, "one is locked, and the other one's lease is good");
+            Ok::<_, TaskError>(())
+        })
+        .expect("a lock");
+    claims[0].renew(LEASE).expect("nobody took it");
+    assert_eq!(queue.tidy().expect("nothing to do").returned, 0);
+    for claim in &claims {
+        assert_eq!(claim.finish().expect("ours"), TaskStatus::Finished);
+        assert!(claim.renew(LEASE).expect_err("it has ended").is_stale());
+    }
+}
+
 /// A role or a database may bring settings of its own, and a schema any name.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
@@ -547,5 +727,107 @@ mod alone {
             received.recv_timeout(HANG).expect("an answer").expect("started");
         });
         assert_eq!(claim.finish().expect("finished"), TaskStatus::Finished);
+    }
+}
+
+/// On a disk that is full because somebody else has filled it, until he clears up.
+mod small_disk {
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A file that takes all there is. It goes with this.
+    struct Ballast(PathBuf);
+
+    impl Ballast {
+        fn new() -> Ballast {
+            let disk =
+                std::env::var("FULMAR_POSTGRES_SMALL").expect("tests/run sets it, to a small disk that it has mounted");
+            let path = PathBuf::from(disk).join("ballast");
+            let mut file = File::create(&path).expect("this runs as root");
+            let full = loop {
+                if let Err(error) = file.write_all(&[7; 4096]) {
+                    break error;
+                }
+            };
+            assert_eq!(full.kind(), std::io::ErrorKind::StorageFull, "{full}");
+            Ballast(path)
+        }
+    }
+
+    impl Drop for Ballast {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    fn queue(bed: &Schema) -> TaskQueue {
+        let address = bed.address().replace("?options=", "?options=-cdefault_tablespace%3Dsmall%20");
+        let builder = TaskQueue::builder().poll_interval(Duration::from_millis(5));
+        let queue = builder.connect(&address).expect("the queue opens");
+        queue.register(TaskType::new("t")).expect("registered");
+        queue
+    }
+
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server with a small disk"]
+    fn a_full_disk_is_a_typed_error_that_loses_nothing_and_passes() {
+        let bed = Schema::new();
+        let queue = queue(&bed);
+        let ballast = Ballast::new();
+        let mut accepted = 0;
+        let full = loop {
+            match queue.enqueue(task(accepted.to_string()).input_bytes(vec![7; 50_000])) {
+                Ok(_) => accepted += 1,
+                Err(error) => break error,
+            }
+            assert!(accepted < 1_000, "it is never full");
+        };
+        assert!(matches!(full, TaskError::DiskFull { .. }) && full.is_retryable(), "{full:?}");
+        let many = queue.enqueue_many((0..100).map(|n| task(format!("many{n}")).input_bytes(vec![7; 50_000])));
+        assert!(matches!(many, Err(TaskError::DiskFull { .. })), "{many:?}");
+        assert_eq!(
+            queue.stats().expect("reading needs no room").total(),
+            accepted,
+            "nothing lost, and no half of what was refused"
+        );
+        drop(ballast);
+        put(&queue, &accepted.to_string());
+        assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), accepted + 1);
+        for claim in claims(&queue, &WorkerId::new(), 1_000) {
+            claim.start().expect("there is room");
+            assert_eq!(claim.finish().expect("there is room"), TaskStatus::Finished);
+        }
+        assert_eq!(queue.stats().expect("read").count(TaskStatus::Finished), accepted + 1);
+    }
+
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server with a small disk"]
+    fn a_worker_whose_disk_is_full_keeps_the_outcome_until_there_is_room() {
+        let bed = Schema::new();
+        let queue = queue(&bed);
+        let gate = Gate::default();
+        let inside = gate.clone();
+        let worker = Worker::builder(&queue)
+            .at_once(1)
+            .handle("t", move |task: &TaskContext| {
+                inside.pass();
+                task.store_response(vec![7; 4 << 20], "x/y")
+            })
+            .start()
+            .expect("started");
+        let handle = put(&queue, "a");
+        gate.await_arrivals(1);
+        let ballast = Ballast::new();
+        gate.open();
+        eventually("the outcome can't be written", || worker.stats().errors > 2);
+        assert_eq!(handle.status().expect("reading needs no room"), TaskStatus::Running);
+        drop(ballast);
+        assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+        assert_eq!(handle.response().expect("known").expect("stored").body.len(), 4 << 20);
+        let stats = worker.drain(HANG).expect("idle");
+        assert_eq!((stats.started, stats.finished, stats.stale), (1, 1, 0), "{stats}");
+        assert_eq!(handle.info().expect("known").lost, 0);
     }
 }

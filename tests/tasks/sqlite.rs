@@ -43,6 +43,10 @@ impl Bed for File {
     fn count(&self, sql: &str) -> i64 {
         self.connect().query_row(sql, [], |row| row.get(0)).expect("sound SQL")
     }
+
+    fn size(&self) -> i64 {
+        self.count("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+    }
 }
 
 impl Drop for File {

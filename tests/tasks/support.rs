@@ -27,6 +27,9 @@ pub(crate) trait Bed: Sync {
     /// The one number that a query gives.
     fn count(&self, sql: &str) -> i64;
 
+    /// How many bytes of the disk the tables and indexes take.
+    fn size(&self) -> i64;
+
     /// Lets time pass for all tasks there are.
     fn pass(&self, time: Duration) {
         self.shift(i64::try_from(time.as_millis()).expect("a sound time"));
