@@ -182,6 +182,130 @@ fn a_step_whose_answer_was_lost_was_done_and_is_not_stale() {
     }
 }
 
+/// Each call is done once, though the answer to its commit, or to its one statement, was cut off.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn no_call_takes_a_lost_answer_for_a_failure() {
+    let detour = Detour::new();
+    let queue = detour.queue();
+    let cut = |after: &str| detour.way().cut_after = Some(after.into());
+    let was_cut = |what: &str| assert!(detour.way().cut_after.is_none(), "{what}: the answer was cut off");
+    cut("t-and-no-other");
+    queue.register(TaskType::new("t-and-no-other")).expect("registered");
+    was_cut("registering");
+    assert_eq!(queue.task_types().expect("read").len(), 1);
+    cut("COMMIT");
+    queue.unregister("t-and-no-other").expect("unregistered");
+    was_cut("unregistering");
+    queue.register(TaskType::new("t").restart_limit(3)).expect("registered");
+    cut("capacity");
+    queue.set_capacity(1_000).expect("set");
+    was_cut("setting the capacity");
+
+    let started = |name: &str| {
+        put(&queue, name);
+        let claim = claim(&queue);
+        claim.start().expect("ours");
+        claim
+    };
+    let paused = started("pauses");
+    paused.task().pause_with(HANG * 10, "where it was").expect("small");
+    cut("where it was");
+    assert_eq!(paused.finish().expect("it was paused"), TaskStatus::Paused);
+    was_cut("pausing");
+    let failed = started("fails");
+    cut("for a reason");
+    assert_eq!(failed.fail("for a reason").expect("it has failed"), TaskStatus::Failed);
+    was_cut("failing");
+    let lost = started("is lost");
+    cut("out of sight");
+    assert_eq!(lost.lose("out of sight").expect("it was lost"), TaskStatus::Accepted);
+    was_cut("losing");
+    assert_eq!(queue.info("t", "is lost").expect("known").lost, 1, "once");
+    let back = claim(&queue);
+    cut("not now");
+    back.give_back("not now").expect("it was given back");
+    was_cut("giving back");
+    assert_eq!(queue.status("t", "is lost").expect("known"), TaskStatus::Accepted);
+
+    cut("COMMIT");
+    assert_eq!(queue.cancel("t", "is lost").expect("known"), TaskStatus::Cancelled);
+    was_cut("cancelling");
+    cut("COMMIT");
+    queue.delete("t", "is lost").expect("deleted");
+    was_cut("deleting");
+    cut("COMMIT");
+    let ordered = (0..3).map(|n| task(n.to_string()).ordered("k", true));
+    assert_eq!(queue.enqueue_many(ordered).expect("accepted").len(), 3);
+    was_cut("enqueuing in order");
+    let modifier = claim(&queue);
+    modifier.start().expect("ours");
+    cut("COMMIT");
+    assert_eq!(modifier.finish().expect("ours"), TaskStatus::Finished);
+    was_cut("finishing in order");
+    assert_eq!(history(&queue, "0").iter().filter(|status| status.is_ended()).count(), 1);
+
+    // What was claimed without our hearing of it goes back when its lease is over, and costs nothing.
+    let worker = WorkerId::new();
+    cut(&worker.to_string());
+    let doubt = queue.dequeue(&worker, &["t"], 9, LEASE).expect_err("it was claimed, and nobody heard");
+    assert!(matches!(doubt, TaskError::Unreachable { .. }) && doubt.is_retryable(), "{doubt:?}");
+    was_cut("claiming");
+    detour.bed.pass(2 * LEASE);
+    assert_eq!(queue.tidy().expect("rescued").returned, 1);
+    let info = queue.info("t", "1").expect("known");
+    assert_eq!((info.status, info.starts, info.lost), (TaskStatus::Accepted, 0, 0));
+
+    // A commit of the caller's is the caller's to judge.
+    cut("COMMIT");
+    let doubt: Result<(), TaskError> = queue.postgres_transaction(|tx| tx.query("SELECT 1", &[]).map(drop));
+    assert!(matches!(doubt, Err(TaskError::Unreachable { .. })), "{doubt:?}");
+    was_cut("committing");
+    for read in ["fails", "pauses"] {
+        cut(read);
+        assert!(queue.log("t", read).expect("read").len() > 3);
+        was_cut("reading");
+    }
+}
+
+/// What a server refuses under load, or when it is told to, is no fault of a task.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn what_a_server_refuses_for_now_is_tried_again() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").restart_limit(0)).expect("registered");
+    let worker = Worker::builder(&queue)
+        .at_once(2)
+        .handle("t", |task: &TaskContext| task.store_response(task.identifier(), "text/plain"))
+        .start()
+        .expect("started");
+    // A sequence counts on when its transaction is rolled back.
+    bed.ask("CREATE SEQUENCE refusals");
+    // Serialization failure, deadlock, a lock not to be had, called off, out of memory, disk full, too many connections,
+    // shut down, the limit of a transaction.
+    for code in ["40001", "40P01", "55P03", "57014", "53200", "53100", "53300", "57P01", "25P04"] {
+        bed.ask(&format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
+                 IF nextval('refusals') % 4 <> 0 THEN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END IF;
+                 RETURN NULL; END $$"
+        ));
+        bed.ask("CREATE OR REPLACE TRIGGER refuse BEFORE UPDATE ON fulmar_task FOR EACH STATEMENT EXECUTE FUNCTION refuse()");
+        let names: Vec<String> = (0..3).map(|n| format!("{code}-{n}")).collect();
+        queue.enqueue_many(names.iter().map(task)).expect("inserting is allowed");
+        for name in &names {
+            assert_eq!(queue.wait("t", name, HANG).expect("it ends"), TaskStatus::Finished, "{name}");
+            let info = queue.info("t", name).expect("known");
+            assert_eq!((info.starts, info.lost, info.failures), (1, 0, 0), "{name}");
+            use TaskStatus::{Accepted, Finished, Running, Scheduled};
+            assert_eq!(history(&queue, name), [Accepted, Scheduled, Running, Finished], "{name}");
+        }
+        bed.ask("DROP TRIGGER refuse ON fulmar_task");
+    }
+    let stats = worker.drain(HANG).expect("idle");
+    assert_eq!((stats.finished, stats.stale), (27, 0), "{stats}");
+}
+
 /// Two ways in which a row's count of entries makes no sense: none fits the column, the next but one is in the log.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]

@@ -54,6 +54,21 @@ struct Mark {
     until: Instant,
 }
 
+/// Who wants how many, and for how long.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    worker: &'a WorkerId,
+    limit: usize,
+    lease: Duration,
+}
+
+impl Wish<'_> {
+    /// How many are still to be taken.
+    fn missing(self, taken: &[(i64, Claimed)]) -> i64 {
+        i64::try_from(self.limit.saturating_sub(taken.len())).unwrap_or(i64::MAX)
+    }
+}
+
 impl Claims {
     pub(super) fn new() -> Claims {
         let (limited, marks) = (HashMap::new(), HashMap::new());
@@ -92,23 +107,42 @@ impl Claims {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        let mut opened = self.timers_are_due();
+        let opened = self.timers_are_due();
         if opened {
             open_timers(db)?;
         }
-        let mut taken = self.take(db, worker, &names, limit, lease)?;
-        if taken.len() < limit && !opened {
-            opened = open_timers(db)? > 0;
-            if opened {
-                taken.extend(self.take(db, worker, &names, limit - taken.len(), lease)?);
+        let mut taken = Vec::new();
+        let wish = Wish { worker, limit, lease };
+        let complete = self.take_all(db, wish, &names, opened, &mut taken);
+        if let Err(fault) = complete {
+            // What was taken before is ours, and nobody else would know of it.
+            if taken.is_empty() {
+                return Err(fault);
             }
-        }
-        // A type may have got a limit that this process has not heard of, which its claims leave to the careful ones.
-        if taken.len() < limit && self.look_at_types(db, &names)? {
-            taken.extend(self.take(db, worker, &names, limit - taken.len(), lease)?);
+            crate::trace::event!(WARN, "a claim ended early", error = format!("{fault:?}"));
         }
         taken.sort_by_key(|(rank, claimed)| (*rank, claimed.id));
         Ok(taken.into_iter().map(|(_, claimed)| claimed).collect())
+    }
+
+    /// Takes until there are enough, or no more. What is in `taken` is ours, whatever it returns.
+    fn take_all(
+        &self,
+        db: &mut Connection,
+        wish: Wish<'_>,
+        names: &[&str],
+        opened: bool,
+        taken: &mut Vec<(i64, Claimed)>,
+    ) -> Result<(), Fault> {
+        self.take(db, wish, names, taken)?;
+        if taken.len() < wish.limit && !opened && open_timers(db)? > 0 {
+            self.take(db, wish, names, taken)?;
+        }
+        // A type may have got a limit that this process has not heard of, which its claims leave to the careful ones.
+        if taken.len() < wish.limit && self.look_at_types(db, names)? {
+            self.take(db, wish, names, taken)?;
+        }
+        Ok(())
     }
 
     fn timers_are_due(&self) -> bool {
@@ -134,28 +168,28 @@ impl Claims {
         Ok(more)
     }
 
+    /// Takes as many as are missing in `taken`.
     fn take(
         &self,
         db: &mut Connection,
-        worker: &WorkerId,
+        wish: Wish<'_>,
         names: &[&str],
-        limit: usize,
-        lease: Duration,
-    ) -> Result<Vec<(i64, Claimed)>, Fault> {
+        taken: &mut Vec<(i64, Claimed)>,
+    ) -> Result<(), Fault> {
         let is_limited = {
             let memory = self.0.lock();
             names.iter().any(|name| memory.limited.get(*name) == Some(&true))
         };
         match names {
-            _ if is_limited => take_carefully(db, worker, names, limit, lease),
-            [name] => self.take_of_one(db, worker, name, limit, lease),
+            _ if is_limited => take_carefully(db, wish, names, taken),
+            [name] => self.take_of_one(db, wish, name, taken),
             names => {
-                let mut taken = take_of_many(db, worker, names, limit, 4, lease)?;
+                take_of_many(db, wish, names, 4, taken)?;
                 // Others may have been at the very same tasks.
-                if taken.len() < limit {
-                    taken.extend(take_of_many(db, worker, names, limit - taken.len(), 64, lease)?);
+                if taken.len() < wish.limit {
+                    take_of_many(db, wish, names, 64, taken)?;
                 }
-                Ok(taken)
+                Ok(())
             }
         }
     }
@@ -164,11 +198,11 @@ impl Claims {
     fn take_of_one(
         &self,
         db: &mut Connection,
-        worker: &WorkerId,
+        wish: Wish<'_>,
         name: &str,
-        limit: usize,
-        lease: Duration,
-    ) -> Result<Vec<(i64, Claimed)>, Fault> {
+        taken: &mut Vec<(i64, Claimed)>,
+    ) -> Result<(), Fault> {
+        let before = taken.len();
         let start = Instant::now();
         let mark = self.0.lock().marks.get(name).copied().filter(|mark| start < mark.until);
         let from = mark.map_or((i64::from(i32::MIN), 0), |mark| (mark.rank, mark.id));
@@ -182,28 +216,26 @@ impl Claims {
                 taken!()
             ),
             &[
-                worker.as_str().into(),
-                millis(lease).into(),
+                wish.worker.as_str().into(),
+                millis(wish.lease).into(),
                 ALONG.into(),
-                i64::try_from(limit).unwrap_or(i64::MAX).into(),
+                wish.missing(taken).into(),
                 name.into(),
                 from.0.into(),
                 from.1.into(),
             ],
         )?;
         let took = start.elapsed();
-        let taken = read(&rows)?.without_bad(db)?;
-        if mark.is_some() && taken.len() < limit {
+        read(db, &rows, taken)?;
+        if mark.is_some() && taken.len() < wish.limit {
             // What is left may lie before the mark.
             self.0.lock().marks.remove(name);
-            let mut taken = taken;
-            taken.extend(self.take_of_one(db, worker, name, limit - taken.len(), lease)?);
-            return Ok(taken);
+            return self.take_of_one(db, wish, name, taken);
         }
         if took > SLOW {
-            self.note_slow(name, took, &taken, mark);
+            self.note_slow(name, took, &taken[before..], mark);
         }
-        Ok(taken)
+        Ok(())
     }
 
     fn note_slow(&self, name: &str, took: Duration, taken: &[(i64, Claimed)], mark: Option<Mark>) {
@@ -250,13 +282,12 @@ use {take, taken};
 /// mostly, and only those that are taken are locked.
 fn take_of_many(
     db: &mut Connection,
-    worker: &WorkerId,
+    wish: Wish<'_>,
     names: &[&str],
-    limit: usize,
     spare: i64,
-    lease: Duration,
-) -> Result<Vec<(i64, Claimed)>, Fault> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    taken: &mut Vec<(i64, Claimed)>,
+) -> Result<(), Fault> {
+    let limit = wish.missing(taken);
     let rows = db.query(
         concat!(
             take!(),
@@ -269,26 +300,25 @@ fn take_of_many(
             taken!()
         ),
         &[
-            worker.as_str().into(),
-            millis(lease).into(),
+            wish.worker.as_str().into(),
+            millis(wish.lease).into(),
             ALONG.into(),
             limit.into(),
             Param::Texts(names),
             limit.saturating_mul(spare).saturating_add(16).into(),
         ],
     )?;
-    read(&rows)?.without_bad(db)
+    read(db, &rows, taken)
 }
 
 /// Types with a limit at once are counted under a lock, which lasts until the claim is committed.
 fn take_carefully(
     db: &mut Connection,
-    worker: &WorkerId,
+    wish: Wish<'_>,
     names: &[&str],
-    limit: usize,
-    lease: Duration,
-) -> Result<Vec<(i64, Claimed)>, Fault> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    taken: &mut Vec<(i64, Claimed)>,
+) -> Result<(), Fault> {
+    let limit = wish.missing(taken);
     let mut tx = db.begin()?;
     let sql = "SELECT id FROM fulmar_task_type WHERE name = ANY($1::text[]) AND at_once IS NOT NULL";
     let rows = tx.query(sql, &[Param::Texts(names)])?;
@@ -312,8 +342,8 @@ fn take_carefully(
             taken!()
         ),
         &[
-            worker.as_str().into(),
-            millis(lease).into(),
+            wish.worker.as_str().into(),
+            millis(wish.lease).into(),
             ALONG.into(),
             limit.into(),
             Param::Texts(names),
@@ -322,28 +352,12 @@ fn take_carefully(
         ],
     )?;
     tx.commit()?;
-    read(&rows)?.without_bad(db)
+    read(db, &rows, taken)
 }
 
-/// What was taken, and the numbers of rows among it that make no sense.
-#[derive(Default)]
-struct Taken {
-    good: Vec<(i64, Claimed)>,
-    bad: Vec<i64>,
-}
-
-impl Taken {
-    /// Sets aside what makes no sense, so that it keeps nobody from being claimed: after the claim's own transaction,
-    /// because locks of lanes come before those of rows.
-    fn without_bad(self, db: &mut Connection) -> Result<Vec<(i64, Claimed)>, Fault> {
-        for id in self.bad {
-            reap::set_aside(db, id)?;
-        }
-        Ok(self.good)
-    }
-}
-
-fn read(rows: &Rows) -> Result<Taken, Fault> {
+/// Adds what makes sense. What makes none is set aside, so that it keeps nobody from being claimed: after the claim's own
+/// transaction, because locks of lanes come before those of rows.
+fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Result<(), Fault> {
     let read = |row: Row<'_>| {
         let claimed = Claimed {
             id: row.get(1)?,
@@ -358,18 +372,21 @@ fn read(rows: &Rows) -> Result<Taken, Fault> {
         };
         Ok::<_, Fault>((row.get(0)?, claimed))
     };
-    let mut taken = Taken::default();
+    let mut bad: Vec<i64> = Vec::new();
     for row in rows.iter() {
         match read(row) {
-            Ok(one) => taken.good.push(one),
+            Ok(one) => taken.push(one),
             Err(fault) => {
                 let id: i64 = row.get(1)?;
                 crate::trace::event!(WARN, "a task can't be claimed", task = id, error = format!("{fault:?}"));
-                taken.bad.push(id);
+                bad.push(id);
             }
         }
     }
-    Ok(taken)
+    for id in bad {
+        reap::set_aside(db, id)?;
+    }
+    Ok(())
 }
 
 /// Moves tasks whose time has come to those that are ready; returns how many.

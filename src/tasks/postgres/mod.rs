@@ -286,7 +286,15 @@ impl Engine for PostgresEngine {
     }
 
     fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>> {
-        self.core.promptly("claiming tasks", |db, _| self.claims.claim(db, worker, types, limit, lease))
+        let doing = "claiming tasks";
+        self.core.promptly(doing, |db, in_doubt| {
+            if in_doubt {
+                // Whoever asked is to know that there may be tasks of his of which he has not heard.
+                let source = "the connection broke before it was known what was taken".into();
+                return Err(TaskError::Unreachable { doing, source }.into());
+            }
+            self.claims.claim(db, worker, types, limit, lease)
+        })
     }
 
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
