@@ -89,7 +89,8 @@
 //! A *time limit* ([`TaskType::time_limit`]) is how long one attempt may take, healthy or not. Beyond it the attempt is lost:
 //! the task goes back, and the handler is told.
 //!
-//! A *restart limit* ([`TaskType::restart_limit`]) counts lost attempts: those whose worker died, and those beyond the time limit.
+//! A *restart limit* ([`TaskType::restart_limit`]) counts lost attempts: those whose worker died, those beyond the time limit,
+//! and those whose outcome could not be written.
 //! It is what stops a poison task, which kills each worker that runs it. A *retry policy* ([`TaskType::retry`]) counts failed
 //! attempts: those whose handler said so. What was only claimed and not started is charged with neither.
 //!
@@ -136,6 +137,7 @@
 //! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit whose answer
 //! was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a failure. A server that
 //! is gone without a word is noticed within 10 s. Connections through a pooler must keep their session (`pool_mode = session`).
+//! The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
 //!
 //! While somebody else's transaction stays open, PostgreSQL can't clean up after tasks, and claims walk past all that were taken
 //! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a task that

@@ -461,6 +461,45 @@ fn a_long_transaction_of_somebody_else_is_warned_of() {
     assert!(!warned());
 }
 
+/// A role without rights does not see since when another role's transaction is open, but that it is in the way.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_transaction_of_another_role_is_warned_of_too() {
+    let bed = Schema::new();
+    let role = format!("poor_{}", bed.name());
+    bed.ask(&format!("CREATE ROLE {role} LOGIN PASSWORD 'x'"));
+    bed.ask(&format!("GRANT ALL ON SCHEMA {} TO {role}", bed.name()));
+    let address = bed.address();
+    let (_, server) = address.split_once('@').expect("a server");
+    let builder = TaskQueue::builder().old_transaction(Duration::from_millis(100));
+    let queue = builder.connect(&format!("postgres://{role}:x@{server}")).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let name = WorkerId::new().to_string();
+    let other = TaskQueue::connect(&format!("{address}&application_name={name}")).expect("a connection");
+    let warned = || {
+        let warnings = queue.stats().expect("read").warnings;
+        let found = warnings.into_iter().find(|warning| warning.contains(&name));
+        assert!(found.as_ref().is_none_or(|warning| warning.contains("transactions of others")), "{found:?}");
+        found.is_some()
+    };
+    other
+        .postgres_transaction(|tx| {
+            tx.query("SELECT txid_current()", &[])?;
+            let mut tasks = 0;
+            eventually("it is in the way", || {
+                tasks += 1;
+                put(&queue, &tasks.to_string());
+                warned()
+            });
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
+    assert!(!warned());
+    drop(queue);
+    bed.ask(&format!("DROP OWNED BY {role} CASCADE"));
+    bed.ask(&format!("DROP ROLE {role}"));
+}
+
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_transaction_of_the_caller_s_own_decides() {

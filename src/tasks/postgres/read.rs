@@ -170,24 +170,35 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
 }
 
 /// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk past them.
+///
+/// Of sessions of other roles only those may see the times who have the right to. Their snapshots are seen by everybody, and so are
+/// those that replicas hold: their age is told in transactions, of which so many count as a second.
 fn old_transactions(db: &mut Connection, limit: Duration) -> Result<Vec<String>, PgError> {
+    const A_SECOND: f64 = 100.0;
     let rows = db.query(
-        "SELECT 'session ' || pid || ' (' || coalesce(nullif(application_name, ''), 'without a name') || ', '
-                 || coalesce(state, 'hidden') || ')', extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age
-         FROM pg_stat_activity
-         WHERE datname = current_database() AND pid <> pg_backend_pid() AND coalesce(backend_xmin, backend_xid) IS NOT NULL
-             AND xact_start <= clock_timestamp() - $1::float8 * interval '1 second'
-         UNION ALL SELECT 'prepared transaction ' || gid, extract(epoch FROM clock_timestamp() - prepared)::float8
-         FROM pg_prepared_xacts
-         WHERE database = current_database() AND prepared <= clock_timestamp() - $1::float8 * interval '1 second'
-         ORDER BY age DESC LIMIT 3",
-        &[super::value::Param::Float(limit.as_secs_f64())],
+        "SELECT who, words FROM (
+             SELECT 'session ' || pid || ' (' || coalesce(nullif(application_name, ''), 'without a name') || ', '
+                     || coalesce(state, 'hidden') || ')' AS who,
+                 coalesce(extract(epoch FROM clock_timestamp() - xact_start)::float8,
+                     age(coalesce(backend_xmin, backend_xid)) / $2::float8) AS age,
+                 coalesce(round(extract(epoch FROM clock_timestamp() - xact_start)) || ' s',
+                     age(coalesce(backend_xmin, backend_xid)) || ' transactions of others') AS words
+             FROM pg_stat_activity
+             WHERE (datname = current_database() OR datname IS NULL) AND pid <> pg_backend_pid()
+                 AND coalesce(backend_xmin, backend_xid) IS NOT NULL
+             UNION ALL SELECT 'prepared transaction ' || gid, extract(epoch FROM clock_timestamp() - prepared)::float8,
+                 round(extract(epoch FROM clock_timestamp() - prepared)) || ' s'
+             FROM pg_prepared_xacts WHERE database = current_database()
+             UNION ALL SELECT 'replication slot ' || slot_name, age(xmin) / $2::float8, age(xmin) || ' transactions of others'
+             FROM pg_replication_slots WHERE xmin IS NOT NULL) AS old
+         WHERE age >= $1::float8 ORDER BY age DESC LIMIT 3",
+        &[super::value::Param::Float(limit.as_secs_f64()), super::value::Param::Float(A_SECOND)],
     )?;
     let warn = |row: Row<'_>| {
-        let (who, age): (String, f64) = (row.get(0)?, row.get(1)?);
+        let (who, age): (String, String) = (row.get(0)?, row.get(1)?);
         Ok(format!(
-            "the {who} has had a transaction open for {age:.0} s: until it ends, PostgreSQL can't clean up after tasks, \
-             and claims get slower"
+            "the {who} has had a transaction open for {age}: until it ends, PostgreSQL can't clean up after tasks, and \
+             claims get slower"
         ))
     };
     rows.iter().map(warn).collect()
