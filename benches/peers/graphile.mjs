@@ -1,6 +1,6 @@
 // graphile-worker under the load of benches/tasks_postgres: node graphile.mjs TASKS AT_ONCE BATCH, with DATABASE_URL.
 // A batch above 1 is its local queue, with completions in batches, too. Prints how many tasks, and the seconds of
-// enqueuing and of working off.
+// enqueuing, of working off, and of both at once.
 import { createRequire } from "node:module";
 import { EventEmitter } from "node:events";
 import { pathToFileURL } from "node:url";
@@ -20,8 +20,7 @@ const seconds = (since) => Number(process.hrtime.bigint() - since) / 1e9;
 const utils = await makeWorkerUtils({ pgPool, schema, logger });
 await utils.migrate();
 const share = Math.floor(tasks / atOnce);
-let start = process.hrtime.bigint();
-await Promise.all(
+const enqueue = () => Promise.all(
   Array.from({ length: atOnce }, async () => {
     for (let first = 0; first < share; first += batch) {
       const count = Math.min(batch, share - first);
@@ -30,33 +29,39 @@ await Promise.all(
     }
   }),
 );
+let start = process.hrtime.bigint();
+await enqueue();
 const enqueued = seconds(start);
 
-let left = share * atOnce;
+let left;
 let ended;
-const all = new Promise((resolve) => (ended = resolve));
+const expect = () => { left = share * atOnce; return new Promise((resolve) => (ended = resolve)); };
 const events = new EventEmitter();
 events.on("job:complete", () => { if (--left === 0) ended(); });
 const worker = { schema, concurrentJobs: atOnce, logger };
 if (batch > 1) Object.assign(worker, { localQueue: { size: batch }, completeJobBatchDelay: 0, failJobBatchDelay: 0 });
-start = process.hrtime.bigint();
-const runner = await run({
-  pgPool,
-  noHandleSignals: true,
-  preset: { worker },
-  events,
-  taskList: { noop: () => {} },
-});
-await all;
-await runner.stop();
+const options = { pgPool, noHandleSignals: true, preset: { worker }, events, taskList: { noop: () => {} } };
 // The last completions may still be on their way.
-for (let looks = 0; ; looks++) {
-  const { rows } = await pgPool.query(`SELECT count(*)::int AS left FROM ${schema}._private_jobs`);
-  if (rows[0].left === 0) break;
-  if (looks > 10_000) throw new Error(`${rows[0].left} jobs are left`);
+async function settled() {
+  for (let looks = 0; ; looks++) {
+    const { rows } = await pgPool.query(`SELECT count(*)::int AS left FROM ${schema}._private_jobs`);
+    if (rows[0].left === 0) return;
+    if (looks > 10_000) throw new Error(`${rows[0].left} jobs are left`);
+  }
 }
-const worked = seconds(start);
+async function timed(alongside) {
+  const all = expect();
+  const start = process.hrtime.bigint();
+  const runner = await run(options);
+  await alongside();
+  await all;
+  await runner.stop();
+  await settled();
+  return seconds(start);
+}
+const worked = await timed(() => {});
+const through = await timed(enqueue);
 await pgPool.query(`DROP SCHEMA ${schema} CASCADE`);
 await utils.release();
 await pgPool.end();
-console.log(share * atOnce, enqueued, worked);
+console.log(share * atOnce, enqueued, worked, through);

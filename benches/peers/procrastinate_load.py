@@ -1,7 +1,7 @@
 """Procrastinate under the load of benches/tasks_postgres: TASKS AT_ONCE BATCH, with DATABASE_URL.
 
-A batch above 1 is one of enqueuing: it fetches jobs one by one. No more than a thousand tasks, or nobody would wait for the end.
-Prints how many it were, and the seconds of enqueuing and of working off.
+A batch above 1 is one of enqueuing: it fetches jobs one by one. No more than 400 tasks, or nobody would wait for the end.
+Prints how many it were, and the seconds of enqueuing, of working off, and of both at once.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import procrastinate
 import psycopg
 
 tasks, at_once, batch = map(int, sys.argv[1:])
-tasks = min(tasks, 1_000)
+tasks = min(tasks, 400)
 url = os.environ["DATABASE_URL"]
 schema = f"procrastinate_bench_{os.getpid()}_{time.time_ns()}"
 logging.disable(logging.CRITICAL)
@@ -26,9 +26,20 @@ connector = procrastinate.PsycopgConnector(
 app = procrastinate.App(connector=connector)
 
 
+awaited, all_done = 0, asyncio.Event()
+
+
+def expect(number):
+    global awaited
+    awaited = number
+
+
 @app.task(name="noop")
 async def noop():
-    pass
+    global awaited
+    awaited -= 1
+    if awaited == 0:
+        all_done.set()
 
 
 async def main():
@@ -43,17 +54,32 @@ async def main():
                 else:
                     await noop.batch_defer_async(*({} for _ in range(min(batch, share - first))))
 
+        async def enqueue():
+            await asyncio.gather(*(produce() for _ in range(at_once)))
+
+        def worker(wait):
+            # It listens, so that it need not look often.
+            return app.run_worker_async(concurrency=at_once, wait=wait, install_signal_handlers=False)
+
         start = time.perf_counter()
-        await asyncio.gather(*(produce() for _ in range(at_once)))
+        await enqueue()
         enqueued = time.perf_counter() - start
         start = time.perf_counter()
-        await app.run_worker_async(concurrency=at_once, wait=False, install_signal_handlers=False)
+        await worker(wait=False)
         worked = time.perf_counter() - start
+        start = time.perf_counter()
+        expect(share * at_once)
+        running = asyncio.create_task(worker(wait=True))
+        await enqueue()
+        await all_done.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        through = time.perf_counter() - start
     with psycopg.connect(url, autocommit=True) as around:
         left = around.execute(f"SELECT count(*) FROM {schema}.procrastinate_jobs WHERE status <> 'succeeded'").fetchone()
         assert left == (0,), left
         around.execute(f"DROP SCHEMA {schema} CASCADE")
-    print(share * at_once, enqueued, worked)
+    print(share * at_once, enqueued, worked, through)
 
 
 asyncio.run(main())

@@ -1,92 +1,107 @@
-//! What does durability cost, and how near to the database's own floor is the queue?
+//! What does durability cost in a SQLite file, and how near to the database's own floor is the queue?
 //!
-//! `cargo bench --bench tasks --features sqlite` prints tasks a second, with full durability: enqueued one by one and a hundred at
-//! once, claimed and finished by a worker, and end to end from the first enqueue to the last finish, for 1, 4 and 8 threads
-//! and batches of 1 and 100. Beside them stands the floor: bare statements on the same kind of connection, without types, fences,
-//! logs, order or handlers. The arms take turns, round after round, on new files. `-- --test` runs all once, quickly, and `FULMAR_BENCH_TASKS` sets another number of tasks.
-//!
-//! Other queues join as arms in `arms()`: a name, and a function from a load to tasks a second.
+//! `cargo bench --bench tasks --features sqlite` prints tasks a second, with full durability: enqueued one by one and a
+//! hundred at once, claimed and finished by a worker, and end to end, for 1, 4 and 8 threads and batches of 1 and 100. Beside
+//! them stand the floor, bare statements on the same kind of connection, without types, fences, logs, order or handlers,
+//! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes to start
+//! what was just enqueued, and whether a million finished tasks slow claims down. `-- --test` runs all once, quickly.
 
 mod floor;
-mod ours;
+#[path = "../tasks_common/mod.rs"]
+mod tasks_common;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// How much, and how.
-#[derive(Clone, Copy)]
-pub(crate) struct Load {
-    pub(crate) tasks: usize,
-    pub(crate) threads: usize,
-    /// Tasks a call.
-    pub(crate) batch: usize,
-}
+use fulmar::tasks::TaskQueue;
+use fulmar::tasks::rusqlite::Connection;
 
-/// A contender in one discipline: from a load and a folder to the time that it took.
-type Arm = (&'static str, fn(Load, PathBuf) -> Duration);
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, ours, peers, tell_beside, tell_waits};
 
-fn disciplines() -> [(&'static str, Vec<Arm>); 3] {
-    [
-        ("enqueue", vec![("floor, a commit each", floor::insert), ("fulmar", ours::enqueue)]),
-        ("claim and finish", vec![("floor, a commit each", floor::take), ("fulmar", ours::work)]),
-        ("end to end", vec![("floor, a commit each", floor::end_to_end), ("fulmar", ours::end_to_end)]),
-    ]
-}
+const GOALS: [Goal; 2] = [
+    Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1), (8, 100)], times: 3.0 },
+    Goal { of: "claim, finish", load: (8, 100), peers: &[(8, 1), (8, 100)], times: 3.0 },
+];
 
 fn main() {
-    let test = std::env::args().any(|argument| argument == "--test") || !std::env::args().any(|a| a == "--bench");
-    let size = std::env::var("FULMAR_BENCH_TASKS").ok().and_then(|text| text.parse().ok());
-    let (tasks, rounds) = if test { (100, 1) } else { (size.unwrap_or(10_000), 3) };
-    if test {
-        println!("A test: sizes are a hundredth of the real ones, and figures mean nothing.");
+    let plan = Plan::new();
+    if plan.has("rates") {
+        let mut arms = vec![
+            Arm {
+                name: "fulmar".into(),
+                role: Role::Ours,
+                run: Box::new(|load| ours::run(&open(&Folder::new().0), load)),
+            },
+            Arm {
+                name: "floor, a commit each".into(),
+                role: Role::Floor,
+                run: Box::new(|load| floor::run(load, &Folder::new().0)),
+            },
+        ];
+        arms.extend(peers::arms(|| {
+            let folder = Folder::new();
+            (folder.0.join("peer.db").display().to_string(), Some(folder))
+        }));
+        contest(&plan, &arms, &GOALS);
     }
-    println!("{tasks} no-op tasks, full durability; tasks a second, median of {rounds} rounds in which all take turns");
-    println!("{:<18} {:<22} {:>7} {:>6} {:>9} {:>9} {:>9}", "", "", "threads", "batch", "median", "lowest", "highest");
-    for (discipline, arms) in disciplines() {
-        for (threads, batch) in [(1, 1), (4, 1), (8, 1), (1, 100), (4, 100), (8, 100)] {
-            let load = Load { tasks, threads, batch };
-            let mut rates = vec![Vec::new(); arms.len()];
-            for _ in 0..rounds {
-                for (arm, rates) in arms.iter().zip(&mut rates) {
-                    let folder = Folder::new();
-                    let took = (arm.1)(load, folder.0.clone());
-                    rates.push(tasks as f64 / took.as_secs_f64());
-                }
-            }
-            for (arm, mut rates) in arms.iter().zip(rates) {
-                rates.sort_by(f64::total_cmp);
-                let (median, lowest, highest) = (rates[rates.len() / 2], rates[0], rates[rates.len() - 1]);
-                println!(
-                    "{discipline:<18} {:<22} {threads:>7} {batch:>6} {median:>9.0} {lowest:>9.0} {highest:>9.0}",
-                    arm.0
-                );
-            }
-        }
+    if plan.has("wake-ups") {
+        println!("\nFrom the commit of an enqueue to its handler's start, by an idle worker:");
+        let (folder, count) = (Folder::new(), if plan.test { 5 } else { 200 });
+        let queue = open(&folder.0);
+        tell_waits("in the same process", ours::wake_ups(&queue, &queue, count), None);
     }
-    let count = if test { 5 } else { 200 };
-    let mut waits = ours::wake_ups(count, Folder::new().0.clone());
-    waits.sort();
-    println!("\n{count} wake-ups of an idle worker, from before the enqueue to the handler's start:");
-    println!("p50 {:.1?}, p99 {:.1?}", waits[count / 2], waits[count * 99 / 100]);
-    claims_beside_the_finished(test);
+    if plan.has("million") {
+        beside(plan.test);
+    }
+}
+
+fn open(folder: &Path) -> TaskQueue {
+    let queue = TaskQueue::open(folder.join("queue.db")).expect("the queue opens");
+    queue.register(ours::noop()).expect("registered");
+    queue
 }
 
 /// Whether many finished tasks slow claims down.
-fn claims_beside_the_finished(test: bool) {
-    let finished = if test { 1_000 } else { 1_000_000 };
-    let load = Load { tasks: if test { 100 } else { 10_000 }, threads: 8, batch: 100 };
-    let (alone, beside, tidying) = ours::beside(load, finished, Folder::new().0.clone());
-    let rate = |took: Duration| load.tasks as f64 / took.as_secs_f64();
-    println!("\n{} tasks claimed and finished by 8 threads, batch 100:", load.tasks);
-    println!("{:>9.0} a second alone, {:>9.0} beside {finished} finished ones", rate(alone), rate(beside));
-    println!("{tidying:.1?} for a look at what is to be tidied");
+fn beside(test: bool) {
+    let (finished, rounds, tasks) = if test { (1_000, 1, 200) } else { (1_000_000, 5, 4_000) };
+    let (bare, laden) = (Folder::new(), Folder::new());
+    let (empty, full) = (open(&bare.0), open(&laden.0));
+    for queue in [&empty, &full] {
+        // A claim has to count what is at work then.
+        queue.register(ours::noop().at_once(10_000)).expect("registered");
+    }
+    // Written straight into the file: to run a million would take its time.
+    let db = Connection::open(laden.0.join("queue.db")).expect("the file opens");
+    db.busy_timeout(Duration::from_secs(600)).expect("a timeout");
+    db.execute_batch(&format!(
+        "BEGIN IMMEDIATE;
+         WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {finished})
+         INSERT INTO fulmar_task (type_id, identifier, status, priority, run_at, created, ended, is_modifier)
+             SELECT (SELECT id FROM fulmar_task_type WHERE name = 'noop'), 'old-' || n, 4, 0, 0, 0, 1000 * unixepoch(), 0
+             FROM n;
+         INSERT INTO fulmar_task_input (task_id, body) SELECT id, x'00' FROM fulmar_task WHERE identifier LIKE 'old-%';
+         INSERT INTO fulmar_task_log (task_id, entry, time, status, message)
+             SELECT id, 0, 0, 4, '' FROM fulmar_task WHERE identifier LIKE 'old-%';
+         COMMIT;"
+    ))
+    .expect("sound SQL");
+    drop(db);
+    println!();
+    for batch in [1, 100] {
+        let load = Load { tasks, threads: 8, batch };
+        let (alone, beside) = ours::beside(&empty, &full, load, rounds);
+        tell_beside(load, finished, &alone, &beside);
+    }
+    let start = Instant::now();
+    full.tidy().expect("nothing to do");
+    println!("a look at what is to be tidied, beside them: {:.1?}", start.elapsed());
 }
 
 /// A folder for a database, on the disk that temporary files are on; it goes with this.
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         let path = std::env::temp_dir().join(format!("fulmar-bench-{}", fulmar::tasks::WorkerId::new()));
         std::fs::create_dir(&path).expect("a new folder");
         Folder(path)

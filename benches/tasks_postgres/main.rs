@@ -1,88 +1,104 @@
-//! What does durability on a PostgreSQL server cost, beside its floor and other queues on the same database?
+//! What does durability on a PostgreSQL server cost, beside its floor and other queues on the same server?
 //!
-//! `benches/peers/run` brings up a server as `tests/run` does, installs the peers, and runs this with
-//! `cargo bench --bench tasks_postgres --features postgres,sqlite`. Tasks a second, with full durability: enqueued and worked
-//! off (claimed, run, finished) by one process, for 1, 4 and 8 at once and batches of 1 and 100. The contenders take turns,
-//! round after round. `FULMAR_BENCH_LOAD=8x100` takes one load alone. `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
+//! `benches/peers/run postgres` brings up a server as `tests/run` does, installs the peers, and runs this with
+//! `cargo bench --bench tasks_postgres --features postgres`. Tasks a second, with full durability: enqueued, worked
+//! off (claimed, run, finished), and both at once, by one process, for 1, 4 and 8 at once and batches of 1 and 100. Then: how long an
+//! idle worker takes to start what another process has enqueued, and whether a million finished tasks slow claims down.
+//! `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
 
-mod ours;
-mod peers;
+#[path = "../tasks_common/mod.rs"]
+mod tasks_common;
 
 use std::time::Duration;
 
-/// How much, and how.
-#[derive(Clone, Copy)]
-pub(crate) struct Load {
-    pub(crate) tasks: usize,
-    /// Connections, threads, or what the contender has of that kind.
-    pub(crate) threads: usize,
-    /// Tasks a call.
-    pub(crate) batch: usize,
-}
+use fulmar::tasks::{TaskError, TaskQueue};
 
-/// How long it took.
-pub(crate) struct Took {
-    pub(crate) tasks: usize,
-    pub(crate) enqueue: Duration,
-    pub(crate) work: Duration,
-}
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, ours, peers, tell_beside, tell_waits};
+
+const GOALS: [Goal; 4] = [
+    Goal { of: "claim, finish", load: (8, 100), peers: &[(8, 100)], times: 1.0 },
+    Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1)], times: 1.0 },
+    Goal { of: "enqueue", load: (8, 100), peers: &[(8, 100)], times: 1.0 },
+    Goal { of: "enqueue", load: (8, 1), peers: &[(8, 1)], times: 1.0 },
+];
 
 fn main() {
-    let test = std::env::args().any(|argument| argument == "--test") || !std::env::args().any(|a| a == "--bench");
+    let plan = Plan::new();
     let Ok(url) = std::env::var("FULMAR_POSTGRES_URL") else {
-        println!("NOT RUN: FULMAR_POSTGRES_URL names no server; benches/peers/run brings one up");
+        println!("NOT RUN: FULMAR_POSTGRES_URL names no server; benches/peers/run postgres brings one up");
         return;
     };
-    let size = std::env::var("FULMAR_BENCH_TASKS").ok().and_then(|text| text.parse().ok());
-    let (tasks, rounds) = if test { (800, 1) } else { (size.unwrap_or(10_000), 3) };
-    if test {
-        println!("A test: sizes are a fraction of the real ones, and figures mean nothing.");
+    if plan.has("rates") {
+        let run = |load: Load| ours::run(&Bed::new(&url, load.threads).queue, load);
+        let mut arms = vec![Arm { name: "fulmar".into(), role: Role::Ours, run: Box::new(run) }];
+        arms.extend(peers::arms(|| (url.clone(), ())));
+        contest(&plan, &arms, &GOALS);
     }
-    println!("{tasks} no-op tasks, full durability; tasks a second, median of {rounds} rounds in which all take turns");
-    println!("{:<24} {:>7} {:>6} {:>26} {:>26}", "", "at once", "batch", "enqueue (low-high)", "work off (low-high)");
-    let loads = [(1, 1), (4, 1), (1, 100), (4, 100), (8, 1), (8, 100)];
-    let only = std::env::var("FULMAR_BENCH_LOAD").ok();
-    let chosen = |load: &&(usize, usize)| only.as_ref().is_none_or(|only| *only == format!("{}x{}", load.0, load.1));
-    for &(threads, batch) in if test { &loads[4..] } else { &loads[..] }.iter().filter(chosen) {
-        let load = Load { tasks, threads, batch };
-        let mut arms: Vec<(String, Vec<f64>, Vec<f64>)> = Vec::new();
-        for _ in 0..rounds {
-            let ours = [("fulmar".to_owned(), Some(ours::run(&url, load)))];
-            for (name, took) in ours.into_iter().chain(peers::run(&url, load)) {
-                let at = arms.iter().position(|arm| arm.0 == name).unwrap_or_else(|| {
-                    arms.push((name, Vec::new(), Vec::new()));
-                    arms.len() - 1
-                });
-                if let Some(took) = took {
-                    arms[at].1.push(took.tasks as f64 / took.enqueue.as_secs_f64());
-                    arms[at].2.push(took.tasks as f64 / took.work.as_secs_f64());
-                }
-            }
-        }
-        for (name, enqueue, work) in arms {
-            println!("{name:<24} {threads:>7} {batch:>6} {:>26} {:>26}", spread(enqueue), spread(work));
-        }
+    if plan.has("wake-ups") {
+        println!("\nFrom the commit of an enqueue to its handler's start, by an idle worker:");
+        let (bed, count) = (Bed::new(&url, 4), if plan.test { 5 } else { 200 });
+        let other = TaskQueue::connect(&bed.address).expect("as another process would");
+        let goal = Some(Duration::from_millis(2));
+        tell_waits("enqueued on connections of another queue's", ours::wake_ups(&bed.queue, &other, count), goal);
+        tell_waits("in the same process", ours::wake_ups(&bed.queue, &bed.queue, count), goal);
     }
-    let count = if test { 5 } else { 200 };
-    let mut waits = ours::wake_ups(&url, count);
-    waits.sort();
-    println!(
-        "\n{count} wake-ups of an idle worker, from an enqueue's commit on another connection to its handler's start:"
-    );
-    println!("p50 {:.2?}, p99 {:.2?}", waits[count / 2], waits[count * 99 / 100]);
-
-    let finished = if test { 1_000 } else { 1_000_000 };
-    let load = Load { tasks, threads: 8, batch: 100 };
-    let (alone, beside) = ours::beside(&url, load, finished);
-    let rate = |took: Duration| tasks as f64 / took.as_secs_f64();
-    println!("\n{tasks} tasks worked off by 8 threads, batch 100:");
-    println!("{:.0} a second alone, {:.0} beside {finished} finished ones", rate(alone), rate(beside));
+    if plan.has("million") {
+        beside(&url, plan.test);
+    }
 }
 
-fn spread(mut rates: Vec<f64>) -> String {
-    if rates.is_empty() {
-        return "-".into();
+/// Whether many finished tasks slow claims down.
+fn beside(url: &str, test: bool) {
+    let (finished, rounds, tasks) = if test { (1_000, 1, 200) } else { (1_000_000, 5, 4_000) };
+    let (empty, full) = (Bed::new(url, 8), Bed::new(url, 8));
+    // Written straight into the tables: to run a million would take its time.
+    full.sql(&format!(
+        "INSERT INTO fulmar_task (id, type_id, identifier, status, rank, run_at, created, ended, is_modifier)
+         SELECT nextval('fulmar_task_number'), (SELECT id FROM fulmar_task_type WHERE name = 'noop'), 'old-' || n, 4, 0, 0, 0,
+             floor(date_part('epoch', now()) * 1000)::int8, false FROM generate_series(1, {finished}) AS n"
+    ));
+    full.sql("ANALYZE fulmar_task");
+    println!();
+    for batch in [1, 100] {
+        let load = Load { tasks, threads: 8, batch };
+        let (alone, beside) = ours::beside(&empty.queue, &full.queue, load, rounds);
+        tell_beside(load, finished, &alone, &beside);
     }
-    rates.sort_by(f64::total_cmp);
-    format!("{:.0} ({:.0}-{:.0})", rates[rates.len() / 2], rates[0], rates[rates.len() - 1])
+}
+
+/// A queue with tables of its own, which go with it.
+struct Bed {
+    queue: TaskQueue,
+    around: TaskQueue,
+    schema: String,
+    address: String,
+}
+
+impl Bed {
+    fn new(url: &str, connections: usize) -> Bed {
+        let schema = format!("fulmar_bench_{}", fulmar::tasks::WorkerId::new());
+        let around = TaskQueue::connect(url).expect("the server is up");
+        let create = format!("CREATE SCHEMA {schema}");
+        around.postgres_transaction(|tx| tx.execute(&create, &[])).expect("a schema");
+        let address = format!("{url}?options=-csearch_path%3D{schema}");
+        let queue = TaskQueue::builder().connections(connections).connect(&address).expect("the queue opens");
+        queue.register(ours::noop()).expect("registered");
+        Bed { queue, around, schema, address }
+    }
+
+    fn sql(&self, sql: &str) {
+        let path = format!("SET LOCAL search_path = {}", self.schema);
+        let run = |tx: &fulmar::tasks::PostgresTransaction<'_>| {
+            tx.execute(&path, &[])?;
+            tx.execute(sql, &[]).map(drop)
+        };
+        self.around.postgres_transaction::<(), TaskError>(run).expect("sound SQL");
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let drop_it = format!("DROP SCHEMA {} CASCADE", self.schema);
+        let _ = self.around.postgres_transaction(|tx| tx.execute(&drop_it, &[]));
+    }
 }
