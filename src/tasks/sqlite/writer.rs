@@ -5,6 +5,9 @@
 //! savepoint of its own, commits once, and tells everybody. Meanwhile the next list grows. Alone, a thread never waits
 //! for another; under load, the commits grow instead of the queue.
 //!
+//! Those who are told come back soon, each by itself, and the first of them would commit alone while the others line up behind it.
+//! So whoever leads waits for as many as wrote the last time, for no longer than some microseconds in which nobody came.
+//!
 //! A thread of its own would do the same at the price of two changes of threads for each write.
 //!
 //! Work may run twice: if the commit of many fails, each is done again alone, so that one that can't be committed (the
@@ -21,10 +24,13 @@ use rusqlite::Connection;
 use super::super::error::{Result, TaskError};
 use super::connection::{Clock, failed, patiently};
 use crate::panics;
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, spin_turn};
 
 /// The most work in one commit, so that nobody waits for an endless one.
 const MOST_AT_ONCE: usize = 256;
+
+/// How many looks, with a turn of spinning after each, a leader takes without anybody having come: a small part of a commit.
+const PATIENCE: usize = 20;
 
 pub(super) struct Writer {
     state: Mutex<State>,
@@ -36,11 +42,13 @@ struct State {
     waiting: VecDeque<Box<dyn Work>>,
     /// `None` while somebody writes.
     db: Option<Connection>,
+    /// How many threads wrote, or wanted to, when the last commit was through.
+    regulars: usize,
 }
 
 impl Writer {
     pub(super) fn new(db: Connection, busy_limit: Duration, clock: Clock) -> Writer {
-        Writer { state: Mutex::new(State { waiting: VecDeque::new(), db: Some(db) }), busy_limit, clock }
+        Writer { state: Mutex::new(State { waiting: VecDeque::new(), db: Some(db), regulars: 0 }), busy_limit, clock }
     }
 
     /// Runs `work` in a transaction, which is committed when this returns. It gets the time, in milliseconds.
@@ -54,6 +62,9 @@ impl Writer {
         state.waiting.push_back(Box::new(Piece { doing, work, result: None, slot: slot.clone() }));
         loop {
             if let Some(db) = state.db.take() {
+                drop(state);
+                self.gather();
+                state = self.state.lock();
                 let many = state.waiting.len().min(MOST_AT_ONCE);
                 let mut batch: Vec<Box<dyn Work>> = state.waiting.drain(..many).collect();
                 drop(state);
@@ -64,6 +75,7 @@ impl Writer {
                 }
                 state = self.state.lock();
                 state.db = Some(db);
+                state.regulars = batch.len() + state.waiting.len();
                 // Before anything else: whoever is told finds the connection free, or somebody who has his work.
                 if let Some(next) = state.waiting.front() {
                     next.lead();
@@ -78,6 +90,22 @@ impl Writer {
                 return result;
             }
             state = self.state.lock();
+        }
+    }
+
+    /// Waits until all who wrote the last time are there again, or nobody comes any more.
+    fn gather(&self) {
+        let (mut seen, mut idle) = (0, 0);
+        while idle < PATIENCE {
+            let state = self.state.lock();
+            let (waiting, regulars) = (state.waiting.len(), state.regulars.min(MOST_AT_ONCE));
+            drop(state);
+            if waiting >= regulars {
+                return;
+            }
+            idle = if waiting > seen { 0 } else { idle + 1 };
+            seen = waiting;
+            spin_turn();
         }
     }
 
