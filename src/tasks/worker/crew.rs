@@ -135,15 +135,21 @@ impl Crew {
             if state.draining {
                 return None;
             }
-            // As many as there are idle hands; and while all are at work, a few to have ready for them.
-            let idle = self.at_once.saturating_sub(state.runners);
-            let ahead = self.batch.unwrap_or_else(|| self.soon(&state));
-            let wanted = ahead.max(idle).saturating_sub(state.buffer.len());
-            if wanted > 0 && (state.buffer.len() * 2 <= ahead || idle > state.buffer.len()) {
+            let wanted = self.room(&state);
+            if wanted > 0 {
                 return Some(wanted);
             }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// How many to claim now; none while there are enough.
+    fn room(&self, state: &State) -> usize {
+        // As many as there are idle hands; and while all are at work, a few to have ready for them.
+        let idle = self.at_once.saturating_sub(state.runners);
+        let ahead = self.batch.unwrap_or_else(|| self.soon(state));
+        let worth_it = state.buffer.len() * 2 <= ahead || idle > state.buffer.len();
+        if worth_it { ahead.max(idle).saturating_sub(state.buffer.len()) } else { 0 }
     }
 
     /// How many tasks the hands will get to soon. Those of others may be idle: what would wait here for long is left to them.
@@ -243,11 +249,13 @@ impl Crew {
                 next.extend(state.buffer.pop_front());
             }
         }
-        if next.is_empty() && !owes {
-            state.runners -= 1;
-        }
+        let ends = next.is_empty() && !owes;
+        state.runners -= usize::from(ends);
+        let matters = ends || self.room(&state) > 0;
         drop(state);
-        self.changed.notify_all();
+        if matters {
+            self.changed.notify_all();
+        }
         next
     }
 
