@@ -1,6 +1,6 @@
 //! What workers do to the tasks that they hold. Each change is guarded by the fence.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::Result;
@@ -34,18 +34,18 @@ pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<
 }
 
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
-    let Some(cancel_requested) = holds(db, step)? else {
+    let Some(held) = holds(db, step)? else {
         return Ok(Stepped::Stale);
     };
-    let id = step.task;
+    let (id, cancel_requested) = (step.task, held.cancel_requested);
     let status = match &step.action {
         Action::Start => {
-            start(db, now, id)?;
+            start(db, now, id, &held)?;
             TaskStatus::Running
         }
         Action::Finish { message, response } => {
             respond(db, id, response.as_deref())?;
-            end(db, now, id, TaskStatus::Finished, message)?;
+            end_as(db, now, id, TaskStatus::Finished, message, &held)?;
             TaskStatus::Finished
         }
         Action::Fail { reason, retry, response } => {
@@ -53,7 +53,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
             fail(db, id)?;
             match retry {
                 _ if cancel_requested => {
-                    end(db, now, id, TaskStatus::Cancelled, reason)?;
+                    end_as(db, now, id, TaskStatus::Cancelled, reason, &held)?;
                     TaskStatus::Cancelled
                 }
                 Some(delay) => {
@@ -62,7 +62,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
                     TaskStatus::Accepted
                 }
                 None => {
-                    end(db, now, id, TaskStatus::Failed, reason)?;
+                    end_as(db, now, id, TaskStatus::Failed, reason, &held)?;
                     TaskStatus::Failed
                 }
             }
@@ -70,7 +70,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
         Action::Pause { message, after, checkpoint, response } => {
             respond(db, id, response.as_deref())?;
             if cancel_requested {
-                end(db, now, id, TaskStatus::Cancelled, message)?;
+                end_as(db, now, id, TaskStatus::Cancelled, message, &held)?;
                 TaskStatus::Cancelled
             } else {
                 keep(db, id, checkpoint.as_deref())?;
@@ -94,33 +94,52 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     Ok(Stepped::Done(status))
 }
 
-/// Whether the worker holds the task, in a state that the action may leave; and then, whether its cancellation was asked
-/// for.
-fn holds(db: &Connection, step: &Step) -> Result<Option<bool>> {
+/// What a change has to know of a task. Read before, because an `UPDATE .. RETURNING` takes longer than both.
+struct Held {
+    cancel_requested: bool,
+    entries: i64,
+    starts: i64,
+    type_id: i64,
+    lane: Option<String>,
+}
+
+const HELD: &str = "SELECT cancel_requested, entries, starts, type_id, lane FROM fulmar_task";
+
+impl Held {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Held> {
+        Ok(Held {
+            cancel_requested: row.get(0)?,
+            entries: row.get(1)?,
+            starts: row.get(2)?,
+            type_id: row.get(3)?,
+            lane: row.get(4)?,
+        })
+    }
+}
+
+/// The task, if the worker holds it in a state that the action may leave.
+fn holds(db: &Connection, step: &Step) -> Result<Option<Held>> {
     let state = match step.action {
         Action::Start | Action::GiveBack { .. } => TaskStatus::Scheduled,
         _ => TaskStatus::Running,
     };
     let guard = if cfg!(fulmar_unguarded) { "(?4 IS NULL OR 1)" } else { "status = ?4" };
-    let sql = format!("SELECT cancel_requested FROM fulmar_task WHERE {FENCE} AND {guard}");
+    let sql = format!("{HELD} WHERE {FENCE} AND {guard}");
     db.prepare_cached(&sql)
         .and_then(|mut sql| {
-            sql.query_row(params![step.task, step.token, step.worker.as_str(), state.code()], |row| row.get(0))
-                .optional()
+            sql.query_row(params![step.task, step.token, step.worker.as_str(), state.code()], Held::read).optional()
         })
         .map_err(failed("looking at a task's fence"))
 }
 
-fn start(db: &Connection, now: i64, id: i64) -> Result<()> {
-    let (entry, attempt): (i64, i64) = db
-        .prepare_cached(
-            "UPDATE fulmar_task SET status = 2, starts = starts + 1, entries = entries + 1,
-                 deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1
-             RETURNING entries, starts",
-        )
-        .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
-        .map_err(failed("starting a task"))?;
-    log(db, id, entry, now, TaskStatus::Running, &format!("attempt {attempt}"))
+fn start(db: &Connection, now: i64, id: i64, held: &Held) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = 2, starts = starts + 1, entries = entries + 1,
+             deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, now]))
+    .map_err(failed("starting a task"))?;
+    log(db, id, held.entries + 1, now, TaskStatus::Running, &format!("attempt {}", held.starts + 1))
 }
 
 fn fail(db: &Connection, id: i64) -> Result<()> {
@@ -178,17 +197,25 @@ pub(super) fn put_back(db: &Connection, now: i64, id: i64, why: &str) -> Result<
 
 /// A task ends, and those who wait for it in its order follow.
 pub(super) fn end(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str) -> Result<()> {
-    let (entry, type_id, lane): (i64, i64, Option<String>) = db
-        .prepare_cached(
-            "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
-                 entries = entries + 1, progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1
-             RETURNING entries, type_id, lane",
-        )
-        .and_then(|mut sql| sql.query_row([id, to.code(), now], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
-        .map_err(failed("ending a task"))?;
-    log(db, id, entry, now, to, why)?;
-    match lane {
-        Some(lane) => lanes::follow(db, now, type_id, &lane),
+    let held = db
+        .prepare_cached(&format!("{HELD} WHERE id = ?1"))
+        .and_then(|mut sql| sql.query_row([id], Held::read))
+        .map_err(failed(ENDING))?;
+    end_as(db, now, id, to, why, &held)
+}
+
+const ENDING: &str = "ending a task";
+
+fn end_as(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str, held: &Held) -> Result<()> {
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
+             entries = entries + 1, progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, to.code(), now]))
+    .map_err(failed(ENDING))?;
+    log(db, id, held.entries + 1, now, to, why)?;
+    match &held.lane {
+        Some(lane) => lanes::follow(db, now, held.type_id, lane),
         None => Ok(()),
     }
 }
