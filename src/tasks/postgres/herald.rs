@@ -106,6 +106,8 @@ impl Desk {
         let mut connection = Connection::open(&self.target, self.limits)?;
         // A heartbeat of silence and one without an answer, and the connection is taken for dead.
         connection.set_limit(self.limits.heartbeat);
+        // A notification needs no durability, and its commit shall not wait for the disk.
+        connection.script("SET synchronous_commit = off")?;
         connection.listen(CHANNEL)?;
         *failures = 0;
         // What was told while nobody listened.
