@@ -44,7 +44,7 @@ fn worker(queue: &TaskQueue, load: Load, started: impl Fn(usize) + Send + Sync +
     let count = AtomicUsize::new(0);
     Worker::builder(queue)
         .at_once(load.threads)
-        .batch((2 * load.batch).max(load.threads))
+        .batch(load.threads.max(2) * load.batch)
         .start_together(load.batch)
         .handle("noop", move |_: &TaskContext| {
             started(count.fetch_add(1, Ordering::Relaxed) + 1);
