@@ -158,6 +158,7 @@ pub(super) enum Action {
     Note { progress: Option<f32>, message: String },
 }
 
+#[cfg(feature = "postgres")]
 impl Step {
     /// About how much of it there is to send, in bytes.
     pub(super) fn size(&self) -> usize {

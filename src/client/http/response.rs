@@ -67,8 +67,8 @@ impl Response {
             .map_err(|error| self.unusable("the reply is not text in UTF-8").with_source(error))
     }
 
-    /// `text` without the secrets of the request: for an error that quotes the reply.
-    pub(crate) fn hide(&self, text: &str) -> String {
+    /// `text` without the secrets of the request, which a server may repeat: for an error or a log that quotes the reply.
+    pub fn hide(&self, text: &str) -> String {
         self.secrets.hide(text)
     }
 
