@@ -23,7 +23,11 @@ fn halves(capacity: usize) -> (Producer<usize>, Consumer<usize>) {
 
 fn putter(producer: &Producer<usize>, value: usize) -> thread::JoinHandle<bool> {
     let producer = producer.clone();
-    thread::spawn(move || producer.put(value).is_ok())
+    thread::spawn(move || {
+        let refused = producer.put(value).map_err(|refused| refused.into_inner());
+        assert!(matches!(refused, Ok(())) || refused == Err(value), "each put gets its own value back: {refused:?}");
+        refused.is_ok()
+    })
 }
 
 fn getter(consumer: &Consumer<usize>) -> thread::JoinHandle<Option<usize>> {
@@ -64,7 +68,6 @@ fn room_is_handed_over_with_what_was_done_before_the_get() {
             assert_eq!(seen.load(Ordering::Relaxed), 7, "the place was made by the get after the store");
         });
         written.store(7, Ordering::Relaxed);
-        // It finds the value on its own side, and takes no lock of the producers'.
         assert_eq!(consumer.get(), Ok(2));
         thread.join().expect("no panic");
         assert_eq!(consumer.drain(), [3, 4]);
@@ -154,6 +157,30 @@ fn closed_and_empty_is_final() {
         let accepted = putter.join().expect("no panic");
         assert_eq!(got, usize::from(accepted), "no value comes after the last");
         closer.join().expect("no panic");
+    });
+}
+
+#[test]
+fn puts_that_come_too_late_get_their_own_values_back() {
+    check("late puts", 3, || {
+        let (producer, consumer) = halves(2);
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        producer.close();
+        let got = std::iter::from_fn(|| consumer.get().ok()).count();
+        let accepted = putters.into_iter().map(|putter| putter.join().expect("no panic")).filter(|put| *put).count();
+        assert_eq!(got, accepted, "no value comes after the last");
+    });
+}
+
+#[test]
+fn a_drain_of_a_closed_queue_is_final() {
+    check("closed, drained", 4, || {
+        let (producer, consumer) = halves(1);
+        let putter = putter(&producer, 1);
+        producer.close();
+        let left = consumer.drain().len();
+        let accepted = putter.join().expect("no panic");
+        assert_eq!(left, usize::from(accepted), "an accepted value is not left behind");
     });
 }
 

@@ -269,7 +269,8 @@ macro_rules! both {
                 &self.half.shared
             }
 
-            /// How many values wait in the queue: a snapshot, which may be out of date when it is read.
+            /// How many values wait in the queue: a snapshot, which may be out of date when it is read. That goes for a
+            /// closed queue as well, until somebody was told that nothing is left: see [`close`](Self::close).
             ///
             /// ```
             #[doc = $made]
@@ -298,6 +299,9 @@ macro_rules! both {
             /// Wakes everybody: those who wait for room get their value back, and those who wait for a value are told
             /// once nothing is left. Closing again changes nothing.
             ///
+            /// A put that is under way just now may still get its value in, until a get is told that the queue is closed and
+            /// nothing is left, or a [`drain`](Self::drain) has returned: from then on nothing comes.
+            ///
             /// ```
             #[doc = $made]
             /// producer.put('a')?;
@@ -316,7 +320,7 @@ macro_rules! both {
             }
 
             /// Takes out all values that wait now, the oldest first. It waits for none and closes nothing; the room that
-            /// it makes goes to those who wait for it.
+            /// it makes goes to those who wait for it. Of a closed queue it takes all there will ever be.
             ///
             /// ```
             #[doc = $made]

@@ -10,7 +10,7 @@
 //! empty" final:
 //!
 //! 1. A put looks for `closed` before its push, and again after it.
-//! 2. A get that finds the ring empty after it saw `closed` *seals* the queue, under `end`'s lock, if it is still empty
+//! 2. A get or a drain that finds the ring empty after it saw `closed` *seals* the queue, under `end`'s lock, if it is still empty
 //!    then. A sealed queue hands out nothing.
 //! 3. A put whose second look sees `closed` takes that lock too. If the queue is not sealed, its value is in, since
 //!    whoever seals it finds the ring empty, and so the value gone. If it is, the put takes all that came too late out of
@@ -21,7 +21,9 @@
 //! and the close before the seal's look at the ring, all in one total order (every access named here is `SeqCst`, as are
 //! the ring's own). So the seal found its value gone.
 
+use std::iter;
 use std::mem;
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
@@ -149,7 +151,7 @@ impl<T> Shared<T> {
         if !end.sealed {
             return None;
         }
-        end.late.extend(std::iter::from_fn(|| self.ring.pop()));
+        end.late.extend(iter::from_fn(|| self.ring.pop()));
         let own = end.late.iter().position(|late| late.put == put)?;
         Some(end.late.swap_remove(own).value)
     }
@@ -203,10 +205,16 @@ impl<T> Shared<T> {
         entry.map(|entry| entry.value)
     }
 
-    /// Takes out all there is: no more than it holds at once, however fast others put.
+    /// Takes out all there is: of an open queue no more than it holds at once, however fast others put; of a closed one
+    /// all there will ever be, so that no put gets in behind it.
     pub(super) fn drain(&self) -> Vec<T> {
-        let drained = std::iter::from_fn(|| if self.is_sealed() { None } else { self.take() });
-        drained.take(self.ring.capacity()).collect()
+        let now = Deadline::start(Duration::ZERO);
+        let mut next = || self.get(now, None).ok();
+        let mut drained: Vec<T> = iter::from_fn(&mut next).take(self.ring.capacity()).collect();
+        if self.is_closed() {
+            drained.extend(iter::from_fn(next));
+        }
+        drained
     }
 
     /// Takes nothing in from now on, and tells all who wait.

@@ -1,7 +1,7 @@
 //! The bounded queue: its limit, its time limits, its close, and that no value is lost or handed out twice.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn values_come_out_in_the_order_in_which_they_went_in() {
     let (producer, consumer) = bounded(3).expect("holds something");
     let mut next = 0;
     let mut expected = 0;
-    // In and out by different steps, so that what waits is spread over both sides.
+    // In and out by different steps, so that what waits begins and ends at every place of the ring.
     for step in [3, 1, 2, 3, 2, 1, 3] {
         while producer.try_put(next).is_ok() {
             next += 1;
@@ -308,8 +308,62 @@ fn values_are_dropped_with_the_queue_and_a_capacity_of_zero_is_refused() {
         Err(Error::Invalid(text)) => assert!(text.contains("capacity 0"), "{text}"),
         other => panic!("accepted: {other:?}"),
     }
-    let (producer, _consumer) = bounded(usize::MAX).expect("a limit is no allocation");
-    producer.put(1).expect("open");
+}
+
+#[test]
+fn a_capacity_that_there_is_no_memory_for_is_refused() {
+    for capacity in [usize::MAX, usize::MAX / 2, usize::MAX >> 8] {
+        match bounded::<()>(capacity) {
+            Err(Error::Invalid(text)) => assert!(text.contains(&capacity.to_string()), "{text}"),
+            other => panic!("accepted: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn puts_and_gets_that_race_with_a_close_lose_nothing_and_repeat_nothing() {
+    for round in 0..500 {
+        let (producer, consumer) = bounded(1 + round % 3).expect("holds something");
+        let start = Barrier::new(4);
+        thread::scope(|scope| {
+            let putters: Vec<_> = (0..2)
+                .map(|number| {
+                    let (producer, start) = (&producer, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        // Own values, on the heap, so that a mix-up shows.
+                        let mut value = Box::new(number);
+                        let mut accepted = Vec::new();
+                        loop {
+                            match producer.put(value) {
+                                Ok(()) => accepted.push(number + 2 * accepted.len()),
+                                Err(refused) => {
+                                    assert_eq!(*refused.into_inner(), number + 2 * accepted.len(), "its own");
+                                    return accepted;
+                                }
+                            }
+                            value = Box::new(number + 2 * accepted.len());
+                        }
+                    })
+                })
+                .collect();
+            let getter = scope.spawn(|| {
+                start.wait();
+                (0..round % 5).map_while(|_| consumer.get().ok()).collect::<Vec<_>>()
+            });
+            start.wait();
+            producer.close();
+            let left = if round % 2 == 0 { consumer.drain() } else { consumer.iter().collect() };
+            // Nothing may come after this, wherever the others are.
+            assert_eq!((consumer.try_get(), consumer.len()), (Err(TryGetError::Closed), 0));
+            let mut got: Vec<_> =
+                getter.join().expect("no panic").into_iter().chain(left).map(|value| *value).collect();
+            let mut put: Vec<_> = putters.into_iter().flat_map(|putter| putter.join().expect("no panic")).collect();
+            got.sort_unstable();
+            put.sort_unstable();
+            assert_eq!(got, put, "round {round}");
+        });
+    }
 }
 
 #[test]
