@@ -66,7 +66,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
     /// a new token and a lease, and [`taken_by`] in the log. Never more of a type than it may have at once, never one whose order forbids it.
-    /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no sense keeps no other from being claimed.
+    /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no
+    /// sense keeps no other from being claimed.
     fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>>;
 
     /// Does each of `steps`, in their order, and says of each what became of it. They are independent of each other: a
