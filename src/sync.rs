@@ -234,8 +234,11 @@ mod model {
             2
         }
 
-        pub(crate) fn park_until(_deadline: Option<Instant>) {
-            park();
+        /// Time stands still in a model: only a deadline that has passed already ends the wait.
+        pub(crate) fn park_until(deadline: Option<Instant>) {
+            if deadline.is_none_or(|at| Instant::now() < at) {
+                park();
+            }
         }
 
         pub(crate) fn spawn(

@@ -2,9 +2,9 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --test model_queue -- --nocapture` prints how many interleavings each
 //! model went through: all those with at most so many preemptions as it says; a switch where a thread blocks or ends is
-//! free. A wake-up that is lost leaves every thread blocked, which fails the model. There is no clock: a time limit never
-//! passes here, so what a timed-out waiter leaves behind is argued in `src/queue/line.rs` and stressed in `tests/it`. The ring
-//! is a stand-in that keeps the promise of `crossbeam-queue`'s: each of its calls happens at one moment.
+//! free. A wake-up that is lost leaves every thread blocked, which fails the model. Time stands still: a time limit has passed
+//! when the wait begins, or never does. The ring is a stand-in that keeps the promise of `crossbeam-queue`'s: each of its
+//! calls happens at one moment.
 #![cfg(loom)]
 
 mod explore;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use explore::check;
+use fulmar::jobs::PeriodicSubmitter;
 use fulmar::queue::{Consumer, Producer, TryGetError, bounded};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
@@ -225,5 +226,53 @@ fn waits_with_a_time_limit_are_called_as_well() {
         put += usize::from(producer.put_timeout(2, limit).is_ok());
         assert_eq!(put, 2);
         assert_eq!(getter.join().expect("no panic"), (Ok(1), Ok(2)));
+    });
+}
+
+/// Has passed by the first look at the clock.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
+#[test]
+fn a_get_whose_time_runs_out_takes_no_call_with_it() {
+    check("a get gives up", 3, || {
+        let (producer, consumer) = halves(2);
+        let hasty = consumer.clone();
+        let hasty = thread::spawn(move || hasty.get_timeout(AT_ONCE).is_ok());
+        let patient = getter(&consumer);
+        producer.put(1).expect("open");
+        if hasty.join().expect("no panic") {
+            producer.put(2).expect("open");
+        }
+        assert!(patient.join().expect("no panic").is_some());
+        assert!(consumer.is_empty());
+    });
+}
+
+#[test]
+fn a_put_whose_time_runs_out_takes_no_call_with_it() {
+    check("a put gives up", 3, || {
+        let (producer, consumer) = halves(1);
+        producer.put(1).expect("open");
+        let hasty = producer.clone();
+        let hasty = thread::spawn(move || hasty.put_timeout(2, AT_ONCE).is_ok());
+        let patient = putter(&producer, 3);
+        assert_eq!(consumer.get(), Ok(1));
+        if hasty.join().expect("no panic") {
+            assert!(consumer.get().is_ok());
+        }
+        assert!(patient.join().expect("no panic"));
+        assert_eq!(consumer.len(), 1);
+    });
+}
+
+#[test]
+fn a_stop_reaches_a_submitter_wherever_it_waits() {
+    check("stop", 2, || {
+        let (producer, consumer) = halves(1);
+        let submitter = PeriodicSubmitter::builder(producer).every(Duration::ZERO).time_limit(None).submit(1);
+        let submitter = submitter.expect("a thread");
+        submitter.stop();
+        let stats = submitter.wait(None).expect("it ends");
+        assert_eq!(consumer.drain().len() as u64, stats.submitted);
     });
 }

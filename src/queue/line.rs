@@ -28,21 +28,14 @@ struct Sleeper {
     thread: thread::Thread,
 }
 
-/// What ended a sleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Woken {
-    /// There may be what it waited for.
-    ByCall,
-    ByTime,
-}
-
 impl Line {
     pub(super) fn new() -> Line {
         Line { len: AtomicUsize::new(0), sleepers: Mutex::new(VecDeque::new()) }
     }
 
-    /// Sleeps until called or `deadline`, or not at all unless it is `still` so.
-    pub(super) fn sleep(&self, deadline: Deadline, still: impl Fn() -> bool) -> Woken {
+    /// Sleeps until called or `deadline`, or not at all unless it is `still` so. Then the caller has to look, whichever it
+    /// was: a call may have come together with the deadline.
+    pub(super) fn sleep(&self, deadline: Deadline, still: impl Fn() -> bool) {
         let me = Arc::new(Sleeper { called: AtomicBool::new(false), thread: thread::current() });
         let mut sleepers = self.sleepers.lock();
         sleepers.push_back(me.clone());
@@ -50,7 +43,7 @@ impl Line {
         if !still() {
             sleepers.pop_back();
             self.publish(&sleepers);
-            return Woken::ByCall;
+            return;
         }
         drop(sleepers);
         // The call may come sooner than sleep would.
@@ -58,22 +51,19 @@ impl Line {
         while !me.is_called() && patience.turn() {}
         while !me.is_called() {
             thread::park_until(deadline.at());
-            if deadline.is_past() && self.leave(&me) {
-                return Woken::ByTime;
+            if deadline.is_past() {
+                return self.leave(&me);
             }
         }
-        Woken::ByCall
     }
 
-    /// Takes a sleeper out, unless it was called meanwhile.
-    fn leave(&self, me: &Arc<Sleeper>) -> bool {
+    /// Takes a sleeper out, unless a call did meanwhile.
+    fn leave(&self, me: &Arc<Sleeper>) {
         let mut sleepers = self.sleepers.lock();
-        let place = sleepers.iter().position(|sleeper| Arc::ptr_eq(sleeper, me));
-        place.is_some_and(|place| {
+        if let Some(place) = sleepers.iter().position(|sleeper| Arc::ptr_eq(sleeper, me)) {
             sleepers.remove(place);
             self.publish(&sleepers);
-            true
-        })
+        }
     }
 
     /// Wakes one, if there is one.

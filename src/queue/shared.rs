@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::line::{Line, Woken};
+use super::line::Line;
 use super::patience::Patience;
 use crate::error::{Error, Result as FulmarResult};
 use crate::sync::{ArrayQueue, AtomicBool, AtomicU64, Mutex, Ordering};
@@ -132,7 +132,8 @@ impl<T> Shared<T> {
             }
             if !patience.turn() {
                 let is_full = || self.ring.is_full() && !self.is_closed() && !is_up(stop);
-                timed_out = self.producers.sleep(deadline, is_full) == Woken::ByTime;
+                self.producers.sleep(deadline, is_full);
+                timed_out = deadline.is_past();
                 patience = Patience::new();
             }
         }
@@ -178,7 +179,8 @@ impl<T> Shared<T> {
             }
             if !patience.turn() {
                 let is_empty = || self.ring.is_empty() && !self.is_closed() && !is_up(stop);
-                timed_out = self.consumers.sleep(deadline, is_empty) == Woken::ByTime;
+                self.consumers.sleep(deadline, is_empty);
+                timed_out = deadline.is_past();
                 patience = Patience::new();
             }
         }
