@@ -92,8 +92,8 @@ impl<T> Shared<T> {
         // What the ring is about to take, asked for in a way that can be refused.
         if Vec::<(usize, Entry<T>)>::new().try_reserve_exact(capacity).is_err() {
             return Err(Error::Invalid(format!(
-                "there is no memory for a queue of {capacity} values of {} bytes: use a smaller capacity",
-                mem::size_of::<T>()
+                "there is no memory for a queue of {capacity} values, {} bytes each: use a smaller capacity",
+                mem::size_of::<(usize, Entry<T>)>()
             )));
         }
         Ok(Shared {
@@ -244,6 +244,13 @@ impl<T> Shared<T> {
     fn wake_all(&self) {
         self.producers.call_all();
         self.consumers.call_all();
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    /// A ring that is dropped forgets the values behind one whose destructor panics; a vector goes on.
+    fn drop(&mut self) {
+        drop(iter::from_fn(|| self.ring.pop()).collect::<Vec<_>>());
     }
 }
 

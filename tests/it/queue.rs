@@ -1,5 +1,6 @@
 //! The bounded queue: its limit, its time limits, its close, and that no value is lost or handed out twice.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
@@ -308,6 +309,25 @@ fn values_are_dropped_with_the_queue_and_a_capacity_of_zero_is_refused() {
         Err(Error::Invalid(text)) => assert!(text.contains("capacity 0"), "{text}"),
         other => panic!("accepted: {other:?}"),
     }
+}
+
+#[test]
+fn a_destructor_that_panics_leaves_no_value_behind() {
+    struct Fragile {
+        number: usize,
+        _alive: Arc<()>,
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            assert_ne!(self.number, 1, "meant to be");
+        }
+    }
+    let (producer, consumer) = bounded(10).expect("holds something");
+    let alive = Arc::new(());
+    (0..3).try_for_each(|number| producer.put(Fragile { number, _alive: alive.clone() })).expect("open");
+    drop(producer);
+    catch_unwind(AssertUnwindSafe(|| drop(consumer))).expect_err("the destructor's own panic");
+    assert_eq!(Arc::strong_count(&alive), 1, "those behind it are dropped as well");
 }
 
 #[test]
