@@ -39,6 +39,13 @@ const REMOTE: &[&str] = &[
 ///
 /// On Linux the table of mounts is asked, on Windows the path; elsewhere a remote folder is not recognised.
 pub(super) fn checked(path: &Path) -> Result<PathBuf> {
+    // Not repeated: it may hold a password.
+    if path.to_str().is_some_and(|path| ["postgres://", "postgresql://"].iter().any(|scheme| path.starts_with(scheme)))
+    {
+        return Err(TaskError::Invalid(
+            "a server's address is not a file's: use `connect`, of the feature `postgres`".into(),
+        ));
+    }
     if path.file_name().is_none() || path.as_os_str() == ":memory:" {
         return Err(TaskError::Invalid(format!("`{}` does not name a file: durable tasks need one", path.display())));
     }
@@ -125,6 +132,15 @@ a line that makes no sense
     fn memory_and_folders_are_refused() {
         for path in [":memory:", "/", "..", "//server/share/queue.db"] {
             assert!(checked(Path::new(path)).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_servers_address_is_refused_and_its_password_not_repeated() {
+        for address in ["postgres://me:secret@host/jobs", "postgresql://me:secret@host"] {
+            let error = checked(Path::new(address)).expect_err("no file");
+            assert!(matches!(error, TaskError::Invalid(_)), "{error:?}");
+            assert!(error.to_string().contains("`connect`") && !format!("{error:?}").contains("secret"), "{error:?}");
         }
     }
 }
