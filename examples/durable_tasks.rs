@@ -3,19 +3,23 @@
 //! Without a subcommand: one task from its registration to its deletion, then a thousand over eight workers, some failing, some
 //! pausing, one poison, and an account that has to add up. The subcommands let several processes share one database:
 //!
-//! `--database postgres://user:password@host/database` takes a server, with the features `sqlite,postgres`.
-//!
 //! ```text
-//! durable_tasks [--database FILE] demo             as above; the default, in a temporary folder without --database
+//! durable_tasks [--database FILE] [demo]           as above; in a temporary folder without --database
 //! durable_tasks --database FILE enqueue N          N more tasks
-//! durable_tasks --database FILE work               work until interrupted: start as many as you like, kill any of them
+//! durable_tasks --database FILE work               work until Ctrl-C: start as many as you like, kill any of them
 //! durable_tasks --database FILE status             how many stand where
 //! ```
+//!
+//! `--database postgres://user:password@host/database` takes a server, with the features `sqlite,postgres`.
 
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+#[cfg(unix)]
+use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +32,13 @@ macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
 
+const USAGE: &str = "\
+usage: durable_tasks [--database FILE] [demo]       one task, then a thousand, and an account; in a temporary folder without FILE
+       durable_tasks --database FILE enqueue N      N more tasks
+       durable_tasks --database FILE work           work until Ctrl-C: start as many as you like, kill any of them
+       durable_tasks --database FILE status         how many stand where
+With the feature `postgres`, FILE may be postgres://user:password@host/database";
+
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 const TASKS: usize = 1_000;
@@ -38,43 +49,83 @@ const HANG: Duration = Duration::from_secs(120);
 const POISONED: i32 = 77;
 const DOOMED_LEASE: Duration = Duration::from_millis(100);
 
-fn main() -> Result<ExitCode> {
-    let mut arguments = std::env::args().skip(1).peekable();
-    let mut database = None;
-    while let Some(flag) = arguments.next_if(|argument| argument.starts_with("--")) {
-        match (flag.as_str(), arguments.next()) {
-            ("--database", Some(address)) => database = Some(address),
-            _ => return Err(usage()),
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(code) => code,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(deeper) = source {
+                text = format!("{text}: {deeper}");
+                source = deeper.source();
+            }
+            eprintln!("durable_tasks: {text}");
+            ExitCode::FAILURE
         }
-    }
-    let folder = Folder::new()?;
-    let shared = |database: Option<String>| database.ok_or("this needs `--database FILE`, for others to share");
-    match (arguments.next().as_deref(), arguments.next(), arguments.next()) {
-        (None | Some("demo"), None, None) => {
-            let address = database.unwrap_or_else(|| folder.file());
-            let queue = open(&address)?;
-            sequence_sum(&queue)?;
-            thousand(&queue, &address)
-        }
-        (Some("enqueue"), Some(count), None) => enqueue(&open(&shared(database)?)?, count.parse()?),
-        (Some("work"), None, None) => work(&open(&shared(database)?)?),
-        (Some("doomed"), None, None) => doomed(&open(&shared(database)?)?),
-        (Some("status"), None, None) => status(&open(&shared(database)?)?),
-        _ => Err(usage()),
     }
 }
 
-fn usage() -> Box<dyn Error> {
-    "usage: durable_tasks [--database FILE] [demo | enqueue N | work | status]".into()
+fn run(arguments: impl Iterator<Item = String>) -> Result<ExitCode> {
+    let (mut database, mut words) = (None, Vec::new());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--database" => database = Some(arguments.next().ok_or("`--database` needs a FILE")?),
+            "--help" | "-h" => {
+                say!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            flag if flag.starts_with("--") => return Err(format!("there is no flag `{flag}`\n{USAGE}").into()),
+            _ => words.push(argument),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let shared = || database.as_deref().ok_or("this needs `--database FILE`, for others to share");
+    match words[..] {
+        [] | ["demo"] => demo(database.as_deref()),
+        ["enqueue", count] => {
+            let count =
+                count.parse().map_err(|_| format!("`enqueue` needs a number of tasks, and `{count}` is none"))?;
+            enqueue(&open(shared()?)?, count)
+        }
+        ["work"] => work(&open(shared()?)?),
+        ["doomed"] => doomed(&open(shared()?)?),
+        ["status"] => status(&existing(shared()?)?),
+        _ => Err(format!("`{}` makes no sense here\n{USAGE}", words.join(" ")).into()),
+    }
+}
+
+fn demo(database: Option<&str>) -> Result<ExitCode> {
+    let folder = if database.is_none() { Some(Folder::new()?) } else { None };
+    let file = folder.as_ref().map(Folder::file);
+    let address = database.or(file.as_deref()).unwrap_or_default();
+    let queue = open(address)?;
+    sequence_sum(&queue)?;
+    thousand(&queue, address)
+}
+
+/// A server's address, as opposed to a file's.
+fn is_server(address: &str) -> bool {
+    address.starts_with("postgres://") || address.starts_with("postgresql://")
 }
 
 fn open(address: &str) -> Result<TaskQueue> {
     let builder = TaskQueue::builder().poll_interval(Duration::from_millis(20));
-    #[cfg(feature = "postgres")]
-    if address.starts_with("postgres://") {
-        return Ok(builder.connect(address)?);
+    if !is_server(address) {
+        return Ok(builder.open(address)?);
     }
-    Ok(builder.open(address)?)
+    #[cfg(feature = "postgres")]
+    return Ok(builder.connect(address)?);
+    #[cfg(not(feature = "postgres"))]
+    Err("a server needs the feature `postgres`: run with `--features sqlite,postgres`".into())
+}
+
+/// As [`open`], but makes no new file: who asks how things stand has mistyped its name.
+fn existing(address: &str) -> Result<TaskQueue> {
+    if !is_server(address) && !Path::new(address).exists() {
+        return Err(format!("there is no `{address}`: `enqueue` and `work` make one").into());
+    }
+    open(address)
 }
 
 // One task, step by step.
@@ -185,7 +236,10 @@ fn thousand(queue: &TaskQueue, address: &str) -> Result<ExitCode> {
     register(queue)?;
     queue.register(TaskType::new("poison").restart_limit(2))?;
     let start = Instant::now();
-    let handles = queue.enqueue_many((0..TASKS).map(new_task))?;
+    let handles = queue.enqueue_many((0..TASKS).map(new_task)).map_err(|error| match error {
+        TaskError::Duplicate { .. } => format!("a demo was here before, use a database of its own: {error}").into(),
+        error => Box::<dyn Error>::from(error),
+    })?;
     say!("{TASKS} tasks accepted in {:.0?}", start.elapsed());
 
     let workers = (0..WORKERS)
@@ -297,8 +351,9 @@ fn enqueue(queue: &TaskQueue, count: usize) -> Result<ExitCode> {
     register(queue)?;
     // A prefix of its own, so that any number of processes may do this at once.
     let prefix = WorkerId::new().to_string();
-    let tasks = (0..count).filter(|n| kind(*n) != "poison");
-    let tasks = tasks.map(|n| NewTask::new("mixed", format!("{}-{n}", &prefix[..8])).input(&n));
+    // No poison: whoever works here shall live.
+    let numbers = (0..).filter(|n| kind(*n) != "poison").take(count);
+    let tasks = numbers.map(|n| NewTask::new("mixed", format!("{}-{n}", &prefix[..8])).input(&n));
     let accepted = queue.enqueue_many(tasks)?;
     say!("{} tasks accepted", accepted.len());
     Ok(ExitCode::SUCCESS)
@@ -308,14 +363,38 @@ fn work(queue: &TaskQueue) -> Result<ExitCode> {
     register(queue)?;
     // A short lease, so that the tasks of a killed process are soon another's.
     let worker = Worker::builder(queue).lease(Duration::from_secs(3)).handle("mixed", mixed).start()?;
-    say!("worker {} is at work; end its input (Ctrl-D) to drain it, or kill it", worker.id());
-    io::copy(&mut io::stdin(), &mut io::sink())?;
+    say!("worker {} is at work: Ctrl-C drains it, and kill -9 leaves its tasks to the others", worker.id());
+    until_interrupted()?;
     say!("{}", worker.drain(HANG)?);
     Ok(ExitCode::SUCCESS)
 }
 
+/// Until Ctrl-C or SIGTERM; a second one ends the process at once.
+#[cfg(unix)]
+fn until_interrupted() -> Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, interrupted.clone())?;
+    }
+    signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?.forever().next();
+    interrupted.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Until its input ends.
+#[cfg(not(unix))]
+fn until_interrupted() -> Result<()> {
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
 fn status(queue: &TaskQueue) -> Result<ExitCode> {
     let stats = queue.stats()?;
+    if stats.types.is_empty() {
+        say!("no task was ever enqueued here");
+    }
     for of_type in &stats.types {
         say!("{}: {} ended in the last minute", of_type.name, of_type.ended_last_minute);
         for status in [
