@@ -86,18 +86,23 @@ pub(super) fn database_id(db: &Connection) -> Result<String> {
 /// Does `attempt` again and again as long as another process is in the way, for at most `limit`.
 ///
 /// SQLite's own handler lets a writer starve for seconds under load, because its waits grow to 100 ms. These stay
-/// short, and differ, so that processes do not march in step.
+/// short, and differ, so that processes do not march in step. A process that was frozen has not waited: whoever was in the way
+/// may have been frozen, too, and needs a moment.
 pub(super) fn patiently<R>(limit: Duration, doing: &'static str, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
     let start = Instant::now();
     let waits = Backoff::new(Duration::from_micros(100)).factor(1.5).cap(Duration::from_millis(5)).jitter(0.75);
     let seed = u64::from(std::process::id()) ^ start.elapsed().as_nanos() as u64;
+    let (mut looked, mut counted) = (start, Duration::ZERO);
     for tries in 0.. {
         match attempt() {
             Err(TaskError::Busy { .. }) => {}
             done => return done,
         }
-        let waited = start.elapsed();
-        if waited >= limit {
+        let now = Instant::now();
+        counted += (now - looked).min(LONGEST_TURN);
+        looked = now;
+        if counted >= limit {
+            let waited = start.elapsed();
             crate::trace::event!(WARN, "the database is held by another process", doing = doing, waited = waited);
             return Err(TaskError::Busy { waited });
         }
@@ -107,6 +112,9 @@ pub(super) fn patiently<R>(limit: Duration, doing: &'static str, mut attempt: im
     }
     Err(TaskError::Busy { waited: start.elapsed() })
 }
+
+/// For how long one look and the wait after it may count: they take some milliseconds where nobody is frozen.
+const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// Names what was being done when SQLite gave an error.
 pub(super) fn failed(doing: &'static str) -> impl Fn(rusqlite::Error) -> TaskError {
@@ -144,4 +152,31 @@ pub(super) fn in_savepoint<R>(db: &Connection, work: impl FnOnce() -> Result<R>)
     }
     run("RELEASE one")?;
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_frozen_looks_again_and_who_was_not_gives_up() {
+        let limit = LONGEST_TURN + LONGEST_TURN / 2;
+        let mut looks = 0;
+        let found = patiently(limit, "thawing", || {
+            looks += 1;
+            if looks > 1 {
+                return Ok(looks);
+            }
+            // As if the process stood still.
+            let (idle, never, until) = (Mutex::new(()), Condvar::new(), Instant::now() + 2 * limit);
+            while Instant::now() < until {
+                never.wait_until(&mut idle.lock(), until);
+            }
+            Err(TaskError::Busy { waited: Duration::ZERO })
+        });
+        assert!(matches!(found, Ok(2)), "{found:?}");
+        let busy =
+            patiently(Duration::from_millis(5), "waiting", || Err::<(), _>(TaskError::Busy { waited: Duration::ZERO }));
+        assert!(matches!(busy, Err(TaskError::Busy { .. })), "{busy:?}");
+    }
 }
