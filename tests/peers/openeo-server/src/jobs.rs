@@ -163,18 +163,17 @@ impl Job {
     }
 
     pub(crate) fn logs(&self) -> Vec<Value> {
+        let Some((begins, ends)) = self.started else { return Vec::new() };
         let mut logs = Vec::new();
-        let mut log = |level: &str, message: &str| {
-            logs.push(json!({"id": logs.len().to_string(), "level": level, "message": message, "time": "2026-11-21T23:00:31Z"}));
+        let mut log = |at: Instant, level: &str, message: &str| {
+            let id = logs.len().to_string();
+            logs.push(json!({"id": id, "level": level, "message": message, "time": wall_clock(at)}));
         };
-        let status = self.status();
-        if self.started.is_some() {
-            log("info", "Job started with 4 workers");
-            log("debug", "Loading 5x3x6 tiles");
-        }
-        match status {
-            "error" => log("error", "Failed to load data cube: corrupt data for tile 'J9A7K2'."),
-            "finished" => log("info", "finished"),
+        log(begins, "info", "Job started with 4 workers");
+        log(begins, "debug", "Loading 5x3x6 tiles");
+        match self.status() {
+            "error" => log(ends, "error", "Failed to load data cube: corrupt data for tile 'J9A7K2'."),
+            "finished" => log(ends, "info", "finished"),
             _ => {}
         }
         logs
@@ -195,6 +194,12 @@ pub(crate) fn content(id: &str, key: &str, size: usize) -> Vec<u8> {
     }
     bytes.truncate(size);
     bytes
+}
+
+/// When it was, of a moment that is past.
+fn wall_clock(at: Instant) -> String {
+    let then = SystemTime::now().checked_sub(at.elapsed()).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
+    rfc3339(then.unwrap_or_default().as_secs())
 }
 
 /// `2026-11-21T23:00:31Z`.
