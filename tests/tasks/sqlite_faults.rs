@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
-use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker};
 use rustix::process::Signal;
 
 use crate::faults::Process;
@@ -77,18 +77,23 @@ fn a_full_disk_is_a_typed_error_that_harms_nobody_else_and_passes() {
     assert_eq!(sound, "ok");
 }
 
-#[test]
-fn a_worker_whose_disk_is_full_keeps_the_outcome_until_there_is_room() {
-    let file = File::new();
-    let queue = file.open_with(TaskQueue::builder().largest_file(1 << 20).poll_interval(Duration::from_millis(5)));
+/// A worker at a task whose response is too large for the file, until `ballast` is deleted.
+fn outcome_without_room(queue: &TaskQueue) -> (Worker, TaskHandle) {
     queue.register(TaskType::new("t")).expect("registered");
     queue.enqueue(task("ballast").input_bytes(vec![7; 500_000]).run_after(HANG * 10)).expect("accepted");
-    let worker = Worker::builder(&queue)
+    let worker = Worker::builder(queue)
         .at_once(1)
         .handle("t", |task: &TaskContext| task.store_response(vec![7; 600_000], "x/y"))
         .start()
         .expect("started");
-    let handle = put(&queue, "a");
+    (worker, put(queue, "a"))
+}
+
+#[test]
+fn a_worker_whose_disk_is_full_keeps_the_outcome_until_there_is_room() {
+    let file = File::new();
+    let queue = file.open_with(TaskQueue::builder().largest_file(1 << 20).poll_interval(Duration::from_millis(5)));
+    let (worker, handle) = outcome_without_room(&queue);
     eventually("the outcome can't be written", || worker.stats().errors > 2);
     assert_eq!(handle.status().expect("known"), TaskStatus::Running);
     queue.delete("t", "ballast").expect("deleted");
@@ -183,14 +188,7 @@ fn many_threads_write_at_once_and_nobody_hears_of_locks() {
 fn a_drain_that_takes_too_long_loses_no_outcome() {
     let file = File::new();
     let queue = file.open_with(TaskQueue::builder().largest_file(1 << 20).poll_interval(Duration::from_millis(5)));
-    queue.register(TaskType::new("t")).expect("registered");
-    queue.enqueue(task("ballast").input_bytes(vec![7; 500_000]).run_after(HANG * 10)).expect("accepted");
-    let worker = Worker::builder(&queue)
-        .at_once(1)
-        .handle("t", |task: &TaskContext| task.store_response(vec![7; 600_000], "x/y"))
-        .start()
-        .expect("started");
-    let handle = put(&queue, "a");
+    let (worker, handle) = outcome_without_room(&queue);
     eventually("the outcome can't be written", || worker.stats().errors > 0);
     let left = worker.drain(Duration::ZERO).expect_err("the outcome is not written");
     assert!(matches!(left, TaskError::Timeout { left: 1, .. }), "{left}");
