@@ -198,7 +198,8 @@ pub(crate) fn content(id: &str, key: &str, size: usize) -> Vec<u8> {
 
 /// When it was, of a moment that is past.
 fn wall_clock(at: Instant) -> String {
-    let then = SystemTime::now().checked_sub(at.elapsed()).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let then =
+        SystemTime::now().checked_sub(at.elapsed()).and_then(|then| then.duration_since(SystemTime::UNIX_EPOCH).ok());
     rfc3339(then.unwrap_or_default().as_secs())
 }
 
