@@ -213,7 +213,8 @@
 //! - `tasks`: durable tasks: types, handlers and workers, without a database; `sqlite` and `postgres` bring one.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
-//! Without any, the crate depends on `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async runtime under any.
+//! Without any, the crate depends on `concurrent-queue`, `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async
+//! runtime under any.
 //!
 //! # Architecture
 //!

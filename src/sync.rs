@@ -11,7 +11,7 @@ pub(crate) use model::*;
 
 #[cfg(not(loom))]
 mod real {
-    pub(crate) use crossbeam_queue::ArrayQueue;
+    pub(crate) use concurrent_queue::{ConcurrentQueue, PopError, PushError};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::OnceLock;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -88,32 +88,60 @@ mod model {
 
     pub(crate) fn pause(_times: u32) {}
 
-    /// What `crossbeam-queue` promises of its ring: that each of its calls happens at one moment.
-    pub(crate) struct ArrayQueue<T> {
-        values: Mutex<VecDeque<T>>,
+    /// What `concurrent-queue` promises of its ring: that each of its calls happens at one moment.
+    pub(crate) struct ConcurrentQueue<T> {
+        ring: Mutex<Ring<T>>,
         capacity: usize,
     }
 
-    impl<T> ArrayQueue<T> {
-        pub(crate) fn new(capacity: usize) -> ArrayQueue<T> {
-            ArrayQueue { values: Mutex::new(VecDeque::new()), capacity }
+    struct Ring<T> {
+        values: VecDeque<T>,
+        closed: bool,
+    }
+
+    pub(crate) enum PushError<T> {
+        Full(T),
+        Closed(T),
+    }
+
+    pub(crate) enum PopError {
+        Empty,
+        Closed,
+    }
+
+    impl<T> ConcurrentQueue<T> {
+        pub(crate) fn bounded(capacity: usize) -> ConcurrentQueue<T> {
+            ConcurrentQueue { ring: Mutex::new(Ring { values: VecDeque::new(), closed: false }), capacity }
         }
 
-        pub(crate) fn push(&self, value: T) -> Result<(), T> {
-            let mut values = self.values.lock();
-            if values.len() == self.capacity {
-                return Err(value);
+        pub(crate) fn push(&self, value: T) -> Result<(), PushError<T>> {
+            let mut ring = self.ring.lock();
+            if ring.closed {
+                return Err(PushError::Closed(value));
             }
-            values.push_back(value);
+            if ring.values.len() == self.capacity {
+                return Err(PushError::Full(value));
+            }
+            ring.values.push_back(value);
             Ok(())
         }
 
-        pub(crate) fn pop(&self) -> Option<T> {
-            self.values.lock().pop_front()
+        pub(crate) fn pop(&self) -> Result<T, PopError> {
+            let mut ring = self.ring.lock();
+            let empty = if ring.closed { PopError::Closed } else { PopError::Empty };
+            ring.values.pop_front().ok_or(empty)
+        }
+
+        pub(crate) fn close(&self) {
+            self.ring.lock().closed = true;
+        }
+
+        pub(crate) fn is_closed(&self) -> bool {
+            self.ring.lock().closed
         }
 
         pub(crate) fn len(&self) -> usize {
-            self.values.lock().len()
+            self.ring.lock().values.len()
         }
 
         pub(crate) fn is_empty(&self) -> bool {
@@ -122,10 +150,6 @@ mod model {
 
         pub(crate) fn is_full(&self) -> bool {
             self.len() == self.capacity
-        }
-
-        pub(crate) fn capacity(&self) -> usize {
-            self.capacity
         }
     }
 

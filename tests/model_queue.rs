@@ -3,7 +3,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test --release --test model_queue -- --nocapture` prints how many interleavings each
 //! model went through: all those with at most so many preemptions as it says; a switch where a thread blocks or ends is
 //! free. A wake-up that is lost leaves every thread blocked, which fails the model. Time stands still: a time limit has passed
-//! when the wait begins, or never does. The ring is a stand-in that keeps the promise of `crossbeam-queue`'s: each of its
+//! when the wait begins, or never does. The ring is a stand-in that keeps the promise of `concurrent-queue`'s: each of its
 //! calls happens at one moment.
 #![cfg(loom)]
 

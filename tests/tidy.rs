@@ -481,6 +481,7 @@ const BEHIND_THE_DOOR: &[&str] = &[
     "alloc::sync",
     "parking_lot",
     "loom",
+    "concurrent_queue",
     "crossbeam_utils::atomic",
     "crossbeam_utils::sync",
     "crossbeam_utils::thread",
@@ -647,7 +648,7 @@ fn runtimes_in(tree: &str) -> Vec<String> {
 
 fn strangers_in(tree: &str) -> Vec<String> {
     let expected = |name: &str| {
-        name.starts_with("crossbeam-") || matches!(name, "crossbeam" | "parking_lot" | "once_cell" | "thiserror")
+        name.starts_with("crossbeam-") || matches!(name, "concurrent-queue" | "once_cell" | "parking_lot" | "thiserror")
     };
     crates(tree)
         .filter(|&(depth, entry)| depth == "1" && !expected(crate_name(entry)))

@@ -12,8 +12,8 @@
 //! It is the better library for passing messages, but its channel ends only when all senders are gone, and a `close` that
 //! loses no accepted value can't be had cheaply from outside: every put has to be counted in and out, so that a consumer
 //! that finds the queue closed and empty knows that no put is on its way, and every wait becomes a `select` over two
-//! channels. Measured, that took 1.8 to 2.7 times the time of the bare channel. So this takes the ring of its sister
-//! `crossbeam-queue`, and puts the sleeping and the closing around it, in safe code that a model checker can run.
+//! channels. Measured, that took 1.8 to 2.7 times the time of the bare channel. So this takes a ring that can be closed,
+//! `concurrent-queue`'s, and puts the sleeping around it, in safe code that a model checker can run.
 //! `cargo bench --bench queue` compares them.
 
 mod error;
@@ -39,7 +39,7 @@ use shared::Shared;
 /// Both halves can be cloned, so that many threads put and many get. The queue closes when someone says so, or when the
 /// last clone of either half is dropped: nobody waits for values that can't come, or for room that nobody makes.
 ///
-/// Memory for all `capacity` values, and two words for each, is taken at once, so that a put never has to.
+/// Memory for all `capacity` values, and a word for each, is taken at once, so that a put never has to.
 ///
 /// # Errors
 /// [`Error::Invalid`](crate::Error::Invalid) for a capacity that there is no memory for, and for one of 0. A queue that
@@ -269,8 +269,7 @@ macro_rules! both {
                 &self.half.shared
             }
 
-            /// How many values wait in the queue: a snapshot, which may be out of date when it is read. That goes for a
-            /// closed queue as well, until somebody was told that nothing is left: see [`close`](Self::close).
+            /// How many values wait in the queue: a snapshot, which may be out of date when it is read.
             ///
             /// ```
             #[doc = $made]
@@ -299,8 +298,8 @@ macro_rules! both {
             /// Wakes everybody: those who wait for room get their value back, and those who wait for a value are told
             /// once nothing is left. Closing again changes nothing.
             ///
-            /// A put that is under way just now may still get its value in, until a get is told that the queue is closed and
-            /// nothing is left, or a [`drain`](Self::drain) has returned: from then on nothing comes.
+            /// A put that is under way just now comes before the close or after it: its value is in when this returns, or goes
+            /// back.
             ///
             /// ```
             #[doc = $made]

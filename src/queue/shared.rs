@@ -1,25 +1,11 @@
-//! What the two halves share: a ring of values, two lines of sleepers, and the protocol of closing.
+//! What the two halves share: a ring of values, and two lines of sleepers.
 //!
-//! The ring is `crossbeam-queue`'s, after Vyukov's bounded queue: a put and a get that find room and values take no lock.
-//! Who finds none looks again for a moment, then sleeps in a line (`line` beside this file argues why nobody sleeps too
-//! long).
+//! The ring is `concurrent-queue`'s, after Vyukov's bounded queue: a put and a get that find room and values take no lock.
+//! It keeps its end, closed or not, in the word that every put has to change, so a put comes before the close or is
+//! refused, and a get that is told "closed" knows that nothing is left and nothing on its way.
 //!
-//! # How it closes
-//!
-//! The ring can't be closed, so a put may be at it just when somebody closes the queue. Three steps keep "closed and
-//! empty" final:
-//!
-//! 1. A put looks for `closed` before its push, and again after it.
-//! 2. A get or a drain that finds the ring empty after it saw `closed` *seals* the queue, under `end`'s lock, if it is still empty
-//!    then. A sealed queue hands out nothing.
-//! 3. A put whose second look sees `closed` takes that lock too. If the queue is not sealed, its value is in, since
-//!    whoever seals it finds the ring empty, and so the value gone. If it is, the put takes all that came too late out of
-//!    the ring and finds its own value there or among what others took out before: refused. Or it doesn't find it, because a
-//!    get that began before the seal was faster: taken in, and handed out.
-//!
-//! A put whose second look does not see `closed` was in time: its push came before the look, the look before the close,
-//! and the close before the seal's look at the ring, all in one total order (every access named here is `SeqCst`, as are
-//! the ring's own). So the seal found its value gone.
+//! Who finds no room or no value looks again for a moment, then sleeps in a line (`line` beside this file argues why
+//! nobody sleeps too long).
 
 use std::iter;
 use std::mem;
@@ -30,32 +16,17 @@ use crossbeam_utils::CachePadded;
 use super::line::Line;
 use super::patience::Patience;
 use crate::error::{Error, Result as FulmarResult};
-use crate::sync::{ArrayQueue, AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, ConcurrentQueue, Ordering, PopError, PushError};
 use crate::time::Deadline;
 
 pub(super) struct Shared<T> {
-    ring: ArrayQueue<Entry<T>>,
-    closed: AtomicBool,
-    /// `End::sealed`, for a look without the lock.
-    sealed: AtomicBool,
-    end: Mutex<End<T>>,
+    ring: ConcurrentQueue<T>,
+    capacity: usize,
     // Apart, so that the two sides don't fight for one cache line.
     producers: CachePadded<Line>,
     consumers: CachePadded<Line>,
     pub(super) submitters: AtomicU64,
     pub(super) processors: AtomicU64,
-}
-
-/// A value, and which of the puts under way it belongs to.
-struct Entry<T> {
-    put: usize,
-    value: T,
-}
-
-struct End<T> {
-    sealed: bool,
-    /// Values that came after the seal, until their puts take them back.
-    late: Vec<Entry<T>>,
 }
 
 /// Why a value was not taken in.
@@ -89,18 +60,16 @@ impl<T> Shared<T> {
         if capacity == 0 {
             return Err(Error::Invalid("a queue of capacity 0 can't hold a value: use 1 or more".into()));
         }
-        // What the ring is about to take, asked for in a way that can be refused.
-        if Vec::<(usize, Entry<T>)>::new().try_reserve_exact(capacity).is_err() {
+        // What the ring is about to take, a word and a value each, asked for in a way that can be refused.
+        if Vec::<(usize, T)>::new().try_reserve_exact(capacity).is_err() {
             return Err(Error::Invalid(format!(
                 "there is no memory for a queue of {capacity} values, {} bytes each: use a smaller capacity",
-                mem::size_of::<(usize, Entry<T>)>()
+                mem::size_of::<(usize, T)>()
             )));
         }
         Ok(Shared {
-            ring: ArrayQueue::new(capacity),
-            closed: AtomicBool::new(false),
-            sealed: AtomicBool::new(false),
-            end: Mutex::new(End { sealed: false, late: Vec::new() }),
+            ring: ConcurrentQueue::bounded(capacity),
+            capacity,
             producers: CachePadded::new(Line::new()),
             consumers: CachePadded::new(Line::new()),
             submitters: AtomicU64::new(0),
@@ -109,26 +78,28 @@ impl<T> Shared<T> {
     }
 
     /// Takes `value` in as soon as there is room.
-    pub(super) fn put(&self, value: T, deadline: Deadline, stop: Option<&AtomicBool>) -> Result<(), (PutRefusal, T)> {
-        // On this thread's stack, so no other put under way has the same.
-        let here = 0_u8;
-        let put = std::ptr::from_ref(&here).addr();
-        let mut entry = Entry { put, value };
+    pub(super) fn put(
+        &self,
+        mut value: T,
+        deadline: Deadline,
+        stop: Option<&AtomicBool>,
+    ) -> Result<(), (PutRefusal, T)> {
         let mut patience = Patience::new();
         let mut timed_out = deadline.is_zero();
         loop {
-            if self.is_closed() {
-                return Err((PutRefusal::Closed, entry.value));
-            }
-            entry = match self.ring.push(entry) {
-                Ok(()) => break,
-                Err(refused) => refused,
+            value = match self.ring.push(value) {
+                Ok(()) => {
+                    self.consumers.call_one();
+                    return Ok(());
+                }
+                Err(PushError::Closed(value)) => return Err((PutRefusal::Closed, value)),
+                Err(PushError::Full(value)) => value,
             };
             if timed_out {
-                return Err((PutRefusal::Full, entry.value));
+                return Err((PutRefusal::Full, value));
             }
             if is_up(stop) {
-                return Err((PutRefusal::Stopped, entry.value));
+                return Err((PutRefusal::Stopped, value));
             }
             if !patience.turn() {
                 let is_full = || self.ring.is_full() && !self.is_closed() && !is_up(stop);
@@ -137,24 +108,6 @@ impl<T> Shared<T> {
                 patience = Patience::new();
             }
         }
-        if self.is_closed() {
-            if let Some(value) = self.take_back(put) {
-                return Err((PutRefusal::Closed, value));
-            }
-        }
-        self.consumers.call_one();
-        Ok(())
-    }
-
-    /// The value of a put that came after the end.
-    fn take_back(&self, put: usize) -> Option<T> {
-        let mut end = self.end.lock();
-        if !end.sealed {
-            return None;
-        }
-        end.late.extend(iter::from_fn(|| self.ring.pop()));
-        let own = end.late.iter().position(|late| late.put == put)?;
-        Some(end.late.swap_remove(own).value)
     }
 
     /// Hands out the oldest value as soon as there is one.
@@ -162,14 +115,13 @@ impl<T> Shared<T> {
         let mut patience = Patience::new();
         let mut timed_out = deadline.is_zero();
         loop {
-            if self.is_sealed() {
-                return Err(GetRefusal::Closed);
-            }
-            if let Some(value) = self.take() {
-                return Ok(value);
-            }
-            if self.is_closed() {
-                return self.take_or_seal().ok_or(GetRefusal::Closed);
+            match self.ring.pop() {
+                Ok(value) => {
+                    self.producers.call_one();
+                    return Ok(value);
+                }
+                Err(PopError::Closed) => return Err(GetRefusal::Closed),
+                Err(PopError::Empty) => {}
             }
             if timed_out {
                 return Err(GetRefusal::Empty);
@@ -186,33 +138,12 @@ impl<T> Shared<T> {
         }
     }
 
-    fn take(&self) -> Option<T> {
-        let entry = self.ring.pop()?;
-        self.producers.call_one();
-        Some(entry.value)
-    }
-
-    /// Of a closed queue.
-    fn take_or_seal(&self) -> Option<T> {
-        let mut end = self.end.lock();
-        if end.sealed {
-            return None;
-        }
-        // Nobody waits for the room: a closed queue takes nothing in.
-        let entry = self.ring.pop();
-        if entry.is_none() {
-            end.sealed = true;
-            self.sealed.store(true, Ordering::SeqCst);
-        }
-        entry.map(|entry| entry.value)
-    }
-
     /// Takes out all there is: of an open queue no more than it holds at once, however fast others put; of a closed one
-    /// all there will ever be, so that no put gets in behind it.
+    /// all there will ever be.
     pub(super) fn drain(&self) -> Vec<T> {
         let now = Deadline::start(Duration::ZERO);
         let mut next = || self.get(now, None).ok();
-        let mut drained: Vec<T> = iter::from_fn(&mut next).take(self.ring.capacity()).collect();
+        let mut drained: Vec<T> = iter::from_fn(&mut next).take(self.capacity()).collect();
         if self.is_closed() {
             drained.extend(iter::from_fn(next));
         }
@@ -221,24 +152,20 @@ impl<T> Shared<T> {
 
     /// Takes nothing in from now on, and tells all who wait.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.ring.close();
         self.wake_all();
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
-    }
-
-    fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::SeqCst)
+        self.ring.is_closed()
     }
 
     pub(super) fn len(&self) -> usize {
-        if self.is_sealed() { 0 } else { self.ring.len() }
+        self.ring.len()
     }
 
     pub(super) fn capacity(&self) -> usize {
-        self.ring.capacity()
+        self.capacity
     }
 
     fn wake_all(&self) {
@@ -250,7 +177,7 @@ impl<T> Shared<T> {
 impl<T> Drop for Shared<T> {
     /// A ring that is dropped forgets the values behind one whose destructor panics; a vector goes on.
     fn drop(&mut self) {
-        drop(iter::from_fn(|| self.ring.pop()).collect::<Vec<_>>());
+        drop(iter::from_fn(|| self.ring.pop().ok()).collect::<Vec<_>>());
     }
 }
 
