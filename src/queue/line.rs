@@ -12,8 +12,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::patience::Patience;
+use super::patience::{Outlook, Patience};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, thread};
 use crate::time::Deadline;
 
@@ -21,6 +22,7 @@ pub(super) struct Line {
     /// How many there are, for a look without the lock. Written under it.
     len: AtomicUsize,
     sleepers: Mutex<VecDeque<Arc<Sleeper>>>,
+    outlook: Outlook,
 }
 
 struct Sleeper {
@@ -30,7 +32,12 @@ struct Sleeper {
 
 impl Line {
     pub(super) fn new() -> Line {
-        Line { len: AtomicUsize::new(0), sleepers: Mutex::new(VecDeque::new()) }
+        Line { len: AtomicUsize::new(0), sleepers: Mutex::new(VecDeque::new()), outlook: Outlook::new() }
+    }
+
+    /// For a thread that has found no reason to go on, before it sleeps here.
+    pub(super) fn patience(&self) -> Patience {
+        self.outlook.patience()
     }
 
     /// Sleeps until called or `deadline`, or not at all unless it is `still` so. Then the caller has to look, whichever it
@@ -47,14 +54,20 @@ impl Line {
         }
         drop(sleepers);
         // The call may come sooner than sleep would.
-        let mut patience = Patience::new();
+        let mut patience = self.patience();
         while !me.is_called() && patience.turn() {}
+        if me.is_called() {
+            return;
+        }
+        let start = Instant::now();
         while !me.is_called() {
             thread::park_until(deadline.at());
             if deadline.is_past() {
-                return self.leave(&me);
+                self.leave(&me);
+                break;
             }
         }
+        self.outlook.slept(start);
     }
 
     /// Takes a sleeper out, unless a call did meanwhile.

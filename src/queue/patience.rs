@@ -1,6 +1,41 @@
 //! How long it pays to look again before going to sleep.
 
-use crate::sync::{pause, spin_turn, spin_turns};
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicBool, Ordering, pause, spin_turn, spin_turns};
+
+/// What those who waited at one end of the queue have found lately: whether what they wait for comes soon.
+///
+/// If it doesn't, looking again only burns the processor, and worse: a thread that is awake while the other one goes to
+/// sleep is moved to a core of its own, and woken there from that core's deep sleep, which takes six times as long.
+pub(super) struct Outlook {
+    slow: AtomicBool,
+}
+
+/// A sleep that no patience would have spared.
+const LONG: Duration = Duration::from_micros(100);
+
+impl Outlook {
+    pub(super) fn new() -> Outlook {
+        Outlook { slow: AtomicBool::new(false) }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        let yields = spin_turns();
+        // No yields: spinning makes no sense here at all. Relaxed: a guess that protects nothing.
+        let none = yields == 0 || self.slow.load(Ordering::Relaxed);
+        Patience { turn: 0, turns: if none { 0 } else { SPINS + yields } }
+    }
+
+    /// Somebody has slept since `start`.
+    pub(super) fn slept(&self, start: Instant) {
+        let slow = start.elapsed() > LONG;
+        // A look first: whoever waits next reads this line.
+        if spin_turns() > 0 && self.slow.load(Ordering::Relaxed) != slow {
+            self.slow.store(slow, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Spins, twice as long each time, for the other side may be at it on another core; then yields, for it may want this one.
 /// Together they take about as long as a sleep and a wake-up would.
@@ -10,20 +45,15 @@ use crate::sync::{pause, spin_turn, spin_turns};
 /// most of its sleeps.
 pub(super) struct Patience {
     turn: u32,
+    turns: u32,
 }
 
 const SPINS: u32 = 7;
 
 impl Patience {
-    pub(super) fn new() -> Patience {
-        Patience { turn: 0 }
-    }
-
     /// Lets a moment pass. Says whether it did: at the end of patience it is time to sleep.
     pub(super) fn turn(&mut self) -> bool {
-        let yields = spin_turns();
-        // No yields: spinning makes no sense here at all.
-        if yields == 0 || self.turn == SPINS + yields {
+        if self.turn == self.turns {
             return false;
         }
         if self.turn < SPINS {

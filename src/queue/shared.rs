@@ -14,7 +14,6 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::line::Line;
-use super::patience::Patience;
 use crate::error::{Error, Result as FulmarResult};
 use crate::sync::{AtomicBool, AtomicU64, ConcurrentQueue, Ordering, PopError, PushError};
 use crate::time::Deadline;
@@ -84,7 +83,7 @@ impl<T> Shared<T> {
         deadline: Deadline,
         stop: Option<&AtomicBool>,
     ) -> Result<(), (PutRefusal, T)> {
-        let mut patience = Patience::new();
+        let mut patience = self.producers.patience();
         let mut timed_out = deadline.is_zero();
         loop {
             value = match self.ring.push(value) {
@@ -105,14 +104,14 @@ impl<T> Shared<T> {
                 let is_full = || self.ring.is_full() && !self.is_closed() && !is_up(stop);
                 self.producers.sleep(deadline, is_full);
                 timed_out = deadline.is_past();
-                patience = Patience::new();
+                patience = self.producers.patience();
             }
         }
     }
 
     /// Hands out the oldest value as soon as there is one.
     pub(super) fn get(&self, deadline: Deadline, stop: Option<&AtomicBool>) -> Result<T, GetRefusal> {
-        let mut patience = Patience::new();
+        let mut patience = self.consumers.patience();
         let mut timed_out = deadline.is_zero();
         loop {
             match self.ring.pop() {
@@ -133,7 +132,7 @@ impl<T> Shared<T> {
                 let is_empty = || self.ring.is_empty() && !self.is_closed() && !is_up(stop);
                 self.consumers.sleep(deadline, is_empty);
                 timed_out = deadline.is_past();
-                patience = Patience::new();
+                patience = self.consumers.patience();
             }
         }
     }
