@@ -2,23 +2,21 @@
 
 use std::borrow::Cow;
 
+use http_server::{Answer, Reply, Request, lock};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
+use crate::Shared;
 use crate::faults::Fault;
-use crate::http::{Answer, Reply, Request};
 use crate::jobs::content;
 use crate::oidc::{self, refusal};
-use crate::{Shared, lock};
 
 /// Where the API is.
 pub(crate) const ROOT: &str = "/openeo/1.2";
 
-pub(crate) fn answer(shared: &Shared, request: &Request, at_store: bool) -> Answer {
-    let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
-    if at_store {
-        return Answer::Reply(store(shared, request, &path)).struck(shared);
-    }
+pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
+    let path = request.segments();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let kind = kind(request, &path);
     shared.bump(kind);
     let title = match path.as_slice() {
@@ -60,21 +58,19 @@ pub(crate) fn answer(shared: &Shared, request: &Request, at_store: bool) -> Answ
     Answer::Reply(reply)
 }
 
-impl Answer {
-    /// The faults that a store knows.
-    fn struck(self, shared: &Shared) -> Answer {
-        shared.bump("asset");
-        let fault = lock(&shared.plans).strike("asset", None);
-        match (fault, self) {
-            (Some(Fault::Cut | Fault::LostReply), _) => Answer::Cut,
-            (Some(Fault::Status(status)), _) => Answer::Reply(gateway(status)),
-            (Some(Fault::CutAt(bytes)), Answer::Reply(mut reply)) => {
-                reply.cut_at = Some(bytes.min(reply.body.len()));
-                Answer::Reply(reply)
-            }
-            (_, answer) => answer,
-        }
+/// The store's answer, which knows fewer faults.
+pub(crate) fn answer_of_store(shared: &Shared, request: &Request) -> Answer {
+    let path = request.segments();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    shared.bump("asset");
+    let mut reply = store(shared, request, &path);
+    match lock(&shared.plans).strike("asset", None) {
+        Some(Fault::Cut | Fault::LostReply) => return Answer::Cut,
+        Some(Fault::Status(status)) => reply = gateway(status),
+        Some(Fault::CutAt(bytes)) => reply.cut_at = Some(bytes.min(reply.body.len())),
+        _ => {}
     }
+    Answer::Reply(reply)
 }
 
 fn kind(request: &Request, path: &[&str]) -> &'static str {
@@ -200,8 +196,7 @@ fn page(shared: &Shared, request: &Request, field: &str, items: Vec<Value>) -> R
     let to = from.saturating_add(size).min(items.len());
     let mut links = Vec::new();
     if to < items.len() {
-        let path = request.target.split('?').next().unwrap_or_default();
-        let next = format!("{}{path}?page={}", shared.origin, number + 1);
+        let next = format!("{}{}?page={}", shared.origin, request.path(), number + 1);
         links.push(json!({"rel": "next", "href": shared.config.next.as_ref().unwrap_or(&next)}));
     }
     let mut reply = Map::new();

@@ -9,20 +9,19 @@
 
 mod api;
 mod faults;
-mod http;
 mod jobs;
 mod oidc;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::net::TcpListener;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use http_server::{Answer, HttpServer, lock};
+
 pub use faults::Fault;
-pub use http::Seen;
+pub use http_server::Request;
 pub use jobs::JobAccount;
 
 use faults::Plans;
@@ -107,10 +106,9 @@ impl Config {
 
 /// A running server. Dropping it closes every connection and ends its threads.
 pub struct Server {
-    address: SocketAddr,
-    store: SocketAddr,
     shared: Arc<Shared>,
-    acceptors: Vec<JoinHandle<()>>,
+    /// The API's and the store's.
+    _servers: [HttpServer; 2],
 }
 
 pub(crate) struct Shared {
@@ -121,11 +119,9 @@ pub(crate) struct Shared {
     pub(crate) tokens: Mutex<Tokens>,
     pub(crate) plans: Mutex<Plans>,
     pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
-    pub(crate) seen: Mutex<Vec<Seen>>,
+    pub(crate) seen: Mutex<Vec<Request>>,
     /// Where hung requests wait, and whether they may go on.
     pub(crate) hung: (Mutex<Hung>, Condvar),
-    connections: Mutex<BTreeMap<u64, TcpStream>>,
-    stopping: AtomicBool,
 }
 
 #[derive(Default)]
@@ -152,16 +148,13 @@ impl Server {
             counts: Mutex::default(),
             seen: Mutex::default(),
             hung: (Mutex::default(), Condvar::new()),
-            connections: Mutex::default(),
-            stopping: AtomicBool::new(false),
         });
-        let mut acceptors = Vec::new();
-        for (first, listener) in [(0, listener), (1 << 32, stored)] {
-            let inner = Arc::clone(&shared);
-            let serve = move || accept(&listener, first, &inner);
-            acceptors.push(std::thread::Builder::new().name("openeo-server".to_owned()).spawn(serve)?);
-        }
-        Ok(Server { address, store, shared, acceptors })
+        let (api, links) = (Arc::clone(&shared), Arc::clone(&shared));
+        let servers = [
+            HttpServer::start("openeo-server", listener, move |request| api.answer(request, api::answer))?,
+            HttpServer::start("openeo-server", stored, move |request| links.answer(request, api::answer_of_store))?,
+        ];
+        Ok(Server { shared, _servers: servers })
     }
 
     /// What a user would connect to: `http://127.0.0.1:PORT`. It names the API's root in its version document.
@@ -192,7 +185,7 @@ impl Server {
     }
 
     /// Every request so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Request> {
         lock(&self.shared.seen).clone()
     }
 
@@ -237,42 +230,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
         self.release();
-        // Wakes the acceptors, which then see that they are to stop.
-        for address in [self.address, self.store] {
-            let _ = TcpStream::connect(address);
-        }
-        for acceptor in self.acceptors.drain(..) {
-            let _ = acceptor.join();
-        }
-        for connection in lock(&self.shared.connections).values() {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn accept(listener: &TcpListener, first: u64, shared: &Arc<Shared>) {
-    for (number, stream) in (first..).zip(listener.incoming()) {
-        if shared.stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let Ok(handle) = stream.try_clone() else { continue };
-        lock(&shared.connections).insert(number, handle);
-        let inner = Arc::clone(shared);
-        let serve = move || {
-            // A connection that breaks concerns nobody but its client.
-            let _ = http::serve(stream, &inner, first > 0);
-            lock(&inner.connections).remove(&number);
-        };
-        if std::thread::Builder::new().stack_size(256 << 10).spawn(serve).is_err() {
-            lock(&shared.connections).remove(&number);
-        }
     }
 }
 
 impl Shared {
+    fn answer(&self, request: &Request, answer: fn(&Shared, &Request) -> Answer) -> Answer {
+        lock(&self.seen).push(request.clone());
+        self.bump("total");
+        answer(self, request)
+    }
+
     pub(crate) fn bump(&self, kind: &'static str) {
         *lock(&self.counts).entry(kind).or_default() += 1;
     }
@@ -288,9 +256,4 @@ impl Shared {
         }
         state.waiting -= 1;
     }
-}
-
-/// A thread that panicked left nothing half done here: every lock is held for one step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

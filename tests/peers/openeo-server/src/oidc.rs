@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http_server::{Reply, Request, lock};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::http::{Reply, Request};
-use crate::{Shared, lock};
+use crate::Shared;
 
 /// Where the issuer is.
 pub(crate) const ISSUER: &str = "oidc";

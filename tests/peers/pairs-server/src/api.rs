@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use http_server::{Answer, Reply, Request, lock};
 use serde_json::{Value, json};
 
 use crate::faults::hash;
-use crate::http::{Answer, Reply, Request};
-use crate::{Auth, Shared, job, lock, tokens};
+use crate::{Auth, Shared, job, tokens};
 
 /// One call, by what it does.
 enum Call<'a> {
@@ -22,7 +22,7 @@ enum Call<'a> {
 impl<'a> Call<'a> {
     /// Any prefix is accepted: `/v2`, `/geospatial/run/na/core/v3`, ..
     fn of(request: &'a Request) -> Option<Call<'a>> {
-        let path = request.path.as_str();
+        let path = request.path();
         let get = request.method == "GET";
         if request.method == "POST" && path.ends_with("/query") {
             return Some(Call::Submit);
@@ -56,7 +56,7 @@ impl<'a> Call<'a> {
 }
 
 pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
-    if tokens::is_theirs(&request.path) {
+    if tokens::is_theirs(request.path()) {
         if shared.strikes("fault tokens", 0, shared.config.faults.tokens_unavailable) {
             return Answer::Reply(retry_after(shared, Reply::new(503, "text/plain", b"later".to_vec())));
         }

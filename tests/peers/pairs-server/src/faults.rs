@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::{Shared, lock};
+use http_server::lock;
+
+use crate::Shared;
 
 /// What goes wrong. `Faults::default()` is nothing. Shares go from 0 to 1.
 #[derive(Clone, Debug, Default)]

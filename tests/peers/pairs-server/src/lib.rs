@@ -9,20 +9,19 @@
 
 mod api;
 mod faults;
-mod http;
 mod job;
 mod tokens;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http_server::{HttpServer, lock};
+
 pub use faults::Faults;
-pub use http::Seen;
+pub use http_server::Request;
 pub use job::JobAccount;
 
 use job::Jobs;
@@ -82,7 +81,7 @@ impl Default for Config {
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    server: HttpServer,
 }
 
 pub(crate) struct Shared {
@@ -90,11 +89,9 @@ pub(crate) struct Shared {
     pub(crate) jobs: Mutex<Jobs>,
     pub(crate) tokens: Mutex<Tokens>,
     pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
-    pub(crate) seen: Mutex<Vec<Seen>>,
+    pub(crate) seen: Mutex<Vec<Request>>,
     pub(crate) turns: Mutex<faults::Turns>,
     pub(crate) recent: Mutex<VecDeque<Instant>>,
-    connections: Mutex<BTreeMap<u64, TcpStream>>,
-    stopping: AtomicBool,
 }
 
 impl Server {
@@ -112,14 +109,16 @@ impl Server {
             seen: Mutex::default(),
             turns: Mutex::default(),
             recent: Mutex::default(),
-            connections: Mutex::default(),
-            stopping: AtomicBool::new(false),
             config,
         });
         let inner = Arc::clone(&shared);
-        let acceptor =
-            std::thread::Builder::new().name("pairs-server".to_owned()).spawn(move || accept(&listener, &inner))?;
-        Ok(Server { address, shared, acceptor: Some(acceptor) })
+        let server = HttpServer::start("pairs-server", listener, move |request| {
+            if inner.config.record {
+                lock(&inner.seen).push(request.clone());
+            }
+            api::answer(&inner, request)
+        })?;
+        Ok(Server { address, shared, server })
     }
 
     /// The base of the API, `http://127.0.0.1:PORT/v2`.
@@ -155,7 +154,7 @@ impl Server {
     }
 
     /// Every request so far, if [`Config::record`] says so.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<Request> {
         lock(&self.shared.seen).clone()
     }
 
@@ -166,42 +165,7 @@ impl Server {
 
     /// How many connections are open.
     pub fn connections(&self) -> usize {
-        lock(&self.shared.connections).len()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor, which then sees that it is to stop.
-        let _ = TcpStream::connect(self.address);
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-        for connection in lock(&self.shared.connections).values() {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for (number, stream) in (0u64..).zip(listener.incoming()) {
-        if shared.stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let Ok(handle) = stream.try_clone() else { continue };
-        lock(&shared.connections).insert(number, handle);
-        shared.bump("connections");
-        let inner = Arc::clone(shared);
-        let serve = move || {
-            // A connection that breaks concerns nobody but its client.
-            let _ = http::serve(stream, &inner);
-            lock(&inner.connections).remove(&number);
-        };
-        if std::thread::Builder::new().stack_size(256 << 10).spawn(serve).is_err() {
-            lock(&shared.connections).remove(&number);
-        }
+        self.server.connections()
     }
 }
 
@@ -209,9 +173,4 @@ impl Shared {
     pub(crate) fn bump(&self, kind: &'static str) {
         *lock(&self.counts).entry(kind).or_default() += 1;
     }
-}
-
-/// A thread that panicked left nothing half done here: every lock is held for one step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

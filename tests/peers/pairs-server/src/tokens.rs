@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use http_server::{Reply, Request, lock};
 use serde_json::{Value, json};
 
+use crate::Shared;
 use crate::faults::mix;
-use crate::http::{Reply, Request};
-use crate::{Shared, lock};
 
 #[derive(Default)]
 pub(crate) struct Tokens {
@@ -59,7 +59,7 @@ pub(crate) fn is_theirs(path: &str) -> bool {
 /// The answer of a token host.
 pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
     let life = shared.config.faults.token_life.unwrap_or(Duration::from_secs(3_600));
-    let path = request.path.as_str();
+    let path = request.path();
     let mut tokens = lock(&shared.tokens);
     if path.ends_with("/Auth/GetBearerForClient") {
         shared.bump("auth legacy");
@@ -76,7 +76,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
             },
         );
     }
-    let form = |name: &str| field(&String::from_utf8_lossy(&request.body), name);
+    let form = |name: &str| request.form(name);
     if path.ends_with("/connect/token") {
         shared.bump("auth refresh");
         let known = form("grant_type").as_deref() == Some("refresh_token")
@@ -120,28 +120,4 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Reply {
         bearer.is_some_and(|token| tokens.ends.contains_key(token))
     };
     if known { Reply::new(200, "text/plain", tokens.issue(life).into_bytes()) } else { refused() }
-}
-
-/// A field of a form or of a URL's query.
-pub(crate) fn field(text: &str, name: &str) -> Option<String> {
-    let pair = text.split('&').filter_map(|pair| pair.split_once('=')).find(|(found, _)| *found == name);
-    pair.map(|(_, value)| decode(value))
-}
-
-fn decode(text: &str) -> String {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let [first, after @ ..] = rest {
-        let hex = |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|text| u8::from_str_radix(text, 16).ok());
-        match (first, after.get(..2).and_then(hex)) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-                continue;
-            }
-            (b'+', _) => bytes.push(b' '),
-            (byte, _) => bytes.push(*byte),
-        }
-        rest = after;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
