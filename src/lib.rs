@@ -68,7 +68,8 @@
 //! Requests on one key of one store behave as if run in the order of their submission: accessors share, a modifier runs
 //! alone, and nobody overtakes an earlier request that it clashes with. Different keys and stores never wait for each
 //! other, and a request that waits holds no thread. Text is its own key, a tuple has its first element's, and types of
-//! your own say theirs ([`Args`]).
+//! your own say theirs ([`Args`]). What has no key, as a number or a path, is ordered among all of its store that has none:
+//! modifiers by number run one at a time, unless the number goes in as text.
 //!
 //! ```
 //! use fulmar::{Error, Executor};
@@ -135,7 +136,8 @@
 //! # Shutting down
 //!
 //! [`Executor::shutdown`] refuses new requests, finishes the accepted ones, and says how many are left if time runs out.
-//! `reset` opens again. [`Executor::stats`] has the counters, which add up in every snapshot:
+//! `reset` opens again. A program that returns from `main` takes its threads with it, so shut down first, or wait for what
+//! matters. [`Executor::stats`] has the counters, which add up in every snapshot:
 //!
 //! ```
 //! use fulmar::{Error, Executor};
@@ -164,13 +166,10 @@
 //!
 //! # From threads to durable
 //!
-//! The same four arguments work on a queue that survives a crash, in an embedded SQLite file (feature `sqlite`):
-//! `queue.submit("store", "op", is_modifier, args)`, with tasks of many types, workers in any number of processes, retries, pauses,
-//! order by key and a log, is the chapter `tasks`. The same queue on a PostgreSQL server, for many machines, is announced, not
-//! here yet.
-//! The same four arguments will work on a queue that survives a crash, on an embedded SQLite file, and on one that many
-//! machines share, on PostgreSQL: that is announced, not here yet. Clients for remote batch jobs are, and they hold no
-//! thread while they wait.
+//! The same four arguments work on a queue that survives a crash: `queue.submit("store", "op", is_modifier, args)`. It is in an
+//! embedded SQLite file for the processes of one machine (feature `sqlite`), or on a PostgreSQL server for many machines
+//! (feature `postgres`), and has tasks of many types, workers in any number of processes, retries, pauses, order by key and a
+//! log: the chapter `tasks`.
 //!
 //! # What it promises
 //!
@@ -195,7 +194,8 @@
 //!   thread here. If the program is async already, its `spawn_blocking` needs no second pool.
 //! - **Three long-lived workers**: `std::thread`. A pool pays where operations are many, and want limits, order, results,
 //!   time limits and an orderly end.
-//! - **Work that must survive the process**: not an [`Executor`], but a durable queue: feature `sqlite`, chapter `tasks`.
+//! - **Work that must survive the process**: not an [`Executor`], but a durable queue: features `sqlite` and `postgres`, chapter
+//!   `tasks`.
 //!
 //! # Features
 //!
@@ -258,8 +258,8 @@ mod time;
 mod timer;
 mod trace;
 
-/// The README's code is compiled and run with the examples of the documentation. It shows the clients as well.
-#[cfg(all(doctest, feature = "openeo", feature = "pairs"))]
+/// The README's code is compiled and run with the examples of the documentation. It shows the clients and the tasks as well.
+#[cfg(all(doctest, feature = "openeo", feature = "pairs", feature = "sqlite"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

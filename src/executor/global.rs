@@ -18,6 +18,8 @@ pub(super) fn executor() -> &'static Executor {
 
 /// [`Executor::submit`] on the global executor.
 ///
+/// Nobody waits for it when `main` returns: call [`async_shutdown`] first, or wait for what matters.
+///
 /// # Errors
 /// As there; and [`Error::Invalid`](crate::Error::Invalid) if `FULMAR_THREADS` makes no sense, until
 /// [`async_reset_pool`] gives a size.

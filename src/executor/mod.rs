@@ -40,7 +40,8 @@ use crate::timer::Alarm;
 
 /// A handle to threads that run submitted operations. Cloning it is cheap and gives a handle to the same threads.
 ///
-/// When the last handle is dropped, what was accepted is finished, and then the threads end.
+/// When the last handle is dropped, what was accepted is finished, and then the threads end. The drop doesn't wait for that, and
+/// a process that returns from `main` doesn't either: call [`shutdown`](Executor::shutdown) first, or wait for what matters.
 #[derive(Clone)]
 pub struct Executor {
     owner: Arc<Owner>,
