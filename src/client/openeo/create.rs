@@ -1,8 +1,8 @@
 //! Making jobs, each exactly once, whatever becomes of the reply.
 //!
 //! `POST /jobs` is never repeated blindly. When its reply is lost, the job may exist: then the job list is searched for one like
-//! it (same title and description, not started, and in its details the same process graph) that no other call of this
-//! connection has had. Only if there is none, the job is made again.
+//! it (same title and description, not started, not made before the request was sent, and in its details the same process
+//! graph, plan and budget) that no other call of this connection has had. Only if there is none, the job is made again.
 //!
 //! Two calls that make alike jobs must not take each other's: so the search waits until no call for a like job is on its
 //! way, and calls for like jobs wait while one searches.
@@ -13,7 +13,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -38,6 +38,9 @@ const REMEMBERED: usize = 10_000;
 
 /// How long a call waits for another that makes a like job, before it gives up on it.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How far the clock that dates a back-end's jobs may be off the one that dates its replies; both have whole seconds.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// A job in the making: a process graph, and what its author says about it.
 ///
@@ -154,8 +157,8 @@ impl NewJob {
         Sha256::digest(self.as_json().to_string()).into()
     }
 
-    /// Whether a job in the list may be this one: never started, with the same words.
-    fn may_be(&self, listed: &Value) -> bool {
+    /// Whether a job in the list may be this one: never started, with the same words, and none from before.
+    fn may_be(&self, listed: &Value, earliest: &str) -> bool {
         let same = |name: &str| {
             let own = self.fields.get(name).and_then(Value::as_str).unwrap_or_default();
             own == listed.get(name).and_then(Value::as_str).unwrap_or_default()
@@ -164,12 +167,22 @@ impl NewJob {
         same("title")
             && (listed.get("description").is_none() || same("description"))
             && listed.get("status").and_then(Value::as_str) == Some("created")
+            && !listed.get("created").and_then(Value::as_str).is_some_and(|created| is_before(created, earliest))
     }
 
     /// Whether a job's details are this job's, as far as they say.
-    fn is(&self, details: &Value) -> bool {
+    fn is(&self, details: &Value, earliest: &str) -> bool {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
-        self.may_be(details)
+        // Where one says nothing, the back-end's default counts, which isn't known here.
+        let agrees = |name: &str| match (self.fields.get(name), details.get(name)) {
+            // The names of plans have no case. (openEO API 1.2)
+            (Some(Value::String(own)), Some(Value::String(told))) => own.eq_ignore_ascii_case(told),
+            (Some(own), Some(told)) => own.is_null() || told.is_null() || same(own, told),
+            _ => true,
+        };
+        self.may_be(details, earliest)
+            && agrees("plan")
+            && agrees("budget")
             && graph.is_none_or(|graph| graph.as_object().is_some_and(|graph| same_object(graph, self.graph.as_json())))
     }
 }
@@ -310,8 +323,8 @@ pub(super) struct Creation {
 
 enum State {
     ToPost,
-    /// A reply was lost, by this error's account.
-    Lost(OpenEoError),
+    /// The reply to a request that was sent then was lost, by this error's account.
+    Lost(OpenEoError, Instant),
 }
 
 /// What a step has come to.
@@ -336,7 +349,7 @@ impl Creation {
     /// How the reply was lost, if it was, so that the job may exist.
     pub(super) fn lost_by(&self) -> Option<&OpenEoError> {
         match &self.state {
-            State::Lost(error) => Some(error),
+            State::Lost(error, _) => Some(error),
             State::ToPost => None,
         }
     }
@@ -345,14 +358,14 @@ impl Creation {
     pub(super) fn advance(&mut self, connection: &Connection, pace: Pace) -> Result<Progress, OpenEoError> {
         match self.state {
             State::ToPost => self.post(connection, pace),
-            State::Lost(_) => self.search(connection, pace),
+            State::Lost(_, since) => self.search(connection, pace, since),
         }
     }
 
     /// What to say if nobody goes on.
     pub(super) fn given_up(&mut self) -> OpenEoError {
         match std::mem::replace(&mut self.state, State::ToPost) {
-            State::Lost(error) => self.lost(error, "calls for like jobs did not end"),
+            State::Lost(error, _) => self.lost(error, "calls for like jobs did not end"),
             State::ToPost => {
                 OpenEoError::Invalid("calls for like jobs did not end: give jobs titles of their own".into())
             }
@@ -371,6 +384,7 @@ impl Creation {
             return Ok(Progress::NotYet);
         }
         let body = self.job.as_json();
+        let began = Instant::now();
         let outcome = connection
             .send(connection.request(Method::Post, "/jobs", pace).json(&body))
             .and_then(|reply| id_of(&reply));
@@ -386,14 +400,14 @@ impl Creation {
             Ok(id) => Ok(Progress::Made(id)),
             Err(error) if lost(&error) => {
                 event!(WARN, "the reply to creating a job was lost", error = error.to_string());
-                self.state = State::Lost(error);
+                self.state = State::Lost(error, began);
                 Ok(Progress::Again)
             }
             Err(error) => Err(error),
         }
     }
 
-    fn search(&mut self, connection: &Connection, pace: Pace) -> Result<Progress, OpenEoError> {
+    fn search(&mut self, connection: &Connection, pace: Pace, since: Instant) -> Result<Progress, OpenEoError> {
         let creations = &connection.shared.creations;
         let taken = creations.with(&self.likeness, |like| {
             let may = !like.searching && like.posting == 0;
@@ -401,7 +415,7 @@ impl Creation {
             may.then(|| like.taken.clone())
         });
         let Some(taken) = taken else { return Ok(Progress::NotYet) };
-        let found = self.find(connection, pace, &taken);
+        let found = self.find(connection, pace, since, &taken);
         creations.with(&self.likeness, |like| {
             like.searching = false;
             if let Ok(Some(id)) = &found {
@@ -414,7 +428,7 @@ impl Creation {
                 Ok(Progress::Made(id))
             }
             Ok(None) => {
-                let State::Lost(error) = std::mem::replace(&mut self.state, State::ToPost) else {
+                let State::Lost(error, _) = std::mem::replace(&mut self.state, State::ToPost) else {
                     return Ok(Progress::Again);
                 };
                 // The server surely has no such job; a refusal that doesn't pass is one.
@@ -423,7 +437,7 @@ impl Creation {
             }
             Err(error) if pace == Pace::Step && error.is_retryable() => Err(error),
             Err(why) => {
-                let State::Lost(error) = std::mem::replace(&mut self.state, State::ToPost) else { return Err(why) };
+                let State::Lost(error, _) = std::mem::replace(&mut self.state, State::ToPost) else { return Err(why) };
                 Err(self.lost(error, &why.to_string()))
             }
         }
@@ -434,19 +448,21 @@ impl Creation {
         &self,
         connection: &Connection,
         pace: Pace,
+        since: Instant,
         taken: &HashSet<String>,
     ) -> Result<Option<String>, OpenEoError> {
-        let list = connection.list_at(pace)?;
+        let (list, date) = connection.dated_list(pace)?;
+        let earliest = earliest_created(date.as_deref(), since.elapsed());
         let mut candidates: Vec<_> = list
             .iter()
             .filter(|listed| {
-                self.job.may_be(listed.as_json()) && !listed.id().is_empty() && !taken.contains(listed.id())
+                self.job.may_be(listed.as_json(), &earliest) && !listed.id().is_empty() && !taken.contains(listed.id())
             })
             .collect();
         candidates.sort_by(|a, b| b.created().cmp(&a.created()));
         for candidate in candidates {
             match connection.job(candidate.id()).describe_at(pace) {
-                Ok(details) if self.job.is(details.as_json()) => return Ok(Some(candidate.id().to_owned())),
+                Ok(details) if self.job.is(details.as_json(), &earliest) => return Ok(Some(candidate.id().to_owned())),
                 Ok(_) => {}
                 // Deleted meanwhile.
                 Err(error) if error.is_not_found() => {}
@@ -472,6 +488,29 @@ fn id_of(reply: &Response) -> Result<String, OpenEoError> {
     let id = id.filter(|id| !id.is_empty() && id.len() <= 500 && !id.chars().any(char::is_control));
     id.map(str::to_owned)
         .ok_or_else(|| OpenEoError::reply("a job was created, and its id not told (no OpenEO-Identifier)"))
+}
+
+/// The earliest `created`, by the server's clock, of a job that was posted `ago`; see [`stamp`].
+fn earliest_created(date: Option<&str>, ago: Duration) -> String {
+    let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    stamp(now.checked_sub(ago.saturating_add(SLACK)).unwrap_or(UNIX_EPOCH))
+}
+
+/// As the API writes times, without the zone: `2022-06-08T08:58:11`. Earlier ones come first in the order of texts.
+fn stamp(at: SystemTime) -> String {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    // `Wed, 08 Jun 2022 08:58:11 GMT`: who writes that knows the calendar.
+    let text = httpdate::fmt_http_date(at);
+    let month = MONTHS.iter().position(|name| *name == &text[8..11]).map_or(0, |index| index + 1);
+    format!("{}-{month:02}-{}T{}", &text[12..16], &text[5..7], &text[17..25])
+}
+
+/// Whether a time of the API, in UTC, is before `earliest`. What is no such time is not.
+fn is_before(created: &str, earliest: &str) -> bool {
+    let Some((time, rest)) = created.split_at_checked(earliest.len()) else { return false };
+    let is_like = |(byte, model): (u8, u8)| byte == model || (byte.is_ascii_digit() && model.is_ascii_digit());
+    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
+    time.bytes().zip(earliest.bytes()).all(is_like) && matches!(zone, "Z" | "+00:00" | "") && time < earliest
 }
 
 /// Whether two documents say the same; `4` and `4.0` do.
@@ -505,22 +544,60 @@ mod tests {
         NewJob::new(ProcessGraph::start("add", json!({"x": 3, "y": 5}))).title("t").description("d")
     }
 
+    const LONG_AGO: &str = "1970-01-01T00:00:00";
+
     #[test]
     fn a_like_job_has_the_same_words_and_graph_and_was_never_started() {
         let graph = json!({"add1": {"process_id": "add", "arguments": {"x": 3.0, "y": 5}, "result": true, "description": null}});
         let details = json!({"id": "1", "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}});
-        assert!(job().is(&details));
+        assert!(job().is(&details, LONG_AGO));
         for (name, other) in [("title", json!("u")), ("description", json!("e")), ("status", json!("queued"))] {
             let mut changed = details.clone();
             changed[name] = other;
-            assert!(!job().is(&changed), "{name}");
+            assert!(!job().is(&changed, LONG_AGO), "{name}");
         }
         let mut other_graph = details.clone();
         other_graph["process"]["process_graph"]["add1"]["arguments"]["x"] = json!(4);
-        assert!(!job().is(&other_graph));
+        assert!(!job().is(&other_graph, LONG_AGO));
         let mut listed = details;
         listed.as_object_mut().expect("an object").retain(|name, _| name != "process" && name != "description");
-        assert!(job().may_be(&listed), "a list may leave things out");
+        assert!(job().may_be(&listed, LONG_AGO), "a list may leave things out");
+    }
+
+    #[test]
+    fn a_like_job_was_not_made_before_and_has_no_other_plan_or_budget() {
+        let graph = job().graph.as_json().clone();
+        let details = json!({
+            "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}, "plan": "FREE",
+            "budget": 4.0, "created": "2022-06-08T08:58:11Z",
+        });
+        assert!(job().is(&details, "2022-06-08T08:58:11"));
+        assert!(!job().is(&details, "2022-06-08T08:58:12"));
+        assert!(job().plan("free").budget(4.0).is(&details, LONG_AGO));
+        assert!(!job().plan("pro").is(&details, LONG_AGO));
+        assert!(!job().budget(5.0).is(&details, LONG_AGO));
+    }
+
+    #[test]
+    fn a_time_of_the_api_is_before_another_or_is_none() {
+        assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(1_654_678_691)), "2022-06-08T08:58:11");
+        assert_eq!(earliest_created(Some("Wed, 08 Jun 2022 08:58:21 GMT"), Duration::ZERO), "2022-06-08T08:58:11");
+        let earliest = "2022-06-08T08:58:11";
+        for before in
+            ["2022-06-08T08:58:10Z", "2021-12-31T23:59:59.999Z", "2022-06-08T08:58:10", "2022-06-08T08:58:10+00:00"]
+        {
+            assert!(is_before(before, earliest), "{before}");
+        }
+        for not in [
+            "2022-06-08T08:58:11Z",
+            "2022-06-08T08:58:11.5Z",
+            "2022-06-08T08:00:00-02:00",
+            "yesterday",
+            "",
+            "2022-06-08",
+        ] {
+            assert!(!is_before(not, earliest), "{not}");
+        }
     }
 
     #[test]

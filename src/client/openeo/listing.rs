@@ -29,6 +29,8 @@ pub(super) struct Pages {
     pub(super) items: Vec<Value>,
     /// Whether the last page said that it is the last.
     pub(super) complete: bool,
+    /// The server's `Date` with the last page, as it came.
+    pub(super) date: Option<String>,
 }
 
 impl Pages {
@@ -40,12 +42,14 @@ impl Pages {
         field: &str,
         pace: Pace,
     ) -> Result<Pages, OpenEoError> {
-        let mut pages = Pages { items: Vec::new(), complete: false };
+        let mut pages = Pages { items: Vec::new(), complete: false, date: None };
         let (mut ids, mut urls) = (HashSet::new(), HashSet::new());
         let mut request = first;
         let began = Instant::now();
         for _ in 0..MOST_PAGES {
-            let page = connection.json_of(request)?;
+            let reply = connection.send(request)?;
+            pages.date = reply.header("date").map(str::to_owned);
+            let page: Value = reply.json()?;
             let Some(items) = page.get(field).and_then(Value::as_array) else {
                 return Err(OpenEoError::reply(format!("a list without `{field}`")));
             };
@@ -136,17 +140,18 @@ impl Connection {
     /// # Errors
     /// The back-end's.
     pub fn list_jobs(&self) -> Result<JobList, OpenEoError> {
-        self.list_at(Pace::Patient)
+        self.dated_list(Pace::Patient).map(|(list, _)| list)
     }
 
-    pub(super) fn list_at(&self, pace: Pace) -> Result<JobList, OpenEoError> {
+    /// All jobs of the user, and the server's `Date`.
+    pub(super) fn dated_list(&self, pace: Pace) -> Result<(JobList, Option<String>), OpenEoError> {
         let request = self.request(Method::Get, "/jobs", pace).query("limit", &PAGE.to_string());
         let pages = Pages::read(self, request, "jobs", pace)?;
         let mut ids = HashSet::new();
         // A job is one, however often it is listed.
         let is_new = |job: &JobDescription| job.id().is_empty() || ids.insert(job.id().to_owned());
         let jobs = pages.items.into_iter().map(JobDescription::new).filter(is_new).collect();
-        Ok(JobList { jobs, complete: pages.complete })
+        Ok((JobList { jobs, complete: pages.complete }, pages.date))
     }
 
     /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within `limit`, if there is one.

@@ -101,6 +101,19 @@ fn alike_jobs_that_are_wanted_twice_are_two() {
 }
 
 #[test]
+fn a_like_job_of_another_program_is_left_alone() {
+    let (server, connection) = server(Config::quick());
+    let elsewhere = super::connect(&server);
+    let from_before = elsewhere.create_job(sum("twin")).expect("created");
+    server.backdate(from_before.id(), std::time::Duration::from_secs(60));
+    let dearer = elsewhere.create_job(sum("twin").plan("pro").budget(100.0)).expect("created");
+    server.plan("create", Fault::Cut, 1);
+    let own = connection.create_job(sum("twin").plan("free").budget(1.0)).expect("created");
+    assert_eq!((server.jobs().len(), server.count("create")), (3, 4), "the request never arrived");
+    assert!(own.id() != from_before.id() && own.id() != dearer.id(), "{}", own.id());
+}
+
+#[test]
 fn of_many_alike_jobs_with_lost_replies_each_finds_its_own() {
     let (server, connection) = server(Config::quick());
     server.plan("create", Fault::LostReply, 1);

@@ -97,6 +97,12 @@ impl Jobs {
         }
     }
 
+    pub(crate) fn backdate(&mut self, id: &str, by: Duration) {
+        if let Some(job) = self.get_mut(id) {
+            job.created -= by;
+        }
+    }
+
     pub(crate) fn expire_links(&mut self) {
         self.links += 1;
     }

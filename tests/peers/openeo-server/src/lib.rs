@@ -222,6 +222,11 @@ impl Server {
         lock(&self.shared.jobs).expire_links();
     }
 
+    /// Lets a job have been created that much earlier.
+    pub fn backdate(&self, id: &str, by: Duration) {
+        lock(&self.shared.jobs).backdate(id, by);
+    }
+
     /// Puts a job into a state, whatever the time says.
     pub fn set_status(&self, id: &str, status: &'static str) {
         lock(&self.shared.jobs).set_status(id, status);
