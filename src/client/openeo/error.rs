@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -87,8 +88,8 @@ pub enum OpenEoError {
         id: String,
         /// How many failed.
         count: u32,
-        /// The last failure.
-        source: Box<OpenEoError>,
+        /// The last failure; where a back-end has failed many jobs at once, one for all.
+        source: Arc<OpenEoError>,
     },
 
     /// The caller cancelled a wait or a download. The job goes on.

@@ -703,7 +703,7 @@ impl RemoteJob for Run {
         let RunOptions { soft_errors, soft_error_pause, .. } = self.shared.options;
         if self.soft > soft_errors {
             let (id, count) = (job.id().to_owned(), self.soft);
-            return Err(JobError::fatal(OpenEoError::TooManySoftErrors { id, count, source: Box::new(error) }));
+            return Err(JobError::fatal(OpenEoError::TooManySoftErrors { id, count, source: Arc::new(error) }));
         }
         if self.soft == 1 {
             cx.note(format!("asking for its status failed, and is tried again: {error}"));

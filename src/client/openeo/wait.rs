@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Pace};
@@ -107,7 +108,8 @@ impl<'a> WaitOptions<'a> {
         self.printer(|_| {})
     }
 
-    /// Asked ten times a second; `true` ends the wait with [`OpenEoError::Cancelled`], and the job goes on.
+    /// Asked before each look, and ten times a second between two; `true` ends the wait with [`OpenEoError::Cancelled`], and the
+    /// job goes on. A look that is on its way delays that up to its own time limit.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> WaitOptions<'a> {
         self.cancelled = Box::new(cancelled);
         self
@@ -160,10 +162,12 @@ impl Connection {
     /// change of a status.
     ///
     /// The error of one job is its own: the others are still waited for. A look that takes longer than the pause between two (at
-    /// least 1 s, at most 10 s) counts as failed softly, so that one job whose status doesn't come keeps nobody waiting.
+    /// least 1 s, at most 10 s) counts as failed softly, and is made after the others the next time, so that one job whose status
+    /// doesn't come keeps nobody waiting. A back-end that doesn't answer is left alone until the next round, and if it answered
+    /// nothing in this one, that is a soft error of all its jobs.
     pub fn wait_jobs(jobs: &[BatchJob], options: WaitOptions<'_>) -> Vec<Result<JobDescription, OpenEoError>> {
         let mut wait = Wait::new(options);
-        let mut open: Vec<Watched> = jobs.iter().map(|job| Watched { job, last: None, soft: 0, end: None }).collect();
+        let mut open: Vec<Watched> = jobs.iter().map(Watched::new).collect();
         for round in 0.. {
             let brief = wait.options.poll.delay(round).clamp(BRIEF.0, BRIEF.1);
             wait.look_at_all(&mut open, brief);
@@ -186,7 +190,21 @@ struct Watched<'a> {
     job: &'a BatchJob,
     last: Option<JobStatus>,
     soft: u32,
+    /// When its own look failed softly the last time, unless it has succeeded since.
+    failed: Option<Instant>,
+    /// Until when it is left alone.
+    not_before: Option<Instant>,
     end: Option<Result<JobDescription, OpenEoError>>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(job: &'a BatchJob) -> Watched<'a> {
+        Watched { job, last: None, soft: 0, failed: None, not_before: None, end: None }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.end.is_none() && self.not_before.is_none_or(|at| now >= at)
+    }
 }
 
 struct Wait<'a> {
@@ -218,7 +236,7 @@ impl<'a> Wait<'a> {
                 Err(error) if is_soft(&error) => {
                     soft += 1;
                     if soft > self.options.soft_errors {
-                        return Err(too_many(job, soft, error));
+                        return Err(too_many(job, soft, Arc::new(error)));
                     }
                     self.say(job, &format!("{} while polling job status: {error}", kind_of(&error)));
                     self.soft_pause(&error)
@@ -231,57 +249,87 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// One look at each job that hasn't ended.
+    /// One look at each job that is due, as far as its back-end answers.
     fn look_at_all(&mut self, open: &mut [Watched<'_>], brief: Duration) {
-        let mut roots: Vec<Connection> = Vec::new();
-        for watched in open.iter().filter(|watched| watched.end.is_none()) {
-            if !roots.iter().any(|known| known.root_url() == watched.job.connection().root_url()) {
-                roots.push(watched.job.connection().clone());
-            }
+        let now = Instant::now();
+        let mut due: Vec<&mut Watched<'_>> = open.iter_mut().filter(|watched| watched.is_due(now)).collect();
+        // Whose status didn't come, comes last.
+        due.sort_by_key(|watched| watched.failed);
+        while let Some(root) = due.first().map(|watched| watched.job.connection().clone()) {
+            let (of_root, others) =
+                due.into_iter().partition(|watched| watched.job.connection().root_url() == root.root_url());
+            self.look_at_back_end(&root, of_root, brief);
+            due = others;
         }
-        for root in roots {
-            let of_root = |watched: &&mut Watched<'_>| {
-                watched.end.is_none() && watched.job.connection().root_url() == root.root_url()
+    }
+
+    fn look_at_back_end(&mut self, root: &Connection, due: Vec<&mut Watched<'_>>, brief: Duration) {
+        // What the list doesn't tell, each job does.
+        let listed = if due.len() >= LIST_FROM && !self.is_over() {
+            root.first_page(due.len() * 2, Pace::Patient, Some(brief)).unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        let mut answers = !listed.is_empty();
+        let mut due = due.into_iter();
+        while let Some(watched) = due.next() {
+            if self.is_over() {
+                return;
+            }
+            let listed = listed.iter().find(|entry| entry.id() == watched.job.id());
+            let Err(error) = self.look(watched, listed.map(JobDescription::status), brief) else {
+                answers = true;
+                continue;
             };
-            let count = open.iter_mut().filter(of_root).count();
-            // What the list doesn't tell, each job does.
-            let listed = if count >= LIST_FROM {
-                root.first_page(count * 2, Pace::Patient, Some(brief)).unwrap_or_default()
-            } else {
-                Vec::new()
-            };
-            for watched in open.iter_mut().filter(of_root) {
-                let listed = listed.iter().find(|entry| entry.id() == watched.job.id());
-                self.look(watched, listed.map(JobDescription::status), brief);
+            watched.failed = Some(Instant::now());
+            let (is_silent, error) = (is_silence(&error), Arc::new(error));
+            self.put_off(watched, &error);
+            if watched.end.is_none() {
+                self.say(watched.job, &format!("{} while polling job status: {error}", kind_of(&error)));
+            }
+            if is_silent {
+                due.filter(|_| !answers).for_each(|other| self.put_off(other, &error));
+                return;
             }
         }
     }
 
-    fn look(&mut self, watched: &mut Watched<'_>, listed: Option<JobStatus>, brief: Duration) {
+    /// One look at one job; the error is a soft one.
+    fn look(
+        &mut self,
+        watched: &mut Watched<'_>,
+        listed: Option<JobStatus>,
+        brief: Duration,
+    ) -> Result<(), OpenEoError> {
         let job = watched.job;
         if let Some(status) = listed.filter(|status| !status.is_ended() && !matches!(status, JobStatus::Other(_))) {
             self.tell_change(watched, status);
-            return;
+            return Ok(());
         }
         match job.describe_within(Some(self.left().map_or(brief, |left| left.min(brief)))) {
             Ok(found) => {
-                watched.soft = 0;
                 self.tell_change(watched, found.status());
                 if found.status().is_ended() {
                     watched.end = Some(self.end(job, found));
                 }
             }
-            Err(error) if is_soft(&error) && watched.soft < self.options.soft_errors => {
-                watched.soft += 1;
-                self.say(job, &format!("{} while polling job status: {error}", kind_of(&error)));
-            }
-            Err(error) if is_soft(&error) => watched.end = Some(Err(too_many(job, watched.soft + 1, error))),
+            Err(error) if is_soft(&error) => return Err(error),
             Err(error) => watched.end = Some(Err(error)),
+        }
+        Ok(())
+    }
+
+    /// After a soft error a job is left alone for a while, or, if that was one too many, for good.
+    fn put_off(&self, watched: &mut Watched<'_>, error: &Arc<OpenEoError>) {
+        watched.soft += 1;
+        watched.not_before = Instant::now().checked_add(self.soft_pause(error));
+        if watched.soft > self.options.soft_errors {
+            watched.end = Some(Err(too_many(watched.job, watched.soft, Arc::clone(error))));
         }
     }
 
     fn tell_change(&mut self, watched: &mut Watched<'_>, status: JobStatus) {
-        watched.soft = 0;
+        (watched.soft, watched.failed) = (0, None);
         if watched.last.as_ref() != Some(&status) {
             self.say(watched.job, status.as_str());
             watched.last = Some(status);
@@ -334,6 +382,12 @@ impl<'a> Wait<'a> {
         passed && !self.deadline.is_past()
     }
 
+    /// Whether nothing more is asked. A limit of nothing means one look at each job.
+    fn is_over(&self) -> bool {
+        let is_late = self.deadline.is_past() && !self.deadline.is_zero();
+        is_late || (self.options.cancelled)() || crate::request::is_cancelled()
+    }
+
     fn soft_pause(&self, error: &OpenEoError) -> Duration {
         let asked = error.http().and_then(HttpError::retry_after).unwrap_or_default();
         self.options.soft_error_pause.max(asked.min(Duration::from_secs(3600)))
@@ -353,13 +407,19 @@ fn gone(job: &BatchJob) -> OpenEoError {
     OpenEoError::Cancelled { id: job.id().to_owned() }
 }
 
-fn too_many(job: &BatchJob, count: u32, error: OpenEoError) -> OpenEoError {
-    OpenEoError::TooManySoftErrors { id: job.id().to_owned(), count, source: Box::new(error) }
+fn too_many(job: &BatchJob, count: u32, source: Arc<OpenEoError>) -> OpenEoError {
+    OpenEoError::TooManySoftErrors { id: job.id().to_owned(), count, source }
 }
 
 /// What passes by itself.
 pub(super) fn is_soft(error: &OpenEoError) -> bool {
     error.is_retryable()
+}
+
+/// Whether the next question would mostly come to the same, after as long a wait.
+fn is_silence(error: &OpenEoError) -> bool {
+    use HttpErrorKind::{Broken, Connect, RateLimited, Timeout};
+    matches!(error.http().map(HttpError::kind), Some(Broken | Connect | RateLimited | Timeout))
 }
 
 fn kind_of(error: &OpenEoError) -> &'static str {

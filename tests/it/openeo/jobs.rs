@@ -153,6 +153,38 @@ fn a_status_that_does_not_come_keeps_no_other_job_waiting() {
 }
 
 #[test]
+fn a_wait_for_many_asks_whether_it_is_cancelled_before_each_look() {
+    let (server, connection) = server(Config { queue: Duration::from_secs(3_600), ..Config::quick() });
+    let jobs = ["a", "b", "c"].map(|title| connection.create_job(sum(title)).expect("created"));
+    let ends = Connection::wait_jobs(&jobs, soon().cancelled(|| server.count("describe") > 0));
+    assert!(ends.iter().all(|end| matches!(end, Err(OpenEoError::Cancelled { .. }))), "{ends:?}");
+    assert_eq!(server.count("describe"), 1);
+}
+
+#[test]
+fn a_back_end_that_hangs_is_asked_once_a_round_and_not_by_each_job() {
+    let (server, connection) = server(Config::quick());
+    let jobs = ["a", "b", "c"].map(|title| connection.create_job(sum(title)).expect("created"));
+    server.plan("describe", Fault::Hang, 99);
+    let ends = Connection::wait_jobs(&jobs, soon().soft_errors(1, Duration::from_millis(5)));
+    assert!(ends.iter().all(|end| matches!(end, Err(OpenEoError::TooManySoftErrors { count: 2, .. }))), "{ends:?}");
+    assert_eq!(server.count("describe"), 2);
+}
+
+#[test]
+fn a_wait_for_many_leaves_a_job_alone_after_a_soft_error_and_looks_at_the_others() {
+    let (server, connection) = server(Config { queue: Duration::from_secs(3_600), ..Config::quick() });
+    let jobs = ["a", "b"].map(|title| connection.create_job(sum(title)).expect("created"));
+    let looks = |job: usize| server.seen().iter().filter(|seen| seen.target.ends_with(jobs[job].id())).count();
+    // As often as one look tries it.
+    server.plan_for("describe", "a", Fault::Status(503), 4);
+    let pause = Duration::from_secs(3_600);
+    let ends = Connection::wait_jobs(&jobs, soon().soft_errors(10, pause).cancelled(|| looks(1) > 9));
+    assert!(ends.iter().all(|end| matches!(end, Err(OpenEoError::Cancelled { .. }))), "{ends:?}");
+    assert_eq!(looks(0), 4, "one look");
+}
+
+#[test]
 fn logs_have_levels_and_pages_and_go_on_from_an_entry() {
     let (_server, connection) = server(Config { page: Some(1), ..Config::quick() });
     let job = finished(&connection, "logs");
