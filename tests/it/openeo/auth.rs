@@ -142,13 +142,47 @@ fn the_device_flow_ends_when_the_code_has_expired_or_the_person_refuses() {
 fn a_remembered_token_that_is_refused_leaves_the_password() {
     let (server, connection) = open(Config::quick());
     let folder = Folder::new();
-    let oidc = Oidc::new().client("app").remember(RefreshTokens::at(folder.path().join("refresh-tokens.json")));
-    connection.authenticate_oidc_password(&oidc, "ann", "ann123").expect("logged in");
-    // Somebody else has used up what this login was told.
+    let (file, copy) = (folder.path().join("refresh-tokens.json"), folder.path().join("copy.json"));
+    let oidc = Oidc::new().client("app");
+    connection
+        .authenticate_oidc_password(&oidc.clone().remember(RefreshTokens::at(&file)), "ann", "ann123")
+        .expect("logged in");
+    // Somebody else has used up what this login was told, and keeps to himself what he got for it.
+    std::fs::copy(file, &copy).expect("copied");
     let other = Connection::connect_with(&server.url(), impatient()).expect("connected");
-    other.authenticate_oidc_refresh_token(&oidc, None).expect("logged in");
+    other.authenticate_oidc_refresh_token(&oidc.remember(RefreshTokens::at(copy)), None).expect("logged in");
     server.expire_tokens();
     assert_eq!(connection.me().expect("by the password")["user_id"], "ann");
+}
+
+#[test]
+fn those_who_share_a_file_of_tokens_find_what_the_others_got() {
+    let (server, first) = open(Config::quick());
+    let folder = Folder::new();
+    let oidc = Oidc::new().client("app").remember(RefreshTokens::at(folder.path().join("refresh-tokens.json")));
+    first.authenticate_oidc_password(&oidc, "ann", "ann123").expect("logged in");
+    let connections: Vec<Connection> = (0..4)
+        .map(|_| {
+            let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+            connection.authenticate_oidc_refresh_token(&oidc, None).expect("logged in");
+            connection
+        })
+        .collect();
+    // Every renewal uses up the token that the others have seen last.
+    for _ in 0..3 {
+        server.expire_tokens();
+        for connection in &connections {
+            assert_eq!(connection.me().expect("by what is in the file")["user_id"], "ann");
+        }
+    }
+    let before = server.count("token");
+    server.expire_tokens();
+    std::thread::scope(|scope| {
+        for connection in &connections {
+            scope.spawn(|| connection.me().expect("one after the other"));
+        }
+    });
+    assert_eq!(server.count("token") - before, 4, "nobody was refused");
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::provider::{Grant, Provider};
-use super::refresh_tokens::RefreshTokens;
+use super::refresh_tokens::{Lock, RefreshTokens};
 use crate::client::http::{Renewal, Token};
 use crate::client::openeo::Connection;
 use crate::client::openeo::error::OpenEoError;
@@ -122,7 +123,7 @@ impl Connection {
     pub fn authenticate_oidc_refresh_token(&self, oidc: &Oidc, token: Option<&str>) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["refresh_token"])?;
         if let Some(token) = token {
-            *session.refresh.lock() = Some(token.to_owned());
+            session.refresh.lock().token = Some(token.to_owned());
         }
         session.start(self, |session, renewal| {
             session
@@ -165,7 +166,7 @@ impl Connection {
             return session.go_on(self, grant, again);
         }
         let grant = super::device::log_in(&session, prompt)?;
-        session.keep(&grant);
+        session.keep(&grant, None);
         session.go_on(self, grant, again)
     }
 }
@@ -176,8 +177,18 @@ pub(super) struct Session {
     pub(super) oidc: Oidc,
     pub(super) client: String,
     pub(super) secret: Option<String>,
-    refresh: Mutex<Option<String>>,
+    refresh: Mutex<Refresh>,
 }
+
+/// The refresh token, as far as it is known here.
+struct Refresh {
+    token: Option<String>,
+    /// What was in the file when it was read or written last.
+    in_file: Option<String>,
+}
+
+/// How long to wait for somebody else who is renewing a token of the same file.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Session {
     fn new(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Session, OpenEoError> {
@@ -188,7 +199,8 @@ impl Session {
             None => None,
         };
         let (oidc, secret) = (oidc.clone(), oidc.client_secret.clone());
-        Ok(Session { provider, oidc, client, secret, refresh: Mutex::new(known) })
+        let refresh = Mutex::new(Refresh { token: known.clone(), in_file: known });
+        Ok(Session { provider, oidc, client, secret, refresh })
     }
 
     /// Gets the first token, so that what is wrong is told now, and has later ones got in the same way.
@@ -220,19 +232,63 @@ impl Session {
         self.grant(&[("grant_type", "client_credentials"), ("scope", &scope)], renewal)
     }
 
-    /// `None`, if there is no refresh token.
+    /// `None`, if there is no refresh token. Whoever else has the same file waits meanwhile, and finds the new one there: many
+    /// providers take a refresh token once.
     fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
-        let Some(token) = self.refresh.lock().clone() else { return Ok(None) };
-        self.grant(&[("grant_type", "refresh_token"), ("refresh_token", &token)], renewal).map(Some)
+        let lock = self.lock(renewal);
+        let Some(token) = self.newest() else { return Ok(None) };
+        let outcome = match self.refresh(&token, renewal, lock.as_ref()) {
+            // Somebody who knows of no lock may have used it up just now.
+            Err(error) if is_refusal(&error) => match self.newest().filter(|newer| *newer != token) {
+                Some(newer) => self.refresh(&newer, renewal, lock.as_ref()),
+                None => Err(error),
+            },
+            outcome => outcome,
+        };
+        outcome.map(Some)
+    }
+
+    fn refresh(&self, token: &str, renewal: Option<&Renewal>, lock: Option<&Lock>) -> Result<Grant, OpenEoError> {
+        let grant = self.ask(&[("grant_type", "refresh_token"), ("refresh_token", token)], renewal)?;
+        self.keep(&grant, lock);
+        Ok(grant)
+    }
+
+    /// The token in the file, if somebody has put another there; else the one that is known here, which is newer than the
+    /// file's if it couldn't be written.
+    fn newest(&self) -> Option<String> {
+        let mut known = self.refresh.lock();
+        if let Some(store) = &self.oidc.store {
+            match store.get(&self.provider.issuer, &self.client) {
+                Ok(found) if found.is_some() && found != known.in_file => {
+                    *known = Refresh { token: found.clone(), in_file: found };
+                }
+                Ok(_) => {}
+                Err(_error) => event!(WARN, "a file of tokens could not be read", error = _error.to_string()),
+            }
+        }
+        known.token.clone()
+    }
+
+    /// The lock of the file, if there is one to be had.
+    fn lock(&self, renewal: Option<&Renewal>) -> Option<Lock> {
+        let patience = renewal.and_then(Renewal::remaining).map_or(PATIENCE, |left| left.min(PATIENCE));
+        match self.oidc.store.as_ref()?.lock(patience) {
+            Ok(lock) => Some(lock),
+            Err(_error) => {
+                event!(WARN, "a file of tokens could not be locked", error = _error.to_string());
+                None
+            }
+        }
     }
 
     /// `None` also if the provider takes the refresh token no more: there is another way to log in. That the provider can't be
     /// reached, or is asked too often, is an error.
     fn by_refresh_token_if_good(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         match self.by_refresh_token(renewal) {
-            Err(error) if error.status().is_some_and(|status| status < 500 && status != 429) => {
+            Err(error) if is_refusal(&error) => {
                 event!(DEBUG, "a refresh token was refused", error = error.to_string());
-                *self.refresh.lock() = None;
+                self.refresh.lock().token = None;
                 Ok(None)
             }
             outcome => outcome,
@@ -241,26 +297,36 @@ impl Session {
 
     /// Posts a form as this client, and keeps the refresh token that comes of it.
     fn grant(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
+        let grant = self.ask(form, renewal)?;
+        self.keep(&grant, None);
+        Ok(grant)
+    }
+
+    fn ask(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
         let mut form = form.to_vec();
         form.push(("client_id", &self.client));
         if let Some(secret) = &self.secret {
             form.push(("client_secret", secret));
         }
-        let grant = self.provider.grant(&form, renewal)?;
-        self.keep(&grant);
-        Ok(grant)
+        self.provider.grant(&form, renewal)
     }
 
     /// Providers may give a new refresh token each time, and take the old one no more.
-    fn keep(&self, grant: &Grant) {
+    fn keep(&self, grant: &Grant, lock: Option<&Lock>) {
         let Some(token) = &grant.refresh_token else { return };
-        *self.refresh.lock() = Some(token.clone());
-        if let Some(store) = &self.oidc.store {
-            if let Err(_error) = store.set(&self.provider.issuer, &self.client, token) {
-                event!(WARN, "a refresh token could not be kept", error = _error.to_string());
-            }
+        self.refresh.lock().token = Some(token.clone());
+        let Some(store) = &self.oidc.store else { return };
+        let set = |lock: &Lock| store.set(lock, &self.provider.issuer, &self.client, token);
+        match lock.map_or_else(|| set(&store.lock(PATIENCE)?), set) {
+            Ok(()) => self.refresh.lock().in_file = Some(token.clone()),
+            Err(_error) => event!(WARN, "a refresh token could not be kept", error = _error.to_string()),
         }
     }
+}
+
+/// Whether a provider has said no, as opposed to nothing, or "later".
+fn is_refusal(error: &OpenEoError) -> bool {
+    error.status().is_some_and(|status| status < 500 && status != 429)
 }
 
 fn token(grant: Grant) -> Token {

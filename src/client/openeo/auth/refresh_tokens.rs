@@ -4,19 +4,32 @@ use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::openeo::error::OpenEoError;
+use crate::client::openeo::pause::pause;
+use crate::time::Deadline;
+
+/// How often is looked whether somebody else's lock is gone.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A file of refresh tokens, by issuer and client, in the form of the Python client's `refresh-tokens.json`. Only its owner may
 /// read it (mode 0600 on Unix, from the start), and one that others may read is refused.
 ///
-/// Whoever writes, in whichever thread or process, does so alone: an empty file beside it, `NAME.lock`, is locked meanwhile.
-/// On a file system without locks the last of those who write at once wins, and what the others had is asked for anew.
+/// Whoever gets a new token for an old one and writes it, in whichever thread or process, does so alone: an empty file beside
+/// it, `NAME.lock`, is locked meanwhile. So several may share a file, also where a provider takes each refresh token once. Nobody
+/// waits longer for the lock than a minute. On a file system without locks the last of those who write at once wins, and
+/// what the others had is asked for anew.
 #[derive(Clone)]
 pub struct RefreshTokens {
     path: PathBuf,
+}
+
+/// The right to read and write a file of tokens alone, given back when dropped.
+pub(super) struct Lock {
+    _file: File,
 }
 
 impl RefreshTokens {
@@ -30,8 +43,8 @@ impl RefreshTokens {
         Ok(all.get(key(issuer)).and_then(|of| of.get(client)?.get("refresh_token")?.as_str()).map(str::to_owned))
     }
 
-    pub(super) fn set(&self, issuer: &str, client: &str, token: &str) -> Result<(), OpenEoError> {
-        let _alone = self.lock().map_err(|error| OpenEoError::written(&self.path, error))?;
+    /// Writes a token; whoever has read the file for it before, does both under one lock.
+    pub(super) fn set(&self, _: &Lock, issuer: &str, client: &str, token: &str) -> Result<(), OpenEoError> {
         let mut all = self.read()?;
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
         if !all.get(key(issuer)).is_some_and(Value::is_object) {
@@ -63,12 +76,18 @@ impl RefreshTokens {
         })
     }
 
-    /// Until it is dropped nobody else writes.
-    fn lock(&self) -> std::io::Result<File> {
-        let file = private().create(true).truncate(false).open(self.beside(".lock"))?;
-        match fs4::fs_std::FileExt::lock_exclusive(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::Unsupported => Err(error),
-            _ => Ok(file),
+    /// Until it is dropped nobody else has it. It is none on a file system without locks, and if somebody keeps it for longer
+    /// than `patience`: a process that stands still is to hold up nobody for good.
+    pub(super) fn lock(&self, patience: Duration) -> Result<Lock, OpenEoError> {
+        let failed = |error| OpenEoError::written(&self.path, error);
+        let file = private().create(true).truncate(false).open(self.beside(".lock")).map_err(failed)?;
+        let deadline = Deadline::start(patience);
+        loop {
+            match fs4::fs_std::FileExt::try_lock_exclusive(&file) {
+                Ok(false) if !deadline.is_past() && pause(LOOK, &|| false) => {}
+                Err(error) if error.kind() != std::io::ErrorKind::Unsupported => return Err(failed(error)),
+                _ => return Ok(Lock { _file: file }),
+            }
         }
     }
 
