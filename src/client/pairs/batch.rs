@@ -10,8 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::backoff::Backoff;
 use crate::batch::{Batch, BatchReport, BatchRunner, BatchRunnerBuilder};
+use crate::client::http::archive::Limits;
 use crate::client::http::check_file_name;
 use crate::client::pairs::client::Client;
+use crate::client::pairs::download::Allowance;
 use crate::client::pairs::job::{Job, Name, Owners, QueryResult, Shared};
 use crate::client::pairs::{Query, date};
 use crate::error::{Error, Result};
@@ -82,6 +84,10 @@ pub fn start_batch_query(
         online: options.online,
         folder: options.folder,
         attempts: options.attempts,
+        allowance: Allowance {
+            max_bytes: options.max_bytes.unwrap_or(client.allowance().max_bytes),
+            archive: options.archive_limits.unwrap_or(client.allowance().archive),
+        },
         owners: Mutex::new(Owners::default()),
         places: Mutex::new(HashSet::new()),
         served: Mutex::new(Instant::now()),
@@ -111,6 +117,8 @@ pub struct BatchOptions {
     online: bool,
     folder: Option<PathBuf>,
     attempts: u32,
+    max_bytes: Option<u64>,
+    archive_limits: Option<Limits>,
     runner: BatchRunnerBuilder,
 }
 
@@ -128,6 +136,8 @@ impl BatchOptions {
             online: false,
             folder: None,
             attempts: ATTEMPTS,
+            max_bytes: None,
+            archive_limits: None,
             runner: BatchRunner::builder()
                 .backoff(Backoff::new(Duration::from_millis(500)).cap(Duration::from_secs(30)).jitter(0.5)),
         }
@@ -199,6 +209,20 @@ impl BatchOptions {
         self
     }
 
+    /// The most bytes that the download of one query may have, as it comes. Defaults to what the
+    /// [client](super::ClientBuilder::max_bytes) says.
+    pub fn max_bytes(mut self, bytes: u64) -> BatchOptions {
+        self.max_bytes = Some(bytes);
+        self
+    }
+
+    /// What the archive of one query may take unpacked. Defaults to what the
+    /// [client](super::ClientBuilder::archive_limits) says.
+    pub fn archive_limits(mut self, limits: Limits) -> BatchOptions {
+        self.archive_limits = Some(limits);
+        self
+    }
+
     /// Whatever else a [`BatchRunner`] can be told: executor, steps at once, time limits, events, progress. Window, polls and
     /// attempts are set by these options.
     pub fn runner_with(mut self, set: impl FnOnce(BatchRunnerBuilder) -> BatchRunnerBuilder) -> BatchOptions {
@@ -241,6 +265,8 @@ impl fmt::Debug for BatchOptions {
             .field("online", &self.online)
             .field("folder", &self.folder)
             .field("attempts", &self.attempts)
+            .field("max_bytes", &self.max_bytes)
+            .field("archive_limits", &self.archive_limits)
             .finish_non_exhaustive()
     }
 }

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::client::http::archive::Limits;
 use crate::client::http::{
     Basic, Bearer, HttpClient, HttpClientBuilder, HttpError, HttpErrorKind, Method, RateLimit, Renewal, RequestBuilder,
     Response, RetryPolicy, Tokens,
 };
 use crate::client::pairs::auth::{KeyExchange, KeyKind, is_expired};
-use crate::client::pairs::download::{self, Files};
+use crate::client::pairs::download::{self, Allowance, Files};
 use crate::client::pairs::{
     Estimate, MergedLayer, PairsError, Query, QueryHistory, QueryJob, QueryJobs, Submission, host, id, password,
 };
@@ -52,6 +53,7 @@ struct Inner {
     renews: bool,
     /// Whether the last failure to get a token may pass.
     token_trouble_may_pass: Arc<AtomicBool>,
+    allowance: Allowance,
 }
 
 impl Client {
@@ -154,7 +156,8 @@ impl Client {
     /// `{folder}/{id}.json` and `.csv`. The folder is created. What stands there from an earlier time is replaced.
     ///
     /// # Errors
-    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what came is no data.
+    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what came is no data,
+    /// [`PairsError::Archive`] if it isn't unpacked.
     pub fn download(&self, id: &str, folder: impl AsRef<Path>) -> Result<Files, PairsError> {
         self.download_as(id, folder, id)
     }
@@ -164,7 +167,11 @@ impl Client {
     /// # Errors
     /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
     pub fn download_as(&self, id: &str, folder: impl AsRef<Path>, name: &str) -> Result<Files, PairsError> {
-        download::fetch(&self.calls(), id, folder.as_ref(), name, &mut |_, _| {}, &|| false)
+        download::fetch(&self.calls(), id, folder.as_ref(), name, self.allowance(), &mut |_, _| {}, &|| false)
+    }
+
+    pub(super) fn allowance(&self) -> Allowance {
+        self.0.allowance
     }
 
     /// Whether a refusal says no more than that the token has expired, and another call gets a new one: nothing was done.
@@ -303,6 +310,7 @@ pub struct ClientBuilder {
     endpoint: Option<String>,
     iam_endpoint: Option<String>,
     legacy: Option<bool>,
+    allowance: Allowance,
     http: HttpClientBuilder,
     /// For the hosts of tokens: the same but for credentials and rate limits.
     tokens: HttpClientBuilder,
@@ -328,6 +336,7 @@ impl ClientBuilder {
             endpoint: None,
             iam_endpoint: None,
             legacy: None,
+            allowance: Allowance::default(),
             http: HttpClient::builder().max_body(MAX_REPLY),
             tokens: HttpClient::builder().max_body(MAX_TOKEN_REPLY),
         }
@@ -420,6 +429,20 @@ impl ClientBuilder {
         self.http(|http| http.root_certificate(pem))
     }
 
+    /// The most bytes that a download may have, as it comes. Defaults to no limit.
+    pub fn max_bytes(mut self, bytes: u64) -> ClientBuilder {
+        self.allowance.max_bytes = bytes;
+        self
+    }
+
+    /// What the archive that a query has produced may take unpacked. Defaults to 10,000 entries, 16 GiB, and, beyond 64 MiB, 250
+    /// times its own size. A raster with the same value everywhere comes up to 1,000 times smaller than it is, and more than
+    /// 64 MiB of such want a higher ratio.
+    pub fn archive_limits(mut self, limits: Limits) -> ClientBuilder {
+        self.allowance.archive = limits;
+        self
+    }
+
     /// Any other setting of the HTTP clients, that for calls and that for tokens: time limits, user agent, proxy.
     /// Credentials are this builder's affair.
     pub fn http(mut self, set: impl Fn(HttpClientBuilder) -> HttpClientBuilder) -> ClientBuilder {
@@ -503,6 +526,7 @@ impl ClientBuilder {
             client_id,
             renews,
             token_trouble_may_pass,
+            allowance: self.allowance,
         })))
     }
 }

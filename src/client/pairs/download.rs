@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::client::http::archive;
+use crate::client::http::archive::{self, ArchiveError, Limits};
 use crate::client::http::{Download, check_file_name};
 use crate::client::pairs::client::Calls;
 use crate::client::pairs::{PairsError, points};
@@ -34,6 +34,19 @@ pub struct Files {
     pub bytes: u64,
 }
 
+/// What a download may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub(super) max_bytes: u64,
+    pub(super) archive: Limits,
+}
+
+impl Default for Allowance {
+    fn default() -> Allowance {
+        Allowance { max_bytes: u64::MAX, archive: Limits::default() }
+    }
+}
+
 enum Content {
     Zip,
     Json,
@@ -46,16 +59,17 @@ pub(super) fn fetch(
     id: &str,
     folder: &Path,
     name: &str,
+    allowance: Allowance,
     progress: &mut dyn FnMut(u64, Option<u64>),
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Files, PairsError> {
     check_file_name(name).map_err(|error| PairsError::Invalid(error.to_string()))?;
-    let download = unknown(folder, name).progress(progress).cancelled(cancelled);
+    let download = unknown(folder, name).max_bytes(allowance.max_bytes).progress(progress).cancelled(cancelled);
     let downloaded = calls.download(id)?.download(&download).map_err(|error| calls.error(error))?;
     let path = downloaded.path;
-    let files = sort_out(&path, id, folder, name);
+    let files = sort_out(&path, id, folder, name, &allowance.archive);
     if files.is_err() {
-        // Whatever it is, nobody can use it, and the next attempt brings another.
+        // Whatever still is there, nobody can use it, and the next attempt brings another.
         let _ = fs::remove_file(&path);
     }
     files.map(|files| Files { bytes: downloaded.bytes, ..files })
@@ -71,16 +85,22 @@ fn unknown<'a>(folder: &Path, name: &str) -> Download<'a> {
     Download::new(folder, format!("{name}.{UNKNOWN}"))
 }
 
-fn sort_out(path: &Path, id: &str, folder: &Path, name: &str) -> Result<Files, PairsError> {
+fn sort_out(path: &Path, id: &str, folder: &Path, name: &str, limits: &Limits) -> Result<Files, PairsError> {
     let useless = |reason: &str| PairsError::Download { id: id.to_owned(), reason: reason.to_owned() };
     let content = content_of(path).map_err(|error| PairsError::file(path, error))?.map_err(useless)?;
     let named = |extension: &str| folder.join(format!("{name}.{extension}"));
     let rename = |to: &Path| fs::rename(path, to).map_err(|error| PairsError::file(to, error));
     match content {
         Content::Zip => {
-            let target = folder.join(name);
-            let files = unpack(path, &target, id)?;
-            let archive = named("zip");
+            let (target, archive) = (folder.join(name), named("zip"));
+            let files = match unpack(path, &target, id, limits) {
+                // It came whole, and perhaps is to be trusted: who raises the limit needn't download it again.
+                Err(PairsError::Archive { id, source: ArchiveError::TooLarge { limit, .. } }) => {
+                    rename(&archive)?;
+                    return Err(PairsError::Archive { id, source: ArchiveError::TooLarge { archive, limit } });
+                }
+                files => files?,
+            };
             rename(&archive)?;
             Ok(Files { archive: Some(archive), folder: Some(target), files, bytes: 0 })
         }
@@ -131,7 +151,7 @@ fn is_refusal(text: &str) -> bool {
 }
 
 /// Unpacks to `target`. What is there from an earlier time stays until the new is whole.
-fn unpack(archive: &Path, target: &Path, id: &str) -> Result<Vec<PathBuf>, PairsError> {
+fn unpack(archive: &Path, target: &Path, id: &str, limits: &Limits) -> Result<Vec<PathBuf>, PairsError> {
     let file = |path: &Path| {
         let path = path.to_owned();
         move |error| PairsError::file(&path, error)
@@ -141,8 +161,8 @@ fn unpack(archive: &Path, target: &Path, id: &str) -> Result<Vec<PathBuf>, Pairs
     if fresh != target {
         remove(&fresh).map_err(file(&fresh))?;
     }
-    let files = archive::unpack(archive, &fresh, &archive::Limits::default())
-        .map_err(|source| PairsError::Archive { id: id.to_owned(), source })?;
+    let files =
+        archive::unpack(archive, &fresh, limits).map_err(|source| PairsError::Archive { id: id.to_owned(), source })?;
     if fresh == target {
         return Ok(files);
     }

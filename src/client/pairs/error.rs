@@ -79,8 +79,8 @@ pub enum PairsError {
         reason: String,
     },
 
-    /// The archive that was downloaded could not be unpacked. It was removed.
-    #[error("the archive of query {id} could not be unpacked")]
+    /// The archive that was downloaded could not be unpacked. It was removed, unless it only holds more than the limits allow.
+    #[error("the archive of query {id} could not be unpacked{kept}", kept = kept(.source))]
     Archive {
         /// The query's id.
         id: String,
@@ -101,6 +101,14 @@ pub enum PairsError {
 /// `: message`, or nothing.
 fn after(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// What is left to the caller of an archive that is too large.
+fn kept(source: &ArchiveError) -> &'static str {
+    match source {
+        ArchiveError::TooLarge { .. } => ", and was kept: unpack it with other limits, or set `archive_limits`",
+        _ => "",
+    }
 }
 
 impl PairsError {

@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::client::http::{HttpErrorKind, check_file_name};
 use crate::client::pairs::client::Client;
-use crate::client::pairs::download::{self, Files};
+use crate::client::pairs::download::{self, Allowance, Files};
 use crate::client::pairs::{Estimate, PairsError, Phase, PointData, Query, QueryJob, Submission};
 use crate::sync::Mutex;
 
@@ -83,6 +83,7 @@ pub(super) struct Shared {
     pub(super) online: bool,
     pub(super) folder: Option<PathBuf>,
     pub(super) attempts: u32,
+    pub(super) allowance: Allowance,
     pub(super) owners: Mutex<Owners>,
     /// Where files are being written, without their endings.
     pub(super) places: Mutex<HashSet<PathBuf>>,
@@ -326,7 +327,8 @@ impl Job {
         let cell = std::cell::RefCell::new(cx);
         let mut progress = |done, total| cell.borrow_mut().bytes(done, total);
         let cancelled = || cell.try_borrow().is_ok_and(|cx| cx.is_cancelled());
-        let fetched = download::fetch(&shared.client.once(), &id, &folder, &name, &mut progress, &cancelled);
+        let fetched =
+            download::fetch(&shared.client.once(), &id, &folder, &name, shared.allowance, &mut progress, &cancelled);
         let cx = cell.into_inner();
         let files = match fetched {
             Ok(files) => files,

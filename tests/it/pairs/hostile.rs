@@ -1,9 +1,12 @@
 //! Servers that say what no PAIRS server says: whatever they do, it ends as an error with its reason, and nothing is left.
 
+use std::fs;
 use std::path::Path;
 
 use fulmar::batch::BatchReport;
-use fulmar::client::pairs::{Client, PairsError, QueryResult, batch_query};
+use fulmar::client::http::HttpErrorKind;
+use fulmar::client::http::archive::Limits;
+use fulmar::client::pairs::{Client, ClientBuilder, PairsError, QueryResult, batch_query};
 
 use super::scripted::{Server, reply};
 use super::{Folder, client, options, point, quick, server, square, told};
@@ -29,7 +32,17 @@ fn sound(download: &[u8]) -> Script {
 
 /// Runs one query against the script, with two attempts for each step.
 fn run(script: Script, folder: &Folder) -> (Server, BatchReport<QueryResult>) {
-    let server = Server::start(move |seen, stream| {
+    let server = scripted(script);
+    let report = batch_query(&to(&server).build().expect("a client"), [square("a")], options(folder).attempts(2));
+    (server, report.expect("sound"))
+}
+
+fn to(server: &Server) -> ClientBuilder {
+    Client::builder(&server.url("/v2")).http(|http| http.environment_proxy(false))
+}
+
+fn scripted(script: Script) -> Server {
+    Server::start(move |seen, stream| {
         let (status, kind, body) = match (seen.method.as_str(), seen.target.as_str()) {
             ("POST", _) => &script.submit,
             (_, target) if target.ends_with("/download") => &script.download,
@@ -39,11 +52,7 @@ fn run(script: Script, folder: &Folder) -> (Server, BatchReport<QueryResult>) {
             _ => &script.status,
         };
         reply(stream, *status, &[("Content-Type", kind)], body)
-    });
-    let client =
-        Client::builder(&server.url("/v2")).http(|http| http.environment_proxy(false)).build().expect("a client");
-    let report = batch_query(&client, [square("a")], options(folder).attempts(2)).expect("sound");
-    (server, report)
+    })
 }
 
 fn failure(report: &BatchReport<QueryResult>) -> &PairsError {
@@ -134,6 +143,45 @@ fn what_is_no_data_is_no_file() {
 }
 
 #[test]
+fn an_archive_beyond_the_limits_is_kept_and_who_raises_them_has_it_unpacked() {
+    let (folder, whole) = (Folder::new(), archive());
+    let server = scripted(sound(&whole));
+    let zip = format!("{ID}.zip");
+    for limits in [Limits { entries: 3, ..Limits::default() }, Limits { bytes: 1_000, ..Limits::default() }] {
+        let client = to(&server).build().expect("a client");
+        let report = batch_query(&client, [square("a")], options(&folder).archive_limits(limits)).expect("sound");
+        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
+        let text = told(&report);
+        assert!(text.contains("was kept") && text.contains("`archive_limits`") && text.contains(&zip), "{text}");
+        assert_eq!(folder.files(), [(zip.clone(), whole.clone())].into(), "and nothing else");
+        assert_eq!(report.jobs[0].attempts.fetch, 1, "it would be the same again");
+        // A single download is held to the client's limits, and so is a batch that has none of its own.
+        let client = to(&server).archive_limits(limits).build().expect("a client");
+        assert!(matches!(client.download(ID, folder.path()), Err(PairsError::Archive { .. })));
+        let report = batch_query(&client, [square("a")], options(&folder)).expect("sound");
+        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
+        let report = batch_query(&client, [square("a")], options(&folder).archive_limits(Limits::default()));
+        assert!(report.expect("sound").is_success(), "the batch's own count");
+        fs::remove_dir_all(folder.path().join(ID)).expect("unpacked");
+    }
+}
+
+#[test]
+fn a_download_larger_than_allowed_leaves_nothing() {
+    let (folder, whole) = (Folder::new(), archive());
+    let server = scripted(sound(&whole));
+    let is_too_large =
+        |error: &PairsError| matches!(error, PairsError::Http(error) if error.kind() == HttpErrorKind::TooLarge);
+    let client = to(&server).max_bytes(whole.len() as u64 - 1).build().expect("a client");
+    assert!(client.download(ID, folder.path()).is_err_and(|error| is_too_large(&error)));
+    let report = batch_query(&client, [square("a")], options(&folder)).expect("sound");
+    assert!(is_too_large(failure(&report)), "{}", told(&report));
+    assert!(folder.files().is_empty(), "{:?}", folder.files().keys());
+    let allowed = options(&folder).max_bytes(whole.len() as u64);
+    assert!(batch_query(&client, [square("a")], allowed).expect("sound").is_success(), "the batch's own counts");
+}
+
+#[test]
 fn what_stands_there_from_before_survives_a_damaged_download() {
     let (folder, whole) = (Folder::new(), archive());
     let (_server, report) = run(sound(&whole), &folder);
@@ -175,8 +223,8 @@ fn what_an_older_version_of_ones_own_results_is_called_is_nobodys_to_remove() {
     let (folder, whole) = (Folder::new(), archive());
     for suffix in ["old", "new"] {
         let kept = folder.path().join(format!("{ID}.{suffix}"));
-        std::fs::create_dir_all(&kept).expect("a folder");
-        std::fs::write(kept.join("mine"), "kept").expect("written");
+        fs::create_dir_all(&kept).expect("a folder");
+        fs::write(kept.join("mine"), "kept").expect("written");
     }
     for _ in 0..2 {
         let (_server, report) = run(sound(&whole), &folder);
