@@ -33,6 +33,7 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) existing: Existing,
     pub(super) verify: bool,
+    pub(super) max_bytes: u64,
 }
 
 impl ResultAsset {
@@ -95,7 +96,7 @@ impl ResultAsset {
             (target.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned())
         };
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-        let target = Target { folder, name, existing: Existing::Replace, verify: true };
+        let target = Target { folder, name, existing: Existing::Replace, verify: true, max_bytes: u64::MAX };
         Ok(self.renewed_if_expired(Pace::Patient, |asset| asset.once_to(&target, Pace::Patient, None))?.path)
     }
 
@@ -141,7 +142,8 @@ impl ResultAsset {
         pace: Pace,
         cx: Option<&RefCell<&mut Context<'_>>>,
     ) -> Result<Downloaded, OpenEoError> {
-        let mut download = Download::new(&target.folder, &target.name).existing(target.existing);
+        let mut download =
+            Download::new(&target.folder, &target.name).existing(target.existing).max_bytes(target.max_bytes);
         let checksum = self.checksum().filter(|_| target.verify);
         if let Some(size) = self.size().filter(|_| target.verify) {
             download = download.length(size);

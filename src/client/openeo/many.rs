@@ -26,7 +26,7 @@ use super::description::{JobDescription, JobStatus};
 use super::error::OpenEoError;
 use super::job::BatchJob;
 use super::logs::LogLevel;
-use super::names::{METADATA, sound};
+use super::names::sound;
 use super::results::{DownloadOptions, JobResults, write_json};
 use super::wait::is_soft;
 use crate::backoff::Backoff;
@@ -612,9 +612,8 @@ impl Run {
                 if let Some(last) = &self.last {
                     write_json(&folder.join(format!("job_{name}.json")), last.as_json())?;
                 }
-                let results = job.results();
-                write_json(&folder.join(METADATA), results.metadata_at(Pace::Step)?.as_ref())?;
-                self.results.insert(results).clone()
+                self.shared.options.downloads.check_metadata(&folder)?;
+                self.results.insert(job.results()).clone()
             }
         };
         let assets: Vec<ResultAsset> = results.assets_at(Pace::Step)?;
@@ -622,7 +621,7 @@ impl Run {
             let target = self.shared.options.downloads.target(&folder, asset.file_name());
             self.files.push(asset.fetch(&target, cx)?.path);
         }
-        Ok(())
+        self.shared.options.downloads.write_metadata(&folder, &*results.metadata_at(Pace::Step)?)
     }
 
     /// Why a job that has ended is not done.

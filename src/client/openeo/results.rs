@@ -1,7 +1,8 @@
 //! The results of a job: their metadata, and their files, fetched at once.
 
 use std::fmt;
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ pub struct DownloadOptions {
     existing: Existing,
     verify: bool,
     metadata: bool,
+    max_bytes: u64,
     runner: BatchRunnerBuilder,
 }
 
@@ -64,11 +66,11 @@ impl DownloadOptions {
     /// The defaults.
     pub fn new() -> DownloadOptions {
         let runner = BatchRunner::builder().window(4).at_once(4);
-        DownloadOptions { existing: Existing::Replace, verify: true, metadata: true, runner }
+        DownloadOptions { existing: Existing::Replace, verify: true, metadata: true, max_bytes: u64::MAX, runner }
     }
 
     /// What to do about files of that name. Defaults to [`Existing::Replace`]. With [`Existing::Keep`] a folder is completed: what
-    /// is there with the expected size and checksum isn't fetched again.
+    /// is there with the expected size and checksum isn't fetched again, and a `job-results.json` stays as it is.
     pub fn existing(mut self, existing: Existing) -> DownloadOptions {
         self.existing = existing;
         self
@@ -80,10 +82,16 @@ impl DownloadOptions {
         self
     }
 
-    /// Whether the metadata are written to `job-results.json` as well. They hold the links, signatures of signed ones
+    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if some of these failed. They hold the links, signatures of signed ones
     /// included. Defaults to yes.
     pub fn metadata(mut self, written: bool) -> DownloadOptions {
         self.metadata = written;
+        self
+    }
+
+    /// The most bytes that an asset may have. Defaults to no limit.
+    pub fn max_bytes(mut self, bytes: u64) -> DownloadOptions {
+        self.max_bytes = bytes;
         self
     }
 
@@ -95,7 +103,29 @@ impl DownloadOptions {
     }
 
     pub(super) fn target(&self, folder: &Path, name: &str) -> Target {
-        Target { folder: folder.to_owned(), name: name.to_owned(), existing: self.existing, verify: self.verify }
+        let (existing, verify, max_bytes) = (self.existing, self.verify, self.max_bytes);
+        Target { folder: folder.to_owned(), name: name.to_owned(), existing, verify, max_bytes }
+    }
+
+    /// Whether the metadata may be written, which is better known before anything is fetched.
+    pub(super) fn check_metadata(&self, folder: &Path) -> Result<(), OpenEoError> {
+        let path = folder.join(METADATA);
+        if self.metadata && self.existing == Existing::Refuse && path.symlink_metadata().is_ok() {
+            let text = "it is there already and isn't replaced: remove it, or set `existing` or `metadata`";
+            return Err(OpenEoError::written(&path, io::Error::new(io::ErrorKind::AlreadyExists, text)));
+        }
+        Ok(())
+    }
+
+    /// Writes the metadata, as far as the options want that.
+    pub(super) fn write_metadata(&self, folder: &Path, document: &Value) -> Result<(), OpenEoError> {
+        let path = folder.join(METADATA);
+        let is_kept = self.existing == Existing::Keep && path.symlink_metadata().is_ok();
+        if !self.metadata || is_kept {
+            return Ok(());
+        }
+        self.check_metadata(folder)?;
+        write_json(&path, document)
     }
 }
 
@@ -181,11 +211,9 @@ impl JobResults {
         options: &DownloadOptions,
     ) -> Result<Vec<PathBuf>, OpenEoError> {
         let folder = folder.as_ref();
-        std::fs::create_dir_all(folder).map_err(|error| OpenEoError::written(folder, error))?;
+        fs::create_dir_all(folder).map_err(|error| OpenEoError::written(folder, error))?;
         let assets = self.assets()?;
-        if options.metadata {
-            write_json(&folder.join(METADATA), self.metadata()?.as_ref())?;
-        }
+        options.check_metadata(folder)?;
         let total = assets.len();
         let keys: Vec<String> = assets.iter().map(|asset| plain(asset.key(), 100)).collect();
         let jobs = assets.into_iter().map(|asset| {
@@ -204,8 +232,10 @@ impl JobResults {
                 }
             }
         }
+        // As of the last links, should they have expired meanwhile.
+        let written = self.metadata().and_then(|metadata| options.write_metadata(folder, &metadata));
         match source {
-            None => Ok(files),
+            None => written.map(|()| files),
             Some(error) => {
                 let id = self.shared.job.id().to_owned();
                 Err(OpenEoError::Downloads { id, total, failed, source: Box::new(error) })
@@ -332,19 +362,30 @@ impl RemoteJob for Fetch {
 
 /// Writes JSON in one step: the old file, or the new.
 pub(super) fn write_json(path: &Path, document: &Value) -> Result<(), OpenEoError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file = std::fs::File::create(&new)?;
+    let (new, mut file) = create_beside(path).map_err(|error| OpenEoError::written(path, error))?;
+    let mut write = || {
         file.write_all(format!("{document:#}\n").as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&new, path)
+        fs::rename(&new, path)
     };
     write().map_err(|error| {
-        let _ = std::fs::remove_file(&new);
+        let _ = fs::remove_file(&new);
         OpenEoError::written(path, error)
     })
+}
+
+/// A file of a name of its own: somebody else may write the same at this moment, or have died at it.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    for number in 0..1_000 {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{number}"));
+        let new = path.with_file_name(name);
+        match OpenOptions::new().write(true).create_new(true).open(&new) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (new, file)),
+        }
+    }
+    Err(io::Error::other("1,000 unfinished files are beside it: remove them"))
 }
 
 fn named<'a>(keys: impl Iterator<Item = &'a str>) -> String {

@@ -7,7 +7,10 @@ use std::time::Duration;
 use fulmar::Executor;
 use fulmar::backoff::Backoff;
 use fulmar::batch::{BatchReport, BatchRunner, BatchRunnerBuilder};
-use fulmar::client::openeo::{BackEnd, JobRun, JobStatus, OpenEoError, RunOptions, run_jobs, start_jobs};
+use fulmar::client::http::Existing;
+use fulmar::client::openeo::{
+    BackEnd, DownloadOptions, JobRun, JobStatus, OpenEoError, RunOptions, run_jobs, start_jobs,
+};
 use openeo_server::{Config, Fault};
 
 use super::{Folder, names_in, server, sum};
@@ -60,6 +63,23 @@ fn jobs_go_to_the_back_ends_that_have_room_and_their_files_to_folders() {
         assert_eq!(names, ["job-results.json", &details, "openEO.tif", "out.csv"].map(str::to_owned).to_vec());
     }
     assert_eq!(folder.names().len(), 20, "both servers number alike, and still each job has its own folder");
+}
+
+#[test]
+fn files_of_a_batch_are_downloaded_as_its_options_say() {
+    let (_server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    let run = |downloads| {
+        let options = options().download_to(folder.path()).downloads(downloads);
+        run_jobs([BackEnd::new(&connection)], titles(1), &options).expect("run")
+    };
+    assert!(run(DownloadOptions::new().metadata(false)).is_success());
+    assert_eq!(names_in(&folder.path().join("job_j-000001")), ["job_j-000001.json", "openEO.tif", "out.csv"]);
+    std::fs::create_dir(folder.path().join("job_j-000002")).expect("made");
+    std::fs::write(folder.path().join("job_j-000002/job-results.json"), "mine").expect("written");
+    let report = run(DownloadOptions::new().existing(Existing::Refuse));
+    assert!(matches!(error_of(&report, 0), OpenEoError::File { .. }), "{report}");
+    assert!(!folder.path().join("job_j-000002/out.csv").exists(), "before anything is fetched");
 }
 
 #[test]

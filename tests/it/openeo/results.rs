@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fulmar::client::http::Existing;
+use fulmar::client::http::{Existing, HttpErrorKind};
 use fulmar::client::openeo::{DownloadOptions, OpenEoError};
 use openeo_server::{Config, Fault};
 use serde_json::Value;
@@ -214,6 +214,56 @@ fn a_folder_is_completed_when_asked_to() {
     job.results().download_files(folder.path(), &options).expect("completed");
     assert_eq!(server.count("asset"), 3, "one of two was good");
     assert_eq!(std::fs::read(folder.path().join("out.csv")).ok(), server.asset(job.id(), "out.csv"));
+}
+
+#[test]
+fn an_asset_larger_than_allowed_is_not_taken_whatever_the_metadata_say() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "large");
+    let folder = Folder::new();
+    for verify in [true, false] {
+        let options = DownloadOptions::new().max_bytes(1_000).verify(verify);
+        let error = job.results().download_files(folder.path(), &options).expect_err("4,104 bytes");
+        let OpenEoError::Downloads { failed, source, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((failed.len(), failed[0].0.as_str()), (1, "openEO.tif"));
+        assert_eq!(source.http().map(fulmar::client::http::HttpError::kind), Some(HttpErrorKind::TooLarge));
+        assert_eq!(folder.names(), ["job-results.json", "out.csv"]);
+    }
+    assert_eq!(server.count("asset"), 4, "nothing is tried again");
+    job.results().download_files(folder.path(), &DownloadOptions::new().max_bytes(4_104)).expect("allowed");
+}
+
+#[test]
+fn the_metadata_come_last_and_are_treated_as_any_other_file() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "metadata");
+    let folder = Folder::new();
+    let metadata = folder.path().join("job-results.json");
+    // Of somebody else who writes at this moment, or of long ago.
+    std::fs::create_dir(folder.path().join("job-results.json.new")).expect("made");
+    let download = |existing| job.results().download_files(folder.path(), &DownloadOptions::new().existing(existing));
+    server.plan("asset", Fault::Hang, 1);
+    std::thread::scope(|scope| {
+        let downloads = scope.spawn(|| download(Existing::Replace));
+        assert!(server.await_hung(1));
+        assert!(!metadata.exists(), "before the assets");
+        server.release();
+        downloads.join().expect("no panic").expect("downloaded");
+    });
+    assert_eq!(folder.names(), ["job-results.json", "job-results.json.new", "openEO.tif", "out.csv"]);
+
+    std::fs::write(&metadata, "mine").expect("written");
+    download(Existing::Keep).expect("completed");
+    assert_eq!(std::fs::read_to_string(&metadata).expect("there"), "mine");
+    for asset in ["openEO.tif", "out.csv"] {
+        std::fs::remove_file(folder.path().join(asset)).expect("removed");
+    }
+    let error = download(Existing::Refuse).expect_err("there already");
+    assert!(format!("{error:?}").contains("job-results.json"), "{error:?}");
+    assert_eq!(std::fs::read_to_string(&metadata).expect("there"), "mine");
+    assert_eq!(server.count("asset"), 2, "before anything is fetched");
+    download(Existing::Replace).expect("replaced");
+    assert_ne!(std::fs::read_to_string(&metadata).expect("there"), "mine");
 }
 
 #[test]
