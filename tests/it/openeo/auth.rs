@@ -1,5 +1,6 @@
 //! Logging in, and staying so while tokens expire.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +184,28 @@ fn those_who_share_a_file_of_tokens_find_what_the_others_got() {
         }
     });
     assert_eq!(server.count("token") - before, 4, "nobody was refused");
+}
+
+#[test]
+fn a_token_that_is_used_up_while_it_is_on_its_way_leaves_the_new_one_in_the_file() {
+    let (server, connection) = open(Config::quick());
+    let folder = Folder::new();
+    let (file, copy) = (folder.path().join("refresh-tokens.json"), folder.path().join("copy.json"));
+    let oidc = |file: PathBuf| Oidc::new().client("app").remember(RefreshTokens::at(file));
+    connection.authenticate_oidc_password(&oidc(file.clone()), "ann", "ann123").expect("logged in");
+    std::fs::copy(&file, &copy).expect("copied");
+    let first = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    server.plan("token", openeo_server::Fault::Hang, 1);
+    std::thread::scope(|scope| {
+        let login = scope.spawn(|| first.authenticate_oidc_refresh_token(&oidc(file.clone()), None));
+        assert!(server.await_hung(1));
+        // Another client, which knows of no lock, is faster, and writes what it got.
+        connection.authenticate_oidc_refresh_token(&oidc(copy.clone()), None).expect("logged in");
+        std::fs::rename(&copy, &file).expect("written");
+        server.release();
+        login.join().expect("no panic").expect("by the new one");
+    });
+    assert_eq!(first.me().expect("known")["user_id"], "ann");
 }
 
 #[test]

@@ -141,3 +141,21 @@ fn is_open_to_others(path: &Path) -> std::io::Result<bool> {
 fn is_open_to_others(_path: &Path) -> std::io::Result<bool> {
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_somebody_keeps_holds_up_nobody_for_good() {
+        let path = std::env::temp_dir().join(format!("fulmar-lock-{}.json", std::process::id()));
+        let tokens = RefreshTokens::at(&path);
+        let held = tokens.lock(Duration::ZERO).expect("free");
+        tokens.lock(Duration::from_millis(1)).expect("after its patience");
+        tokens.set(&held, "issuer/", "client", "token").expect("written");
+        assert_eq!(tokens.get("issuer", "client").expect("read").as_deref(), Some("token"));
+        for left in [path, tokens.beside(".lock")] {
+            std::fs::remove_file(left).expect("there");
+        }
+    }
+}
