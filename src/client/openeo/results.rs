@@ -82,8 +82,8 @@ impl DownloadOptions {
         self
     }
 
-    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if some of these failed. They hold the links, signatures of signed ones
-    /// included. Defaults to yes.
+    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if some of these failed. They
+    /// hold the links, signatures of signed ones included. Defaults to yes.
     pub fn metadata(mut self, written: bool) -> DownloadOptions {
         self.metadata = written;
         self
