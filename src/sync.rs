@@ -88,7 +88,8 @@ mod model {
 
     pub(crate) fn pause(_times: u32) {}
 
-    /// What `concurrent-queue` promises of its ring: that each of its calls happens at one moment.
+    /// What `concurrent-queue` promises of its ring: that each of its calls happens at one moment. Only a get from a ring of
+    /// one takes two steps, and between them a put is told that it is full; here one put, so that models end.
     pub(crate) struct ConcurrentQueue<T> {
         ring: Mutex<Ring<T>>,
         capacity: usize,
@@ -96,6 +97,8 @@ mod model {
 
     struct Ring<T> {
         values: VecDeque<T>,
+        /// A get is between its two steps.
+        halfway: bool,
         closed: bool,
     }
 
@@ -111,7 +114,10 @@ mod model {
 
     impl<T> ConcurrentQueue<T> {
         pub(crate) fn bounded(capacity: usize) -> ConcurrentQueue<T> {
-            ConcurrentQueue { ring: Mutex::new(Ring { values: VecDeque::new(), closed: false }), capacity }
+            ConcurrentQueue {
+                ring: Mutex::new(Ring { values: VecDeque::new(), halfway: false, closed: false }),
+                capacity,
+            }
         }
 
         pub(crate) fn push(&self, value: T) -> Result<(), PushError<T>> {
@@ -119,7 +125,7 @@ mod model {
             if ring.closed {
                 return Err(PushError::Closed(value));
             }
-            if ring.values.len() == self.capacity {
+            if std::mem::take(&mut ring.halfway) || ring.values.len() == self.capacity {
                 return Err(PushError::Full(value));
             }
             ring.values.push_back(value);
@@ -129,7 +135,13 @@ mod model {
         pub(crate) fn pop(&self) -> Result<T, PopError> {
             let mut ring = self.ring.lock();
             let empty = if ring.closed { PopError::Closed } else { PopError::Empty };
-            ring.values.pop_front().ok_or(empty)
+            let value = ring.values.pop_front().ok_or(empty)?;
+            if self.capacity == 1 {
+                ring.halfway = true;
+                drop(ring);
+                self.ring.lock().halfway = false;
+            }
+            Ok(value)
         }
 
         pub(crate) fn close(&self) {

@@ -4,7 +4,7 @@
 //! model went through: all those with at most so many preemptions as it says; a switch where a thread blocks or ends is
 //! free. A wake-up that is lost leaves every thread blocked, which fails the model. Time stands still: a time limit has passed
 //! when the wait begins, or never does. The ring is a stand-in that keeps the promise of `concurrent-queue`'s: each of its
-//! calls happens at one moment.
+//! calls happens at one moment, but for a get from a ring of one.
 #![cfg(loom)]
 
 mod explore;
@@ -182,6 +182,21 @@ fn a_drain_of_a_closed_queue_is_final() {
         let left = consumer.drain().len();
         let accepted = putter.join().expect("no panic");
         assert_eq!(left, usize::from(accepted), "an accepted value is not left behind");
+    });
+}
+
+#[test]
+fn a_put_that_finds_a_get_halfway_out_of_a_queue_of_one_is_not_told_full() {
+    check("a get halfway", 4, || {
+        let (producer, consumer) = halves(1);
+        producer.put(1).expect("open");
+        let getter = getter(&consumer);
+        for value in 2..4 {
+            if producer.is_empty() {
+                assert_eq!(producer.try_put(value), Ok(()), "there was room, and nobody else puts");
+            }
+        }
+        assert_eq!(getter.join().expect("no panic"), Some(1));
     });
 }
 

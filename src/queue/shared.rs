@@ -94,7 +94,7 @@ impl<T> Shared<T> {
                 Err(PushError::Closed(value)) => return Err((PutRefusal::Closed, value)),
                 Err(PushError::Full(value)) => value,
             };
-            if timed_out {
+            if timed_out && !self.is_halfway() {
                 return Err((PutRefusal::Full, value));
             }
             if is_up(stop) {
@@ -107,6 +107,13 @@ impl<T> Shared<T> {
                 patience = self.producers.patience();
             }
         }
+    }
+
+    /// Whether there is room although a put was just told that there is none: a ring of one refuses it, too, while a get is
+    /// halfway out of it. That is over in a moment.
+    #[cold]
+    fn is_halfway(&self) -> bool {
+        self.capacity == 1 && !self.ring.is_full()
     }
 
     /// Hands out the oldest value as soon as there is one.

@@ -387,6 +387,25 @@ fn puts_and_gets_that_race_with_a_close_lose_nothing_and_repeat_nothing() {
 }
 
 #[test]
+fn a_queue_of_one_is_never_full_to_the_only_producer_who_has_seen_it_empty() {
+    let (producer, consumer) = bounded(1).expect("holds something");
+    let getter = thread::spawn(move || {
+        while !matches!(consumer.try_get(), Err(TryGetError::Closed)) {
+            thread::yield_now();
+        }
+    });
+    for round in 0..50_000 {
+        // The getter may be halfway out with the value.
+        while !producer.is_empty() {
+            thread::yield_now();
+        }
+        assert_eq!(producer.try_put(round), Ok(()));
+    }
+    drop(producer);
+    getter.join().expect("no panic");
+}
+
+#[test]
 fn errors_say_what_happened_and_ask_nothing_of_the_value() {
     struct Opaque;
     let (producer, consumer) = bounded(1).expect("holds something");
