@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use explore::check;
-use fulmar::jobs::PeriodicSubmitter;
+use fulmar::Executor;
+use fulmar::jobs::{PeriodicSubmitter, Processor};
 use fulmar::queue::{Consumer, Producer, TryGetError, bounded};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
@@ -146,6 +147,23 @@ fn close_wakes_all_and_every_accepted_value_is_handed_out() {
 }
 
 #[test]
+fn close_wakes_every_sleeper() {
+    check("close, 2 puts", 3, || {
+        let (producer, consumer) = halves(1);
+        producer.put(3).expect("open");
+        let putters = [putter(&producer, 1), putter(&producer, 2)];
+        consumer.close();
+        assert!(!putters.into_iter().any(|putter| putter.join().expect("no panic")), "there was no room");
+    });
+    check("close, 2 gets", 3, || {
+        let (producer, consumer) = halves(1);
+        let getters = [getter(&consumer), getter(&consumer)];
+        producer.close();
+        assert!(getters.into_iter().all(|getter| getter.join().expect("no panic").is_none()));
+    });
+}
+
+#[test]
 fn closed_and_empty_is_final() {
     check("closed is final", 3, || {
         let (producer, consumer) = halves(1);
@@ -224,7 +242,9 @@ fn a_drain_lets_all_sleeping_producers_in() {
         producer.put(4).expect("open");
         producer.put(8).expect("open");
         let putters = [putter(&producer, 1), putter(&producer, 2)];
-        let drained: usize = consumer.drain().into_iter().sum();
+        let drained = consumer.drain();
+        assert!(drained.len() <= 2, "no more than it holds at once: {drained:?}");
+        let drained: usize = drained.into_iter().sum();
         assert!(putters.into_iter().all(|putter| putter.join().expect("no panic")), "nobody sleeps for ever");
         assert_eq!(drained + consumer.drain().into_iter().sum::<usize>(), 15);
     });
@@ -289,5 +309,18 @@ fn a_stop_reaches_a_submitter_wherever_it_waits() {
         submitter.stop();
         let stats = submitter.wait(None).expect("it ends");
         assert_eq!(consumer.drain().len() as u64, stats.submitted);
+    });
+}
+
+#[test]
+fn a_stop_reaches_a_processor_wherever_it_waits() {
+    check("stop a processor", 3, || {
+        // Starts no thread before there is something to do.
+        let executor = Executor::builder().threads(1).build().expect("sound");
+        let (_producer, consumer) = halves(1);
+        let processor = Processor::builder(consumer).executor(&executor).at_once(1).handle(drop::<usize>);
+        let processor = processor.expect("a thread");
+        processor.stop();
+        assert_eq!(processor.wait(None).expect("it ends").taken, 0);
     });
 }

@@ -144,16 +144,11 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Takes out all there is: of an open queue no more than it holds at once, however fast others put; of a closed one
-    /// all there will ever be.
+    /// Takes out all there is, but no more than the queue holds at once, however fast others put. Of a closed one that is all
+    /// there will ever be.
     pub(super) fn drain(&self) -> Vec<T> {
         let now = Deadline::start(Duration::ZERO);
-        let mut next = || self.get(now, None).ok();
-        let mut drained: Vec<T> = iter::from_fn(&mut next).take(self.capacity()).collect();
-        if self.is_closed() {
-            drained.extend(iter::from_fn(next));
-        }
-        drained
+        iter::from_fn(|| self.get(now, None).ok()).take(self.capacity).collect()
     }
 
     /// Takes nothing in from now on, and tells all who wait.
