@@ -158,7 +158,7 @@ impl Processor {
     }
 
     /// Waits until it has ended and every value that it took is handled, for at most `timeout`: after a stop, or after the
-    /// queue was closed and emptied.
+    /// queue was closed and emptied. Then its closures and its consumer are dropped.
     ///
     /// Not for handlers, which would wait for themselves, nor for other operations of an executor whose only free thread
     /// they hold.
@@ -206,7 +206,7 @@ where
         let (workbench, work) = (bench.clone(), place.clone());
         if let Err(_error) = executor.spawn(move || workbench.handle(&work)) {
             event!(DEBUG, "processor handles a value itself", processor = bench.id, refused = _error);
-            bench.handle(&place);
+            bench.clone().handle(&place);
         }
     }
     event!(INFO, "processor ended", processor = bench.id, stats = control.stats());
@@ -223,7 +223,8 @@ struct Bench<H> {
 }
 
 impl<H> Bench<H> {
-    fn handle<T>(&self, place: &Mutex<Option<T>>)
+    /// Counts when all is over, what the handler left behind included: whoever waits for the counters finds nothing of it.
+    fn handle<T>(self: Arc<Self>, place: &Mutex<Option<T>>)
     where
         H: Fn(T) -> Result<()>,
     {
@@ -236,15 +237,18 @@ impl<H> Bench<H> {
                 let _ = call(|| look(error));
             }
         }
-        self.control.count(|stats| {
-            stats.running -= 1;
-            match &outcome {
-                Ok(()) => stats.handled += 1,
-                Err(Error::Panicked(_)) => stats.panicked += 1,
-                Err(_) => stats.failed += 1,
-            }
-        });
-        // The error is the user's, and so is its destructor.
+        let tally: fn(&mut ProcessorStats) -> &mut u64 = match &outcome {
+            Ok(()) => |stats| &mut stats.handled,
+            Err(Error::Panicked(_)) => |stats| &mut stats.panicked,
+            Err(_) => |stats| &mut stats.failed,
+        };
+        // The error is the user's, and so is the handler. Their destructors may panic.
         let _ = call(move || drop(outcome));
+        let control = self.control.clone();
+        let _ = call(move || drop(self));
+        control.count(|stats| {
+            stats.running -= 1;
+            *tally(stats) += 1;
+        });
     }
 }

@@ -203,6 +203,45 @@ fn a_panic_or_an_error_in_a_handler_is_counted_reported_and_loses_no_other_value
 }
 
 #[test]
+fn when_a_processor_has_ended_nothing_is_left_of_its_handler_and_its_errors() {
+    struct Slow(Gate);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+    impl std::fmt::Debug for Slow {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Slow")
+        }
+    }
+    impl std::fmt::Display for Slow {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("meant to be")
+        }
+    }
+    impl std::error::Error for Slow {}
+
+    let executor = executor(1);
+    let (producer, consumer) = bounded(1).expect("holds something");
+    let (gate, results) = (Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let (hold, keep) = (gate.clone(), results.clone());
+    let processor = Processor::builder(consumer).executor(&executor).handle(move |value: u64| {
+        keep.lock().expect("no panic under it").push(value);
+        Err(Slow(hold.clone()))
+    });
+    let processor = processor.expect("starts");
+    producer.put(7).expect("open");
+    drop(producer);
+    gate.await_arrivals(1);
+    assert!(processor.wait(MOMENT).expect_err("the error's destructor is at work").is_timeout());
+    gate.open();
+    assert_eq!(processor.wait(HANG).expect("closed and emptied").failed, 1);
+    let results = Arc::into_inner(results).expect("the handler is gone, and what it captured");
+    assert_eq!(results.into_inner().expect("no panic under it"), [7]);
+}
+
+#[test]
 fn what_a_refusing_executor_does_not_take_the_processor_handles_itself() {
     // Shut down before, and full: its one thread is held, and its queue of one taken.
     let closed = executor(1);
