@@ -109,11 +109,19 @@ pub(super) fn forget(job: &dyn Job, inbox: &Arc<Inbox>) {
     });
 }
 
-/// Tells everybody, in the order in which they registered.
-pub(crate) fn notify(extras: Option<Box<Extras>>, status: Status) {
-    let Some(extras) = extras else { return };
+/// Tells those who wait, and returns the callbacks, in the order in which they registered: each may take its time, or
+/// wait for one of the others.
+pub(super) fn wake(extras: Option<Box<Extras>>, status: Status) -> Vec<Observer> {
+    let Some(extras) = extras else { return Vec::new() };
     extras.followers.into_iter().for_each(|release| panics::contain(|| release(status)));
-    extras.observers.into_iter().for_each(|observer| observer.tell(status));
+    let mut callbacks = Vec::new();
+    for observer in extras.observers {
+        match observer {
+            Observer::Callback(_) => callbacks.push(observer),
+            waiter => waiter.tell(status),
+        }
+    }
+    callbacks
 }
 
 impl Observer {

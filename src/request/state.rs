@@ -168,9 +168,10 @@ impl Remains {
     }
 
     pub(crate) fn settle(self) {
+        let callbacks = observe::wake(self.extras, Status::Cancelled);
         // A destructor of the operation's captured values may panic; a canceller is not to pay for that.
         panics::contain(|| drop(self.operation));
-        observe::notify(self.extras, Status::Cancelled);
+        callbacks.into_iter().for_each(|callback| callback.tell(Status::Cancelled));
     }
 }
 
@@ -298,7 +299,7 @@ where
         self.head.trace.end(status);
         let extras = self.finish(status, outcome, delay, duration);
         if extras.is_some() {
-            observe::notify(extras, status);
+            observe::wake(extras, status).into_iter().for_each(|callback| callback.tell(status));
             lap.rest();
         }
         host.settled(lap);

@@ -478,6 +478,46 @@ fn a_callback_is_told_how_it_ended() {
 }
 
 #[test]
+fn no_waiter_waits_for_a_callback_or_a_destructor() {
+    let executor = executor(1);
+    for cancelled in [false, true] {
+        let (hold, slow) = (Gate::new(), Gate::new());
+        let blocker = held(&executor, &hold, ());
+        let slow_to_drop = Slow(slow.clone());
+        let mut requests =
+            [if cancelled { executor.spawn(move || drop(slow_to_drop)).expect("accepted") } else { blocker }];
+        if !cancelled {
+            let callback = slow.clone();
+            requests[0].on_complete(move |_| callback.pass());
+        }
+        let count: Arc<Count> = Arc::default();
+        let waker = Waker::from(count.clone());
+        assert!(Pin::new(&mut requests[0]).poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut completed = as_completed(&requests, HANG);
+        thread::scope(|scope| {
+            scope.spawn(|| if cancelled { assert!(requests[0].cancel()) } else { hold.open() });
+            // It holds up the thread that ended the request until the test has seen what it came for.
+            slow.await_arrivals(1);
+            let woken = count.wakes.load(Ordering::SeqCst);
+            let came = if woken == 1 { completed.next() } else { None };
+            slow.open();
+            assert_eq!(woken, 1, "the task came after the callback, or the destructor");
+            assert_eq!(came.map(|(_, result)| result.is_ok()), Some(!cancelled));
+        });
+        hold.open();
+    }
+}
+
+/// Takes its time when it is dropped: until the gate is open.
+struct Slow(Gate);
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.0.pass();
+    }
+}
+
+#[test]
 fn a_callback_may_take_the_result_and_submit() {
     let (executor, gate) = (executor(1), Gate::new());
     let request = Arc::new(held(&executor, &gate, 3));
