@@ -76,6 +76,7 @@ impl<C: Crew> Worker<'_, C> {
                 state.searching = true;
                 self.searching = true;
                 drop(state);
+                crew.rest(desk);
                 self.search();
                 searched = true;
                 continue;

@@ -43,18 +43,17 @@ fn address(host: &dyn Host) -> usize {
 #[must_use = "the thread is marked for as long as this lives"]
 pub(crate) struct Scope;
 
-impl Drop for Scope {
-    fn drop(&mut self) {
-        struct Pop;
-        impl Drop for Pop {
-            fn drop(&mut self) {
-                RUNNING.with(|running| running.borrow_mut().pop());
-            }
-        }
-        // Popped last, and in any case: this may be the last to hold a result, whose destructor may wait, or panic.
-        let _pop = Pop;
+impl Scope {
+    /// The request has ended, and holds nothing more of this scope; the thread is at work still.
+    pub(super) fn leave_request(&self) {
         let ended = RUNNING.with(|running| running.borrow_mut().last_mut().and_then(|running| running.job.take()));
         drop(ended);
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        RUNNING.with(|running| running.borrow_mut().pop());
     }
 }
 

@@ -231,18 +231,20 @@ where
         }
     }
 
-    /// `Queued -> Running`: whoever gets the operation runs it.
-    fn begin(&self, started: u64) -> Option<(F, u64)> {
+    /// `Queued -> Running`: whoever gets the operation runs it. Gives the time of the start, and the delay until then.
+    fn begin(&self, started: u64) -> Option<(F, u64, u64)> {
         let mut cell = self.cell.lock();
         if self.head.status() != Status::Queued {
             return None;
         }
         match cell.stage.replace() {
             Stage::Pending { operation, submitted } => {
-                let delay = started.saturating_sub(submitted);
+                // A lap may have begun before the submission.
+                let started = started.max(submitted);
+                let delay = started - submitted;
                 cell.stage = Stage::Running { delay };
                 self.head.set_status(Status::Running);
-                Some((operation, delay))
+                Some((operation, started, delay))
             }
             other => {
                 cell.stage = other;
@@ -275,8 +277,7 @@ where
     }
 
     fn run(self: Arc<Self>, host: &dyn Host, lap: &mut Lap) -> bool {
-        let started = lap.start(host);
-        let Some((operation, delay)) = self.begin(started) else {
+        let Some((operation, started, delay)) = self.begin(lap.start(host)) else {
             return false;
         };
         host.started(lap);
@@ -303,7 +304,12 @@ where
             lap.rest();
         }
         host.settled(lap);
-        drop(self);
+        scope.leave_request();
+        if let Some(unclaimed) = Arc::into_inner(self) {
+            // Nobody can take the result any more. Its destructor's time is not the next request's.
+            lap.rest();
+            drop(unclaimed);
+        }
         drop(scope);
         true
     }

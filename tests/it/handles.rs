@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulmar::{AsyncRequest, Error, Executor, Kind, Status, as_completed};
 
@@ -222,6 +222,36 @@ fn ids_rise_and_kinds_stay() {
     assert_eq!((requests[0].kind(), modifier.kind()), (Kind::Accessor, Kind::Modifier));
     let shown = format!("{modifier:?} {:?}", requests[0]);
     assert!(shown.contains("Modifier") && shown.contains(&modifier.id().to_string()), "{shown}");
+}
+
+#[test]
+fn no_request_is_charged_with_the_destructor_of_an_unclaimed_result() {
+    let (executor, gate) = (executor(1), Gate::new());
+    let unclaimed = Slow(gate.clone());
+    drop(executor.spawn(move || unclaimed).expect("accepted"));
+    gate.await_arrivals(1);
+    let behind = executor.spawn(|| ()).expect("accepted");
+    let held_from = Instant::now();
+    while held_from.elapsed().is_zero() {}
+    let held_for = held_from.elapsed();
+    gate.open();
+    behind.wait(HANG).expect("it ends");
+    let delay = behind.schedule_delay().expect("it ran");
+    assert!(delay >= held_for, "it waited for the thread for {held_for:?} at least, and says {delay:?}");
+}
+
+#[test]
+fn no_time_of_a_request_is_from_before_its_submission() {
+    let executor = executor(1);
+    for round in 0..20_000 {
+        // From right behind the one before to when the thread sleeps.
+        (0..round % 40).for_each(|_| thread::yield_now());
+        let submitted = Instant::now();
+        let request = executor.spawn(|| ()).expect("accepted");
+        request.wait(HANG).expect("it ends");
+        let (total, most) = (request.total_time().expect("it has ended"), submitted.elapsed());
+        assert!(total <= most, "round {round}: {total:?} of {most:?}");
+    }
 }
 
 // Waits inside operations.
