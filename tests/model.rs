@@ -134,6 +134,7 @@ fn a_modifier_hands_over_its_lane() {
         let first = executor.submit(&store, add, true, "AAPL").expect("accepted");
         let second = executor.submit(&store, add, true, "AAPL").expect("accepted");
         assert_eq!(second.wait(None).expect("it ends"), 2);
+        assert!(first.is_done(), "it ran before, and so is seen to have ended before");
         assert_eq!(first.wait(None).expect("it ends"), 1);
         end(&executor);
     });

@@ -113,12 +113,19 @@ impl Host for Core {
         self.offer_space();
     }
 
-    fn ended(&self, head: &Head, how: Ended, lap: &Lap) {
-        if head.ticket() != NO_TICKET {
-            let summons = self.leave(&mut self.order.lock(), head);
-            self.pool.act(self, summons);
-        }
+    fn ended(&self, head: &Head, how: Ended, lap: &Lap, show: &mut dyn FnMut()) {
+        // Before the end is seen, so that a waiter that returns finds it counted.
         self.ran.count_end(lap.stripe, how);
+        if head.ticket() == NO_TICKET {
+            return show();
+        }
+        let mut order = self.order.lock();
+        // Under the lock that whoever follows on its key has to pass, to be submitted or to be started: who is seen to
+        // have ended has left its lane, and who starts finds all those ended that it waited for.
+        show();
+        let summons = self.leave(&mut order, head);
+        drop(order);
+        self.pool.act(self, summons);
     }
 
     fn settled(&self, lap: &Lap) {

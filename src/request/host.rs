@@ -14,8 +14,9 @@ pub(crate) trait Host: Send + Sync {
     fn now(&self) -> u64;
     /// The request has left the queue and its operation is about to run.
     fn started(&self, lap: &Lap);
-    /// The operation has returned; nobody sees that yet.
-    fn ended(&self, head: &Head, how: Ended, lap: &Lap);
+    /// The operation has returned. Calls `show`, once, for everybody to see that: after it is counted, and before anybody
+    /// else can start whom it held back. It takes the request's lock, and runs no code of users.
+    fn ended(&self, head: &Head, how: Ended, lap: &Lap, show: &mut dyn FnMut());
     /// The end can be seen, and everybody has been told.
     fn settled(&self, lap: &Lap);
     /// Takes a request out if it has not started. Says whether it did.

@@ -253,14 +253,10 @@ where
         }
     }
 
-    /// `Running -> Completed | Failed | Panicked`: the one place where a result is written.
-    fn finish(&self, status: Status, outcome: Result<T>, delay: u64, duration: u64) -> Option<Box<Extras>> {
-        let stage = match outcome {
-            Ok(value) => Stage::Completed { value, delay, duration },
-            Err(error) => Stage::Failed { error: Box::new(error), delay, duration },
-        };
+    /// `Running -> Completed | Failed | Panicked`: the one place where a result is written. Drops nothing of users'.
+    fn finish(&self, status: Status, ended: Stage<F, T>) -> Option<Box<Extras>> {
         let mut cell = self.cell.lock();
-        cell.stage = stage;
+        cell.stage = ended;
         self.head.set_status(status);
         // Taken under the lock in which the status became final: who registers later sees the end instead.
         cell.extras.take()
@@ -287,18 +283,17 @@ where
             let _running = self.head.trace.run();
             panics::catch(operation)
         };
-        let ended = lap.stamp(host);
-        let duration = ended.saturating_sub(started);
+        let duration = lap.stamp(host).saturating_sub(started);
         lap.note(duration);
-        let (status, how, outcome) = match outcome {
-            Ok(Ok(value)) => (Status::Completed, Ended::Completed, Ok(value)),
-            Ok(Err(error)) => (Status::Failed, Ended::Failed, Err(error)),
-            Err(message) => (Status::Panicked, Ended::Panicked, Err(Error::Panicked(message))),
+        let failed = |error| Stage::Failed { error: Box::new(error), delay, duration };
+        let (status, how, ended) = match outcome {
+            Ok(Ok(value)) => (Status::Completed, Ended::Completed, Stage::Completed { value, delay, duration }),
+            Ok(Err(error)) => (Status::Failed, Ended::Failed, failed(error)),
+            Err(message) => (Status::Panicked, Ended::Panicked, failed(Error::Panicked(message))),
         };
-        // Counted, and out of its lane, before anybody can see the end: a waiter that returns finds both done.
-        host.ended(&self.head, how, lap);
         self.head.trace.end(status);
-        let extras = self.finish(status, outcome, delay, duration);
+        let (mut ended, mut extras) = (Some(ended), None);
+        host.ended(&self.head, how, lap, &mut || extras = ended.take().and_then(|ended| self.finish(status, ended)));
         if extras.is_some() {
             observe::wake(extras, status).into_iter().for_each(|callback| callback.tell(status));
             lap.rest();
