@@ -46,12 +46,13 @@ pub(crate) trait Clockwork: Send + Sync + 'static {
 pub(crate) struct Timer<E> {
     state: Mutex<State<E>>,
     thread_name: String,
+    stack_size: Option<usize>,
 }
 
 struct State<E> {
     entries: BTreeMap<Alarm, E>,
     next_number: u64,
-    /// Whether the thread is there, or about to be.
+    /// Whether the thread is there. It is as long as there are entries.
     running: bool,
     /// The thread, while it sleeps.
     sleeper: Option<Thread>,
@@ -62,10 +63,10 @@ struct State<E> {
 }
 
 impl<E: Send + 'static> Timer<E> {
-    pub(crate) fn new(thread_name: String) -> Timer<E> {
+    pub(crate) fn new(thread_name: String, stack_size: Option<usize>) -> Timer<E> {
         let entries = BTreeMap::new();
         let state = State { entries, next_number: 0, running: false, sleeper: None, closed: false, session: 0 };
-        Timer { state: Mutex::new(state), thread_name }
+        Timer { state: Mutex::new(state), thread_name, stack_size }
     }
 
     /// Has `entry` fired at `at`; at once if that has passed. One of a `session` is taken only as long as that lasts, one
@@ -82,27 +83,24 @@ impl<E: Send + 'static> Timer<E> {
             drop(state);
             return Err(Untimed::Closed);
         }
+        if !state.running {
+            let clockwork = clockwork.shared();
+            // Under the lock, so that nobody comes in meanwhile who counts on a thread that is then refused.
+            let started = thread::spawn(self.thread_name.clone(), self.stack_size, move || run(&*clockwork));
+            if let Err(error) = started {
+                drop(state);
+                return Err(Untimed::Spawn(error));
+            }
+            state.running = true;
+        }
         let alarm = (at, state.next_number);
         state.next_number += 1;
         state.entries.insert(alarm, entry);
         let is_first = state.entries.first_key_value().is_some_and(|(first, _)| *first == alarm);
         let sleeper = if is_first { state.sleeper.take() } else { None };
-        let start = !std::mem::replace(&mut state.running, true);
         drop(state);
         if let Some(sleeper) = sleeper {
             sleeper.unpark();
-        }
-        if start {
-            let clockwork = clockwork.shared();
-            if let Err(error) = thread::spawn(self.thread_name.clone(), None, move || run(&*clockwork)) {
-                let mut state = self.state.lock();
-                let refused = state.entries.remove(&alarm);
-                // Others came in meanwhile, counting on the thread: they wait for the next one that can be started.
-                state.running = false;
-                drop(state);
-                drop(refused);
-                return Err(Untimed::Spawn(error));
-            }
         }
         Ok(alarm)
     }
@@ -233,7 +231,7 @@ mod tests {
         fn new() -> Arc<Clock> {
             Arc::new_cyclic(|me| Clock {
                 me: me.clone(),
-                timer: Timer::new("timer".into()),
+                timer: Timer::new("timer".into(), None),
                 seen: Mutex::new(Seen::default()),
                 changed: Condvar::new(),
             })

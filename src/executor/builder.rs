@@ -114,8 +114,8 @@ impl Builder {
         self
     }
 
-    /// The threads' stack, in bytes. Defaults to that of `std::thread`. Operations that wait for others run them on the
-    /// same stack: a deep recursion of waits needs a deep stack.
+    /// The stack of the threads, and of the one that keeps the time, in bytes. Defaults to that of `std::thread`. Operations
+    /// that wait for others run them on the same stack: a deep recursion of waits needs a deep stack.
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
         self

@@ -48,12 +48,13 @@ impl Core {
         hooks: Hooks,
         closed: Option<Closed>,
     ) -> Arc<Core> {
+        let timer = Timer::new(pool.name_of("timer"), pool.stack_size());
         if closed.is_some() {
             pool.close();
         }
         Arc::new_cyclic(|me| Core {
             me: me.clone(),
-            timer: Timer::new(pool.name_of("timer")),
+            timer,
             pool,
             order: Mutex::new(Order::new(closed)),
             keys: Keys::new(),

@@ -125,6 +125,11 @@ impl<J: Send + Sync + 'static> Pool<J> {
         format!("{}-{part}", self.thread_name)
     }
 
+    /// The threads' stack, in bytes, where it was set.
+    pub(crate) fn stack_size(&self) -> Option<usize> {
+        self.stack_size
+    }
+
     /// Queues new jobs, all or none, under one lock: none if the pool is closed or can't start its first thread. The
     /// caller owes the summons to [`act`](Pool::act) once it holds no lock of its own.
     pub(crate) fn push<C: Crew<Job = J>>(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use fulmar::{Error, Executor, Status};
 
-use crate::support::{Gate, assert_adds_up, eventually, executor, occupy};
+use crate::support::{Gate, HANG, assert_adds_up, eventually, executor, occupy};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -26,6 +26,27 @@ fn a_request_starts_after_its_delay_and_not_before() {
     let started = request.wait(None).expect("its time comes");
     assert!(started - submitted >= delay, "{:?} is early", started - submitted);
     assert!(request.schedule_delay().expect("it started") >= delay, "counted from the submission");
+}
+
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn where_the_timer_gets_no_thread_nothing_is_accepted() {
+    let executor = Executor::builder().threads(1).stack_size(1 << 60).build().expect("the system decides");
+    let (store, both) = (Arc::new(()), std::sync::Barrier::new(2));
+    let submit_all = || {
+        let submit = |_| {
+            both.wait();
+            executor.submit_after(Duration::ZERO, &store, nothing, false, ()).map(drop)
+        };
+        (0..2_000).map(submit).filter(Result::is_ok).count()
+    };
+    let accepted: usize = std::thread::scope(|scope| {
+        let submitters = [scope.spawn(submit_all), scope.spawn(submit_all)];
+        submitters.into_iter().map(|submitter| submitter.join().expect("no panic")).sum()
+    });
+    assert_eq!(accepted, 0, "accepted, with nobody to fire them");
+    assert_eq!(executor.stats(), fulmar::Stats::default(), "nothing was counted");
+    executor.shutdown(HANG).expect("nothing is left to wait for");
 }
 
 #[test]
