@@ -21,8 +21,8 @@ const MOST_THREADS: usize = 65_536;
 pub enum OnFull {
     /// Returns [`Error::QueueFull`] at once.
     Reject,
-    /// Waits for room, at most this long, and returns [`Error::QueueFull`] then. Inside an operation of the executor, which
-    /// might be waiting for itself, it does what [`CallerRuns`](OnFull::CallerRuns) does.
+    /// Waits for room, at most this long, and returns [`Error::QueueFull`] then. Inside an operation, of this executor or of
+    /// another one, which might be waiting for itself, it does what [`CallerRuns`](OnFull::CallerRuns) does.
     Wait(Duration),
     /// Runs the operation, and what is ahead of it on its key, on the submitting thread before it returns: the submitter
     /// slows down to what the threads can bear.

@@ -290,13 +290,13 @@ impl Core {
         }
         match capacity.on_full {
             OnFull::CallerRuns => Ok(true),
-            // The room might be waited for on the very thread that has to make it.
-            OnFull::Wait(_) if request::is_worker_of(self) => Ok(true),
-            OnFull::Reject => Err(Error::QueueFull),
-            OnFull::Wait(_) if wanted > capacity.limit => Err(Error::Invalid(format!(
+            // The room might be waited for on the very thread that has to make it, or that somebody waits for who has to.
+            OnFull::Wait(_) if request::is_worker() => Ok(true),
+            _ if wanted > capacity.limit => Err(Error::Invalid(format!(
                 "{wanted} requests at once never fit into a queue of {}: submit fewer, or build a larger one",
                 capacity.limit
             ))),
+            OnFull::Reject => Err(Error::QueueFull),
             OnFull::Wait(limit) => {
                 let deadline = Deadline::start(limit);
                 while order.closed.is_none() && !fits(order) {
@@ -307,7 +307,7 @@ impl Core {
                         }
                         Some(at) => capacity.space.wait_until(order, at).timed_out(),
                     };
-                    if timed_out && !fits(order) {
+                    if timed_out && order.closed.is_none() && !fits(order) {
                         return Err(Error::QueueFull);
                     }
                 }

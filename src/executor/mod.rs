@@ -162,7 +162,8 @@ impl Executor {
     /// or none.
     ///
     /// # Errors
-    /// Those of [`submit`](Executor::submit); on a bounded queue the whole has to fit in at once. With
+    /// Those of [`submit`](Executor::submit); on a bounded queue the whole has to fit in at once, and [`Error::Invalid`] says
+    /// if it never can. With
     /// [`OnFull::CallerRuns`] requests are accepted one by one, and those before an error stay accepted.
     pub fn submit_many<S, A, O>(
         &self,

@@ -67,7 +67,8 @@ pub(crate) fn is_worker_of(host: &dyn Host) -> bool {
     with(|running| running.iter().any(|running| running.host == address(host)))
 }
 
-pub(super) fn is_worker() -> bool {
+/// Whether this thread is at work for any executor.
+pub(crate) fn is_worker() -> bool {
     with(|running| !running.is_empty())
 }
 

@@ -24,7 +24,7 @@ pub use completed::as_completed;
 pub use current::is_cancelled;
 pub use state::{Kind, Status};
 
-pub(crate) use current::{enter_host, is_worker_of};
+pub(crate) use current::{enter_host, is_worker, is_worker_of};
 pub(crate) use host::{Clock, Ended, Host, Lap, NO_TICKET};
 pub(crate) use observe::{set_alarm, stir};
 pub(crate) use state::{Head, Job, Outcome, Request};
