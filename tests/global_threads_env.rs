@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fulmar::batch::BatchRunner;
+use fulmar::jobs::Processor;
 use fulmar::{Error, Executor, async_reset_pool, async_submit, async_total_requests};
 
 const HANG: Duration = Duration::from_secs(60);
@@ -59,6 +61,19 @@ fn the_started_process() {
                 let refused = submit().expect_err("it makes no sense");
                 assert!(matches!(&refused, Error::Invalid(text) if text.contains("FULMAR_THREADS")), "{refused:?}");
             }
+            let says_so = |refused: Error| {
+                assert!(matches!(&refused, Error::Invalid(text) if text.contains("FULMAR_THREADS")), "{refused:?}");
+            };
+            let (executor, store) = (Executor::global(), Arc::new(()));
+            let nothing = |_: &(), ()| Ok::<_, Error>(());
+            says_so(executor.spawn(|| ()).expect_err("it makes no sense"));
+            says_so(executor.submit_many(&store, nothing, false, [(), ()]).expect_err("it makes no sense"));
+            says_so(executor.submit_after(HANG, &store, nothing, false, ()).expect_err("it makes no sense"));
+            says_so(executor.submit_every(HANG, &store, nothing, false, ()).expect_err("it makes no sense"));
+            says_so(BatchRunner::builder().build().expect_err("it makes no sense"));
+            let (_producer, consumer) = fulmar::queue::bounded::<u8>(1).expect("holds something");
+            says_so(Processor::builder(consumer).handle(drop).expect_err("it makes no sense"));
+            says_so(executor.reset(None::<usize>, HANG).expect_err("as many as before make no sense"));
             assert_eq!(async_total_requests(), 0);
             let none: Option<usize> = None;
             assert!(matches!(async_reset_pool(none, HANG), Err(Error::Invalid(_))), "it still makes no sense");

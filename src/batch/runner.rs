@@ -181,7 +181,8 @@ impl BatchRunnerBuilder {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a window, a number of steps at once, of attempts or of failures of zero.
+    /// [`Error::Invalid`] for a window, a number of steps at once, of attempts or of failures of zero, or if
+    /// `FULMAR_THREADS` makes no sense.
     pub fn build(self) -> Result<BatchRunner> {
         let BatchRunnerBuilder { executor, rules, time_limit, tell, .. } = self;
         for (value, name, least) in [
@@ -195,6 +196,7 @@ impl BatchRunnerBuilder {
             }
         }
         let executor = executor.unwrap_or_else(|| Executor::global().clone());
+        executor.check_settings()?;
         Ok(BatchRunner {
             executor,
             rules,

@@ -142,7 +142,8 @@ impl Builder {
         self.build_with(threads, None)
     }
 
-    /// The global executor: its size comes from the environment, and if that makes no sense, every submission says so.
+    /// The global executor: its size comes from the environment, and if that makes no sense, every submission says so,
+    /// and so does whatever is built upon it.
     pub(super) fn build_global() -> Executor {
         let (threads, closed) = match global_threads() {
             Ok(threads) => (threads, None),

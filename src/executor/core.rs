@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::builder::{Hooks, OnFull};
 use super::order::{Closed, Order, Place};
-use super::schedule::{Due, Series};
+use super::schedule::Due;
 use super::stats::{Stats, Stripes};
 use crate::error::{Error, Result};
 use crate::lanes::{Keys, LaneKey};
@@ -16,7 +16,7 @@ use crate::pool::{Pool, Refused, Summons};
 use crate::request::{self, AsyncRequest, Clock, Head, Job, Kind, NO_TICKET, Request, Status};
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::time::Deadline;
-use crate::timer::{Alarm, Timer};
+use crate::timer::{Alarm, Timer, Untimed};
 
 pub(super) struct Core {
     pub(super) me: Weak<Core>,
@@ -51,6 +51,7 @@ impl Core {
         let timer = Timer::new(pool.name_of("timer"), pool.stack_size());
         if closed.is_some() {
             pool.close();
+            timer.close(|_| true);
         }
         Arc::new_cyclic(|me| Core {
             me: me.clone(),
@@ -151,22 +152,25 @@ impl Core {
         self.accept_deferred()?;
         job.head().accepted();
         let due = Due::Request { job: job.clone(), lane: place.lane };
-        match self.timer.insert(&**self, at, due, None) {
+        match self.set_alarm(at, due, None) {
             Ok(alarm) => {
                 request::set_alarm(&*job, alarm);
                 Ok(self.handle(request))
             }
-            Err(untimed) => {
+            Err(refused) => {
                 self.order.lock().deferred -= 1;
                 self.pool.nudge();
-                Err(untimed.into())
+                Err(refused)
             }
         }
     }
 
-    /// Has the next run of a series begin at `at`, unless there was a shutdown since `session`.
-    pub(super) fn insert_series(&self, at: Instant, session: u64, series: Arc<Series>) -> Result<Alarm> {
-        Ok(self.timer.insert(self, at, Due::Run(series), Some(session))?)
+    /// Has `due` fired at `at`, unless there was a shutdown since its `session`; without one it was accepted already.
+    pub(super) fn set_alarm(&self, at: Instant, due: Due, session: Option<u64>) -> Result<Alarm> {
+        self.timer.insert(self, at, due, session).map_err(|untimed| match untimed {
+            Untimed::Closed => self.why_closed(),
+            Untimed::Spawn(error) => Error::Spawn(error),
+        })
     }
 
     /// Submits a run whose time has come. It was accepted with its series, so it is not refused for a full queue.
@@ -207,9 +211,7 @@ impl Core {
 
     pub(super) fn accept_deferred(&self) -> Result<()> {
         let mut order = self.order.lock();
-        if let Some(closed) = &order.closed {
-            return Err(closed.error());
-        }
+        order.check_open()?;
         order.deferred += 1;
         Ok(())
     }
@@ -247,9 +249,7 @@ impl Core {
         mut order: MutexGuard<'_, Order>,
         jobs: impl IntoIterator<Item = (Option<LaneKey>, Arc<dyn Job>)>,
     ) -> Result<()> {
-        if let Some(closed) = &order.closed {
-            return Err(closed.error());
-        }
+        order.check_open()?;
         let jobs = jobs.into_iter();
         let mut entered = Vec::new();
         let ready: Vec<Arc<dyn Job>> = jobs.filter_map(|(lane, job)| order.enter(lane, job, &mut entered)).collect();
@@ -277,8 +277,13 @@ impl Core {
                 self.pool.run_stranded(self);
                 Error::Spawn(error)
             }
-            Refused::Closed => self.order.lock().closed.as_ref().map_or(Error::ShutDown, Closed::error),
+            Refused::Closed => self.why_closed(),
         }
+    }
+
+    fn why_closed(&self) -> Error {
+        // It may have been opened again meanwhile.
+        self.order.lock().closed.as_ref().map_or(Error::ShutDown, Closed::error)
     }
 
     /// Makes sure that `wanted` more requests fit in, or says that the caller is to run them.
@@ -379,6 +384,14 @@ impl Core {
         drop(order);
         self.pool.act(self, summons);
         epoch
+    }
+
+    /// An error if it was never opened, because a setting from outside makes no sense.
+    pub(super) fn check_settings(&self) -> Result<()> {
+        match &self.order.lock().closed {
+            Some(closed @ Closed::Misconfigured(_)) => Err(closed.error()),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {

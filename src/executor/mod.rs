@@ -141,11 +141,16 @@ impl Executor {
         self.core().submit_due(&Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
     }
 
+    /// An error if it takes no request before a reset gives it a size: its own, from the environment, makes no sense.
+    pub(crate) fn check_settings(&self) -> Result<()> {
+        self.core().check_settings()
+    }
+
     /// Has `alarmed` rung at `at`, unless it is called off or there is a shutdown before, of which it is told. Waits for
     /// nobody and is waited for by nobody: it was not submitted.
     pub(crate) fn alarm_at(&self, at: Instant, alarmed: Arc<dyn Alarmed>) -> Result<Alarm> {
         let core = self.core();
-        Ok(core.timer.insert(&**core, at, Due::Alarm(alarmed), Some(core.timer.session()))?)
+        core.set_alarm(at, Due::Alarm(alarmed), Some(core.timer.session()))
     }
 
     /// Calls an alarm off, unless it has rung.
@@ -245,12 +250,15 @@ impl Executor {
     /// request that it is running.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a number that makes no sense, and [`Error::WouldDeadlock`] inside an operation of this
+    /// [`Error::Invalid`] for a number that makes no sense, or none where `FULMAR_THREADS` makes none, and [`Error::WouldDeadlock`] inside an operation of this
     /// executor, whose thread is one of the old ones, unless `timeout` is zero: nothing was changed. [`Error::Timeout`]:
     /// the reset is done, and `left` old threads are still running their last request; zero looks once.
     pub fn reset(&self, threads: impl Into<Option<usize>>, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let core = self.core();
-        let threads = builder::checked_threads(threads.into().unwrap_or_else(|| core.pool.target()))?;
+        let threads = match threads.into() {
+            Some(threads) => builder::checked_threads(threads)?,
+            None => core.check_settings().map(|()| core.pool.target())?,
+        };
         let deadline = self.deadline(timeout)?;
         let epoch = core.reopen(threads);
         match core.pool.wait_for_epoch(epoch, deadline) {

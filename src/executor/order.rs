@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::lanes::{LaneKey, Lanes};
 use crate::request::{Job, Kind, Status};
 
@@ -37,6 +37,11 @@ pub(super) struct Place {
 impl Order {
     pub(super) fn new(closed: Option<Closed>) -> Order {
         Order { lanes: Lanes::new(), closed, deferred: 0, released: 0, cancelled_deferred: 0, cancelled_queued: 0 }
+    }
+
+    /// An error if new requests are refused.
+    pub(super) fn check_open(&self) -> Result<()> {
+        self.closed.as_ref().map_or(Ok(()), |closed| Err(closed.error()))
     }
 
     /// Enters a new request into its lane. Returns it if it may run at once.

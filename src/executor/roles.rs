@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::schedule::Due;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::panics;
 use crate::pool::{Crew, Pool, Summons};
 use crate::request::{self, Ended, Head, Host, Job, Lap, NO_TICKET, Status};
 use crate::sync::Ordering;
-use crate::timer::{Clockwork, Timer, Untimed};
+use crate::timer::{Clockwork, Timer};
 
 impl Crew for Core {
     type Job = Arc<dyn Job>;
@@ -88,15 +88,6 @@ impl Clockwork for Core {
 
     fn wound_down(&self) {
         self.pool.nudge();
-    }
-}
-
-impl From<Untimed> for Error {
-    fn from(untimed: Untimed) -> Error {
-        match untimed {
-            Untimed::Closed => Error::ShutDown,
-            Untimed::Spawn(error) => Error::Spawn(error),
-        }
     }
 }
 

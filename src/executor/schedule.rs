@@ -245,7 +245,7 @@ impl Series {
         }
         state.due = at;
         // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of ours.
-        state.alarm = Some(core.insert_series(at, self.session, self.clone())?);
+        state.alarm = Some(core.set_alarm(at, Due::Run(self.clone()), Some(self.session))?);
         Ok(())
     }
 

@@ -107,17 +107,18 @@ impl<T: Send + 'static> ProcessorBuilder<T> {
     /// is counted and reported, and concerns no other value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for none at once; [`Error::Spawn`], if the system refuses a thread.
+    /// [`Error::Invalid`] for none at once, or if `FULMAR_THREADS` makes no sense; [`Error::Spawn`], if the system refuses a thread.
     pub fn handle<R: Handled>(self, handler: impl Fn(T) -> R + Send + Sync + 'static) -> Result<Processor> {
         if self.at_once == 0 {
             return Err(Error::Invalid("a processor of 0 values at once handles nothing: use 1 or more".into()));
         }
+        let executor = self.executor.unwrap_or_else(|| Executor::global().clone());
+        executor.check_settings()?;
         let id = self.consumer.next_number();
         let control = Control::new(self.consumer.nudger());
         let handle = move |value| handler(value).into_result().map_err(Error::Operation);
         let bench = Arc::new(Bench { id, control: control.clone(), handle, on_failure: self.on_failure });
         let (consumer, at_once) = (self.consumer, self.at_once as u64);
-        let executor = self.executor.unwrap_or_else(|| Executor::global().clone());
         control.start(format!("processor-{id}"), move || run(consumer, executor, at_once, bench))?;
         event!(INFO, "processor created", processor = id, at_once = at_once);
         Ok(Processor { id, control })

@@ -196,6 +196,7 @@ impl WorkerBuilder {
             Some(executor) => executor.clone(),
             None => Executor::builder().threads(at_once).thread_name("worker").build()?,
         };
+        hands.check_settings()?;
         let house = Executor::builder().threads(HOUSEKEEPERS).thread_name("worker-house").build()?;
         let (poll, lease) = (self.queue.poll(), self.lease);
         let maintenance = self.maintenance.unwrap_or(lease / 2).max(Duration::from_millis(1));
