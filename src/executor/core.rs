@@ -188,25 +188,23 @@ impl Core {
     pub(super) fn release_due(&self, due: Vec<(Option<LaneKey>, Arc<dyn Job>)>) {
         let mut order = self.order.lock();
         let mut ready = Vec::new();
-        for (lane, job) in &due {
-            // Only under this lock is a deferred request cancelled.
+        for (lane, job) in due {
+            // Only under this lock is a deferred request cancelled; then nothing of users' is left in it.
             if job.head().status() != Status::Deferred {
                 continue;
             }
-            if order.may_run(*lane, job) {
-                ready.push(job.clone());
+            // Handed over, not shared: the last one to hold a result is not to be this thread, but one that can wait
+            // for its destructor.
+            if order.may_run(lane, &job) {
+                ready.push(job);
             } else {
                 // A worker that waits for it has to run what is ahead of it now.
-                request::stir(&**job);
+                request::stir(&*job);
             }
         }
         let summons = self.queue_released(&mut order, ready);
         drop(order);
         self.pool.act(self, summons);
-        for (_, job) in due {
-            // It may have ended by now, and this be the last to hold its result.
-            panics::contain(|| drop(job));
-        }
     }
 
     pub(super) fn accept_deferred(&self) -> Result<()> {
