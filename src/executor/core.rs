@@ -83,13 +83,13 @@ impl Core {
                     job.head().accepted();
                     self.queue_new(job)?;
                 }
-                lane => self.admit(self.order.lock(), [(lane, job)])?,
+                lane => self.admit(self.order.lock(), &[(lane, job)])?,
             }
             return Ok(self.handle(request));
         };
         let mut order = self.order.lock();
         let caller_runs = self.make_room(capacity, &mut order, 1)?;
-        self.admit(order, [(place.lane, job)])?;
+        self.admit(order, &[(place.lane, job)])?;
         let handle = self.handle(request);
         if caller_runs {
             handle.run_here();
@@ -116,14 +116,14 @@ impl Core {
             handles.push(self.handle(request));
         }
         let Some(capacity) = &self.capacity else {
-            self.admit(self.order.lock(), jobs)?;
+            self.admit(self.order.lock(), &jobs)?;
             return Ok(handles);
         };
         if let OnFull::CallerRuns = capacity.on_full {
-            for (job, handle) in jobs.into_iter().zip(&handles) {
+            for (job, handle) in jobs.iter().zip(&handles) {
                 let mut order = self.order.lock();
                 let caller_runs = self.make_room(capacity, &mut order, 1)?;
-                self.admit(order, [job])?;
+                self.admit(order, std::slice::from_ref(job))?;
                 if caller_runs {
                     handle.run_here();
                 }
@@ -131,7 +131,7 @@ impl Core {
         } else {
             let mut order = self.order.lock();
             let caller_runs = self.make_room(capacity, &mut order, jobs.len() as u64)?;
-            self.admit(order, jobs)?;
+            self.admit(order, &jobs)?;
             if caller_runs {
                 handles.iter().for_each(AsyncRequest::run_here);
             }
@@ -180,7 +180,7 @@ impl Core {
         operation: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<AsyncRequest<T>> {
         let request = self.request(place.kind, self.clock.now(), operation);
-        self.admit(self.order.lock(), [(place.lane, request.clone() as Arc<dyn Job>)])?;
+        self.admit(self.order.lock(), &[(place.lane, request.clone() as Arc<dyn Job>)])?;
         Ok(self.handle(request))
     }
 
@@ -241,27 +241,27 @@ impl Core {
         Ok(())
     }
 
-    /// Puts new requests into their lanes and queues those that may run: all of them, or none.
-    fn admit(
-        &self,
-        mut order: MutexGuard<'_, Order>,
-        jobs: impl IntoIterator<Item = (Option<LaneKey>, Arc<dyn Job>)>,
-    ) -> Result<()> {
+    /// Puts new requests into their lanes and queues those that may run: all of them, or none. Allocates nothing of its
+    /// own, because everybody waits for this lock.
+    fn admit(&self, mut order: MutexGuard<'_, Order>, jobs: &[(Option<LaneKey>, Arc<dyn Job>)]) -> Result<()> {
         order.check_open()?;
-        let jobs = jobs.into_iter();
-        let mut entered = Vec::new();
-        let ready: Vec<Arc<dyn Job>> = jobs.filter_map(|(lane, job)| order.enter(lane, job, &mut entered)).collect();
-        let summons = if ready.is_empty() {
-            Summons::None
-        } else {
-            match self.pool.push(self, ready) {
+        let mut any_ready = false;
+        for (lane, job) in jobs {
+            any_ready |= order.enter(*lane, job);
+        }
+        let summons = if any_ready {
+            // Nobody else can reach them yet: what is not deferred stays queued.
+            let is_ready = |job: &&Arc<dyn Job>| job.head().status() == Status::Queued;
+            match self.pool.push(self, jobs.iter().map(|(_, job)| job).filter(is_ready).cloned()) {
                 Ok(summons) => summons,
                 Err(refused) => {
-                    order.withdraw(entered);
+                    order.withdraw(jobs);
                     drop(order);
                     return Err(self.refusal(refused));
                 }
             }
+        } else {
+            Summons::None
         };
         drop(order);
         self.pool.act(self, summons);
@@ -326,7 +326,8 @@ impl Core {
 
     /// Lets the next waiting submitter look whether there is room.
     pub(super) fn offer_space(&self) {
-        if let Some(capacity) = &self.capacity {
+        // Nobody waits with another rule, and the lock is everybody's.
+        if let Some(capacity @ Capacity { on_full: OnFull::Wait(_), .. }) = &self.capacity {
             // Under the lock, so that it can't fall between a submitter's look and its sleep.
             let _order = self.order.lock();
             capacity.space.notify_all();

@@ -44,23 +44,15 @@ impl Order {
         self.closed.as_ref().map_or(Ok(()), |closed| Err(closed.error()))
     }
 
-    /// Enters a new request into its lane. Returns it if it may run at once.
-    pub(super) fn enter(
-        &mut self,
-        lane: Option<LaneKey>,
-        job: Arc<dyn Job>,
-        entered: &mut Vec<Arc<dyn Job>>,
-    ) -> Option<Arc<dyn Job>> {
-        let ready = self.may_run(lane, &job);
-        if lane.is_some() {
-            entered.push(job.clone());
-        }
+    /// Enters a new request into its lane and says whether it may run at once; it is deferred if not.
+    pub(super) fn enter(&mut self, lane: Option<LaneKey>, job: &Arc<dyn Job>) -> bool {
+        let ready = self.may_run(lane, job);
         if !ready {
             job.head().defer();
             self.deferred += 1;
         }
         job.head().accepted();
-        ready.then_some(job)
+        ready
     }
 
     /// Enters a request into its lane and says whether it may run at once.
@@ -72,8 +64,8 @@ impl Order {
     }
 
     /// Undoes `enter`, the last first, so that nobody is let in between.
-    pub(super) fn withdraw(&mut self, entered: Vec<Arc<dyn Job>>) {
-        for job in entered.into_iter().rev() {
+    pub(super) fn withdraw(&mut self, entered: &[(Option<LaneKey>, Arc<dyn Job>)]) {
+        for (_, job) in entered.iter().rev().filter(|(lane, _)| lane.is_some()) {
             self.lanes.leave(job.head().ticket(), |_| {});
             if job.head().status() == Status::Deferred {
                 self.deferred -= 1;
