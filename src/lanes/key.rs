@@ -44,8 +44,9 @@ impl LaneMap {
 
     pub(super) fn remove(&mut self, key: LaneKey) {
         self.0.remove(&key);
-        if self.0.is_empty() && self.0.capacity() > KEEP {
-            self.0.shrink_to(0);
+        // A quarter and a half: as many removals or insertions as are moved lie between two moves.
+        if self.0.capacity() > KEEP && self.0.len() < self.0.capacity() / 4 {
+            self.0.shrink_to(self.0.len() * 2);
         }
     }
 

@@ -249,15 +249,22 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_idle_keys_leave_no_memory_behind() {
-        let (mut lanes, keys) = (Lanes::new(), Keys::new());
-        let tickets: Vec<Ticket> =
-            (0..100_000).map(|n| lanes.enter(keys.key(1, Some(&n.to_string())), true, ()).0).collect();
-        for ticket in tickets {
-            lanes.leave(ticket, |_| {});
+        const KEYS: usize = 100_000;
+        // None of them stays, or the first, one in the middle, or the last.
+        for stays in [None, Some(0), Some(KEYS / 2), Some(KEYS - 1)] {
+            let (mut lanes, keys) = (Lanes::new(), Keys::new());
+            let tickets: Vec<Ticket> = (0..KEYS).map(|n| lanes.enter(key(&keys, &n.to_string()), true, n).0).collect();
+            for (n, ticket) in tickets.iter().enumerate().filter(|(n, _)| Some(*n) != stays) {
+                assert_eq!(lanes.leave(*ticket, |_| {}), n);
+            }
+            assert_eq!(lanes.is_empty(), stays.is_none());
+            assert!(lanes.entries.capacity() < 1_000, "{} entries kept for {stays:?}", lanes.entries.capacity());
+            assert!(lanes.lanes.capacity() < 1_000, "{} lanes kept for {stays:?}", lanes.lanes.capacity());
+            assert!(lanes.index.capacity() < 1_000, "{} index slots kept for {stays:?}", lanes.index.capacity());
+            if let Some(n) = stays {
+                assert!(!lanes.enter(key(&keys, &n.to_string()), false, KEYS).1, "it is still there");
+                assert_eq!(leave(&mut lanes, tickets[n]), [KEYS]);
+            }
         }
-        assert!(lanes.is_empty());
-        assert!(lanes.entries.capacity() < 1_000, "{} entries kept", lanes.entries.capacity());
-        assert!(lanes.lanes.capacity() < 1_000, "{} lanes kept", lanes.lanes.capacity());
-        assert!(lanes.index.capacity() < 1_000, "{} index slots kept", lanes.index.capacity());
     }
 }

@@ -1,12 +1,25 @@
 //! A vector with holes: entries keep their index, and a freed index is used again.
+//!
+//! It comes in chunks, so that a few entries that stay keep no more memory than the chunks that they are in, and none
+//! has to move. Every call is O(1), amortised over the chunk where memory comes or goes.
 
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Slab<T> {
+    chunks: Vec<Chunk<T>>,
+    /// The chunks with free slots; each one is in it once.
+    open: Vec<u32>,
+    /// An empty chunk's memory, for the next one: an entry that comes and goes is not to allocate each time.
+    spare: Vec<Slot<T>>,
+    len: usize,
+}
+
+struct Chunk<T> {
+    /// No memory while all are free.
     slots: Vec<Slot<T>>,
     /// The head of the list of free slots.
     free: Option<u32>,
-    len: usize,
+    taken: usize,
 }
 
 enum Slot<T> {
@@ -14,39 +27,55 @@ enum Slot<T> {
     Taken(T),
 }
 
-/// Below this the memory is kept for the next burst.
-const KEEP: usize = 64;
+/// Slots a chunk.
+const CHUNK: usize = 64;
 
 impl<T> Slab<T> {
     pub(super) fn new() -> Slab<T> {
-        Slab { slots: Vec::new(), free: None, len: 0 }
+        Slab { chunks: Vec::new(), open: Vec::new(), spare: Vec::new(), len: 0 }
     }
 
     /// # Panics
     /// With 2^32 entries at once, which would take more than 128 GiB.
     pub(super) fn insert(&mut self, value: T) -> u32 {
-        self.len += 1;
-        match self.free {
-            Some(index) => {
-                let slot = std::mem::replace(&mut self.slots[index as usize], Slot::Taken(value));
-                let Slot::Free { next } = slot else { unreachable!("slot {index} is on the free list") };
-                self.free = next;
-                index
-            }
+        let number = match self.open.last() {
+            Some(number) => *number,
             None => {
-                let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 entries at once");
-                self.slots.push(Slot::Taken(value));
-                index
+                let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < u32::MAX / CHUNK as u32);
+                let number = number.expect("fewer than 2^32 entries at once");
+                self.chunks.push(Chunk { slots: Vec::new(), free: None, taken: 0 });
+                self.open.push(number);
+                number
             }
+        };
+        let chunk = &mut self.chunks[number as usize];
+        if chunk.slots.capacity() == 0 {
+            chunk.slots = std::mem::take(&mut self.spare);
+            chunk.slots.reserve_exact(CHUNK);
         }
+        let slot = chunk.insert(value);
+        if chunk.taken == CHUNK {
+            self.open.pop();
+        }
+        self.len += 1;
+        number * CHUNK as u32 + slot
     }
 
     pub(super) fn remove(&mut self, index: u32) -> T {
-        let slot = std::mem::replace(&mut self.slots[index as usize], Slot::Free { next: self.free });
-        let Slot::Taken(value) = slot else { unreachable!("slot {index} is taken") };
-        self.free = Some(index);
+        let number = index / CHUNK as u32;
+        let chunk = &mut self.chunks[number as usize];
+        if chunk.taken == CHUNK {
+            self.open.push(number);
+        }
+        let value = chunk.remove(index % CHUNK as u32);
+        if chunk.taken == 0 {
+            chunk.free = None;
+            let mut slots = std::mem::take(&mut chunk.slots);
+            slots.clear();
+            self.spare = slots;
+        }
         self.len -= 1;
-        if self.len == 0 && self.slots.capacity() > KEEP {
+        if self.len == 0 && self.chunks.len() > 1 {
             // Empty is the one moment when no index has to be kept.
             *self = Slab::new();
         }
@@ -58,9 +87,36 @@ impl<T> Slab<T> {
         self.len == 0
     }
 
+    /// Slots that memory is held for.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.slots.capacity()
+        self.spare.capacity() + self.chunks.iter().map(|chunk| chunk.slots.capacity()).sum::<usize>()
+    }
+}
+
+impl<T> Chunk<T> {
+    fn insert(&mut self, value: T) -> u32 {
+        self.taken += 1;
+        match self.free {
+            Some(index) => {
+                let slot = std::mem::replace(&mut self.slots[index as usize], Slot::Taken(value));
+                let Slot::Free { next } = slot else { unreachable!("slot {index} is on the free list") };
+                self.free = next;
+                index
+            }
+            None => {
+                self.slots.push(Slot::Taken(value));
+                self.slots.len() as u32 - 1
+            }
+        }
+    }
+
+    fn remove(&mut self, index: u32) -> T {
+        let slot = std::mem::replace(&mut self.slots[index as usize], Slot::Free { next: self.free });
+        let Slot::Taken(value) = slot else { unreachable!("slot {index} is taken") };
+        self.free = Some(index);
+        self.taken -= 1;
+        value
     }
 }
 
@@ -68,7 +124,7 @@ impl<T> Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, index: u32) -> &T {
-        match &self.slots[index as usize] {
+        match &self.chunks[index as usize / CHUNK].slots[index as usize % CHUNK] {
             Slot::Taken(value) => value,
             Slot::Free { .. } => unreachable!("slot {index} is taken"),
         }
@@ -77,7 +133,7 @@ impl<T> Index<u32> for Slab<T> {
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
-        match &mut self.slots[index as usize] {
+        match &mut self.chunks[index as usize / CHUNK].slots[index as usize % CHUNK] {
             Slot::Taken(value) => value,
             Slot::Free { .. } => unreachable!("slot {index} is taken"),
         }
