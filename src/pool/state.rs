@@ -1,6 +1,6 @@
 //! What the pool's lock protects, and every decision made under it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::queue::Queue;
@@ -14,6 +14,8 @@ pub(super) struct State<J> {
     pub(super) queue: Queue<J>,
     /// All threads that have not ended, those told to leave included.
     pub(super) seats: Vec<Arc<Seat<J>>>,
+    /// The indices that were given out and that no seat has now.
+    free: BTreeSet<usize>,
     /// The seats not told to leave.
     pub(super) live: usize,
     /// The sleepers, the latest last: it is woken first, because its memory is warm.
@@ -40,6 +42,7 @@ impl<J> State<J> {
         State {
             queue: Queue::new(),
             seats: Vec::new(),
+            free: BTreeSet::new(),
             live: 0,
             idle: Vec::new(),
             searching: false,
@@ -74,9 +77,9 @@ impl<J> State<J> {
     }
 
     fn take_seat(&mut self) -> Arc<Seat<J>> {
-        let free = |index: &usize| self.seats.iter().all(|seat| seat.index != *index);
         let seat = Arc::new(Seat {
-            index: (0..).find(free).unwrap_or(usize::MAX),
+            // The lowest one, so that names are used again. Where none is free, the seats have all those before.
+            index: self.free.pop_first().unwrap_or(self.seats.len()),
             epoch: self.epoch,
             batch: Mutex::new(VecDeque::new()),
             batched: AtomicBool::new(false),
@@ -141,10 +144,10 @@ impl<J> State<J> {
         for idle in &dismissed {
             self.dismiss(&idle.seat);
         }
-        while self.live > self.target {
-            let busy = |seat: &&Arc<Seat<J>>| !seat.leave.load(Ordering::Relaxed);
-            let Some(seat) = self.seats.iter().rev().find(busy).cloned() else { break };
-            self.dismiss(&seat);
+        let busy = self.seats.iter().rev().filter(|seat| !seat.leave.load(Ordering::Relaxed));
+        let surplus: Vec<Arc<Seat<J>>> = busy.take(self.live.saturating_sub(self.target)).cloned().collect();
+        for seat in &surplus {
+            self.dismiss(seat);
         }
         dismissed
     }
@@ -168,6 +171,10 @@ impl<J> State<J> {
     /// Forgets a thread that has ended.
     pub(super) fn vacate(&mut self, seat: &Arc<Seat<J>>) {
         self.seats.retain(|other| !Arc::ptr_eq(other, seat));
+        self.free.insert(seat.index);
+        if self.seats.is_empty() {
+            self.free.clear();
+        }
         self.events += 1;
     }
 }
