@@ -29,6 +29,8 @@ struct Way {
     count: usize,
     /// How many statements the server was asked to run.
     statements: usize,
+    /// The clients' ends.
+    clients: Vec<TcpStream>,
 }
 
 /// Finds the messages in what a client says. Source: PostgreSQL's manual, "Message Formats".
@@ -77,6 +79,7 @@ impl Detour {
                 let number = {
                     let mut way = shared.lock().expect("nobody panics under it");
                     way.count += 1;
+                    way.clients.extend(client.try_clone());
                     way.count
                 };
                 let cut = Arc::new(Mutex::new(false));
@@ -98,6 +101,13 @@ impl Detour {
 
     fn way(&self) -> std::sync::MutexGuard<'_, Way> {
         self.way.lock().expect("nobody panics under it")
+    }
+
+    /// Cuts off who is connected now. What the server is at, it goes on with.
+    fn cut(&self) {
+        for client in self.way().clients.drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -156,6 +166,50 @@ fn an_enqueuing_whose_answer_was_lost_is_found_and_not_repeated() {
     put(&detour.bed.open(), "again");
     let refused = queue.enqueue(task("again")).expect_err("somebody else's");
     assert!(matches!(refused, TaskError::Duplicate { .. }), "{refused}");
+}
+
+/// The first try commits while the second one waits for it, with a capacity or without.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn an_enqueuing_that_is_still_under_way_when_it_is_repeated_is_found() {
+    for capacity in [None, Some(1)] {
+        let detour = Detour::new();
+        let bed = &detour.bed;
+        let queue = detour.queue();
+        queue.register(TaskType::new("t")).expect("registered");
+        queue.set_capacity(capacity).expect("set");
+        let key = format!("hashtext('{}')", bed.name());
+        bed.ask(&format!(
+            "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 PERFORM pg_advisory_xact_lock({key}); RETURN NULL; END $$"
+        ));
+        bed.ask(
+            "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON fulmar_task DEFERRABLE INITIALLY DEFERRED
+                 FOR EACH ROW EXECUTE FUNCTION hold()",
+        );
+        std::thread::scope(|scope| {
+            let mut enqueuing = None;
+            bed.around()
+                .postgres_transaction(|tx| {
+                    tx.query(&format!("SELECT pg_advisory_xact_lock({key})"), &[])?;
+                    enqueuing = Some(scope.spawn(|| queue.enqueue(task("a"))));
+                    let waits =
+                        "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+                    eventually("its commit waits", || tx.query(waits, &[]).is_ok_and(|rows| rows.len() == 1));
+                    detour.cut();
+                    let waits = "SELECT b.pid FROM pg_locks a JOIN pg_locks b ON a.pid = ANY(pg_blocking_pids(b.pid))
+                         WHERE NOT a.granted AND NOT b.granted AND pg_backend_pid() = ANY(pg_blocking_pids(a.pid))";
+                    eventually("the second try waits for it", || {
+                        tx.query(waits, &[]).is_ok_and(|rows| rows.len() == 1)
+                    });
+                    Ok::<_, TaskError>(())
+                })
+                .expect("a lock");
+            let handle = enqueuing.expect("spawned").join().expect("no panic").expect("it was accepted");
+            assert_eq!(handle.info().expect("known").id, handle.id().expect("a number"), "its own number");
+        });
+        assert_eq!(bed.count("SELECT count(*) FROM fulmar_task"), 1);
+    }
 }
 
 #[test]
@@ -766,29 +820,6 @@ fn neither_odd_names_nor_a_role_s_settings_matter() {
     drop((claim, handle, queue));
     bed.ask(&format!("DROP SCHEMA {quoted} CASCADE"));
     bed.ask(&format!("DROP ROLE {role}"));
-}
-
-/// What a pooler does between two of its clients.
-#[test]
-#[ignore = "tests/run brings it: a PostgreSQL server"]
-fn a_session_that_was_reset_is_replaced() {
-    let bed = Schema::new();
-    let queue = bed.open_with(TaskQueue::builder().connections(1).poll_interval(Duration::from_millis(5)));
-    queue.register(TaskType::new("t")).expect("registered");
-    let forget = || queue.postgres_transaction(|tx| tx.execute("DEALLOCATE ALL", &[]).map(drop)).expect("forgotten");
-    put(&queue, "a");
-    forget();
-    put(&queue, "b");
-    forget();
-    let worker = WorkerId::new();
-    let claimed = claims(&queue, &worker, 9);
-    assert_eq!(crate::support::names(&claimed), ["a", "b"]);
-    forget();
-    claimed[0].start().expect("its start was done, once");
-    forget();
-    assert_eq!(claimed[0].finish().expect("ours"), TaskStatus::Finished);
-    let info = queue.info("t", "a").expect("known");
-    assert_eq!((info.starts, info.status), (1, TaskStatus::Finished));
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! locked, so that workers don't wait for each other. Where a check and a change must be one step across rows (the
 //! capacity, a limit at once, an order by key), an advisory lock comes first, and the look at the rows after it.
 //!
-//! Connections that break are replaced, and what was under way is tried again: first a look for its own entry in the
-//! log says whether it has happened. News go by `NOTIFY`, rarely ([`herald`]); polling finds what they miss.
+//! Connections that break are replaced, and what was under way is tried again: if that is refused, a look for its own
+//! entry in the log says whether it has happened. News go by `NOTIFY`, rarely ([`herald`]); polling finds what they miss.
 
 mod caller;
 mod claim;
@@ -238,13 +238,13 @@ impl Engine for PostgresEngine {
     fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>> {
         // By it we know our own, if the answer to the commit is lost.
         let mark = (random_number() >> 1) as i64;
-        let ids = self.core.patiently("enqueuing", |db, in_doubt| {
-            if in_doubt {
-                if let Some(ids) = produce::find_marked(db, &tasks, mark)? {
-                    return Ok(ids);
-                }
+        let ids = self.core.patiently("enqueuing", |db, in_doubt| match produce::enqueue(db, &tasks, mark) {
+            // What stands in its way may be its own first try. That may have committed while this one waited for it, so that
+            // it takes a look afterwards.
+            Err(Fault::Task(error @ (TaskError::Duplicate { .. } | TaskError::QueueFull { .. }))) if in_doubt => {
+                produce::find_marked(db, &tasks, mark)?.ok_or(error.into())
             }
-            produce::enqueue(db, &tasks, mark)
+            result => result,
         })?;
         self.tell(News::Work);
         Ok(ids)
