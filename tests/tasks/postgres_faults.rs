@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fulmar::BoxError;
-use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
+use fulmar::tasks::{
+    NewTask, PostgresTransaction, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
+};
 
 use crate::postgres::Schema;
 use crate::support::{Bed, Gate, HANG, LEASE, claim, claims, eventually, history, last_message, put, task};
@@ -310,6 +312,10 @@ fn no_call_takes_a_lost_answer_for_a_failure() {
     let info = queue.info("t", "1").expect("known");
     assert_eq!((info.status, info.starts, info.lost), (TaskStatus::Accepted, 0, 0));
 
+    // Nothing was done yet.
+    cut("BEGIN");
+    queue.postgres_transaction(|tx| tx.query("SELECT 1", &[]).map(drop)).expect("begun anew");
+    was_cut("beginning");
     // A commit of the caller's is the caller's to judge.
     cut("COMMIT");
     let doubt: Result<(), TaskError> = queue.postgres_transaction(|tx| tx.query("SELECT 1", &[]).map(drop));
@@ -587,6 +593,39 @@ fn a_transaction_of_the_caller_s_own_decides() {
 
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
+fn what_a_caller_sets_in_his_session_ends_with_his_transaction() {
+    let bed = Schema::new();
+    let queue = bed.open_with(TaskQueue::builder().connections(1).poll_interval(Duration::from_millis(5)));
+    queue.register(TaskType::new("t")).expect("registered");
+    let session = |tx: &PostgresTransaction<'_>| {
+        let lock = format!("SELECT pg_advisory_lock(hashtext('{}'))", bed.name());
+        for sql in ["SET search_path = pg_catalog", "SET statement_timeout = 1", "SET ROLE pg_monitor", &lock] {
+            tx.query(sql, &[])?;
+        }
+        Ok::<_, TaskError>(())
+    };
+    let is_as_before = |name: &str| {
+        let settings = "SELECT current_setting('statement_timeout'), current_user, current_setting('enable_seqscan')";
+        let read = queue.postgres_transaction(|tx| tx.query(settings, &[])).expect("read");
+        let read: Vec<&str> = read[0].iter().flatten().map(|setting| &**setting).collect();
+        assert_eq!(read, ["61s", "fulmar", "on"], "{name}");
+        put(&queue, name);
+        assert_eq!(claim(&queue).task().identifier(), name);
+        let free = format!("SELECT pg_try_advisory_xact_lock(hashtext('{}'))", bed.name());
+        assert_eq!(bed.ask(&free).1[0][0].as_deref(), Some("t"), "{name}");
+    };
+    queue.postgres_transaction(session).expect("committed");
+    is_as_before("after a commit");
+    let rolled_back: Result<(), TaskError> = queue.postgres_transaction(|tx| {
+        session(tx)?;
+        Err(TaskError::Invalid("changed my mind".into()))
+    });
+    assert!(matches!(rolled_back, Err(TaskError::Invalid(_))));
+    is_as_before("after a rollback");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
 fn other_programs_enqueue_with_a_function() {
     let bed = Schema::new();
     let queue = bed.queue();
@@ -808,9 +847,15 @@ fn neither_odd_names_nor_a_role_s_settings_matter() {
     claim.run(&|task: &TaskContext| task.store_response("ü😀\\", "text/plain")).expect("ours");
     assert_eq!(handle.response().expect("known").expect("stored").text().expect("text"), "ü😀\\");
     assert_eq!(handle.log().expect("a log")[0].message, "ü😀\\");
-    let ours = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')";
+    let ours = "SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout'),
+             current_setting('synchronous_commit')";
     let limits = queue.postgres_transaction(|tx| tx.query(ours, &[])).expect("read");
-    assert_eq!(limits, [[Some("61s".to_owned()), Some("61s".to_owned())]], "the queue's own");
+    assert_eq!(limits, [["61s", "61s", "on"].map(|setting| Some(setting.to_owned()))], "the queue's own");
+    // What waits for the disk of one server at least is a matter of taste.
+    let local = TaskQueue::connect(&format!("{url}&options=-csynchronous_commit%3Dlocal")).expect("the queue opens");
+    let kept = local.postgres_transaction(|tx| tx.query("SELECT current_setting('synchronous_commit')", &[]));
+    assert_eq!(kept.expect("read"), [[Some("local".to_owned())]]);
+    drop(local);
     let (_, rows) = bed.ask(&format!("SELECT count(*) FROM {quoted}.fulmar_task"));
     assert_eq!(rows[0][0].as_deref(), Some("1"), "in the schema that was named");
     queue

@@ -41,24 +41,42 @@ impl TaskQueue {
     ///
     /// # Blocking
     /// It holds one of the queue's connections meanwhile. A call of the queue inside of `work` takes another one, and does
-    /// not see what this one has not committed.
+    /// not see what this one has not committed. A statement may take 60 s. If `work` asks nothing for 61 s, the server ends
+    /// the session, unless `SET LOCAL idle_in_transaction_session_timeout = 0` tells it not to. All that `work` sets, and
+    /// locks, in the session ends with the transaction.
     ///
     /// # Errors
-    /// Those of `work`. [`TaskError::Unreachable`] if the server can't be reached; if its source is that the connection broke, it
-    /// may have been committed, and `work` can tell best. [`TaskError::Invalid`] if the queue is not on PostgreSQL, or if
-    /// `work` ended the transaction by itself.
+    /// Those of `work`. [`TaskError::Unreachable`] if the server can't be reached within
+    /// [`busy_limit`](super::super::QueueBuilder::busy_limit); if its source is that the connection broke, it may have been
+    /// committed, and `work` can tell best. [`TaskError::Invalid`] if the queue is not on PostgreSQL, or if `work` ended the
+    /// transaction by itself.
     pub fn postgres_transaction<R, E: From<TaskError>>(
         &self,
         work: impl FnOnce(&PostgresTransaction<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let engine = self.engine().as_any().downcast_ref::<PostgresEngine>();
         let engine = engine.ok_or_else(|| TaskError::Invalid("the queue is not on PostgreSQL".into()))?;
-        let mut db = engine.core.pool.take().map_err(fault)?;
-        db.set_limit(engine.core.pool.limits.statement);
-        let begun = db.begin().map_err(|error| told(DOING, error))?;
-        let transaction = PostgresTransaction { transaction: RefCell::new(begun), engine, enqueued: Cell::new(false) };
-        // Ours likes indexes so much that it would take one for everything.
-        transaction.execute("SET LOCAL enable_seqscan = on", &[])?;
+        let mut work = Some(work);
+        engine.core.patiently(DOING, |db, _| {
+            db.estrange();
+            let mut begun = db.begin()?;
+            // Ours likes indexes so much that it would take one for everything.
+            begun.script("SET LOCAL enable_seqscan = on")?;
+            // Until here nothing was done, so that another try is harmless; from here on there is none.
+            let work = work.take().ok_or_else(|| TaskError::Invalid("a transaction was begun twice".into()))?;
+            Ok(engine.transaction(begun, work))
+        })?
+    }
+}
+
+impl PostgresEngine {
+    fn transaction<R, E: From<TaskError>>(
+        &self,
+        begun: Transaction<'_>,
+        work: impl FnOnce(&PostgresTransaction<'_>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let transaction =
+            PostgresTransaction { transaction: RefCell::new(begun), engine: self, enqueued: Cell::new(false) };
         let done = work(&transaction)?;
         let PostgresTransaction { transaction, enqueued, .. } = transaction;
         let transaction = transaction.into_inner();
@@ -67,7 +85,7 @@ impl TaskQueue {
         }
         transaction.commit().map_err(|error| told("committing a transaction of the caller's", error))?;
         if enqueued.get() {
-            engine.tell(News::Work);
+            self.tell(News::Work);
         }
         Ok(done)
     }

@@ -20,6 +20,13 @@ use super::waker::Waker;
 /// The oldest server that knows all that the statements ask for (`AS MATERIALIZED`, `plan_cache_mode`).
 const OLDEST: i32 = 12;
 
+/// What every session has, whatever its role or its database says. Of commits only those are touched that would be
+/// acknowledged before any disk has them.
+const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
+    SET standard_conforming_strings = on; SET client_min_messages = error;
+    SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off;
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -37,6 +44,8 @@ pub(super) struct Connection {
     limit: Duration,
     /// By text; the text is part of the program, so there are only so many.
     prepared: HashMap<&'static str, CString>,
+    /// Whether somebody else's statements may have changed the session.
+    strange: bool,
     /// Set while a statement is under way: whoever leaves in the middle leaves a connection that can't be used.
     broken: bool,
 }
@@ -66,8 +75,8 @@ pub(super) enum Heard {
 }
 
 impl Connection {
-    /// Connects, and sets the session up: what is committed is seen by the next statement, and the server gives up
-    /// statements that take far too long, and transactions that were left open.
+    /// Connects, and sets the session up: what is committed is on the disk, and seen by the next statement, and the server
+    /// gives up statements that take far too long, and transactions that were left open.
     ///
     /// Statements are planned once, for tables of any size: a plan made while they were empty would read all of them, and
     /// would be kept. So whole tables are not read where an index will do.
@@ -92,17 +101,38 @@ impl Connection {
                  create one with ENCODING 'UTF8' for the queue"
             )));
         }
-        let mut connection =
-            Connection { raw, place, limit: limits.statement, prepared: HashMap::new(), broken: false };
-        // The server's limit comes a little later: this side's has the better message.
-        let millis = limits.statement.as_millis().saturating_add(1_000).min(i32::MAX as u128);
-        connection.script(&format!(
-            "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
-             SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis};
-             SET standard_conforming_strings = on; SET client_min_messages = error;
-             SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
-        ))?;
+        let (limit, prepared) = (limits.statement, HashMap::new());
+        let mut connection = Connection { raw, place, limit, prepared, strange: false, broken: false };
+        connection.set_up(limit)?;
         Ok(connection)
+    }
+
+    fn set_up(&mut self, limit: Duration) -> Result<(), PgError> {
+        // The server's limit comes a little later: this side's has the better message.
+        let millis = limit.as_millis().saturating_add(1_000).min(i32::MAX as u128);
+        self.script(&format!(
+            "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}; {SESSION}"
+        ))
+    }
+
+    /// From here on somebody else's statements are run, which may leave anything in the session.
+    pub(super) fn estrange(&mut self) {
+        self.strange = true;
+    }
+
+    /// Makes a session that somebody else has used as good as new: his settings, role and locks are gone. `limit` is that
+    /// of a statement.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) fn restore(&mut self, limit: Duration) -> Result<(), PgError> {
+        if self.strange {
+            self.prepared.clear();
+            self.script("DISCARD ALL")?;
+            self.set_up(limit)?;
+            self.strange = false;
+        }
+        Ok(())
     }
 
     /// Whether it can serve. Does not ask the server; [`Connection::ping`] does.

@@ -101,8 +101,9 @@ impl DerefMut for Loan<'_> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        let connection =
-            self.connection.take().filter(|connection| connection.is_good() && !connection.is_in_transaction());
+        let limit = self.pool.limits.statement;
+        let connection = self.connection.take().filter(Connection::is_good).filter(|db| !db.is_in_transaction());
+        let connection = connection.and_then(|mut db| db.restore(limit).is_ok().then_some(db));
         let mut state = self.pool.state.lock();
         state.lent -= 1;
         state.idle.extend(connection);

@@ -6,6 +6,13 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::error::TaskError;
+use super::super::new_task::NewTask;
+use super::super::queue::TaskQueue;
+use super::super::status::TaskStatus;
+use super::super::task_type::TaskType;
+use super::super::worker_id::WorkerId;
+use super::PostgresEngine;
 use super::connection::{Connection, Heard, Limits};
 use super::error::PgError;
 use super::libpq::{self, Raw};
@@ -209,14 +216,37 @@ fn a_session_that_a_pooler_reset_is_replaced_and_does_not_lie() {
     assert!(error.is_lost() && !connection.is_good(), "{error}");
 }
 
+/// What a pooler does between two of its clients.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_session_that_was_reset_is_replaced_and_nothing_is_done_twice() {
+    let schema = format!("fulmar_{}", super::super::worker_id::random_name());
+    connect().script(&format!("CREATE SCHEMA {schema}")).expect("a schema");
+    let address = format!("{}?options=-csearch_path%3D{schema}", url());
+    let queue = TaskQueue::builder().connections(1).connect(&address).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let forget = || engine.core.pool.take().expect("a connection").script("DEALLOCATE ALL").expect("forgotten");
+    let put = |name: &str| queue.enqueue(NewTask::new("t", name)).expect("accepted");
+    put("a");
+    forget();
+    put("b");
+    forget();
+    let claims = queue.dequeue(&WorkerId::new(), &["t"], 9, HANG).expect("claimed");
+    let names: Vec<&str> = claims.iter().map(|claim| claim.task().identifier()).collect();
+    assert_eq!(names, ["a", "b"]);
+    forget();
+    claims[0].start().expect("its start was done, once");
+    forget();
+    assert_eq!(claims[0].finish().expect("ours"), TaskStatus::Finished);
+    let info = queue.info("t", "a").expect("known");
+    assert_eq!((info.starts, info.status), (1, TaskStatus::Finished));
+    connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
+}
+
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_database_that_can_not_hold_every_text_is_refused() {
-    use super::super::error::TaskError;
-    use super::super::new_task::NewTask;
-    use super::super::queue::TaskQueue;
-    use super::super::task_type::TaskType;
-
     let mut connection = connect();
     let url = url();
     let server = url.rsplit_once('/').map_or(&*url, |(server, _)| server).to_owned();
