@@ -4,12 +4,17 @@
 //!
 //! The lifecycle is `INFO`, what happens to each value `TRACE`, what is dropped or fails `WARN`. Values themselves are
 //! never shown: nobody is asked to make theirs printable, and a log is no place for what may be a secret.
+//!
+//! A panic of whoever listens goes no further: it would break off whatever is at work here, for good. Don't tell with a lock held:
+//! a listener may ask for what is behind it.
 
 /// `event!(WARN, "a thing happened", id = 7, count = 3)`; fields are shown with `Debug`.
 #[cfg(feature = "tracing")]
 macro_rules! event {
     ($level:ident, $message:literal $(, $field:ident = $value:expr)* $(,)?) => {
-        tracing::event!(target: "fulmar", tracing::Level::$level, $($field = ?$value,)* $message)
+        $crate::trace::tell(|| {
+            tracing::event!(target: "fulmar", tracing::Level::$level, $($field = ?$value,)* $message)
+        })
     };
 }
 
@@ -23,3 +28,41 @@ macro_rules! event {
 }
 
 pub(crate) use event;
+
+/// Tells, and has a panic of whoever listens go no further; the panic hook has told of it.
+#[cfg(feature = "tracing")]
+pub(crate) fn tell(event: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(event)) {
+        // Its destructor may panic in turn.
+        std::mem::forget(panic);
+    }
+}
+
+#[cfg(all(test, feature = "tracing"))]
+mod tests {
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    struct Bad;
+
+    impl Subscriber for Bad {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            panic!("in a test, on purpose");
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_listener_s_panic_does_not_reach_whoever_told() {
+        tracing::subscriber::with_default(Bad, || event!(WARN, "a thing happened", count = 3));
+    }
+}

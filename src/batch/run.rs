@@ -567,7 +567,7 @@ impl<J: RemoteJob> Run<J> {
             let listeners = mem::replace(&mut *self.listeners.lock(), Arc::new([]));
             panics::contain(|| drop(listeners));
             self.changed.notify_all();
-            panics::contain(|| event!(INFO, "batch ended", stats = _stats));
+            event!(INFO, "batch ended", stats = _stats);
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::super::engine::{Step, Stepped};
 use super::super::error::{Result, TaskError};
 use super::steps::MOST_BYTES;
+use crate::panics;
 use crate::sync::{Condvar, Mutex};
 
 /// Statements under way at once: while one waits for the disk, the next is made ready.
@@ -82,6 +83,12 @@ impl Combiner {
     /// Does one list.
     fn lead(&self, work: &impl Fn(&[Step]) -> Result<Vec<Stepped>>) {
         let _place = Place(self);
+        // Who waits for it would wait for ever.
+        let work = |steps: &[Step]| {
+            panics::catch(|| work(steps)).unwrap_or_else(|panic| {
+                Err(TaskError::Database { doing: "changing tasks", source: format!("a panic: {panic}").into() })
+            })
+        };
         let pieces = self.state.lock().take();
         if let [alone] = &*pieces {
             return alone.tell(work(&alone.steps));
@@ -172,6 +179,26 @@ mod tests {
     use super::super::super::status::Response;
     use super::super::super::worker_id::WorkerId;
     use super::*;
+
+    #[test]
+    fn a_panic_is_told_to_all_whose_steps_were_done_together() {
+        let combiner = Combiner::new();
+        let piece = || {
+            let steps = vec![Step { task: 1, token: 1, worker: WorkerId::new(), action: Action::Start }];
+            Arc::new(Piece { steps, progress: Mutex::new(Progress::Waiting), changed: Condvar::new() })
+        };
+        let pieces = [piece(), piece()];
+        let mut state = combiner.state.lock();
+        state.waiting.extend(pieces.iter().cloned());
+        state.under_way = 1;
+        drop(state);
+        combiner.lead(&|_| panic!("in a test, on purpose"));
+        for piece in &pieces {
+            let progress = piece.progress.lock();
+            assert!(matches!(&*progress, Progress::Done(Err(TaskError::Database { .. }))), "nobody told");
+        }
+        assert_eq!(combiner.state.lock().under_way, 0);
+    }
 
     #[test]
     fn what_is_too_large_for_one_message_goes_in_several() {

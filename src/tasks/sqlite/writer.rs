@@ -68,7 +68,7 @@ impl Writer {
                 let many = state.waiting.len().min(MOST_AT_ONCE);
                 let mut batch: Vec<Box<dyn Work>> = state.waiting.drain(..many).collect();
                 drop(state);
-                // Whoever listens to our events may panic in here: the others would wait for the connection for ever.
+                // If something panics in here, the others would wait for the connection for ever.
                 if let Err(panic) = panics::catch(|| self.commit(&db, &mut batch)) {
                     let error = TaskError::Database { doing, source: format!("a panic: {panic}").into() };
                     batch.iter_mut().for_each(|work| work.fail(&error));

@@ -292,11 +292,12 @@ impl Crew {
             Stepped::Done(TaskStatus::Paused) => stats.paused += 1,
             Stepped::Done(TaskStatus::Cancelled) => stats.cancelled += 1,
             Stepped::Done(_) => stats.retried += 1,
-            Stepped::Stale => {
-                stats.stale += 1;
-                task.set_lost();
-                event!(WARN, "a lost task's outcome was discarded", task = task.id(), worker = self.id.to_string());
-            }
+            Stepped::Stale => stats.stale += 1,
+        }
+        drop(state);
+        if stepped == Stepped::Stale {
+            task.set_lost();
+            event!(WARN, "a lost task's outcome was discarded", task = task.id(), worker = self.id.to_string());
         }
     }
 
@@ -509,3 +510,64 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// The longest pause between two tries to write something.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[cfg(all(test, feature = "tracing", feature = "sqlite"))]
+mod tests {
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::super::super::engine::Claimed;
+    use super::super::super::retry::RetryPolicy;
+    use super::super::Worker;
+    use super::*;
+    use crate::error::BoxError;
+    use crate::sync::{AtomicUsize, Ordering};
+
+    /// Counts the events at which the worker could be asked for its counters.
+    struct Asks(Arc<Crew>, Arc<AtomicUsize>);
+
+    impl Subscriber for Asks {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {
+            self.1.fetch_add(usize::from(self.0.state.try_lock().is_some()), Ordering::Relaxed);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn whoever_hears_of_a_discarded_outcome_may_ask_for_the_counters() {
+        let folder = std::env::temp_dir().join(format!("fulmar-crew-{}", WorkerId::new()));
+        std::fs::create_dir(&folder).expect("a folder of its own");
+        let queue = TaskQueue::open(folder.join("queue.db")).expect("the queue opens");
+        let builder = Worker::builder(&queue).handle("t", |_: &TaskContext| Ok::<(), BoxError>(()));
+        let hands = Executor::builder().threads(1).build().expect("a thread");
+        let crew = Arc::new(Crew::new(builder, hands, 1));
+        let claimed = Claimed {
+            id: 1,
+            token: 1,
+            task_type: "t".into(),
+            identifier: "a".into(),
+            starts: 0,
+            failures: 0,
+            retry: RetryPolicy::default(),
+            input: None,
+            has_checkpoint: false,
+        };
+        let task = TaskContext::new(queue, crew.id.clone(), claimed);
+        assert!(crew.started(&task, Stepped::Done(TaskStatus::Running)));
+        let heard = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Asks(crew.clone(), heard.clone()), || {
+            crew.ended(&task, Duration::ZERO, Stepped::Stale);
+        });
+        assert_eq!((crew.stats().stale, heard.load(Ordering::Relaxed)), (1, 1));
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+}
