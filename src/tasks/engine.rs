@@ -31,8 +31,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Rung as the contract says.
     fn bell(&self) -> &Bell;
 
-    /// Inserts or updates a type.
-    fn put_type(&self, task_type: TaskType) -> Result<()>;
+    /// Inserts a type, or gives the one of that name its settings with `replace`, and else none.
+    fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()>;
 
     /// Removes a type; with `force` all of its tasks, too, those at work included, whose workers become stale.
     /// `UnknownType`, `InUse`.

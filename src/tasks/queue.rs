@@ -210,7 +210,7 @@ impl TaskQueue {
     /// [`TaskError::Invalid`] for a name or a limit that makes no sense; those of the database.
     pub fn register(&self, task_type: TaskType) -> Result<()> {
         task_type.check()?;
-        self.engine().put_type(task_type)
+        self.engine().put_type(task_type, true)
     }
 
     /// Removes a task type that has no tasks.

@@ -82,7 +82,10 @@ impl TaskQueue {
 
     fn register_store(&self, store: &str) -> Result<()> {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
-        self.register(TaskType::new(type_name(store)).retention(WEEK))
+        let task_type = TaskType::new(type_name(store)).retention(WEEK);
+        task_type.check()?;
+        // Whoever registers it meanwhile knows better.
+        self.engine().put_type(task_type, false)
     }
 }
 

@@ -662,6 +662,36 @@ fn other_programs_enqueue_with_a_function() {
     assert_eq!(queue.stats().expect("read").count(TaskStatus::Accepted), 2);
 }
 
+/// Somebody registers the store's type while `submit` does.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_store_s_own_settings_stay_though_somebody_submits_meanwhile() {
+    let bed = Schema::new();
+    let queue = bed.open();
+    std::thread::scope(|scope| {
+        let mut submitting = None;
+        bed.around()
+            .postgres_transaction(|tx| {
+                tx.execute(
+                    &format!(
+                        "INSERT INTO {}.fulmar_task_type (name, restart_limit, retry_limit, retry_first, retry_factor,
+                             retry_cap, retry_jitter) VALUES ('store:s', 77, 0, 0, 1, 0, 0)",
+                        bed.name()
+                    ),
+                    &[],
+                )?;
+                submitting = Some(scope.spawn(|| queue.submit("s", "op", false, serde_json::json!({}))));
+                let waits =
+                    "SELECT pid FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+                eventually("it registers, too", || tx.query(waits, &[]).is_ok_and(|rows| rows.len() == 1));
+                Ok::<_, TaskError>(())
+            })
+            .expect("committed");
+        submitting.expect("spawned").join().expect("no panic").expect("accepted");
+    });
+    assert_eq!(bed.count("SELECT restart_limit FROM fulmar_task_type WHERE name = 'store:s'"), 77);
+}
+
 /// What an idle worker asks for: a look each poll interval, a sign of life now and then, and nothing for each other worker.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]

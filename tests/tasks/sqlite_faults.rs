@@ -77,6 +77,23 @@ fn a_full_disk_is_a_typed_error_that_harms_nobody_else_and_passes() {
     assert_eq!(sound, "ok");
 }
 
+/// As if somebody registered it between the look and the registration.
+#[test]
+fn a_store_s_own_settings_stay_though_somebody_submits_meanwhile() {
+    let file = File::new();
+    let queue = file.open();
+    file.connect()
+        .execute_batch(
+            "CREATE TRIGGER first BEFORE INSERT ON fulmar_task_type WHEN NEW.restart_limit <> 77
+                 AND NOT EXISTS (SELECT 1 FROM fulmar_task_type WHERE name = NEW.name) BEGIN
+                 INSERT INTO fulmar_task_type (name, restart_limit, retry_limit, retry_first, retry_factor, retry_cap,
+                     retry_jitter) VALUES (NEW.name, 77, 0, 0, 1, 0, 0); END",
+        )
+        .expect("sound SQL");
+    queue.submit("s", "op", false, serde_json::json!({})).expect("accepted");
+    assert_eq!(file.count("SELECT restart_limit FROM fulmar_task_type WHERE name = 'store:s'"), 77);
+}
+
 /// A worker at a task whose response is too large for the file, until `ballast` is deleted.
 fn outcome_without_room(queue: &TaskQueue) -> (Worker, TaskHandle) {
     queue.register(TaskType::new("t")).expect("registered");

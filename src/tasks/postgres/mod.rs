@@ -210,8 +210,8 @@ impl Engine for PostgresEngine {
         &self.bell
     }
 
-    fn put_type(&self, task_type: TaskType) -> Result<()> {
-        self.core.patiently("registering a task type", |db, _| types::put(db, &task_type))?;
+    fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()> {
+        self.core.patiently("registering a task type", |db, _| types::put(db, &task_type, replace))?;
         self.claims.forget_types();
         self.tell(News::Work);
         Ok(())

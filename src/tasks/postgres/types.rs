@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::value::Param;
 use super::{millis, nonsense, reap};
 
-pub(super) fn put(db: &mut Connection, of_type: &TaskType) -> Result<(), Fault> {
+pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Result<(), Fault> {
     let retry = &of_type.retry;
     db.execute(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
@@ -19,7 +19,7 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType) -> Result<(), Fault> 
          ON CONFLICT (name) DO UPDATE SET time_limit = excluded.time_limit, retention = excluded.retention,
              restart_limit = excluded.restart_limit, at_once = excluded.at_once, retry_limit = excluded.retry_limit,
              retry_first = excluded.retry_first, retry_factor = excluded.retry_factor, retry_cap = excluded.retry_cap,
-             retry_jitter = excluded.retry_jitter",
+             retry_jitter = excluded.retry_jitter WHERE $11::bool",
         &[
             of_type.name().into(),
             of_type.time_limit.map(millis).into(),
@@ -31,6 +31,7 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType) -> Result<(), Fault> 
             Param::Float(if retry.factor.is_nan() { 1.0 } else { retry.factor }),
             millis(retry.cap).into(),
             Param::Float(if retry.jitter.is_nan() { 0.0 } else { retry.jitter }),
+            replace.into(),
         ],
     )?;
     Ok(())

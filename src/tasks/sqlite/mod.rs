@@ -129,8 +129,8 @@ impl Engine for SqliteEngine {
         &self.bell
     }
 
-    fn put_type(&self, task_type: TaskType) -> Result<()> {
-        self.write("registering a task type", move |db, _| types::put(db, &task_type))?;
+    fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()> {
+        self.write("registering a task type", move |db, _| types::put(db, &task_type, replace))?;
         self.bell.ring(News::Work);
         Ok(())
     }

@@ -10,13 +10,14 @@ use super::super::task_type::TaskType;
 use super::connection::failed;
 use super::{millis, produce};
 
-pub(super) fn put(db: &Connection, of_type: &TaskType) -> Result<()> {
+pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<()> {
     let retry = &of_type.retry;
     db.prepare_cached(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
              retry_factor, retry_cap, retry_jitter) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (name) DO UPDATE SET time_limit = ?2, retention = ?3, restart_limit = ?4, at_once = ?5,
-             retry_limit = ?6, retry_first = ?7, retry_factor = ?8, retry_cap = ?9, retry_jitter = ?10",
+             retry_limit = ?6, retry_first = ?7, retry_factor = ?8, retry_cap = ?9, retry_jitter = ?10
+         WHERE ?11",
     )
     .and_then(|mut sql| {
         sql.execute(params![
@@ -31,6 +32,7 @@ pub(super) fn put(db: &Connection, of_type: &TaskType) -> Result<()> {
             if retry.factor.is_nan() { 1.0 } else { retry.factor },
             millis(retry.cap),
             if retry.jitter.is_nan() { 0.0 } else { retry.jitter },
+            replace,
         ])
     })
     .map_err(failed("registering a task type"))?;
