@@ -43,6 +43,28 @@ fn a_writer_stopped_inside_a_transaction_is_a_typed_error_and_then_it_goes_on() 
 }
 
 #[test]
+fn what_else_forbids_a_row_is_no_duplicate() {
+    let file = File::new();
+    let queue = file.queue();
+    file.connect()
+        .execute_batch(
+            "CREATE TRIGGER no BEFORE INSERT ON fulmar_task WHEN NEW.identifier = 'no'
+                 BEGIN SELECT RAISE(ABORT, 'not in this house'); END;
+             CREATE TABLE names (name TEXT UNIQUE);
+             CREATE TRIGGER names AFTER INSERT ON fulmar_task BEGIN INSERT INTO names VALUES ('the one'); END",
+        )
+        .expect("sound SQL");
+    let why = |name: &str| match queue.enqueue(task(name)).expect_err("refused") {
+        TaskError::Database { source, .. } => source.to_string(),
+        other => panic!("{name}: {other}"),
+    };
+    assert!(why("no").contains("not in this house"));
+    put(&queue, "a");
+    assert!(why("b").contains("names.name"));
+    assert!(matches!(queue.enqueue(task("a")), Err(TaskError::Duplicate { .. })));
+}
+
+#[test]
 fn a_full_disk_is_a_typed_error_that_harms_nobody_else_and_passes() {
     let file = File::new();
     let queue = file.open_with(TaskQueue::builder().largest_file(2 << 20));

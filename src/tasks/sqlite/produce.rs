@@ -86,7 +86,8 @@ fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64
         sql.execute(params![type_id, task.identifier, gate, task.priority, run_at, now, task.key, task.is_modifier])
     })
     .map_err(|error| match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => {
+        // A trigger of the file's owner may forbid it, too.
+        Some(ErrorCode::ConstraintViolation) if find(db, &task.name()).is_ok() => {
             TaskError::Duplicate { task_type: task.task_type.clone(), identifier: task.identifier.clone() }
         }
         _ => failed(doing)(error),
