@@ -8,7 +8,7 @@ use super::super::error::{Result, TaskError};
 use super::super::retry::RetryPolicy;
 use super::super::task_type::TaskType;
 use super::connection::failed;
-use super::{millis, produce};
+use super::millis;
 
 pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<()> {
     let retry = &of_type.retry;
@@ -42,16 +42,24 @@ pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<
 pub(super) fn remove(db: &Connection, name: &str, force: bool) -> Result<()> {
     let doing = "unregistering a task type";
     let of_type = find(db, name)?.ok_or_else(|| TaskError::UnknownType(name.to_owned()))?;
-    let mut ids = db.prepare("SELECT id FROM fulmar_task WHERE type_id = ?1").map_err(failed(doing))?;
-    let ids: Vec<i64> =
-        ids.query_map([of_type], |row| row.get(0)).and_then(Iterator::collect).map_err(failed(doing))?;
-    if !ids.is_empty() && !force {
-        return Err(TaskError::InUse { task_type: name.to_owned(), tasks: ids.len() as u64 });
+    if !force {
+        let count = "SELECT count(*) FROM fulmar_task WHERE type_id = ?1";
+        let tasks: i64 = db.query_row(count, [of_type], |row| row.get(0)).map_err(failed(doing))?;
+        if tasks > 0 {
+            return Err(TaskError::InUse {
+                task_type: name.to_owned(),
+                tasks: u64::try_from(tasks).unwrap_or(u64::MAX),
+            });
+        }
     }
-    for id in ids {
-        produce::erase(db, id)?;
+    for part in ["input", "checkpoint", "response", "log"] {
+        let sql =
+            format!("DELETE FROM fulmar_task_{part} WHERE task_id IN (SELECT id FROM fulmar_task WHERE type_id = ?1)");
+        db.execute(&sql, [of_type]).map_err(failed(doing))?;
     }
-    db.execute("DELETE FROM fulmar_task_type WHERE id = ?1", [of_type]).map_err(failed(doing))?;
+    for sql in ["DELETE FROM fulmar_task WHERE type_id = ?1", "DELETE FROM fulmar_task_type WHERE id = ?1"] {
+        db.execute(sql, [of_type]).map_err(failed(doing))?;
+    }
     Ok(())
 }
 
