@@ -126,7 +126,7 @@ pub(crate) fn assert_account(found: &[String]) {
 }
 
 /// A queue with a type that bears any number of losses.
-fn patient_queue(bed: &dyn Bed) -> TaskQueue {
+pub(crate) fn patient_queue(bed: &dyn Bed) -> TaskQueue {
     let queue = bed.queue();
     queue.register(TaskType::new("t").restart_limit(1_000_000)).expect("registered");
     queue
@@ -255,22 +255,6 @@ fn poisoned(bed: &dyn Bed, settings: &[(&str, i64)], losses: u32) {
     }
     let lost = bed.count("SELECT count(*) FROM fulmar_task WHERE lost > 0 AND identifier <> 'poison'");
     assert_eq!(lost > 0, losses > 0, "{lost} neighbours were lost");
-}
-
-pub(crate) fn skewed_clocks_finish_nothing_twice(bed: &dyn Bed) {
-    let queue = patient_queue(bed);
-    let clocks = [-5_000, 0, 5_000];
-    let workers = clocks.map(|offset| Process::start(bed, "work", &[("FULMAR_CHILD_CLOCK", offset)]));
-    let names: Vec<String> = (0..60).map(|n| n.to_string()).collect();
-    queue.enqueue_many(names.iter().map(task)).expect("accepted");
-    wait_for_all(&queue, &names);
-    for worker in &workers {
-        worker.signal(Signal::TERM);
-        worker.until("drained ");
-    }
-    if !cfg!(fulmar_unguarded) {
-        assert_account(&violations(&queue, &names));
-    }
 }
 
 /// For the tasks, a clock that jumps by an hour is all of their times moved by one.

@@ -6,7 +6,7 @@ use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
 use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker};
 use rustix::process::Signal;
 
-use crate::faults::Process;
+use crate::faults::{Process, assert_account, patient_queue, violations, wait_for_all};
 use crate::sqlite::File;
 use crate::support::{Bed, Gate, HANG, eventually, put, task};
 
@@ -126,6 +126,25 @@ fn outcome_without_room(queue: &TaskQueue) -> (Worker, TaskHandle) {
         .start()
         .expect("started");
     (worker, put(queue, "a"))
+}
+
+/// Each process has a wrong clock of its own. On PostgreSQL there is none but the server's.
+#[test]
+fn skewed_clocks_finish_nothing_twice() {
+    let file = File::new();
+    let queue = patient_queue(&file);
+    let clocks = [-5_000, 0, 5_000];
+    let workers = clocks.map(|offset| Process::start(&file, "work", &[("FULMAR_CHILD_CLOCK", offset)]));
+    let names: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    queue.enqueue_many(names.iter().map(task)).expect("accepted");
+    wait_for_all(&queue, &names);
+    for worker in &workers {
+        worker.signal(Signal::TERM);
+        worker.until("drained ");
+    }
+    if !cfg!(fulmar_unguarded) {
+        assert_account(&violations(&queue, &names));
+    }
 }
 
 #[test]
