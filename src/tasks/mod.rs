@@ -153,7 +153,7 @@
 //! the one queue is a stranger to the other.
 
 // Without an engine there is nothing to open, and half of this lies idle.
-#![cfg_attr(not(feature = "sqlite"), allow(dead_code))]
+#![cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(dead_code))]
 
 mod bell;
 mod caller;

@@ -62,7 +62,9 @@ pub struct QueueBuilder {
     #[cfg(feature = "sqlite")]
     durability: Durability,
     busy_limit: Option<Duration>,
+    #[cfg(feature = "sqlite")]
     largest_file: Option<u64>,
+    #[cfg(feature = "sqlite")]
     clock: Option<i64>,
     #[cfg(feature = "postgres")]
     connections: Option<usize>,
@@ -94,6 +96,7 @@ impl QueueBuilder {
 
     /// How large a SQLite file may grow, in bytes; beyond it, calls that need room are [`TaskError::DiskFull`]. Defaults to
     /// what the disk holds.
+    #[cfg(feature = "sqlite")]
     pub fn largest_file(mut self, bytes: u64) -> QueueBuilder {
         self.largest_file = Some(bytes);
         self
@@ -115,8 +118,9 @@ impl QueueBuilder {
         self
     }
 
-    /// What is wrong with this machine's clock, in milliseconds: for tests.
+    /// What is wrong with this machine's clock, in milliseconds: for tests on SQLite.
     #[doc(hidden)]
+    #[cfg(feature = "sqlite")]
     pub fn clock_offset(mut self, millis: i64) -> QueueBuilder {
         self.clock = Some(millis);
         self
@@ -168,7 +172,9 @@ impl TaskQueue {
             #[cfg(feature = "sqlite")]
             durability: Durability::Full,
             busy_limit: None,
+            #[cfg(feature = "sqlite")]
             largest_file: None,
+            #[cfg(feature = "sqlite")]
             clock: None,
             #[cfg(feature = "postgres")]
             connections: None,
