@@ -96,6 +96,15 @@ pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogE
         }
     }
     entries.sort_by_key(|entry| entry.0);
+    let (mut attempts, mut before) = (0, None);
+    for (_, _, status, message) in &mut entries {
+        // What follows a claim is the start of an attempt. Counted, it need not be stored.
+        if *status == TaskStatus::Running.code() && before == Some(TaskStatus::Scheduled.code()) {
+            attempts += 1;
+            *message = format!("attempt {attempts}");
+        }
+        before = Some(*status);
+    }
     let entry =
         |(_, time, code, message)| Ok(LogEntry { time: to_time(time), status: TaskStatus::from_code(code)?, message });
     entries.into_iter().map(entry).collect::<Result<_, Fault>>().map(Some)
