@@ -457,6 +457,32 @@ pub(crate) fn a_failure_for_good_is_not_retried(bed: &dyn Bed) {
     assert_eq!(last_message(&queue, "a"), "input must be a sequence of numbers");
 }
 
+pub(crate) fn a_long_log_keeps_its_order(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let handle = queue.enqueue(task("a").message("begun")).expect("accepted");
+    let mut expected = vec![(Accepted, "begun".to_owned())];
+    for round in 0..100 {
+        let worker = WorkerId::new();
+        let claim = claims(&queue, &worker, 1).pop().expect("ready");
+        claim.start().expect("ours");
+        expected.push((Scheduled, format!("taken by worker {}", &worker.to_string()[..8])));
+        expected.push((Running, format!("attempt {}", round + 1)));
+        if round % 7 == 0 {
+            claim.task().message(&format!("round {round}")).expect("ours");
+            expected.push((Running, format!("round {round}")));
+        }
+        claim.task().pause(Duration::ZERO);
+        assert_eq!(claim.finish().expect("ours"), Paused);
+        expected.push((Paused, String::new()));
+    }
+    let log = handle.log().expect("a log");
+    let said: Vec<_> = log.iter().map(|entry| (entry.status, entry.message.clone())).collect();
+    assert_eq!(said, expected);
+    assert!(log.is_sorted_by_key(|entry| entry.time));
+    queue.delete("t", "a").expect("nobody holds it");
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_log"), 0);
+}
+
 pub(crate) fn a_pause_keeps_its_state(bed: &dyn Bed) {
     let queue = bed.queue();
     let handle = put(&queue, "a");

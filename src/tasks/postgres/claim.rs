@@ -17,7 +17,7 @@ use super::error::PgError;
 use super::fault::Fault;
 use super::sql::{now, then, trail};
 use super::value::Param;
-use super::{lanes, millis, reap, types};
+use super::{lanes, millis, reap, trail, types};
 use crate::sync::Mutex;
 
 /// The most tasks whose time has come that one statement moves to those that are ready.
@@ -272,7 +272,8 @@ macro_rules! taken {
              y.retry_factor, y.retry_cap, y.retry_jitter,
              coalesce(t.input, (SELECT CASE WHEN octet_length(i.body) <= $3::int8 THEN i.body END
                  FROM fulmar_task_input i WHERE i.task_id = t.id)),
-             t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id)"
+             t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id),
+             octet_length(t.trail)::int8"
     };
 }
 
@@ -370,12 +371,15 @@ fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Re
             input: row.get(12)?,
             has_checkpoint: row.get(13)?,
         };
-        Ok::<_, Fault>((row.get(0)?, claimed))
+        Ok::<_, Fault>((row.get(0)?, claimed, row.get::<i64>(14)?))
     };
-    let mut bad: Vec<i64> = Vec::new();
+    let (mut bad, mut long) = (Vec::new(), Vec::new());
     for row in rows.iter() {
         match read(row) {
-            Ok(one) => taken.push(one),
+            Ok((rank, claimed, trail)) => {
+                long.extend((trail >= trail::LONG).then_some(claimed.id));
+                taken.push((rank, claimed));
+            }
             Err(fault) => {
                 let id: i64 = row.get(1)?;
                 crate::trace::event!(WARN, "a task can't be claimed", task = id, error = format!("{fault:?}"));
@@ -385,6 +389,9 @@ fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Re
     }
     for id in bad {
         reap::set_aside(db, id)?;
+    }
+    if !long.is_empty() {
+        trail::unroll(db, &long)?;
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ mod steps;
 mod target;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod types;
 mod value;
 mod waker;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::engine::{Part, TaskRef, taken_by};
+use super::super::engine::{Part, TaskRef};
 use super::super::error::TaskError;
 use super::super::stats::{QueueStats, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
@@ -10,7 +10,7 @@ use super::connection::{Connection, Row};
 use super::error::PgError;
 use super::fault::Fault;
 use super::sql::then;
-use super::{nonsense, produce, types};
+use super::{nonsense, produce, trail, types};
 
 pub(super) fn to_time(millis: i64) -> SystemTime {
     UNIX_EPOCH + types::duration(millis)
@@ -47,34 +47,6 @@ pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInf
     rows.first().map(read).transpose()
 }
 
-/// An entry of a trail: its number, its time, its status, and whose it is.
-pub(super) struct Step {
-    pub(super) entry: i64,
-    pub(super) time: i64,
-    pub(super) status: i64,
-    pub(super) token: i64,
-    pub(super) message: String,
-}
-
-/// The entries of a log that are kept in the task's row: three numbers each, and who has taken the task if that is what
-/// happened. What is left over of a torn one is no entry.
-pub(super) fn trail(mut bytes: &[u8]) -> Vec<Step> {
-    let mut steps = Vec::new();
-    while let Some((numbers, rest)) = bytes.split_first_chunk::<24>() {
-        let number = |at: usize| numbers[at..at + 8].iter().fold(0_i64, |number, &byte| number << 8 | i64::from(byte));
-        let status = number(8) & 7;
-        bytes = rest;
-        let mut message = String::new();
-        if status == TaskStatus::Scheduled.code() {
-            let Some((worker, rest)) = bytes.split_first_chunk::<8>() else { break };
-            message = taken_by(String::from_utf8_lossy(worker).trim_end());
-            bytes = rest;
-        }
-        steps.push(Step { entry: number(0), time: number(8) >> 3, status, token: number(16), message });
-    }
-    steps
-}
-
 pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>, Fault> {
     // One statement, so that both halves are as of one moment.
     let rows = db.query(
@@ -87,8 +59,8 @@ pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogE
         return Ok(None);
     };
     let mut entries = Vec::new();
-    for step in trail(first.get(0)?) {
-        entries.push((step.entry, step.time, step.status, step.message));
+    for entry in trail::entries(first.get(0)?) {
+        entries.push((entry.number, entry.time, entry.status, entry.message));
     }
     for row in rows.iter() {
         if let Some(entry) = row.get::<Option<i64>>(1)? {

@@ -12,7 +12,7 @@ use super::connection::{Connection, Transaction};
 use super::fault::Fault;
 use super::sql::{now, trail};
 use super::value::Param;
-use super::{lanes, millis, read, reap};
+use super::{lanes, millis, reap, trail};
 use crate::sync::Mutex;
 
 /// Steps whose outcome was not known when they were last tried, by task and token.
@@ -420,7 +420,7 @@ fn lanes_of<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) 
 }
 
 /// What the task came to, if the step was done before: its worker's own entry in the log says so.
-fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
+pub(super) fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
     let rows = db.query(
         "SELECT t.trail, l.status FROM fulmar_task t LEFT JOIN fulmar_task_log l ON l.task_id = t.id AND l.token = $2::int8
          WHERE t.id = $1::int8",
@@ -439,7 +439,7 @@ fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Faul
         Action::GiveBack { .. } => status == TaskStatus::Accepted,
         Action::Note { .. } => false,
     };
-    let trail = read::trail(first.get(0)?).into_iter().filter(|entry| entry.token == step.token);
+    let trail = trail::entries(first.get(0)?).into_iter().filter(|entry| entry.token == step.token);
     let mut codes: Vec<i64> = trail.map(|entry| entry.status).collect();
     for row in rows.iter() {
         codes.extend(row.get::<Option<i64>>(1)?);

@@ -6,19 +6,21 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::engine::Action;
 use super::super::error::TaskError;
 use super::super::new_task::NewTask;
 use super::super::queue::TaskQueue;
 use super::super::status::TaskStatus;
 use super::super::task_type::TaskType;
 use super::super::worker_id::WorkerId;
-use super::PostgresEngine;
 use super::connection::{Connection, Heard, Limits};
 use super::error::PgError;
 use super::libpq::{self, Raw};
 use super::target::Target;
+use super::trail::Entry;
 use super::value::Param;
 use super::waker::Waker;
+use super::{PostgresEngine, produce, steps, trail};
 use crate::sync::{AtomicBool, Ordering, thread};
 
 /// Only turns a hang into a failure.
@@ -115,12 +117,12 @@ fn a_trail_is_read_up_to_where_it_is_torn() {
     let accepted = [number(1), number(5_000 << 3), number(77)].concat();
     let taken = [&number(2)[..], &number(5_001 << 3 | 1), &number(1), b"abcd    "].concat();
     let whole = [accepted, taken].concat();
-    let steps = super::read::trail(&whole);
-    let read: Vec<_> =
-        steps.iter().map(|step| (step.entry, step.time, step.status, step.token, &*step.message)).collect();
-    assert_eq!(read, [(1, 5_000, 0, 77, ""), (2, 5_001, 1, 1, "taken by worker abcd")]);
+    let entry =
+        |number, time, status, token, message: &str| Entry { number, time, status, token, message: message.into() };
+    let taken = entry(2, 5_001, 1, 1, "taken by worker abcd");
+    assert_eq!(trail::entries(&whole), [entry(1, 5_000, 0, 77, ""), taken]);
     for length in 0..whole.len() {
-        assert!(super::read::trail(&whole[..length]).len() <= usize::from(length >= 24));
+        assert!(trail::entries(&whole[..length]).len() <= usize::from(length >= 24));
     }
 }
 
@@ -216,15 +218,64 @@ fn a_session_that_a_pooler_reset_is_replaced_and_does_not_lie() {
     assert!(error.is_lost() && !connection.is_good(), "{error}");
 }
 
-/// What a pooler does between two of its clients.
+/// Each change of a task writes its trail anew. What becomes of it is found where it is looked for after a lost answer.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
-fn a_session_that_was_reset_is_replaced_and_nothing_is_done_twice() {
+fn a_trail_does_not_grow_for_ever_and_loses_nothing() {
+    let (queue, schema) = queue_of_one_connection();
+    queue.enqueue_many(["a", "other"].map(|name| NewTask::new("t", name))).expect("accepted");
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let take = || engine.core.pool.take().expect("a connection");
+    let mark: i64 = take()
+        .query("SELECT ('x' || encode(substring(trail FROM 17 FOR 8), 'hex'))::bit(64)::int8 FROM fulmar_task", &[])
+        .and_then(|rows| rows.first().expect("a task").get(0))
+        .expect("a number");
+    let mut first = None;
+    let mut expected = vec![TaskStatus::Accepted];
+    for round in 0..100 {
+        let claim = queue.dequeue(&WorkerId::new(), &["t"], 1, HANG).expect("claimed").pop().expect("ready");
+        assert_eq!(claim.task().identifier(), "a");
+        claim.start().expect("ours");
+        expected.extend([TaskStatus::Scheduled, TaskStatus::Running]);
+        if round % 7 == 0 {
+            claim.task().message("in words, between the others").expect("ours");
+            expected.push(TaskStatus::Running);
+        }
+        claim.task().pause(Duration::ZERO);
+        assert_eq!(claim.finish().expect("ours"), TaskStatus::Paused);
+        expected.push(TaskStatus::Paused);
+        let trail = "SELECT octet_length(trail)::int8 FROM fulmar_task WHERE identifier = 'a'";
+        let length: i64 = take().query(trail, &[]).and_then(|rows| rows.only()?.get(0)).expect("a length");
+        assert!(length < 2 * trail::LONG, "{length} bytes after {round} rounds");
+        let action = Action::Pause { message: String::new(), after: Duration::ZERO, checkpoint: None, response: None };
+        first.get_or_insert_with(|| claim.task().step(action));
+    }
+    let log = queue.log("t", "a").expect("a log");
+    assert_eq!(log.iter().map(|entry| entry.status).collect::<Vec<_>>(), expected);
+    assert!(log.is_sorted_by_key(|entry| entry.time), "in order");
+    assert!(log[1].message.starts_with("taken by worker ") && log[2].message == "attempt 1");
+    let found = steps::find_own(&mut take(), &first.expect("a hundred rounds")).expect("read");
+    assert_eq!(found, Some(TaskStatus::Paused), "the first of all");
+    let tasks = ["a", "other"].map(|name| NewTask::new("t", name).checked().expect("sound"));
+    assert!(produce::find_marked(&mut take(), &tasks, mark).expect("read").is_some(), "its enqueuing");
+    connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
+}
+
+/// A queue with the type `t`, in a schema of its own.
+fn queue_of_one_connection() -> (TaskQueue, String) {
     let schema = format!("fulmar_{}", super::super::worker_id::random_name());
     connect().script(&format!("CREATE SCHEMA {schema}")).expect("a schema");
     let address = format!("{}?options=-csearch_path%3D{schema}", url());
     let queue = TaskQueue::builder().connections(1).connect(&address).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
+    (queue, schema)
+}
+
+/// What a pooler does between two of its clients.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_session_that_was_reset_is_replaced_and_nothing_is_done_twice() {
+    let (queue, schema) = queue_of_one_connection();
     let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
     let forget = || engine.core.pool.take().expect("a connection").script("DEALLOCATE ALL").expect("forgotten");
     let put = |name: &str| queue.enqueue(NewTask::new("t", name)).expect("accepted");

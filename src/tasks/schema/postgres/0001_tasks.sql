@@ -51,8 +51,8 @@ CREATE TABLE fulmar_task (
     -- A small input; a larger one has a row in fulmar_task_input, which no change of the task copies.
     input bytea,
     -- The log's entries without a message, 24 bytes each: its number, its time * 8 + its status, its token; behind that of a
-    -- claim, 8 characters of the worker's name. Those with a message are in fulmar_task_log: a row for each entry would
-    -- cost as much as the task.
+    -- claim, 8 characters of the worker's name. Those with a message, and those of a trail that grew long, are in
+    -- fulmar_task_log: a row for each entry would cost as much as the task.
     trail bytea NOT NULL DEFAULT '',
     UNIQUE (type_id, identifier)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_analyze_scale_factor = 0.05);
