@@ -65,10 +65,18 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn stats(&self) -> Result<QueueStats>;
 
     /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
-    /// a new token and a lease, and [`taken_by`] in the log. Never more of a type than it may have at once, never one whose order forbids it.
+    /// a new token and a lease, and [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
+    /// once, never one whose order forbids it.
     /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no
     /// sense keeps no other from being claimed.
-    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>>;
+    fn claim(
+        &self,
+        worker: &WorkerId,
+        types: &[String],
+        limit: usize,
+        lease: Duration,
+        message: &str,
+    ) -> Result<Vec<Claimed>>;
 
     /// Does each of `steps`, in their order, and says of each what became of it. They are independent of each other: a
     /// stale one changes nothing for the rest.
@@ -105,6 +113,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
 pub(super) fn taken_by(worker: &str) -> String {
     format!("taken by worker {worker:.8}")
 }
+
+/// What stands between that and a message of the worker's.
+pub(super) const SAYING: &str = ": ";
 
 /// A task, as its users name it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

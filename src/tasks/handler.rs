@@ -58,6 +58,7 @@ pub struct TaskContext {
 #[derive(Clone, Default)]
 struct Draft {
     end: Option<End>,
+    message: String,
     response: Option<Arc<Response>>,
 }
 
@@ -163,7 +164,8 @@ impl TaskContext {
         self.note(Some(share), message)
     }
 
-    /// Writes a message into the task's log, durably and at once. It costs a commit.
+    /// Writes a message into the task's log, durably and at once. It costs a commit, unlike a
+    /// [`last_message`](TaskContext::last_message).
     ///
     /// # Errors
     /// Those of [`progress`](TaskContext::progress).
@@ -173,6 +175,12 @@ impl TaskContext {
 
     fn note(&self, progress: Option<f32>, message: &str) -> Result<()> {
         self.act(Action::Note { progress, message: clean(message) }).map(drop)
+    }
+
+    /// What the log is to say of the end of this attempt, if the task is finished then, or pauses: for words that need no
+    /// commit of their own. The last one counts.
+    pub fn last_message(&self, message: &str) {
+        self.draft.lock().message = clean(message);
     }
 
     /// Stores the response for whoever asks for it, committed with the end of this attempt. The last one counts.
@@ -256,7 +264,7 @@ impl TaskContext {
 
     /// What the attempt came to: what the handler said, or else what it returned.
     pub(super) fn outcome(&self, returned: Result<(), String>) -> Action {
-        let Draft { end, response } = self.draft.lock().clone();
+        let Draft { end, message, response } = self.draft.lock().clone();
         match (end, returned) {
             (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
             (_, Err(reason)) => {
@@ -267,10 +275,8 @@ impl TaskContext {
                 };
                 Action::Fail { reason: clean(&reason), retry, response }
             }
-            (Some(End::Pause { after, checkpoint }), Ok(())) => {
-                Action::Pause { message: String::new(), after, checkpoint, response }
-            }
-            (None, Ok(())) => Action::Finish { message: String::new(), response },
+            (Some(End::Pause { after, checkpoint }), Ok(())) => Action::Pause { message, after, checkpoint, response },
+            (None, Ok(())) => Action::Finish { message, response },
         }
     }
 

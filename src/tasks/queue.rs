@@ -374,9 +374,25 @@ impl TaskQueue {
     /// # Errors
     /// Those of the database. None ready is no error.
     pub fn dequeue(&self, worker: &WorkerId, types: &[&str], limit: usize, lease: Duration) -> Result<Vec<Claim>> {
+        self.dequeue_with_message(worker, types, limit, lease, "")
+    }
+
+    /// As [`dequeue`](TaskQueue::dequeue), with a message for the log of each, behind what that says of the worker. On
+    /// PostgreSQL it costs a commit of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn dequeue_with_message(
+        &self,
+        worker: &WorkerId,
+        types: &[&str],
+        limit: usize,
+        lease: Duration,
+        message: &str,
+    ) -> Result<Vec<Claim>> {
         // A type that is named twice has its tasks once.
         let types: Vec<String> = BTreeSet::from_iter(types).into_iter().map(|&name| name.to_owned()).collect();
-        let claimed = self.engine().claim(worker, &types, limit, lease)?;
+        let claimed = self.engine().claim(worker, &types, limit, lease, &clean(message))?;
         Ok(claimed.into_iter().map(|claimed| Claim::new(self.clone(), worker.clone(), claimed)).collect())
     }
 

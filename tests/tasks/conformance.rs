@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use fulmar::tasks::TaskStatus::{self, Accepted, Cancelled, Failed, Finished, Paused, Running, Scheduled};
-use fulmar::tasks::{LARGEST_PAYLOAD, NewTask, RetryPolicy, TaskContext, TaskError, TaskType, WorkerId};
+use fulmar::tasks::{LARGEST_PAYLOAD, NewTask, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskType, WorkerId};
 use serde_json::json;
 
 use crate::support::{Bed, HANG, LEASE, claim, claims, history, last_message, names, put, task};
@@ -455,6 +455,34 @@ pub(crate) fn a_failure_for_good_is_not_retried(bed: &dyn Bed) {
     };
     assert_eq!(claim(&queue).run(&fails).expect("ours"), Failed);
     assert_eq!(last_message(&queue, "a"), "input must be a sequence of numbers");
+}
+
+pub(crate) fn workers_have_their_say_in_the_log(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (a, b) = (put(&queue, "a"), put(&queue, "b"));
+    let worker = WorkerId::new();
+    let said = |handle: &TaskHandle| handle.log().expect("a log").pop().map(|entry| (entry.status, entry.message));
+    let taken = format!("taken by worker {}", &worker.to_string()[..8]);
+    let claims = queue.dequeue_with_message(&worker, &["t"], 2, LEASE, "by hand").expect("claimed");
+    for handle in [&a, &b] {
+        assert_eq!(said(handle), Some((Scheduled, format!("{taken}: by hand"))));
+    }
+    for claim in &claims {
+        claim.start().expect("ours");
+        claim.task().last_message("this will do");
+        claim.task().last_message("waits for a job");
+    }
+    claims[0].task().pause(Duration::ZERO);
+    claims[0].finish().expect("ours");
+    assert_eq!(said(&a), Some((Paused, "waits for a job".into())));
+    claims[1].fail("for a reason").expect("ours");
+    assert_eq!(said(&b), Some((Failed, "for a reason".into())));
+    let claim = claim(&queue);
+    claim.start().expect("ours");
+    claim.task().last_message("all is there");
+    claim.finish().expect("ours");
+    assert_eq!(said(&a), Some((Finished, "all is there".into())));
+    assert_eq!(history(&queue, "a"), [Accepted, Scheduled, Running, Paused, Scheduled, Running, Finished]);
 }
 
 pub(crate) fn a_long_log_keeps_its_order(bed: &dyn Bed) {

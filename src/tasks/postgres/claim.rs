@@ -54,12 +54,13 @@ struct Mark {
     until: Instant,
 }
 
-/// Who wants how many, and for how long.
+/// Who wants how many, and for how long, and what he says.
 #[derive(Clone, Copy)]
-struct Wish<'a> {
-    worker: &'a WorkerId,
-    limit: usize,
-    lease: Duration,
+pub(super) struct Wish<'a> {
+    pub(super) worker: &'a WorkerId,
+    pub(super) limit: usize,
+    pub(super) lease: Duration,
+    pub(super) message: &'a str,
 }
 
 impl Wish<'_> {
@@ -95,15 +96,8 @@ impl Claims {
         ))
     }
 
-    pub(super) fn claim(
-        &self,
-        db: &mut Connection,
-        worker: &WorkerId,
-        names: &[String],
-        limit: usize,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, Fault> {
-        if names.is_empty() || limit == 0 {
+    pub(super) fn claim(&self, db: &mut Connection, wish: Wish<'_>, names: &[String]) -> Result<Vec<Claimed>, Fault> {
+        if names.is_empty() || wish.limit == 0 {
             return Ok(Vec::new());
         }
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -112,8 +106,11 @@ impl Claims {
             open_timers(db)?;
         }
         let mut taken = Vec::new();
-        let wish = Wish { worker, limit, lease };
-        let complete = self.take_all(db, wish, &names, opened, &mut taken);
+        let mut complete = self.take_all(db, wish, &names, opened, &mut taken);
+        if complete.is_ok() && !wish.message.is_empty() && !taken.is_empty() {
+            let tasks: Vec<i64> = taken.iter().map(|(_, claimed)| claimed.id).collect();
+            complete = trail::say(db, &tasks, wish.message).map_err(Fault::from);
+        }
         if let Err(fault) = complete {
             // What was taken before is ours, and nobody else would know of it.
             if taken.is_empty() {

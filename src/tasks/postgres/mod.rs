@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::caller::PostgresTransaction;
-use self::claim::Claims;
+use self::claim::{Claims, Wish};
 use self::combine::Combiner;
 use self::connection::{Connection, Limits};
 use self::error::PgError;
@@ -286,7 +286,14 @@ impl Engine for PostgresEngine {
         Ok(stats)
     }
 
-    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>> {
+    fn claim(
+        &self,
+        worker: &WorkerId,
+        types: &[String],
+        limit: usize,
+        lease: Duration,
+        message: &str,
+    ) -> Result<Vec<Claimed>> {
         let doing = "claiming tasks";
         self.core.promptly(doing, |db, in_doubt| {
             if in_doubt {
@@ -294,7 +301,7 @@ impl Engine for PostgresEngine {
                 let source = "the connection broke before it was known what was taken".into();
                 return Err(TaskError::Unreachable { doing, source }.into());
             }
-            self.claims.claim(db, worker, types, limit, lease)
+            self.claims.claim(db, Wish { worker, limit, lease, message }, types)
         })
     }
 

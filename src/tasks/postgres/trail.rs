@@ -4,7 +4,7 @@
 //! A row for each entry would cost as much as the task. But each change of a task writes its whole row anew, so that a
 //! trail that has grown long, as that of a task that pauses again and again, is turned into rows of the log.
 
-use super::super::engine::taken_by;
+use super::super::engine::{SAYING, taken_by};
 use super::super::status::TaskStatus;
 use super::connection::Connection;
 use super::error::PgError;
@@ -43,6 +43,24 @@ pub(super) fn entries(mut bytes: &[u8]) -> Vec<Entry> {
 /// Turns the trails of these tasks into rows of the log, where whoever looks for an entry looks as well.
 pub(super) fn unroll(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     let mut tx = db.begin()?;
+    unroll_within(&mut tx, tasks)?;
+    tx.commit()
+}
+
+/// Adds a message to the entry of the claim of each of these tasks, if it is the last one. Few claims have one, so that it may
+/// cost a transaction of its own.
+pub(super) fn say(db: &mut Connection, tasks: &[i64], message: &str) -> Result<(), PgError> {
+    let mut tx = db.begin()?;
+    unroll_within(&mut tx, tasks)?;
+    tx.execute(
+        "UPDATE fulmar_task_log l SET message = l.message || $2::text || $3::text FROM fulmar_task t
+         WHERE t.id = ANY($1::int8[]) AND t.status = 1 AND l.task_id = t.id AND l.entry = t.entries AND l.status = 1",
+        &[Param::Ints(tasks), SAYING.into(), message.into()],
+    )?;
+    tx.commit()
+}
+
+fn unroll_within(tx: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     let sql = "SELECT id, trail FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE";
     let rows = tx.query(sql, &[Param::Ints(tasks)])?;
     let mut all: Vec<(i64, Entry)> = Vec::new();
@@ -69,5 +87,5 @@ pub(super) fn unroll(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> 
         ],
     )?;
     tx.execute("UPDATE fulmar_task SET trail = '' WHERE id = ANY($1::int8[])", &[Param::Ints(tasks)])?;
-    tx.commit()
+    Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::engine::{Claimed, Held, taken_by};
+use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
@@ -31,6 +31,7 @@ pub(super) fn claim(
     names: &[String],
     limit: usize,
     lease: Duration,
+    message: &str,
 ) -> Result<Vec<Claimed>> {
     db.prepare_cached(
         "UPDATE fulmar_task SET gate = 0 WHERE id IN
@@ -46,7 +47,9 @@ pub(super) fn claim(
     ready.sort_by_key(|task| (Reverse(task.priority), task.id));
     ready.truncate(limit);
     let until = now.saturating_add(millis(lease));
-    ready.iter().filter_map(|task| take(db, now, worker, task.id, until).transpose()).collect()
+    let saying = if message.is_empty() { "" } else { SAYING };
+    let words = [&*taken_by(worker.as_str()), saying, message].concat();
+    ready.iter().filter_map(|task| take(db, now, worker, task.id, until, &words).transpose()).collect()
 }
 
 /// The first tasks of a type, as many as it may have at once.
@@ -80,7 +83,7 @@ fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
 }
 
 /// Takes one task. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
-fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Result<Option<Claimed>> {
+fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words: &str) -> Result<Option<Claimed>> {
     let doing = "claiming a task";
     // Read first: whatever is wrong with a row shows before anything was written.
     let read = db
@@ -122,7 +125,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64) -> Re
     )
     .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until]))
     .map_err(failed(doing))?;
-    steps::log(db, id, entry, now, TaskStatus::Scheduled, &taken_by(worker.as_str()))?;
+    steps::log(db, id, entry, now, TaskStatus::Scheduled, words)?;
     Ok(Some(claimed))
 }
 

@@ -188,9 +188,16 @@ impl Engine for SqliteEngine {
         self.read(read::stats)
     }
 
-    fn claim(&self, worker: &WorkerId, types: &[String], limit: usize, lease: Duration) -> Result<Vec<Claimed>> {
-        let (worker, types) = (worker.clone(), types.to_owned());
-        self.write("claiming tasks", move |db, now| claim::claim(db, now, &worker, &types, limit, lease))
+    fn claim(
+        &self,
+        worker: &WorkerId,
+        types: &[String],
+        limit: usize,
+        lease: Duration,
+        message: &str,
+    ) -> Result<Vec<Claimed>> {
+        let (worker, types, message) = (worker.clone(), types.to_owned(), message.to_owned());
+        self.write("claiming tasks", move |db, now| claim::claim(db, now, &worker, &types, limit, lease, &message))
     }
 
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {

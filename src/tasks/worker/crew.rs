@@ -102,7 +102,7 @@ impl Crew {
             let Some(wanted) = self.wait_for_room() else {
                 break;
             };
-            let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease) {
+            let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease, "") {
                 Ok(claimed) => {
                     let all = claimed.len() < wanted;
                     let claimed = claimed
