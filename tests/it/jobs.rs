@@ -61,6 +61,7 @@ fn a_value_without_room_in_time_is_dropped_counted_and_handed_back() {
         .expect("starts");
     let stats = submitter.wait(HANG).expect("ends by itself");
     assert_eq!((stats.offered(), stats.submitted, stats.dropped), (4, 1, 3), "{stats}");
+    assert_eq!(stats.late, 0, "without a period there is no time to be late for");
     assert_eq!(dropped.iter().collect::<Vec<_>>(), [2, 3, 4].map(|value| (value, Dropped::TimedOut)));
     assert_eq!(consumer.drain(), [1], "put = taken + left");
 }
@@ -126,6 +127,37 @@ fn panics_of_a_submitters_closures_are_counted_and_go_nowhere() {
     let stats = submitter.wait(HANG).expect("ends by itself");
     assert_eq!((stats.submitted, stats.dropped, stats.panicked), (1, 2, 3), "{stats}");
     assert_eq!(consumer.drain(), [1]);
+}
+
+#[test]
+fn destructors_that_panic_are_contained_and_lose_no_other_value() {
+    #[derive(Debug)]
+    struct Fragile;
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("a panic of a test, on purpose");
+        }
+    }
+    impl std::fmt::Display for Fragile {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("fragile")
+        }
+    }
+    impl std::error::Error for Fragile {}
+
+    let (producer, consumer) = bounded(1).expect("holds something");
+    let submitter = PeriodicSubmitter::builder(producer).every(Duration::ZERO).times(3).time_limit(Duration::ZERO);
+    let submitter = submitter.submit_with(|| Fragile).expect("starts");
+    let stats = submitter.wait(HANG).expect("ends by itself");
+    assert_eq!((stats.submitted, stats.dropped, stats.panicked), (1, 2, 2), "{stats}");
+    consumer.drain().into_iter().for_each(std::mem::forget);
+
+    let executor = executor(1);
+    let (producer, consumer) = bounded(3).expect("holds something");
+    let processor = Processor::builder(consumer).executor(&executor).handle(|_| Err(Fragile)).expect("starts");
+    (0..3).try_for_each(|value| producer.put(value)).expect("open");
+    drop(producer);
+    assert_eq!(processor.wait(HANG).expect("closed and emptied").failed, 3);
 }
 
 #[test]
@@ -378,6 +410,15 @@ fn a_handful_share_one_queue_and_the_account_adds_up() {
     assert_eq!((put, taken, consumer.len()), (1_500, 1_500, 0));
     assert_eq!(sum.load(Ordering::Relaxed), 500 * 111);
     assert_eq!(processors.iter().map(Processor::id).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn dropping_a_processor_stops_it() {
+    let executor = executor(1);
+    let (producer, consumer) = bounded::<u64>(1).expect("holds something");
+    let processor = Processor::builder(consumer).executor(&executor).handle(drop).expect("starts");
+    drop(processor);
+    eventually("it gives up its consumer, the last", || producer.is_closed());
 }
 
 #[test]

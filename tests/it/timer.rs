@@ -212,28 +212,60 @@ fn a_cancelled_series_takes_its_waiting_run_along() {
     let executor = executor(1);
     let gate = Gate::new();
     let busy = occupy(&executor, &gate);
-    let series = executor.submit_every(Duration::from_millis(1), &Arc::new(()), nothing, false, ()).expect("accepted");
+    let (held, operation) = held();
+    let series =
+        executor.submit_every(Duration::from_millis(1), &Arc::new(()), operation, false, ()).expect("accepted");
     eventually("the first run is queued", || executor.stats().queued == 1);
     assert!(series.cancel());
     assert_eq!(executor.stats().cancelled, 1);
+    assert_eq!(Arc::strong_count(&held), 1, "the operation is dropped with the cancel");
     gate.open();
     busy.wait(None).expect("it ends");
     executor.shutdown(None).expect("nothing is left");
+    assert_eq!((series.runs(), series.failed()), (1, 0), "a cancelled run is no failed one");
     assert_eq!(executor.stats().completed, 1, "only what was busy");
 }
 
 #[test]
-fn a_series_does_not_keep_a_dropped_executor_alive() {
+fn a_series_that_is_cancelled_while_it_waits_or_runs_keeps_nothing_of_its_operation() {
+    let executor = executor(1);
+    let (held_by_waiting, operation) = held();
+    let waiting = executor.submit_every(HOUR, &Arc::new(()), operation, false, ()).expect("accepted");
+    assert!(waiting.cancel());
+    assert_eq!(Arc::strong_count(&held_by_waiting), 1, "its time is an hour away");
+
+    let (gate, (held_by_running, operation)) = (Gate::new(), held());
+    let pass = gate.clone();
+    let operation = move |store: &(), (): ()| {
+        pass.pass();
+        operation(store, ())
+    };
+    let running =
+        executor.submit_every(Duration::from_millis(1), &Arc::new(()), operation, false, ()).expect("accepted");
+    gate.await_arrivals(1);
+    assert!(running.cancel());
+    gate.open();
+    executor.shutdown(None).expect("the run ends");
+    assert_eq!(Arc::strong_count(&held_by_running), 1, "the run has ended");
+}
+
+/// An operation, and something that it captures.
+fn held() -> (Arc<()>, impl Fn(&(), ()) -> Result<(), Error> + Clone + Send + 'static) {
     let held = Arc::new(());
-    let executor: Executor = executor(1);
     let inside = held.clone();
     let operation = move |_: &(), (): ()| {
         let _ = &inside;
-        Ok::<_, Error>(())
+        Ok(())
     };
+    (held, operation)
+}
+
+#[test]
+fn a_series_does_not_keep_a_dropped_executor_alive() {
+    let executor: Executor = executor(1);
+    let (held, operation) = held();
     let series = executor.submit_every(HOUR, &Arc::new(()), operation, false, ()).expect("accepted");
     drop(executor);
     assert!(series.is_done());
-    drop(series);
-    assert_eq!(Arc::strong_count(&held), 1, "the operation is dropped with the last that could use it");
+    assert_eq!(Arc::strong_count(&held), 1, "the operation is dropped now, not with the last handle of the series");
 }
