@@ -5,7 +5,7 @@
 //! Who wants to sleep lines up first and then looks once more for its reason (`still`), both under the lock. Who makes
 //! a reason, a value or room, makes it first and then looks whether somebody is in the line. Both are `SeqCst`, as are the
 //! ring's own steps, so one of the two sees the other: the sleeper its reason, or the caller a sleeper. `concurrent-queue`
-//! doesn't document that: it is so in its version 2.5.0, and to be looked at again in each newer one.
+//! doesn't document that. It is so in its versions 2.5, and `Cargo.toml` takes no other.
 //!
 //! A call takes one sleeper out of the line, so that the next call is for the next one, or for nobody: a hand-over wakes one
 //! thread at most. Whoever was called looks for a value or for room before anything else, so that a call is never lost on
