@@ -261,6 +261,41 @@ impl<T> Consumer<T> {
     }
 }
 
+/// `for value in consumer`: each value as it comes, until the queue is closed and nothing is left in it.
+///
+/// ```
+/// let (producer, consumer) = fulmar::queue::bounded(10)?;
+/// producer.put(7)?;
+/// producer.close();
+/// for value in consumer {
+///     assert_eq!(value, 7);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl<T> IntoIterator for Consumer<T> {
+    type Item = T;
+    type IntoIter = IntoIter<T>;
+
+    fn into_iter(self) -> IntoIter<T> {
+        IntoIter { consumer: self }
+    }
+}
+
+/// The values of a queue, one by one, with a consumer of its own: see [`Consumer`]'s `into_iter`.
+#[derive(Debug)]
+pub struct IntoIter<T> {
+    consumer: Consumer<T>,
+}
+
+impl<T> Iterator for IntoIter<T> {
+    type Item = T;
+
+    /// Waits for the next value.
+    fn next(&mut self) -> Option<T> {
+        self.consumer.get().ok()
+    }
+}
+
 /// What both halves can do.
 macro_rules! both {
     ($half:ident, $made:expr) => {
