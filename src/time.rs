@@ -1,4 +1,4 @@
-//! Points in time that waits compare with.
+//! Points in time that waits compare with, and those of a fixed schedule.
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,29 @@ impl Deadline {
     /// The limit as it was given, for the message of a timeout.
     pub(crate) fn limit(self) -> Duration {
         self.limit.unwrap_or(Duration::MAX)
+    }
+}
+
+/// A fixed schedule: `start`, `start + period`, `start + 2 * period` and so on. Each point is counted from the start and
+/// not from the one before, so nothing adds up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedule {
+    pub(crate) start: Instant,
+    /// Not zero, which would have no points.
+    pub(crate) period: Duration,
+}
+
+impl Schedule {
+    /// The number of the last point that has come at `now`, the start being 0, and before it.
+    pub(crate) fn last(self, now: Instant) -> u128 {
+        now.saturating_duration_since(self.start).as_nanos() / self.period.as_nanos().max(1)
+    }
+
+    /// `None` lies beyond the clock's range, which is never.
+    pub(crate) fn at(self, number: u128) -> Option<Instant> {
+        let nanos = self.period.as_nanos().checked_mul(number)?;
+        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+        self.start.checked_add(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
     }
 }
 

@@ -173,8 +173,8 @@ impl Core {
         })
     }
 
-    /// Submits a run whose time has come. It was accepted with its series, so it is not refused for a full queue.
-    pub(super) fn submit_due<T: Send + 'static>(
+    /// Submits a part of what was accepted as a whole, a series or a batch: it is not refused for a full queue.
+    pub(super) fn submit_accepted<T: Send + 'static>(
         self: &Arc<Core>,
         place: &Place,
         operation: impl FnOnce() -> Result<T> + Send + 'static,

@@ -138,7 +138,7 @@ impl Executor {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        self.core().submit_due(&Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
+        self.core().submit_accepted(&Place { kind: Kind::Accessor, lane: None }, move || Ok(f()))
     }
 
     /// An error if it takes no request before a reset gives it a size: its own, from the environment, makes no sense.

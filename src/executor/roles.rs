@@ -52,7 +52,7 @@ impl Crew for Core {
     }
 
     fn stand_up(&self, lap: Lap) {
-        if lap.own_thread {
+        if lap.seated {
             let _scope = request::enter_host(self);
             self.hooks.stop();
         }
@@ -97,7 +97,7 @@ impl Host for Core {
     }
 
     fn started(&self, lap: &Lap) {
-        if !lap.own_thread {
+        if !lap.seated {
             self.outside.fetch_add(1, Ordering::Relaxed);
         }
         self.ran.count_start(lap.stripe);
@@ -120,7 +120,7 @@ impl Host for Core {
     }
 
     fn settled(&self, lap: &Lap) {
-        if !lap.own_thread {
+        if !lap.seated {
             // Release: pairs with the load in `wait_for_end`.
             self.outside.fetch_sub(1, Ordering::Release);
             self.pool.nudge();

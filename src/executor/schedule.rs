@@ -11,6 +11,7 @@ use crate::lanes::LaneKey;
 use crate::panics;
 use crate::request::{AsyncRequest, Job, Status};
 use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::time::Schedule;
 use crate::timer::Alarm;
 
 /// What the executor's timer fires.
@@ -263,7 +264,7 @@ impl Series {
             let run = series.run.lock().as_ref().map(|make| make());
             run.map_or(Err(Error::Cancelled), |run| run())
         };
-        let run = match core.submit_due(&self.place, operation) {
+        let run = match core.submit_accepted(&self.place, operation) {
             Ok(run) => run,
             Err(Error::ShutDown) => return self.give_up(),
             Err(_) => return self.end_of_run(Status::Failed),
@@ -317,13 +318,9 @@ impl Series {
 
 /// The first time on the schedule of `due` that is still to come, and how many were missed before it.
 fn next_time(due: Instant, period: Duration, now: Instant) -> (Option<Instant>, u64) {
-    const SECOND: u128 = 1_000_000_000;
-    let late = now.saturating_duration_since(due).as_nanos();
-    let missed = late / period.as_nanos().max(1);
-    let ahead = (missed + 1).saturating_mul(period.as_nanos());
-    let seconds = u64::try_from(ahead / SECOND).ok();
-    let next = seconds.and_then(|seconds| due.checked_add(Duration::new(seconds, (ahead % SECOND) as u32)));
-    (next, u64::try_from(missed).unwrap_or(u64::MAX))
+    let schedule = Schedule { start: due, period };
+    let missed = schedule.last(now);
+    (schedule.at(missed + 1), u64::try_from(missed).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
-//! A fixed schedule as plain data: no thread and no clock.
-//!
-//! Its points are `start`, `start + period`, `start + 2 * period` and so on. Each is counted from the start and not from
-//! the one before, so nothing adds up.
+//! When to put the next value, as plain data: no thread and no clock.
 
 use std::time::{Duration, Instant};
 
+use crate::time::Schedule;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cadence {
-    start: Instant,
-    period: Duration,
+    schedule: Schedule,
     /// The number of the next point.
     next: u128,
 }
@@ -25,26 +23,20 @@ pub(super) struct Point {
 impl Cadence {
     /// The first point is `start`. A period of zero has no points to be late for: it is always time.
     pub(super) fn new(start: Instant, period: Duration) -> Cadence {
-        Cadence { start, period, next: 0 }
+        Cadence { schedule: Schedule { start, period }, next: 0 }
     }
 
     /// The next point, asked for at `now`.
     pub(super) fn next(&mut self, now: Instant) -> Point {
-        if self.period.is_zero() {
+        if self.schedule.period.is_zero() {
             return Point { at: Some(now), late: false };
         }
-        let passed = now.saturating_duration_since(self.start).as_nanos() / self.period.as_nanos();
+        let last = self.schedule.last(now);
         // The first is on time however long the thread took to start.
-        let late = self.next > 0 && passed >= self.next;
-        let number = if late { passed } else { self.next };
+        let late = self.next > 0 && last >= self.next;
+        let number = if late { last } else { self.next };
         self.next = number + 1;
-        Point { at: self.at(number), late }
-    }
-
-    fn at(&self, number: u128) -> Option<Instant> {
-        let nanos = self.period.as_nanos().checked_mul(number)?;
-        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
-        self.start.checked_add(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
+        Point { at: self.schedule.at(number), late }
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) enum Ended {
 /// ended, which is when the next one starts. One look at the clock a request, not two.
 pub(crate) struct Lap {
     pub(crate) stripe: usize,
-    /// Whether this is one of the pool's own threads.
-    pub(crate) own_thread: bool,
+    /// Whether the thread is counted by its seat in the pool; on others the executor has to count what they run.
+    pub(crate) seated: bool,
     last: Option<u64>,
     /// Whether the last request was short.
     brisk: bool,
@@ -58,9 +58,9 @@ pub(crate) struct Lap {
 const SHORT: u64 = 10_000;
 
 impl Lap {
-    pub(crate) fn new(stripe: usize, own_thread: bool) -> Lap {
+    pub(crate) fn new(stripe: usize, seated: bool) -> Lap {
         // In a model no operation is short, and everything should happen.
-        Lap { stripe, own_thread, last: None, brisk: cfg!(loom) }
+        Lap { stripe, seated, last: None, brisk: cfg!(loom) }
     }
 
     pub(crate) fn is_brisk(&self) -> bool {

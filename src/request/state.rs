@@ -111,7 +111,8 @@ impl Head {
     }
 
     pub(crate) fn ticket(&self) -> u32 {
-        // Relaxed: read and written under the lock of the lanes that gave it.
+        // Relaxed: written under the lock of the lanes that gave it, and read there, or by the thread that runs the request:
+        // that got it after it was queued, which was after, and takes it out of its lane itself.
         self.ticket.load(Ordering::Relaxed)
     }
 
