@@ -134,6 +134,9 @@
 //! second at most, and only after the commit, because PostgreSQL lets one commit with a `NOTIFY` pass at a time; whatever is
 //! missed is found within [`QueueBuilder::poll_interval`].
 //!
+//! What was accepted is on the server's disk: where a role or a database says `synchronous_commit = off`, the queue's sessions say
+//! `on`; other levels are left as they are.
+//!
 //! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit whose answer
 //! was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a failure. A server that
 //! is gone without a word is noticed within 10 s. Connections through a pooler must keep their session (`pool_mode = session`).
