@@ -43,7 +43,7 @@ impl TaskQueue {
     /// It holds one of the queue's connections meanwhile. A call of the queue inside of `work` takes another one, and does
     /// not see what this one has not committed. A statement may take 60 s. If `work` asks nothing for 61 s, the server ends
     /// the session, unless `SET LOCAL idle_in_transaction_session_timeout = 0` tells it not to. All that `work` sets, and
-    /// locks, in the session ends with the transaction.
+    /// locks, in the session ends with the transaction: the session is made anew, which costs a millisecond or two.
     ///
     /// # Errors
     /// Those of `work`. [`TaskError::Unreachable`] if the server can't be reached within
