@@ -117,7 +117,8 @@ impl<T> AsyncRequest<T> {
     }
 
     /// Calls `callback` once when the request has ended, with its final status: on the thread that ended it, or at once
-    /// if it has ended. The result stays in the handle. A panic in it concerns nobody else.
+    /// if it has ended. The result stays in the handle. Callbacks are called in their order, once all who wait have been
+    /// told. A panic in one concerns nobody else.
     ///
     /// The thread is one of the pool's: keep it short, or submit.
     pub fn on_complete(&self, callback: impl FnOnce(Status) + Send + 'static) {
