@@ -73,6 +73,8 @@ fn the_started_process() {
             says_so(BatchRunner::builder().build().expect_err("it makes no sense"));
             let (_producer, consumer) = fulmar::queue::bounded::<u8>(1).expect("holds something");
             says_so(Processor::builder(consumer).handle(drop).expect_err("it makes no sense"));
+            #[cfg(feature = "sqlite")]
+            says_so(worker_on_the_global_executor());
             says_so(executor.reset(None::<usize>, HANG).expect_err("as many as before make no sense"));
             assert_eq!(async_total_requests(), 0);
             let none: Option<usize> = None;
@@ -84,4 +86,24 @@ fn the_started_process() {
         threads => assert_eq!(Executor::global().threads().to_string(), threads),
     }
     assert_eq!(submit().expect("open").wait(HANG).expect("it runs"), 7);
+}
+
+/// Why a worker of durable tasks can't be started on it.
+#[cfg(feature = "sqlite")]
+fn worker_on_the_global_executor() -> Error {
+    use fulmar::tasks::{TaskContext, TaskError, TaskQueue, Worker};
+    let folder = std::env::temp_dir().join(format!("fulmar-threads-env-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("the system's own folder");
+    let queue = TaskQueue::open(folder.join("queue.db")).expect("opens");
+    let worker = Worker::builder(&queue)
+        .executor(Executor::global())
+        .at_once(1)
+        .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
+        .start();
+    drop(queue);
+    std::fs::remove_dir_all(&folder).ok();
+    match worker.map(drop) {
+        Err(TaskError::Executor(error)) => *error,
+        other => panic!("{other:?}"),
+    }
 }

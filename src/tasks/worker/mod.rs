@@ -178,7 +178,8 @@ impl WorkerBuilder {
     /// Starts it.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] for settings that make no sense; [`TaskError::Executor`] if the system refuses a thread.
+    /// [`TaskError::Invalid`] for settings that make no sense; [`TaskError::Executor`] if the system refuses a thread,
+    /// or for the global executor if `FULMAR_THREADS` makes no sense.
     pub fn start(self) -> Result<Worker> {
         let invalid = |text: &str| Err(TaskError::Invalid(text.into()));
         let cores = crate::sync::thread::cores().max(4);
