@@ -147,7 +147,7 @@ fn close_wakes_all_and_every_accepted_value_is_handed_out() {
 }
 
 #[test]
-fn close_wakes_every_sleeper() {
+fn close_wakes_every_sleeping_producer() {
     check("close, 2 puts", 3, || {
         let (producer, consumer) = halves(1);
         producer.put(3).expect("open");
@@ -155,6 +155,10 @@ fn close_wakes_every_sleeper() {
         consumer.close();
         assert!(!putters.into_iter().any(|putter| putter.join().expect("no panic")), "there was no room");
     });
+}
+
+#[test]
+fn close_wakes_every_sleeping_consumer() {
     check("close, 2 gets", 3, || {
         let (producer, consumer) = halves(1);
         let getters = [getter(&consumer), getter(&consumer)];
