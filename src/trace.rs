@@ -8,6 +8,9 @@
 //! A panic of whoever listens goes no further: it would break off whatever is at work here, for good. Don't tell with a lock held:
 //! a listener may ask for what is behind it.
 
+#[cfg(feature = "tracing")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 /// `event!(WARN, "a thing happened", id = 7, count = 3)`; fields are shown with `Debug`.
 #[cfg(feature = "tracing")]
 macro_rules! event {
@@ -32,9 +35,10 @@ pub(crate) use event;
 /// Tells, and has a panic of whoever listens go no further; the panic hook has told of it.
 #[cfg(feature = "tracing")]
 pub(crate) fn tell(event: impl FnOnce()) {
-    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(event)) {
-        // Its destructor may panic in turn.
-        std::mem::forget(panic);
+    let Err(panic) = catch_unwind(AssertUnwindSafe(event)) else { return };
+    // Its destructor may panic in turn.
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
     }
 }
 
