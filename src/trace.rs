@@ -5,8 +5,8 @@
 //! The lifecycle is `INFO`, what happens to each value `TRACE`, what is dropped or fails `WARN`. Values themselves are
 //! never shown: nobody is asked to make theirs printable, and a log is no place for what may be a secret.
 //!
-//! A panic of whoever listens goes no further: it would break off whatever is at work here, for good. Don't tell with a lock held:
-//! a listener may ask for what is behind it.
+//! A panic of whoever listens goes no further: it would break off whatever is at work here, for good. Don't tell with a
+//! lock held: a listener may ask for what is behind it.
 
 #[cfg(feature = "tracing")]
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,8 +3,9 @@
 //! `cargo bench --bench tasks --features sqlite` prints tasks a second, with full durability: enqueued one by one and a
 //! hundred at once, claimed and finished by a worker, and end to end, for 1, 4 and 8 threads and batches of 1 and 100. Beside
 //! them stand the floor, bare statements on the same kind of connection, without types, fences, logs, order or handlers,
-//! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes to start
-//! what was just enqueued, and whether a million finished tasks slow claims down. `-- --test` runs all once, quickly.
+//! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes
+//! to start what was just enqueued, and whether a million finished tasks slow claims down. `-- --test` runs all once,
+//! quickly.
 
 mod floor;
 #[path = "../tasks_common/mod.rs"]

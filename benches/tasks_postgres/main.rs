@@ -2,8 +2,9 @@
 //!
 //! `benches/peers/run postgres` brings up a server as `tests/run` does, installs the peers, and runs this with
 //! `cargo bench --bench tasks_postgres --features postgres`. Tasks a second, with full durability: enqueued, worked
-//! off (claimed, run, finished), and both at once, by one process, for 1, 4 and 8 at once and batches of 1 and 100. Then: how long an
-//! idle worker takes to start what another process has enqueued, and whether a million finished tasks slow claims down.
+//! off (claimed, run, finished), and both at once, by one process, for 1, 4 and 8 at once and batches of 1 and 100. Then:
+//! how long an idle worker takes to start what another process has enqueued, and whether a million finished tasks slow
+//! claims down.
 //! `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
 
 #[path = "../tasks_common/mod.rs"]

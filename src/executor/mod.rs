@@ -250,9 +250,10 @@ impl Executor {
     /// request that it is running.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a number that makes no sense, or none where `FULMAR_THREADS` makes none, and [`Error::WouldDeadlock`] inside an operation of this
-    /// executor, whose thread is one of the old ones, unless `timeout` is zero: nothing was changed. [`Error::Timeout`]:
-    /// the reset is done, and `left` old threads are still running their last request; zero looks once.
+    /// [`Error::Invalid`] for a number that makes no sense, or none where `FULMAR_THREADS` makes none, and
+    /// [`Error::WouldDeadlock`] inside an operation of this executor, whose thread is one of the old ones, unless
+    /// `timeout` is zero: nothing was changed. [`Error::Timeout`]: the reset is done, and `left` old threads are still
+    /// running their last request; zero looks once.
     pub fn reset(&self, threads: impl Into<Option<usize>>, timeout: impl Into<Option<Duration>>) -> Result<()> {
         let core = self.core();
         let threads = match threads.into() {

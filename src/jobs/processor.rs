@@ -107,7 +107,8 @@ impl<T: Send + 'static> ProcessorBuilder<T> {
     /// is counted and reported, and concerns no other value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for none at once, or if `FULMAR_THREADS` makes no sense; [`Error::Spawn`], if the system refuses a thread.
+    /// [`Error::Invalid`] for none at once, or if `FULMAR_THREADS` makes no sense; [`Error::Spawn`], if the system
+    /// refuses a thread.
     pub fn handle<R: Handled>(self, handler: impl Fn(T) -> R + Send + Sync + 'static) -> Result<Processor> {
         if self.at_once == 0 {
             return Err(Error::Invalid("a processor of 0 values at once handles nothing: use 1 or more".into()));

@@ -1,9 +1,9 @@
 //! A resizable pool of OS threads: who takes which job, who sleeps, who is woken, who leaves.
 //!
 //! Promises: every pushed job is handed to exactly one worker, in the order of the pushes but for batches of very short
-//! ones taken side by side; no worker sleeps while a job waits and nobody is on the way to it; a push wakes at most one thread, and only
-//! one that sleeps; parked threads use no CPU; the number of threads changes while jobs wait and run. `README.md` beside
-//! this file argues each of them.
+//! ones taken side by side; no worker sleeps while a job waits and nobody is on the way to it; a push wakes at most one
+//! thread, and only one that sleeps; parked threads use no CPU; the number of threads changes while jobs wait and run.
+//! `README.md` beside this file argues each of them.
 //!
 //! Left to others: what a job is and whether it still wants to run ([`Crew`]), results, order, counting.
 //!

@@ -1,8 +1,9 @@
 //! Whether a wait could ever end: the graph of what waits for what, looked at before a worker blocks.
 //!
 //! A running request can end unless its thread is in a wait, without a time limit, for requests of which none can end: in
-//! the innermost one or in one further out. A deferred request can end unless one of those ahead of it can't. A worker first enters its own edges, then follows those of the
-//! others: of the workers that close a cycle together, the last one to enter sees all of it.
+//! the innermost one or in one further out. A deferred request can end unless one of those ahead of it can't. A worker
+//! first enters its own edges, then follows those of the others: of the workers that close a cycle together, the last one
+//! to enter sees all of it.
 //!
 //! Reading the edges one after the other is sound. An edge stands until its target has ended, so an edge seen earlier
 //! still stands when its target is seen unfinished later.

@@ -60,9 +60,9 @@
 //! virtual machine moved, a laptop was closed) can wake up and finish its work, and nothing happens: the call says
 //! [`TaskError::Stale`], the outcome is discarded, and a [`Worker`] counts it ([`WorkerStats::stale`]).
 //!
-//! The fence protects the queue, not the rest of the world. If a handler writes elsewhere, and doing so twice would hurt, give that
-//! system something to refuse the second by: the task's identifier as a key of its own, or [`TaskContext::fence`], which only
-//! grows, to be compared with the last one seen.
+//! The fence protects the queue, not the rest of the world. If a handler writes elsewhere, and doing so twice would hurt,
+//! give that system something to refuse the second by: the task's identifier as a key of its own, or
+//! [`TaskContext::fence`], which only grows, to be compared with the last one seen.
 //!
 //! # How to write a handler
 //!
@@ -70,9 +70,9 @@
 //!   the identifier as the key; ask the remote service for the job before creating it.
 //! - **Return errors.** An error or a panic is retried as the type's [`RetryPolicy`] says, and its text, with all of its
 //!   sources, is in the log. [`TaskContext::fail`] is for what no retry can mend.
-//! - **Ask whether to stop.** A task that takes long looks at [`TaskContext::is_cancelled`] now and then: it was cancelled, or the
-//!   lease is lost, and all further work is for nothing. [`TaskContext::is_stopping`] says that the worker is being drained: pause,
-//!   if you can.
+//! - **Ask whether to stop.** A task that takes long looks at [`TaskContext::is_cancelled`] now and then: it was
+//!   cancelled, or the lease is lost, and all further work is for nothing. [`TaskContext::is_stopping`] says that the
+//!   worker is being drained: pause, if you can.
 //! - **Don't wait on a thread.** For what takes its time elsewhere, [`TaskContext::pause_with`] gives the thread back, names
 //!   when to go on, and keeps a state. Ten thousand remote jobs in progress are ten thousand rows, and no thread.
 //!   So don't wait for other tasks in a handler either: they may need the very thread that waits.
@@ -101,9 +101,10 @@
 //! # Order, limits, priorities
 //!
 //! Tasks start by [priority](NewTask::priority), then by age. [`NewTask::ordered`] keeps the order of a key across all
-//! machines, as an [`Executor`](crate::Executor) does in one process: accessors share, a modifier runs alone, nobody overtakes. A task
-//! keeps its place while it is paused, or waits for its next attempt, so that a modifier that fails three times is still before
-//! those that came after it. [`TaskType::at_once`] limits how many tasks of a type are held by workers at once.
+//! machines, as an [`Executor`](crate::Executor) does in one process: accessors share, a modifier runs alone, nobody
+//! overtakes. A task keeps its place while it is paused, or waits for its next attempt, so that a modifier that fails
+//! three times is still before those that came after it. [`TaskType::at_once`] limits how many tasks of a type are held
+//! by workers at once.
 //! [`TaskQueue::set_capacity`] bounds what waits; beyond it, enqueuing is [`TaskError::QueueFull`].
 //!
 //! [`TaskQueue::submit`] puts all of it into the executor's four arguments: `submit("store", "op", is_modifier, args)` enqueues
@@ -128,32 +129,32 @@
 //!
 //! # PostgreSQL
 //!
-//! With the feature `postgres`, `TaskQueue::connect` opens the queue on a server, for workers on any number of machines. Its tables
-//! begin with `fulmar_` and lie where the session's `search_path` begins. Workers claim without waiting for each other: each
-//! skips what another one has locked. What happens in one process is told to the others by `NOTIFY`, some dozens of times a
-//! second at most, and only after the commit, because PostgreSQL lets one commit with a `NOTIFY` pass at a time; whatever is
-//! missed is found within [`QueueBuilder::poll_interval`].
+//! With the feature `postgres`, `TaskQueue::connect` opens the queue on a server, for workers on any number of machines.
+//! Its tables begin with `fulmar_` and lie where the session's `search_path` begins. Workers claim without waiting for
+//! each other: each skips what another one has locked. What happens in one process is told to the others by `NOTIFY`,
+//! some dozens of times a second at most, and only after the commit, because PostgreSQL lets one commit with a `NOTIFY`
+//! pass at a time; whatever is missed is found within [`QueueBuilder::poll_interval`].
 //!
-//! What was accepted is on the server's disk: where a role or a database says `synchronous_commit = off`, the queue's sessions say
-//! `on`; other levels are left as they are.
+//! What was accepted is on the server's disk: where a role or a database says `synchronous_commit = off`, the queue's
+//! sessions say `on`; other levels are left as they are.
 //!
-//! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit whose answer
-//! was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a failure. A server that
-//! is gone without a word is noticed within 10 s. Connections through a pooler must keep their session (`pool_mode = session`).
-//! The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
+//! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit
+//! whose answer was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a
+//! failure. A server that is gone without a word is noticed within 10 s. Connections through a pooler must keep their
+//! session (`pool_mode = session`). The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
 //!
 //! While somebody else's transaction stays open, PostgreSQL can't clean up after tasks, and claims walk past all that were taken
-//! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a task that
-//! should come first. A capacity, a limit at once and an order each take a lock for the time of a commit: so many
-//! enqueuings with a capacity share the speed of one disk's commits, one after the other.
+//! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a
+//! task that should come first. A capacity, a limit at once and an order each take a lock for the time of a commit: so
+//! many enqueuings with a capacity share the speed of one disk's commits, one after the other.
 //!
 //! # From SQLite to PostgreSQL
 //!
-//! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server to keep.
-//! Everything on this page is the same on both engines, and one suite of tests runs on both. To move, have producers open the
-//! new queue and register the same types there, let a worker on the old queue run until its [`stats`](TaskQueue::stats) have a
-//! depth of zero, and keep the file for the responses that somebody may still ask for. Tasks are not copied: an identifier on
-//! the one queue is a stranger to the other.
+//! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server
+//! to keep. Everything on this page is the same on both engines, and one suite of tests runs on both. To move, have
+//! producers open the new queue and register the same types there, let a worker on the old queue run until its
+//! [`stats`](TaskQueue::stats) have a depth of zero, and keep the file for the responses that somebody may still ask for.
+//! Tasks are not copied: an identifier on the one queue is a stranger to the other.
 
 // Without an engine there is nothing to open, and half of this lies idle.
 #![cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(dead_code))]

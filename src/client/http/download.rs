@@ -62,8 +62,8 @@ type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 /// before. Memory stays the same for any size.
 ///
 /// # What is checked
-/// The name ([`check_file_name`](super::check_file_name)); the status; that it is no page in HTML, by type and by its first bytes, unless
-/// that was asked for; the length, as the server says it and as the caller expects it; the checksum.
+/// The name ([`check_file_name`](super::check_file_name)); the status; that it is no page in HTML, by type and by its
+/// first bytes, unless that was asked for; the length, as the server says it and as the caller expects it; the checksum.
 ///
 /// # Cut connections
 /// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` to know the file by. Whatever
@@ -72,8 +72,8 @@ type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 /// # What is left
 /// After a success: the file. After a failure that may pass (a cut, a time limit, a cancel), if the rest can be asked for:
 /// `NAME.part`, and `NAME.part.resume` that tells what it is; the next download of the same URL, but for a signature
-/// in its query, to the same name goes on there, and [`discard`](Download::discard) removes both. After any other failure: nothing. A process that is killed
-/// leaves `NAME.part`, which the next download of that name starts over.
+/// in its query, to the same name goes on there, and [`discard`](Download::discard) removes both. After any other
+/// failure: nothing. A process that is killed leaves `NAME.part`, which the next download of that name starts over.
 ///
 /// # At once
 /// Of two downloads to one name, in this or another process, one goes on, and the other fails with
@@ -208,7 +208,8 @@ impl<'a> Download<'a> {
     }
 
     /// Asked before each attempt and after each piece, and ten times a second while it waits for the next attempt or for its
-    /// turn under a rate limit; `true` ends the download with [`HttpErrorKind::Cancelled`]. A server that is silent delays it up to a time limit.
+    /// turn under a rate limit; `true` ends the download with [`HttpErrorKind::Cancelled`]. A server that is silent
+    /// delays it up to a time limit.
     #[must_use]
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> Download<'a> {
         self.cancelled = Some(Box::new(cancelled));

@@ -1,4 +1,5 @@
-//! What holds for every value of a parser, tried on values made at random. A failure prints the seed; give it to `from` to repeat.
+//! What holds for every value of a parser, tried on values made at random. A failure prints the seed; give it to `from`
+//! to repeat.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};

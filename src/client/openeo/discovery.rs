@@ -5,8 +5,8 @@
 use serde_json::Value;
 use url::Url;
 
-/// The URL of the highest production version that this client speaks, or of the highest of all if none is in production; `None` if
-/// the document names none.
+/// The URL of the highest production version that this client speaks, or of the highest of all if none is in production;
+/// `None` if the document names none.
 pub(super) fn best_version(document: &Value, asked: &Url) -> Option<String> {
     let usable = |entry: &Value| {
         let url = Url::parse(entry.get("url")?.as_str()?).ok()?;

@@ -100,16 +100,16 @@ impl RunOptions {
         }
     }
 
-    /// How often each job is asked about: after `first`, then rarer by a quarter each time, up to `last`. Defaults to 5 s and 60 s.
-    /// After `first` a back-end that had too many jobs is asked again, too, if it doesn't say when.
-    /// Where the job list tells of several jobs at once, it is read more often than that, for fewer requests in all.
+    /// How often each job is asked about: after `first`, then rarer by a quarter each time, up to `last`. Defaults to 5 s
+    /// and 60 s. After `first` a back-end that had too many jobs is asked again, too, if it doesn't say when. Where the
+    /// job list tells of several jobs at once, it is read more often than that, for fewer requests in all.
     pub fn poll(mut self, first: Duration, last: Duration) -> RunOptions {
         (self.first_poll, self.last_poll) = (first, last.max(first));
         self
     }
 
-    /// How many times in a row asking about a job may fail softly, and how long to wait after each at most: it begins with the first
-    /// delay of [`poll`](RunOptions::poll), and doubles. Defaults to 15, and 30 s.
+    /// How many times in a row asking about a job may fail softly, and how long to wait after each at most: it begins
+    /// with the first delay of [`poll`](RunOptions::poll), and doubles. Defaults to 15, and 30 s.
     pub fn soft_errors(mut self, count: u32, pause: Duration) -> RunOptions {
         (self.soft_errors, self.soft_error_pause) = (count, pause);
         self
@@ -142,8 +142,8 @@ impl RunOptions {
     }
 
     /// What runs the steps: on which executor, how many at once, how often each is tried, time limits, events, progress. Its
-    /// window and its poll schedule follow from the back-ends and from [`poll`](RunOptions::poll). Defaults to 16 steps at once and
-    /// 10 attempts with up to 30 s between them.
+    /// window and its poll schedule follow from the back-ends and from [`poll`](RunOptions::poll). Defaults to 16 steps
+    /// at once and 10 attempts with up to 30 s between them.
     pub fn run_on(mut self, runner: BatchRunnerBuilder) -> RunOptions {
         self.runner = runner;
         self

@@ -160,8 +160,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error. Results can be relied on when it
-//! is finished. To wait for jobs that were started elsewhere there is [`BatchJob::wait`], and for many at once
+//! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error. Results can be relied
+//! on when it is finished. To wait for jobs that were started elsewhere there is [`BatchJob::wait`], and for many at once
 //! [`Connection::wait_jobs`].
 //!
 //! ## Create, start and wait in one go

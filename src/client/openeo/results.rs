@@ -69,8 +69,9 @@ impl DownloadOptions {
         DownloadOptions { existing: Existing::Replace, verify: true, metadata: true, max_bytes: u64::MAX, runner }
     }
 
-    /// What to do about files of that name. Defaults to [`Existing::Replace`]. With [`Existing::Keep`] a folder is completed: what
-    /// is there with the expected size and checksum isn't fetched again, and a `job-results.json` stays as it is.
+    /// What to do about files of that name. Defaults to [`Existing::Replace`]. With [`Existing::Keep`] a folder is
+    /// completed: what is there with the expected size and checksum isn't fetched again, and a `job-results.json` stays
+    /// as it is.
     pub fn existing(mut self, existing: Existing) -> DownloadOptions {
         self.existing = existing;
         self

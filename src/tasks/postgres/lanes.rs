@@ -17,8 +17,8 @@ pub(super) const FULMAR: i64 = 0x6675_6c6d;
 /// The halves of the numbers of: migrations (0), the capacity, types' limits at once, lanes.
 pub(super) const CAPACITY: i64 = 1;
 
-/// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So many share a lock that one transaction
-/// never holds more than a thousand: the server has room for some thousands in all.
+/// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So many share a lock
+/// that one transaction never holds more than a thousand: the server has room for some thousands in all.
 pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
     db.query(
         "SELECT pg_advisory_xact_lock($3::int8::int4 + 2, number) FROM (

@@ -1,7 +1,8 @@
 //! The one file of the crate with `unsafe`: PostgreSQL's C client library, made safe and nothing more.
 //!
 //! It knows connections, answers and sockets. What a statement means, how values are written, when a connection is given
-//! up is `connection.rs`, which is safe code. Nothing here blocks but [`Raw::connect`] and [`wait`], each with a limit of its own: statements are sent, and their answers collected, without waiting.
+//! up is `connection.rs`, which is safe code. Nothing here blocks but [`Raw::connect`] and [`wait`], each with a limit of
+//! its own: statements are sent, and their answers collected, without waiting.
 //!
 //! `#![forbid(unsafe_code)]` holds for builds without the feature `postgres`; with it the crate denies, and this file
 //! alone allows. `tests/tidy.rs` fails if the word appears anywhere else.

@@ -5,8 +5,9 @@
 //! savepoint of its own, commits once, and tells everybody. Meanwhile the next list grows. Alone, a thread never waits
 //! for another; under load, the commits grow instead of the queue.
 //!
-//! Those who are told come back soon, each by itself, and the first of them would commit alone while the others line up behind it.
-//! So whoever leads waits for as many as wrote the last time, for no longer than some microseconds in which nobody came.
+//! Those who are told come back soon, each by itself, and the first of them would commit alone while the others line up
+//! behind it. So whoever leads waits for as many as wrote the last time, for no longer than some microseconds in which
+//! nobody came.
 //!
 //! A thread of its own would do the same at the price of two changes of threads for each write.
 //!
