@@ -230,6 +230,7 @@
 //!           timer      one thread, asleep until the next thing is due
 //!           queue      bounded producers and consumers, with time limits
 //!           client::http   one request and what can go wrong with it; downloads
+//!           client::date   dates as services write them, and their clocks
 //! floor 0   error   sync   time   backoff   panics   trace
 //! ```
 //!

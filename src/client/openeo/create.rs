@@ -13,7 +13,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,7 @@ use super::job::BatchJob;
 use super::logs::LogLevel;
 use super::text::plain;
 use super::wait::WaitOptions;
+use crate::client::date;
 use crate::client::http::{Method, Response};
 use crate::sync::{Condvar, Mutex};
 use crate::trace::event;
@@ -158,7 +159,7 @@ impl NewJob {
     }
 
     /// Whether a job in the list may be this one: never started, with the same words, and none from before.
-    fn may_be(&self, listed: &Value, earliest: &str) -> bool {
+    fn may_be(&self, listed: &Value, earliest: i64) -> bool {
         let same = |name: &str| {
             let own = self.fields.get(name).and_then(Value::as_str).unwrap_or_default();
             own == listed.get(name).and_then(Value::as_str).unwrap_or_default()
@@ -171,7 +172,7 @@ impl NewJob {
     }
 
     /// Whether a job's details are this job's, as far as they say.
-    fn is(&self, details: &Value, earliest: &str) -> bool {
+    fn is(&self, details: &Value, earliest: i64) -> bool {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
         // Where one says nothing, the back-end's default counts, which isn't known here.
         let agrees = |name: &str| match (self.fields.get(name), details.get(name)) {
@@ -452,17 +453,17 @@ impl Creation {
         taken: &HashSet<String>,
     ) -> Result<Option<String>, OpenEoError> {
         let (list, date) = connection.dated_list(pace)?;
-        let earliest = earliest_created(date.as_deref(), since.elapsed());
+        let earliest = date::earliest(date.as_deref(), since.elapsed(), SLACK);
         let mut candidates: Vec<_> = list
             .iter()
             .filter(|listed| {
-                self.job.may_be(listed.as_json(), &earliest) && !listed.id().is_empty() && !taken.contains(listed.id())
+                self.job.may_be(listed.as_json(), earliest) && !listed.id().is_empty() && !taken.contains(listed.id())
             })
             .collect();
         candidates.sort_by(|a, b| b.created().cmp(&a.created()));
         for candidate in candidates {
             match connection.job(candidate.id()).describe_at(pace) {
-                Ok(details) if self.job.is(details.as_json(), &earliest) => return Ok(Some(candidate.id().to_owned())),
+                Ok(details) if self.job.is(details.as_json(), earliest) => return Ok(Some(candidate.id().to_owned())),
                 Ok(_) => {}
                 // Deleted meanwhile.
                 Err(error) if error.is_not_found() => {}
@@ -490,27 +491,11 @@ fn id_of(reply: &Response) -> Result<String, OpenEoError> {
         .ok_or_else(|| OpenEoError::reply("a job was created, and its id not told (no OpenEO-Identifier)"))
 }
 
-/// The earliest `created`, by the server's clock, of a job that was posted `ago`; see [`stamp`].
-fn earliest_created(date: Option<&str>, ago: Duration) -> String {
-    let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    stamp(now.checked_sub(ago.saturating_add(SLACK)).unwrap_or(UNIX_EPOCH))
-}
-
-/// As the API writes times, without the zone: `2022-06-08T08:58:11`. Earlier ones come first in the order of texts.
-fn stamp(at: SystemTime) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    // `Wed, 08 Jun 2022 08:58:11 GMT`: who writes that knows the calendar.
-    let text = httpdate::fmt_http_date(at);
-    let month = MONTHS.iter().position(|name| *name == &text[8..11]).map_or(0, |index| index + 1);
-    format!("{}-{month:02}-{}T{}", &text[12..16], &text[5..7], &text[17..25])
-}
-
-/// Whether a time of the API, in UTC, is before `earliest`. What is no such time is not.
-fn is_before(created: &str, earliest: &str) -> bool {
-    let Some((time, rest)) = created.split_at_checked(earliest.len()) else { return false };
-    let is_like = |(byte, model): (u8, u8)| byte == model || (byte.is_ascii_digit() && model.is_ascii_digit());
-    let zone = rest.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
-    time.bytes().zip(earliest.bytes()).all(is_like) && matches!(zone, "Z" | "+00:00" | "") && time < earliest
+/// Whether a time of the API, in UTC, is before `earliest`, in milliseconds since 1970. What is no such time is not.
+fn is_before(created: &str, earliest: i64) -> bool {
+    let utc = created.strip_suffix("+00:00").unwrap_or(created);
+    let seconds = date::parse(utc).filter(|_| utc.contains('T'));
+    seconds.is_some_and(|seconds| seconds.saturating_mul(1_000) < earliest)
 }
 
 /// Whether two documents say the same; `4` and `4.0` do.
@@ -544,7 +529,9 @@ mod tests {
         NewJob::new(ProcessGraph::start("add", json!({"x": 3, "y": 5}))).title("t").description("d")
     }
 
-    const LONG_AGO: &str = "1970-01-01T00:00:00";
+    const LONG_AGO: i64 = 0;
+    /// `2022-06-08T08:58:11Z`.
+    const THEN: i64 = 1_654_678_691_000;
 
     #[test]
     fn a_like_job_has_the_same_words_and_graph_and_was_never_started() {
@@ -571,8 +558,8 @@ mod tests {
             "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}, "plan": "FREE",
             "budget": 4.0, "created": "2022-06-08T08:58:11Z",
         });
-        assert!(job().is(&details, "2022-06-08T08:58:11"));
-        assert!(!job().is(&details, "2022-06-08T08:58:12"));
+        assert!(job().is(&details, THEN));
+        assert!(!job().is(&details, THEN + 1_000));
         assert!(job().plan("free").budget(4.0).is(&details, LONG_AGO));
         assert!(!job().plan("pro").is(&details, LONG_AGO));
         assert!(!job().budget(5.0).is(&details, LONG_AGO));
@@ -580,13 +567,10 @@ mod tests {
 
     #[test]
     fn a_time_of_the_api_is_before_another_or_is_none() {
-        assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(1_654_678_691)), "2022-06-08T08:58:11");
-        assert_eq!(earliest_created(Some("Wed, 08 Jun 2022 08:58:21 GMT"), Duration::ZERO), "2022-06-08T08:58:11");
-        let earliest = "2022-06-08T08:58:11";
         for before in
             ["2022-06-08T08:58:10Z", "2021-12-31T23:59:59.999Z", "2022-06-08T08:58:10", "2022-06-08T08:58:10+00:00"]
         {
-            assert!(is_before(before, earliest), "{before}");
+            assert!(is_before(before, THEN), "{before}");
         }
         for not in [
             "2022-06-08T08:58:11Z",
@@ -596,7 +580,7 @@ mod tests {
             "",
             "2022-06-08",
         ] {
-            assert!(!is_before(not, earliest), "{not}");
+            assert!(!is_before(not, THEN), "{not}");
         }
     }
 

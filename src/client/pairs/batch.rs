@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::backoff::Backoff;
 use crate::batch::{Batch, BatchReport, BatchRunner, BatchRunnerBuilder};
+use crate::client::date;
 use crate::client::http::archive::Limits;
 use crate::client::http::check_file_name;
+use crate::client::pairs::Query;
 use crate::client::pairs::client::Client;
 use crate::client::pairs::download::Allowance;
 use crate::client::pairs::job::{Job, Name, Owners, QueryResult, Shared};
-use crate::client::pairs::{Query, date};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 

@@ -16,11 +16,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
+use crate::client::date;
 use crate::client::http::{HttpErrorKind, check_file_name};
 use crate::client::pairs::client::Client;
 use crate::client::pairs::download::{self, Allowance, Files};
@@ -177,7 +178,7 @@ impl Job {
         let mut candidates = 0;
         for page in 1..=PAGES {
             let (list, date) = calls.list(false, page, PAGE)?;
-            let earliest = earliest_start(date.as_deref(), since.elapsed());
+            let earliest = date::earliest(date.as_deref(), since.elapsed(), SLACK);
             let is_recent = |job: &QueryJob| job.start.is_none_or(|start| start >= earliest);
             for job in list.jobs.iter().filter(|job| is_recent(job) && self.may_be(job)) {
                 candidates += 1;
@@ -507,14 +508,6 @@ impl Drop for UnderWay<'_> {
             }
         }
     }
-}
-
-/// The earliest start, in milliseconds by the server's clock, of a job that was submitted `ago`.
-fn earliest_start(date: Option<&str>, ago: Duration) -> i64 {
-    let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    let earliest = now.checked_sub(ago.saturating_add(SLACK)).unwrap_or(UNIX_EPOCH);
-    let since = earliest.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whether all that was submitted is in what the server says was asked; it may have added to it.

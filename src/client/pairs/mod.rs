@@ -44,7 +44,6 @@
 mod auth;
 mod batch;
 mod client;
-mod date;
 mod download;
 mod error;
 mod host;

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
-use crate::client::pairs::{PairsError, date, id, schema};
+use crate::client::date;
+use crate::client::pairs::{PairsError, id, schema};
 
 /// Fields that describe one run of a query and are never submitted: the Python client's own names.
 const RUN: &[&str] = &["submit_response", "status_response", "download_status", "merge_response", "merge_status"];

@@ -311,8 +311,12 @@ fn read_everything(text: &str) {
     for job in QueryJobs::parse(text).into_iter().flat_map(|page| page.jobs) {
         assert!(id::check(&job.id).is_ok());
     }
-    let _ =
-        (QueryHistory::parse(text), MergedLayer::parse_all(text), password::find(text, "h", "u"), date::parse(text));
+    let _ = (
+        QueryHistory::parse(text),
+        MergedLayer::parse_all(text),
+        password::find(text, "h", "u"),
+        crate::client::date::parse(text),
+    );
     if let Ok(query) = text.parse::<Query>() {
         let again = Query::from_value(query.to_dict()).expect("what was read once is read again");
         assert_eq!(again, query);
