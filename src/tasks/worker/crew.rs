@@ -513,34 +513,13 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(all(test, feature = "tracing", feature = "sqlite"))]
 mod tests {
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
-
     use super::super::super::engine::Claimed;
     use super::super::super::retry::RetryPolicy;
     use super::super::Worker;
     use super::*;
     use crate::error::BoxError;
     use crate::sync::{AtomicUsize, Ordering};
-
-    /// Counts the events at which the worker could be asked for its counters.
-    struct Asks(Arc<Crew>, Arc<AtomicUsize>);
-
-    impl Subscriber for Asks {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, _: &Event<'_>) {
-            self.1.fetch_add(usize::from(self.0.state.try_lock().is_some()), Ordering::Relaxed);
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
+    use crate::trace::tests::Listener;
 
     #[test]
     fn whoever_hears_of_a_discarded_outcome_may_ask_for_the_counters() {
@@ -564,7 +543,14 @@ mod tests {
         let task = TaskContext::new(queue, crew.id.clone(), claimed);
         assert!(crew.started(&task, Stepped::Done(TaskStatus::Running)));
         let heard = Arc::new(AtomicUsize::new(0));
-        tracing::subscriber::with_default(Asks(crew.clone(), heard.clone()), || {
+        // The counters could be asked for.
+        let asks = {
+            let (crew, heard) = (crew.clone(), heard.clone());
+            Listener(move || {
+                heard.fetch_add(usize::from(crew.state.try_lock().is_some()), Ordering::Relaxed);
+            })
+        };
+        tracing::subscriber::with_default(asks, || {
             crew.ended(&task, Duration::ZERO, Stepped::Stale);
         });
         assert_eq!((crew.stats().stale, heard.load(Ordering::Relaxed)), (1, 1));
