@@ -17,10 +17,15 @@ use crate::error::BoxError;
 pub enum HttpErrorKind {
     /// The request, the URL or a setting makes no sense; nothing was sent.
     Invalid,
-    /// No connection came about: the name isn't known, nobody listens, the network is down.
+    /// No connection came about: the host's name can't be looked up, nothing listens there, the network is down. Nothing
+    /// was sent.
     Connect,
-    /// The server could not be trusted, or the encryption failed.
+    /// The connection could not be secured: the certificate isn't trusted, or the server speaks no TLS that we do. Nothing
+    /// was sent.
     Tls,
+    /// The proxy let nothing through: it refuses the host, wants a password, can't be reached, or its settings make no
+    /// sense. The server got nothing.
+    Proxy,
     /// A time limit passed.
     Timeout,
     /// The connection broke, or what came over it was no HTTP.
@@ -154,7 +159,7 @@ impl HttpError {
             _ => false,
         };
         let may_have_arrived = match kind {
-            Invalid | Connect | Unauthorized | RateLimited | Busy => false,
+            Invalid | Connect | Tls | Proxy | Unauthorized | RateLimited | Busy => false,
             Status(status) => !(400..500).contains(&status) && status != 503,
             _ => true,
         };
@@ -217,15 +222,15 @@ impl HttpError {
             ureq::Error::Timeout(_) => (Timeout, "no reply came in time", true),
             ureq::Error::HostNotFound => (Connect, "the host's name is not known", false),
             ureq::Error::ConnectionFailed => (Connect, "no connection came about", false),
-            ureq::Error::ConnectProxyFailed(_) => (Connect, "the proxy refused the connection", false),
-            ureq::Error::InvalidProxyUrl => (Invalid, "the proxy's URL makes no sense", false),
+            ureq::Error::ConnectProxyFailed(_) => (Proxy, "the proxy refused the connection", false),
+            ureq::Error::InvalidProxyUrl => (Proxy, "the proxy's URL makes no sense", false),
             ureq::Error::Tls(_) | ureq::Error::TlsRequired | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
-                (Tls, "the connection could not be secured", true)
+                (Tls, "the connection could not be secured", false)
             }
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 (Connect, "the connection was refused", false)
             }
-            ureq::Error::Io(error) if is_unreachable(error.kind()) => (Connect, "the host can't be reached", true),
+            ureq::Error::Io(error) if is_unreachable(error.kind()) => (Connect, "the host can't be reached", false),
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
                 (Timeout, "the network took too long", true)
             }
@@ -235,9 +240,7 @@ impl HttpError {
             ureq::Error::Protocol(_) => (Broken, "what came is no sound HTTP", true),
             _ => (Broken, "the connection broke", true),
         };
-        let error = HttpError::new(kind, method, url, message).arrived(arrived).with_source(cause(&error, secrets));
-        let is_retryable = error.0.retryable;
-        error.retryable(is_retryable && kind != Tls)
+        HttpError::new(kind, method, url, message).arrived(arrived).with_source(cause(&error, secrets))
     }
 
     /// What reading a body reports.

@@ -418,8 +418,8 @@ pub(super) fn is_soft(error: &OpenEoError) -> bool {
 
 /// Whether the next question would mostly come to the same, after as long a wait.
 fn is_silence(error: &OpenEoError) -> bool {
-    use HttpErrorKind::{Broken, Connect, RateLimited, Timeout};
-    matches!(error.http().map(HttpError::kind), Some(Broken | Connect | RateLimited | Timeout))
+    use HttpErrorKind::{Broken, Connect, Proxy, RateLimited, Timeout, Tls};
+    matches!(error.http().map(HttpError::kind), Some(Broken | Connect | Proxy | RateLimited | Timeout | Tls))
 }
 
 fn kind_of(error: &OpenEoError) -> &'static str {
