@@ -52,7 +52,8 @@ pub enum ArchiveError {
         source: io::Error,
     },
 
-    /// An entry that may not be unpacked: a name that leads elsewhere, a link, a device, a name that is there twice.
+    /// An entry that may not or can't be unpacked: a name that leads elsewhere, a link, a device, a name that is there twice,
+    /// encryption, a kind of compression other than deflate.
     #[error("{} is not unpacked: its entry {name:?} {fault}", archive.display())]
     Refused {
         /// The archive.
@@ -125,7 +126,13 @@ pub fn unpack(
     let mut budget = Budget { left: limits.bytes, written: 0, size, limits };
     let (mut seen, mut folders, mut packed) = (HashSet::new(), HashSet::new(), 0u64);
     for index in 0..zip.len() {
-        let mut entry = zip.by_index(index).map_err(|error| reading.damaged(error))?;
+        let named = zip.name_for_index(index).unwrap_or_default().to_owned();
+        let mut entry = zip.by_index(index).map_err(|error| match error {
+            // It may be sound, and others may know how to read it.
+            ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => reading.refused(&named, "is encrypted"),
+            ZipError::UnsupportedArchive(_) => reading.refused(&named, "is packed in a way that isn't known here"),
+            error => reading.damaged(error),
+        })?;
         let name = reading.checked_name(&entry, &mut seen)?;
         // Entries that lie over each other could be read for ever, even where nothing comes out of them.
         packed = packed.saturating_add(entry.compressed_size());
@@ -176,9 +183,6 @@ impl Reading<'_> {
     ) -> Result<PathBuf, ArchiveError> {
         let name = entry.name();
         let refused = |fault| self.refused(name, fault);
-        if entry.encrypted() {
-            return Err(refused("is encrypted"));
-        }
         // The type in the upper bits of the mode: 0 if the archive comes from a system without.
         let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
         let is_plain = if entry.is_dir() { matches!(kind, 0 | 0o040_000) } else { matches!(kind, 0 | 0o100_000) };

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::client::http::{HttpClient, HttpError, Renewal, RequestBuilder, Token};
+use crate::client::pairs::cleartext::Cleartext;
 use crate::client::pairs::{PairsError, reply, schema};
 use crate::sync::Mutex;
 
@@ -24,9 +25,11 @@ const MAX_TOKEN: usize = 64 << 10;
 
 /// What the key of a client buys tokens with.
 pub(super) struct KeyExchange {
-    pub(super) http: HttpClient,
-    pub(super) kind: KeyKind,
-    pub(super) api_key: String,
+    http: HttpClient,
+    kind: KeyKind,
+    api_key: String,
+    /// The hosts of tokens: a key is worth as much as what it buys.
+    hosts: Vec<Cleartext>,
 }
 
 pub(super) enum KeyKind {
@@ -60,7 +63,19 @@ pub(super) fn is_expired(status: u16, body: &str) -> bool {
 }
 
 impl KeyExchange {
+    pub(super) fn new(http: HttpClient, kind: KeyKind, api_key: String) -> KeyExchange {
+        let hosts = match &kind {
+            KeyKind::Legacy { endpoint, .. } | KeyKind::Eis { endpoint, .. } => vec![endpoint],
+            KeyKind::Iam { iam_endpoint, endpoint, .. } => vec![iam_endpoint, endpoint],
+        };
+        let hosts = hosts.into_iter().map(|url| Cleartext::new(url)).collect();
+        KeyExchange { http, kind, api_key, hosts }
+    }
+
     pub(super) fn token(&self, renewal: &Renewal) -> Result<Token, PairsError> {
+        for host in &self.hosts {
+            host.check(&self.http, renewal.is_once())?;
+        }
         match &self.kind {
             KeyKind::Legacy { endpoint, client_id, refresh } => self.legacy(renewal, endpoint, client_id, refresh),
             KeyKind::Iam { iam_endpoint, endpoint, client_id, org_id } => {
@@ -223,7 +238,7 @@ mod tests {
     fn a_refusal_that_is_cut_short_ends_in_no_half_of_a_key() {
         let kind = KeyKind::Legacy { endpoint: String::new(), client_id: String::new(), refresh: Mutex::new(None) };
         let http = HttpClient::builder().build().expect("a client");
-        let exchange = KeyExchange { http, kind, api_key: "hunter2secret".to_owned() };
+        let exchange = KeyExchange::new(http, kind, "hunter2secret".to_owned());
         let error = exchange.refusal("h", &json!({"error": format!("{}hunter2secret", "x".repeat(490))}));
         assert!(error.to_string().contains("x***") && !error.to_string().contains("hunter"), "{error}");
     }

@@ -14,6 +14,7 @@ use crate::client::http::{
     Response, RetryPolicy, Tokens,
 };
 use crate::client::pairs::auth::{KeyExchange, KeyKind, is_expired};
+use crate::client::pairs::cleartext::Cleartext;
 use crate::client::pairs::download::{self, Allowance, Files};
 use crate::client::pairs::{
     Estimate, MergedLayer, PairsError, Query, QueryHistory, QueryJob, QueryJobs, Submission, host, id, password,
@@ -47,6 +48,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     base: String,
     http: HttpClient,
+    /// For clients with credentials.
+    cleartext: Option<Cleartext>,
     /// `geospatial-TENANT`, for hosts that want it.
     client_id: Option<String>,
     /// Whether tokens are bought anew when they expire.
@@ -135,7 +138,7 @@ impl Client {
     pub fn favorite(&self, id: &str, favorite: bool) -> Result<(), PairsError> {
         let calls = self.calls();
         let path = format!("/queryjobs/{}", id::check(id)?);
-        calls.send(calls.request(Method::Put, &path).json(&json!({"flag": favorite}))).map(drop)
+        calls.send(calls.request(Method::Put, &path)?.json(&json!({"flag": favorite}))).map(drop)
     }
 
     /// Merges the result of `other` into that of `base`, on the server: `PUT /queryjobs/{base}/merge/{other}`.
@@ -145,7 +148,7 @@ impl Client {
     pub fn merge(&self, base: &str, other: &str) -> Result<Vec<MergedLayer>, PairsError> {
         let calls = self.calls();
         let path = format!("/queryjobs/{}/merge/{}", id::check(base)?, id::check(other)?);
-        match calls.send(calls.request(Method::Put, &path)) {
+        match calls.send(calls.request(Method::Put, &path)?) {
             Ok(response) => read(&response, MergedLayer::parse_all),
             Err(PairsError::Http(error)) => Err(refused_merge(base, other, error)),
             Err(error) => Err(error),
@@ -168,6 +171,27 @@ impl Client {
     /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
     pub fn download_as(&self, id: &str, folder: impl AsRef<Path>, name: &str) -> Result<Files, PairsError> {
         download::fetch(&self.calls(), id, folder.as_ref(), name, self.allowance(), &mut |_, _| {}, &|| false)
+    }
+
+    /// A request for anything else below the API's root, such as the catalogue: with the client's credentials, which go nowhere
+    /// else, its time limits and its retries. `path` begins with `/`.
+    ///
+    /// # Errors
+    /// [`PairsError::Invalid`] if the host was named with `http://` and sends on to `https`, which is asked once for each client;
+    /// [`PairsError::Http`] if that can't be found out.
+    ///
+    /// ```
+    /// # let server = pairs_server::Server::start(pairs_server::Config::default())?;
+    /// # let client = fulmar::client::pairs::Client::builder(&server.url()).basic("me", "a password").build()?;
+    /// use fulmar::client::http::Method;
+    ///
+    /// let request = client.request(Method::Get, "/queryjobs/list")?.query("page", "1").query("size", "10");
+    /// let list: serde_json::Value = request.send()?.json()?;
+    /// assert_eq!(list["queryJobList"], serde_json::json!([]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, PairsError> {
+        self.calls().request(method, path)
     }
 
     pub(super) fn allowance(&self) -> Allowance {
@@ -206,13 +230,13 @@ impl Calls<'_> {
         let csv = compact_csv
             || (query.is_point() && query.output_type().is_some_and(|kind| kind.eq_ignore_ascii_case("csv")));
         let accept = if compact_csv { "text/csv" } else { "application/json" };
-        let response = self.send(self.request(Method::Post, "/query").accept(accept).json(&query.to_submit()))?;
+        let response = self.send(self.request(Method::Post, "/query")?.accept(accept).json(&query.to_submit()))?;
         read(&response, |text| Submission::parse(text, csv))
     }
 
     pub(super) fn status(&self, id: &str) -> Result<QueryJob, PairsError> {
         let path = format!("/queryjobs/{}", id::check(id)?);
-        let response = self.send(self.request(Method::Get, &path))?;
+        let response = self.send(self.request(Method::Get, &path)?)?;
         let mut job = read(&response, QueryJob::parse)?;
         if job.id != id {
             return Err(PairsError::reply(format!("asked for query {id}, got {}", response.hide(&job.id))));
@@ -225,7 +249,7 @@ impl Calls<'_> {
 
     pub(super) fn history(&self, id: &str) -> Result<QueryHistory, PairsError> {
         let path = format!("/queryhistories/full/queryjob/{}", id::check(id)?);
-        read(&self.send(self.request(Method::Get, &path))?, QueryHistory::parse)
+        read(&self.send(self.request(Method::Get, &path)?)?, QueryHistory::parse)
     }
 
     /// A page of the list, and the server's `Date`.
@@ -237,26 +261,30 @@ impl Calls<'_> {
     ) -> Result<(QueryJobs, Option<String>), PairsError> {
         let (page, size) = (page.to_string(), size.to_string());
         let request =
-            self.request(Method::Get, "/queryjobs/list").query("flag", if favorites { "true" } else { "false" });
+            self.request(Method::Get, "/queryjobs/list")?.query("flag", if favorites { "true" } else { "false" });
         let response = self.send(request.query("page", &page).query("size", &size))?;
         let date = response.header("date").map(str::to_owned);
         Ok((read(&response, QueryJobs::parse)?, date))
     }
 
     pub(super) fn download(&self, id: &str) -> Result<RequestBuilder, PairsError> {
-        Ok(self.request(Method::Get, &format!("/queryjobs/{}/download", id::check(id)?)).accept("*/*"))
+        Ok(self.request(Method::Get, &format!("/queryjobs/{}/download", id::check(id)?))?.accept("*/*"))
     }
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request =
-            self.client.http.request(method, &format!("{}{path}", self.client.base)).accept("application/json");
+    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, PairsError> {
+        let Inner { base, http, cleartext, .. } = self.client;
+        if let Some(cleartext) = cleartext {
+            cleartext.check(http, self.once)?;
+        }
+        // IBM's host has more APIs than this one.
+        let request = http.request(method, &format!("{base}{path}")).auth_below(base).accept("application/json");
         let request = match &self.client.client_id {
             Some(id) => request.header("x-ibm-client-id", id),
             None => request,
         };
         // A passing one, mostly. A submission isn't repeated, whatever its status.
         let request = request.retry_on(&[500]);
-        if self.once { request.once() } else { request }
+        Ok(if self.once { request.once() } else { request })
     }
 
     fn send(&self, request: RequestBuilder) -> Result<Response, PairsError> {
@@ -464,6 +492,7 @@ impl ClientBuilder {
         let token_trouble_may_pass = Arc::new(AtomicBool::new(false));
         let legacy = self.legacy.unwrap_or_else(|| host::is_legacy(&self.base));
         let mut http = self.http;
+        let cleartext = (!matches!(self.identity, Identity::Nobody)).then(|| Cleartext::new(&self.base));
         let key = match self.identity {
             Identity::Nobody => None,
             Identity::Basic { user, password } => {
@@ -508,7 +537,7 @@ impl ClientBuilder {
                     KeyKind::Iam { iam_endpoint, endpoint: retrieve(), client_id, org_id }
                 }
             };
-            let exchange = KeyExchange { http: self.tokens.build().map_err(invalid)?, kind, api_key };
+            let exchange = KeyExchange::new(self.tokens.build().map_err(invalid)?, kind, api_key);
             let may_pass = Arc::clone(&token_trouble_may_pass);
             let fetch = move |renewal: &Renewal| {
                 exchange.token(renewal).map_err(|error| {
@@ -523,6 +552,7 @@ impl ClientBuilder {
         Ok(Client(Arc::new(Inner {
             base: self.base,
             http: http.build().map_err(invalid)?,
+            cleartext,
             client_id,
             renews,
             token_trouble_may_pass,

@@ -3,7 +3,7 @@
 //! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::client::http::archive::{self, ArchiveError, Limits};
 use crate::client::http::{Download, check_file_name};
 use crate::client::pairs::client::Calls;
+use crate::client::pairs::reply::without_mark;
 use crate::client::pairs::{PairsError, points};
 
 /// What a download has until it is known what it is.
@@ -19,6 +20,9 @@ const UNKNOWN: &str = "download";
 
 /// How much of a file tells what it is, in bytes.
 const HEAD: usize = 4 << 10;
+
+/// The byte order mark that some servers begin with.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Files that a query has produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,10 +98,14 @@ fn sort_out(path: &Path, id: &str, folder: &Path, name: &str, limits: &Limits) -
         Content::Zip => {
             let (target, archive) = (folder.join(name), named("zip"));
             let files = match unpack(path, &target, id, limits) {
-                // It came whole, and perhaps is to be trusted: who raises the limit needn't download it again.
+                // It came whole, and was paid for: what isn't unpacked here can be by other means, or with other limits.
                 Err(PairsError::Archive { id, source: ArchiveError::TooLarge { limit, .. } }) => {
                     rename(&archive)?;
                     return Err(PairsError::Archive { id, source: ArchiveError::TooLarge { archive, limit } });
+                }
+                Err(PairsError::Archive { id, source: ArchiveError::Refused { name, fault, .. } }) => {
+                    rename(&archive)?;
+                    return Err(PairsError::Archive { id, source: ArchiveError::Refused { archive, name, fault } });
                 }
                 files => files?,
             };
@@ -126,12 +134,16 @@ fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or(""),
         Err(_) => return Ok(Err("it is neither an archive nor text")),
     };
+    let text = without_mark(text);
     Ok(match text.trim_start().chars().next() {
         None => Err("it is empty"),
         Some('<') => Err("it is a page in HTML or XML, perhaps of a proxy that wants a login"),
         Some('{') if head.len() < HEAD && is_refusal(text) => Err("it is an error in JSON in place of data"),
         Some('{' | '[') => {
-            let reader = BufReader::with_capacity(64 << 10, File::open(path)?);
+            let mut reader = BufReader::with_capacity(64 << 10, File::open(path)?);
+            if reader.fill_buf()?.starts_with(MARK) {
+                reader.consume(MARK.len());
+            }
             match serde_json::from_reader::<_, IgnoredAny>(reader) {
                 Ok(IgnoredAny) => Ok(Content::Json),
                 Err(error) if error.is_io() => return Err(error.into()),

@@ -79,7 +79,8 @@ pub enum PairsError {
         reason: String,
     },
 
-    /// The archive that was downloaded could not be unpacked. It was removed, unless it only holds more than the limits allow.
+    /// The archive that was downloaded could not be unpacked. It was removed if it is damaged; one that came whole is kept, in the
+    /// place that the source names.
     #[error("the archive of query {id} could not be unpacked{kept}", kept = kept(.source))]
     Archive {
         /// The query's id.
@@ -103,9 +104,10 @@ fn after(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// What is left to the caller of an archive that is too large.
+/// What is left to the caller of an archive that came whole.
 fn kept(source: &ArchiveError) -> &'static str {
     match source {
+        ArchiveError::Refused { .. } => ", and was kept",
         ArchiveError::TooLarge { .. } => ", and was kept: unpack it with other limits, or set `archive_limits`",
         _ => "",
     }

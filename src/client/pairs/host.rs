@@ -5,8 +5,8 @@
 /// The legacy host.
 pub(super) const LEGACY: &str = "https://pairs.res.ibm.com/v2";
 
-/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own hosts if it is missing.
-/// Any other host is taken as it is.
+/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own hosts if it is missing; these
+/// speak `https` only. Any other host is taken as it is.
 pub(super) fn base(host: &str) -> String {
     let host = host.trim().trim_end_matches('/');
     let with_scheme = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
@@ -23,7 +23,10 @@ pub(super) fn base(host: &str) -> String {
         },
         _ => "",
     };
-    with_scheme + missing
+    match authority {
+        "pairs.res.ibm.com" | "api.ibm.com" => format!("https://{rest}{missing}"),
+        _ => with_scheme,
+    }
 }
 
 /// A base as it may be shown: without user and password, and without what only a URL with a secret has.
@@ -79,6 +82,7 @@ mod tests {
         for (host, expected) in [
             ("pairs.res.ibm.com", "https://pairs.res.ibm.com/v2"),
             ("https://pairs.res.ibm.com/v2/", "https://pairs.res.ibm.com/v2"),
+            ("http://pairs.res.ibm.com", "https://pairs.res.ibm.com/v2"),
             ("api.ibm.com", "https://api.ibm.com/geospatial/run/na/core/v3"),
             ("https://api.ibm.com/geospatial/run/na/core", "https://api.ibm.com/geospatial/run/na/core/v3"),
             ("https://api.ibm.com/geospatial/run/na/core/v4", "https://api.ibm.com/geospatial/run/na/core/v4"),

@@ -341,6 +341,9 @@ impl Job {
         };
         self.has_leftovers = false;
         self.was_served();
+        if files.files.is_empty() {
+            cx.note("the archive of the result holds no file");
+        }
         let wanted = self.shared.online || self.query.is_interactive();
         let data = if wanted && files.archive.is_none() { points_in(&files, cx) } else { None };
         Ok(QueryResult { id: Some(id), status: self.status.take().map(|status| *status), data, files, estimate: None })
@@ -428,6 +431,9 @@ impl RemoteJob for Job {
         // Taken out: no failure from here on is one to be tried again.
         match self.answer.take().map(|answer| *answer) {
             Some(Submission::Points(points)) => {
+                if points.is_empty() {
+                    cx.note("the server has no value for these points: there is no file");
+                }
                 let files = if self.shared.download && !points.is_empty() {
                     self.write_points(&points).map_err(JobError::fatal)?
                 } else {
@@ -537,9 +543,12 @@ fn points_in(files: &Files, cx: &mut Context<'_>) -> Option<PointData> {
         cx.note(format!("the values are {} bytes, too many for memory: they are in the file alone", files.bytes));
         return None;
     }
-    let text = fs::read_to_string(path).ok()?;
-    match Submission::parse(&text, true) {
-        Ok(Submission::Points(points)) => Some(points),
-        _ => None,
-    }
+    let reason = match fs::read_to_string(path).map(|text| Submission::parse(&text, true)) {
+        Ok(Ok(Submission::Points(points))) => return Some(points),
+        Ok(Ok(other)) => format!("it holds {}", other.describe()),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    };
+    cx.note(format!("the values are in the file alone: {reason}"));
+    None
 }

@@ -43,6 +43,7 @@
 
 mod auth;
 mod batch;
+mod cleartext;
 mod client;
 mod download;
 mod error;

@@ -3,10 +3,10 @@
 //! Source: replies captured in the test data of `ibmpairs` 3.1.17, `query.py`: `QueryResponseData`, and `async_download`
 //! for what its file holds.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::client::pairs::reply::unexpected;
-use crate::client::pairs::{PairsError, schema};
+use crate::client::pairs::PairsError;
+use crate::client::pairs::reply::{Fields, unexpected, without_mark};
 
 /// The columns that are read; others are left in the text.
 const COLUMNS: [&str; 12] = [
@@ -33,7 +33,7 @@ pub enum PointData {
     Csv(String),
 }
 
-/// One value of a point query. What the server left out is `None`.
+/// One value of a point query. What the server left out, or what could not be read, is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PointValue {
@@ -61,6 +61,8 @@ pub struct PointValue {
     pub aggregation: Option<String>,
     /// The layer's name within the query.
     pub alias: Option<String>,
+    /// What of it could not be read and is `None` above, in words.
+    pub unreadable: Vec<String>,
 }
 
 impl PointData {
@@ -72,23 +74,29 @@ impl PointData {
         Ok(PointData::Csv(text.to_owned()))
     }
 
-    /// The values, whichever form they came in.
+    /// The values, whichever form they came in. One that can't be read loses no other: it has its place in the list, and
+    /// [`unreadable`](PointValue::unreadable) says what is wrong with it.
     ///
     /// # Errors
-    /// [`PairsError::Reply`] if CSV isn't what its first line says; it names the line.
+    /// [`PairsError::Reply`] if CSV has no sound first line.
     pub fn values(&self) -> Result<Vec<PointValue>, PairsError> {
         let text = match self {
             PointData::Values(values) => return Ok(values.clone()),
             PointData::Csv(text) => text,
         };
         let broken = |error: csv::Error| PairsError::reply(format!("the CSV of a point query is broken: {error}"));
-        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(without_mark(text).as_bytes());
         let header = reader.headers().map_err(broken)?.clone();
         let row = |row: csv::StringRecord| {
             let fields = header.iter().zip(row.iter()).filter(|(_, field)| !field.is_empty());
-            PointValue::of(&fields.map(|(name, field)| (name.to_owned(), Value::from(field))).collect())
+            let mut value = PointValue::read(&fields.map(|(name, field)| (name, Value::from(field))).collect());
+            if row.len() != header.len() {
+                let line = row.position().map_or(0, csv::Position::line);
+                value.unreadable.push(format!("line {line} has {} fields, not {}", row.len(), header.len()));
+            }
+            value
         };
-        reader.records().map(|record| row(record.map_err(broken)?)).collect()
+        reader.records().map(|record| Ok(row(record.map_err(broken)?))).collect()
     }
 
     /// What the Python client writes to a file: CSV as it came, or a JSON list with its own names.
@@ -125,41 +133,23 @@ impl PointData {
 }
 
 impl PointValue {
-    pub(super) fn read(value: &Value) -> Result<PointValue, PairsError> {
-        match value {
-            Value::Object(object) => PointValue::of(object),
-            other => Err(unexpected("a value of a point", &other.to_string())),
+    pub(super) fn read(value: &Value) -> PointValue {
+        let mut fields = Fields::of(value, dict_name);
+        PointValue {
+            layer_id: fields.integer("layerId"),
+            layer_name: fields.text("layerName"),
+            dataset: fields.text("dataset"),
+            timestamp: fields.integer("timestamp"),
+            longitude: fields.number("longitude"),
+            latitude: fields.number("latitude"),
+            region: fields.text("region"),
+            value: fields.text("value"),
+            unit: fields.text("unit"),
+            property: fields.text("property"),
+            aggregation: fields.text("aggregation"),
+            alias: fields.text("alias"),
+            unreadable: fields.unreadable(),
         }
-    }
-
-    fn of(object: &Map<String, Value>) -> Result<PointValue, PairsError> {
-        let find = |name: &str| {
-            let dict = dict_name(name);
-            object.get(name).or_else(|| object.get(&dict)).filter(|value| !value.is_null())
-        };
-        let text = |name: &str| find(name).and_then(schema::text);
-        fn typed<T>(
-            name: &str,
-            value: Option<&Value>,
-            read: impl Fn(&Value) -> Option<T>,
-        ) -> Result<Option<T>, PairsError> {
-            let wrong = |value: &Value| unexpected(&format!("a number as `{name}`"), &value.to_string());
-            value.map(|value| read(value).ok_or_else(|| wrong(value))).transpose()
-        }
-        Ok(PointValue {
-            layer_id: typed("layerId", find("layerId"), schema::integer)?,
-            layer_name: text("layerName"),
-            dataset: text("dataset"),
-            timestamp: typed("timestamp", find("timestamp"), schema::integer)?,
-            longitude: typed("longitude", find("longitude"), schema::number)?,
-            latitude: typed("latitude", find("latitude"), schema::number)?,
-            region: text("region"),
-            value: text("value"),
-            unit: text("unit"),
-            property: text("property"),
-            aggregation: text("aggregation"),
-            alias: text("alias"),
-        })
     }
 
     /// The value as the Python client's dictionary.
@@ -186,7 +176,7 @@ impl PointValue {
 
 /// Whether a text begins as the CSV of a point query does. An HTML page, or an error in prose, doesn't.
 pub(super) fn is_csv(text: &str) -> bool {
-    let first = text.lines().next().unwrap_or_default();
+    let first = without_mark(text).lines().next().unwrap_or_default();
     let mut names = first.split(',').map(|name| name.trim().trim_matches('"'));
     names.any(|name| COLUMNS.iter().any(|column| column.eq_ignore_ascii_case(name)))
 }

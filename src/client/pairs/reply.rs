@@ -77,6 +77,9 @@ pub struct QueryJobs {
     pub pages: u64,
     /// The queries of this page.
     pub jobs: Vec<QueryJob>,
+    /// What stood between them and is no query, in words: one line each. While there are such, a query that isn't among the
+    /// others may be there all the same.
+    pub unreadable: Vec<String>,
 }
 
 /// What was asked once: the answer to a question for a query's history.
@@ -129,6 +132,8 @@ pub struct MergedLayer {
     pub geoserver_ws: Option<String>,
     /// The style in which it is shown.
     pub style: Option<String>,
+    /// What of it could not be read and is `None` above, in words.
+    pub unreadable: Vec<String>,
 }
 
 impl Submission {
@@ -137,23 +142,19 @@ impl Submission {
     /// # Errors
     /// [`PairsError::Reply`] if it is neither a job, nor values, nor an estimate, or if the id can't be one.
     pub(super) fn parse(text: &str, csv: bool) -> Result<Submission, PairsError> {
-        let value = match serde_json::from_str(text) {
-            Ok(value @ Value::Object(_)) => value,
+        let object = match json(text) {
+            Some(Value::Object(object)) => object,
             _ if csv => return PointData::csv(text).map(Submission::Points),
-            Ok(_) | Err(_) => return Err(unexpected("the answer to a submission", text)),
+            _ => return Err(unexpected("the answer to a submission", text)),
         };
-        let object = value.as_object().ok_or_else(|| unexpected("the answer to a submission", text))?;
         if let Some(id) = object.get("id").filter(|id| !id.is_null()) {
             return checked_id(id).map(Submission::Job);
         }
         match (object.get("info"), object.get("data")) {
             (Some(Value::Object(info)), _) => Ok(Submission::Estimate(Estimate::read(info))),
-            (_, Some(Value::Array(values))) => values
-                .iter()
-                .map(PointValue::read)
-                .collect::<Result<_, _>>()
-                .map(PointData::Values)
-                .map(Submission::Points),
+            (_, Some(Value::Array(values))) => {
+                Ok(Submission::Points(PointData::Values(values.iter().map(PointValue::read).collect())))
+            }
             (_, Some(Value::String(text))) => PointData::csv(text).map(Submission::Points),
             _ => Err(unexpected("the answer to a submission", text)),
         }
@@ -189,8 +190,8 @@ impl Estimate {
 
 impl QueryJob {
     pub(super) fn parse(text: &str) -> Result<QueryJob, PairsError> {
-        match serde_json::from_str(text) {
-            Ok(Value::Object(job)) => QueryJob::read(&job),
+        match json(text) {
+            Some(Value::Object(job)) => QueryJob::read(&job),
             _ => Err(unexpected("a query's status", text)),
         }
     }
@@ -222,23 +223,27 @@ impl QueryJob {
 
 impl QueryJobs {
     pub(super) fn parse(text: &str) -> Result<QueryJobs, PairsError> {
-        let Ok(Value::Object(page)) = serde_json::from_str(text) else {
+        let Some(Value::Object(page)) = json(text) else {
             return Err(unexpected("a list of queries", text));
         };
         let list = page.get("queryJobList").or_else(|| page.get("query_job_list"));
         let jobs = list.and_then(Value::as_array).ok_or_else(|| unexpected("a list of queries", text))?;
-        let read = |job: &Value| job.as_object().map_or_else(|| Err(unexpected("a query", text)), QueryJob::read);
+        let (mut read, mut unreadable) = (Vec::new(), Vec::new());
+        // One that can't be read is no reason to lose the others.
+        for job in jobs {
+            match job.as_object().map_or_else(|| Err(unexpected("a query", &job.to_string())), QueryJob::read) {
+                Ok(job) => read.push(job),
+                Err(error) => unreadable.push(error.to_string()),
+            }
+        }
         let pages = page.get("totPages").or_else(|| page.get("tot_pages")).and_then(schema::integer).unwrap_or(1);
-        Ok(QueryJobs {
-            pages: u64::try_from(pages).unwrap_or(0),
-            jobs: jobs.iter().map(read).collect::<Result<_, _>>()?,
-        })
+        Ok(QueryJobs { pages: u64::try_from(pages).unwrap_or(0), jobs: read, unreadable })
     }
 }
 
 impl QueryHistory {
     pub(super) fn parse(text: &str) -> Result<QueryHistory, PairsError> {
-        let Ok(Value::Object(history)) = serde_json::from_str(text) else {
+        let Some(Value::Object(history)) = json(text) else {
             return Err(unexpected("a query's history", text));
         };
         let of = |names: &[&str]| names.iter().find_map(|name| history.get(*name)).filter(|value| !value.is_null());
@@ -265,34 +270,89 @@ impl QueryHistory {
 
 impl MergedLayer {
     pub(super) fn parse_all(text: &str) -> Result<Vec<MergedLayer>, PairsError> {
-        let Ok(Value::Array(layers)) = serde_json::from_str(text) else {
+        let Some(Value::Array(layers)) = json(text) else {
             return Err(unexpected("the layers of merged queries", text));
         };
-        let read = |layer: &Value| match layer.as_object() {
-            Some(layer) => Ok(MergedLayer::read(layer)),
-            None => Err(unexpected("the layers of merged queries", text)),
-        };
-        layers.iter().map(read).collect()
+        Ok(layers.iter().map(MergedLayer::read).collect())
     }
 
-    fn read(layer: &Map<String, Value>) -> MergedLayer {
-        let text = |name: &str| layer.get(name).and_then(schema::text);
-        let number = |name: &str| layer.get(name).and_then(schema::number);
+    fn read(layer: &Value) -> MergedLayer {
+        let mut fields = Fields::of(layer, |name| name.to_owned());
         MergedLayer {
-            name: text("name"),
-            datalayer: text("datalayer"),
-            datalayer_id: text("datalayer_id"),
-            dataset: text("dataset"),
-            dataset_id: text("dataset_id"),
-            timestamp: text("timestamp"),
-            kind: text("type"),
-            min: number("min"),
-            max: number("max"),
-            geoserver_url: text("geoserver_url"),
-            geoserver_ws: text("geoserver_ws"),
-            style: text("style"),
+            name: fields.text("name"),
+            datalayer: fields.text("datalayer"),
+            datalayer_id: fields.text("datalayer_id"),
+            dataset: fields.text("dataset"),
+            dataset_id: fields.text("dataset_id"),
+            timestamp: fields.text("timestamp"),
+            kind: fields.text("type"),
+            min: fields.number("min"),
+            max: fields.number("max"),
+            geoserver_url: fields.text("geoserver_url"),
+            geoserver_ws: fields.text("geoserver_ws"),
+            style: fields.text("style"),
+            unreadable: fields.unreadable(),
         }
     }
+}
+
+/// The fields of one thing out of many: what can't be read of it is named, and loses nothing else.
+pub(super) struct Fields<'a> {
+    object: Option<&'a Map<String, Value>>,
+    other_name: fn(&str) -> String,
+    unreadable: Vec<String>,
+}
+
+impl<'a> Fields<'a> {
+    /// Each field may have the name that `other_name` makes of its own, too.
+    pub(super) fn of(value: &'a Value, other_name: fn(&str) -> String) -> Fields<'a> {
+        let object = value.as_object();
+        let unreadable = if object.is_some() { Vec::new() } else { vec![format!("`{}` is no object", quoted(value))] };
+        Fields { object, other_name, unreadable }
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+        self.typed(name, "text", schema::text)
+    }
+
+    pub(super) fn number(&mut self, name: &str) -> Option<f64> {
+        self.typed(name, "a finite number", schema::number)
+    }
+
+    pub(super) fn integer(&mut self, name: &str) -> Option<i64> {
+        self.typed(name, "a whole number", schema::integer)
+    }
+
+    /// What could not be read, in words; asked last.
+    pub(super) fn unreadable(self) -> Vec<String> {
+        self.unreadable
+    }
+
+    fn typed<T>(&mut self, name: &str, kind: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let object = self.object?;
+        let value =
+            object.get(name).or_else(|| object.get(&(self.other_name)(name))).filter(|value| !value.is_null())?;
+        let read = read(value);
+        if read.is_none() {
+            self.unreadable.push(format!("`{name}` is `{}`, not {kind}", quoted(value)));
+        }
+        read
+    }
+}
+
+/// The beginning of a value, to be shown.
+fn quoted(value: &Value) -> String {
+    said(&value.to_string().chars().take(80).collect::<String>())
+}
+
+/// A text as JSON, if it is.
+pub(super) fn json(text: &str) -> Option<Value> {
+    serde_json::from_str(without_mark(text)).ok()
+}
+
+/// A text without the byte order mark that some servers begin with.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn checked_id(value: &Value) -> Result<String, PairsError> {

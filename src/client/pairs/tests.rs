@@ -154,7 +154,7 @@ fn captured_replies_are_read() {
     let job = QueryJob::parse(STATUS).expect("a status");
     assert_eq!((job.code.code(), job.code.phase(), job.status.as_str()), (10, Phase::Running, "Running"));
     assert_eq!((job.progress, job.square), (Some(0.504), Some([30.0, -100.0, 30.5, -99.6])));
-    assert_eq!(QueryJobs::parse(&list()).expect("a list"), QueryJobs { pages: 3, jobs: vec![job] });
+    assert_eq!(QueryJobs::parse(&list()).expect("a list"), QueryJobs { pages: 3, jobs: vec![job], unreadable: vec![] });
 
     let history = QueryHistory::parse(HISTORY).expect("a history");
     assert_eq!(history.job.as_deref(), Some("1795302000_00000001"));
@@ -197,6 +197,57 @@ fn json_and_csv_hold_the_same_values() {
 }
 
 #[test]
+fn what_can_not_be_read_loses_nothing_beside_it_and_is_named() {
+    let text =
+        format!(r#"{{"totPages":1,"queryJobList":[{{"id":"1"}},null,{STATUS},{{"id":"a/b","statusCode":20}}]}}"#);
+    let list = QueryJobs::parse(&text).expect("a list");
+    let ids: Vec<_> = list.jobs.iter().map(|job| job.id.as_str()).collect();
+    assert_eq!((ids, list.unreadable.len()), (vec!["1795302000_00000001"], 3));
+    assert!(list.unreadable[0].contains("no `statusCode`") && list.unreadable[2].contains("`a/b`"), "{list:?}");
+
+    let text = r#"{"data":[{"value":"1","timestamp":"soon","latitude":true},7,{"value":"2","timestamp":"3"}]}"#;
+    let Ok(Submission::Points(points)) = Submission::parse(text, false) else { panic!("values") };
+    let values = points.values().expect("values");
+    assert_eq!((values[0].value.as_deref(), values[0].timestamp, values[2].timestamp), (Some("1"), None, Some(3)));
+    let named = [
+        "`timestamp` is `\"soon\"`, not a whole number",
+        "`latitude` is `true`, not a finite number",
+        "`7` is no object",
+    ];
+    assert_eq!(
+        (&values[0].unreadable[..], &values[1].unreadable[..]),
+        (&named.map(String::from)[..2], &[named[2].into()][..])
+    );
+    assert!(values[2].unreadable.is_empty());
+
+    let csv = PointData::csv("layerId,timestamp,value\n1,soon,2\n1,2\n1,2,3\n").expect("CSV");
+    let values = csv.values().expect("values");
+    assert_eq!(values[0].unreadable, ["`timestamp` is `\"soon\"`, not a whole number"]);
+    assert_eq!(
+        (values[1].timestamp, &values[1].unreadable[..]),
+        (Some(2), &["line 3 has 2 fields, not 3".to_owned()][..])
+    );
+    assert_eq!((values[2].value.as_deref(), values[2].unreadable.len()), (Some("3"), 0));
+
+    let layers = MergedLayer::parse_all(r#"[{"name":"l","min":"low"},null]"#).expect("layers");
+    assert_eq!((layers[0].name.as_deref(), layers[0].unreadable.len(), layers[1].unreadable.len()), (Some("l"), 1, 1));
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_an_answer() {
+    let marked = |text: &str| format!("\u{feff}{text}");
+    assert_eq!(QueryJob::parse(&marked(STATUS)).expect("a status"), QueryJob::parse(STATUS).expect("a status"));
+    assert_eq!(QueryJobs::parse(&marked(&list())).expect("a list"), QueryJobs::parse(&list()).expect("a list"));
+    let values = |text: &str, csv| match Submission::parse(text, csv) {
+        Ok(Submission::Points(points)) => points.values().expect("values"),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(values(&marked(POINTS), false), values(POINTS, false));
+    assert_eq!(values(&marked(CSV), true), values(CSV, true));
+    assert_eq!(values(&marked(CSV), true)[0].layer_id, Some(92));
+}
+
+#[test]
 fn what_is_no_answer_is_shown_and_refused() {
     let html = "<html><body><h1>503 Service Unavailable</h1></body></html>";
     for csv in [false, true] {
@@ -206,11 +257,11 @@ fn what_is_no_answer_is_shown_and_refused() {
     for text in
         [html, "", "null", "[]", "7", r#"{"id":"a"}"#, r#"{"statusCode":20}"#, r#"{"id":"a/b","statusCode":20}"#]
     {
-        assert!(QueryJob::parse(text).is_err(), "{text}");
+        assert!(matches!(QueryJob::parse(text), Err(PairsError::Reply(_))), "{text}");
     }
     for id in ["../x", "a/b", "", ".", "a b", "\u{0}", &"9".repeat(129)] {
         let text = json!({"id": id}).to_string();
-        assert!(Submission::parse(&text, false).is_err(), "{text}");
+        assert!(matches!(Submission::parse(&text, false), Err(PairsError::Reply(_))), "{text}");
     }
 }
 
@@ -362,7 +413,7 @@ fn whatever_a_token_host_grants_fits_a_header() {
         client_id: String::new(),
         refresh: crate::sync::Mutex::new(None),
     };
-    let exchange = auth::KeyExchange { http, kind, api_key: "hunter2".to_owned() };
+    let exchange = auth::KeyExchange::new(http, kind, "hunter2".to_owned());
     let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11);
     let mut random = Random(seed);
     for turn in 0..2_000 {

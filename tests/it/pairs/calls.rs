@@ -101,10 +101,13 @@ fn queries_for_one_box_are_merged_and_a_refusal_says_why() {
     ids.iter().for_each(|id| until_done(&client, id));
     let layers = client.merge(&ids[0], &ids[1]).expect("merged");
     assert_eq!((layers.len(), layers[0].kind.as_deref()), (2, Some("raster")));
-    let error = client.merge(&ids[0], &ids[2]).expect_err("another box").to_string();
-    assert!(error.contains("different boxes"), "{error}");
-    let error = client.merge(&ids[0], "1234567890_00000000").expect_err("no such query").to_string();
-    assert!(error.contains("doesn't exist"), "{error}");
+    for (other, status, why) in
+        [(ids[2].as_str(), 412, "different boxes"), ("1234567890_00000000", 404, "doesn't exist")]
+    {
+        let error = client.merge(&ids[0], other).expect_err("refused");
+        let PairsError::Merge { reason, source, .. } = &error else { panic!("{error:?}") };
+        assert!(reason.contains(why) && source.kind() == HttpErrorKind::Status(status), "{error:?}");
+    }
 }
 
 #[test]
@@ -116,7 +119,11 @@ fn an_error_tells_what_the_server_said() {
     assert_eq!(http.kind(), HttpErrorKind::Status(404));
     assert!(error.to_string().contains("404 Not Found."), "{error}");
     let error = client.submit(&Query::builder().layer(Layer::new(1)).spatial(json!({})).build().expect("a query"));
-    assert!(error.expect_err("nowhere").to_string().contains("layers and spatial are required"));
+    let Err(PairsError::Http(http)) = error else { panic!("{error:?}") };
+    assert_eq!(
+        (http.kind(), http.message()),
+        (HttpErrorKind::Status(400), "Error: 400 Bad Request. layers and spatial are required.")
+    );
 }
 
 #[test]
@@ -233,8 +240,8 @@ fn options_that_make_no_sense_are_refused() {
     assert!(matches!(run(too_often), Err(Error::Invalid(text)) if text.contains("15s")));
     let nothing = options(&folder).submit(false).status(false).download(false);
     assert!(matches!(run(nothing), Err(Error::Invalid(text)) if text.contains("nothing to do")));
-    assert!(run(options(&folder).workers(0)).is_err());
-    assert!(run(options(&folder).attempts(0)).is_err());
+    assert!(matches!(run(options(&folder).workers(0)), Err(Error::Invalid(text)) if text.contains("window")));
+    assert!(matches!(run(options(&folder).attempts(0)), Err(Error::Invalid(text)) if text.contains("attempt")));
 }
 
 #[test]

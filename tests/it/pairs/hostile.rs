@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use fulmar::batch::BatchReport;
-use fulmar::client::http::HttpErrorKind;
-use fulmar::client::http::archive::Limits;
+use fulmar::client::http::archive::{ArchiveError, Limits};
+use fulmar::client::http::{HttpClientBuilder, HttpErrorKind, Method};
 use fulmar::client::pairs::{Client, ClientBuilder, PairsError, QueryResult, batch_query};
 
 use super::scripted::{Server, reply};
@@ -103,13 +103,37 @@ fn the_status_of_another_query_is_no_status() {
     assert!(matches!(failure(&report), PairsError::Reply(text) if text.contains("another")), "{}", told(&report));
 }
 
+/// The archive with other bytes at this place behind each header of an entry, once with the files and once in the index.
+fn reheaded(bytes: &[u8], with_file: usize, in_index: usize, to: u16) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    for (magic, offset) in [(b"PK\x03\x04", with_file), (b"PK\x01\x02", in_index)] {
+        let places: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(magic)).collect();
+        assert_eq!(places.len(), 4, "one for each file");
+        places.into_iter().for_each(|at| bytes[at + offset..at + offset + 2].copy_from_slice(&to.to_le_bytes()));
+    }
+    bytes
+}
+
 #[test]
-fn an_archive_that_climbs_is_not_unpacked() {
-    let (folder, name) = (Folder::new(), "data_acknowledgement.txt");
-    for evil in ["../../../../tmp/evil.txt", "/tmp/fulmar-evil-evil.tx", "output.info/../../ev.txt"] {
-        let (_server, report) = run(sound(&replaced(&archive(), name, evil)), &folder);
-        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
-        assert!(folder.files().is_empty(), "{evil}: {:?}", folder.files().keys());
+fn an_archive_that_is_not_unpacked_is_kept_for_whoever_trusts_it() {
+    let climbing = |to| replaced(&archive(), "data_acknowledgement.txt", to);
+    for (evil, fault) in [
+        (climbing("../../../../tmp/evil.txt"), "names a folder"),
+        (climbing("/tmp/fulmar-evil-evil.tx"), "is empty"),
+        (climbing("output.info/../../ev.txt"), "names a folder"),
+        (reheaded(&archive(), 8, 10, 93), "is packed in a way that isn't known here"),
+        (reheaded(&archive(), 6, 8, 1), "is encrypted"),
+    ] {
+        let folder = Folder::new();
+        let (_server, report) = run(sound(&evil), &folder);
+        let PairsError::Archive { source: ArchiveError::Refused { archive, fault: found, .. }, .. } = failure(&report)
+        else {
+            panic!("{}", told(&report))
+        };
+        assert_eq!((*archive == folder.path().join(format!("{ID}.zip")), *found), (true, fault));
+        assert_eq!(folder.files(), [(format!("{ID}.zip"), evil)].into(), "and nothing else");
+        assert!(told(&report).contains("was kept"), "{}", told(&report));
+        assert_eq!(report.jobs[0].attempts.fetch, 1, "it would be the same again");
         assert!(!Path::new("/tmp/evil.txt").exists() && !Path::new("/tmp/fulmar-evil-evil.tx").exists());
     }
 }
@@ -119,27 +143,119 @@ fn what_is_no_data_is_no_file() {
     let whole = archive();
     let mut damaged = whole.clone();
     damaged[200] ^= 0xff;
-    let cases: [(&str, &[u8]); 10] = [
-        ("an archive without its end", &whole[..whole.len() / 2]),
-        ("an archive with another bit", &damaged),
-        ("JSON without its end", br#"{"data": [{"layerId": 1"#),
-        ("a page", b"<!DOCTYPE html><html>login</html>"),
-        ("nothing", b""),
-        ("prose", b"It didn't work out."),
-        ("prose with a comma", b"Sorry, it didn't work out.\n"),
-        ("a gateway's error", br#"{"httpCode":"500","httpMessage":"no","moreInformation":"ask, later"}"#),
-        ("bytes", b"\x00\xff\xfe\x01"),
-        ("half an archive's magic", b"PK\x03"),
+    type Kind = fn(&PairsError) -> bool;
+    let is_damaged: Kind = |error| matches!(error, PairsError::Archive { source: ArchiveError::Damaged { .. }, .. });
+    let is_page: Kind = |error| matches!(error, PairsError::Http(error) if error.kind() == HttpErrorKind::Content);
+    let is_useless: Kind = |error| matches!(error, PairsError::Download { .. });
+    let cases: [(&str, &[u8], Kind); 10] = [
+        ("an archive without its end", &whole[..whole.len() / 2], is_damaged),
+        ("an archive with another bit", &damaged, is_damaged),
+        ("JSON without its end", br#"{"data": [{"layerId": 1"#, is_useless),
+        ("a page", b"<!DOCTYPE html><html>login</html>", is_page),
+        ("nothing", b"", is_useless),
+        ("prose", b"It didn't work out.", is_useless),
+        ("prose with a comma", b"Sorry, it didn't work out.\n", is_useless),
+        ("a gateway's error", br#"{"httpCode":"500","httpMessage":"no","moreInformation":"ask, later"}"#, is_useless),
+        ("bytes", b"\x00\xff\xfe\x01", is_useless),
+        ("half an archive's magic", b"PK\x03", is_useless),
     ];
-    for (what, body) in cases {
+    for (what, body, is_expected) in cases {
         let folder = Folder::new();
         let (_server, report) = run(sound(body), &folder);
-        let useless =
-            matches!(failure(&report), PairsError::Archive { .. } | PairsError::Download { .. } | PairsError::Http(_));
-        assert!(useless, "{what}: {}", told(&report));
+        assert!(is_expected(failure(&report)), "{what}: {}", told(&report));
         assert!(folder.files().is_empty(), "{what}: {:?}", folder.files().keys());
         assert!(report.jobs[0].attempts.fetch == 2, "{what}: another download may be whole");
     }
+}
+
+#[test]
+fn a_success_without_a_file_says_so() {
+    let (empty_zip, folder) = ([b"PK\x05\x06".as_slice(), &[0; 18]].concat(), Folder::new());
+    let (_server, report) = run(sound(&empty_zip), &folder);
+    assert!(report.is_success(), "{}", told(&report));
+    assert_eq!(report.jobs[0].notes, ["the archive of the result holds no file"]);
+
+    let server = Server::of(br#"{"data":[]}"#);
+    let report = batch_query(&to(&server).build().expect("a client"), [point("p")], options(&folder)).expect("sound");
+    assert!(report.is_success(), "{}", told(&report));
+    assert_eq!(report.jobs[0].notes, ["the server has no value for these points: there is no file"]);
+}
+
+#[test]
+fn values_that_can_not_be_read_into_memory_are_in_the_file_and_the_report_says_why() {
+    let (folder, body) = (Folder::new(), br#"{"values":[1,2]}"#);
+    let server = scripted(Script { download: (200, "application/json", body.to_vec()), ..sound(b"") });
+    let report = batch_query(&to(&server).build().expect("a client"), [point("p")], options(&folder)).expect("sound");
+    assert!(report.is_success(), "{}", told(&report));
+    assert_eq!(folder.files(), [(format!("{ID}.json"), body.to_vec())].into());
+    let notes = &report.jobs[0].notes;
+    assert!(notes.len() == 1 && notes[0].starts_with("the values are in the file alone: "), "{notes:?}");
+}
+
+#[test]
+fn json_behind_a_byte_order_mark_is_data() {
+    let (folder, body) = (Folder::new(), b"\xef\xbb\xbf{\"data\":[{\"value\":\"7\"}]}");
+    let server = scripted(Script { download: (200, "application/json", body.to_vec()), ..sound(b"") });
+    let report = batch_query(&to(&server).build().expect("a client"), [point("p")], options(&folder)).expect("sound");
+    let result = report.jobs[0].outcome.as_ref().unwrap_or_else(|_| panic!("{}", told(&report)));
+    let values = result.data.as_ref().expect("in memory, too").values().expect("values");
+    assert_eq!((values[0].value.as_deref(), folder.files().len()), (Some("7"), 1));
+}
+
+#[test]
+fn no_credentials_go_in_the_clear_to_a_server_that_wants_https() {
+    // Where it leads to, nobody listens: what comes of it there is not the question.
+    let server = Server::start(|seen, stream| {
+        let location = format!("https://127.0.0.1:9{}", seen.target);
+        reply(stream, 301, &[("Location", &location)], b"")
+    });
+    let http = |http: HttpClientBuilder| http.environment_proxy(false);
+    let base = || Client::builder(&server.url("/v2")).http(http);
+    let keys = Server::of(b"a-token");
+    for client in [
+        base().basic("me", "hunter2"),
+        base().token("hunter2"),
+        base().api_key("hunter2").auth_endpoint(&keys.url("")),
+        Client::builder(&keys.url("/v2")).http(http).api_key("hunter2").auth_endpoint(&server.url("")),
+    ] {
+        let client = client.build().expect("a client");
+        for _ in 0..2 {
+            let error = client.submit(&square("a")).expect_err("it would be in the clear");
+            let source = std::error::Error::source(&error).and_then(std::error::Error::source).map(ToString::to_string);
+            let text = source.unwrap_or_else(|| error.to_string());
+            assert!(text.contains("name it with `https://`"), "{error:?}");
+        }
+    }
+    assert!(server.seen().iter().all(|seen| seen.header("authorization").is_none() && seen.body.is_empty()));
+    assert!(keys.seen().iter().all(|seen| !String::from_utf8_lossy(&seen.body).contains("hunter2")));
+
+    // One that speaks plain http is asked once, and then believed.
+    let server = Server::of(br#"{"totPages":1,"queryJobList":[]}"#);
+    let client = Client::builder(&server.url("/v2")).http(http).basic("me", "hunter2").build().expect("a client");
+    for _ in 0..3 {
+        client.list(false, 1, 1).expect("a list");
+    }
+    let with: Vec<bool> = server.seen().iter().map(|seen| seen.header("authorization").is_some()).collect();
+    assert_eq!(with, [false, true, true, true]);
+}
+
+#[test]
+fn another_call_of_the_api_has_the_clients_credentials_and_nobody_else_gets_them() {
+    let server = Server::start(|seen, stream| match seen.target.as_str() {
+        "/v2/away" => reply(stream, 302, &[("Location", "/other")], b""),
+        _ => reply(stream, 200, &[], b"{}"),
+    });
+    let client = to(&server).basic("me", "hunter2").build().expect("a client");
+    for method in [Method::Get, Method::Post, Method::Put, Method::Patch, Method::Delete] {
+        let request = client.request(method, "/datasets").expect("it speaks http").json(&serde_json::json!({"a": 1}));
+        assert_eq!(request.send().expect("answered").status(), 200);
+    }
+    client.request(Method::Get, "/away").expect("known").send().expect("answered");
+    let seen = server.seen();
+    let methods: Vec<&str> = seen[1..6].iter().map(|seen| seen.method.as_str()).collect();
+    assert_eq!(methods, ["GET", "POST", "PUT", "PATCH", "DELETE"]);
+    assert!(seen[1..7].iter().all(|seen| seen.header("authorization").is_some()));
+    assert_eq!((seen[7].target.as_str(), seen[7].header("authorization")), ("/other", None));
 }
 
 #[test]
@@ -147,19 +263,21 @@ fn an_archive_beyond_the_limits_is_kept_and_who_raises_them_has_it_unpacked() {
     let (folder, whole) = (Folder::new(), archive());
     let server = scripted(sound(&whole));
     let zip = format!("{ID}.zip");
+    let is_too_large =
+        |error: &PairsError| matches!(error, PairsError::Archive { source: ArchiveError::TooLarge { .. }, .. });
     for limits in [Limits { entries: 3, ..Limits::default() }, Limits { bytes: 1_000, ..Limits::default() }] {
         let client = to(&server).build().expect("a client");
         let report = batch_query(&client, [square("a")], options(&folder).archive_limits(limits)).expect("sound");
-        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
+        assert!(is_too_large(failure(&report)), "{}", told(&report));
         let text = told(&report);
         assert!(text.contains("was kept") && text.contains("`archive_limits`") && text.contains(&zip), "{text}");
         assert_eq!(folder.files(), [(zip.clone(), whole.clone())].into(), "and nothing else");
         assert_eq!(report.jobs[0].attempts.fetch, 1, "it would be the same again");
         // A single download is held to the client's limits, and so is a batch that has none of its own.
         let client = to(&server).archive_limits(limits).build().expect("a client");
-        assert!(matches!(client.download(ID, folder.path()), Err(PairsError::Archive { .. })));
+        assert!(client.download(ID, folder.path()).is_err_and(|error| is_too_large(&error)));
         let report = batch_query(&client, [square("a")], options(&folder)).expect("sound");
-        assert!(matches!(failure(&report), PairsError::Archive { .. }), "{}", told(&report));
+        assert!(is_too_large(failure(&report)), "{}", told(&report));
         let report = batch_query(&client, [square("a")], options(&folder).archive_limits(Limits::default()));
         assert!(report.expect("sound").is_success(), "the batch's own count");
         fs::remove_dir_all(folder.path().join(ID)).expect("unpacked");
@@ -188,7 +306,8 @@ fn what_stands_there_from_before_survives_a_damaged_download() {
     assert!(report.is_success(), "{}", told(&report));
     let before = folder.files();
     let (_server, report) = run(sound(&whole[..whole.len() / 2]), &folder);
-    failure(&report);
+    let is_damaged = matches!(failure(&report), PairsError::Archive { source: ArchiveError::Damaged { .. }, .. });
+    assert!(is_damaged, "{}", told(&report));
     assert_eq!(folder.files(), before);
 }
 

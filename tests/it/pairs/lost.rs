@@ -62,8 +62,8 @@ fn a_submission_that_outlived_its_token_twice_is_made_again_and_nothing_is_in_do
                 return reply(stream, 200, &[], format!("token-{}", seen.number).as_bytes());
             }
             match seen.number {
-                // Each with a token before it.
-                0..=4 => reply(stream, status, &[], format!(r#"{{"error":"{said}"}}"#).as_bytes()),
+                // The first two ask whether it speaks plain http; then each with a token before it.
+                0..=6 => reply(stream, status, &[], format!(r#"{{"error":"{said}"}}"#).as_bytes()),
                 _ => reply(stream, 200, &[], br#"{"id":"own"}"#),
             }
         });
