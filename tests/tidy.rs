@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("timer", 1),
     ("queue", 1),
     ("client::http", 1),
+    ("client::creation", 1),
     ("client::date", 1),
     ("executor", 2),
     ("batch", 3),

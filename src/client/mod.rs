@@ -1,5 +1,7 @@
 //! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
 
+#[cfg(feature = "openeo")]
+mod creation;
 #[cfg(any(feature = "openeo", feature = "pairs"))]
 mod date;
 #[cfg(feature = "http")]

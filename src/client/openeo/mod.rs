@@ -379,41 +379,26 @@
 //! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as many at once as it takes. A
 //! [`Connection`] is also a [`Store`](crate::Store): its operations are the API's verbs.
 
-mod asset;
+mod api;
 mod auth;
-mod back_end;
-mod capabilities;
-mod checksum;
-mod connection;
-mod create;
-mod description;
-mod discovery;
-mod error;
-mod graph;
-mod job;
-mod listing;
-mod logs;
+mod documents;
+mod jobs;
 mod many;
-mod names;
-mod pause;
 mod results;
 mod store;
-mod table;
-mod text;
-mod wait;
 
-pub use asset::ResultAsset;
+pub use api::connection::Connection;
+pub use api::error::{ApiError, OpenEoError};
 pub use auth::{DevicePrompt, Oidc, RefreshTokens};
-pub use back_end::BackEnd;
-pub use capabilities::Capabilities;
-pub use connection::Connection;
-pub use create::NewJob;
-pub use description::{JobDescription, JobStatus};
-pub use error::{ApiError, OpenEoError};
-pub use graph::ProcessGraph;
-pub use job::BatchJob;
-pub use listing::JobList;
-pub use logs::{LogEntry, LogLevel, Logs};
-pub use many::{JobRun, RunOptions, run_jobs, start_jobs};
-pub use results::{DownloadOptions, JobResults};
-pub use wait::WaitOptions;
+pub use documents::capabilities::Capabilities;
+pub use documents::job::{JobDescription, JobStatus};
+pub use documents::log::{LogEntry, LogLevel, Logs};
+pub use jobs::graph::ProcessGraph;
+pub use jobs::job::BatchJob;
+pub use jobs::list::JobList;
+pub use jobs::new_job::NewJob;
+pub use jobs::wait_options::WaitOptions;
+pub use many::{BackEnd, JobRun, RunOptions, run_jobs, start_jobs};
+pub use results::asset::ResultAsset;
+pub use results::handle::JobResults;
+pub use results::options::DownloadOptions;

@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::connection::Connection;
-use super::create::NewJob;
-use super::error::OpenEoError;
-use super::graph::ProcessGraph;
-use super::listing::JobList;
-use super::logs::LogLevel;
+use crate::client::openeo::api::connection::Connection;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::log::LogLevel;
+use crate::client::openeo::jobs::graph::ProcessGraph;
+use crate::client::openeo::jobs::list::JobList;
+use crate::client::openeo::jobs::new_job::NewJob;
+use crate::client::openeo::results::options::DownloadOptions;
 use crate::error::BoxError;
 use crate::executor::Store;
 
@@ -67,7 +68,7 @@ const OPERATIONS: &[&str] = &[
 /// ```
 impl Store for Connection {
     fn name(&self) -> &str {
-        &self.shared.name
+        Connection::name(self)
     }
 
     fn call(&self, op: &str, args: Value) -> Result<Value, BoxError> {
@@ -104,7 +105,7 @@ impl Connection {
                 job()?.logs(offset, level.transpose()?)?.to_json()
             }
             "download_results" => {
-                let files = job()?.results().download_files(text("folder")?, &super::DownloadOptions::new())?;
+                let files = job()?.results().download_files(text("folder")?, &DownloadOptions::new())?;
                 files.iter().map(|path| Value::from(path.display().to_string())).collect()
             }
             "create_job" => {

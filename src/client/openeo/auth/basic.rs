@@ -6,9 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::renewal::{paced, renewal_error};
 use crate::client::http::{HttpClient, Renewal, Token};
-use crate::client::openeo::Connection;
-use crate::client::openeo::error::OpenEoError;
+use crate::client::openeo::api::connection::Connection;
+use crate::client::openeo::api::error::OpenEoError;
 
 impl Connection {
     /// Logs in with user and password. They are kept, to get another token when this one expires.
@@ -17,14 +18,14 @@ impl Connection {
     /// The back-end's: wrong credentials, or that it has no such login.
     pub fn authenticate_basic(&self, user: &str, password: &str) -> Result<(), OpenEoError> {
         let login = Arc::new(Login {
-            http: self.shared.http.clone(),
-            url: format!("{}/credentials/basic", self.shared.root),
+            http: self.http().clone(),
+            url: format!("{}/credentials/basic", self.root_url()),
             header: format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))),
             password: password.to_owned(),
         });
         let first = login.token(None)?;
-        let fetch = Box::new(move |renewal: &Renewal| login.token(Some(renewal)).map_err(super::renewal_error));
-        self.shared.keys.set(&self.shared.root, "basic//".to_owned(), first, fetch)
+        let fetch = Box::new(move |renewal: &Renewal| login.token(Some(renewal)).map_err(renewal_error));
+        self.keys().set(self.root_url(), "basic//".to_owned(), first, fetch)
     }
 
     /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from elsewhere. It can't be renewed.
@@ -36,7 +37,7 @@ impl Connection {
             return Err(OpenEoError::Invalid("a bearer token is a word of visible ASCII characters".into()));
         }
         let gone = "the token was given, so it can't be renewed: authenticate again";
-        self.shared.keys.set(&self.shared.root, String::new(), Token::new(token), Box::new(move |_| Err(gone.into())))
+        self.keys().set(self.root_url(), String::new(), Token::new(token), Box::new(move |_| Err(gone.into())))
     }
 }
 
@@ -50,7 +51,7 @@ struct Login {
 impl Login {
     fn token(&self, renewal: Option<&Renewal>) -> Result<Token, OpenEoError> {
         let request = self.http.get(&self.url).without_auth().secret_header("Authorization", &self.header);
-        let request = super::provider::paced(request.hide(&self.password), renewal);
+        let request = paced(request.hide(&self.password), renewal);
         let reply: Value = request.send()?.json()?;
         let token = reply.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
         token.map(Token::new).ok_or_else(|| OpenEoError::reply("a login without an `access_token`"))

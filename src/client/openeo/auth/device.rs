@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::oidc::Session;
 use super::pkce::Pkce;
 use super::provider::{Grant, oauth_error};
-use crate::client::openeo::error::OpenEoError;
-use crate::client::openeo::pause::pause;
-use crate::client::openeo::text::plain;
+use super::session::Session;
+use super::settings::Oidc;
+use crate::client::http::Renewal;
+use crate::client::openeo::api::connection::Connection;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::pause::pause;
+use crate::client::openeo::documents::text::plain;
 
 /// How long a code is good for, if the provider doesn't say.
 const LIFE: Duration = Duration::from_secs(300);
@@ -47,7 +50,34 @@ impl fmt::Display for DevicePrompt {
     }
 }
 
-pub(super) fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant, OpenEoError> {
+const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+const DEVICE_PKCE: &str = "urn:ietf:params:oauth:grant-type:device_code+pkce";
+
+impl Connection {
+    /// Logs in a person, who is told by `prompt` where to go and which code to enter; waits until that is done. Tries a
+    /// [remembered](Oidc::remember) refresh token first.
+    ///
+    /// # Timing
+    /// As long as the provider's code is good, mostly some minutes.
+    /// # Errors
+    /// [`OpenEoError::Authentication`], if the person refuses, or takes too long.
+    pub fn authenticate_oidc_device(&self, oidc: &Oidc, prompt: impl FnOnce(&DevicePrompt)) -> Result<(), OpenEoError> {
+        let session = Session::new(self, oidc, &[DEVICE_PKCE, DEVICE])?;
+        let again = |session: &Session, renewal: Option<&Renewal>| {
+            session
+                .by_refresh_token(renewal)?
+                .ok_or_else(|| session.provider.failed("the login has expired: log in again", None))
+        };
+        if let Some(grant) = session.by_refresh_token_if_good(None)? {
+            return session.go_on(self, grant, again);
+        }
+        let grant = log_in(&session, prompt)?;
+        session.keep(&grant, None);
+        session.go_on(self, grant, again)
+    }
+}
+
+fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant, OpenEoError> {
     let provider = &session.provider;
     let Some(endpoint) = &provider.device_endpoint else {
         return Err(provider.failed("it has no device flow: log in another way", None));
@@ -74,7 +104,7 @@ pub(super) fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> R
     let url_with_code = text("verification_uri_complete").map(|url| plain(url, 1_000));
     prompt(&DevicePrompt { url: plain(url, 1_000), code: plain(code, 100), url_with_code, expires_in });
 
-    let mut form = vec![("grant_type", "urn:ietf:params:oauth:grant-type:device_code"), ("device_code", device_code)];
+    let mut form = vec![("grant_type", DEVICE), ("device_code", device_code)];
     form.extend([("client_id", session.client.as_str()), ("code_verifier", &pkce.verifier)]);
     if let Some(secret) = &session.secret {
         form.push(("client_secret", secret));

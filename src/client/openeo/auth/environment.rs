@@ -1,8 +1,8 @@
 //! Logging in as the environment says, with the reference client's variables.
 
-use super::oidc::Oidc;
-use crate::client::openeo::Connection;
-use crate::client::openeo::error::OpenEoError;
+use super::settings::Oidc;
+use crate::client::openeo::api::connection::Connection;
+use crate::client::openeo::api::error::OpenEoError;
 
 impl Connection {
     /// Logs in as the environment says, with the variables of the Python client:

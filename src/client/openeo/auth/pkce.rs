@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use crate::client::openeo::error::OpenEoError;
+use crate::client::openeo::api::error::OpenEoError;
 
 /// A verifier of 256 random bits, and its challenge by the method `S256`.
 pub(super) struct Pkce {

@@ -3,11 +3,12 @@
 use serde_json::Value;
 use url::Url;
 
-use super::oidc::Oidc;
-use crate::client::http::{HttpClient, HttpError, Renewal, RequestBuilder};
-use crate::client::openeo::Connection;
-use crate::client::openeo::error::OpenEoError;
-use crate::client::openeo::text::plain;
+use super::renewal::paced;
+use super::settings::Oidc;
+use crate::client::http::{HttpClient, HttpError, Renewal};
+use crate::client::openeo::api::connection::Connection;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::text::plain;
 
 /// What a back-end's provider is called, who issues its tokens, and which scopes they want.
 pub(super) struct Provider {
@@ -49,7 +50,7 @@ impl Provider {
             |message: String, source| OpenEoError::Authentication { provider: plain(&id, 40), message, source };
         let issuer = issuer_of(entry, connection.root_url()).map_err(|why| failed(why.into(), None))?;
 
-        let http = connection.shared.http.clone();
+        let http = connection.http().clone();
         let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
         let configuration: Value = http
             .get(&url)
@@ -145,16 +146,6 @@ impl Provider {
     pub(super) fn failed(&self, message: &str, source: Option<HttpError>) -> OpenEoError {
         OpenEoError::Authentication { provider: plain(&self.id, 40), message: message.to_owned(), source }
     }
-}
-
-/// As patient as whoever wants the new token.
-pub(super) fn paced(request: RequestBuilder, renewal: Option<&Renewal>) -> RequestBuilder {
-    let Some(renewal) = renewal else { return request };
-    let request = match renewal.remaining() {
-        Some(left) => request.timeout(left),
-        None => request,
-    };
-    if renewal.is_once() { request.once() } else { request }
 }
 
 /// `error` of an OAuth2 error's body: `authorization_pending`. (RFC 6749, 5.2)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::openeo::error::OpenEoError;
-use crate::client::openeo::pause::pause;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::pause::pause;
 use crate::time::Deadline;
 
 /// How often is looked whether somebody else's lock is gone.

@@ -1,0 +1,261 @@
+//! A connection: which back-end, what it can do, and who is asking.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use url::Url;
+
+use super::error::OpenEoError;
+use super::keys::Keys;
+use crate::client::creation::Creations;
+
+use crate::client::http::{HttpClient, HttpClientBuilder, Method, Origin, RequestBuilder, Response};
+use crate::client::openeo::documents::capabilities::Capabilities;
+use crate::client::openeo::documents::text::plain;
+use crate::client::openeo::documents::versions::{best_version, is_spoken};
+use crate::trace::event;
+
+/// The limit of one call in a step of a batch, so that a back-end that hangs holds one thread so long and no longer.
+const STEP: Duration = Duration::from_secs(60);
+
+/// An openEO back-end. Cloning it is cheap and gives a handle to the same: connections and credentials are shared.
+///
+/// ```
+/// # let server = openeo_server::Server::start(openeo_server::Config::default())?;
+/// # let url = server.url();
+/// use fulmar::client::openeo::Connection;
+///
+/// let connection = Connection::connect(&url)?;
+/// connection.authenticate_basic("u", "u123")?;
+/// assert!(connection.capabilities().supports("POST", "/jobs"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+    /// Whether each call is tried once, and waits for nothing but the network.
+    once: bool,
+}
+
+struct Shared {
+    http: HttpClient,
+    /// Without a slash at its end.
+    root: String,
+    name: String,
+    capabilities: Capabilities,
+    keys: Arc<Keys>,
+    creations: Creations,
+}
+
+impl Connection {
+    /// Connects to a back-end by the URL that its users know, and finds the version to speak to. An error of the version
+    /// document is none: then the URL itself is taken for the API's.
+    ///
+    /// # Errors
+    /// If the back-end can't be asked for its capabilities, or speaks another major version of openEO than 1.
+    pub fn connect(url: &str) -> Result<Connection, OpenEoError> {
+        Connection::connect_with(url, HttpClient::builder())
+    }
+
+    /// As [`connect`](Connection::connect), with time limits, attempts, rate limits, certificates or a name of one's own.
+    ///
+    /// # Errors
+    /// As for `connect`, and what is wrong with the settings.
+    pub fn connect_with(url: &str, http: HttpClientBuilder) -> Result<Connection, OpenEoError> {
+        let asked = Url::parse(url)
+            .ok()
+            .filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
+            .ok_or_else(|| {
+                OpenEoError::Invalid("a back-end has an http or https URL with a host, and no query".into())
+            })?;
+        let keys = Arc::new(Keys::none());
+        let http = http.auth(Arc::downgrade(&keys)).build()?;
+        let root = discover(&http, &asked).unwrap_or_else(|| url.to_owned());
+        let root = root.trim_end_matches('/').to_owned();
+        let document: Value = http.get(&format!("{root}/")).accept("application/json").send()?.json()?;
+        let capabilities = Capabilities::new(document);
+        if !is_spoken(capabilities.api_version()) {
+            let found = capabilities.as_json().get("api_version").map_or("none".to_owned(), Value::to_string);
+            return Err(OpenEoError::reply(format!("{root} speaks version {} of openEO, not 1.x", plain(&found, 40))));
+        }
+        let name = capabilities.title().map(|title| plain(title, 100)).filter(|title| !title.is_empty());
+        let name = name.unwrap_or_else(|| root.clone());
+        event!(DEBUG, "connected to an openEO back-end", root = root, version = capabilities.api_version());
+        let creations = Creations::new();
+        let shared = Arc::new(Shared { http, root, name, capabilities, keys, creations });
+        Ok(Connection { shared, once: false })
+    }
+
+    /// A connection that asked nobody.
+    #[cfg(test)]
+    pub(crate) fn offline(root: &str) -> Connection {
+        let keys = Arc::new(Keys::none());
+        let http = HttpClient::builder().auth(Arc::downgrade(&keys)).build().unwrap_or_else(|error| panic!("{error}"));
+        let (root, name) = (root.to_owned(), root.to_owned());
+        let (capabilities, creations) = (Capabilities::new(Value::Null), Creations::new());
+        let shared = Arc::new(Shared { http, root, name, capabilities, keys, creations });
+        Connection { shared, once: false }
+    }
+
+    /// The URL of the API, without a slash at its end.
+    pub fn root_url(&self) -> &str {
+        &self.shared.root
+    }
+
+    /// What the back-end can do.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.shared.capabilities
+    }
+
+    /// The same back-end, each call to which is tried once and waits for nothing but the network: for steps of a batch, which has
+    /// a timer.
+    pub(crate) fn once(&self) -> Connection {
+        Connection { once: true, ..self.clone() }
+    }
+
+    /// Whether this is such a view.
+    pub(crate) fn is_once(&self) -> bool {
+        self.once
+    }
+
+    /// What the back-end is called in reports: its title, or else its URL.
+    pub(crate) fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The client below, for requests that aren't to the API.
+    pub(crate) fn http(&self) -> &HttpClient {
+        &self.shared.http
+    }
+
+    /// The credentials that requests to the API carry.
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    /// Which jobs are being made just now.
+    pub(crate) fn creations(&self) -> &Creations {
+        &self.shared.creations
+    }
+
+    /// Who the back-end takes the caller for. (`GET /me`)
+    ///
+    /// # Errors
+    /// The back-end's; without credentials it refuses.
+    pub fn me(&self) -> Result<Value, OpenEoError> {
+        self.get_json("/me")
+    }
+
+    /// Whatever the back-end has below a path of the API: `connection.get_json("/collections")`.
+    ///
+    /// # Errors
+    /// The back-end's, and a reply that isn't JSON. [`OpenEoError::Invalid`] for a path without a slash before it, or one that
+    /// leads out of the API.
+    pub fn get_json(&self, path: &str) -> Result<Value, OpenEoError> {
+        if !path.starts_with('/') || !self.is_ours(&format!("{}{path}", self.shared.root)) {
+            let shown = plain(path.split('?').next().unwrap_or_default(), 100);
+            return Err(OpenEoError::Invalid(format!(
+                "{shown:?} is no path of the API: it begins with a slash, and stays below the root"
+            )));
+        }
+        self.json_of(self.request(Method::Get, path))
+    }
+
+    /// A request to the API: below its root, with credentials.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.shared.root);
+        self.paced(self.shared.http.request(method, &url)).accept("application/json")
+    }
+
+    /// A request to a URL that the back-end names. Credentials go along only below the API's root.
+    pub(crate) fn request_link(&self, method: Method, url: &str) -> RequestBuilder {
+        let request = self.paced(self.shared.http.request(method, url));
+        if self.is_ours(url) { request } else { request.without_auth() }
+    }
+
+    /// A request for a file at a URL that the back-end names. The whole has no limit in time, but its silences have.
+    pub(crate) fn request_file(&self, url: &str) -> RequestBuilder {
+        let request = self.shared.http.request(Method::Get, url).auth_below(&self.shared.root);
+        let request = if self.once { request.once() } else { request };
+        if self.is_ours(url) { request } else { request.without_auth() }
+    }
+
+    /// Whether a URL is below the API's root.
+    pub(crate) fn is_ours(&self, url: &str) -> bool {
+        let (Ok(url), Ok(root)) = (Url::parse(url), Url::parse(&self.shared.root)) else { return false };
+        let below = url.path().strip_prefix(root.path().trim_end_matches('/'));
+        Origin::of(url.as_str()) == Origin::of(root.as_str())
+            && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// A URL that the back-end wrote, which may be relative to the API.
+    pub(crate) fn resolve(&self, href: &str) -> Option<String> {
+        let base = Url::parse(&format!("{}/", self.shared.root)).ok()?;
+        let url = base.join(href).ok()?;
+        Origin::of(url.as_str()).is_some().then(|| url.into())
+    }
+
+    pub(crate) fn json_of(&self, request: RequestBuilder) -> Result<Value, OpenEoError> {
+        Ok(self.send(request)?.json()?)
+    }
+
+    pub(crate) fn send(&self, request: RequestBuilder) -> Result<Response, OpenEoError> {
+        Ok(request.send()?)
+    }
+
+    fn paced(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = if self.once { request.once().timeout(STEP) } else { request };
+        request.auth_below(&self.shared.root)
+    }
+}
+
+/// The version document's choice; `None` for whatever goes wrong with it.
+fn discover(http: &HttpClient, asked: &Url) -> Option<String> {
+    let url = format!("{}/.well-known/openeo", asked.as_str().trim_end_matches('/'));
+    let document = match http.get(&url).accept("application/json").send() {
+        Ok(reply) => reply.json().ok()?,
+        Err(error) => {
+            // Who isn't there at all is told so by the next request.
+            event!(DEBUG, "no version document", url = error.url(), kind = error.kind());
+            return None;
+        }
+    };
+    best_version(&document, asked)
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("root", &self.shared.root)
+            .field("api_version", &self.shared.capabilities.api_version())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_below_the_root_is_ours() {
+        let connection = Connection::offline("https://h.org/openeo/1.2");
+        for ours in ["https://h.org/openeo/1.2", "https://h.org:443/openeo/1.2/jobs?x=1"] {
+            assert!(connection.is_ours(ours), "{ours}");
+        }
+        for other in [
+            "http://h.org/openeo/1.2/jobs",
+            "https://h.org/openeo/1.20/jobs",
+            "https://h.org/openeo/1.2/../secret",
+            "https://h.org.evil.org/openeo/1.2/jobs",
+            "https://h.org:8443/openeo/1.2/jobs",
+            "https://h.org@evil.org/openeo/1.2/jobs",
+            "/openeo/1.2/jobs",
+        ] {
+            assert!(!connection.is_ours(other), "{other}");
+        }
+        assert_eq!(connection.resolve("jobs?page=2").as_deref(), Some("https://h.org/openeo/1.2/jobs?page=2"));
+        assert_eq!(connection.resolve("file:///etc/passwd"), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! The credentials of a connection, and when they have expired.
+
+use std::sync::{Arc, Weak};
+
+use serde_json::Value;
+
+use super::error::OpenEoError;
+use crate::client::http::{Authenticate, Credentials, Origin, Renewal, Token, Tokens};
+use crate::error::BoxError;
+use crate::sync::Mutex;
+
+/// Gets the next token.
+pub(crate) type Fetch = Box<dyn Fn(&Renewal) -> Result<Token, BoxError> + Send + Sync>;
+
+/// The credentials of a connection: none at first, and others whenever it authenticates anew.
+pub(crate) struct Keys {
+    held: Mutex<Option<(Origin, Arc<dyn Authenticate>)>>,
+}
+
+impl Keys {
+    pub(crate) fn none() -> Keys {
+        Keys { held: Mutex::new(None) }
+    }
+
+    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the next.
+    pub(crate) fn set(&self, root: &str, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
+        let first = Mutex::new(Some(first));
+        let fetch: Fetch = Box::new(move |renewal| match first.lock().take() {
+            Some(token) => Ok(token),
+            None => fetch(renewal),
+        });
+        let tokens = Tokens::new(root, fetch)?
+            .expired_when(is_expired)
+            .headers(move |token| vec![("Authorization".to_owned(), format!("Bearer {prefix}{token}"))]);
+        self.replace(root, Arc::new(tokens))
+    }
+
+    fn replace(&self, root: &str, auth: Arc<dyn Authenticate>) -> Result<(), OpenEoError> {
+        let origin = Origin::of(root).ok_or_else(|| OpenEoError::Invalid("the API's URL has no host".into()))?;
+        *self.held.lock() = Some((origin, auth));
+        Ok(())
+    }
+}
+
+/// Only what says that the token is the matter: another refusal doesn't pass by a new one.
+fn is_expired(status: u16, body: &str) -> bool {
+    let code = || serde_json::from_str::<Value>(body).ok()?.get("code")?.as_str().map(str::to_owned);
+    match status {
+        401 | 403 => match code().as_deref() {
+            Some(code) => code == "TokenInvalid",
+            // A gateway before the back-end, which doesn't speak openEO.
+            None => status == 401,
+        },
+        _ => false,
+    }
+}
+
+/// The client's side of the keys. Weak, because the keys hold what gets the next token, and that holds a client.
+impl Authenticate for Weak<Keys> {
+    fn belongs_to(&self, origin: &Origin) -> bool {
+        self.upgrade().is_some_and(|keys| keys.held.lock().as_ref().is_some_and(|(own, _)| own == origin))
+    }
+
+    fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError> {
+        current(self).map_or(Ok(()), |auth| auth.apply(credentials))
+    }
+
+    fn is_expired(&self, status: u16, body: &str) -> bool {
+        current(self).is_some_and(|auth| auth.is_expired(status, body))
+    }
+
+    fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
+        current(self).map_or(Ok(()), |auth| auth.renew(renewal))
+    }
+}
+
+fn current(keys: &Weak<Keys>) -> Option<Arc<dyn Authenticate>> {
+    keys.upgrade()?.held.lock().as_ref().map(|(_, auth)| Arc::clone(auth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_invalid_token_is_worth_a_new_one() {
+        assert!(is_expired(403, r#"{"code": "TokenInvalid", "message": "m"}"#));
+        assert!(is_expired(401, r#"{"code": "TokenInvalid", "message": "m"}"#));
+        assert!(is_expired(401, "<html>"));
+        assert!(!is_expired(403, "<html>"));
+        assert!(!is_expired(403, r#"{"code": "PermissionsInsufficient", "message": "m"}"#));
+        assert!(!is_expired(401, r#"{"code": "AuthenticationRequired", "message": "m"}"#));
+        assert!(!is_expired(404, r#"{"code": "TokenInvalid", "message": "m"}"#));
+    }
+}

@@ -1,0 +1,137 @@
+//! What a back-end tells about the work on a job.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::table::Table;
+use super::text::plain;
+
+/// How grave a log entry is, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LogLevel {
+    /// For those who look closely.
+    Debug,
+    /// For the record.
+    Info,
+    /// Something may be wrong.
+    Warning,
+    /// Something is.
+    Error,
+}
+
+impl LogLevel {
+    /// In the API's words: `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warning => "warning",
+            LogLevel::Error => "error",
+        }
+    }
+
+    /// The level of that name, in any case; `None` for a name that isn't one.
+    pub fn of(name: &str) -> Option<LogLevel> {
+        let all = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error];
+        all.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(name))
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One entry of a job's logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogEntry {
+    document: Value,
+}
+
+impl LogEntry {
+    pub(crate) fn new(document: Value) -> LogEntry {
+        LogEntry { document }
+    }
+
+    /// The entry as it came.
+    pub fn as_json(&self) -> &Value {
+        &self.document
+    }
+
+    /// What the back-end calls the entry: what a later call can go on from.
+    pub fn id(&self) -> &str {
+        self.text("id").unwrap_or_default()
+    }
+
+    /// How grave it is. What has no level that is known counts as an error, so that no filter hides it.
+    pub fn level(&self) -> LogLevel {
+        self.text("level").and_then(LogLevel::of).unwrap_or(LogLevel::Error)
+    }
+
+    /// What it says.
+    pub fn message(&self) -> &str {
+        self.text("message").unwrap_or_default()
+    }
+
+    /// When it was written, as the back-end wrote it.
+    pub fn time(&self) -> Option<&str> {
+        self.text("time")
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.document.get(name).and_then(Value::as_str)
+    }
+}
+
+/// Log entries, in the back-end's order. Prints as a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logs {
+    entries: Vec<LogEntry>,
+    cut: bool,
+}
+
+impl Logs {
+    pub(crate) fn new(entries: Vec<LogEntry>, complete: bool) -> Logs {
+        Logs { entries, cut: !complete }
+    }
+
+    /// The entries.
+    pub fn iter(&self) -> impl Iterator<Item = &LogEntry> {
+        self.entries.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether all pages could be followed. A link to another host, or in a circle, is not; nor is one after 1,000 pages or
+    /// 100,000 entries. Ask for what comes after the [id](LogEntry::id) of the last.
+    pub fn is_complete(&self) -> bool {
+        !self.cut
+    }
+
+    /// As a JSON array of what came.
+    pub fn to_json(&self) -> Value {
+        self.entries.iter().map(|entry| entry.document.clone()).collect()
+    }
+}
+
+impl fmt::Display for Logs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["id", "time", "level", "message"]);
+        for entry in &self.entries {
+            let time = entry.time().unwrap_or_default();
+            table.row(&[entry.id(), time, entry.level().as_str(), &plain(entry.message(), 2_000)]);
+        }
+        table.fmt(f)?;
+        if self.cut { f.write_str("\n(there are more)") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,59 @@
+//! Text of strangers, made fit to be shown: on one line, without what steers a terminal. Pure.
+
+/// On one line, without control characters and without what reorders text, at most `limit` characters.
+pub(crate) fn plain(text: &str, limit: usize) -> String {
+    let mut shown = String::new();
+    for (count, word) in text.split(|c: char| c.is_whitespace() || is_unseen(c)).filter(|w| !w.is_empty()).enumerate() {
+        if count > 0 {
+            shown.push(' ');
+        }
+        shown.push_str(word);
+    }
+    match shown.char_indices().nth(limit) {
+        Some((at, _)) => format!("{}..", &shown[..at]),
+        None => shown,
+    }
+}
+
+/// What can't be seen, and does something.
+pub(crate) fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One segment of a URL's path: what isn't plainly a part of a name is escaped, so that an id can't lead elsewhere.
+pub(crate) fn segment(text: &str) -> String {
+    // A segment of dots alone climbs, escaped or not, and an empty one names the list: then it must be another.
+    if text.bytes().all(|byte| byte == b'.') {
+        return "%2E".repeat(text.len()) + "%00";
+    }
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_strangers_is_one_harmless_line() {
+        assert_eq!(plain("a\n\u{1b}[31mb\u{202e} c\t", 99), "a [31mb c");
+        assert_eq!(plain("äbcdef", 3), "äbc..");
+    }
+
+    #[test]
+    fn an_id_stays_one_segment() {
+        assert_eq!(segment("j-2611~_.x"), "j-2611~_.x");
+        assert_eq!(segment("../me?x#y"), "..%2Fme%3Fx%23y");
+        assert_eq!(segment(""), "%00");
+        assert!(!["..", "."].contains(&segment("..").as_str()), "climbs");
+        assert_eq!(segment("ü"), "%C3%BC");
+    }
+}

@@ -1,0 +1,12 @@
+//! Batch jobs, one by one: from the process graph to the end of the job.
+
+pub(super) mod create;
+pub(super) mod graph;
+pub(super) mod job;
+pub(super) mod list;
+pub(super) mod logs;
+pub(super) mod new_job;
+mod validation;
+pub(super) mod wait;
+pub(super) mod wait_many;
+pub(super) mod wait_options;

@@ -1,0 +1,136 @@
+//! Making a job and starting it, each by one call, when there is room.
+
+use std::time::{Duration, Instant};
+
+use crate::batch::{Context, JobError};
+use crate::client::http::{HttpError, HttpErrorKind};
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, job_error};
+use crate::client::openeo::jobs::create::Progress;
+use crate::client::openeo::jobs::job::BatchJob;
+use crate::client::openeo::many::site::Site;
+
+use super::{Run, passes};
+
+/// How long after a lost reply the job list is looked into: the server may still be at it.
+const SETTLED: Duration = Duration::from_millis(500);
+
+/// To how many other back-ends a job goes that can't be made where it is.
+const MOVES: u32 = 20;
+
+impl Run {
+    /// Makes the job, or goes on with what an earlier attempt has begun.
+    pub(super) fn create(&mut self, cx: &mut Context<'_>, site: &Site) -> Result<BatchJob, JobError> {
+        let connection = site.connection();
+        let was_lost = self.creation.lost_by().is_some();
+        if !std::mem::replace(&mut self.is_validated, true) {
+            for warning in site.warnings_of(self.creation.job()) {
+                cx.note(format!("the back-end warns: {warning}"));
+            }
+        }
+        let _on_its_way = match &mut self.place {
+            // What was lost has been on its way before.
+            Some(place) if !was_lost => {
+                let leave = place.may_create(Instant::now());
+                Some(leave.ok_or_else(|| JobError::wait("others are made and started first", GIVE_WAY))?)
+            }
+            _ => None,
+        };
+        match self.creation.advance(connection) {
+            Ok(Progress::Made(id)) => {
+                site.mark_up();
+                if was_lost {
+                    cx.note("the reply to its creation was lost; it was found in the job list");
+                }
+                Ok(connection.job(&id))
+            }
+            Ok(Progress::Again) if self.creation.lost_by().is_some() => {
+                site.mark_down(Instant::now());
+                if let Some(error) = self.creation.lost_by() {
+                    cx.note(format!(
+                        "the reply to its creation was lost, and it is looked for in the job list: {error}"
+                    ));
+                }
+                Err(JobError::wait("the reply to its creation was lost", SETTLED))
+            }
+            Ok(Progress::Again) => {
+                Err(JobError::wait("it isn't in the job list, so it is created again", Duration::ZERO))
+            }
+            Ok(Progress::NotYet) => Err(JobError::wait("a like job is being looked for", SETTLED)),
+            Err(error) => {
+                if error.is_not_our_turn() {
+                    self.make_room(&error);
+                }
+                if is_the_back_ends(&error) {
+                    site.mark_down(Instant::now());
+                    let is_free = self.creation.lost_by().is_none() && self.moves < MOVES;
+                    if is_free && Site::any_is_up(&self.shared.sites, Instant::now()) {
+                        if self.moves == 0 {
+                            cx.note(format!(
+                                "back-end {:?} didn't make it, so it goes elsewhere: {error}",
+                                site.back_end.name
+                            ));
+                        }
+                        self.moves += 1;
+                        (self.place, self.site) = (None, None);
+                        return Err(JobError::wait(error, GIVE_WAY));
+                    }
+                }
+                Err(job_error(error))
+            }
+        }
+    }
+
+    /// The back-end has too many jobs: this one waits, and others don't even ask there meanwhile.
+    fn make_room(&mut self, error: &OpenEoError) {
+        let after = error.http().and_then(HttpError::retry_after).unwrap_or(self.shared.options.first_poll);
+        if let Some(place) = &mut self.place {
+            place.mark_full(Instant::now().checked_add(after));
+        }
+        if self.job.is_none() && self.creation.lost_by().is_none() {
+            // It may as well be made elsewhere.
+            (self.place, self.site) = (None, None);
+        }
+    }
+
+    /// Starts the job if there is room; `false` if there is none.
+    pub(super) fn start(&mut self, job: &BatchJob, cx: &mut Context<'_>) -> Result<bool, OpenEoError> {
+        if self.started {
+            return Ok(true);
+        }
+        if !self.place.as_mut().is_some_and(|place| place.take(Instant::now())) {
+            return Ok(false);
+        }
+        let on_its_way = self.place.as_ref().map(|place| place.begin_start(Instant::now()));
+        let outcome = job.once().start();
+        drop(on_its_way);
+        self.start_sent |= !matches!(&outcome, Err(error) if error.is_not_our_turn() || is_rate_limited(error));
+        match outcome {
+            Ok(()) => {}
+            Err(error) if error.is_not_our_turn() => {
+                self.make_room(&error);
+                return Ok(false);
+            }
+            Err(error) => {
+                if !passes(&error) {
+                    cx.note(format!("job '{}' was created and could not be started", job.id()));
+                }
+                return Err(error);
+            }
+        }
+        self.started = true;
+        if let Some(place) = &mut self.place {
+            place.watch(job.id(), Instant::now());
+        }
+        self.next_ask = Instant::now().checked_add(self.shared.asks.delay(0));
+        Ok(true)
+    }
+}
+
+/// Whether another back-end may well do what this one didn't: it can't be reached, is broken, or doesn't take our credentials.
+fn is_the_back_ends(error: &OpenEoError) -> bool {
+    let refuses_us = matches!(error.status(), Some(401 | 403))
+        || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
+    let is_broken = error.is_retryable() || error.status().is_some_and(|status| status >= 500);
+    (refuses_us || is_broken) && !error.is_not_our_turn() && !is_rate_limited(error)
+}

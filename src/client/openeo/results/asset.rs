@@ -1,0 +1,255 @@
+//! One file of a job's results.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::checksum::Checksum;
+use super::metadata::{Metadata, MetadataCache};
+use super::names::file_names;
+use crate::batch::Context;
+use crate::client::http::{Download, Downloaded, Existing, HttpErrorKind, Method, Response};
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::text::plain;
+use crate::trace::event;
+
+/// How many assets are named in an error.
+const NAMED: usize = 20;
+
+/// One file of a job's results: what the metadata say about it, and ways to have it.
+#[derive(Clone)]
+pub struct ResultAsset {
+    cache: MetadataCache,
+    generation: u64,
+    key: String,
+    href: String,
+    document: Value,
+    file_name: String,
+}
+
+/// Where an asset goes.
+pub(crate) struct Target {
+    pub(super) folder: PathBuf,
+    pub(super) name: String,
+    pub(super) existing: Existing,
+    pub(super) verify: bool,
+    pub(super) max_bytes: u64,
+}
+
+impl ResultAsset {
+    /// The same, each request for which is tried once and waits for nothing but the network.
+    pub(super) fn once(&self) -> ResultAsset {
+        ResultAsset { cache: self.cache.once(), ..self.clone() }
+    }
+
+    /// What the results call it. Whoever wrote it may have put anything there.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Where it is. The link may be signed, and expire.
+    pub fn href(&self) -> &str {
+        &self.href
+    }
+
+    /// What the metadata say about it.
+    pub fn metadata(&self) -> &Value {
+        &self.document
+    }
+
+    /// Its media type: `image/tiff; application=geotiff`.
+    pub fn media_type(&self) -> Option<&str> {
+        self.document.get("type").and_then(Value::as_str)
+    }
+
+    /// Its size in bytes, if the metadata say (`file:size`).
+    pub fn size(&self) -> Option<u64> {
+        self.document.get("file:size")?.as_u64()
+    }
+
+    /// The name that its file gets: the key, if that is a sound one.
+    pub fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name when it is whole and has the
+    /// size and the checksum that the metadata say. A checksum of another kind than SHA-2 isn't looked at, and a warning is
+    /// logged.
+    ///
+    /// # Errors
+    /// The back-end's; what went wrong with the file. A later call goes on where a cut one was.
+    pub fn download(&self, target: impl AsRef<Path>) -> Result<PathBuf, OpenEoError> {
+        let target = target.as_ref();
+        let (folder, name) = if target.is_dir() {
+            (target.to_owned(), self.file_name.clone())
+        } else {
+            let name = target
+                .file_name()
+                .and_then(|name| name.to_str())
+                .ok_or_else(|| OpenEoError::Invalid(format!("{} is no path of a file, in UTF-8", target.display())))?;
+            (target.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned())
+        };
+        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let target = Target { folder, name, existing: Existing::Replace, verify: true, max_bytes: u64::MAX };
+        Ok(self.renewed_if_expired(|asset| asset.get_file(&target, None))?.path)
+    }
+
+    /// The whole asset in memory, within the limit of the connection's client, checked as a download is.
+    ///
+    /// # Errors
+    /// The back-end's; [`OpenEoError::Asset`] for another size or checksum than the metadata say.
+    pub fn load_bytes(&self) -> Result<Vec<u8>, OpenEoError> {
+        let reply = self.renewed_if_expired(ResultAsset::get)?;
+        let bytes = reply.into_bytes();
+        if self.size().is_some_and(|size| size != bytes.len() as u64) {
+            return Err(self.wrong(&format!("has {} bytes, not those of its metadata", bytes.len())));
+        }
+        if self.checksum().is_some_and(|checksum| !checksum.is_of(&bytes)) {
+            return Err(self.wrong("has another checksum than its metadata say"));
+        }
+        Ok(bytes)
+    }
+
+    /// The asset as JSON.
+    ///
+    /// # Errors
+    /// As for [`load_bytes`](ResultAsset::load_bytes), and for what is no JSON.
+    pub fn load_json(&self) -> Result<Value, OpenEoError> {
+        serde_json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("is no JSON"))
+    }
+
+    /// In a step of a batch: one download, one more if the link has expired, and no wait.
+    pub(crate) fn fetch(&self, target: &Target, cx: &mut Context<'_>) -> Result<Downloaded, OpenEoError> {
+        if target.verify && self.has_unknown_checksum() {
+            let key = plain(&self.key, 100);
+            cx.note(format!(
+                "the checksum of asset {key:?} is of a kind that isn't computed here: only its size was looked at"
+            ));
+        }
+        let cx = RefCell::new(cx);
+        self.renewed_if_expired(|asset| asset.get_file(target, Some(&cx)))
+    }
+
+    fn get_file(&self, target: &Target, cx: Option<&RefCell<&mut Context<'_>>>) -> Result<Downloaded, OpenEoError> {
+        let mut download =
+            Download::new(&target.folder, &target.name).existing(target.existing).max_bytes(target.max_bytes);
+        let checksum = self.checksum().filter(|_| target.verify);
+        if let Some(size) = self.size().filter(|_| target.verify) {
+            download = download.length(size);
+        }
+        download = match checksum {
+            Some(Checksum::Sha224(sum)) => download.sha224(sum),
+            Some(Checksum::Sha256(sum)) => download.sha256(sum),
+            Some(Checksum::Sha384(sum)) => download.sha384(sum),
+            Some(Checksum::Sha512(sum)) => download.sha512(sum),
+            None => download,
+        };
+        if self.media_type().is_some_and(|kind| kind.to_ascii_lowercase().contains("html")) {
+            download = download.accept_types(&["text/html", "application/xhtml+xml", "*"]);
+        }
+        if let Some(cx) = cx {
+            download = download.progress(|done, total| cx.borrow_mut().bytes(done, total));
+            download = download.cancelled(|| cx.borrow().is_cancelled());
+        }
+        Ok(self.cache.job().connection().request_file(&self.href).download(&download)?)
+    }
+
+    fn get(&self) -> Result<Response, OpenEoError> {
+        let connection = self.cache.job().connection();
+        connection.send(connection.request_link(Method::Get, &self.href))
+    }
+
+    /// Does it, and if the link has expired, once more with a new one.
+    fn renewed_if_expired<T>(&self, each: impl Fn(&ResultAsset) -> Result<T, OpenEoError>) -> Result<T, OpenEoError> {
+        let error = match each(self) {
+            Err(error) if self.may_have_expired(&error) => error,
+            outcome => return outcome,
+        };
+        event!(DEBUG, "a link to an asset may have expired", asset = self.key, error = error.to_string());
+        let renewed = self.cache.newer(self.generation).and_then(|new| asset_of(&self.cache, &new, &self.key))?;
+        // The same link again would only be refused again, unless the back-end itself renewed what stands behind it.
+        if renewed.href == self.href && error.code() != Some("ResultLinkExpired") {
+            return Err(error);
+        }
+        each(&renewed)
+    }
+
+    /// Back-ends say 410 and `ResultLinkExpired`; stores that sign links say 403, some 401, 404 or 400.
+    fn may_have_expired(&self, error: &OpenEoError) -> bool {
+        let status = match error.http().map(|http| http.kind()) {
+            Some(HttpErrorKind::Status(status)) => status,
+            _ => return false,
+        };
+        let is_signed = self.href.contains('?') || !self.cache.job().connection().is_ours(&self.href);
+        error.code() == Some("ResultLinkExpired")
+            || status == 410
+            || (is_signed && matches!(status, 400 | 401 | 403 | 404))
+    }
+
+    fn checksum(&self) -> Option<Checksum> {
+        let checksum = Checksum::of(self.document.get("file:checksum")?.as_str()?);
+        if checksum.is_none() {
+            event!(WARN, "a checksum is of a kind that isn't computed here, and not looked at", asset = self.key);
+        }
+        checksum
+    }
+
+    /// Whether there is a checksum that can't be looked at.
+    fn has_unknown_checksum(&self) -> bool {
+        let checksum = self.document.get("file:checksum").filter(|checksum| !checksum.is_null());
+        checksum.is_some_and(|checksum| checksum.as_str().and_then(Checksum::of).is_none())
+    }
+
+    fn wrong(&self, what: &str) -> OpenEoError {
+        self.cache.wrong(format!("asset {:?} {what}", plain(&self.key, 100)))
+    }
+}
+
+impl fmt::Debug for ResultAsset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the link, which may be signed.
+        f.debug_struct("ResultAsset").field("key", &self.key).field("type", &self.media_type()).finish_non_exhaustive()
+    }
+}
+
+/// The asset of that key; the error names those that there are.
+pub(super) fn asset_of(cache: &MetadataCache, metadata: &Metadata, key: &str) -> Result<ResultAsset, OpenEoError> {
+    let assets = assets(cache, metadata)?;
+    let named = named(assets.iter().map(ResultAsset::key));
+    let found = assets.into_iter().find(|asset| asset.key() == key);
+    found.ok_or_else(|| cache.wrong(format!("there is no asset {:?}, but: {named}", plain(key, 100))))
+}
+
+/// All assets, in the order of their keys.
+pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Result<Vec<ResultAsset>, OpenEoError> {
+    let empty = serde_json::Map::new();
+    let assets = metadata.document.get("assets").and_then(Value::as_object).unwrap_or(&empty);
+    let text = |asset: &Value, name: &str| asset.get(name).and_then(Value::as_str).map(str::to_owned);
+    let mut found = Vec::new();
+    for (key, asset) in assets {
+        let href = text(asset, "href").and_then(|href| cache.job().connection().resolve(&href));
+        let href = href.ok_or_else(|| cache.wrong(format!("asset {:?} has no link", plain(key, 100))))?;
+        found.push((key.clone(), href, text(asset, "type"), asset.clone()));
+    }
+    let names = file_names(found.iter().map(|(key, href, kind, _)| (key.as_str(), href.as_str(), kind.as_deref())));
+    let assets = found.into_iter().zip(names).map(|((key, href, _, document), name)| ResultAsset {
+        cache: cache.clone(),
+        generation: metadata.generation,
+        key,
+        href,
+        document,
+        file_name: name,
+    });
+    Ok(assets.collect())
+}
+
+/// The first of these keys.
+pub(super) fn named<'a>(keys: impl Iterator<Item = &'a str>) -> String {
+    let mut keys: Vec<String> = keys.take(NAMED + 1).map(|key| plain(key, 100)).collect();
+    if keys.len() > NAMED {
+        keys[NAMED] = "..".to_owned();
+    }
+    if keys.is_empty() { "none".to_owned() } else { keys.join(", ") }
+}

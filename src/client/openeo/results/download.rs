@@ -1,0 +1,95 @@
+//! All files of a job's results at once, by a batch of downloads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::asset::{ResultAsset, Target};
+use super::handle::JobResults;
+use super::options::DownloadOptions;
+use crate::batch::{Context, JobError, JobFailure, Poll, RemoteJob, Submitted};
+use crate::client::http::Downloaded;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::step::download_error;
+use crate::client::openeo::documents::text::plain;
+
+impl JobResults {
+    /// Downloads all assets to `folder`, which is made if it isn't there, several at once, and the metadata to
+    /// `job-results.json`. The paths of the assets' files come in the order of the keys.
+    ///
+    /// Each file appears under its name when it is whole and checked, and a cut download goes on where it was. Names are
+    /// made safe; keys that are sound names of files are kept. It is run by a [`BatchRunner`](crate::batch::BatchRunner), which is what brings the
+    /// threads, the attempts and the backoff; this client has no dealings with executors.
+    ///
+    /// # Errors
+    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Downloads`], if assets could not be had: the others are there.
+    pub fn download_files(
+        &self,
+        folder: impl AsRef<Path>,
+        options: &DownloadOptions,
+    ) -> Result<Vec<PathBuf>, OpenEoError> {
+        let folder = folder.as_ref();
+        fs::create_dir_all(folder).map_err(|error| OpenEoError::written(folder, error))?;
+        let assets = self.assets()?;
+        options.check_metadata(folder)?;
+        let total = assets.len();
+        let keys: Vec<String> = assets.iter().map(|asset| plain(asset.key(), 100)).collect();
+        let jobs = assets.into_iter().map(|asset| {
+            let target = options.target(folder, asset.file_name());
+            Fetch { asset: asset.once(), target }
+        });
+        let report = options.runner.clone().build()?.run(jobs)?;
+        let (mut files, mut failed, mut source) = (Vec::new(), Vec::new(), None);
+        for job in report.jobs {
+            match job.outcome {
+                Ok(file) => files.push(file.path),
+                Err(failure) => {
+                    let error = self.error_of(failure);
+                    failed.push((keys[job.index].clone(), error.to_string()));
+                    source.get_or_insert(error);
+                }
+            }
+        }
+        // As of the last links, should they have expired meanwhile.
+        let written = self.metadata().and_then(|metadata| options.write_metadata(folder, &metadata));
+        match source {
+            None => written.map(|()| files),
+            Some(error) => {
+                let id = self.job().id().to_owned();
+                Err(OpenEoError::Downloads { id, total, failed, source: Box::new(error) })
+            }
+        }
+    }
+
+    fn error_of(&self, failure: JobFailure) -> OpenEoError {
+        match failure {
+            JobFailure::Failed { source, .. } => match source.downcast::<OpenEoError>() {
+                Ok(error) => *error,
+                Err(other) => self.cache.wrong(other.to_string()),
+            },
+            other => self.cache.wrong(other.to_string()),
+        }
+    }
+}
+
+/// One download as a job of a batch: there is nothing to submit, and nothing to ask about.
+struct Fetch {
+    asset: ResultAsset,
+    target: Target,
+}
+
+impl RemoteJob for Fetch {
+    type Output = Downloaded;
+
+    fn submit(&mut self, _: &mut Context<'_>) -> Result<Submitted, JobError> {
+        Ok(Submitted::Ready { id: plain(self.asset.key(), 200) })
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Result<Poll, JobError> {
+        Ok(Poll::Ready)
+    }
+
+    fn fetch(&mut self, cx: &mut Context<'_>) -> Result<Downloaded, JobError> {
+        let attempt = cx.attempt();
+        self.asset.fetch(&self.target, cx).map_err(|error| download_error(error, attempt))
+    }
+}

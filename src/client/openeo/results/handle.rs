@@ -1,0 +1,111 @@
+//! The results of a job: their metadata, asked for once, and their files by name.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::asset::{ResultAsset, asset_of, assets, named};
+use super::metadata::MetadataCache;
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::table::Table;
+use crate::client::openeo::documents::text::plain;
+use crate::client::openeo::jobs::job::BatchJob;
+
+/// A handle to the results of a job. It asks when it has to, and keeps the metadata.
+#[derive(Clone)]
+pub struct JobResults {
+    pub(super) cache: MetadataCache,
+}
+
+impl BatchJob {
+    /// A handle to the results. Asks nobody yet.
+    pub fn results(&self) -> JobResults {
+        JobResults::new(self.clone())
+    }
+}
+
+impl JobResults {
+    fn new(job: BatchJob) -> JobResults {
+        JobResults { cache: MetadataCache::new(job) }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &BatchJob {
+        self.cache.job()
+    }
+
+    /// The metadata of the results: a STAC item or collection. Asked for once; a download that finds its link expired asks
+    /// again.
+    ///
+    /// # Errors
+    /// The back-end's: `JobNotFinished`, for instance.
+    pub fn metadata(&self) -> Result<Arc<Value>, OpenEoError> {
+        Ok(self.cache.get()?.document)
+    }
+
+    /// All assets, in the order of their keys.
+    ///
+    /// # Errors
+    /// As for [`metadata`](JobResults::metadata).
+    pub fn assets(&self) -> Result<Vec<ResultAsset>, OpenEoError> {
+        assets(&self.cache, &self.cache.get()?)
+    }
+
+    /// The asset of that key.
+    ///
+    /// # Errors
+    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Asset`] names the keys that there are.
+    pub fn asset(&self, key: &str) -> Result<ResultAsset, OpenEoError> {
+        asset_of(&self.cache, &self.cache.get()?, key)
+    }
+
+    /// Downloads the only asset, or the one of the key, to `target`: a file, or a folder that is there.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none.
+    pub fn download_file<'a>(
+        &self,
+        target: impl AsRef<Path>,
+        key: impl Into<Option<&'a str>>,
+    ) -> Result<PathBuf, OpenEoError> {
+        let asset = match key.into() {
+            Some(key) => self.asset(key)?,
+            None => {
+                let mut assets = self.assets()?;
+                match (assets.pop(), assets.is_empty()) {
+                    (Some(only), true) => only,
+                    (None, _) => return Err(self.cache.wrong("the results have no assets".to_owned())),
+                    (Some(last), false) => {
+                        let keys = assets.iter().chain([&last]).map(ResultAsset::key);
+                        return Err(self.cache.wrong(format!("name one of several assets: {}", named(keys))));
+                    }
+                }
+            }
+        };
+        asset.download(target)
+    }
+}
+
+impl fmt::Debug for JobResults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobResults").field("job", &self.job().id()).finish_non_exhaustive()
+    }
+}
+
+/// A table of the assets, if they are known already.
+impl fmt::Display for JobResults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = self.cache.known();
+        let Some(assets) = known.and_then(|metadata| assets(&self.cache, &metadata).ok()) else {
+            return write!(f, "the results of job '{}'", plain(self.job().id(), 200));
+        };
+        let mut table = Table::new(&["asset", "type", "bytes", "file"]);
+        for asset in &assets {
+            let size = asset.size().map_or_else(String::new, |size| size.to_string());
+            table.row(&[asset.key(), asset.media_type().unwrap_or_default(), &size, asset.file_name()]);
+        }
+        table.fmt(f)
+    }
+}

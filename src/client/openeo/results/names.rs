@@ -1,0 +1,165 @@
+//! What files and folders are called here that a back-end names. Pure.
+
+use std::collections::HashSet;
+
+use url::Url;
+
+use crate::client::http::check_file_name;
+
+/// The file that a job's metadata goes to.
+pub(crate) const METADATA: &str = "job-results.json";
+
+/// The longest name that is made here, in bytes; others add endings.
+const LONGEST: usize = 120;
+
+/// File names for assets, in order, each by its key, link and media type: sound ones, no two the same on any file system, and
+/// none that of the metadata.
+pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Vec<String> {
+    let mut taken = HashSet::from([METADATA.to_owned()]);
+    assets
+        .map(|(key, href, media_type)| {
+            let wanted = file_name(key, href, media_type);
+            let name = (1..).map(|number| numbered(&wanted, number)).find(|name| !taken.contains(&name.to_lowercase()));
+            let name = name.unwrap_or(wanted);
+            taken.insert(name.to_lowercase());
+            name
+        })
+        .collect()
+}
+
+/// The key, if it looks like a file's name; else what is sound of it, with the ending of the link or the media type.
+fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
+    if ending(key).is_some() && key.len() <= LONGEST && check_file_name(key).is_ok() {
+        return key.to_owned();
+    }
+    let stem = sound(key);
+    if ending(&stem).is_some() {
+        return stem;
+    }
+    let from_href = Url::parse(href).ok().and_then(|url| ending(url.path()).map(str::to_owned));
+    match from_href.or_else(|| media_type.and_then(of_media_type).map(str::to_owned)) {
+        Some(ending) => format!("{stem}.{ending}"),
+        None => stem,
+    }
+}
+
+/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it, other runs as `_`. Two texts may
+/// come to one name.
+pub(crate) fn sound(text: &str) -> String {
+    let mut name = String::new();
+    for c in text.chars() {
+        if c.is_alphanumeric() || matches!(c, '-' | '.') {
+            name.push(c);
+        } else if !name.ends_with('_') {
+            name.push('_');
+        }
+        if name.len() > LONGEST {
+            break;
+        }
+    }
+    while name.len() > LONGEST {
+        name.pop();
+    }
+    let name = name.trim_start_matches(['.', '_']).trim_end_matches(['.', '_']);
+    let name = if name.is_empty() { "unnamed" } else { name };
+    if check_file_name(name).is_ok() { name.to_owned() } else { format!("_{name}_") }
+}
+
+fn numbered(name: &str, number: usize) -> String {
+    match (number, name.rsplit_once('.')) {
+        (1, _) => name.to_owned(),
+        (_, Some((stem, ending))) if !stem.is_empty() => format!("{stem}-{number}.{ending}"),
+        _ => format!("{name}-{number}"),
+    }
+}
+
+/// What stands behind the last full stop of the last part of a path, if it looks like the ending of a file's name.
+fn ending(path: &str) -> Option<&str> {
+    let name = path.rsplit('/').next()?;
+    let (stem, ending) = name.rsplit_once('.')?;
+    let sound =
+        !stem.is_empty() && (1..=10).contains(&ending.len()) && ending.bytes().all(|b| b.is_ascii_alphanumeric());
+    sound.then_some(ending)
+}
+
+fn of_media_type(media_type: &str) -> Option<&'static str> {
+    let kind = media_type.split(';').next()?.trim().to_ascii_lowercase();
+    Some(match kind.as_str() {
+        "image/tiff" | "image/vnd.stac.geotiff" | "image/geotiff" => "tif",
+        "image/png" => "png",
+        "image/jpeg" => "jpg",
+        "image/jp2" => "jp2",
+        "application/json" => "json",
+        "application/geo+json" => "geojson",
+        "application/netcdf" | "application/x-netcdf" => "nc",
+        "application/x-hdf5" | "application/x-hdf" => "h5",
+        "application/xml" | "text/xml" => "xml",
+        "application/zip" | "application/zip+zarr" => "zip",
+        "application/pdf" => "pdf",
+        "application/parquet" | "application/vnd.apache.parquet" => "parquet",
+        "application/geopackage+sqlite3" => "gpkg",
+        "text/csv" => "csv",
+        "text/html" => "html",
+        "text/plain" => "txt",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(assets: &[(&str, &str, Option<&str>)]) -> Vec<String> {
+        let names = file_names(assets.iter().copied());
+        for name in &names {
+            check_file_name(name).expect("sound");
+        }
+        names
+    }
+
+    #[test]
+    fn a_key_that_is_a_file_name_is_kept() {
+        assert_eq!(names(&[("res001.tiff", "", None), ("a b (1).csv", "", None)]), ["res001.tiff", "a b (1).csv"]);
+    }
+
+    #[test]
+    fn no_key_leads_out_of_its_folder() {
+        let hostile = [
+            "../../etc/x",
+            "/etc/passwd",
+            "C:\\x.txt",
+            "..",
+            "",
+            "con",
+            "a\0b",
+            "x.part",
+            "a/../../b.tif",
+            "\u{202e}gpj.exe",
+        ];
+        let assets: Vec<_> = hostile.iter().map(|key| (*key, "http://h.org/d/1", None)).collect();
+        for name in names(&assets) {
+            assert!(!name.contains(['/', '\\', ':', '\0']), "{name:?}");
+        }
+        assert_eq!(names(&[("../../etc/x", "http://h.org/a.tif?sig=b.csv", None)]), ["etc_x.tif"]);
+    }
+
+    #[test]
+    fn an_ending_is_found_where_there_is_one() {
+        let tiff = Some("image/tiff; application=geotiff");
+        assert_eq!(names(&[("band 4", "http://h.org/download/77", tiff)]), ["band_4.tif"]);
+        assert_eq!(names(&[("data", "http://h.org/x/out.nc", tiff)]), ["data.nc"]);
+        assert_eq!(names(&[("data", "nonsense", Some("x/y"))]), ["data"]);
+    }
+
+    #[test]
+    fn no_two_files_have_one_name() {
+        let same = [("a.tif", "", None), ("A.TIF", "", None), ("a.tif", "", None), ("job-results.json", "", None)];
+        assert_eq!(names(&same), ["a.tif", "A-2.TIF", "a-3.tif", "job-results-2.json"]);
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let long = "ä".repeat(500);
+        assert!(names(&[(&long, "", None)])[0].len() <= LONGEST);
+    }
+}

@@ -1,0 +1,37 @@
+//! Documents on the disk, whole or not there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::client::openeo::api::error::OpenEoError;
+
+/// Writes JSON in one step: the old file, or the new.
+pub(crate) fn write_json(path: &Path, document: &Value) -> Result<(), OpenEoError> {
+    let (new, mut file) = create_beside(path).map_err(|error| OpenEoError::written(path, error))?;
+    let mut write = || {
+        file.write_all(format!("{document:#}\n").as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&new);
+        OpenEoError::written(path, error)
+    })
+}
+
+/// A file of a name of its own: somebody else may write the same at this moment, or have died at it.
+fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    for number in 0..1_000 {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".new-{number}"));
+        let new = path.with_file_name(name);
+        match OpenOptions::new().write(true).create_new(true).open(&new) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            opened => return opened.map(|file| (new, file)),
+        }
+    }
+    Err(io::Error::other("1,000 unfinished files are beside it: remove them"))
+}
