@@ -11,26 +11,20 @@ use super::method::Method;
 use super::origin::Origin;
 use super::request::RequestBuilder;
 use super::retry::RetryPolicy;
+use super::wire::{Identity, Proxies, Proxy, TlsSettings, Wire, certificates};
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering};
-
-/// How many unused connections to one host are kept.
-const KEPT_PER_HOST: usize = 32;
-
-/// How long an unused connection is kept: shorter than what servers allow, or a request meets one that was just closed.
-const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// The time limits of a request, each counted on its own; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Finding the host, and again connecting to it, encryption included. Defaults to 10 s.
     pub connect: Option<Duration>,
-    /// Sending the headers, and again sending the body. Defaults to 60 s.
+    /// The longest wait until the network takes the next 64 KiB of the request. Defaults to 60 s.
     pub send: Option<Duration>,
     /// From the end of sending until the reply's headers are there. Defaults to 60 s.
     pub first_byte: Option<Duration>,
-    /// The longest silence within the reply's body. Defaults to 60 s, and is never less than `first_byte`: it is the same
-    /// limit on one read of the connection.
+    /// The longest silence within the reply's body. Defaults to 60 s.
     pub body: Option<Duration>,
     /// The whole, with all attempts, redirects and waits. Defaults to 5 minutes. Downloads, which may be of any size, have
     /// none but what [`RequestBuilder::timeout`] says.
@@ -72,7 +66,7 @@ pub struct HttpClient {
 }
 
 pub(super) struct Shared {
-    pub(super) agent: ureq::Agent,
+    pub(super) wire: Wire,
     pub(super) timeouts: Timeouts,
     pub(super) max_body: u64,
     pub(super) retry: RetryPolicy,
@@ -91,7 +85,10 @@ impl HttpClient {
             retry: RetryPolicy::default(),
             rate_limit: RateLimit::none(),
             auth: Vec::new(),
-            roots: Vec::new(),
+            tls: TlsSettings::default(),
+            fault: None,
+            proxy: None,
+            no_proxy: None,
             environment_proxy: true,
         }
     }
@@ -152,7 +149,10 @@ pub struct HttpClientBuilder {
     retry: RetryPolicy,
     rate_limit: RateLimit,
     auth: Vec<Arc<dyn Authenticate>>,
-    roots: Vec<Vec<u8>>,
+    tls: TlsSettings,
+    fault: Option<Error>,
+    proxy: Option<String>,
+    no_proxy: Option<String>,
     environment_proxy: bool,
 }
 
@@ -194,55 +194,99 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text, and then no others but those of further calls. Defaults to Mozilla's.
-    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> HttpClientBuilder {
-        self.roots.push(pem.into());
+    /// Trusts the certificates in this PEM text, too: those of authorities, and that of a server that signed its own.
+    ///
+    /// Defaults to the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and to Mozilla's where the
+    /// system has none. They are read when the first connection needs them.
+    pub fn root_certificate(mut self, pem: impl AsRef<[u8]>) -> HttpClientBuilder {
+        match certificates(pem.as_ref()) {
+            Ok(found) => self.tls.roots.extend(found),
+            Err(error) => self.fault = Some(error),
+        }
         self
     }
 
-    /// Whether the proxy that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name is used. Defaults to yes.
+    /// Whether the system's certificates are trusted. Defaults to yes; if not, only those of
+    /// [`root_certificate`](HttpClientBuilder::root_certificate) are.
+    pub fn system_roots(mut self, trusted: bool) -> HttpClientBuilder {
+        self.tls.system_roots = trusted;
+        self
+    }
+
+    /// Shows this certificate to servers that want one: PEM texts of the certificate, with those between it and its authority
+    /// behind it, and of its key. Defaults to none.
+    pub fn client_certificate(mut self, chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> HttpClientBuilder {
+        match Identity::of_pem(chain_pem.as_ref(), key_pem.as_ref()) {
+            Ok(identity) => self.tls.identity = Some(identity),
+            Err(error) => self.fault = Some(error),
+        }
+        self
+    }
+
+    /// Takes any certificate of any server, expired, for another host, or of nobody that is trusted. Whoever sits between can
+    /// then read and change everything, passwords included: for tests, and for networks where nobody else is. Defaults to no.
+    pub fn danger_accept_invalid_certificates(mut self, accepted: bool) -> HttpClientBuilder {
+        self.tls.verify = !accepted;
+        self
+    }
+
+    /// Sends all requests through this proxy, whatever the environment names: `http://user:password@host:port`, or with
+    /// `https`, `socks5` or `socks5h`; of the last two, the first looks names up on this machine and the other at the proxy.
+    /// User and password are percent-encoded. Defaults to what the environment names.
+    pub fn proxy(mut self, url: &str) -> HttpClientBuilder {
+        self.proxy = Some(url.to_owned());
+        self
+    }
+
+    /// Hosts that are asked directly, in place of what `NO_PROXY` lists: names, which cover what is below them, addresses, nets
+    /// such as `10.0.0.0/8`, each with a port if it is for that alone, between commas or blanks; or `*`.
+    pub fn no_proxy(mut self, hosts: &str) -> HttpClientBuilder {
+        self.no_proxy = Some(hosts.to_owned());
+        self
+    }
+
+    /// Whether the proxies that the environment names are used. Defaults to yes.
+    ///
+    /// As curl and Python's requests do: `HTTP_PROXY` is for `http`, `HTTPS_PROXY` for `https`, `ALL_PROXY` for both if the
+    /// other isn't set, and `NO_PROXY` lists the hosts that are asked directly. In lower case they win over those in upper
+    /// case; an empty one counts as not set. A value that makes no sense makes requests fail with
+    /// [`HttpErrorKind::Proxy`](super::HttpErrorKind::Proxy). They are read by [`build`](HttpClientBuilder::build).
     pub fn environment_proxy(mut self, used: bool) -> HttpClientBuilder {
         self.environment_proxy = used;
         self
     }
 
+    fn proxies(&self) -> Result<Proxies> {
+        let environment = match self.environment_proxy {
+            true => Proxies::of_environment(|name| std::env::var(name).ok()),
+            false => Proxies::default(),
+        };
+        let proxies = match &self.proxy {
+            None => environment,
+            Some(url) => {
+                let proxy = Proxy::parse(url, "the setting `proxy`").map_err(Error::Invalid)?;
+                Proxies::of(proxy).except_as(environment)
+            }
+        };
+        Ok(proxies.except(self.no_proxy.as_deref()))
+    }
+
     /// Makes the client. It connects to nobody yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a rate limit that lets nothing through, a certificate that is none, or a user agent that is no
-    /// header.
-    pub fn build(self) -> Result<HttpClient> {
-        ureq::http::HeaderValue::from_str(&self.user_agent)
+    /// [`Error::Invalid`] for a rate limit that lets nothing through, a certificate, key or proxy that is none, or a user agent
+    /// that is no header.
+    pub fn build(mut self) -> Result<HttpClient> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        ::http::HeaderValue::from_str(&self.user_agent)
             .map_err(|_| Error::Invalid("the user agent has characters that a header can't have".into()))?;
         let limiter = Limiter::new(&self.rate_limit)?;
-        let timeouts = self.timeouts;
-        let mut config = ureq::Agent::config_builder()
-            .user_agent(self.user_agent)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .redirect_auth_headers(ureq::config::RedirectAuthHeaders::Never)
-            .max_idle_connections(KEPT_PER_HOST * 4)
-            .max_idle_connections_per_host(KEPT_PER_HOST)
-            .max_idle_age(KEPT_FOR)
-            .timeout_resolve(timeouts.connect)
-            .timeout_connect(timeouts.connect)
-            .timeout_send_request(timeouts.send)
-            .timeout_send_body(timeouts.send)
-            .timeout_recv_response(timeouts.first_byte)
-            // Waiting for the first byte is a read, too, which this must not cut short.
-            .timeout_per_read(timeouts.body.zip(timeouts.first_byte).map(|(body, first)| body.max(first)));
-        if !self.environment_proxy {
-            config = config.proxy(None);
-        }
-        if !self.roots.is_empty() {
-            let roots = certificates(&self.roots)?;
-            let tls = ureq::tls::TlsConfig::builder().root_certs(roots.into_iter().into()).build();
-            config = config.tls_config(tls);
-        }
+        let proxies = self.proxies()?;
         let shared = Shared {
-            agent: config.build().new_agent(),
-            timeouts,
+            wire: Wire::new(self.tls, proxies, self.timeouts, self.user_agent),
+            timeouts: self.timeouts,
             max_body: self.max_body,
             retry: self.retry,
             limiter,
@@ -263,21 +307,4 @@ impl fmt::Debug for HttpClientBuilder {
             .field("rate_limit", &self.rate_limit)
             .finish_non_exhaustive()
     }
-}
-
-fn certificates(pems: &[Vec<u8>]) -> Result<Vec<ureq::tls::Certificate<'static>>> {
-    let unreadable = || Error::Invalid("a root certificate is no PEM text with a certificate in it".into());
-    let mut found = Vec::new();
-    for pem in pems {
-        let before = found.len();
-        for item in ureq::tls::parse_pem(pem) {
-            if let ureq::tls::PemItem::Certificate(certificate) = item.map_err(|_| unreadable())? {
-                found.push(certificate);
-            }
-        }
-        if found.len() == before {
-            return Err(unreadable());
-        }
-    }
-    Ok(found)
 }

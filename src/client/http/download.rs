@@ -5,9 +5,9 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use ::http::HeaderMap;
 use sha2::digest::DynDigest;
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
-use ureq::http::HeaderMap;
 
 use super::client::HttpClient;
 use super::error::{HttpError, HttpErrorKind};
@@ -421,10 +421,10 @@ impl Job<'_, '_> {
             }
             live => live?,
         };
-        let headers = live.response.headers();
+        let headers = &live.reply.headers;
         let content_type = header(headers, "content-type").and_then(media_type);
         let file_name = header(headers, "content-disposition").and_then(file_name_of);
-        let total = match (live.response.status().as_u16(), &asked) {
+        let total = match (live.reply.status, &asked) {
             (206, Some((validator, total))) => {
                 if let Err(text) = is_the_rest(headers, self.done, validator, *total) {
                     self.start_over()?;
@@ -437,7 +437,7 @@ impl Job<'_, '_> {
                 if self.done > 0 {
                     self.start_over()?;
                 }
-                let total = live.response.body().content_length();
+                let total = live.reply.body.length();
                 let validator = validator(headers).filter(|_| self.may_resume());
                 self.known = validator.zip(total);
                 total
@@ -476,9 +476,8 @@ impl Job<'_, '_> {
 
     /// From the connection to the disk, piece by piece.
     fn stream(&mut self, live: Live, total: Option<u64>) -> Result<(), HttpError> {
-        let Live { response, url, method, secrets, permit } = live;
-        let mut body = response.into_body();
-        let mut reader = body.as_reader();
+        let Live { reply, url, method, secrets, permit } = live;
+        let mut reader = reply.body;
         let mut buffer = vec![0; BUFFER];
         self.download.report(self.done, total);
         loop {
@@ -486,7 +485,7 @@ impl Job<'_, '_> {
             let (count, cut) = fill(&mut reader, &mut buffer, least, || self.download.is_cancelled());
             self.write(&buffer[..count], total)?;
             if let Some(error) = cut {
-                return Err(HttpError::from_body(error, method, &url, &secrets));
+                return Err(HttpError::of_body(error, method, &url, &secrets));
             }
             if count == 0 {
                 drop(permit);

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::method::Method;
 use super::redact::{self, Secrets};
+use super::wire::Fault;
 use crate::error::BoxError;
 
 /// What kind of thing went wrong.
@@ -209,58 +210,30 @@ impl HttpError {
         self
     }
 
-    /// What `ureq` reports, before a reply had come.
-    pub(super) fn from_ureq(error: ureq::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
-        use HttpErrorKind::*;
-        let (kind, message, arrived) = match &error {
-            ureq::Error::Timeout(ureq::Timeout::Resolve) => (Timeout, "the host's name took too long to find", false),
-            ureq::Error::Timeout(ureq::Timeout::Connect) => (Timeout, "connecting took too long", false),
-            ureq::Error::Timeout(ureq::Timeout::SendRequest | ureq::Timeout::SendBody) => {
-                (Timeout, "sending took too long", true)
-            }
-            ureq::Error::Timeout(ureq::Timeout::Global) => (Timeout, "the whole took too long", true),
-            ureq::Error::Timeout(_) => (Timeout, "no reply came in time", true),
-            ureq::Error::HostNotFound => (Connect, "the host's name is not known", false),
-            ureq::Error::ConnectionFailed => (Connect, "no connection came about", false),
-            ureq::Error::ConnectProxyFailed(_) => (Proxy, "the proxy refused the connection", false),
-            ureq::Error::InvalidProxyUrl => (Proxy, "the proxy's URL makes no sense", false),
-            ureq::Error::Tls(_) | ureq::Error::TlsRequired | ureq::Error::Rustls(_) | ureq::Error::Pem(_) => {
-                (Tls, "the connection could not be secured", false)
-            }
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                (Connect, "the connection was refused", false)
-            }
-            ureq::Error::Io(error) if is_unreachable(error.kind()) => (Connect, "the host can't be reached", false),
-            ureq::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
-                (Timeout, "the network took too long", true)
-            }
-            ureq::Error::Http(_) | ureq::Error::BadUri(_) => (Invalid, "the request is no sound HTTP", false),
-            ureq::Error::LargeResponseHeader(..) => (TooLarge, "the reply's headers are too long", true),
-            ureq::Error::Decompress(..) => (Broken, "the reply could not be decompressed", true),
-            ureq::Error::Protocol(_) => (Broken, "what came is no sound HTTP", true),
-            _ => (Broken, "the connection broke", true),
-        };
-        HttpError::new(kind, method, url, message).arrived(arrived).with_source(cause(&error, secrets))
+    /// What happened on the wire. A fault may repeat what a server sent.
+    pub(super) fn of_fault(fault: Fault, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
+        let text = redact::plain(&secrets.hide(&fault.text), redact::WORDS);
+        let error = HttpError::new(fault.kind, method, url, text).arrived(fault.arrived).retryable(fault.retryable);
+        match fault.source {
+            None => error,
+            Some(source) => error.with_source(cause(source, secrets)),
+        }
     }
 
     /// What reading a body reports.
-    pub(super) fn from_body(error: io::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
-        HttpError::from_ureq(ureq::Error::from(error), method, url, secrets).arrived(true)
+    pub(super) fn of_body(error: io::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
+        let fault = Fault::of_reader(error, "the reply could not be decompressed");
+        HttpError::of_fault(fault, method, url, secrets)
     }
 }
 
-/// The text of what `ureq` reports, without secrets; its types stay inside.
-fn cause(error: &ureq::Error, secrets: &Secrets) -> BoxError {
-    match error {
-        ureq::Error::Io(error) => io::Error::new(error.kind(), secrets.hide(&error.to_string())).into(),
-        // These may repeat a URL or a proxy's words.
-        ureq::Error::BadUri(_) | ureq::Error::ConnectProxyFailed(_) => "its details may hold secrets".into(),
-        error => secrets.hide(&error.to_string()).into(),
+/// A source without secrets. The types of what we stand on stay inside, but for those of the standard library.
+fn cause(source: BoxError, secrets: &Secrets) -> BoxError {
+    let text = redact::plain(&secrets.hide(&source.to_string()), redact::WORDS);
+    match source.downcast_ref::<io::Error>() {
+        Some(error) => io::Error::new(error.kind(), text).into(),
+        None => text.into(),
     }
-}
-
-fn is_unreachable(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable)
 }
 
 impl fmt::Display for HttpError {

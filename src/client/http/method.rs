@@ -40,19 +40,6 @@ impl Method {
             Method::Options => "OPTIONS",
         }
     }
-
-    pub(super) fn to_ureq(self) -> ureq::http::Method {
-        use ureq::http::Method as M;
-        match self {
-            Method::Get => M::GET,
-            Method::Head => M::HEAD,
-            Method::Post => M::POST,
-            Method::Put => M::PUT,
-            Method::Patch => M::PATCH,
-            Method::Delete => M::DELETE,
-            Method::Options => M::OPTIONS,
-        }
-    }
 }
 
 impl fmt::Display for Method {

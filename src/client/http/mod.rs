@@ -58,6 +58,7 @@ mod retry;
 mod send;
 mod tokens;
 mod wait;
+mod wire;
 
 pub use auth::{Authenticate, Basic, Bearer, Credentials, Renewal};
 pub use client::{HttpClient, HttpClientBuilder, Timeouts};

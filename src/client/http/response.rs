@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read;
 
+use ::http::HeaderMap;
 use serde::de::DeserializeOwned;
 use url::Url;
 
@@ -11,13 +12,15 @@ use super::headers::{file_name_of, media_type};
 use super::method::Method;
 use super::redact::{self, Secrets};
 use super::send::Live;
+use super::wire::Reply;
 
 /// A reply with a status below 400, read whole.
 pub struct Response {
     method: Method,
     url: Url,
     status: u16,
-    headers: ureq::http::HeaderMap,
+    headers: HeaderMap,
+    is_delimited: bool,
     body: Vec<u8>,
     secrets: Secrets,
 }
@@ -31,6 +34,12 @@ impl Response {
     /// A header, if it is there and text; names in any case, the first if there are several.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
+    }
+
+    /// Whether the server said how long the body is. If not, it ends where the connection does, and a reply that was cut short
+    /// on the way can't always be told from one that is whole.
+    pub fn length_known(&self) -> bool {
+        self.is_delimited
     }
 
     /// The URL that answered, after redirects, with its query. It may hold secrets that the caller put there.
@@ -93,23 +102,30 @@ impl Response {
 
     /// Reads a reply, of at most `most` bytes after decompression.
     pub(super) fn read(live: Live, most: u64) -> Result<Response, HttpError> {
-        let Live { response, url, method, secrets, permit } = live;
-        let (parts, mut body) = response.into_parts();
+        let Live { reply, url, method, secrets, permit } = live;
+        let Reply { status, headers, mut body } = reply;
         let too_large = || {
             let text = format!("the reply is larger than the {most} bytes that are read into memory: raise `max_body`");
             HttpError::new(HttpErrorKind::TooLarge, method, &url, text)
         };
-        if method != Method::Head && body.content_length().is_some_and(|length| length > most) {
+        let is_packed = method != Method::Head
+            && is_gzip(&headers).map_err(|text| HttpError::new(HttpErrorKind::Content, method, &url, text))?;
+        if !is_packed && body.length().is_some_and(|length| length > most) {
             return Err(too_large());
         }
         let mut bytes = Vec::new();
-        let read = body.as_reader().take(most.saturating_add(1)).read_to_end(&mut bytes);
-        read.map_err(|error| HttpError::from_body(error, method, &url, &secrets))?;
+        let read = if is_packed {
+            flate2::read::MultiGzDecoder::new(&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes)
+        } else {
+            (&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes)
+        };
+        read.map_err(|error| HttpError::of_body(error, method, &url, &secrets))?;
         if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
             return Err(too_large());
         }
         drop(permit);
-        Ok(Response { method, url, status: parts.status.as_u16(), headers: parts.headers, body: bytes, secrets })
+        let is_delimited = body.is_delimited();
+        Ok(Response { method, url, status, headers, is_delimited, body: bytes, secrets })
     }
 }
 
@@ -125,6 +141,16 @@ impl fmt::Debug for Response {
     }
 }
 
-pub(super) fn header<'a>(headers: &'a ureq::http::HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+/// A header, if it is there and text in UTF-8, which servers put into names of files.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
+}
+
+/// Whether a body is compressed, in the one way that is asked for; an error says that it is in another.
+pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, &'static str> {
+    match header(headers, "content-encoding").map(|value| value.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("" | "identity") => Ok(false),
+        Some("gzip" | "x-gzip") => Ok(true),
+        Some(_) => Err("the server compressed the reply in a way that nobody asked for"),
+    }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::auth::{Credentials, Renewal};
@@ -20,9 +20,8 @@ use super::response::{self, Response};
 use super::retry::retry_after;
 use super::tokens;
 use super::wait::{Cancelled, pause};
+use super::wire::{Ask, Body, Reply, WANTS_PASSWORD};
 use crate::error::BoxError;
-use crate::panics;
-use crate::time::Deadline;
 use crate::trace::event;
 
 /// What is read of the body of an error.
@@ -33,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A reply below 400 whose body is still to come.
 pub(super) struct Live {
-    pub(super) response: ureq::http::Response<ureq::Body>,
+    pub(super) reply: Reply,
     pub(super) url: Url,
     pub(super) method: Method,
     pub(super) secrets: Secrets,
@@ -158,28 +157,33 @@ impl HttpClient {
                 }
             })?;
             let headers = headers(plan, &step, extra, &credentials)?;
-            let response = self.call(plan, &step, headers, &secrets)?;
-            let status = response.status().as_u16();
+            let reply = self.call(plan, &step, &headers, &secrets)?;
+            let status = reply.status;
 
             if redirect::is_redirect(status) {
-                let location = response::header(response.headers(), "location").map(str::to_owned);
+                let location = response::header(&reply.headers, "location").map(str::to_owned);
                 hops += 1;
                 *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
                 // A signed URL is a secret of whoever sent it, too.
                 request::hide_query(&step.url, &mut secrets);
                 // A short body is read, so that the connection can be used again.
-                drain(response);
+                drain(reply.body);
                 continue;
             }
             if status < 400 {
-                return Ok(Live { response, url: step.url, method: step.method, secrets, permit });
+                return Ok(Live { reply, url: step.url, method: step.method, secrets, permit });
+            }
+            if status == 407 {
+                // A proxy's word: the server knows nothing of the request, and is not to blame.
+                let text = format!("the proxy {WANTS_PASSWORD}");
+                return Err(HttpError::new(HttpErrorKind::Proxy, step.method, &step.url, text));
             }
 
-            let retry_after = response::header(response.headers(), "retry-after")
-                .and_then(|value| retry_after(value, SystemTime::now()));
-            let content_type = response::header(response.headers(), "content-type").and_then(media_type);
-            let body = error_body(response);
+            let retry_after =
+                response::header(&reply.headers, "retry-after").and_then(|value| retry_after(value, SystemTime::now()));
+            let content_type = response::header(&reply.headers, "content-type").and_then(media_type);
+            let body = error_body(reply);
             drop(permit);
             if let Some(auth) = auth.filter(|auth| !renewed && auth.is_expired(status, &body)) {
                 event!(DEBUG, "credentials are renewed", url = redact::url(&step.url), status = status);
@@ -197,47 +201,20 @@ impl HttpClient {
         }
     }
 
-    fn call(
-        &self,
-        plan: &Plan,
-        step: &Step<'_>,
-        headers: HeaderMap,
-        secrets: &Secrets,
-    ) -> Result<ureq::http::Response<ureq::Body>, HttpError> {
-        let mut url = step.url.clone();
-        url.set_fragment(None);
-        let failed = |error| HttpError::from_ureq(error, step.method, &step.url, secrets);
-        let mut request = ureq::http::Request::builder()
-            .method(step.method.to_ureq())
-            .uri(url.as_str())
-            .body(())
-            .map_err(|error| failed(ureq::Error::Http(error)))?;
-        *request.headers_mut() = headers;
+    fn call(&self, plan: &Plan, step: &Step<'_>, headers: &HeaderMap, secrets: &Secrets) -> Result<Reply, HttpError> {
         if plan.deadline.is_past() {
             let text = "the time limit passed before it could be sent";
             return Err(HttpError::new(HttpErrorKind::Timeout, step.method, &step.url, text).arrived(false));
         }
-        let agent = &self.shared.agent;
-        if let Some(at) = plan.deadline.at() {
-            let left = at.saturating_duration_since(Instant::now());
-            request = agent.configure_request(request).timeout_global(Some(left)).build();
-        }
-        let takes_body = matches!(step.method, Method::Post | Method::Put | Method::Patch);
-        let run = || match step.body {
-            Some(body) => agent.run(request.map(|()| body)),
-            // Its absence must be said.
-            None if takes_body => agent.run(request.map(|()| &[][..])),
-            None => agent.run(request),
+        let ask = Ask {
+            method: step.method,
+            url: &step.url,
+            origin: &step.origin,
+            headers,
+            body: step.body,
+            total: plan.deadline,
         };
-        // ureq looks for the host on a thread of its own, and panics if the system has none left.
-        match panics::catch(run) {
-            Ok(response) => response.map_err(failed),
-            Err(panic) => {
-                let text = "the HTTP library gave up; the system may be out of threads or memory";
-                Err(HttpError::new(HttpErrorKind::Broken, step.method, &step.url, text)
-                    .with_source(secrets.hide(&panic)))
-            }
-        }
+        self.shared.wire.ask(&ask).map_err(|fault| HttpError::of_fault(fault, step.method, &step.url, secrets))
     }
 }
 
@@ -292,22 +269,35 @@ fn headers(
 }
 
 /// Reads what is left of a short body. What goes wrong here concerns nobody: the connection isn't used again then.
-fn drain(response: ureq::http::Response<ureq::Body>) {
-    drop(error_body(response));
+fn drain(body: Body) {
+    drop(read_some(body));
 }
 
 /// A body that breaks off, or that comes drop by drop, is told as far as it came: the status says enough.
-fn error_body(response: ureq::http::Response<ureq::Body>) -> String {
-    let mut reader = response.into_body().into_reader().take(ERROR_BODY);
+fn error_body(reply: Reply) -> String {
+    let is_packed = response::is_gzip(&reply.headers).unwrap_or(false);
+    let bytes = read_some(reply.body);
+    let bytes = if is_packed { unpacked(&bytes) } else { bytes };
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn read_some(mut body: Body) -> Vec<u8> {
+    body.hurry(PATIENCE);
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    let patience = Deadline::start(PATIENCE);
+    let mut reader = (&mut body).take(ERROR_BODY);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
         bytes.extend_from_slice(&piece[..count]);
-        if patience.is_past() {
-            break;
-        }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
+}
+
+fn unpacked(bytes: &[u8]) -> Vec<u8> {
+    let (mut found, mut piece) = (Vec::new(), [0; 4096]);
+    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(ERROR_BODY);
+    while let Ok(count @ 1..) = reader.read(&mut piece) {
+        found.extend_from_slice(&piece[..count]);
+    }
+    found
 }
 
 /// What a person would read out of the body of an error.

@@ -452,7 +452,7 @@ impl ClientBuilder {
         self.http(|http| http.retry(policy.clone()))
     }
 
-    /// Trusts the certificates in this PEM text, and then no others but those of further calls: for a server of one's own.
+    /// Trusts the certificates in this PEM text beside the system's: for a server of one's own.
     pub fn root_certificate(self, pem: &[u8]) -> ClientBuilder {
         self.http(|http| http.root_certificate(pem))
     }

@@ -12,8 +12,7 @@
 //! - A result stands under its final name only when it is whole and is data: archives are unpacked safely, a page in HTML
 //!   is no result.
 //! - What a server says is checked before it becomes a path or a URL, and panics nobody.
-//! - Secrets appear in no error, no `Debug` and no log. One exception is not ours to mend: at the level `trace` the crate
-//!   `ureq_proto`, which is below, logs what goes over the wire, byte by byte. Leave that target out of a log at that level.
+//! - Secrets appear in no error, no `Debug` and no log.
 //!
 //! Left to others: uploads of data, the catalogue, areas of interest, dashboards.
 //!

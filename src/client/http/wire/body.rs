@@ -1,0 +1,214 @@
+//! The body of a reply, to its end: which end is one, and which is a cut. (RFC 9112, 6.3, 7.1, 8 and 9.8)
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::{Connection, Pool};
+use super::dial::until;
+use super::fault::Fault;
+use super::head::Framing;
+use crate::time::Deadline;
+
+/// The longest line about a chunk, and the most of what may follow the last one.
+const LONGEST_LINE: u64 = 8 << 10;
+const MOST_TRAILERS: u64 = 64 << 10;
+
+/// A body that is still to be read. Its end is `Ok(0)`, and is only said of a body that is whole.
+pub(in super::super) struct Body {
+    state: State,
+    framing: Framing,
+    keep: Option<Arc<Pool>>,
+    silence: Option<Duration>,
+    total: Deadline,
+}
+
+enum State {
+    /// So much is left, and then nothing.
+    Length(Connection, u64),
+    /// The line before a chunk is next.
+    ChunkSize(Connection),
+    /// So much of a chunk is left.
+    Chunk(Connection, u64),
+    UntilClose(Connection),
+    Whole,
+    Failed,
+}
+
+impl Body {
+    pub(super) fn new(
+        connection: Connection,
+        framing: Framing,
+        keep: Option<Arc<Pool>>,
+        silence: Option<Duration>,
+        total: Deadline,
+    ) -> Body {
+        let state = match framing {
+            Framing::Length(length) => State::Length(connection, length),
+            Framing::Chunked => State::ChunkSize(connection),
+            Framing::UntilClose => State::UntilClose(connection),
+        };
+        let mut body = Body { state, framing, keep, silence, total };
+        body.settle();
+        body
+    }
+
+    /// How long it is as it is sent, if the server said so.
+    pub(in super::super) fn length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// Whether its end can be told from a cut: not if it is the end of the connection.
+    pub(in super::super) fn is_delimited(&self) -> bool {
+        self.framing != Framing::UntilClose
+    }
+
+    /// Shortens the time that is left for it.
+    pub(in super::super) fn hurry(&mut self, limit: Duration) {
+        let sooner = Deadline::start(limit);
+        if self.total.at().is_none_or(|at| sooner.at().is_some_and(|sooner| sooner < at)) {
+            self.total = sooner;
+        }
+    }
+
+    /// Gives the connection back once all has come.
+    fn settle(&mut self) {
+        if matches!(self.state, State::Length(_, 0)) {
+            if let State::Length(connection, 0) = std::mem::replace(&mut self.state, State::Whole) {
+                self.release(connection);
+            }
+        }
+    }
+
+    fn release(&mut self, connection: Connection) {
+        if let Some(pool) = &self.keep {
+            pool.put(connection);
+        }
+    }
+
+    fn step(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
+        let until = until(self.silence, self.total);
+        loop {
+            match std::mem::replace(&mut self.state, State::Failed) {
+                State::Whole => {
+                    self.state = State::Whole;
+                    return Ok(0);
+                }
+                State::Failed => return Err(Fault::broken("the reply has failed before")),
+                State::UntilClose(mut connection) => {
+                    connection.limit(until);
+                    let count = read(&mut connection, out).map_err(|error| self.cut(error))?;
+                    self.state = if count == 0 { State::Whole } else { State::UntilClose(connection) };
+                    return Ok(count);
+                }
+                State::Length(mut connection, left) => {
+                    connection.limit(until);
+                    let count = self.piece(&mut connection, out, left)?;
+                    self.state = State::Length(connection, left - count as u64);
+                    self.settle();
+                    return Ok(count);
+                }
+                State::ChunkSize(mut connection) => {
+                    connection.limit(until);
+                    let line = self.line(&mut connection, LONGEST_LINE)?;
+                    match chunk_size(&line).ok_or_else(|| Fault::broken("a chunk of the reply has no sound length"))? {
+                        0 => self.trailers(connection)?,
+                        size => self.state = State::Chunk(connection, size),
+                    }
+                }
+                State::Chunk(mut connection, left) => {
+                    connection.limit(until);
+                    let count = self.piece(&mut connection, out, left)?;
+                    self.state = match left - count as u64 {
+                        0 => {
+                            let end = self.line(&mut connection, LONGEST_LINE)?;
+                            if !matches!(&end[..], b"\r\n" | b"\n") {
+                                return Err(Fault::broken("a chunk of the reply is longer than it says"));
+                            }
+                            State::ChunkSize(connection)
+                        }
+                        left => State::Chunk(connection, left),
+                    };
+                    return Ok(count);
+                }
+            }
+        }
+    }
+
+    /// At most `left` bytes, and at least one.
+    fn piece(&self, connection: &mut Connection, out: &mut [u8], left: u64) -> Result<usize, Fault> {
+        let most = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
+        match read(connection, &mut out[..most]).map_err(|error| self.cut(error))? {
+            0 => Err(self.cut(io::ErrorKind::UnexpectedEof.into())),
+            count => Ok(count),
+        }
+    }
+
+    fn line(&self, connection: &mut Connection, most: u64) -> Result<Vec<u8>, Fault> {
+        let mut line = Vec::new();
+        (&mut connection.reader).take(most).read_until(b'\n', &mut line).map_err(|error| self.cut(error))?;
+        match line.last() {
+            Some(b'\n') => Ok(line),
+            _ if line.len() as u64 == most => Err(Fault::broken("a line between the reply's chunks has no end")),
+            _ => Err(self.cut(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// The last chunk has come, and with it all of the body. What follows says nothing of it: if that is cut, the connection is
+    /// of no more use, and nothing else is wrong.
+    fn trailers(&mut self, mut connection: Connection) -> Result<(), Fault> {
+        let mut left = MOST_TRAILERS;
+        self.state = loop {
+            if left == 0 {
+                return Err(Fault::broken("what follows the reply has no end"));
+            }
+            let mut line = Vec::new();
+            if (&mut connection.reader).take(left).read_until(b'\n', &mut line).is_err() || line.is_empty() {
+                break State::Whole;
+            }
+            left -= line.len() as u64;
+            if matches!(&line[..], b"\r\n" | b"\n") {
+                self.release(connection);
+                break State::Whole;
+            }
+        };
+        Ok(())
+    }
+
+    fn cut(&self, error: io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::TimedOut if self.total.is_past() => Fault::timeout("the whole took too long"),
+            io::ErrorKind::TimedOut => Fault::timeout("no more of the reply came in time"),
+            io::ErrorKind::UnexpectedEof => {
+                Fault::broken("the connection ended before the reply did").with_source(error)
+            }
+            io::ErrorKind::ConnectionReset => {
+                Fault::broken("the connection was reset before the reply ended").with_source(error)
+            }
+            _ => Fault::broken("the connection broke before the reply ended").with_source(error),
+        }
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if out.is_empty() {
+            return Ok(0);
+        }
+        self.step(out).map_err(io::Error::from)
+    }
+}
+
+fn read(connection: &mut Connection, out: &mut [u8]) -> io::Result<usize> {
+    connection.reader.read(out)
+}
+
+/// Hexadecimal digits, and after a semicolon what nobody needs.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_number.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+}

@@ -1,0 +1,201 @@
+//! One request over one connection, and its reply: HTTP/1.1 without redirects, credentials and attempts, which are above.
+//!
+//! Promises:
+//!
+//! - An error says whether the server may have got the request. Before the connection stands and is secured, it has not.
+//! - A body ends only where the protocol says so: a connection that is cut or reset is an error, never an end.
+//! - Every read and write has a deadline.
+//! - A server that refuses a request while it is sent is heard.
+//!
+//! Sources: RFC 9112 (HTTP/1.1), RFC 9110 (semantics), RFC 8446 6.1 (the end of TLS).
+
+mod body;
+mod connection;
+mod dial;
+mod fault;
+mod head;
+mod proxy;
+mod stream;
+mod tls;
+mod tunnel;
+
+use std::io::{self, BufRead};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use url::Url;
+
+use super::client::Timeouts;
+use super::method::Method;
+use super::origin::Origin;
+use crate::time::Deadline;
+use connection::{Connection, Pool};
+use dial::until;
+use head::Head;
+
+pub(super) use body::Body;
+pub(super) use fault::Fault;
+pub(super) use proxy::{Proxies, Proxy};
+pub(super) use tls::{Identity, TlsSettings, certificates};
+pub(super) use tunnel::WANTS_PASSWORD;
+
+/// The most of a reply's heads, those of `100 Continue` and the like included.
+const LONGEST_HEAD: usize = 64 << 10;
+
+/// How much of a body is sent at a time; what is shorter goes with the head.
+const PIECE: usize = 64 << 10;
+
+/// How long a server that broke off the sending has to say why.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The connections of a client, and how they are made.
+pub(super) struct Wire {
+    pub(super) tls: TlsSettings,
+    pub(super) proxies: Proxies,
+    pub(super) timeouts: Timeouts,
+    pub(super) agent: String,
+    pool: Arc<Pool>,
+}
+
+/// What is asked.
+pub(super) struct Ask<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) origin: &'a Origin,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: Option<&'a [u8]>,
+    pub(super) total: Deadline,
+}
+
+/// A reply whose body is still to come.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+impl Wire {
+    pub(super) fn new(tls: TlsSettings, proxies: Proxies, timeouts: Timeouts, agent: String) -> Wire {
+        Wire { tls, proxies, timeouts, agent, pool: Arc::default() }
+    }
+
+    /// Sends a request and reads the head of its reply.
+    pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Reply, Fault> {
+        let mut connection = match self.pool.take(ask.origin) {
+            Some(connection) => connection,
+            None => self.dial(ask.url, ask.origin, ask.total)?,
+        };
+        let sent = self.send(&mut connection, ask);
+        let (head, is_sound) = match sent {
+            Ok(()) => (self.receive(&mut connection, until(self.timeouts.first_byte, ask.total), ask.total)?, true),
+            Err(error) => {
+                // A server may refuse what it hasn't read: a body that is too long, a stranger. It says so, and hangs up.
+                let head = self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total);
+                let head = head.ok().filter(|head| head.status >= 300);
+                (head.ok_or_else(|| self.unsent(error, ask.total))?, false)
+            }
+        };
+        connection.has_served = true;
+        let framing = head.framing(ask.method)?;
+        let keep = (is_sound && head.keeps_connection()).then(|| self.pool.clone());
+        let body = Body::new(connection, framing, keep, self.timeouts.body, ask.total);
+        Ok(Reply { status: head.status, headers: head.headers, body })
+    }
+
+    fn send(&self, connection: &mut Connection, ask: &Ask<'_>) -> io::Result<()> {
+        let mut further = vec![("user-agent", self.agent.as_str()), ("accept", "*/*"), ("accept-encoding", "gzip")];
+        let authorization = connection.proxy_authorization.take();
+        if let Some(authorization) = &authorization {
+            further.push(("proxy-authorization", authorization));
+        }
+        let takes_body = matches!(ask.method, Method::Post | Method::Put | Method::Patch);
+        // Where a body could be, its absence must be said.
+        let length = ask.body.map(<[u8]>::len).or(takes_body.then_some(0));
+        let mut head = head::write(ask.method, ask.url, connection.absolute, ask.headers, &further, length);
+        connection.proxy_authorization = authorization;
+        let mut body = ask.body.unwrap_or_default();
+        if body.len() <= PIECE {
+            head.extend_from_slice(std::mem::take(&mut body));
+        }
+        for piece in std::iter::once(&head[..]).chain(body.chunks(PIECE)) {
+            connection.limit(until(self.timeouts.send, ask.total));
+            connection.write(piece)?;
+        }
+        Ok(())
+    }
+
+    /// The head of the reply; those of interim replies are passed over.
+    fn receive(&self, connection: &mut Connection, until: Option<Instant>, total: Deadline) -> Result<Head, Fault> {
+        connection.limit(until);
+        let (mut bytes, mut passed) = (Vec::new(), 0);
+        loop {
+            let seen = bytes.len();
+            let more = match connection.reader.fill_buf() {
+                Ok([]) if seen == 0 && passed == 0 => {
+                    return Err(Fault::broken("the server ended the connection without a reply"));
+                }
+                Ok([]) => return Err(Fault::broken("the connection ended within the reply's headers")),
+                Ok(more) => more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(silence(error, connection, seen + passed == 0, total)),
+            };
+            bytes.extend_from_slice(more);
+            let count = more.len();
+            let Some(end) = head::end(&bytes, seen) else {
+                connection.reader.consume(count);
+                if passed + bytes.len() > LONGEST_HEAD {
+                    return Err(too_long());
+                }
+                continue;
+            };
+            connection.reader.consume(end - seen);
+            passed += end;
+            if passed > LONGEST_HEAD {
+                return Err(too_long());
+            }
+            // Servers may put empty lines before a head.
+            if bytes[..end].iter().all(u8::is_ascii_whitespace) {
+                bytes.clear();
+                continue;
+            }
+            let head = head::parse(&bytes[..end])?;
+            match head.status {
+                101 => return Err(Fault::broken("the server switched to a protocol that nobody asked for")),
+                100..=199 => bytes.clear(),
+                _ => return Ok(head),
+            }
+        }
+    }
+
+    fn unsent(&self, error: io::Error, total: Deadline) -> Fault {
+        match error.kind() {
+            io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
+            io::ErrorKind::TimedOut => Fault::timeout("sending took too long"),
+            _ => Fault::broken("the connection broke while the request was sent").with_source(error),
+        }
+    }
+}
+
+fn too_long() -> Fault {
+    let kind = super::error::HttpErrorKind::TooLarge;
+    Fault { kind, retryable: false, ..Fault::broken("the reply's headers are too long") }
+}
+
+/// Why there is no reply.
+fn silence(error: io::Error, connection: &Connection, is_first: bool, total: Deadline) -> Fault {
+    // In TLS 1.3 a server refuses a client after the handshake has ended for the client, but before it reads a request.
+    if is_first && !connection.has_served && tls::is_refusal(&error) {
+        if let Some(refusal) = tls::fault_of(&error) {
+            return refusal;
+        }
+    }
+    match error.kind() {
+        io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
+        io::ErrorKind::TimedOut => Fault::timeout("no reply came in time"),
+        io::ErrorKind::ConnectionReset => {
+            Fault::broken("the connection was reset before a reply came").with_source(error)
+        }
+        _ => Fault::broken("the connection broke before a reply came").with_source(error),
+    }
+}

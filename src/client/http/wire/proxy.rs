@@ -1,0 +1,240 @@
+//! Which proxy a request goes through, if any, by the rules of curl and of Python's requests. Pure but for
+//! [`Proxies::of_environment`], which reads it.
+//!
+//! Sources: curl's manual, "Environment" (`lib/noproxy.c` for the details); Python, `urllib.request.getproxies_environment`.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use percent_encoding::percent_decode_str;
+use url::{Host, Url};
+
+use super::super::error::HttpErrorKind;
+use super::fault::Fault;
+
+/// How the proxy is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http,
+    /// HTTP within TLS.
+    Https,
+    /// SOCKS version 5; this machine looks names up.
+    Socks5,
+    /// SOCKS version 5; the proxy looks names up.
+    Socks5h,
+}
+
+/// A proxy.
+#[derive(Clone, PartialEq, Eq)]
+pub(in super::super) struct Proxy {
+    pub(super) speaks: Speaks,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) user: Option<(String, String)>,
+    /// Where it is set: `HTTPS_PROXY`.
+    set_by: &'static str,
+}
+
+impl Proxy {
+    /// `http://user:password@host:port`; without a scheme it is `http`, without a port that of the scheme. The error says what
+    /// is wrong, and repeats nothing of the text, which may hold a password.
+    pub(in super::super) fn parse(text: &str, set_by: &'static str) -> Result<Proxy, String> {
+        let text = text.trim();
+        let wrong =
+            |why: &str| format!("{set_by} names no proxy ({why}): use http://host:port, https:// or socks5h://");
+        if text.is_empty() {
+            return Err(wrong("it is empty"));
+        }
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url = Url::parse(&whole).map_err(|_| wrong("it is no URL"))?;
+        let (speaks, usual) = match url.scheme() {
+            "http" => (Speaks::Http, 80),
+            "https" => (Speaks::Https, 443),
+            "socks5" => (Speaks::Socks5, 1080),
+            "socks5h" => (Speaks::Socks5h, 1080),
+            _ => return Err(wrong("its scheme is not supported")),
+        };
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?.to_owned();
+        let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(|text| text.into_owned());
+        let user = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, password) => {
+                let pair = decoded(user).and_then(|user| Ok((user, decoded(password.unwrap_or_default())?)));
+                Some(pair.map_err(|_| wrong("its user or password is not text in UTF-8"))?)
+            }
+        };
+        Ok(Proxy { speaks, host, port: url.port().unwrap_or(usual), user, set_by })
+    }
+
+    /// The header `Proxy-Authorization`, if there is somebody to be. (RFC 7617)
+    pub(super) fn authorization(&self) -> Option<String> {
+        use base64::Engine;
+        let (user, password) = self.user.as_ref()?;
+        let both = format!("{user}:{password}");
+        Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(both)))
+    }
+}
+
+/// Where it is and who set it; never the password.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy {}:{} of {}", self.host, self.port, self.set_by)
+    }
+}
+
+/// The proxies of a client, each for its scheme.
+#[derive(Default)]
+pub(in super::super) struct Proxies {
+    http: Option<Result<Proxy, String>>,
+    https: Option<Result<Proxy, String>>,
+    except: NoProxy,
+}
+
+impl Proxies {
+    /// One for both schemes.
+    pub(in super::super) fn of(proxy: Proxy) -> Proxies {
+        Proxies { http: Some(Ok(proxy.clone())), https: Some(Ok(proxy)), except: NoProxy::default() }
+    }
+
+    /// What `variable` says: `http_proxy`, `HTTP_PROXY` and so on. Lower case wins; an empty one counts as not set. In a CGI
+    /// program `HTTP_PROXY` is a header that a stranger sent, so it isn't read there.
+    pub(in super::super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Proxies {
+        let read = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
+        let is_cgi = variable("REQUEST_METHOD").is_some();
+        let proxy = |names: &[&'static str]| {
+            let found = names.iter().filter(|name| !(is_cgi && **name == "HTTP_PROXY")).find_map(|name| read(name));
+            found.map(|(name, value)| Proxy::parse(&value, name))
+        };
+        Proxies {
+            http: proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            except: read("no_proxy")
+                .or_else(|| read("NO_PROXY"))
+                .map(|(_, value)| NoProxy::parse(&value))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Hosts that are asked directly.
+    pub(in super::super) fn except(mut self, list: Option<&str>) -> Proxies {
+        if let Some(list) = list {
+            self.except = NoProxy::parse(list);
+        }
+        self
+    }
+
+    pub(in super::super) fn except_as(mut self, other: Proxies) -> Proxies {
+        self.except = other.except;
+        self
+    }
+
+    /// The proxy that a request to `url` goes through.
+    pub(super) fn for_url(&self, url: &Url) -> Result<Option<&Proxy>, Fault> {
+        let proxy = if url.scheme() == "https" { &self.https } else { &self.http };
+        let Some(proxy) = proxy else { return Ok(None) };
+        if self.except.covers(url) {
+            return Ok(None);
+        }
+        match proxy {
+            Ok(proxy) => Ok(Some(proxy)),
+            Err(why) => Err(Fault::before(HttpErrorKind::Proxy, why.clone(), false)),
+        }
+    }
+}
+
+/// What is asked directly: the list of `NO_PROXY`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct NoProxy {
+    all: bool,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    pattern: Pattern,
+    /// Python's requests knows ports, curl doesn't.
+    port: Option<u16>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Pattern {
+    /// A domain and all below it, in lower case, without dots at its ends.
+    Domain(String),
+    /// An address, and how many of its first bits count.
+    Net(IpAddr, u32),
+}
+
+impl NoProxy {
+    /// Entries between commas or blanks. `*` alone is everything.
+    fn parse(list: &str) -> NoProxy {
+        let all = list.trim() == "*";
+        let entries = list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).filter_map(Entry::parse);
+        NoProxy { all, entries: entries.collect() }
+    }
+
+    fn covers(&self, url: &Url) -> bool {
+        let Some(host) = url.host() else { return false };
+        let port = url.port_or_known_default();
+        self.all
+            || self
+                .entries
+                .iter()
+                .any(|entry| entry.port.is_none_or(|p| Some(p) == port) && entry.pattern.covers(&host))
+    }
+}
+
+impl Entry {
+    fn parse(text: &str) -> Option<Entry> {
+        // An address first: the colons of IPv6 are no ports.
+        if let Some(pattern) = net(text) {
+            return Some(Entry { pattern, port: None });
+        }
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (name, Some(port.parse().ok()?))
+            }
+            _ => (text, None),
+        };
+        if let Some(pattern) = net(name) {
+            return Some(Entry { pattern, port });
+        }
+        let name = name.strip_prefix("*.").unwrap_or(name).trim_matches('.');
+        // As the hosts of URLs are written: in lower case, other scripts in ASCII.
+        let name = match Host::parse(name).ok()? {
+            Host::Domain(name) => name,
+            _ => return None,
+        };
+        Some(Entry { pattern: Pattern::Domain(name), port })
+    }
+}
+
+/// `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]`, `fd00::/8`.
+fn net(text: &str) -> Option<Pattern> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let address: IpAddr =
+        address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address).parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.map_or(Some(most), |bits| bits.parse().ok()).filter(|bits| *bits <= most)?;
+    Some(Pattern::Net(address, bits))
+}
+
+impl Pattern {
+    fn covers(&self, host: &Host<&str>) -> bool {
+        match (self, host) {
+            (Pattern::Domain(name), Host::Domain(host)) => {
+                let host = host.trim_end_matches('.');
+                let above = host.strip_suffix(name.as_str());
+                above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+            }
+            (Pattern::Net(IpAddr::V4(net), bits), Host::Ipv4(host)) => {
+                let distance = u32::from(*net) ^ u32::from(*host);
+                distance.checked_shr(32 - bits).unwrap_or(0) == 0
+            }
+            (Pattern::Net(IpAddr::V6(net), bits), Host::Ipv6(host)) => {
+                let distance = u128::from(*net) ^ u128::from(*host);
+                distance.checked_shr(128 - bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
