@@ -1,10 +1,11 @@
 //! Jobs are made exactly once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fulmar::Executor;
 use fulmar::client::openeo::{Connection, LogLevel, NewJob, OpenEoError, ProcessGraph};
-use openeo_server::{Config, Fault};
+use openeo_server::{Config, Fault, Server};
 use serde_json::{Value, json};
 
 use super::{server, sum};
@@ -101,16 +102,99 @@ fn alike_jobs_that_are_wanted_twice_are_two() {
 }
 
 #[test]
-fn a_like_job_of_another_program_is_left_alone() {
+fn a_job_of_another_program_is_left_alone() {
     let (server, connection) = server(Config::quick());
     let elsewhere = super::connect(&server);
-    let from_before = elsewhere.create_job(sum("twin")).expect("created");
-    server.backdate(from_before.id(), std::time::Duration::from_secs(60));
     let dearer = elsewhere.create_job(sum("twin").plan("pro").budget(100.0)).expect("created");
+    let from_before = elsewhere.create_job(sum("twin").plan("free").budget(1.0)).expect("created");
+    assert_eq!(connection.list_jobs().expect("listed").len(), 2, "so both are known from before");
     server.plan("create", Fault::Cut, 1);
     let own = connection.create_job(sum("twin").plan("free").budget(1.0)).expect("created");
     assert_eq!((server.jobs().len(), server.count("create")), (3, 4), "the request never arrived");
     assert!(own.id() != from_before.id() && own.id() != dearer.id(), "{}", own.id());
+}
+
+/// Creates a job whose reply is lost: the job is there, or it isn't.
+fn lost(connection: &Connection, server: &Server, arrives: bool) -> OpenEoError {
+    server.plan("create", if arrives { Fault::LostReply } else { Fault::Cut }, 1);
+    let jobs = server.jobs().len();
+    let error = connection.create_job(sum("lost")).expect_err("nobody knows");
+    assert!(matches!(error, OpenEoError::LostReply { .. }), "{error:?}");
+    assert_eq!(server.jobs().len(), jobs + usize::from(arrives), "not made again");
+    error
+}
+
+#[test]
+fn a_like_job_whose_time_does_not_fit_is_a_doubt_and_no_reason_to_make_another() {
+    let (server, connection) = server(Config::quick());
+    let twin = super::connect(&server).create_job(sum("lost")).expect("created");
+    server.backdate(twin.id(), Duration::from_secs(3_600));
+    let error = lost(&connection, &server, false);
+    assert!(error.to_string().contains("it may be j-000001"), "{error}");
+    // The back-end's two clocks say different things, so that its own job seems to be from before.
+    for hours in [-3, 3] {
+        let (server, connection) = super::server(Config { list_clock: hours * 3_600, ..Config::quick() });
+        assert!(lost(&connection, &server, true).to_string().contains("it may be j-000001"));
+    }
+}
+
+#[test]
+fn clocks_that_are_hours_off_find_a_job_all_the_same() {
+    for hours in [-5, 5] {
+        let (server, connection) = server(Config { clock: hours * 3_600, ..Config::quick() });
+        server.plan("create", Fault::LostReply, 1);
+        connection.create_job(sum("by the replies' own date")).expect("found");
+        assert_eq!(server.jobs().len(), 1);
+        let (server, connection) = super::server(Config { list_clock: hours * 3_600, ..Config::quick() });
+        connection.create_job(sum("tells the list's clock")).expect("created");
+        server.plan("create", Fault::LostReply, 1);
+        connection.create_job(sum("by that clock")).expect("found");
+        assert_eq!(server.jobs().len(), 2);
+    }
+}
+
+#[test]
+fn a_list_that_is_not_proven_whole_proves_nothing() {
+    type Change = fn(&mut Value);
+    let gaps: [(&str, Change); 6] = [
+        ("could not be asked: x, y", |list| list["federation:missing"] = json!(["x", "y"])),
+        ("could not be asked: x", |list| list["federation:missing"] = json!("x")),
+        ("a next one", |list| list["links"] = json!([{"rel": "next", "href": "https://other.example/jobs"}])),
+        ("a next one", |list| list["links"] = json!([{"rel": "next", "href": null}])),
+        ("a next one", |list| list["links"] = json!("odd")),
+        ("has no id", |list| list["jobs"] = json!([{"status": "created", "title": "lost"}])),
+    ];
+    for (gap, change) in gaps {
+        let (server, connection) = server(Config::quick());
+        server.rewrite("list", move |_, list| change(list));
+        let error = lost(&connection, &server, false);
+        assert!(error.to_string().contains(gap), "{gap}: {error}");
+    }
+    let (server, connection) = server(Config { page: Some(1), ..Config::quick() });
+    for _ in 0..2 {
+        super::connect(&server).create_job(sum("another")).expect("created");
+    }
+    server.plan_page("list", 1, Fault::Status(404));
+    assert!(lost(&connection, &server, false).to_string().contains("404"));
+}
+
+#[test]
+fn a_job_that_the_back_end_may_have_changed_is_a_doubt() {
+    let (server, connection) = server(Config::quick());
+    server.rewrite("describe", |_, job| job["process"]["process_graph"]["add1"]["arguments"]["z"] = json!(0));
+    assert!(lost(&connection, &server, true).to_string().contains("it may be j-000001"));
+}
+
+#[test]
+fn what_the_back_end_may_still_be_making_is_looked_for_and_not_made_again() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Status(504), 1);
+    let error = connection.create_job(sum("slow")).expect_err("nobody knows");
+    assert!(
+        matches!(&error, OpenEoError::LostReply { why, .. } if why.contains("may still be making it")),
+        "{error:?}"
+    );
+    assert_eq!((server.count("create"), server.count("list")), (1, 4));
 }
 
 #[test]

@@ -204,7 +204,10 @@ fn entries_that_share_an_id_are_all_there_and_pages_that_repeat_them_end() {
     }
     let (_server, connection) = server(Config { log_id: Some("x"), page: Some(1), ..Config::quick() });
     let logs = finished(&connection, "in a circle").logs(None, None).expect("logs");
-    assert!(!logs.is_complete() && logs.to_string().ends_with("(there are more)"), "{logs}");
+    assert!(logs.gap().is_some_and(|gap| gap.contains("page 2")), "{logs}");
+    assert!(
+        logs.to_string().ends_with("(there may be more: page 2 ends with a link to a next one that isn't followed)")
+    );
 }
 
 #[test]
@@ -239,4 +242,20 @@ fn a_link_to_the_next_page_is_followed_to_no_stranger_and_in_no_circle() {
         assert!(server.count("list") <= 2, "{next}: {} requests", server.count("list"));
     }
     assert_eq!(stranger.count("total"), 0, "nobody asked there");
+}
+
+#[test]
+fn a_page_that_can_not_be_had_leaves_those_before_it() {
+    let (server, connection) = server(Config { page: Some(2), ..Config::quick() });
+    let job = finished(&connection, "in pages");
+    server.plan_page("logs", 1, Fault::Status(404));
+    let logs = job.logs(None, None).expect("the first page");
+    assert_eq!(logs.len(), 2, "{logs}");
+    assert!(logs.gap().is_some_and(|gap| gap.contains("page 2") && gap.contains("404")), "{logs}");
+    for _ in 0..2 {
+        connection.create_job(sum("another")).expect("created");
+    }
+    server.plan_page("list", 1, Fault::Status(404));
+    let list = connection.list_jobs().expect("the first page");
+    assert_eq!((list.len(), list.is_complete()), (2, false), "{list}");
 }

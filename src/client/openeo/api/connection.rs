@@ -9,7 +9,7 @@ use url::Url;
 
 use super::error::OpenEoError;
 use super::keys::Keys;
-use crate::client::creation::Creations;
+use crate::client::creation::Ledger;
 
 use crate::client::http::{HttpClient, HttpClientBuilder, Method, Origin, RequestBuilder, Response};
 use crate::client::openeo::documents::capabilities::Capabilities;
@@ -46,7 +46,7 @@ struct Shared {
     name: String,
     capabilities: Capabilities,
     keys: Arc<Keys>,
-    creations: Creations,
+    ledger: Ledger,
 }
 
 impl Connection {
@@ -83,8 +83,8 @@ impl Connection {
         let name = capabilities.title().map(|title| plain(title, 100)).filter(|title| !title.is_empty());
         let name = name.unwrap_or_else(|| root.clone());
         event!(DEBUG, "connected to an openEO back-end", root = root, version = capabilities.api_version());
-        let creations = Creations::new();
-        let shared = Arc::new(Shared { http, root, name, capabilities, keys, creations });
+        let ledger = Ledger::default();
+        let shared = Arc::new(Shared { http, root, name, capabilities, keys, ledger });
         Ok(Connection { shared, once: false })
     }
 
@@ -94,8 +94,8 @@ impl Connection {
         let keys = Arc::new(Keys::none());
         let http = HttpClient::builder().auth(Arc::downgrade(&keys)).build().unwrap_or_else(|error| panic!("{error}"));
         let (root, name) = (root.to_owned(), root.to_owned());
-        let (capabilities, creations) = (Capabilities::new(Value::Null), Creations::new());
-        let shared = Arc::new(Shared { http, root, name, capabilities, keys, creations });
+        let (capabilities, ledger) = (Capabilities::new(Value::Null), Ledger::default());
+        let shared = Arc::new(Shared { http, root, name, capabilities, keys, ledger });
         Connection { shared, once: false }
     }
 
@@ -135,9 +135,9 @@ impl Connection {
         &self.shared.keys
     }
 
-    /// Which jobs are being made just now.
-    pub(crate) fn creations(&self) -> &Creations {
-        &self.shared.creations
+    /// Which jobs are made here, and which were there before.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.shared.ledger
     }
 
     /// Who the back-end takes the caller for. (`GET /me`)
@@ -190,10 +190,27 @@ impl Connection {
             && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// A URL that the back-end wrote, which may be relative to the API.
-    pub(crate) fn resolve(&self, href: &str) -> Option<String> {
-        let base = Url::parse(&format!("{}/", self.shared.root)).ok()?;
-        let url = base.join(href).ok()?;
+    /// A URL that the back-end wrote into a document that came from `document`, which it may be relative to. (RFC 3986, 5.1.3)
+    ///
+    /// A back-end behind a proxy that speaks TLS for it may not know: its own links with `http:`, and those without a scheme,
+    /// are meant as the API itself is reached.
+    pub(crate) fn resolve_from(&self, document: &str, href: &str) -> Option<String> {
+        let root = Url::parse(&self.shared.root).ok()?;
+        let href = href.trim();
+        let bare_host = root.host_str().map(|host| match root.port() {
+            Some(port) => format!("{host}:{port}/"),
+            None => format!("{host}/"),
+        });
+        let mut url = match bare_host.filter(|host| href.starts_with(host.as_str())) {
+            Some(_) => Url::parse(&format!("{}://{href}", root.scheme())).ok()?,
+            None => Url::parse(document).ok()?.join(href).ok()?,
+        };
+        let is_same_host = url.host_str() == root.host_str();
+        if root.scheme() == "https" && url.scheme() == "http" && is_same_host && matches!(url.port(), None | Some(443))
+        {
+            url.set_scheme("https").ok()?;
+            url.set_port(root.port()).ok()?;
+        }
         Origin::of(url.as_str()).is_some().then(|| url.into())
     }
 
@@ -255,7 +272,28 @@ mod tests {
         ] {
             assert!(!connection.is_ours(other), "{other}");
         }
-        assert_eq!(connection.resolve("jobs?page=2").as_deref(), Some("https://h.org/openeo/1.2/jobs?page=2"));
-        assert_eq!(connection.resolve("file:///etc/passwd"), None);
+    }
+
+    #[test]
+    fn a_link_is_relative_to_its_document_and_as_safe_as_the_api() {
+        let connection = Connection::offline("https://h.org/openeo/1.2");
+        let resolve = |href| connection.resolve_from("https://h.org/openeo/1.2/jobs/1/results", href);
+        for (href, url) in [
+            ("logs?page=2", "https://h.org/openeo/1.2/jobs/1/logs?page=2"),
+            ("?page=2", "https://h.org/openeo/1.2/jobs/1/results?page=2"),
+            ("/other/a.tif", "https://h.org/other/a.tif"),
+            ("http://h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
+            ("http://h.org:443/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
+            ("h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
+            ("//h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
+            // Not the API's own: as it says.
+            ("http://store.org/a.tif", "http://store.org/a.tif"),
+            ("http://h.org:8080/a.tif", "http://h.org:8080/a.tif"),
+        ] {
+            assert_eq!(resolve(href).as_deref(), Some(url), "{href}");
+        }
+        for none in ["file:///etc/passwd", "s3://bucket/a.tif", "mailto:a@h.org"] {
+            assert_eq!(resolve(none), None, "{none}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::connection::Connection;
 use super::error::OpenEoError;
 use crate::client::http::{Method, Origin, RequestBuilder};
-
+use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
 /// How many pages are followed, how many items are kept, and for how long a step of a batch reads on.
@@ -16,33 +16,54 @@ const MOST_PAGES: usize = 1_000;
 const MOST_ITEMS: usize = 100_000;
 const MOST_TIME: Duration = Duration::from_secs(60);
 
-/// All pages of a list put together.
+/// All pages of a list put together, as far as they could be had.
 pub(crate) struct Pages {
     pub(crate) items: Vec<Value>,
-    /// Whether the last page said that it is the last.
-    pub(crate) complete: bool,
+    /// Why the list may lack some; `None` if the last page said that it is the last, and no page that something is missing.
+    pub(crate) gap: Option<String>,
+    /// The error of the page that couldn't be had, if that is why.
+    pub(crate) fault: Option<OpenEoError>,
     /// The server's `Date` with the last page, as it came.
     pub(crate) date: Option<String>,
 }
 
+/// What a page says about the next one.
+enum Next {
+    /// There is none.
+    None,
+    /// There it is.
+    Link(String),
+    /// There is one, and not where.
+    Unusable,
+}
+
 impl Pages {
     /// Follows `next` links, as long as they lead to the same origin, to a page that wasn't read yet, with an item that
-    /// wasn't seen on an earlier one.
+    /// wasn't seen on an earlier one. What was read before something goes wrong is had.
+    ///
+    /// # Errors
+    /// Those of the first page.
     pub(crate) fn read(connection: &Connection, first: RequestBuilder, field: &str) -> Result<Pages, OpenEoError> {
-        let mut pages = Pages { items: Vec::new(), complete: false, date: None };
+        let mut pages = Pages { items: Vec::new(), gap: None, fault: None, date: None };
         let (mut ids, mut urls) = (HashSet::new(), HashSet::new());
         let mut request = first;
         let began = Instant::now();
-        for _ in 0..MOST_PAGES {
-            let reply = connection.send(request)?;
-            pages.date = reply.header("date").map(str::to_owned);
-            let page: Value = reply.json()?;
-            let Some(items) = page.get(field).and_then(Value::as_array) else {
-                return Err(OpenEoError::reply(format!("a list without `{field}`")));
+        for number in 1..=MOST_PAGES {
+            let page = match pages.next(connection, request, field) {
+                Ok(page) => page,
+                Err(error) if number == 1 => return Err(error),
+                Err(error) => {
+                    pages.note_gap(format!("page {number} could not be had: {error}"));
+                    pages.fault = Some(error);
+                    return Ok(pages);
+                }
             };
+            if let Some(missing) = missing(&page.document) {
+                pages.note_gap(missing);
+            }
             let mut is_news = false;
             let mut here = Vec::new();
-            for item in items {
+            for item in items_of(&page.document, field) {
                 // What has no id can't be told from others, and isn't thrown away; nor is what only shares one.
                 let id = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
                 if id.is_none_or(|id| !ids.contains(id)) {
@@ -52,11 +73,13 @@ impl Pages {
                 }
             }
             ids.extend(here);
-            let Some(next) = next_link(&page) else {
-                pages.complete = true;
-                return Ok(pages);
+            let href = match next_link(&page.document) {
+                Next::None => return Ok(pages),
+                Next::Link(href) => Some(href),
+                Next::Unusable => None,
             };
-            let url = connection.resolve(&next).filter(|url| Origin::of(url) == Origin::of(connection.root_url()));
+            let url = href.and_then(|href| connection.resolve_from(&page.url, &href));
+            let url = url.filter(|url| Origin::of(url) == Origin::of(connection.root_url()));
             let is_endless = pages.items.len() >= MOST_ITEMS || (connection.is_once() && began.elapsed() > MOST_TIME);
             match url {
                 Some(url) if is_news && !is_endless && urls.insert(url.clone()) => {
@@ -64,17 +87,65 @@ impl Pages {
                 }
                 _ => {
                     event!(WARN, "a list ends with a link that isn't followed", field = field);
+                    pages.note_gap(format!("page {number} ends with a link to a next one that isn't followed"));
                     return Ok(pages);
                 }
             }
         }
         event!(WARN, "a list has more pages than are followed", field = field);
+        pages.note_gap(format!("it has more than {MOST_PAGES} pages"));
         Ok(pages)
+    }
+
+    fn next(&mut self, connection: &Connection, request: RequestBuilder, field: &str) -> Result<Page, OpenEoError> {
+        let reply = connection.send(request)?;
+        self.date = reply.header("date").map(str::to_owned);
+        let page = Page { document: reply.json()?, url: reply.url().to_owned() };
+        match page.document.get(field) {
+            Some(Value::Array(_)) => Ok(page),
+            _ => Err(OpenEoError::reply(format!("a list without `{field}`"))),
+        }
+    }
+
+    /// The first that is noted counts.
+    fn note_gap(&mut self, gap: String) {
+        self.gap.get_or_insert(gap);
     }
 }
 
-fn next_link(page: &Value) -> Option<String> {
-    let links = page.get("links")?.as_array()?;
-    let next = links.iter().find(|link| link.get("rel").and_then(Value::as_str) == Some("next"))?;
-    next.get("href")?.as_str().map(str::to_owned)
+struct Page {
+    document: Value,
+    /// Where it came from, which its links may be relative to.
+    url: String,
+}
+
+fn items_of<'a>(page: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    page.get(field).and_then(Value::as_array).into_iter().flatten()
+}
+
+/// What an aggregator says that it couldn't ask. (openEO federation extension 0.1, "Lists of resources")
+fn missing(page: &Value) -> Option<String> {
+    let missing = page.get("federation:missing")?;
+    let names = match missing {
+        Value::Null | Value::Bool(false) => return None,
+        Value::Array(names) if names.is_empty() => return None,
+        Value::Array(names) => names.iter().map(|name| plain(name.as_str().unwrap_or("?"), 40)).collect::<Vec<_>>(),
+        other => vec![plain(other.as_str().unwrap_or("?"), 40)],
+    };
+    Some(format!("these back-ends of the federation could not be asked: {}", names.join(", ")))
+}
+
+fn next_link(page: &Value) -> Next {
+    let links = match page.get("links") {
+        None | Some(Value::Null) => return Next::None,
+        Some(Value::Array(links)) => links,
+        Some(_) => return Next::Unusable,
+    };
+    match links.iter().find(|link| link.get("rel").and_then(Value::as_str) == Some("next")) {
+        None => Next::None,
+        Some(link) => match link.get("href").and_then(Value::as_str).filter(|href| !href.is_empty()) {
+            Some(href) => Next::Link(href.to_owned()),
+            None => Next::Unusable,
+        },
+    }
 }

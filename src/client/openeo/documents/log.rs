@@ -89,12 +89,12 @@ impl LogEntry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logs {
     entries: Vec<LogEntry>,
-    cut: bool,
+    gap: Option<String>,
 }
 
 impl Logs {
-    pub(crate) fn new(entries: Vec<LogEntry>, complete: bool) -> Logs {
-        Logs { entries, cut: !complete }
+    pub(crate) fn new(entries: Vec<LogEntry>, gap: Option<String>) -> Logs {
+        Logs { entries, gap }
     }
 
     /// The entries.
@@ -112,10 +112,15 @@ impl Logs {
         self.entries.is_empty()
     }
 
-    /// Whether all pages could be followed. A link to another host, or in a circle, is not; nor is one after 1,000 pages or
-    /// 100,000 entries. Ask for what comes after the [id](LogEntry::id) of the last.
+    /// Whether these are all. A page that can't be had leaves those before it; a link to another host, or in a circle, isn't
+    /// followed, nor is one after 1,000 pages or 100,000 entries. Ask for what comes after the [id](LogEntry::id) of the last.
     pub fn is_complete(&self) -> bool {
-        !self.cut
+        self.gap.is_none()
+    }
+
+    /// Why there may be more, in words.
+    pub fn gap(&self) -> Option<&str> {
+        self.gap.as_deref()
     }
 
     /// As a JSON array of what came.
@@ -132,6 +137,6 @@ impl fmt::Display for Logs {
             table.row(&[entry.id(), time, entry.level().as_str(), &plain(entry.message(), 2_000)]);
         }
         table.fmt(f)?;
-        if self.cut { f.write_str("\n(there are more)") } else { Ok(()) }
+        self.gap.as_ref().map_or(Ok(()), |gap| write!(f, "\n(there may be more: {gap})"))
     }
 }

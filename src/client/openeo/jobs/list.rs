@@ -23,10 +23,18 @@ const LARGEST: usize = 1_000;
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobList {
     jobs: Vec<JobDescription>,
-    complete: bool,
+    gap: Option<String>,
 }
 
 impl JobList {
+    fn new(pages: Pages) -> JobList {
+        let mut ids = HashSet::new();
+        // A job is one, however often it is listed.
+        let is_new = |job: &JobDescription| job.id().is_empty() || ids.insert(job.id().to_owned());
+        let jobs = pages.items.into_iter().map(JobDescription::new).filter(is_new).collect();
+        JobList { jobs, gap: pages.gap }
+    }
+
     /// The jobs. A list has fewer details than a [description](crate::client::openeo::BatchJob::describe).
     pub fn iter(&self) -> impl Iterator<Item = &JobDescription> {
         self.jobs.iter()
@@ -42,10 +50,15 @@ impl JobList {
         self.jobs.is_empty()
     }
 
-    /// Whether all pages could be followed. A link to another host, or in a circle, is not; nor is one after 1,000 pages or
-    /// 100,000 jobs.
+    /// Whether these are all. A page that can't be had leaves those before it; a link to another host, or in a circle, isn't
+    /// followed, nor is one after 1,000 pages or 100,000 jobs; and an aggregator may not have reached all its back-ends.
     pub fn is_complete(&self) -> bool {
-        self.complete
+        self.gap.is_none()
+    }
+
+    /// Why there may be more, in words.
+    pub fn gap(&self) -> Option<&str> {
+        self.gap.as_deref()
     }
 }
 
@@ -57,28 +70,31 @@ impl fmt::Display for JobList {
             let (created, title) = (job.created().unwrap_or_default(), job.title().unwrap_or_default());
             table.row(&[job.id(), job.status().as_str(), &progress, created, title]);
         }
-        table.fmt(f)
+        table.fmt(f)?;
+        self.gap.as_ref().map_or(Ok(()), |gap| write!(f, "\n(there may be more: {gap})"))
     }
 }
 
 impl Connection {
-    /// All jobs of the user. Pages are followed to the end.
+    /// All jobs of the user. Pages are followed to the end, or as far as they can be had: [`JobList::gap`] tells.
     ///
     /// # Errors
-    /// The back-end's.
+    /// The back-end's, for the first page.
     pub fn list_jobs(&self) -> Result<JobList, OpenEoError> {
-        self.dated_list().map(|(list, _)| list)
+        let request = self.request(Method::Get, "/jobs").query("limit", &PAGE.to_string());
+        let list = JobList::new(Pages::read(self, request, "jobs")?);
+        self.ledger().note_seen(list.iter().map(JobDescription::id));
+        Ok(list)
     }
 
-    /// All jobs of the user, and the server's `Date`.
-    pub(crate) fn dated_list(&self) -> Result<(JobList, Option<String>), OpenEoError> {
-        let request = self.request(Method::Get, "/jobs").query("limit", &PAGE.to_string());
-        let pages = Pages::read(self, request, "jobs")?;
-        let mut ids = HashSet::new();
-        // A job is one, however often it is listed.
-        let is_new = |job: &JobDescription| job.id().is_empty() || ids.insert(job.id().to_owned());
-        let jobs = pages.items.into_iter().map(JobDescription::new).filter(is_new).collect();
-        Ok((JobList { jobs, complete: pages.complete }, pages.date))
+    /// All jobs of the user, and the server's `Date`; an error if a page can't be had. Without a `limit`: a back-end that knows
+    /// it and has no pages would leave out the rest, and nothing would tell.
+    pub(crate) fn whole_list(&self) -> Result<(JobList, Option<String>), OpenEoError> {
+        let mut pages = Pages::read(self, self.request(Method::Get, "/jobs"), "jobs")?;
+        match pages.fault.take() {
+            Some(fault) => Err(fault),
+            None => Ok((pages.date.take(), JobList::new(pages))).map(|(date, list)| (list, date)),
+        }
     }
 
     /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within `limit`, if there is one.
@@ -90,6 +106,8 @@ impl Connection {
         })?;
         let jobs = page.get("jobs").and_then(Value::as_array);
         let jobs = jobs.ok_or_else(|| OpenEoError::reply("a list without `jobs`"))?;
-        Ok(jobs.iter().cloned().map(JobDescription::new).collect())
+        let jobs: Vec<JobDescription> = jobs.iter().cloned().map(JobDescription::new).collect();
+        self.ledger().note_seen(jobs.iter().map(JobDescription::id));
+        Ok(jobs)
     }
 }

@@ -8,10 +8,10 @@ use crate::client::openeo::documents::log::{LogEntry, LogLevel, Logs};
 
 impl BatchJob {
     /// The job's logs: of at least `level`, and after the entry whose id is `offset`, if they are given. Pages are
-    /// followed to the end.
+    /// followed to the end, or as far as they can be had: [`Logs::gap`] tells.
     ///
     /// # Errors
-    /// The back-end's.
+    /// The back-end's, for the first page.
     pub fn logs<'a>(
         &self,
         offset: impl Into<Option<&'a str>>,
@@ -30,6 +30,6 @@ impl BatchJob {
         // A back-end may not know the filter.
         let is_wanted = |entry: &LogEntry| level.is_none_or(|least| entry.level() >= least);
         let entries = pages.items.into_iter().map(LogEntry::new).filter(is_wanted).collect();
-        Ok(Logs::new(entries, pages.complete))
+        Ok(Logs::new(entries, pages.gap))
     }
 }

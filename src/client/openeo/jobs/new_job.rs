@@ -4,9 +4,10 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::graph::ProcessGraph;
-use crate::client::creation::Likeness;
+use crate::client::creation::{Likeness, Match};
 use crate::client::date;
 use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::job::JobStatus;
 use crate::client::openeo::documents::log::LogLevel;
 
 /// A job in the making: a process graph, and what its author says about it.
@@ -139,47 +140,117 @@ impl NewJob {
         Sha256::digest(self.as_json().to_string()).into()
     }
 
-    /// Whether a job in the list may be this one: never started, with the same words, and none from before.
-    pub(crate) fn may_be(&self, listed: &Value, earliest: i64) -> bool {
-        let same = |name: &str| {
-            let own = self.fields.get(name).and_then(Value::as_str).unwrap_or_default();
-            own == listed.get(name).and_then(Value::as_str).unwrap_or_default()
-        };
-        // Some lists leave the description out.
-        same("title")
-            && (listed.get("description").is_none() || same("description"))
-            && listed.get("status").and_then(Value::as_str) == Some("created")
-            && !listed.get("created").and_then(Value::as_str).is_some_and(|created| is_before(created, earliest))
+    /// How much a job in the list is like this one. A list leaves things out, so it never tells that one is the same.
+    pub(crate) fn alike_in_list(&self, listed: &Value) -> Match {
+        match self.words_alike(listed) {
+            Match::Different => Match::Different,
+            _ => Match::Possible,
+        }
     }
 
-    /// Whether a job's details are this job's, as far as they say.
-    pub(crate) fn is(&self, details: &Value, earliest: i64) -> bool {
+    /// How much a job is like this one, by its details. One that isn't surely another is possible at least.
+    pub(crate) fn alike(&self, details: &Value) -> Match {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
-        // Where one says nothing, the back-end's default counts, which isn't known here.
-        let agrees = |name: &str| match (self.fields.get(name), details.get(name)) {
-            // The names of plans have no case. (openEO API 1.2)
-            (Some(Value::String(own)), Some(Value::String(told))) => own.eq_ignore_ascii_case(told),
-            (Some(own), Some(told)) => own.is_null() || told.is_null() || same(own, told),
-            _ => true,
+        let graph = match graph.filter(|graph| !graph.is_null()) {
+            Some(graph) => self.graph_alike(graph),
+            // Its title has to do.
+            None if self.shown_title().is_empty() => Match::Possible,
+            None => Match::Same,
         };
-        self.may_be(details, earliest)
-            && agrees("plan")
-            && agrees("budget")
-            && graph.is_none_or(|graph| graph.as_object().is_some_and(|graph| same_object(graph, self.graph.as_json())))
+        // Where one says nothing, the back-end's default counts, which isn't known here.
+        let differs = |name: &str| match (self.fields.get(name), details.get(name)) {
+            // The names of plans have no case. (openEO API 1.2)
+            (Some(Value::String(own)), Some(Value::String(told))) => !own.eq_ignore_ascii_case(told),
+            (Some(own), Some(told)) => !own.is_null() && !told.is_null() && !same(own, told),
+            _ => false,
+        };
+        if differs("plan") || differs("budget") {
+            return Match::Different;
+        }
+        least([self.words_alike(details), graph, status_alike(details)])
     }
+
+    /// By title, description and status.
+    fn words_alike(&self, told: &Value) -> Match {
+        let words = |document: Option<&Value>| {
+            let text = document.and_then(Value::as_str).unwrap_or_default();
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let alike = |name: &str| {
+            let (own, told) = (words(self.fields.get(name)), words(told.get(name)));
+            match (own.as_str(), told.as_str()) {
+                (own, told) if own == told => Match::Same,
+                // Lists leave descriptions out, and some details do.
+                (_, "") if name == "description" => Match::Same,
+                // A back-end may give a name to what has none, and forget one.
+                ("", _) | (_, "") => Match::Possible,
+                // Or it cuts long ones.
+                (own, told) if told.len() >= CUT && own.starts_with(told.trim_end_matches(['.', '…'])) => {
+                    Match::Possible
+                }
+                _ => Match::Different,
+            }
+        };
+        least([alike("title"), alike("description"), status_alike(told)])
+    }
+
+    /// Back-ends add defaults to arguments, so only other nodes or processes make another graph.
+    fn graph_alike(&self, told: &Value) -> Match {
+        let own = self.graph.as_json();
+        let Some(told) = told.as_object() else { return Match::Possible };
+        if same_object(told, own) {
+            return Match::Same;
+        }
+        let process = |node: &Value| node.get("process_id").and_then(Value::as_str).map(str::to_owned);
+        let is_other = told.len() != own.len()
+            || own.iter().any(|(name, node)| told.get(name).is_none_or(|told| process(told) != process(node)));
+        if is_other { Match::Different } else { Match::Possible }
+    }
+}
+
+/// A title or description of so many bytes may have been cut by the back-end.
+const CUT: usize = 32;
+
+/// What was only just made was never started, so it hasn't ended. That it is queued, or of a status that isn't known here, can
+/// be the back-end's doing.
+fn status_alike(told: &Value) -> Match {
+    match JobStatus::of(told.get("status").and_then(Value::as_str).unwrap_or_default()) {
+        JobStatus::Created => Match::Same,
+        status if status.is_ended() => Match::Different,
+        _ => Match::Possible,
+    }
+}
+
+/// What all of them together say.
+fn least<const N: usize>(all: [Match; N]) -> Match {
+    if all.contains(&Match::Different) {
+        Match::Different
+    } else if all.contains(&Match::Possible) {
+        Match::Possible
+    } else {
+        Match::Same
+    }
+}
+
+/// When a job was made, in milliseconds since 1970: `2022-06-08T08:58:11Z`, or with an offset.
+pub(crate) fn created(document: &Value) -> Option<i64> {
+    let text = document.get("created")?.as_str()?.trim();
+    let (text, offset) = match text.len().checked_sub(6).filter(|at| text.is_char_boundary(*at)) {
+        Some(at) if text[at..].starts_with(['+', '-']) && text.contains('T') => {
+            let (hours, minutes) = text[at + 1..].split_once(':')?;
+            let offset = hours.parse::<i64>().ok()? * 3_600 + minutes.parse::<i64>().ok()? * 60;
+            (&text[..at], if text[at..].starts_with('-') { -offset } else { offset })
+        }
+        _ => (text, 0),
+    };
+    let seconds = date::parse(text).filter(|_| text.contains('T'))?;
+    Some((seconds - offset).saturating_mul(1_000))
 }
 
 impl From<ProcessGraph> for NewJob {
     fn from(graph: ProcessGraph) -> NewJob {
         NewJob::new(graph)
     }
-}
-
-/// Whether a time of the API, in UTC, is before `earliest`, in milliseconds since 1970. What is no such time is not.
-fn is_before(created: &str, earliest: i64) -> bool {
-    let utc = created.strip_suffix("+00:00").unwrap_or(created);
-    let seconds = date::parse(utc).filter(|_| utc.contains('T'));
-    seconds.is_some_and(|seconds| seconds.saturating_mul(1_000) < earliest)
 }
 
 /// Whether two documents say the same; `4` and `4.0` do.
@@ -213,59 +284,67 @@ mod tests {
         NewJob::new(ProcessGraph::start("add", json!({"x": 3, "y": 5}))).title("t").description("d")
     }
 
-    const LONG_AGO: i64 = 0;
-    /// `2022-06-08T08:58:11Z`.
-    const THEN: i64 = 1_654_678_691_000;
+    fn details() -> Value {
+        let graph = json!({"add1": {"process_id": "add", "arguments": {"x": 3.0, "y": 5}, "result": true, "description": null}});
+        json!({"id": "1", "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}})
+    }
+
+    fn with(name: &str, value: Value) -> Value {
+        let mut details = details();
+        details[name] = value;
+        details
+    }
 
     #[test]
     fn a_like_job_has_the_same_words_and_graph_and_was_never_started() {
-        let graph = json!({"add1": {"process_id": "add", "arguments": {"x": 3.0, "y": 5}, "result": true, "description": null}});
-        let details = json!({"id": "1", "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}});
-        assert!(job().is(&details, LONG_AGO));
-        for (name, other) in [("title", json!("u")), ("description", json!("e")), ("status", json!("queued"))] {
-            let mut changed = details.clone();
-            changed[name] = other;
-            assert!(!job().is(&changed, LONG_AGO), "{name}");
+        assert_eq!(job().alike(&details()), Match::Same);
+        for (name, other) in [("title", json!("u")), ("description", json!("e")), ("status", json!("finished"))] {
+            assert_eq!(job().alike(&with(name, other.clone())), Match::Different, "{name}");
+            assert_eq!(job().alike_in_list(&with(name, other)), Match::Different, "{name}");
         }
-        let mut other_graph = details.clone();
-        other_graph["process"]["process_graph"]["add1"]["arguments"]["x"] = json!(4);
-        assert!(!job().is(&other_graph, LONG_AGO));
-        let mut listed = details;
+        let mut listed = details();
         listed.as_object_mut().expect("an object").retain(|name, _| name != "process" && name != "description");
-        assert!(job().may_be(&listed, LONG_AGO), "a list may leave things out");
+        assert_eq!(job().alike_in_list(&listed), Match::Possible, "a list may leave things out");
     }
 
     #[test]
-    fn a_like_job_was_not_made_before_and_has_no_other_plan_or_budget() {
-        let graph = job().graph.as_json().clone();
-        let details = json!({
-            "title": "t", "description": "d", "status": "created", "process": {"process_graph": graph}, "plan": "FREE",
-            "budget": 4.0, "created": "2022-06-08T08:58:11Z",
-        });
-        assert!(job().is(&details, THEN));
-        assert!(!job().is(&details, THEN + 1_000));
-        assert!(job().plan("free").budget(4.0).is(&details, LONG_AGO));
-        assert!(!job().plan("pro").is(&details, LONG_AGO));
-        assert!(!job().budget(5.0).is(&details, LONG_AGO));
+    fn what_a_back_end_may_have_changed_is_possible() {
+        for (name, changed) in [("title", Value::Null), ("status", json!("queued")), ("status", json!("preparing"))] {
+            assert_eq!(job().alike(&with(name, changed)), Match::Possible, "{name}");
+        }
+        let graph = |node: Value| with("process", json!({"process_graph": {"add1": node}}));
+        let defaults = json!({"process_id": "add", "arguments": {"x": 3, "y": 5, "z": 0}, "result": true});
+        assert_eq!(job().alike(&graph(defaults)), Match::Possible);
+        assert_eq!(job().alike(&graph(json!({"process_id": "subtract", "arguments": {}}))), Match::Different);
+        let long = "a title that is much longer than what some back-ends keep";
+        let mut cut = details();
+        cut["title"] = json!("a title that is much longer than ...");
+        assert_eq!(job().title(long).alike(&cut), Match::Possible);
+        assert_eq!(job().title(" t\n").alike(&details()), Match::Same, "blanks");
     }
 
     #[test]
-    fn a_time_of_the_api_is_before_another_or_is_none() {
-        for before in
-            ["2022-06-08T08:58:10Z", "2021-12-31T23:59:59.999Z", "2022-06-08T08:58:10", "2022-06-08T08:58:10+00:00"]
+    fn another_plan_or_budget_is_another_job() {
+        let mut told = with("plan", json!("FREE"));
+        told["budget"] = json!(4.0);
+        assert_eq!(job().alike(&told), Match::Same, "the back-end's defaults");
+        assert_eq!(job().plan("free").budget(4.0).alike(&told), Match::Same);
+        assert_eq!(job().plan("pro").alike(&told), Match::Different);
+        assert_eq!(job().budget(5.0).alike(&told), Match::Different);
+    }
+
+    #[test]
+    fn a_time_of_the_api_is_read_or_is_none() {
+        let read = |text: &str| created(&json!({ "created": text }));
+        for text in
+            ["2022-06-08T08:58:11Z", "2022-06-08T08:58:11.5Z", "2022-06-08T10:58:11+02:00", "2022-06-08T08:58:11"]
         {
-            assert!(is_before(before, THEN), "{before}");
+            assert_eq!(read(text), Some(1_654_678_691_000), "{text}");
         }
-        for not in [
-            "2022-06-08T08:58:11Z",
-            "2022-06-08T08:58:11.5Z",
-            "2022-06-08T08:00:00-02:00",
-            "yesterday",
-            "",
-            "2022-06-08",
-        ] {
-            assert!(!is_before(not, THEN), "{not}");
+        for text in ["yesterday", "", "2022-06-08", "+02:00", "T+a:b", "ääääää"] {
+            assert_eq!(read(text), None, "{text}");
         }
+        assert_eq!(created(&json!({"created": 5})), None);
     }
 
     #[test]

@@ -229,7 +229,7 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Result<Vec<R
     let text = |asset: &Value, name: &str| asset.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut found = Vec::new();
     for (key, asset) in assets {
-        let href = text(asset, "href").and_then(|href| cache.job().connection().resolve(&href));
+        let href = text(asset, "href").and_then(|href| cache.job().connection().resolve_from(&metadata.url, &href));
         let href = href.ok_or_else(|| cache.wrong(format!("asset {:?} has no link", plain(key, 100))))?;
         found.push((key.clone(), href, text(asset, "type"), asset.clone()));
     }

@@ -16,6 +16,8 @@ pub(super) struct Metadata {
     /// Which request, counted from 1.
     pub(super) generation: u64,
     pub(super) document: Arc<Value>,
+    /// Where they came from, which their links may be relative to.
+    pub(super) url: Arc<str>,
 }
 
 /// The metadata of one job's results. Clones share what is known.
@@ -56,11 +58,12 @@ impl MetadataCache {
 
     fn ask(&self, generation: u64) -> Result<Metadata, OpenEoError> {
         let connection = self.job.connection();
-        let document = connection.json_of(connection.request(Method::Get, &self.job.path("/results")))?;
+        let reply = connection.send(connection.request(Method::Get, &self.job.path("/results")))?;
+        let document: Value = reply.json()?;
         if !document.get("assets").is_none_or(Value::is_object) {
             return Err(OpenEoError::reply("the `assets` of the results are no object"));
         }
-        let metadata = Metadata { generation: generation + 1, document: Arc::new(document) };
+        let metadata = Metadata { generation: generation + 1, document: Arc::new(document), url: reply.url().into() };
         *self.current.lock() = Some(metadata.clone());
         Ok(metadata)
     }

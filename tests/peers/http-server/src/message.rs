@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
@@ -102,12 +102,14 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Where the connection is cut, in bytes of the body.
     pub cut_at: Option<usize>,
+    /// How many seconds the clock is ahead that `Date` is read from.
+    pub ahead: i64,
 }
 
 impl Reply {
     /// A body with its type.
     pub fn new(status: u16, content_type: &str, body: Vec<u8>) -> Reply {
-        Reply { status, content_type: content_type.to_owned(), headers: Vec::new(), body, cut_at: None }
+        Reply { status, content_type: content_type.to_owned(), headers: Vec::new(), body, cut_at: None, ahead: 0 }
     }
 
     /// A body of JSON.
@@ -126,7 +128,7 @@ impl Reply {
             "HTTP/1.1 {} {}\r\nServer: {server}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
             self.status,
             if self.status < 400 { "OK" } else { "Error" },
-            httpdate::fmt_http_date(SystemTime::now()),
+            httpdate::fmt_http_date(clock(self.ahead)),
             self.content_type,
             self.body.len()
         );
@@ -144,4 +146,10 @@ impl Reply {
             writer.write_all(body)
         }
     }
+}
+
+/// What a clock says that is so many seconds ahead.
+fn clock(ahead: i64) -> SystemTime {
+    let by = Duration::from_secs(ahead.unsigned_abs());
+    if ahead < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }

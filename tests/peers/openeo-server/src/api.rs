@@ -20,6 +20,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
     let kind = kind(request, &path);
     shared.bump(kind);
     let title = match path.as_slice() {
+        _ if request.query("page").is_some() => request.query("page").map(|page| format!("page={page}")),
         ["openeo", "1.2", "jobs", id, ..] => {
             lock(&shared.jobs).accounts().into_iter().find(|job| job.id == *id).map(|job| job.title)
         }
@@ -40,6 +41,15 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
         _ => {}
     }
     let mut reply = reply(shared, request, &path);
+    reply.ahead = shared.config.clock;
+    if reply.status < 400 {
+        for (_, change) in lock(&shared.rewrites).iter().filter(|(of, _)| *of == kind) {
+            if let Ok(mut document) = serde_json::from_slice(&reply.body) {
+                change(request, &mut document);
+                reply.body = document.to_string().into_bytes();
+            }
+        }
+    }
     match fault {
         Some(Fault::LostReply) => return Answer::Cut,
         Some(Fault::DoneBut(status)) => return Answer::Reply(gateway(status)),
@@ -89,6 +99,9 @@ fn kind(request: &Request, path: &[&str]) -> &'static str {
         ("GET", ["openeo", "1.2", "credentials", "basic"]) => "login",
         (_, [oidc::ISSUER, "token"]) => "token",
         (_, [oidc::ISSUER, ..]) => "issuer",
+        (_, ["openeo", "1.2"]) => "capabilities",
+        (_, [".well-known", "openeo"]) => "versions",
+        (_, ["openeo", "1.2", "credentials", "oidc"]) => "providers",
         _ => "other",
     }
 }

@@ -27,6 +27,7 @@ pub use jobs::JobAccount;
 use faults::Plans;
 use jobs::Jobs;
 use oidc::Tokens;
+use serde_json::Value;
 
 /// How the server behaves. `Config::default()` is a server without faults whose jobs take about a second.
 #[derive(Clone, Debug)]
@@ -67,6 +68,10 @@ pub struct Config {
     pub device_says: Vec<&'static str>,
     /// What a reply with a token says about its life, in seconds. Defaults to the truth.
     pub claimed_life: Option<f64>,
+    /// How many seconds the server's clock is ahead. Defaults to none.
+    pub clock: i64,
+    /// How many seconds the clock that dates jobs is ahead of that. Defaults to none.
+    pub list_clock: i64,
 }
 
 impl Default for Config {
@@ -93,6 +98,8 @@ impl Default for Config {
             pending: 1,
             device_says: Vec::new(),
             claimed_life: None,
+            clock: 0,
+            list_clock: 0,
         }
     }
 }
@@ -111,8 +118,12 @@ pub struct Server {
     _servers: [HttpServer; 2],
 }
 
+/// What a test makes of a reply: a kind of call, and the change.
+type Rewrite = (&'static str, Box<dyn Fn(&Request, &mut Value) + Send + Sync>);
+
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    pub(crate) rewrites: Mutex<Vec<Rewrite>>,
     pub(crate) origin: String,
     pub(crate) store: String,
     pub(crate) jobs: Mutex<Jobs>,
@@ -139,7 +150,8 @@ impl Server {
         let (listener, stored) = (TcpListener::bind(("127.0.0.1", 0))?, TcpListener::bind(("127.0.0.1", 0))?);
         let (address, store) = (listener.local_addr()?, stored.local_addr()?);
         let shared = Arc::new(Shared {
-            jobs: Mutex::new(Jobs::new(config.slots)),
+            jobs: Mutex::new(Jobs::new(config.slots, config.clock + config.list_clock)),
+            rewrites: Mutex::default(),
             config,
             origin: format!("http://{address}"),
             store: format!("http://{store}"),
@@ -189,9 +201,19 @@ impl Server {
         lock(&self.shared.seen).clone()
     }
 
+    /// Changes every JSON reply to calls of a kind, errors left out.
+    pub fn rewrite(&self, kind: &'static str, change: impl Fn(&Request, &mut Value) + Send + Sync + 'static) {
+        lock(&self.shared.rewrites).push((kind, Box::new(change)));
+    }
+
     /// Strikes the next `times` calls of a kind. Plans for one kind are used up in order.
     pub fn plan(&self, kind: &'static str, fault: Fault, times: usize) {
         lock(&self.shared.plans).add(kind, None, fault, times);
+    }
+
+    /// Strikes every call for that page of a list, counted from 0.
+    pub fn plan_page(&self, kind: &'static str, page: usize, fault: Fault) {
+        lock(&self.shared.plans).add(kind, Some(format!("page={page}")), fault, usize::MAX);
     }
 
     /// As [`plan`](Server::plan), for the job of that title alone.

@@ -12,9 +12,6 @@ use crate::client::openeo::many::site::Site;
 
 use super::{Run, passes};
 
-/// How long after a lost reply the job list is looked into: the server may still be at it.
-const SETTLED: Duration = Duration::from_millis(500);
-
 /// To how many other back-ends a job goes that can't be made where it is.
 const MOVES: u32 = 20;
 
@@ -44,19 +41,21 @@ impl Run {
                 }
                 Ok(connection.job(&id))
             }
-            Ok(Progress::Again) if self.creation.lost_by().is_some() => {
+            Ok(Progress::Look(after)) => {
                 site.mark_down(Instant::now());
-                if let Some(error) = self.creation.lost_by() {
+                if let Some(error) = self.creation.lost_by().filter(|_| !was_lost) {
                     cx.note(format!(
                         "the reply to its creation was lost, and it is looked for in the job list: {error}"
                     ));
                 }
-                Err(JobError::wait("the reply to its creation was lost", SETTLED))
+                Err(JobError::wait("the reply to its creation was lost", after))
             }
             Ok(Progress::Again) => {
+                cx.note("it isn't in the job list, so it is created again");
                 Err(JobError::wait("it isn't in the job list, so it is created again", Duration::ZERO))
             }
-            Ok(Progress::NotYet) => Err(JobError::wait("a like job is being looked for", SETTLED)),
+            Ok(Progress::NotYet) => Err(JobError::wait("a like job is being made", GIVE_WAY)),
+            Err(error) if self.creation.lost_by().is_some() => Err(look_again(error)),
             Err(error) => {
                 if error.is_not_our_turn() {
                     self.make_room(&error);
@@ -133,4 +132,20 @@ fn is_the_back_ends(error: &OpenEoError) -> bool {
         || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
     let is_broken = error.is_retryable() || error.status().is_some_and(|status| status >= 500);
     (refuses_us || is_broken) && !error.is_not_our_turn() && !is_rate_limited(error)
+}
+
+/// The job list couldn't be read: it may be the next time. Until then nobody knows whether the job exists.
+fn look_again(error: OpenEoError) -> JobError {
+    let (is_over, after) = match &error {
+        OpenEoError::LostReply { source, .. } => {
+            let passes = source.is_retryable() || source.status().is_some_and(|status| status >= 500);
+            (!passes, source.http().and_then(HttpError::retry_after))
+        }
+        _ => (true, None),
+    };
+    match after {
+        _ if is_over => JobError::fatal(error),
+        Some(after) => JobError::retry(error).after(after),
+        None => JobError::retry(error),
+    }
 }
