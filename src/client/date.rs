@@ -28,6 +28,14 @@ pub(super) fn day(seconds: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// The first second of the month that begins so many months after the one of `seconds`.
+#[cfg(feature = "openeo")]
+pub(super) fn months_later(seconds: i64, months: i64) -> i64 {
+    let (year, month, _) = civil_from_days(seconds.div_euclid(DAY));
+    let count = year * 12 + (month - 1) + months;
+    days_from_civil(count.div_euclid(12), count.rem_euclid(12) + 1, 1) * DAY
+}
+
 /// `20230102-030405`, the form that names the files of point queries.
 pub(super) fn compact(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();

@@ -13,6 +13,7 @@ use super::method::Method;
 use super::origin::Origin;
 use super::redact::{self, Secrets};
 use super::response::Response;
+use super::wait::Cancelled;
 use crate::time::Deadline;
 
 /// Parts of names whose values are taken for secrets.
@@ -44,6 +45,7 @@ pub struct RequestBuilder {
     idempotent: Option<bool>,
     retry_on: Vec<u16>,
     timeout: Option<Duration>,
+    first_byte: Option<Option<Duration>>,
     max_body: Option<u64>,
     once: bool,
     authenticated: bool,
@@ -70,6 +72,8 @@ pub(super) struct Plan {
     pub(super) idempotent: bool,
     pub(super) retry_on: Vec<u16>,
     pub(super) deadline: Deadline,
+    /// Where it isn't the client's.
+    pub(super) first_byte: Option<Option<Duration>>,
     pub(super) max_body: u64,
     pub(super) once: bool,
     pub(super) authenticated: bool,
@@ -89,6 +93,7 @@ impl RequestBuilder {
             idempotent: None,
             retry_on: Vec::new(),
             timeout: None,
+            first_byte: None,
             max_body: None,
             once: false,
             authenticated: true,
@@ -184,6 +189,13 @@ impl RequestBuilder {
         self
     }
 
+    /// How long the server may take until the reply's headers are there, for requests that it computes the answer to; `None` is
+    /// no limit but that of the whole. Defaults to [`Timeouts::first_byte`](super::Timeouts::first_byte).
+    pub fn first_byte(mut self, limit: impl Into<Option<Duration>>) -> RequestBuilder {
+        self.first_byte = Some(limit.into());
+        self
+    }
+
     /// The limit of what is read into memory, in bytes after decompression. Defaults to the client's.
     pub fn max_body(mut self, bytes: u64) -> RequestBuilder {
         self.max_body = Some(bytes);
@@ -222,9 +234,22 @@ impl RequestBuilder {
     /// # Errors
     /// [`HttpError`], also for each status of 400 or more.
     pub fn send(self) -> Result<Response, HttpError> {
+        self.send_with(None)
+    }
+
+    /// As [`send`](RequestBuilder::send), unless `cancelled` says `true`: it is asked ten times a second while the reply, or the
+    /// turn for the next attempt, is waited for. What the server does with the request by then is its own affair.
+    ///
+    /// # Errors
+    /// [`HttpErrorKind::Cancelled`], else as for `send`.
+    pub fn send_unless(self, cancelled: impl Fn() -> bool) -> Result<Response, HttpError> {
+        self.send_with(Some(&cancelled))
+    }
+
+    fn send_with(self, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
         let total = self.timeout.or(self.client.shared.timeouts.total);
         let client = self.client.clone();
-        client.send(&self.plan(total)?)
+        client.send(&self.plan(total)?, cancelled)
     }
 
     /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its name.
@@ -270,6 +295,7 @@ impl RequestBuilder {
             idempotent: self.idempotent.unwrap_or(method.is_idempotent()),
             retry_on: self.retry_on,
             deadline: Deadline::start(total),
+            first_byte: self.first_byte,
             max_body: self.max_body.unwrap_or(self.client.shared.max_body),
             once: self.once,
             authenticated: self.authenticated,

@@ -50,10 +50,15 @@ struct Step<'a> {
 
 impl HttpClient {
     /// Attempt after attempt, until one gives a reply or the policy gives up.
-    pub(super) fn send(&self, plan: &Plan) -> Result<Response, HttpError> {
+    pub(super) fn send(&self, plan: &Plan, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
         let mut failures = 0;
         loop {
-            let outcome = self.attempt(plan, &[], None).and_then(|live| Response::read(live, plan.max_body));
+            if cancelled.is_some_and(|cancelled| cancelled()) {
+                let text = "it was cancelled before it could be sent";
+                let error = HttpError::new(HttpErrorKind::Cancelled, plan.method, &plan.url, text);
+                return Err(error.arrived(failures > 0).with_attempts(failures));
+            }
+            let outcome = self.attempt(plan, &[], cancelled).and_then(|live| Response::read(live, plan.max_body));
             let error = match outcome {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
@@ -61,7 +66,7 @@ impl HttpClient {
             failures += 1;
             let attempts = sent(failures, &error);
             let error = error.with_attempts(attempts);
-            if !self.wait_to_retry(plan, failures, &error, None) {
+            if !self.wait_to_retry(plan, failures, &error, cancelled) {
                 return Err(error);
             }
         }
@@ -157,7 +162,7 @@ impl HttpClient {
                 }
             })?;
             let headers = headers(plan, &step, extra, &credentials)?;
-            let reply = self.call(plan, &step, &headers, &secrets)?;
+            let reply = self.call(plan, &step, &headers, &secrets, cancelled)?;
             let status = reply.status;
 
             if redirect::is_redirect(status) {
@@ -201,7 +206,14 @@ impl HttpClient {
         }
     }
 
-    fn call(&self, plan: &Plan, step: &Step<'_>, headers: &HeaderMap, secrets: &Secrets) -> Result<Reply, HttpError> {
+    fn call(
+        &self,
+        plan: &Plan,
+        step: &Step<'_>,
+        headers: &HeaderMap,
+        secrets: &Secrets,
+        cancelled: Cancelled<'_>,
+    ) -> Result<Reply, HttpError> {
         if plan.deadline.is_past() {
             let text = "the time limit passed before it could be sent";
             return Err(HttpError::new(HttpErrorKind::Timeout, step.method, &step.url, text).arrived(false));
@@ -213,6 +225,8 @@ impl HttpClient {
             headers,
             body: step.body,
             total: plan.deadline,
+            first_byte: plan.first_byte.unwrap_or(self.shared.timeouts.first_byte),
+            cancelled,
         };
         self.shared.wire.ask(&ask).map_err(|fault| HttpError::of_fault(fault, step.method, &step.url, secrets))
     }

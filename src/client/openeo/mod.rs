@@ -9,7 +9,8 @@
 //! - Credentials go below the API's root, and nowhere else.
 //! - What a back-end names (files, links, pages, log lines) is checked before it is used or shown.
 //!
-//! Left to others: running processes here, and the parts of openEO besides batch jobs ([`Connection::get_json`] reads them).
+//! Left to others: running processes here, secondary web services and files of users, for which there is
+//! [`Connection::api`].
 //!
 //! Sources: openEO API 1.2; the batch job chapter of the openEO Python client's documentation, whose order this page follows;
 //! captured exchanges of that client, version 0.53.0, with two back-ends.
@@ -378,27 +379,91 @@
 //!
 //! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as many at once as it takes. A
 //! [`Connection`] is also a [`Store`](crate::Store): its operations are the API's verbs.
+//!
+//! # Compute at once
+//!
+//! What takes seconds needs no job: [`Connection::execute`] waits for the value, and [`Connection::download`] for the file.
+//!
+//! # Processes with parameters
+//!
+//! A graph may hold [`Parameter`]s, filled for each row of a table, each tile of an area, each month of a year:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let connection = fulmar::client::openeo::Connection::connect(&server.url())?;
+//! # connection.authenticate_basic("u", "u123")?;
+//! use fulmar::client::openeo::{BoundingBox, NewJob, Parameter, Period, ProcessGraph};
+//! use serde_json::json;
+//!
+//! let (tile, month) = (Parameter::bounding_box("tile"), Parameter::temporal_interval("month"));
+//! let graph = ProcessGraph::load_collection("SENTINEL2_L2A").spatial_extent(&tile).temporal_interval(&month);
+//! let mut jobs = Vec::new();
+//! for tile in BoundingBox::new(3.0, 51.0, 4.0, 52.0).split_by_size(0.5)? {
+//!     for month in Period::new("2022-01-01", "2022-04-01")?.split_by_months(1)? {
+//!         let graph = graph.fill(&json!({"tile": tile.to_json(), "month": month.to_json()}))?;
+//!         jobs.push(NewJob::new(graph).title(&format!("{} at {}, {}", month.start(), tile.west, tile.south)));
+//!     }
+//! }
+//! assert_eq!(jobs.len(), 4 * 3); // For `run_jobs`.
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`parameters_from_csv`] reads the rows of a table. With [`Connection::save_user_defined_process`] the graph is stored on the
+//! back-end under a name, and [`ProcessGraph::call`] uses it there, or one that others share.
+//!
+//! # What a back-end has
+//!
+//! Lists and details print as tables, and need no login:
+//!
+//! ```
+//! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+//! # let url = server.url();
+//! # use fulmar::client::openeo::Connection;
+//! let connection = Connection::connect(&url)?;
+//! println!("{}", connection.list_collections()?);
+//! assert_eq!(connection.describe_collection("SENTINEL2_L2A")?.bands(), ["B04", "B08"]);
+//! assert_eq!(connection.list_processes(None)?.find("add").map(|add| add.parameters().len()), Some(2));
+//! assert_eq!(connection.list_file_formats()?.output()[0].name(), "GTiff");
+//! println!("{}", connection.list_udf_runtimes()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod api;
 mod auth;
+mod discovery;
 mod documents;
+mod execute;
 mod jobs;
 mod many;
+mod processes;
 mod results;
+mod split;
 mod store;
 
 pub use api::connection::Connection;
 pub use api::error::{ApiError, OpenEoError};
 pub use auth::{DevicePrompt, Oidc, RefreshTokens};
 pub use documents::capabilities::Capabilities;
+pub use documents::collection::Collection;
+pub use documents::format::{FileFormat, FileFormats};
 pub use documents::job::{JobDescription, JobStatus};
+pub use documents::listing::{Listed, Listing};
 pub use documents::log::{LogEntry, LogLevel, Logs};
+pub use documents::process::Process;
+pub use documents::runtime::{UdfRuntime, UdfRuntimes};
+pub use execute::{ExecuteOptions, Executed};
+pub use jobs::change::JobChange;
 pub use jobs::graph::ProcessGraph;
 pub use jobs::job::BatchJob;
 pub use jobs::list::JobList;
 pub use jobs::new_job::NewJob;
 pub use jobs::wait_options::WaitOptions;
 pub use many::{BackEnd, JobRun, RunOptions, run_jobs, start_jobs};
+pub use processes::parameter::Parameter;
+pub use processes::rows::parameters_from_csv;
+pub use processes::user_defined::NewProcess;
 pub use results::asset::ResultAsset;
 pub use results::handle::JobResults;
 pub use results::options::DownloadOptions;
+pub use split::area::BoundingBox;
+pub use split::period::Period;

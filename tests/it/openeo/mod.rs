@@ -4,8 +4,10 @@
 mod auth;
 mod connection;
 mod create;
+mod execute;
 mod jobs;
 mod many;
+mod processes;
 mod results;
 
 use std::path::{Path, PathBuf};

@@ -34,6 +34,11 @@ impl Fault {
         Fault { kind: HttpErrorKind::Timeout, text: text.into(), arrived: true, retryable: true, source: None }
     }
 
+    pub(super) fn cancelled() -> Fault {
+        let text = "it was cancelled while the server thought about it";
+        Fault { kind: HttpErrorKind::Cancelled, text: text.into(), arrived: true, retryable: false, source: None }
+    }
+
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Fault {
         self.source = Some(source.into());
         self

@@ -29,6 +29,7 @@ use url::Url;
 use super::client::Timeouts;
 use super::method::Method;
 use super::origin::Origin;
+use super::wait::{Cancelled, next_look};
 use crate::time::Deadline;
 use connection::{Connection, Pool};
 use dial::until;
@@ -66,6 +67,9 @@ pub(super) struct Ask<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Option<&'a [u8]>,
     pub(super) total: Deadline,
+    /// How long the server may think about it.
+    pub(super) first_byte: Option<Duration>,
+    pub(super) cancelled: Cancelled<'a>,
 }
 
 /// A reply whose body is still to come.
@@ -88,10 +92,13 @@ impl Wire {
         };
         let sent = self.send(&mut connection, ask);
         let (head, is_sound) = match sent {
-            Ok(()) => (self.receive(&mut connection, until(self.timeouts.first_byte, ask.total), ask.total)?, true),
+            Ok(()) => {
+                let until = until(ask.first_byte, ask.total);
+                (self.receive(&mut connection, until, ask.total, ask.cancelled)?, true)
+            }
             Err(error) => {
                 // A server may refuse what it hasn't read: a body that is too long, a stranger. It says so, and hangs up.
-                let head = self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total);
+                let head = self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total, None);
                 let head = head.ok().filter(|head| head.status >= 300);
                 (head.ok_or_else(|| self.unsent(error, ask.total))?, false)
             }
@@ -126,8 +133,16 @@ impl Wire {
     }
 
     /// The head of the reply; those of interim replies are passed over.
-    fn receive(&self, connection: &mut Connection, until: Option<Instant>, total: Deadline) -> Result<Head, Fault> {
-        connection.limit(until);
+    fn receive(
+        &self,
+        connection: &mut Connection,
+        until: Option<Instant>,
+        total: Deadline,
+        cancelled: Cancelled<'_>,
+    ) -> Result<Head, Fault> {
+        // A read that somebody may end is a row of short ones.
+        let soon = || [until, next_look(cancelled)].into_iter().flatten().min();
+        connection.limit(soon());
         let (mut bytes, mut passed) = (Vec::new(), 0);
         loop {
             let seen = bytes.len();
@@ -138,6 +153,15 @@ impl Wire {
                 Ok([]) => return Err(Fault::broken("the connection ended within the reply's headers")),
                 Ok(more) => more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error)
+                    if error.kind() == io::ErrorKind::TimedOut && until.is_none_or(|until| Instant::now() < until) =>
+                {
+                    if cancelled.is_some_and(|cancelled| cancelled()) {
+                        return Err(Fault::cancelled());
+                    }
+                    connection.limit(soon());
+                    continue;
+                }
                 Err(error) => return Err(silence(error, connection, seen + passed == 0, total)),
             };
             bytes.extend_from_slice(more);

@@ -9,4 +9,5 @@ pub(super) mod error;
 pub(super) mod keys;
 pub(super) mod pages;
 pub(super) mod pause;
+mod raw;
 pub(super) mod step;

@@ -80,19 +80,32 @@ impl ProcessGraph {
         }
     }
 
-    /// West, south, east, north, in degrees of WGS 84. For a collection that was just loaded it says what to load; later it
-    /// is the process `filter_bbox`.
+    /// West, south, east, north, in degrees of WGS 84; or a [`BoundingBox`](crate::client::openeo::BoundingBox), a
+    /// [`Parameter`](crate::client::openeo::Parameter), or whatever else the back-end takes as JSON. For a collection that was just
+    /// loaded it says what to load; later it is the process `filter_bbox`.
     #[must_use]
-    pub fn spatial_extent(self, [west, south, east, north]: [f64; 4]) -> ProcessGraph {
-        let extent = json!({"west": west, "south": south, "east": east, "north": north});
+    pub fn spatial_extent(self, extent: impl Into<Value>) -> ProcessGraph {
+        let extent = match extent.into() {
+            Value::Array(edges) if edges.len() == 4 => {
+                json!({"west": edges[0], "south": edges[1], "east": edges[2], "north": edges[3]})
+            }
+            extent => extent,
+        };
         self.narrow("spatial_extent", "filter_bbox", "extent", extent)
+    }
+
+    /// A [`Period`](crate::client::openeo::Period), a [`Parameter`](crate::client::openeo::Parameter), or two dates or times as JSON,
+    /// as in [`temporal_extent`](ProcessGraph::temporal_extent).
+    #[must_use]
+    pub fn temporal_interval(self, interval: impl Into<Value>) -> ProcessGraph {
+        self.narrow("temporal_extent", "filter_temporal", "extent", interval.into())
     }
 
     /// From the first day or time, that included, to the last, that excluded, as RFC 3339 has them: `2022-06-01`. On a
     /// collection that was just loaded, or as `filter_temporal`.
     #[must_use]
     pub fn temporal_extent(self, from: &str, to: &str) -> ProcessGraph {
-        self.narrow("temporal_extent", "filter_temporal", "extent", json!([from, to]))
+        self.temporal_interval(json!([from, to]))
     }
 
     /// Only these bands. On a collection that was just loaded, or as `filter_bands`.
@@ -138,6 +151,14 @@ impl ProcessGraph {
     /// The nodes, as a back-end wants them.
     pub fn as_json(&self) -> &Map<String, Value> {
         &self.nodes
+    }
+
+    /// The node of the result, with one more field.
+    pub(crate) fn with_field(mut self, name: &str, value: Value) -> ProcessGraph {
+        if let Some(node) = self.nodes.get_mut(&self.result) {
+            node[name] = value;
+        }
+        self
     }
 
     fn narrow(mut self, argument: &str, process: &str, name: &str, value: Value) -> ProcessGraph {

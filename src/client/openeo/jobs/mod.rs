@@ -1,5 +1,6 @@
 //! Batch jobs, one by one: from the process graph to the end of the job.
 
+pub(super) mod change;
 pub(super) mod create;
 pub(super) mod graph;
 pub(super) mod job;

@@ -10,6 +10,7 @@ use crate::Shared;
 use crate::faults::Fault;
 use crate::jobs::content;
 use crate::oidc::{self, refusal};
+use crate::processes;
 
 /// Where the API is.
 pub(crate) const ROOT: &str = "/openeo/1.2";
@@ -88,6 +89,7 @@ fn kind(request: &Request, path: &[&str]) -> &'static str {
         ("POST", ["openeo", "1.2", "jobs"]) => "create",
         ("GET", ["openeo", "1.2", "jobs"]) => "list",
         ("GET", ["openeo", "1.2", "jobs", _]) => "describe",
+        ("PATCH", ["openeo", "1.2", "jobs", _]) => "patch",
         ("DELETE", ["openeo", "1.2", "jobs", _]) => "delete",
         ("POST", ["openeo", "1.2", "jobs", _, "results"]) => "start",
         ("GET", ["openeo", "1.2", "jobs", _, "results"]) => "results",
@@ -96,6 +98,8 @@ fn kind(request: &Request, path: &[&str]) -> &'static str {
         ("GET", ["openeo", "1.2", "jobs", _, "logs"]) => "logs",
         ("GET", ["openeo", "1.2", "jobs", _, "estimate"]) => "estimate",
         ("POST", ["openeo", "1.2", "validation"]) => "validation",
+        ("POST", ["openeo", "1.2", "result"]) => "result",
+        (_, ["openeo", "1.2", "process_graphs", ..]) => "processes",
         ("GET", ["openeo", "1.2", "credentials", "basic"]) => "login",
         (_, [oidc::ISSUER, "token"]) => "token",
         (_, [oidc::ISSUER, ..]) => "issuer",
@@ -128,6 +132,9 @@ fn reply(shared: &Shared, request: &Request, path: &[&str]) -> Reply {
         _ => {}
     }
     let ["openeo", "1.2", path @ ..] = path else { return refusal(404, "NotFound", "Resource not found.") };
+    if let Some(reply) = processes::offered(shared, request, path) {
+        return reply;
+    }
     let user = match oidc::user(shared, request) {
         Ok(user) => user,
         Err(refusal) => return refusal,
@@ -135,6 +142,9 @@ fn reply(shared: &Shared, request: &Request, path: &[&str]) -> Reply {
     match (request.method.as_str(), path) {
         ("GET", ["me"]) => Reply::json(200, &json!({ "user_id": user })),
         ("POST", ["validation"]) => Reply::json(200, &json!({"errors": faults_of(&body(request))})),
+        ("POST", ["result"]) => processes::result(shared, request, &user),
+        (method, ["process_graphs"]) => processes::stored(shared, request, &user, method, None),
+        (method, ["process_graphs", id]) => processes::stored(shared, request, &user, method, Some(id)),
         ("POST", ["jobs"]) => create(shared, request, &user, &root),
         ("GET", ["jobs"]) => {
             let jobs: Vec<Value> = lock(&shared.jobs).of(&user).map(|job| job.listed()).collect();
@@ -150,6 +160,13 @@ fn of_job(shared: &Shared, request: &Request, user: &str, method: &str, id: &str
     let Some(job) = jobs.get(id, user) else { return not_found(id) };
     match (method, rest) {
         ("GET", []) => Reply::json(200, &job.details()),
+        ("PATCH", []) => match job.status() {
+            "queued" | "running" => refusal(400, "JobLocked", "Job is locked due to a queued or running batch computation."),
+            _ => {
+                jobs.change(id, body(request));
+                Reply::new(204, "application/json", Vec::new())
+            }
+        },
         ("DELETE", []) => {
             jobs.delete(id);
             Reply::new(204, "application/json", Vec::new())
@@ -202,7 +219,7 @@ fn create(shared: &Shared, request: &Request, user: &str, root: &str) -> Reply {
 }
 
 /// One page of a list, and where the next is.
-fn page(shared: &Shared, request: &Request, field: &str, items: Vec<Value>) -> Reply {
+pub(crate) fn page(shared: &Shared, request: &Request, field: &str, items: Vec<Value>) -> Reply {
     let size = shared.config.page.unwrap_or(usize::MAX);
     let number: usize = request.query("page").and_then(|page| page.parse().ok()).unwrap_or(0);
     let from = number.saturating_mul(size).min(items.len());
@@ -308,14 +325,18 @@ fn capabilities() -> Value {
         "title": "A local openEO back-end", "description": "For tests.", "production": false, "links": [],
         "endpoints": [
             endpoint("/credentials/basic", &["GET"]), endpoint("/credentials/oidc", &["GET"]), endpoint("/me", &["GET"]),
-            endpoint("/validation", &["POST"]), endpoint("/jobs", &["GET", "POST"]),
-            endpoint("/jobs/{job_id}", &["GET", "DELETE"]), endpoint("/jobs/{job_id}/logs", &["GET"]),
+            endpoint("/validation", &["POST"]), endpoint("/result", &["POST"]), endpoint("/collections", &["GET"]),
+            endpoint("/collections/{collection_id}", &["GET"]), endpoint("/processes", &["GET"]),
+            endpoint("/processes/{namespace}", &["GET"]), endpoint("/file_formats", &["GET"]),
+            endpoint("/udf_runtimes", &["GET"]), endpoint("/process_graphs", &["GET"]),
+            endpoint("/process_graphs/{process_graph_id}", &["GET", "PUT", "DELETE"]), endpoint("/jobs", &["GET", "POST"]),
+            endpoint("/jobs/{job_id}", &["GET", "PATCH", "DELETE"]), endpoint("/jobs/{job_id}/logs", &["GET"]),
             endpoint("/jobs/{job_id}/results", &["GET", "POST", "DELETE"]),
         ],
     })
 }
 
-fn body(request: &Request) -> Value {
+pub(crate) fn body(request: &Request) -> Value {
     serde_json::from_slice(&request.body).unwrap_or_default()
 }
 

@@ -89,6 +89,13 @@ impl Jobs {
         }
     }
 
+    /// What is null goes.
+    pub(crate) fn change(&mut self, id: &str, changes: Value) {
+        let (Some(job), Value::Object(changes)) = (self.get_mut(id), changes) else { return };
+        job.fields.extend(changes);
+        job.fields.retain(|_, value| !value.is_null());
+    }
+
     pub(crate) fn delete(&mut self, id: &str) {
         if let Some(job) = self.get_mut(id) {
             job.deleted = true;

@@ -11,6 +11,7 @@ mod api;
 mod faults;
 mod jobs;
 mod oidc;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +28,7 @@ pub use jobs::JobAccount;
 use faults::Plans;
 use jobs::Jobs;
 use oidc::Tokens;
+use processes::Stored;
 use serde_json::Value;
 
 /// How the server behaves. `Config::default()` is a server without faults whose jobs take about a second.
@@ -127,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) origin: String,
     pub(crate) store: String,
     pub(crate) jobs: Mutex<Jobs>,
+    pub(crate) processes: Mutex<Stored>,
     pub(crate) tokens: Mutex<Tokens>,
     pub(crate) plans: Mutex<Plans>,
     pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
@@ -155,6 +158,7 @@ impl Server {
             config,
             origin: format!("http://{address}"),
             store: format!("http://{store}"),
+            processes: Mutex::default(),
             tokens: Mutex::default(),
             plans: Mutex::default(),
             counts: Mutex::default(),
@@ -191,7 +195,7 @@ impl Server {
     }
 
     /// How often each kind of call came (`create`, `start`, `describe`, `list`, `results`, `logs`, `asset`, `stop`, `delete`,
-    /// `token`, ..), and `total`.
+    /// `patch`, `result`, `processes`, `token`, ..), and `total`.
     pub fn count(&self, kind: &str) -> u64 {
         lock(&self.shared.counts).get(kind).copied().unwrap_or(0)
     }

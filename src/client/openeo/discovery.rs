@@ -1,0 +1,92 @@
+//! What a back-end has: collections, processes, formats of files, runtimes for users' code. It needs no login.
+//!
+//! Source: openEO API 1.2, "EO Data Discovery", "Process Discovery", "Capabilities".
+
+use serde_json::Value;
+
+use super::api::connection::Connection;
+use super::api::error::OpenEoError;
+use super::api::pages::Pages;
+use super::documents::collection::Collection;
+use super::documents::format::FileFormats;
+use super::documents::listing::{Listed, Listing};
+use super::documents::process::Process;
+use super::documents::runtime::UdfRuntimes;
+use super::documents::text::segment;
+use crate::client::http::Method;
+
+impl Connection {
+    /// All collections of data, with their basic details. Pages are followed to the end.
+    ///
+    /// # Errors
+    /// The back-end's, and a reply that is no such list.
+    pub fn list_collections(&self) -> Result<Listing<Collection>, OpenEoError> {
+        self.listing("/collections", "collections")
+    }
+
+    /// All that the back-end tells about a collection: its dimensions and bands, its terms.
+    ///
+    /// # Errors
+    /// The back-end's; [`OpenEoError::is_not_found`] says that there is no such collection.
+    pub fn describe_collection(&self, id: &str) -> Result<Collection, OpenEoError> {
+        Ok(Collection::new(self.object(&format!("/collections/{}", segment(id)))?))
+    }
+
+    /// All processes of the back-end; or those of a `namespace`, such as `"backend"`, or a user's that he shares. Pages are
+    /// followed to the end.
+    ///
+    /// # Errors
+    /// As for [`list_collections`](Connection::list_collections).
+    pub fn list_processes<'a>(&self, namespace: impl Into<Option<&'a str>>) -> Result<Listing<Process>, OpenEoError> {
+        self.listing(&processes_of(namespace.into()), "processes")
+    }
+
+    /// One process of the back-end, or of a namespace.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Invalid`] if it isn't in the list, else as for [`list_processes`](Connection::list_processes).
+    pub fn describe_process<'a>(
+        &self,
+        id: &str,
+        namespace: impl Into<Option<&'a str>>,
+    ) -> Result<Process, OpenEoError> {
+        // The API has no other way, but for namespaces: and there, not all back-ends have it.
+        let processes = self.list_processes(namespace)?;
+        let missing =
+            || OpenEoError::Invalid(format!("the back-end has no process `{}`", super::documents::text::plain(id, 80)));
+        processes.find(id).cloned().ok_or_else(missing)
+    }
+
+    /// The formats of files that the back-end reads and writes.
+    ///
+    /// # Errors
+    /// The back-end's, and a reply that is no object.
+    pub fn list_file_formats(&self) -> Result<FileFormats, OpenEoError> {
+        self.object("/file_formats").map(FileFormats::new)
+    }
+
+    /// The runtimes for users' own code.
+    ///
+    /// # Errors
+    /// As for [`list_file_formats`](Connection::list_file_formats).
+    pub fn list_udf_runtimes(&self) -> Result<UdfRuntimes, OpenEoError> {
+        self.object("/udf_runtimes").map(UdfRuntimes::new)
+    }
+
+    pub(crate) fn listing<T: Listed>(&self, path: &str, field: &str) -> Result<Listing<T>, OpenEoError> {
+        let pages = Pages::read(self, self.request(Method::Get, path), field)?;
+        Ok(Listing::new(pages.items, pages.gap))
+    }
+
+    pub(crate) fn object(&self, path: &str) -> Result<Value, OpenEoError> {
+        let document = self.json_of(self.request(Method::Get, path))?;
+        if !document.is_object() {
+            return Err(OpenEoError::reply(format!("{path} is no object")));
+        }
+        Ok(document)
+    }
+}
+
+fn processes_of(namespace: Option<&str>) -> String {
+    namespace.map_or_else(|| "/processes".to_owned(), |namespace| format!("/processes/{}", segment(namespace)))
+}

@@ -1,0 +1,154 @@
+//! What a back-end says about a collection of data.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::listing::{Listed, fields, text, texts};
+use super::table::Table;
+
+/// A collection that graphs can load, in its details or in the list, which has fewer of them. Prints as a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collection {
+    document: Value,
+}
+
+impl Collection {
+    /// The document as it came: a STAC collection.
+    pub fn as_json(&self) -> &Value {
+        &self.document
+    }
+
+    /// What `load_collection` wants.
+    pub fn id(&self) -> &str {
+        text(&self.document, "id").unwrap_or_default()
+    }
+
+    /// What it is called for people.
+    pub fn title(&self) -> Option<&str> {
+        text(&self.document, "title")
+    }
+
+    /// What it is, in CommonMark.
+    pub fn description(&self) -> Option<&str> {
+        text(&self.document, "description")
+    }
+
+    /// Under which terms it may be used: an identifier of SPDX, mostly.
+    pub fn license(&self) -> Option<&str> {
+        text(&self.document, "license")
+    }
+
+    /// The names of its bands, from its dimensions, or else from its summaries; none if neither tells.
+    pub fn bands(&self) -> Vec<&str> {
+        let of_dimensions = fields(&self.document, "cube:dimensions")
+            .filter(|(_, dimension)| text(dimension, "type") == Some("bands"))
+            .flat_map(|(_, dimension)| texts(dimension, "values"));
+        let bands: Vec<&str> = of_dimensions.collect();
+        if !bands.is_empty() {
+            return bands;
+        }
+        let summaries = self.document.get("summaries").unwrap_or(&Value::Null);
+        let lists = ["eo:bands", "bands", "raster:bands"].iter().filter_map(|name| summaries.get(*name)?.as_array());
+        let named = lists.map(|list| list.iter().filter_map(|band| text(band, "name")).collect::<Vec<_>>());
+        named.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
+    }
+
+    /// Its names and kinds of dimensions: `("t", "temporal")`.
+    pub fn dimensions(&self) -> Vec<(&str, &str)> {
+        let kind = |dimension| text(dimension, "type").unwrap_or_default();
+        fields(&self.document, "cube:dimensions").map(|(name, dimension)| (name.as_str(), kind(dimension))).collect()
+    }
+
+    /// West, south, east and north of all of it, in degrees of WGS 84.
+    pub fn extent(&self) -> Option<[f64; 4]> {
+        let numbers = self.document.pointer("/extent/spatial/bbox/0")?.as_array()?;
+        let numbers: Vec<f64> = numbers.iter().map(Value::as_f64).collect::<Option<_>>()?;
+        match numbers[..] {
+            [west, south, east, north] | [west, south, _, east, north, _] => Some([west, south, east, north]),
+            _ => None,
+        }
+    }
+
+    /// Its first and its last time, as the back-end writes them; `None` for an open end.
+    pub fn interval(&self) -> (Option<&str>, Option<&str>) {
+        let end =
+            |at: usize| self.document.pointer(&format!("/extent/temporal/interval/0/{at}")).and_then(Value::as_str);
+        (end(0), end(1))
+    }
+}
+
+impl Listed for Collection {
+    const HEADING: &'static [&'static str] = &["id", "from", "to", "license", "title"];
+
+    fn new(document: Value) -> Collection {
+        Collection { document }
+    }
+
+    fn name(&self) -> &str {
+        self.id()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let (from, to) = self.interval();
+        let day = |time: Option<&str>| time.map_or("..", |time| time.split('T').next().unwrap_or(time)).to_owned();
+        let word = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        vec![self.id().to_owned(), day(from), day(to), word(self.license()), word(self.title())]
+    }
+}
+
+impl fmt::Display for Collection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["collection", self.id()]);
+        let (from, to) = self.interval();
+        let time =
+            (from.is_some() || to.is_some()).then(|| format!("{} to {}", from.unwrap_or(".."), to.unwrap_or("..")));
+        let extent = self.extent().map(|edges| edges.map(|edge| edge.to_string()).join(", "));
+        let bands = Some(self.bands().join(", ")).filter(|bands| !bands.is_empty());
+        let words = [
+            ("title", self.title()),
+            ("license", self.license()),
+            ("time", time.as_deref()),
+            ("extent", extent.as_deref()),
+            ("bands", bands.as_deref()),
+            ("description", self.description()),
+        ];
+        for (name, value) in words.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            table.row(&[name, value]);
+        }
+        for (name, kind) in self.dimensions() {
+            table.row(&[&format!("dimension: {name}"), kind]);
+        }
+        table.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bands_are_found_where_back_ends_have_them() {
+        let bands = |document: Value| Collection::new(document).bands().join(" ");
+        assert_eq!(
+            bands(json!({"cube:dimensions": {"b": {"type": "bands", "values": ["B04", "B08"]}, "t": 7}})),
+            "B04 B08"
+        );
+        assert_eq!(bands(json!({"summaries": {"eo:bands": [{"name": "VV"}, {}, 3]}})), "VV");
+        assert_eq!(bands(json!({"summaries": {"eo:bands": [], "bands": [{"name": "red"}]}})), "red");
+        assert_eq!(bands(json!({"summaries": null, "cube:dimensions": []})), "");
+    }
+
+    #[test]
+    fn an_extent_may_have_a_height_or_an_open_end() {
+        let of = |bbox: Value, interval: Value| {
+            Collection::new(json!({"extent": {"spatial": {"bbox": [bbox]}, "temporal": {"interval": [interval]}}}))
+        };
+        let flat = of(json!([-180, -90, 180, 90]), json!(["2015-07-06T00:00:00Z", null]));
+        assert_eq!(flat.extent(), Some([-180.0, -90.0, 180.0, 90.0]));
+        assert_eq!(flat.interval(), (Some("2015-07-06T00:00:00Z"), None));
+        assert_eq!(of(json!([1, 2, 0, 3, 4, 9]), json!([])).extent(), Some([1.0, 2.0, 3.0, 4.0]));
+        assert_eq!(of(json!([1, 2, null, 4]), json!(7)).extent(), None);
+    }
+}

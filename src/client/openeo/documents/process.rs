@@ -1,0 +1,114 @@
+//! What a back-end, or a user, says about a process.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::listing::{Listed, text, texts};
+use super::table::Table;
+use crate::client::openeo::processes::parameter::Parameter;
+
+/// A process that graphs can call, of the back-end or of a user, in its details or in a list. Prints as a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Process {
+    document: Value,
+}
+
+impl Process {
+    /// The document as it came.
+    pub fn as_json(&self) -> &Value {
+        &self.document
+    }
+
+    /// What graphs call it.
+    pub fn id(&self) -> &str {
+        text(&self.document, "id").unwrap_or_default()
+    }
+
+    /// What it does, in a line.
+    pub fn summary(&self) -> Option<&str> {
+        text(&self.document, "summary")
+    }
+
+    /// What it does, in CommonMark.
+    pub fn description(&self) -> Option<&str> {
+        text(&self.document, "description")
+    }
+
+    /// What it takes, in order. What has no name is left out.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let parameters = self.document.get("parameters").and_then(Value::as_array).into_iter().flatten();
+        parameters.filter_map(|parameter| Parameter::from_json(parameter.clone()).ok()).collect()
+    }
+
+    /// What it returns: `description` and `schema`.
+    pub fn returns(&self) -> Option<&Value> {
+        self.document.get("returns").filter(|returns| !returns.is_null())
+    }
+
+    /// What it consists of, if the back-end tells it here: what users store always has one, lists leave it out.
+    pub fn process_graph(&self) -> Option<&Value> {
+        self.document.get("process_graph").filter(|graph| !graph.is_null())
+    }
+
+    /// What it is listed under.
+    pub fn categories(&self) -> Vec<&str> {
+        texts(&self.document, "categories").collect()
+    }
+
+    /// Whether it will go.
+    pub fn is_deprecated(&self) -> bool {
+        self.document.get("deprecated") == Some(&Value::Bool(true))
+    }
+
+    /// Whether it may change.
+    pub fn is_experimental(&self) -> bool {
+        self.document.get("experimental") == Some(&Value::Bool(true))
+    }
+
+    /// `x, y, [z]`: those in brackets may be left out.
+    fn shown_parameters(&self) -> String {
+        let name = |parameter: &Parameter| match parameter.is_optional() {
+            true => format!("[{}]", parameter.name()),
+            false => parameter.name().to_owned(),
+        };
+        self.parameters().iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Listed for Process {
+    const HEADING: &'static [&'static str] = &["id", "parameters", "summary"];
+
+    fn new(document: Value) -> Process {
+        Process { document }
+    }
+
+    fn name(&self) -> &str {
+        self.id()
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id().to_owned(), self.shown_parameters(), self.summary().unwrap_or_default().to_owned()]
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&["process", self.id()]);
+        for (name, value) in [("summary", self.summary()), ("description", self.description())] {
+            if let Some(value) = value {
+                table.row(&[name, value]);
+            }
+        }
+        for parameter in self.parameters() {
+            let document = parameter.to_json();
+            let optional = if parameter.is_optional() { " (optional)" } else { "" };
+            let words = text(&document, "description").unwrap_or_default();
+            table.row(&[&format!("parameter: {}{optional}", parameter.name()), words]);
+        }
+        if let Some(words) = self.returns().and_then(|returns| text(returns, "description")) {
+            table.row(&["returns", words]);
+        }
+        table.fmt(f)
+    }
+}

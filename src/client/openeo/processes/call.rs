@@ -1,0 +1,151 @@
+//! Graphs with parameters, filled; and calls of processes of users. Pure.
+
+use serde_json::{Map, Value, json};
+
+use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::text::plain;
+use crate::client::openeo::jobs::graph::ProcessGraph;
+
+/// What the processes of openEO call the parameters of the graphs that they take. In such a graph these names are its own.
+const OF_CALLBACKS: [&str; 7] = ["context", "data", "index", "label", "value", "x", "y"];
+
+impl ProcessGraph {
+    /// Starts with a process of somebody: of the user if `namespace` is `None` or `"user"`, of the back-end if it is
+    /// `"backend"`, of another user or a collection if the back-end knows it by that name, or the URL of its description.
+    ///
+    /// ```
+    /// use fulmar::client::openeo::ProcessGraph;
+    /// use serde_json::json;
+    ///
+    /// let graph = ProcessGraph::call("evi", "https://h.example/evi.json", json!({"month": ["2022-06-01", "2022-07-01"]}));
+    /// assert_eq!(graph.as_json()["evi1"]["namespace"], "https://h.example/evi.json");
+    /// ```
+    pub fn call<'a>(process: &str, namespace: impl Into<Option<&'a str>>, arguments: Value) -> ProcessGraph {
+        let graph = ProcessGraph::start(process, arguments);
+        match namespace.into() {
+            Some(namespace) => graph.with_field("namespace", json!(namespace)),
+            None => graph,
+        }
+    }
+
+    /// The parameters that have no value, by name, each once. Those that a graph within is called with, such as `data` of a
+    /// reducer, are not among them.
+    pub fn parameters(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut visit = |name: &str, is_within: bool| {
+            if !(is_within && OF_CALLBACKS.contains(&name)) {
+                names.push(name.to_owned());
+            }
+            None
+        };
+        for node in self.as_json().values() {
+            replaced(node, false, &mut visit);
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The graph with values in the places of its parameters: from an object by name, as it was read from JSON. What isn't named
+    /// stays a parameter; to be sure that none is left, ask [`parameters`](ProcessGraph::parameters).
+    ///
+    /// # Errors
+    /// [`OpenEoError::Invalid`] if the values are no object, if one of them belongs to no parameter, or if a name is one that
+    /// graphs within have for parameters of their own (`x`, `data`, ..) and is used there.
+    pub fn fill(&self, values: &Value) -> Result<ProcessGraph, OpenEoError> {
+        let Value::Object(values) = values else {
+            return Err(OpenEoError::Invalid("the values of parameters are an object, each by its name".to_owned()));
+        };
+        let mut used = Vec::new();
+        let mut doubtful = None;
+        let mut visit = |name: &str, is_within: bool| {
+            let value = values.get(name)?;
+            if is_within && OF_CALLBACKS.contains(&name) {
+                doubtful.get_or_insert_with(|| name.to_owned());
+                return None;
+            }
+            used.push(name.to_owned());
+            Some(value.clone())
+        };
+        let nodes: Map<String, Value> =
+            self.as_json().iter().map(|(id, node)| (id.clone(), replaced(node, false, &mut visit))).collect();
+        if let Some(name) = doubtful {
+            return Err(OpenEoError::Invalid(format!(
+                "the parameter `{name}` is used in a graph within, where it may be that graph's own: give it another name"
+            )));
+        }
+        if let Some(unknown) = values.keys().find(|name| !used.contains(name)) {
+            return Err(OpenEoError::Invalid(format!(
+                "the graph has no parameter `{}`, but: {}",
+                plain(unknown, 80),
+                plain(&self.parameters().join(", "), 400),
+            )));
+        }
+        ProcessGraph::from_json(Value::Object(nodes))
+    }
+}
+
+/// A value with other values in the places of parameters, where `visit` has one for their name; it is told whether that stands
+/// in a graph within.
+fn replaced(value: &Value, is_within: bool, visit: &mut impl FnMut(&str, bool) -> Option<Value>) -> Value {
+    match value {
+        Value::Object(object) => {
+            if let Some(name) = object.get("from_parameter").and_then(Value::as_str) {
+                return visit(name, is_within).unwrap_or_else(|| value.clone());
+            }
+            let each = |(name, inner): (&String, &Value)| {
+                (name.clone(), replaced(inner, is_within || name == "process_graph", visit))
+            };
+            object.iter().map(each).collect()
+        }
+        Value::Array(items) => items.iter().map(|item| replaced(item, is_within, visit)).collect(),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph() -> ProcessGraph {
+        let mean = json!({"process_id": "mean", "arguments": {"data": {"from_parameter": "data"}, "w": {"from_parameter": "weight"}}});
+        ProcessGraph::load_collection("S2")
+            .process(
+                "reduce_dimension",
+                json!({"reducer": {"process_graph": {"m": mean}}, "dimension": {"from_parameter": "d"}}),
+            )
+            .process("add", json!({"y": [{"from_parameter": "weight"}]}))
+    }
+
+    #[test]
+    fn parameters_are_filled_wherever_they_stand_and_those_of_graphs_within_are_left() {
+        assert_eq!(graph().parameters(), ["d", "weight"]);
+        let filled = graph().fill(&json!({"weight": {"a": 3}, "d": "t"})).expect("filled");
+        let nodes = filled.as_json();
+        let inner = &nodes["reducedimension1"]["arguments"]["reducer"]["process_graph"]["m"]["arguments"];
+        assert_eq!(inner, &json!({"data": {"from_parameter": "data"}, "w": {"a": 3}}));
+        assert_eq!((&nodes["add1"]["arguments"]["y"], filled.parameters().len()), (&json!([{"a": 3}]), 0));
+        assert_eq!(graph().fill(&json!({"d": "t"})).expect("a part").parameters(), ["weight"]);
+    }
+
+    #[test]
+    fn a_value_that_has_no_place_is_no_slip_that_goes_unseen() {
+        for (values, named) in [
+            (json!({"wieght": 3}), "no parameter `wieght`, but: d, weight"),
+            (json!({"data": 3}), "another name"),
+            (json!(3), "an object"),
+        ] {
+            let error = graph().fill(&values).expect_err(named);
+            assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains(named)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_call_names_whose_process_it_is() {
+        assert_eq!(
+            json!(ProcessGraph::call("evi", "user", json!({"a": 1})).as_json()),
+            json!({"evi1": {"process_id": "evi", "arguments": {"a": 1}, "namespace": "user", "result": true}})
+        );
+        assert_eq!(ProcessGraph::call("evi", None, json!({})).as_json()["evi1"].get("namespace"), None);
+    }
+}

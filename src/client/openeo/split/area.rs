@@ -1,0 +1,227 @@
+//! A box of the earth, and the grid that it is cut into.
+//!
+//! Source: `openeo` 0.53.0, `extra/job_management/_job_splitting.py`, `_split_bounding_box`, whose tiles these are, bit for bit.
+
+use serde_json::{Value, json};
+
+use crate::client::openeo::api::error::OpenEoError;
+
+/// More tiles than anybody has jobs for: a size of a wrong unit, mostly.
+const MOST_TILES: u64 = 1_000_000;
+
+/// The box between four edges, in degrees of WGS 84 unless [`crs`](BoundingBox::crs) says otherwise.
+///
+/// ```
+/// use fulmar::client::openeo::BoundingBox;
+/// use serde_json::json;
+///
+/// let area = BoundingBox::new(3.0, 51.0, 4.0, 51.5);
+/// let tiles = area.split_by_size(0.5)?;
+/// assert_eq!(tiles, [BoundingBox::new(3.0, 51.0, 3.5, 51.5), BoundingBox::new(3.5, 51.0, 4.0, 51.5)]);
+/// assert_eq!(tiles[0].to_json(), json!({"west": 3.0, "south": 51.0, "east": 3.5, "north": 51.5}));
+/// # Ok::<(), fulmar::client::openeo::OpenEoError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BoundingBox {
+    /// Its western edge.
+    pub west: f64,
+    /// Its southern edge.
+    pub south: f64,
+    /// Its eastern edge; less than `west` if it crosses the antimeridian.
+    pub east: f64,
+    /// Its northern edge.
+    pub north: f64,
+    /// The code of EPSG or the text in WKT2 that says what the edges are counted in; `None` is WGS 84.
+    pub crs: Option<Value>,
+}
+
+impl BoundingBox {
+    /// A box in degrees of WGS 84.
+    pub fn new(west: f64, south: f64, east: f64, north: f64) -> BoundingBox {
+        BoundingBox { west, south, east, north, crs: None }
+    }
+
+    /// The same numbers in another system: `.epsg(32631)` for metres of a zone of UTM.
+    #[must_use]
+    pub fn epsg(mut self, code: u32) -> BoundingBox {
+        self.crs = Some(json!(code));
+        self
+    }
+
+    /// Reads `{"west": .., "south": .., "east": .., "north": .., "crs": ..}`, or the four numbers in that order.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Invalid`] names the edge that is missing or no number.
+    pub fn from_json(document: &Value) -> Result<BoundingBox, OpenEoError> {
+        let edge = |at: usize, name: &str| {
+            let found = document.get(name).or_else(|| document.as_array().filter(|list| list.len() == 4)?.get(at));
+            let found = found.and_then(Value::as_f64);
+            found.ok_or_else(|| OpenEoError::Invalid(format!("the box has no number as `{name}`")))
+        };
+        let (west, south, east, north) = (edge(0, "west")?, edge(1, "south")?, edge(2, "east")?, edge(3, "north")?);
+        let crs = document.get("crs").filter(|crs| !crs.is_null()).cloned();
+        Ok(BoundingBox { crs, ..BoundingBox::new(west, south, east, north) })
+    }
+
+    /// As processes take it for a `spatial_extent`.
+    pub fn to_json(&self) -> Value {
+        let mut document = json!({"west": self.west, "south": self.south, "east": self.east, "north": self.north});
+        if let Some(crs) = &self.crs {
+            document["crs"] = crs.clone();
+        }
+        document
+    }
+
+    /// Tiles that are `size` wide and high, in the unit of the edges, from the south-western corner; those at the northern
+    /// and eastern edge may be smaller. Column by column from the west, each from the south.
+    ///
+    /// # Errors
+    /// [`OpenEoError::Invalid`] for a size that is no positive number, a box without an area or with edges that are no numbers,
+    /// and for more than a million tiles.
+    pub fn split_by_size(&self, size: f64) -> Result<Vec<BoundingBox>, OpenEoError> {
+        if !(size.is_finite() && size > 0.0) {
+            return Err(OpenEoError::Invalid(format!("the size of tiles is a positive number, and not {size}")));
+        }
+        let mut tiles = Vec::new();
+        for part in self.parts()? {
+            // Half a millionth of a millionth too much is no further tile.
+            let count = |length: f64| ((length / size * 1e10).round() / 1e10).ceil();
+            let (columns, rows) = (count(part.east - part.west), count(part.north - part.south));
+            check_count(columns * rows + tiles.len() as f64)?;
+            let (columns, rows) = (columns as u32, rows as u32);
+            for (column, row) in (0..columns).flat_map(|column| (0..rows).map(move |row| (column, row))) {
+                let (column, row) = (f64::from(column), f64::from(row));
+                tiles.push(BoundingBox {
+                    west: part.west + column * size,
+                    south: part.south + row * size,
+                    east: (part.west + (column + 1.0) * size).min(part.east),
+                    north: (part.south + (row + 1.0) * size).min(part.north),
+                    crs: self.crs.clone(),
+                });
+            }
+        }
+        Ok(tiles)
+    }
+
+    /// So many columns and rows of tiles of one size. Neighbours share their edge to the last bit. Column by column from the
+    /// west, each from the south.
+    ///
+    /// # Errors
+    /// As for [`split_by_size`](BoundingBox::split_by_size); a box across the antimeridian is cut there first, so that it has no
+    /// even columns: split its two parts.
+    pub fn split_by_count(&self, columns: u32, rows: u32) -> Result<Vec<BoundingBox>, OpenEoError> {
+        if columns == 0 || rows == 0 {
+            return Err(OpenEoError::Invalid("an area is split into at least one column and one row".to_owned()));
+        }
+        check_count(f64::from(columns) * f64::from(rows))?;
+        let parts = self.parts()?;
+        let [part] = parts.as_slice() else {
+            return Err(OpenEoError::Invalid(
+                "the box crosses the antimeridian: split what is west of it and what is east of it".to_owned(),
+            ));
+        };
+        // The last edge is the box's own, whatever rounding makes of it.
+        let edge = |from: f64, to: f64, at: u32, of: u32| {
+            if at == of { to } else { from + (to - from) * f64::from(at) / f64::from(of) }
+        };
+        let tiles = (0..columns).flat_map(|column| (0..rows).map(move |row| (column, row)));
+        let tile = |(column, row)| BoundingBox {
+            west: edge(part.west, part.east, column, columns),
+            south: edge(part.south, part.north, row, rows),
+            east: edge(part.west, part.east, column + 1, columns),
+            north: edge(part.south, part.north, row + 1, rows),
+            crs: self.crs.clone(),
+        };
+        Ok(tiles.map(tile).collect())
+    }
+
+    /// The box, or its two halves on both sides of the antimeridian.
+    fn parts(&self) -> Result<Vec<BoundingBox>, OpenEoError> {
+        let invalid = |why: &str| Err(OpenEoError::Invalid(format!("the box can't be split: {why}")));
+        if ![self.west, self.south, self.east, self.north].iter().all(|edge| edge.is_finite()) {
+            return invalid("its edges are finite numbers");
+        }
+        if self.south >= self.north {
+            return invalid("its southern edge is south of its northern one");
+        }
+        let is_degrees = self.crs.as_ref().is_none_or(|crs| {
+            let code = crs.as_str().map(|text| text.trim().to_ascii_uppercase());
+            crs.as_u64() == Some(4326) || code.is_some_and(|code| code.trim_start_matches("EPSG:") == "4326")
+        });
+        if self.west < self.east {
+            return Ok(vec![self.clone()]);
+        }
+        if !is_degrees || self.west == self.east || self.west >= 180.0 || self.east <= -180.0 {
+            return invalid("its western edge is west of its eastern one");
+        }
+        Ok(vec![BoundingBox { east: 180.0, ..self.clone() }, BoundingBox { west: -180.0, ..self.clone() }])
+    }
+}
+
+fn check_count(tiles: f64) -> Result<(), OpenEoError> {
+    // Not `>`: what is no number is too many, too.
+    if tiles <= MOST_TILES as f64 {
+        return Ok(());
+    }
+    Err(OpenEoError::Invalid(format!("{tiles} tiles are too many: the size is in the unit of the edges")))
+}
+
+/// West, south, east, north, in degrees of WGS 84.
+impl From<[f64; 4]> for BoundingBox {
+    fn from([west, south, east, north]: [f64; 4]) -> BoundingBox {
+        BoundingBox::new(west, south, east, north)
+    }
+}
+
+impl From<BoundingBox> for Value {
+    fn from(area: BoundingBox) -> Value {
+        area.to_json()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_the_box_and_no_more() {
+        let area = BoundingBox::new(-7.3, 50.0, 4.1, 52.5).epsg(4326);
+        for tiles in [area.split_by_size(0.7).expect("tiles"), area.split_by_count(7, 3).expect("tiles")] {
+            let covered: f64 = tiles.iter().map(|tile| (tile.east - tile.west) * (tile.north - tile.south)).sum();
+            assert!((covered - 11.4 * 2.5).abs() < 1e-9, "{covered}");
+            assert!(tiles.iter().all(|tile| tile.west < tile.east && tile.south < tile.north && tile.crs == area.crs));
+            assert_eq!((tiles[0].west, tiles[0].south), (-7.3, 50.0));
+            assert_eq!(tiles.last().map(|tile| (tile.east, tile.north)), Some((4.1, 52.5)));
+        }
+        assert_eq!(area.split_by_count(7, 3).expect("tiles").len(), 21);
+        assert_eq!(BoundingBox::new(0.0, 0.0, 0.3, 0.3).split_by_size(0.1).expect("tiles").len(), 9, "0.3 / 0.1 is 3");
+    }
+
+    #[test]
+    fn a_box_across_the_antimeridian_is_cut_there() {
+        let tiles = BoundingBox::new(179.0, 0.0, -179.0, 1.0).split_by_size(1.0).expect("tiles");
+        assert_eq!(tiles, [BoundingBox::new(179.0, 0.0, 180.0, 1.0), BoundingBox::new(-180.0, 0.0, -179.0, 1.0)]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let area = BoundingBox::new(0.0, 0.0, 1.0, 1.0);
+        for size in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9] {
+            assert!(matches!(area.split_by_size(size), Err(OpenEoError::Invalid(_))), "{size}");
+        }
+        assert!(matches!(area.split_by_count(0, 1), Err(OpenEoError::Invalid(_))));
+        assert!(matches!(area.split_by_count(u32::MAX, u32::MAX), Err(OpenEoError::Invalid(_))));
+        for wrong in [
+            BoundingBox::new(0.0, 1.0, 1.0, 1.0),
+            BoundingBox::new(f64::NAN, 0.0, 1.0, 1.0),
+            BoundingBox::new(1.0, 0.0, 1.0, 1.0),
+            BoundingBox::new(500_000.0, 0.0, 400_000.0, 1.0).epsg(32631),
+        ] {
+            assert!(matches!(wrong.split_by_size(1.0), Err(OpenEoError::Invalid(_))), "{wrong:?}");
+        }
+        assert!(
+            matches!(BoundingBox::from_json(&json!({"west": 1})), Err(OpenEoError::Invalid(text)) if text.contains("`south`"))
+        );
+    }
+}

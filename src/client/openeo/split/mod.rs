@@ -1,0 +1,4 @@
+//! Areas and times cut into pieces, one for each job. Pure.
+
+pub(super) mod area;
+pub(super) mod period;
