@@ -27,7 +27,7 @@ use crate::sync::{Condvar, Mutex};
 const POSTS: u32 = 3;
 
 /// How often something is looked for that the server may still be making.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 3;
 
 /// How long after a lost reply it is looked for at first: the server may still be at it.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -64,13 +64,15 @@ pub(crate) struct Listed {
     pub(crate) alike: Match,
 }
 
-/// A service's list, as far as it could be read.
+/// A part of a service's list, as far as it could be read.
 pub(crate) struct Listing {
     pub(crate) entries: Vec<Listed>,
     /// The service's `Date` with it.
     pub(crate) date: Option<String>,
     /// Why it may lack some; `None` if it is whole.
     pub(crate) gap: Option<String>,
+    /// Whether another part follows.
+    pub(crate) has_more: bool,
 }
 
 /// What a failed `POST` leaves open.
@@ -82,6 +84,8 @@ pub(crate) enum Doubt {
     Lost,
     /// It may have been done, or may still be: the wait for the answer has ended, and not the work on it.
     UnderWay,
+    /// It was done, as the server says. It doesn't say under which id.
+    Unnamed,
 }
 
 /// One thing to be made on one service, and what can be asked about it. Each method is one call, or one read of the list.
@@ -95,7 +99,8 @@ pub(crate) trait Maker {
     fn doubt(&self, error: &Self::Error) -> Doubt;
     /// Whether the same request may succeed the next time.
     fn may_pass(&self, error: &Self::Error) -> bool;
-    fn list(&self) -> Result<Listing, Self::Error>;
+    /// A part of the list, counted from 1, the newest entries first if there are several.
+    fn list(&self, part: u32) -> Result<Listing, Self::Error>;
     /// How much one of the list is alike, by its details.
     fn compare(&self, id: &str) -> Result<Match, Self::Error>;
 }
@@ -207,7 +212,7 @@ pub(crate) struct Creation<E> {
 struct Lost<E> {
     error: E,
     looks: u32,
-    is_under_way: bool,
+    doubt: Doubt,
 }
 
 /// What a step has come to.
@@ -280,7 +285,7 @@ impl<E> Creation<E> {
             return Err(Failure::Refused(error));
         }
         self.since.get_or_insert(began);
-        self.lost = Some(Lost { error, looks: 0, is_under_way: doubt == Doubt::UnderWay });
+        self.lost = Some(Lost { error, looks: 0, doubt });
         Ok(Step::Look(SETTLED))
     }
 
@@ -292,28 +297,36 @@ impl<E> Creation<E> {
         if ledger.is_posting(&self.likeness) {
             return Ok(Step::NotYet);
         }
-        let list = maker.list().map_err(Failure::NoLook)?;
-        let window = Window::new(ledger, &list, since);
-        ledger.note_seen(list.entries.iter().map(|entry| entry.id.as_str()));
-        let mut candidates: Vec<Listed> = list.entries;
-        candidates.retain(|entry| entry.alike != Match::Different && ledger.may_be_of(&entry.id, since));
-        // The newest first, and those before whose time fits.
-        candidates.sort_by_key(|entry| (window.fits(entry.created) == Some(false), std::cmp::Reverse(entry.created)));
-        let mut doubtful = Vec::new();
-        for (at, entry) in candidates.iter().enumerate() {
-            let alike =
-                if at < CANDIDATES { maker.compare(&entry.id).map_err(Failure::NoLook)? } else { Match::Possible };
-            match (alike, window.fits(entry.created)) {
-                (Match::Different, _) => {}
-                (Match::Same, Some(true) | None) => match ledger.claim(&self.likeness, &entry.id) {
-                    Some(true) => {
-                        self.lost = None;
-                        return Ok(Step::Found(entry.id.clone()));
-                    }
-                    Some(false) => {}
-                    None => return Ok(Step::NotYet),
-                },
-                _ => doubtful.push(entry.id.clone()),
+        let (mut doubtful, mut gap, mut compared) = (Vec::new(), None, 0);
+        for part in 1.. {
+            let list = maker.list(part).map_err(Failure::NoLook)?;
+            let window = Window::new(ledger, &list, since);
+            ledger.note_seen(list.entries.iter().map(|entry| entry.id.as_str()));
+            let mut candidates: Vec<Listed> = list.entries;
+            candidates.retain(|entry| entry.alike != Match::Different && ledger.may_be_of(&entry.id, since));
+            // The newest first, and those before whose time fits.
+            candidates
+                .sort_by_key(|entry| (window.fits(entry.created) == Some(false), std::cmp::Reverse(entry.created)));
+            for entry in candidates {
+                compared += 1;
+                let is_too_many = compared > CANDIDATES;
+                let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
+                match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
+                    (Match::Different, _) => {}
+                    (Match::Same, Some(true) | None) => match ledger.claim(&self.likeness, &entry.id) {
+                        Some(true) => {
+                            self.lost = None;
+                            return Ok(Step::Found(entry.id));
+                        }
+                        Some(false) => {}
+                        None => return Ok(Step::NotYet),
+                    },
+                    _ => doubtful.push(entry.id),
+                }
+            }
+            gap = gap.or(list.gap);
+            if !list.has_more {
+                break;
             }
         }
         if !doubtful.is_empty() {
@@ -321,14 +334,17 @@ impl<E> Creation<E> {
             return Err(Failure::Unclear(format!("it may be {}", doubtful.join(" or "))));
         }
         lost.looks += 1;
-        if lost.is_under_way {
+        if lost.doubt != Doubt::Lost {
             // No list can prove that the server isn't still at it.
             if lost.looks < LOOKS {
                 return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
             }
-            return Err(Failure::Unclear("it isn't in the list, but the server may still be making it".to_owned()));
+            return Err(Failure::Unclear(match lost.doubt {
+                Doubt::Unnamed => "it isn't in the list, but the server said that it was made".to_owned(),
+                _ => "it isn't in the list, but the server may still be making it".to_owned(),
+            }));
         }
-        if let Some(gap) = list.gap {
+        if let Some(gap) = gap {
             return Err(Failure::Unclear(format!("it isn't in the list, which may lack some: {gap}")));
         }
         match self.lost.take() {
@@ -411,7 +427,7 @@ mod tests {
         }
 
         fn doubt(&self, error: &String) -> Doubt {
-            [Doubt::None, Doubt::Lost, Doubt::UnderWay]
+            [Doubt::None, Doubt::Lost, Doubt::UnderWay, Doubt::Unnamed]
                 .into_iter()
                 .find(|doubt| *error == format!("{doubt:?}"))
                 .expect("a doubt")
@@ -421,7 +437,7 @@ mod tests {
             true
         }
 
-        fn list(&self) -> Result<Listing, String> {
+        fn list(&self, _: u32) -> Result<Listing, String> {
             if self.has_no_list {
                 return Err("no list".to_owned());
             }
@@ -431,7 +447,12 @@ mod tests {
                 alike: Match::Possible,
             };
             let entries = self.entries.borrow().iter().map(entry).collect();
-            Ok(Listing { entries, date: self.date.map(str::to_owned), gap: self.gap.map(str::to_owned) })
+            Ok(Listing {
+                entries,
+                date: self.date.map(str::to_owned),
+                gap: self.gap.map(str::to_owned),
+                has_more: false,
+            })
         }
 
         fn compare(&self, id: &str) -> Result<Match, String> {
@@ -495,11 +516,13 @@ mod tests {
 
     #[test]
     fn what_the_server_may_still_be_making_is_never_made_again() {
-        let slow = script(&[Err(Doubt::UnderWay), Ok("b")], &[]);
-        assert!(matches!(run(&Ledger::default(), &slow), Err(Failure::Unclear(_))));
+        for doubt in [Doubt::UnderWay, Doubt::Unnamed] {
+            let slow = script(&[Err(doubt), Ok("b")], &[]);
+            assert!(matches!(run(&Ledger::default(), &slow), Err(Failure::Unclear(_))), "{doubt:?}");
+        }
         let mut creation = Creation::new([0; 32]);
         let (ledger, late) = (Ledger::default(), script(&[Err(Doubt::UnderWay)], &[]));
-        for _ in 0..3 {
+        for _ in 0..LOOKS {
             assert!(matches!(creation.advance(&ledger, &late), Ok(Step::Look(_))));
         }
         late.entries.borrow_mut().push(("a", NOW, Match::Same));

@@ -1,5 +1,4 @@
-//! Dates of the proleptic Gregorian calendar, in UTC, as services and file names write them; and the server's clock, which
-//! tells its own past from ours.
+//! Dates of the proleptic Gregorian calendar, in UTC, as services and file names write them.
 //!
 //! Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil` and `civil_from_days`.
 
@@ -43,15 +42,6 @@ pub(super) fn compact(at: SystemTime) -> String {
     let (year, month, day) = civil_from_days(seconds.div_euclid(DAY));
     let of_day = seconds.rem_euclid(DAY);
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", of_day / 3_600, of_day / 60 % 60, of_day % 60)
-}
-
-/// The earliest that the server can have dated what it was asked for `ago`, in milliseconds since 1970, by its own clock as
-/// the `Date` of a reply just now tells it, give or take `slack`; by ours if it doesn't.
-pub(super) fn earliest(date: Option<&str>, ago: Duration, slack: Duration) -> i64 {
-    let now = date.and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    let earliest = now.checked_sub(ago.saturating_add(slack)).unwrap_or(UNIX_EPOCH);
-    let since = earliest.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn seconds_of_day(time: &str) -> Option<i64> {
@@ -118,14 +108,6 @@ mod tests {
         assert_eq!(parse("2023-01-02T00:00:00Z"), Some(1_672_617_600));
         assert_eq!(parse("2018-10-31 12:00"), Some(1_540_987_200));
         assert_eq!(compact(UNIX_EPOCH + Duration::from_secs(1_722_442_401)), "20240731-161321");
-    }
-
-    #[test]
-    fn the_servers_clock_counts_where_it_tells_the_time() {
-        let (date, second) = (Some("Wed, 08 Jun 2022 08:58:21 GMT"), Duration::from_secs(1));
-        assert_eq!(earliest(date, 7 * second, 3 * second), 1_654_678_691_000);
-        assert_eq!(earliest(date, Duration::MAX, second), 0);
-        assert!(earliest(None, Duration::ZERO, second) > 1_654_678_691_000, "by our own clock");
     }
 
     #[test]

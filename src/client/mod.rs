@@ -1,6 +1,6 @@
 //! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
 
-#[cfg(feature = "openeo")]
+#[cfg(any(feature = "openeo", feature = "pairs"))]
 mod creation;
 #[cfg(any(feature = "openeo", feature = "pairs"))]
 mod date;

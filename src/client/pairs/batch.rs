@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::backoff::Backoff;
 use crate::batch::{Batch, BatchReport, BatchRunner, BatchRunnerBuilder};
+use crate::client::creation::Ledger;
 use crate::client::date;
 use crate::client::http::archive::Limits;
 use crate::client::http::check_file_name;
 use crate::client::pairs::Query;
 use crate::client::pairs::client::Client;
 use crate::client::pairs::download::Allowance;
-use crate::client::pairs::job::{Job, Name, Owners, QueryResult, Shared};
+use crate::client::pairs::job::{Job, Name, QueryResult, Shared};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
@@ -37,8 +38,8 @@ const ATTEMPTS: u32 = 10;
 /// downloaded. The report has every query, in input order, with its result or why there is none; one that fails touches no
 /// other.
 ///
-/// A submission whose answer was lost is looked for among one's jobs before it is repeated. If it is repeated nevertheless, so
-/// that there may be two jobs, the query's notes in the report say so.
+/// A submission whose answer was lost is looked for among one's jobs. It is repeated, and its notes say so, only if the list of
+/// them is whole and has none like it; where that can't be proven, its notes say that there may be a job.
 ///
 /// # Errors
 /// [`Error::Invalid`] for options that make no sense. What happens to a query is in the report.
@@ -89,7 +90,7 @@ pub fn start_batch_query(
             max_bytes: options.max_bytes.unwrap_or(client.allowance().max_bytes),
             archive: options.archive_limits.unwrap_or(client.allowance().archive),
         },
-        owners: Mutex::new(Owners::default()),
+        ledger: Ledger::default(),
         places: Mutex::new(HashSet::new()),
         served: Mutex::new(Instant::now()),
     });

@@ -1,8 +1,8 @@
 //! A query as a remote job: submitted, asked about until it is done, downloaded.
 //!
 //! ```text
-//! submit --lost reply--> unsure --look--> found: accepted, and noted
-//!    |                      `----------> not found: submitted again, and noted
+//! submit --lost reply--> look --> found: accepted, and noted
+//!    |                     `----> surely not there: submitted again, and noted
 //!    |-- points, estimate --> fetch
 //!    `-- id --> poll .. poll --> fetch
 //! ```
@@ -10,21 +10,19 @@
 //! No step sleeps, and each asks the server once; only the look for a job whose answer was lost takes several questions.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
-use crate::client::date;
+use crate::client::creation::{Creation, Failure, Ledger, Step};
 use crate::client::http::{HttpErrorKind, check_file_name};
 use crate::client::pairs::client::Client;
 use crate::client::pairs::download::{self, Allowance, Files};
+use crate::client::pairs::submit::{self, QueryMaker};
 use crate::client::pairs::{Estimate, PairsError, Phase, PointData, Query, QueryJob, Submission};
 use crate::sync::Mutex;
 
@@ -39,16 +37,6 @@ const THROTTLED: Duration = Duration::from_secs(1);
 
 /// A server that throttles a query for so long, and has served no other of the batch meanwhile, won't stop.
 const THROTTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
-
-/// How far the server's clock may be off within what it says itself: its `Date` has whole seconds.
-const SLACK: Duration = Duration::from_secs(3);
-
-/// How many jobs of a list are looked through for a lost one, page by page.
-const PAGE: u32 = 100;
-const PAGES: u32 = 20;
-
-/// How many of them are asked what they were asked.
-const CANDIDATES: usize = 50;
 
 /// A point answer beyond this size, in bytes, stays in its file alone.
 const MAX_DATA: u64 = 64 << 20;
@@ -85,20 +73,12 @@ pub(super) struct Shared {
     pub(super) folder: Option<PathBuf>,
     pub(super) attempts: u32,
     pub(super) allowance: Allowance,
-    pub(super) owners: Mutex<Owners>,
+    /// Which jobs are whose.
+    pub(super) ledger: Ledger,
     /// Where files are being written, without their endings.
     pub(super) places: Mutex<HashSet<PathBuf>>,
     /// When the server last did what it was asked, for any query.
     pub(super) served: Mutex<Instant>,
-}
-
-/// Whose job is whose.
-#[derive(Default)]
-pub(super) struct Owners {
-    /// Ids that a query of this batch has.
-    ids: HashSet<String>,
-    /// How many submissions of one and the same query are under way, by its hash.
-    under_way: HashMap<u64, u32>,
 }
 
 /// What a query's files are called.
@@ -116,8 +96,7 @@ pub(super) struct Job {
     name: Option<Name>,
     answer: Option<Box<Submission>>,
     status: Option<Box<QueryJob>>,
-    /// Since when there may be a job whose id never came.
-    unsure: Option<Instant>,
+    creation: Creation<PairsError>,
     throttled: Option<Instant>,
     /// Whether a download has failed that may have left something behind.
     has_leftovers: bool,
@@ -125,7 +104,8 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(shared: Arc<Shared>, query: Query, name: Option<Name>) -> Job {
-        Job { shared, query, name, answer: None, status: None, unsure: None, throttled: None, has_leftovers: false }
+        let creation = Creation::new(submit::likeness(&query));
+        Job { shared, query, name, answer: None, status: None, creation, throttled: None, has_leftovers: false }
     }
 
     fn id(&self) -> Result<&str, JobError> {
@@ -167,90 +147,7 @@ impl Job {
 
     fn accepted(&mut self, id: String) -> Submitted {
         self.query.set_id(&id);
-        self.unsure = None;
         if self.is_waited_for() { Submitted::Accepted { id } } else { Submitted::Ready { id } }
-    }
-
-    /// Looks for the job whose id never came, first in the list, and then, to be sure, what was asked.
-    fn look(&self, since: Instant, cx: &Context<'_>) -> Result<Look, PairsError> {
-        let calls = self.shared.client.once();
-        let body = self.query.to_submit();
-        let mut candidates = 0;
-        for page in 1..=PAGES {
-            let (list, date) = calls.list(false, page, PAGE)?;
-            let earliest = date::earliest(date.as_deref(), since.elapsed(), SLACK);
-            let is_recent = |job: &QueryJob| job.start.is_none_or(|start| start >= earliest);
-            for job in list.jobs.iter().filter(|job| is_recent(job) && self.may_be(job)) {
-                candidates += 1;
-                if candidates > CANDIDATES {
-                    return Ok(Look::Nowhere);
-                }
-                if cx.is_cancelled() {
-                    return Ok(Look::Unknown);
-                }
-                let asked = match calls.history(&job.id) {
-                    // Whoever has no history can't be recognised.
-                    Err(PairsError::Http(error)) if error.status() == Some(404) => None,
-                    history => history?.query,
-                };
-                if !asked.is_some_and(|asked| holds(&asked.to_submit(), &body)) {
-                    continue;
-                }
-                let mut owners = self.shared.owners.lock();
-                // Whoever began to submit the same since may have made this one, and hasn't heard of it yet.
-                if owners.under_way.contains_key(&hash(&self.query)) {
-                    return Ok(Look::Unknown);
-                }
-                if owners.ids.insert(job.id.clone()) {
-                    return Ok(Look::Found(job.id.clone()));
-                }
-            }
-            // The list is sorted, the newest first.
-            if u64::from(page) >= list.pages || !list.jobs.iter().all(is_recent) {
-                break;
-            }
-        }
-        // What a look that was cancelled hasn't found is no reason to submit.
-        Ok(if cx.is_cancelled() { Look::Unknown } else { Look::Nowhere })
-    }
-
-    /// Whether a job of the list can be this query's, by what the list says: a server may leave the name out.
-    fn may_be(&self, job: &QueryJob) -> bool {
-        let same_name = job.nickname.as_deref().is_none_or(|name| name.is_empty() || Some(name) == self.query.name());
-        same_name && !self.shared.owners.lock().ids.contains(&job.id)
-    }
-
-    /// Submits under the eyes of those who submit the same at this moment.
-    fn submit_now(&mut self) -> Result<Submission, PairsError> {
-        let began = Instant::now();
-        let shared = Arc::clone(&self.shared);
-        let under_way = UnderWay::begin(&shared.owners, hash(&self.query));
-        let outcome = self.shared.client.once().submit(&self.query, self.shared.compact_csv);
-        match &outcome {
-            Ok(Submission::Job(id)) => {
-                self.shared.owners.lock().ids.insert(id.clone());
-            }
-            Ok(_) => {}
-            // A dry run creates nothing.
-            Err(error) if self.may_have_created(error) => {
-                self.unsure.get_or_insert(began);
-            }
-            Err(_) => {}
-        }
-        drop(under_way);
-        outcome
-    }
-
-    /// Whether a submission that failed like this may have created a job.
-    fn may_have_created(&self, error: &PairsError) -> bool {
-        match error {
-            // Nothing but a cost was asked for.
-            _ if self.query.is_dry_run() => false,
-            PairsError::Http(error) => error.may_have_arrived() && !self.shared.client.has_outlived_token(error),
-            // The server said something, but not what.
-            PairsError::Reply(_) => true,
-            _ => false,
-        }
     }
 
     /// What is to follow an error: another attempt, a wait, or the end.
@@ -284,10 +181,10 @@ impl Job {
         JobError::fatal(error)
     }
 
-    /// What is to follow an error of a submission; if nothing is, the report says what may be.
-    fn note_if_last(&mut self, error: PairsError, is_creating: bool, cx: &mut Context<'_>) -> JobError {
-        let error = self.follow(error, is_creating);
-        if self.unsure.is_some() && (error.is_fatal() || cx.attempt() >= self.shared.attempts) {
+    /// What is to follow a look for a lost job that failed; if nothing is, the report says what may be.
+    fn note_if_last(&mut self, error: PairsError, cx: &mut Context<'_>) -> JobError {
+        let error = self.follow(error, false);
+        if error.is_fatal() || cx.attempt() >= self.shared.attempts {
             cx.note(NOBODY_KNOWS);
         }
         error
@@ -361,46 +258,51 @@ impl RemoteJob for Job {
             let id = self.id()?.to_owned();
             return Ok(self.accepted(id));
         }
-        if let Some(since) = self.unsure {
-            if self.shared.owners.lock().under_way.contains_key(&hash(&self.query)) {
-                let error = PairsError::Invalid("the same query is being submitted".to_owned());
-                return Err(JobError::wait(error, TWINS));
-            }
-            match self.look(since, cx) {
-                Ok(Look::Found(id)) => {
-                    cx.note(format!("the answer to the submission was lost; the list of jobs has it as {id}"));
-                    return Ok(self.accepted(id));
-                }
-                Ok(Look::Unknown) => {
-                    if cx.is_cancelled() {
-                        cx.note(NOBODY_KNOWS);
-                    }
-                    let error = PairsError::Invalid("whose job is whose is not known yet".to_owned());
-                    return Err(JobError::wait(error, TWINS));
-                }
-                Ok(Look::Nowhere) => {
-                    cx.note(
-                        "submitted again after an answer was lost: no such job was in the list, but if it comes to be, it \
-                         is there twice",
-                    );
-                    self.unsure = None;
-                }
-                Err(error) => return Err(self.note_if_last(error, false, cx)),
-            }
-        }
-        match self.submit_now() {
-            Ok(Submission::Job(id)) => {
+        let shared = Arc::clone(&self.shared);
+        let maker = QueryMaker { client: &shared.client, query: &self.query, compact_csv: shared.compact_csv };
+        let was_lost = self.creation.lost_by().is_some();
+        match self.creation.advance(&shared.ledger, &maker) {
+            Ok(Step::Made(Submission::Job(id))) => {
                 self.was_served();
                 Ok(self.accepted(id))
             }
-            Ok(answer) => {
+            Ok(Step::Made(answer)) => {
                 self.was_served();
-                self.unsure = None;
                 let id = self.query.name().unwrap_or(answer.describe()).to_owned();
                 self.answer = Some(Box::new(answer));
                 Ok(Submitted::Ready { id })
             }
-            Err(error) => Err(self.note_if_last(error, true, cx)),
+            Ok(Step::Found(id)) => {
+                cx.note(format!("the answer to the submission was lost; the list of jobs has it as {id}"));
+                Ok(self.accepted(id))
+            }
+            // A batch that is cancelled calls for no further step.
+            Ok(_) if cx.is_cancelled() => {
+                cx.note(NOBODY_KNOWS);
+                Err(JobError::wait("it is cancelled", TWINS))
+            }
+            Ok(Step::Look(after)) => Err(JobError::wait("the answer to the submission was lost", after)),
+            Ok(Step::Again) => {
+                cx.note(
+                    "submitted again after an answer was lost: no such job was in the list, but if it comes to be, it \
+                     is there twice",
+                );
+                Err(JobError::wait("it isn't in the list of jobs, so it is submitted again", Duration::ZERO))
+            }
+            Ok(Step::NotYet) => Err(JobError::wait("the same query is being submitted", TWINS)),
+            Err(Failure::Refused(error)) => {
+                if was_lost {
+                    cx.note(NOBODY_KNOWS);
+                }
+                Err(self.follow(error, true))
+            }
+            Err(Failure::NoLook(error)) => Err(self.note_if_last(error, cx)),
+            Err(Failure::Unclear(why)) => {
+                cx.note(format!("{NOBODY_KNOWS} ({why})"));
+                let lost =
+                    std::mem::replace(&mut self.creation, Creation::new(submit::likeness(&self.query))).into_lost();
+                Err(JobError::fatal(lost.unwrap_or(PairsError::Reply(why))))
+            }
         }
     }
 
@@ -465,14 +367,6 @@ impl Drop for Job {
     }
 }
 
-/// What came of a look for a job whose id never came.
-enum Look {
-    Found(String),
-    Nowhere,
-    /// The batch was cancelled meanwhile, or somebody else has submitted the same.
-    Unknown,
-}
-
 /// Where one query writes and no other, until dropped.
 struct Place<'a> {
     places: &'a Mutex<HashSet<PathBuf>>,
@@ -489,51 +383,6 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.places.lock().remove(&self.path);
     }
-}
-
-/// Counts a submission as under way, until dropped.
-struct UnderWay<'a> {
-    owners: &'a Mutex<Owners>,
-    hash: u64,
-}
-
-impl<'a> UnderWay<'a> {
-    fn begin(owners: &'a Mutex<Owners>, hash: u64) -> UnderWay<'a> {
-        *owners.lock().under_way.entry(hash).or_default() += 1;
-        UnderWay { owners, hash }
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        let mut owners = self.owners.lock();
-        if let Some(count) = owners.under_way.get_mut(&self.hash) {
-            *count -= 1;
-            if *count == 0 {
-                owners.under_way.remove(&self.hash);
-            }
-        }
-    }
-}
-
-/// Whether all that was submitted is in what the server says was asked; it may have added to it.
-fn holds(asked: &Value, submitted: &Value) -> bool {
-    match (asked, submitted) {
-        (Value::Object(asked), Value::Object(submitted)) => {
-            submitted.iter().all(|(name, value)| asked.get(name).is_some_and(|asked| holds(asked, value)))
-        }
-        (Value::Array(asked), Value::Array(submitted)) => {
-            asked.len() == submitted.len() && asked.iter().zip(submitted).all(|(asked, value)| holds(asked, value))
-        }
-        (Value::Number(asked), Value::Number(submitted)) => asked.as_f64() == submitted.as_f64(),
-        (asked, submitted) => asked == submitted,
-    }
-}
-
-fn hash(query: &Query) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    query.to_submit().to_string().hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The values in a file of points, unless they are too many for memory.

@@ -56,6 +56,7 @@ mod reply;
 mod schema;
 mod status;
 mod store;
+mod submit;
 #[cfg(test)]
 mod tests;
 

@@ -194,7 +194,7 @@ fn what_the_back_end_may_still_be_making_is_looked_for_and_not_made_again() {
         matches!(&error, OpenEoError::LostReply { why, .. } if why.contains("may still be making it")),
         "{error:?}"
     );
-    assert_eq!((server.count("create"), server.count("list")), (1, 4));
+    assert_eq!((server.count("create"), server.count("list")), (1, 3));
 }
 
 #[test]

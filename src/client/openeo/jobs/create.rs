@@ -145,6 +145,9 @@ impl Maker for JobMaker<'_> {
             return Doubt::None;
         }
         event!(WARN, "the reply to creating a job was lost", error = error.to_string());
+        if matches!(error, OpenEoError::Reply(_)) {
+            return Doubt::Unnamed;
+        }
         let gave_up = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Timeout);
         if gave_up || error.status() == Some(504) { Doubt::UnderWay } else { Doubt::Lost }
     }
@@ -153,7 +156,7 @@ impl Maker for JobMaker<'_> {
         error.is_retryable() || error.status().is_some_and(|status| status >= 500)
     }
 
-    fn list(&self) -> Result<Listing, OpenEoError> {
+    fn list(&self, _: u32) -> Result<Listing, OpenEoError> {
         let (list, date) = self.connection.whole_list()?;
         let mut gap = list.gap().map(str::to_owned);
         let mut entries = Vec::new();
@@ -165,7 +168,7 @@ impl Maker for JobMaker<'_> {
             entries.push(Listed { id: job.id().to_owned(), created: created(job.as_json()), alike });
         }
         entries.retain(|entry| !entry.id.is_empty());
-        Ok(Listing { entries, date, gap })
+        Ok(Listing { entries, date, gap, has_more: false })
     }
 
     fn compare(&self, id: &str) -> Result<Match, OpenEoError> {
