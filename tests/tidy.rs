@@ -49,6 +49,9 @@ const UNSAFE: &[(&str, &str)] =
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
 const SLEEPERS: &[(&str, &str)] = &[];
 
+/// The first thing that a user does is to run an example.
+const MOST_CRATES_OF_AN_EXAMPLE: usize = 25;
+
 /// What is never in the tree of a user's build.
 const ASYNC_RUNTIMES: &[&str] = &[
     "actix-rt",
@@ -138,12 +141,17 @@ fn every_dependency_comes_from_the_one_registry() {
 
 #[test]
 fn no_feature_brings_an_async_runtime() {
-    no_violations(runtimes_in(&cargo_tree(&["--all-features"])));
+    no_violations(runtimes_in(&cargo_tree(&["-p", "fulmar", "--edges", "normal", "--all-features"])));
 }
 
 #[test]
 fn without_features_only_four_crates_and_their_needs_remain() {
-    no_violations(strangers_in(&cargo_tree(&["--no-default-features"])));
+    no_violations(strangers_in(&cargo_tree(&["-p", "fulmar", "--edges", "normal", "--no-default-features"])));
+}
+
+#[test]
+fn whoever_tries_an_example_builds_few_crates() {
+    no_violations(too_many_crates(&cargo_tree(&["-p", "examples"]), MOST_CRATES_OF_AN_EXAMPLE));
 }
 
 // The rules, on samples that break them.
@@ -323,6 +331,13 @@ fn a_fifth_direct_dependency_is_caught() {
         1crossbeam-queue v0.3.0\n1concurrent-queue v2.5.0\n1parking_lot v0.12.3\n2lock_api v0.4.0\n";
     assert_eq!(strangers_in(tree).len(), 1);
     assert_caught(strangers_in(tree), "`crossbeam-queue v0.3.0`");
+}
+
+#[test]
+fn a_tree_that_has_grown_is_caught() {
+    let tree = "0examples v0.0.0 (/x)\n1fulmar v0.1.0 (/y)\n2syn v2.0.0\n1syn v2.0.0\n2syn v3.0.0\n";
+    assert_eq!(too_many_crates(tree, 4), None);
+    assert_caught(too_many_crates(tree, 3), "4 crates");
 }
 
 #[test]
@@ -596,12 +611,12 @@ fn unsafe_words(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String>
 // Dependencies.
 
 /// What `cargo tree` says, a crate a line, each behind its depth: `1parking_lot v0.12.3`.
-fn cargo_tree(features: &[&str]) -> String {
+fn cargo_tree(arguments: &[&str]) -> String {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let run = |network: &[&str]| {
         Command::new(&cargo)
-            .args(["tree", "--edges", "normal", "--prefix", "depth", "--no-dedupe"])
-            .args(features)
+            .args(["tree", "--prefix", "depth", "--no-dedupe"])
+            .args(arguments)
             .args(network)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
@@ -646,6 +661,13 @@ fn runtimes_in(tree: &str) -> Vec<String> {
         .filter(|(_, entry)| ASYNC_RUNTIMES.contains(&crate_name(entry)))
         .map(|(_, entry)| format!("`{}` is an async runtime: no user of this crate builds one", entry.trim_end()))
         .collect()
+}
+
+fn too_many_crates(tree: &str, most: usize) -> Option<String> {
+    let entries = crates(tree).map(|(_, entry)| entry.split(' ').take(2).collect::<Vec<_>>());
+    let count = entries.collect::<BTreeSet<_>>().len();
+    (count > most)
+        .then(|| format!("the examples need {count} crates, and may need {most}: leave out what one of them needs"))
 }
 
 fn strangers_in(tree: &str) -> Vec<String> {
