@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use fulmar::Executor;
 use fulmar::backoff::Backoff;
-use fulmar::batch::{BatchReport, BatchRunner, BatchRunnerBuilder};
-use fulmar::client::http::Existing;
+use fulmar::batch::{BatchReport, BatchRunner, BatchRunnerBuilder, JobFailure};
+use fulmar::client::http::{Existing, HttpErrorKind};
 use fulmar::client::openeo::{
-    BackEnd, DownloadOptions, JobRun, JobStatus, OpenEoError, RunOptions, run_jobs, start_jobs,
+    BackEnd, Connection, DownloadOptions, JobRun, JobStatus, OpenEoError, RunOptions, run_jobs, start_jobs,
 };
 use openeo_server::{Config, Fault};
 
@@ -23,6 +23,17 @@ fn runner() -> BatchRunnerBuilder {
 fn options() -> RunOptions {
     let poll = Duration::from_millis(50);
     RunOptions::new().poll(poll, poll).soft_errors(20, Duration::from_millis(5)).run_on(runner())
+}
+
+/// Runs one job and downloads its files.
+pub(super) fn run_one(connection: &Connection, folder: &std::path::Path) -> Result<JobRun, OpenEoError> {
+    let options = options().run_on(runner().attempts(2)).download_to(folder);
+    let mut report = run_jobs([BackEnd::new(connection)], titles(1), &options).expect("run");
+    match report.jobs.remove(0).outcome {
+        Ok(run) => Ok(run),
+        Err(JobFailure::Failed { source, .. }) => Err(*source.downcast::<OpenEoError>().expect("the client's error")),
+        Err(failure) => panic!("{failure:?}"),
+    }
 }
 
 fn titles(count: usize) -> impl Iterator<Item = fulmar::client::openeo::NewJob> {
@@ -351,4 +362,65 @@ fn no_back_end_runs_no_job() {
     assert!(matches!(run_jobs([], titles(1), &options()), Err(OpenEoError::Invalid(_))));
     let none = BackEnd::new(&connection).parallel_jobs(0);
     assert!(matches!(run_jobs([none], titles(1), &options()), Err(OpenEoError::Invalid(_))));
+}
+
+#[test]
+fn a_failed_job_whose_logs_can_not_be_had_is_told_of_once_as_failed() {
+    let (server, connection) = server(Config::quick());
+    server.plan("logs", Fault::Status(504), usize::MAX);
+    let (tell, told) = mpsc::channel();
+    let options =
+        options().on_error(move |job, error| tell.send((job.id().to_owned(), error.to_string())).expect("heard"));
+    let report = run_jobs([BackEnd::new(&connection)], ["to fail"].map(sum), &options).expect("run");
+    let error = error_of(&report, 0);
+    let OpenEoError::JobFailed { status: JobStatus::Error, logs, .. } = error else { panic!("{error:?}") };
+    assert!(logs.is_empty() && logs.gap().is_some_and(|gap| gap.contains("504")), "{logs}");
+    assert!(report.jobs[0].notes.iter().any(|note| note.contains("its logs could not be had")));
+    assert_eq!(told.try_iter().count(), 1);
+}
+
+#[test]
+fn an_asset_that_is_gone_leaves_its_siblings() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    server.rewrite("results", |_, doc| doc["assets"]["gone"] = serde_json::json!({"href": "results/gone"}));
+    let error = run_one(&connection, folder.path()).expect_err("one is gone");
+    let OpenEoError::Downloads { total: 3, failed, .. } = &error else { panic!("{error:?}") };
+    assert!(failed.len() == 1 && failed[0].0 == "gone" && failed[0].1.contains("404"), "{failed:?}");
+    let names = names_in(&folder.path().join("job_j-000001"));
+    assert_eq!(names, ["job-results.json", "job_j-000001.json", "openEO.tif", "out.csv"]);
+}
+
+#[test]
+fn details_that_can_not_be_had_leave_the_files() {
+    let (server, connection) = server(Config { run: Duration::from_millis(50), ..Config::quick() });
+    let folder = Folder::new();
+    server.plan_for("describe", "a", Fault::Status(500), usize::MAX);
+    let options = options().download_to(folder.path());
+    // Two jobs, so that the list tells of both.
+    let report = run_jobs([BackEnd::new(&connection)], ["a", "b slow"].map(sum), &options).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+    assert_eq!(report.jobs[0].outcome.as_ref().expect("done").files.len(), 2);
+    let notes = &report.jobs[0].notes;
+    assert!(notes.iter().any(|note| note.contains("its details could not be had")), "{notes:?}");
+}
+
+/// Names a back-end that nobody serves any more.
+fn gone() -> Connection {
+    let (server, connection) = server(Config::quick());
+    drop(server);
+    connection
+}
+
+#[test]
+fn a_back_end_that_can_not_be_reached_makes_no_doubt_and_its_jobs_go_elsewhere() {
+    let (sound, second) = server(Config::quick());
+    let back_ends = [BackEnd::new(&gone()).parallel_jobs(8), BackEnd::new(&second).parallel_jobs(2)];
+    let report = run_jobs(back_ends, titles(12), &options()).expect("run");
+    assert!(report.is_success(), "{report}: {:?}", report.failures().next());
+    assert_eq!((sound.jobs().len(), sound.count("list")), (12, sound.count("list")));
+    assert!(report.jobs.iter().all(|job| job.notes.iter().all(|note| !note.contains("lost"))), "nothing was sent");
+    let report = run_jobs([BackEnd::new(&gone())], titles(1), &options()).expect("run");
+    let error = error_of(&report, 0);
+    assert_eq!(error.http().map(|http| (http.kind(), http.may_have_arrived())), Some((HttpErrorKind::Connect, false)));
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use fulmar::backoff::Backoff;
+use fulmar::batch::BatchRunner;
 use fulmar::client::http::{Existing, HttpErrorKind};
-use fulmar::client::openeo::{DownloadOptions, OpenEoError};
-use openeo_server::{Config, Fault};
-use serde_json::Value;
+use fulmar::client::openeo::{Connection, DownloadOptions, JobResults, JobStatus, OpenEoError};
+use openeo_server::{Config, Fault, Request, Server};
+use serde_json::{Value, json};
 
-use super::{Folder, finished, server, sum};
+use super::{Folder, finished, server, soon, sum};
 
 fn with_assets(assets: &[(&str, &str, usize)]) -> Config {
     let assets = assets.iter().map(|(key, kind, size)| ((*key).to_owned(), (*kind).to_owned(), *size)).collect();
@@ -285,4 +287,122 @@ fn results_before_the_end_are_refused() {
     let (_server, connection) = server(Config { queue: Duration::from_secs(3_600), ..Config::quick() });
     let job = connection.create_job(sum("early")).expect("created");
     assert_eq!(job.results().metadata().expect_err("early").code(), Some("JobNotFinished"));
+}
+
+/// Downloads that are tried twice, without a long wait.
+fn options() -> DownloadOptions {
+    let backoff = Backoff::new(Duration::from_millis(5));
+    DownloadOptions::new().run_on(BatchRunner::builder().attempts(2).backoff(backoff))
+}
+
+/// A job that has finished, whose results a test has changed.
+fn changed(change: impl Fn(&Request, &mut Value) + Send + Sync + 'static) -> (Server, Connection, JobResults) {
+    let (server, connection) = server(Config::quick());
+    server.rewrite("results", change);
+    let results = finished(&connection, "changed").results();
+    (server, connection, results)
+}
+
+#[test]
+fn an_asset_that_can_not_be_had_leaves_its_siblings() {
+    for (href, why) in [(json!("s3://bucket/x.tif"), "s3://"), (Value::Null, "no link"), (json!(7), "no link")] {
+        let (_server, _, results) = changed(move |_, doc| doc["assets"]["a bad one"] = json!({"href": href}));
+        let folder = Folder::new();
+        let error = results.download_files(folder.path(), &options()).expect_err("one is missing");
+        let OpenEoError::Downloads { total, failed, .. } = &error else { panic!("{error:?}") };
+        assert!(
+            *total == 3 && failed.len() == 1 && failed[0].0 == "a bad one" && failed[0].1.contains(why),
+            "{failed:?}"
+        );
+        assert_eq!(folder.names(), ["job-results.json", "openEO.tif", "out.csv"]);
+        let error = results.asset("a bad one").expect("it is there").load_bytes().expect_err("no link");
+        assert!(matches!(&error, OpenEoError::Asset { reason, .. } if reason.contains(why)), "{error}");
+        assert!(results.asset("out.csv").expect("a sibling").load_bytes().is_ok());
+    }
+}
+
+#[test]
+fn an_alternate_link_is_followed_where_the_first_is_none() {
+    let (_server, _, results) = changed(|_, doc| {
+        let href = doc["assets"]["out.csv"]["href"].take();
+        doc["assets"]["out.csv"]["href"] = json!("s3://bucket/out.csv");
+        doc["assets"]["out.csv"]["alternate"] = json!({"local": {"href": "file:///x"}, "https": {"href": href}});
+    });
+    assert_eq!(results.asset("out.csv").expect("an asset").load_bytes().expect("by the alternate").len(), 48);
+}
+
+/// Moves each asset into an item of its own, under one key.
+fn into_items(request: &Request, doc: &mut Value) {
+    let item = request.query("item").and_then(|item| item.parse::<usize>().ok());
+    let assets: Vec<Value> = doc["assets"].as_object().expect("assets").values().cloned().collect();
+    match item {
+        Some(item) => *doc = json!({"type": "Feature", "id": format!("i{item}"), "assets": {"openEO": assets[item]}}),
+        None => {
+            doc["assets"] = json!({"preview": {"href": "preview.png", "roles": ["thumbnail"]}});
+            let links = (0..assets.len()).map(|item| json!({"rel": "item", "href": format!("results?item={item}")}));
+            doc["links"] = links.collect();
+        }
+    }
+}
+
+#[test]
+fn files_that_stand_in_items_alone_are_had() {
+    let (server, connection, results) = changed(into_items);
+    server.rewrite("results", |request, doc| {
+        if request.query("item").is_none() {
+            doc["assets"] = json!({});
+        }
+    });
+    let folder = Folder::new();
+    let files = results.download_files(folder.path(), &options()).expect("from the items");
+    assert_eq!(files.len(), 2, "{files:?}");
+    assert_eq!(folder.names(), ["i1_openEO.csv", "job-results.json", "openEO.tif"]);
+    let keys: Vec<String> = results.assets().expect("assets").iter().map(|asset| asset.key().to_owned()).collect();
+    assert_eq!(keys, ["openEO", "i1/openEO"]);
+    // In a batch, too.
+    let run = super::many::run_one(&connection, folder.path());
+    assert_eq!(run.expect("done").files.len(), 2);
+}
+
+#[test]
+fn an_item_that_can_not_be_had_is_named_beside_the_others() {
+    let (server, connection, results) = changed(into_items);
+    server.rewrite("results", |request, doc| {
+        if request.query("item").is_none() {
+            doc["assets"] = json!({});
+            doc["links"][1]["href"] = json!("../nowhere");
+        }
+    });
+    let folder = Folder::new();
+    let error = results.download_files(folder.path(), &options()).expect_err("one is missing");
+    assert!(matches!(&error, OpenEoError::Downloads { total: 2, failed, .. } if failed.len() == 1), "{error:?}");
+    assert_eq!(folder.names(), ["job-results.json", "openEO.tif"]);
+    assert!(results.gaps().expect("known")[0].contains("nowhere"));
+    let report = super::many::run_one(&connection, folder.path()).expect_err("one is missing");
+    assert!(matches!(&report, OpenEoError::Downloads { total: 2, failed, .. } if failed.len() == 1), "{report:?}");
+}
+
+#[test]
+fn results_of_a_job_that_has_not_finished_say_so() {
+    let (_server, connection, results) = changed(|_, doc| doc["openeo:status"] = json!("running"));
+    let folder = Folder::new();
+    let error = results.download_files(folder.path(), &options()).expect_err("partial");
+    let OpenEoError::PartialResults { status: JobStatus::Running, files, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| file.is_file()));
+    assert!(results.gaps().expect("known")[0].contains("running"));
+    let partial = results.job().partial_results().download_files(folder.path(), &options());
+    assert_eq!(partial.expect("as it was asked for").len(), 2);
+    let error = super::many::run_one(&connection, folder.path()).expect_err("partial");
+    assert!(matches!(error, OpenEoError::PartialResults { .. }), "{error:?}");
+}
+
+#[test]
+fn a_job_that_failed_without_logs_has_failed_all_the_same() {
+    let (server, connection) = server(Config::quick());
+    server.plan("logs", Fault::Status(504), usize::MAX);
+    let job = connection.create_job(sum("to fail")).expect("created");
+    let error = job.start_and_wait(soon()).expect_err("it fails");
+    let OpenEoError::JobFailed { status: JobStatus::Error, logs, .. } = &error else { panic!("{error:?}") };
+    assert!(logs.gap().is_some_and(|gap| gap.contains("504")), "{logs}");
 }

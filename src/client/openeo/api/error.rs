@@ -121,6 +121,17 @@ pub enum OpenEoError {
         source: Box<OpenEoError>,
     },
 
+    /// The results are those of a job that hasn't finished, as they say themselves (`openeo:status`): more may come.
+    #[error("the results of batch job '{id}' are partial: its status is {status}; {} files are there", .files.len())]
+    PartialResults {
+        /// Which job.
+        id: String,
+        /// What the results say about it.
+        status: JobStatus,
+        /// What was downloaded, in the order of the keys.
+        files: Vec<PathBuf>,
+    },
+
     /// A file or folder could not be read or written.
     #[error("{path} could not be {verb}", path = .path.display())]
     File {
@@ -206,7 +217,7 @@ impl OpenEoError {
             OpenEoError::Api(error) => Some(error.http()),
             OpenEoError::Http(error) => Some(error),
             OpenEoError::Authentication { source, .. } => source.as_ref(),
-            OpenEoError::LostReply { source, .. } => source.http(),
+            OpenEoError::LostReply { source, .. } | OpenEoError::Downloads { source, .. } => source.http(),
             _ => None,
         }
     }
@@ -219,6 +230,8 @@ impl OpenEoError {
             OpenEoError::Http(error) => error.is_retryable() || error.kind() == HttpErrorKind::Content,
             OpenEoError::Authentication { source, .. } => source.as_ref().is_some_and(HttpError::is_retryable),
             OpenEoError::TimeLimit { .. } | OpenEoError::TooManySoftErrors { .. } => true,
+            // The job may finish.
+            OpenEoError::PartialResults { status, .. } => !status.is_ended(),
             OpenEoError::Downloads { source, .. } => source.is_retryable(),
             OpenEoError::Fulmar(error) => error.is_retryable(),
             _ => false,
@@ -233,6 +246,13 @@ impl OpenEoError {
     /// Whether the back-end knows no such job (any more). Some say so with 422, for ids that can't be ids of theirs.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some("JobNotFound") || matches!(self.status(), Some(404 | 422))
+    }
+
+    /// Whether the back-end couldn't be reached: nobody was there, or nobody to be trusted. Nothing was sent, and it may pass: a
+    /// certificate is renewed, a proxy let in.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        use HttpErrorKind::{Connect, Proxy, Tls};
+        matches!(self.http().map(HttpError::kind), Some(Connect | Proxy | Tls))
     }
 
     /// Whether the server may have done what was asked, as far as the request tells.

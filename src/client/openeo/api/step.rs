@@ -38,6 +38,18 @@ pub(crate) fn download_error(error: OpenEoError, attempt: u32) -> JobError {
     if is_content && attempt > 1 { JobError::fatal(error) } else { job_error(error) }
 }
 
+/// Whether it is better asked for later, and everything else of this back-end, too.
+pub(crate) fn is_later(error: &OpenEoError) -> bool {
+    error.is_not_our_turn() || is_rate_limited(error)
+}
+
+/// Whether looking at a job may fail like this for a while, as a side question, while a job runs that is paid for: the back-end
+/// can't be reached, or is broken.
+pub(crate) fn is_soft(error: &OpenEoError) -> bool {
+    let is_broken = error.status().is_some_and(|status| status >= 500) && error.code() != Some("FeatureUnsupported");
+    is_broken || error.is_retryable() || error.is_unreachable()
+}
+
 /// Whether the client's own rate limit had no room.
 pub(crate) fn is_rate_limited(error: &OpenEoError) -> bool {
     error.http().is_some_and(|http| http.kind() == HttpErrorKind::RateLimited)

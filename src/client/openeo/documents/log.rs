@@ -97,6 +97,11 @@ impl Logs {
         Logs { entries, gap }
     }
 
+    /// None of them, and why.
+    pub(crate) fn none(gap: String) -> Logs {
+        Logs { entries: Vec::new(), gap: Some(gap) }
+    }
+
     /// The entries.
     pub fn iter(&self) -> impl Iterator<Item = &LogEntry> {
         self.entries.iter()

@@ -165,6 +165,7 @@ impl BatchJob {
 /// Whether the server may have done it all the same, or may do it the next time.
 fn is_unclear(error: &OpenEoError) -> bool {
     !error.is_not_our_turn()
+        && !error.is_unreachable()
         && (error.is_retryable() || error.may_have_arrived() || error.status().is_some_and(|status| status >= 500))
         && error.code() != Some("FeatureUnsupported")
 }

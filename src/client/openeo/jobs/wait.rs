@@ -13,6 +13,7 @@ use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
+use crate::client::openeo::api::step::is_soft;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
@@ -82,7 +83,7 @@ impl<'a> Wait<'a> {
                     looks += 1;
                     self.options.poll.delay(looks - 1)
                 }
-                Err(error) if error.is_retryable() => {
+                Err(error) if is_soft(&error) => {
                     soft += 1;
                     if soft > self.options.soft_errors {
                         return Err(too_many(job, soft, Arc::new(error)));
@@ -108,7 +109,9 @@ impl<'a> Wait<'a> {
         if self.options.show_error_logs {
             self.show_logs(job, &logs);
         }
-        Err(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs: logs.unwrap_or_default() })
+        // That they can't be had is not why it failed.
+        let logs = logs.unwrap_or_else(|error| Logs::none(format!("they could not be had: {error}")));
+        Err(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs })
     }
 
     fn show_logs(&mut self, job: &BatchJob, logs: &Result<Logs, OpenEoError>) {

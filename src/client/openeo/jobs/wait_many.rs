@@ -9,6 +9,7 @@ use super::wait_options::WaitOptions;
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::step::is_soft;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 
 /// How long one job, or the list, may keep others waiting that are waited for as well: as long as they wait anyway until the
@@ -134,7 +135,7 @@ impl Wait<'_> {
                     watched.end = Some(self.end(job, found));
                 }
             }
-            Err(error) if error.is_retryable() => return Err(error),
+            Err(error) if is_soft(&error) => return Err(error),
             Err(error) => watched.end = Some(Err(error)),
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! One file of a job's results.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -25,6 +27,8 @@ pub struct ResultAsset {
     generation: u64,
     key: String,
     href: String,
+    /// What is wrong with its link, so that it can't be had.
+    fault: Option<String>,
     document: Value,
     file_name: String,
 }
@@ -49,7 +53,8 @@ impl ResultAsset {
         &self.key
     }
 
-    /// Where it is. The link may be signed, and expire.
+    /// Where it is. The link may be signed, and expire. A link that can't be followed from here, such as `s3://..`, is told as it
+    /// was written, and to download it is an error; the other assets are had all the same.
     pub fn href(&self) -> &str {
         &self.href
     }
@@ -163,6 +168,9 @@ impl ResultAsset {
 
     /// Does it, and if the link has expired, once more with a new one.
     fn renewed_if_expired<T>(&self, each: impl Fn(&ResultAsset) -> Result<T, OpenEoError>) -> Result<T, OpenEoError> {
+        if let Some(fault) = &self.fault {
+            return Err(self.wrong(fault));
+        }
         let error = match each(self) {
             Err(error) if self.may_have_expired(&error) => error,
             outcome => return outcome,
@@ -216,33 +224,72 @@ impl fmt::Debug for ResultAsset {
 
 /// The asset of that key; the error names those that there are.
 pub(super) fn asset_of(cache: &MetadataCache, metadata: &Metadata, key: &str) -> Result<ResultAsset, OpenEoError> {
-    let assets = assets(cache, metadata)?;
+    let assets = assets(cache, metadata);
     let named = named(assets.iter().map(ResultAsset::key));
     let found = assets.into_iter().find(|asset| asset.key() == key);
     found.ok_or_else(|| cache.wrong(format!("there is no asset {:?}, but: {named}", plain(key, 100))))
 }
 
-/// All assets, in the order of their keys.
-pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Result<Vec<ResultAsset>, OpenEoError> {
-    let empty = serde_json::Map::new();
-    let assets = metadata.document.get("assets").and_then(Value::as_object).unwrap_or(&empty);
-    let text = |asset: &Value, name: &str| asset.get(name).and_then(Value::as_str).map(str::to_owned);
-    let mut found = Vec::new();
-    for (key, asset) in assets {
-        let href = text(asset, "href").and_then(|href| cache.job().connection().resolve_from(&metadata.url, &href));
-        let href = href.ok_or_else(|| cache.wrong(format!("asset {:?} has no link", plain(key, 100))))?;
-        found.push((key.clone(), href, text(asset, "type"), asset.clone()));
+/// All assets: those of the results, then those of the items, each in the order of their keys. One that several items have by
+/// the same key is called by the item, too.
+pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAsset> {
+    let connection = cache.job().connection();
+    let mut found: Vec<ResultAsset> = Vec::new();
+    let (mut keys, mut links) = (HashSet::new(), HashSet::new());
+    for part in iter::once(&*metadata.results).chain(&*metadata.items) {
+        for (key, document) in part.assets() {
+            let (href, fault) = match link_of(document, |href| connection.resolve_from(&part.url, href)) {
+                Ok(href) => (href, None),
+                Err((href, fault)) => (href, Some(fault)),
+            };
+            // An item may have what the collection has.
+            if fault.is_none() && !links.insert(href.clone()) && keys.contains(key) {
+                continue;
+            }
+            let of_item = part.document.get("id").and_then(Value::as_str).unwrap_or_default();
+            let wanted = iter::once(key.clone()).chain((1..).map(|number| match number {
+                1 => format!("{of_item}/{key}"),
+                number => format!("{of_item}/{key}-{number}"),
+            }));
+            let Some(key) = wanted.into_iter().find(|key| keys.insert(key.clone())) else { continue };
+            let (cache, generation, document) = (cache.clone(), metadata.generation, document.clone());
+            found.push(ResultAsset { cache, generation, key, href, fault, document, file_name: String::new() });
+        }
     }
-    let names = file_names(found.iter().map(|(key, href, kind, _)| (key.as_str(), href.as_str(), kind.as_deref())));
-    let assets = found.into_iter().zip(names).map(|((key, href, _, document), name)| ResultAsset {
-        cache: cache.clone(),
-        generation: metadata.generation,
-        key,
-        href,
-        document,
-        file_name: name,
-    });
-    Ok(assets.collect())
+    let names = file_names(found.iter().map(|asset| (asset.key(), asset.href(), asset.media_type())));
+    for (asset, name) in found.iter_mut().zip(names) {
+        asset.file_name = name;
+    }
+    found
+}
+
+/// Where an asset is, or else what its metadata say instead, and what is wrong with that. Where the link leads to a store of
+/// another kind, an alternate one may do. (STAC alternate assets extension 1.2)
+fn link_of(document: &Value, resolve: impl Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
+    let text = |object: &Value| object.get("href").and_then(Value::as_str).map(str::to_owned);
+    let href = text(document);
+    if let Some(url) = href.as_deref().and_then(&resolve) {
+        return Ok(url);
+    }
+    let alternates = document.get("alternate").and_then(Value::as_object).into_iter().flatten();
+    if let Some(url) = alternates.filter_map(|(_, alternate)| resolve(&text(alternate)?)).next() {
+        return Ok(url);
+    }
+    Err(match href {
+        None => (String::new(), "has no link".to_owned()),
+        Some(href) => {
+            let scheme = href.split_once("://").map_or("", |(scheme, _)| scheme);
+            let fault = if scheme.is_empty() {
+                "has a link that makes no sense".to_owned()
+            } else {
+                format!(
+                    "has a link to {}://, which isn't spoken here: get it with the store's own tool",
+                    plain(scheme, 20)
+                )
+            };
+            (href, fault)
+        }
+    })
 }
 
 /// The first of these keys.

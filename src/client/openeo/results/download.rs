@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::asset::{ResultAsset, Target};
+use super::asset::{ResultAsset, Target, assets};
 use super::handle::JobResults;
 use super::options::DownloadOptions;
 use crate::batch::{Context, JobError, JobFailure, Poll, RemoteJob, Submitted};
@@ -21,7 +21,8 @@ impl JobResults {
     /// threads, the attempts and the backoff; this client has no dealings with executors.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Downloads`], if assets could not be had: the others are there.
+    /// As for [`metadata`](JobResults::metadata). [`OpenEoError::Downloads`], if assets, or items that name them, could not be had:
+    /// the others are there. [`OpenEoError::PartialResults`], if the job hasn't finished: what there is of it is there.
     pub fn download_files(
         &self,
         folder: impl AsRef<Path>,
@@ -29,9 +30,10 @@ impl JobResults {
     ) -> Result<Vec<PathBuf>, OpenEoError> {
         let folder = folder.as_ref();
         fs::create_dir_all(folder).map_err(|error| OpenEoError::written(folder, error))?;
-        let assets = self.assets()?;
+        let metadata = self.cache.get()?;
+        let assets = assets(&self.cache, &metadata);
         options.check_metadata(folder)?;
-        let total = assets.len();
+        let total = assets.len() + metadata.unread.len();
         let keys: Vec<String> = assets.iter().map(|asset| plain(asset.key(), 100)).collect();
         let jobs = assets.into_iter().map(|asset| {
             let target = options.target(folder, asset.file_name());
@@ -49,10 +51,18 @@ impl JobResults {
                 }
             }
         }
+        for unread in &*metadata.unread {
+            failed.push((unread.name.clone(), unread.why.clone()));
+            source.get_or_insert_with(|| self.cache.wrong(format!("{}: {}", unread.name, unread.why)));
+        }
         // As of the last links, should they have expired meanwhile.
         let written = self.metadata().and_then(|metadata| options.write_metadata(folder, &metadata));
         match source {
-            None => written.map(|()| files),
+            None => {
+                written?;
+                self.check_finished(|| files.clone())?;
+                Ok(files)
+            }
             Some(error) => {
                 let id = self.job().id().to_owned();
                 Err(OpenEoError::Downloads { id, total, failed, source: Box::new(error) })

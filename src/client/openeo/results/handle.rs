@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::asset::{ResultAsset, asset_of, assets, named};
-use super::metadata::MetadataCache;
+use super::metadata::{MetadataCache, Unread};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::table::Table;
 use crate::client::openeo::documents::text::plain;
@@ -22,15 +22,17 @@ pub struct JobResults {
 impl BatchJob {
     /// A handle to the results. Asks nobody yet.
     pub fn results(&self) -> JobResults {
-        JobResults::new(self.clone())
+        JobResults { cache: MetadataCache::new(self.clone(), false) }
+    }
+
+    /// A handle to what there is of the results of a job that hasn't finished, on back-ends that have that. (openEO API 1.2,
+    /// `partial`)
+    pub fn partial_results(&self) -> JobResults {
+        JobResults { cache: MetadataCache::new(self.clone(), true) }
     }
 }
 
 impl JobResults {
-    fn new(job: BatchJob) -> JobResults {
-        JobResults { cache: MetadataCache::new(job) }
-    }
-
     /// The job.
     pub fn job(&self) -> &BatchJob {
         self.cache.job()
@@ -42,15 +44,28 @@ impl JobResults {
     /// # Errors
     /// The back-end's: `JobNotFinished`, for instance.
     pub fn metadata(&self) -> Result<Arc<Value>, OpenEoError> {
-        Ok(self.cache.get()?.document)
+        Ok(Arc::clone(&self.cache.get()?.results.document))
     }
 
-    /// All assets, in the order of their keys.
+    /// All assets, in the order of their keys. Where a collection has no data among its own, those of its items follow; what
+    /// can't be had of these is in [`gaps`](JobResults::gaps).
     ///
     /// # Errors
     /// As for [`metadata`](JobResults::metadata).
     pub fn assets(&self) -> Result<Vec<ResultAsset>, OpenEoError> {
-        assets(&self.cache, &self.cache.get()?)
+        Ok(assets(&self.cache, &self.cache.get()?))
+    }
+
+    /// What the results lack, and why, one line each: items that could not be had, and that the job hasn't finished. Empty if
+    /// they are whole.
+    ///
+    /// # Errors
+    /// As for [`metadata`](JobResults::metadata).
+    pub fn gaps(&self) -> Result<Vec<String>, OpenEoError> {
+        let metadata = self.cache.get()?;
+        let unread = metadata.unread.iter().map(|unread| format!("{}: {}", unread.name, unread.why));
+        let unfinished = metadata.unfinished().map(|status| format!("the job hasn't finished: its status is {status}"));
+        Ok(unread.chain(unfinished).collect())
     }
 
     /// The asset of that key.
@@ -64,7 +79,8 @@ impl JobResults {
     /// Downloads the only asset, or the one of the key, to `target`: a file, or a folder that is there.
     ///
     /// # Errors
-    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none.
+    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none. [`OpenEoError::PartialResults`], if the
+    /// job hasn't finished; the file is there.
     pub fn download_file<'a>(
         &self,
         target: impl AsRef<Path>,
@@ -84,7 +100,30 @@ impl JobResults {
                 }
             }
         };
-        asset.download(target)
+        let file = asset.download(target)?;
+        self.check_finished(|| vec![file.clone()])?;
+        Ok(file)
+    }
+
+    /// An error if the results are partial, and weren't asked for as such.
+    pub(crate) fn check_finished(&self, files: impl FnOnce() -> Vec<PathBuf>) -> Result<(), OpenEoError> {
+        match self.cache.get()?.unfinished().filter(|_| !self.cache.is_partial()) {
+            Some(status) => {
+                Err(OpenEoError::PartialResults { id: plain(self.job().id(), 200), status, files: files() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The assets as they are now.
+    pub(crate) fn ask_again(&self) -> Result<Vec<ResultAsset>, OpenEoError> {
+        let generation = self.cache.known().map_or(0, |metadata| metadata.generation);
+        Ok(assets(&self.cache, &self.cache.newer(generation)?))
+    }
+
+    /// The items that could not be had.
+    pub(crate) fn unread(&self) -> Result<Arc<[Unread]>, OpenEoError> {
+        Ok(self.cache.get()?.unread)
     }
 }
 
@@ -98,7 +137,7 @@ impl fmt::Debug for JobResults {
 impl fmt::Display for JobResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = self.cache.known();
-        let Some(assets) = known.and_then(|metadata| assets(&self.cache, &metadata).ok()) else {
+        let Some(assets) = known.map(|metadata| assets(&self.cache, &metadata)) else {
             return write!(f, "the results of job '{}'", plain(self.job().id(), 200));
         };
         let mut table = Table::new(&["asset", "type", "bytes", "file"]);

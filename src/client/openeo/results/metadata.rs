@@ -1,35 +1,93 @@
 //! The metadata of a job's results, asked for when they are needed, and kept.
+//!
+//! They are a STAC item or collection. Where a collection has no data among its own assets, they are in its items, each a
+//! document of its own (STAC 1.1): what can be had of these is had, and what can't is named beside it.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::client::http::Method;
+use crate::client::http::{Method, Response};
 use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::documents::job::JobStatus;
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::sync::Mutex;
+
+/// How many items of a collection are read.
+const MOST_ITEMS: usize = 10_000;
 
 /// The metadata as of one request. Links in them may expire.
 #[derive(Clone)]
 pub(super) struct Metadata {
     /// Which request, counted from 1.
     pub(super) generation: u64,
+    /// The item or collection that the back-end answers with.
+    pub(super) results: Arc<Part>,
+    /// The items that a collection has its data in.
+    pub(super) items: Arc<[Part]>,
+    /// What could not be had of them.
+    pub(super) unread: Arc<[Unread]>,
+}
+
+/// A document with assets.
+pub(super) struct Part {
     pub(super) document: Arc<Value>,
-    /// Where they came from, which their links may be relative to.
-    pub(super) url: Arc<str>,
+    /// Where it came from, which its links may be relative to.
+    pub(super) url: String,
+}
+
+/// A document that could not be had.
+pub(crate) struct Unread {
+    pub(crate) name: String,
+    pub(crate) why: String,
+    /// Whether another request may have it.
+    pub(crate) may_pass: bool,
+}
+
+impl Metadata {
+    /// How the job stands that these are the results of, if they say so and it isn't `finished`.
+    pub(super) fn unfinished(&self) -> Option<JobStatus> {
+        let document = &self.results.document;
+        let of = |object: &Value| object.get("openeo:status").and_then(Value::as_str).map(str::to_ascii_lowercase);
+        let status = of(document).or_else(|| of(document.get("properties")?))?;
+        Some(JobStatus::of(&status)).filter(|status| *status != JobStatus::Finished)
+    }
+}
+
+impl Part {
+    /// Its assets, with their keys.
+    pub(super) fn assets(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.document.get("assets").and_then(Value::as_object).into_iter().flatten()
+    }
+
+    /// Whether there are files that were computed among its assets, as opposed to previews and metadata.
+    fn has_data(&self) -> bool {
+        self.assets().any(|(_, asset)| match asset.get("roles").and_then(Value::as_array) {
+            Some(roles) if !roles.is_empty() => roles.iter().any(|role| role.as_str() == Some("data")),
+            _ => true,
+        })
+    }
+
+    /// The links to its items.
+    fn item_links(&self) -> impl Iterator<Item = &Value> {
+        let links = self.document.get("links").and_then(Value::as_array).into_iter().flatten();
+        links.filter(|link| link.get("rel").and_then(Value::as_str).is_some_and(|rel| rel.eq_ignore_ascii_case("item")))
+    }
 }
 
 /// The metadata of one job's results. Clones share what is known.
 #[derive(Clone)]
 pub(super) struct MetadataCache {
     job: BatchJob,
+    /// Whether results of a job that hasn't finished are wanted, too.
+    partial: bool,
     current: Arc<Mutex<Option<Metadata>>>,
 }
 
 impl MetadataCache {
-    pub(super) fn new(job: BatchJob) -> MetadataCache {
-        MetadataCache { job, current: Arc::default() }
+    pub(super) fn new(job: BatchJob, partial: bool) -> MetadataCache {
+        MetadataCache { job, partial, current: Arc::default() }
     }
 
     /// The same, each request of which is tried once.
@@ -39,6 +97,10 @@ impl MetadataCache {
 
     pub(super) fn job(&self) -> &BatchJob {
         &self.job
+    }
+
+    pub(super) fn is_partial(&self) -> bool {
+        self.partial
     }
 
     /// What is known, without asking.
@@ -58,17 +120,57 @@ impl MetadataCache {
 
     fn ask(&self, generation: u64) -> Result<Metadata, OpenEoError> {
         let connection = self.job.connection();
-        let reply = connection.send(connection.request(Method::Get, &self.job.path("/results")))?;
-        let document: Value = reply.json()?;
-        if !document.get("assets").is_none_or(Value::is_object) {
-            return Err(OpenEoError::reply("the `assets` of the results are no object"));
+        let request = connection.request(Method::Get, &self.job.path("/results"));
+        let results = read(connection.send(if self.partial { request.query("partial", "true") } else { request })?)?;
+        let (mut items, mut unread) = (Vec::new(), Vec::new());
+        if !results.document.get("assets").is_none_or(|assets| assets.is_object() || assets.is_null()) {
+            let (name, why) = ("assets".to_owned(), "the `assets` of the results are no object".to_owned());
+            unread.push(Unread { name, why, may_pass: false });
         }
-        let metadata = Metadata { generation: generation + 1, document: Arc::new(document), url: reply.url().into() };
+        if !results.has_data() {
+            self.read_items(&results, &mut items, &mut unread);
+        }
+        let (items, unread) = (items.into(), unread.into());
+        let metadata = Metadata { generation: generation + 1, results: Arc::new(results), items, unread };
         *self.current.lock() = Some(metadata.clone());
         Ok(metadata)
+    }
+
+    /// Reads the documents that the results have in place of assets.
+    fn read_items(&self, results: &Part, items: &mut Vec<Part>, unread: &mut Vec<Unread>) {
+        let connection = self.job.connection();
+        for (number, link) in results.item_links().enumerate() {
+            let href = link.get("href").and_then(Value::as_str).unwrap_or_default();
+            let shown =
+                link.get("title").and_then(Value::as_str).unwrap_or_else(|| href.split('?').next().unwrap_or_default());
+            let name = format!("item {}", plain(shown, 200));
+            if number >= MOST_ITEMS {
+                let why = format!("it and what follows are more than the {MOST_ITEMS} items that are read");
+                unread.push(Unread { name, why, may_pass: false });
+                return;
+            }
+            let Some(url) = connection.resolve_from(&results.url, href) else {
+                let why = "its link is none of http or https".to_owned();
+                unread.push(Unread { name, why, may_pass: false });
+                continue;
+            };
+            let request = connection.request_link(Method::Get, &url).accept("application/geo+json, application/json");
+            match connection.send(request).and_then(read) {
+                Ok(item) => items.push(item),
+                Err(error) => unread.push(Unread { name, why: error.to_string(), may_pass: error.is_retryable() }),
+            }
+        }
     }
 
     pub(super) fn wrong(&self, reason: String) -> OpenEoError {
         OpenEoError::Asset { id: plain(self.job.id(), 200), reason }
     }
+}
+
+fn read(reply: Response) -> Result<Part, OpenEoError> {
+    let document: Value = reply.json()?;
+    if !document.is_object() {
+        return Err(OpenEoError::reply("the metadata of results are no object"));
+    }
+    Ok(Part { document: Arc::new(document), url: reply.url().to_owned() })
 }

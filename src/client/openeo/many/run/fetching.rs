@@ -1,16 +1,26 @@
 //! Downloading what a finished job has made; of one that failed, why.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::batch::Context;
+use crate::backoff::Backoff;
+use crate::batch::{Context, JobError};
+use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
+use crate::client::openeo::api::step::{is_later, is_soft, job_error};
 use crate::client::openeo::documents::job::JobStatus;
-use crate::client::openeo::documents::log::LogLevel;
+use crate::client::openeo::documents::log::{LogLevel, Logs};
+use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::results::names::sound;
 use crate::client::openeo::results::write::write_json;
 
 use super::Run;
+
+/// How often a side question is asked again, and after what pause at first; and at most, if the back-end asks for more.
+const SIDE_QUESTIONS: u32 = 2;
+const SIDE_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_SIDE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Run {
     /// A folder of its own, whatever its id is.
@@ -25,45 +35,161 @@ impl Run {
         self.folder.get_or_insert_with(own).clone()
     }
 
-    /// Details, results and assets of a job that is done.
-    pub(super) fn download(&mut self, job: &BatchJob, root: &Path, cx: &mut Context<'_>) -> Result<(), OpenEoError> {
+    /// Details, results and assets of a job that is done. What can be had is had, whatever becomes of the rest.
+    pub(super) fn download(
+        &mut self,
+        job: &BatchJob,
+        root: &Path,
+        cx: &mut Context<'_>,
+    ) -> Result<Vec<PathBuf>, JobError> {
         let folder = self.folder(root, job.id());
-        let name = sound(job.id());
         std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error))?;
         let results = match &self.results {
             Some(results) => results.clone(),
             None => {
-                if !self.described {
-                    self.last = Some(job.once().describe()?);
-                    self.described = true;
-                }
-                if let Some(last) = &self.last {
-                    write_json(&folder.join(format!("job_{name}.json")), last.as_json())?;
-                }
+                self.write_details(job, &folder, cx)?;
                 self.shared.options.downloads.check_metadata(&folder)?;
                 self.results.insert(job.once().results()).clone()
             }
         };
-        let assets = results.assets()?;
-        for asset in assets.iter().skip(self.files.len()) {
+        // An item that couldn't be had may be had now; and the job may have finished.
+        let assets = if cx.attempt() > 1 && !results.gaps()?.is_empty() {
+            self.files.clear();
+            results.ask_again()?
+        } else {
+            results.assets()?
+        };
+        let mut failed = Failed::default();
+        for asset in &assets {
+            if self.files.contains_key(asset.key()) {
+                continue;
+            }
+            if let Some(why) = self.given_up.get(asset.key()) {
+                failed.named.push((asset.key().to_owned(), why.clone()));
+                continue;
+            }
             let target = self.shared.options.downloads.target(&folder, asset.file_name());
-            self.files.push(asset.fetch(&target, cx)?.path);
+            match asset.fetch(&target, cx) {
+                Ok(file) => {
+                    self.files.insert(asset.key().to_owned(), file.path);
+                }
+                Err(error) if is_later(&error) => return Err(job_error(error)),
+                Err(error) => {
+                    let may_pass = !is_final(&error, cx.attempt());
+                    if !may_pass {
+                        self.given_up.insert(asset.key().to_owned(), error.to_string());
+                    }
+                    failed.add(asset.key(), error, may_pass);
+                }
+            }
         }
-        self.shared.options.downloads.write_metadata(&folder, &*results.metadata()?)
+        self.shared.options.downloads.write_metadata(&folder, &*results.metadata()?)?;
+        let unread = results.unread()?;
+        for unread in unread.iter() {
+            failed.may_pass |= unread.may_pass;
+            failed.named.push((unread.name.clone(), unread.why.clone()));
+        }
+        let files = || assets.iter().filter_map(|asset| self.files.get(asset.key()).cloned()).collect::<Vec<_>>();
+        match failed.into_error(job, assets.len() + unread.len()) {
+            Some(error) => Err(error),
+            None => {
+                results.check_finished(files)?;
+                Ok(files())
+            }
+        }
     }
 
-    /// Why a job that has ended is not done.
-    pub(super) fn failure(&mut self, job: &BatchJob, status: JobStatus) -> Result<OpenEoError, OpenEoError> {
+    /// The details of the job, once. They are beside the point: the list has told what matters.
+    fn write_details(&mut self, job: &BatchJob, folder: &Path, cx: &mut Context<'_>) -> Result<(), JobError> {
+        if !self.described {
+            match job.once().describe() {
+                Ok(found) => self.last = Some(found),
+                Err(error) if is_soft(&error) && self.side_questions < SIDE_QUESTIONS => {
+                    return Err(self.ask_later(error));
+                }
+                Err(error) => cx.note(format!("its details could not be had: {error}")),
+            }
+            (self.described, self.side_questions) = (true, 0);
+        }
+        if let Some(last) = &self.last {
+            write_json(&folder.join(format!("job_{}.json", sound(job.id()))), last.as_json())?;
+        }
+        Ok(())
+    }
+
+    /// Why a job that has ended is not done: that it failed, whatever becomes of its logs.
+    pub(super) fn failure(
+        &mut self,
+        job: &BatchJob,
+        status: JobStatus,
+        cx: &mut Context<'_>,
+    ) -> Result<OpenEoError, JobError> {
         let logs = match job.once().logs(None, LogLevel::Error) {
-            Err(error) if error.is_retryable() => return Err(error),
-            // That there are no logs to be had is not why it failed.
-            logs => logs.unwrap_or_default(),
+            Ok(logs) => logs,
+            Err(error) if is_soft(&error) && self.side_questions < SIDE_QUESTIONS => return Err(self.ask_later(error)),
+            Err(error) => {
+                cx.note(format!("its logs could not be had: {error}"));
+                Logs::none(format!("they could not be had: {error}"))
+            }
         };
         if let Some(root) = self.shared.options.folder.clone().filter(|_| !logs.is_empty()) {
             let folder = self.folder(&root, job.id());
-            std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error))?;
-            write_json(&folder.join(format!("job_{}_errors.json", sound(job.id()))), &logs.to_json())?;
+            let written = std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error));
+            let path = folder.join(format!("job_{}_errors.json", sound(job.id())));
+            if let Err(error) = written.and_then(|()| write_json(&path, &logs.to_json())) {
+                cx.note(format!("its logs could not be written: {error}"));
+            }
         }
         Ok(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs })
     }
+
+    /// A side question is asked again a few times. That is no attempt of the step, which would end with its error.
+    fn ask_later(&mut self, error: OpenEoError) -> JobError {
+        self.side_questions += 1;
+        let asked = error.http().and_then(HttpError::retry_after).unwrap_or_default();
+        let pause = Backoff::new(SIDE_PAUSE).delay(self.side_questions - 1).max(asked.min(LONGEST_SIDE_PAUSE));
+        JobError::wait(error, pause)
+    }
+}
+
+/// What could not be had in one attempt.
+#[derive(Default)]
+struct Failed {
+    named: Vec<(String, String)>,
+    /// Whether another attempt may have some of it.
+    may_pass: bool,
+    /// The first error that passes, or else the first.
+    source: Option<OpenEoError>,
+}
+
+impl Failed {
+    fn add(&mut self, key: &str, error: OpenEoError, may_pass: bool) {
+        self.named.push((plain(key, 100), error.to_string()));
+        if self.source.is_none() || (may_pass && !self.may_pass) {
+            self.source = Some(error);
+        }
+        self.may_pass |= may_pass;
+    }
+
+    /// All of it together; `None` if there is nothing.
+    fn into_error(self, job: &BatchJob, total: usize) -> Option<JobError> {
+        let Failed { named: failed, may_pass, source } = self;
+        let first = failed.first()?;
+        let source = source.unwrap_or_else(|| OpenEoError::reply(format!("{}: {}", first.0, first.1)));
+        let after = source.http().and_then(HttpError::retry_after);
+        let id = job.id().to_owned();
+        let error = OpenEoError::Downloads { id, total, failed, source: Box::new(source) };
+        Some(match after {
+            _ if !may_pass => JobError::fatal(error),
+            Some(after) => JobError::retry(error).after(after),
+            None => JobError::retry(error),
+        })
+    }
+}
+
+/// Whether another attempt at the same asset would come to the same.
+fn is_final(error: &OpenEoError, attempt: u32) -> bool {
+    let is_content = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Content && !http.is_retryable());
+    // What came whole and was something else is asked for once more, and no more: it may be large.
+    if is_content { attempt > 1 } else { !is_soft(error) }
 }

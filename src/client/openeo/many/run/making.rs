@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use crate::batch::{Context, JobError};
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
-use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, job_error};
+use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, is_soft, job_error};
 use crate::client::openeo::jobs::create::Progress;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::many::site::Site;
 
-use super::{Run, passes};
+use super::Run;
 
 /// To how many other back-ends a job goes that can't be made where it is.
 const MOVES: u32 = 20;
@@ -74,6 +74,11 @@ impl Run {
                         (self.place, self.site) = (None, None);
                         return Err(JobError::wait(error, GIVE_WAY));
                     }
+                    // Another may take it when it is up again.
+                    if error.is_unreachable() && self.shared.sites.len() > 1 {
+                        (self.place, self.site) = (None, None);
+                        return Err(JobError::retry(error));
+                    }
                 }
                 Err(job_error(error))
             }
@@ -111,7 +116,7 @@ impl Run {
                 return Ok(false);
             }
             Err(error) => {
-                if !passes(&error) {
+                if !is_soft(&error) {
                     cx.note(format!("job '{}' was created and could not be started", job.id()));
                 }
                 return Err(error);
@@ -130,17 +135,13 @@ impl Run {
 fn is_the_back_ends(error: &OpenEoError) -> bool {
     let refuses_us = matches!(error.status(), Some(401 | 403))
         || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
-    let is_broken = error.is_retryable() || error.status().is_some_and(|status| status >= 500);
-    (refuses_us || is_broken) && !error.is_not_our_turn() && !is_rate_limited(error)
+    (refuses_us || is_soft(error)) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
 /// The job list couldn't be read: it may be the next time. Until then nobody knows whether the job exists.
 fn look_again(error: OpenEoError) -> JobError {
     let (is_over, after) = match &error {
-        OpenEoError::LostReply { source, .. } => {
-            let passes = source.is_retryable() || source.status().is_some_and(|status| status >= 500);
-            (!passes, source.http().and_then(HttpError::retry_after))
-        }
+        OpenEoError::LostReply { source, .. } => (!is_soft(source), source.http().and_then(HttpError::retry_after)),
         _ => (true, None),
     };
     match after {

@@ -4,7 +4,7 @@ mod fetching;
 mod making;
 mod watching;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use crate::backoff::Backoff;
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::client::http::HttpError;
 use crate::client::openeo::api::error::OpenEoError;
-use crate::client::openeo::api::step::{download_error, is_rate_limited, job_error};
+use crate::client::openeo::api::step::{is_rate_limited, is_soft, job_error};
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 use crate::client::openeo::jobs::create::Creation;
 use crate::client::openeo::jobs::job::BatchJob;
@@ -62,7 +62,11 @@ pub(super) struct Run {
     stopped: bool,
     results: Option<JobResults>,
     folder: Option<PathBuf>,
-    files: Vec<PathBuf>,
+    /// The assets that were had, and those that can't be, by their keys.
+    files: HashMap<String, PathBuf>,
+    given_up: HashMap<String, String>,
+    /// How often a question beside the point was asked again.
+    side_questions: u32,
 }
 
 impl Run {
@@ -88,7 +92,9 @@ impl Run {
             stopped: false,
             results: None,
             folder: None,
-            files: Vec::new(),
+            files: HashMap::new(),
+            given_up: HashMap::new(),
+            side_questions: 0,
         }
     }
 
@@ -120,7 +126,7 @@ impl RemoteJob for Run {
         };
         match self.start(&job, cx) {
             // A start that didn't come about is tried again by the next step. The job is made, and is to be known as such.
-            Err(error) if !passes(&error) => Err(job_error(error)),
+            Err(error) if !is_soft(&error) => Err(job_error(error)),
             _ => Ok(Submitted::Accepted { id: job.id().to_owned() }),
         }
     }
@@ -136,7 +142,7 @@ impl RemoteJob for Run {
             Ok(false) => return Ok(Poll::pending("created")),
             // Nothing runs yet: the batch's own backoff is patient enough.
             Err(error) if is_rate_limited(&error) => return Err(job_error(error)),
-            Err(error) if passes(&error) => return Err(JobError::retry(error)),
+            Err(error) if is_soft(&error) => return Err(JobError::retry(error)),
             Err(error) => Err(error),
         };
         let error = match outcome {
@@ -152,7 +158,7 @@ impl RemoteJob for Run {
             let is_gone = self.missing >= MISSING;
             return if is_gone { Err(JobError::fatal(error)) } else { Ok(self.as_before(None)) };
         }
-        if !error.is_retryable() {
+        if !is_soft(&error) {
             return Err(JobError::fatal(error));
         }
         self.soft += 1;
@@ -174,7 +180,7 @@ impl RemoteJob for Run {
         let options = self.shared.options.clone();
         let status = self.last.as_ref().map_or_else(|| JobStatus::of("unknown"), JobDescription::status);
         if status != JobStatus::Finished {
-            let failure = self.failure(&job, status.clone()).map_err(job_error)?;
+            let failure = self.failure(&job, status.clone(), cx)?;
             match (&options.on_cancel, &options.on_error) {
                 (Some(hook), _) if status == JobStatus::Canceled => contained(|| hook(&job)),
                 (_, Some(hook)) if status != JobStatus::Canceled => contained(|| hook(&job, &failure)),
@@ -182,13 +188,13 @@ impl RemoteJob for Run {
             }
             return Err(JobError::fatal(failure));
         }
-        if let Some(root) = &options.folder {
-            let attempt = cx.attempt();
-            self.download(&job, root, cx).map_err(|error| download_error(error, attempt))?;
-        }
+        let files = match &options.folder {
+            Some(root) => self.download(&job, root, cx)?,
+            None => Vec::new(),
+        };
         let description = self.last.clone().unwrap_or_else(|| JobDescription::new(serde_json::Value::Null));
         let back_end = self.site.as_ref().map_or_else(String::new, |site| site.back_end.name.clone());
-        let run = JobRun { job, back_end, description, folder: self.folder.clone(), files: self.files.clone() };
+        let run = JobRun { job, back_end, description, folder: self.folder.clone(), files };
         if let Some(hook) = &options.on_done {
             contained(|| hook(&run));
         }
@@ -224,12 +230,6 @@ impl RemoteJob for Run {
             _ => Ok(()),
         }
     }
-}
-
-/// Whether a start may be tried again. A 500 may pass, and the job was seen not to have started.
-fn passes(error: &OpenEoError) -> bool {
-    let is_broken = error.status().is_some_and(|status| status >= 500) && error.code() != Some("FeatureUnsupported");
-    is_broken || error.is_retryable()
 }
 
 /// A hook's panic is the hook's.
