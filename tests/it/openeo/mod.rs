@@ -1,5 +1,5 @@
 //! The openEO client against a back-end of its own (`tests/peers/openeo-server`), faults and all. Real back-ends and the real
-//! Python client are in `tests/openeo_peer.rs`.
+//! Python client are in `tests/openeo_peer`.
 
 mod auth;
 mod connection;

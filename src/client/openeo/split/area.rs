@@ -28,7 +28,7 @@ pub struct BoundingBox {
     pub west: f64,
     /// Its southern edge.
     pub south: f64,
-    /// Its eastern edge; less than `west` if it crosses the antimeridian.
+    /// Its eastern edge; less than `west`, or more than 180 degrees, if it crosses the antimeridian.
     pub east: f64,
     /// Its northern edge.
     pub north: f64,
@@ -149,13 +149,25 @@ impl BoundingBox {
             let code = crs.as_str().map(|text| text.trim().to_ascii_uppercase());
             crs.as_u64() == Some(4326) || code.is_some_and(|code| code.trim_start_matches("EPSG:") == "4326")
         });
-        if self.west < self.east {
+        let is_usual = |edge: f64| (-180.0..=180.0).contains(&edge);
+        if self.west < self.east && (!is_degrees || (is_usual(self.west) && is_usual(self.east))) {
             return Ok(vec![self.clone()]);
         }
-        if !is_degrees || self.west == self.east || self.west >= 180.0 || self.east <= -180.0 {
+        if !is_degrees || self.west == self.east || self.east - self.west >= 360.0 {
             return invalid("its western edge is west of its eastern one");
         }
-        Ok(vec![BoundingBox { east: 180.0, ..self.clone() }, BoundingBox { west: -180.0, ..self.clone() }])
+        // Degrees go round; only those that have gone round lose the last bits in being turned back.
+        let west = if (-180.0..180.0).contains(&self.west) {
+            self.west
+        } else {
+            (self.west + 180.0).rem_euclid(360.0) - 180.0
+        };
+        let east = if is_usual(self.east) { self.east } else { 180.0 - (180.0 - self.east).rem_euclid(360.0) };
+        let turned = BoundingBox { west, east, ..self.clone() };
+        if west < east {
+            return Ok(vec![turned]);
+        }
+        Ok(vec![BoundingBox { east: 180.0, ..turned.clone() }, BoundingBox { west: -180.0, ..turned }])
     }
 }
 
@@ -200,8 +212,14 @@ mod tests {
 
     #[test]
     fn a_box_across_the_antimeridian_is_cut_there() {
-        let tiles = BoundingBox::new(179.0, 0.0, -179.0, 1.0).split_by_size(1.0).expect("tiles");
-        assert_eq!(tiles, [BoundingBox::new(179.0, 0.0, 180.0, 1.0), BoundingBox::new(-180.0, 0.0, -179.0, 1.0)]);
+        for (west, east) in [(179.0, -179.0), (179.0, 181.0), (-181.0, -179.0), (539.0, 541.0)] {
+            let tiles = BoundingBox::new(west, 0.0, east, 1.0).split_by_size(1.0).expect("tiles");
+            let halves = [BoundingBox::new(179.0, 0.0, 180.0, 1.0), BoundingBox::new(-180.0, 0.0, -179.0, 1.0)];
+            assert_eq!(tiles, halves, "{west} to {east}");
+        }
+        assert_eq!(BoundingBox::new(190.0, 0.0, 191.0, 1.0).split_by_size(1.0).expect("tiles")[0].west, -170.0);
+        let world = BoundingBox::new(-180.0, -90.0, 180.0, 90.0).split_by_size(90.0).expect("tiles");
+        assert_eq!((world.len(), world[0].west, world[7].east), (8, -180.0, 180.0));
     }
 
     #[test]

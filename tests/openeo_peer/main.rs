@@ -1,7 +1,9 @@
-//! The openEO client against what others wrote: a back-end on `openeo-fastapi`, the contract proxy, two OIDC issuers, and the
-//! Python client. `tests/run` installs them (`tests/peers/openeo/install`) and runs this; without, every test here is ignored.
+//! The openEO client against what others wrote: a back-end on `openeo-fastapi`, the reference driver, the contract proxy, two
+//! OIDC issuers, and the Python client. `tests/run` installs them (`tests/peers/openeo/install`) and runs this; without, every test here is ignored.
 
 #![cfg(feature = "openeo")]
+
+mod driver;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -16,8 +18,8 @@ use fulmar::backoff::Backoff;
 use fulmar::batch::BatchRunner;
 use fulmar::client::http::HttpClient;
 use fulmar::client::openeo::{
-    BackEnd, Connection, DownloadOptions, JobStatus, LogLevel, NewJob, Oidc, OpenEoError, ProcessGraph, RefreshTokens,
-    RunOptions, WaitOptions, run_jobs,
+    BackEnd, Connection, DownloadOptions, JobChange, JobStatus, LogLevel, NewJob, Oidc, OpenEoError, ProcessGraph,
+    RefreshTokens, RunOptions, WaitOptions, run_jobs,
 };
 use serde_json::{Value, json};
 
@@ -164,12 +166,12 @@ struct Contract {
 }
 
 impl Contract {
-    fn before(back_end: &RealBackEnd) -> Contract {
+    fn before(back_end: &str) -> Contract {
         let port = free_port();
         let mut command = Command::new("node");
         command.arg(home().join("node/node_modules/@stoplight/prism-cli/dist/index.js"));
         command.args(["proxy", "-h", "127.0.0.1", "-p", &port.to_string()]);
-        command.arg(home().join("contract/openapi.yaml")).arg(back_end.url());
+        command.arg(home().join("contract/openapi.yaml")).arg(back_end);
         Contract { port, peer: Peer::start(&mut command, "Prism is listening") }
     }
 
@@ -228,7 +230,7 @@ fn reference(arguments: &[&str]) -> Value {
 #[ignore = "tests/run brings it: a back-end on openeo-fastapi and the contract proxy"]
 fn the_whole_client_keeps_to_the_contract() {
     let back_end = RealBackEnd::start(&[("SIGNED", "1")]);
-    let contract = Contract::before(&back_end);
+    let contract = Contract::before(&back_end.url());
     let connection = log_in(&contract.url());
     assert!(connection.me().expect("known")["user_id"].is_string());
 
@@ -250,6 +252,8 @@ fn the_whole_client_keeps_to_the_contract() {
     let error = failing.start_and_wait(soon()).expect_err("fails");
     assert!(matches!(&error, OpenEoError::JobFailed { logs, .. } if logs.len() == 1), "{error:?}");
     let slow = connection.create_job(sum("slow")).expect("created");
+    slow.change(&JobChange::new().description("slow").budget(None)).expect("changed");
+    assert_eq!(slow.describe().expect("known").description(), Some("slow"));
     slow.start().expect("started");
     slow.stop().expect("stopped");
     assert_eq!(slow.status().expect("known"), JobStatus::Canceled);
