@@ -93,30 +93,39 @@ impl Rival for SubmitMany {
     }
 }
 
-/// `Executor::submit` of modifiers on a thousand keys in turn, so that each waits for the one before it on its key.
-pub(crate) struct Keys {
+/// `Executor::submit` of modifiers on `N` keys in turn, so that each waits for the one before it on its key.
+pub(crate) struct Keys<const N: usize> {
     submit: Submit,
+    keys: &'static [&'static str],
     turn: AtomicUsize,
 }
 
-static KEYS: LazyLock<Vec<&'static str>> =
-    LazyLock::new(|| (0..1_000).map(|number| &*format!("key-{number}").leak()).collect());
+static FEW_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| make_keys(1_000));
+static MANY_KEYS: LazyLock<Vec<&'static str>> = LazyLock::new(|| make_keys(1_000_000));
 
-impl Keys {
+fn make_keys(count: usize) -> Vec<&'static str> {
+    (0..count).map(|number| &*format!("key-{number}").leak()).collect()
+}
+
+impl<const N: usize> Keys<N> {
     fn spawn_on(&self, turn: usize, work: impl FnOnce() -> u64 + Send + 'static) -> AsyncRequest<u64> {
-        let key = KEYS[turn % KEYS.len()];
+        let key = self.keys[turn % N];
         let operation = move |_: &Store, _key: &'static str| Ok::<_, Infallible>(work());
         self.submit.pool.0.submit(&self.submit.store, operation, true, key).expect("the executor is open")
     }
 }
 
-impl Rival for Keys {
-    const NAME: &'static str = "fulmar keys";
+impl<const N: usize> Rival for Keys<N> {
+    const NAME: &'static str = match N {
+        1 => "fulmar 1 key",
+        1_000 => "fulmar keys",
+        _ => "fulmar many keys",
+    };
     type Handle = AsyncRequest<u64>;
 
     fn start(threads: usize) -> Self {
-        LazyLock::force(&KEYS);
-        Self { submit: Submit::start(threads), turn: AtomicUsize::new(0) }
+        let keys = if N <= 1_000 { &FEW_KEYS[..N] } else { &MANY_KEYS[..N] };
+        Self { submit: Submit::start(threads), keys, turn: AtomicUsize::new(0) }
     }
 
     fn spawn(&self, work: impl FnOnce() -> u64 + Send + 'static) -> Self::Handle {

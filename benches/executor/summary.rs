@@ -100,7 +100,7 @@ fn row(line: &Line, outcomes: &[Outcome]) -> String {
     let (ours, baseline) = (of(line.ours), of(BASELINE));
     let rivals = outcomes.iter().filter(|outcome| outcome.is_rival());
     let best = rivals.min_by(|one, other| figure(one).total_cmp(&figure(other))).expect("the baseline is one");
-    let (goal, met) = line.goal.judge(line.unit, ours, baseline, figure(best));
+    let (goal, met) = line.goal.judge(line.unit, ours, figure(best));
     format!(
         "{:<42} {:>9} {:>9} {:>9} {:<12} {:>8} {:>8}  {:<22} {}\n",
         format!("{} [{}]", line.label, line.unit.name()),
@@ -121,13 +121,9 @@ fn ratio(ours: f64, theirs: f64) -> String {
 }
 
 impl Goal {
-    fn judge(&self, unit: Unit, ours: f64, baseline: f64, best: f64) -> (String, &'static str) {
+    fn judge(&self, unit: Unit, ours: f64, best: f64) -> (String, &'static str) {
         let mut words = Vec::new();
         let mut met = true;
-        if let Some(part) = self.of_baseline {
-            words.push(format!("<= {part} base"));
-            met &= ours <= part * baseline;
-        }
         if let Some(part) = self.of_best {
             words.push(format!("<= {part} best"));
             met &= ours <= part * best;
@@ -135,6 +131,10 @@ impl Goal {
         if let Some(most) = self.at_most {
             words.push(format!("<= {most} {}", unit.name()));
             met &= unit.rounded(ours) <= most;
+        }
+        if self.ends {
+            words.push("ends".to_owned());
+            met &= ours.is_finite();
         }
         let met = match (words.is_empty(), met) {
             (true, _) => "-",
@@ -153,6 +153,7 @@ impl Unit {
             Self::Millis => "ms",
             Self::Bytes => "bytes",
             Self::Blocks => "blocks",
+            Self::Times => "times",
         }
     }
 
@@ -162,19 +163,25 @@ impl Unit {
             Self::Nanos => 1e9,
             Self::Micros => 1e6,
             Self::Millis => 1e3,
-            Self::Bytes | Self::Blocks => 1.0,
+            Self::Bytes | Self::Blocks | Self::Times => 1.0,
         }
     }
 
     /// As shown. The queue's own blocks are a hundredth of one a request, and no more than that.
     fn rounded(self, figure: f64) -> f64 {
+        if matches!(self, Self::Times) {
+            return figure;
+        }
         (figure * self.per_base() * 10.0).round() / 10.0
     }
 
     fn show(self, figure: f64) -> String {
+        if figure.is_infinite() {
+            return "stuck".to_owned();
+        }
         let figure = figure * self.per_base();
         match self {
-            Self::Micros => format!("{figure:.2}"),
+            Self::Micros | Self::Times => format!("{figure:.2}"),
             Self::Millis | Self::Bytes | Self::Blocks => format!("{figure:.1}"),
             Self::Nanos => format!("{figure:.0}"),
         }

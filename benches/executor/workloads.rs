@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier, Condvar, LazyLock, Mutex};
+use std::sync::{Arc, Barrier, Condvar, LazyLock, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,10 @@ pub(crate) struct Scale {
     pub(crate) pending: usize,
     pub(crate) idle_threads: usize,
     pub(crate) idle_window: Duration,
+    pub(crate) pairs: usize,
+    pub(crate) many_threads: usize,
+    /// Pending at once: few, then many.
+    pub(crate) growth: [usize; 2],
 }
 
 impl Scale {
@@ -41,6 +45,9 @@ impl Scale {
         pending: 10_000,
         idle_threads: 64,
         idle_window: Duration::from_secs(2),
+        pairs: 10_000,
+        many_threads: 64,
+        growth: [1_000, 1_000_000],
     };
 
     /// Enough to see that everything works.
@@ -54,6 +61,9 @@ impl Scale {
         pending: 1_000,
         idle_threads: 8,
         idle_window: Duration::from_millis(20),
+        pairs: 100,
+        many_threads: 8,
+        growth: [100, 10_000],
     };
 }
 
@@ -189,10 +199,95 @@ pub(crate) fn idle_threads<R: Rival>(scale: &Scale) -> Vec<f64> {
     vec![cpu.as_secs_f64()]
 }
 
+/// As [`submit_wait`], on many more threads than there are cores.
+pub(crate) fn many_threads<R: Rival>(scale: &Scale) -> Vec<f64> {
+    let pool = warm_with::<R>(scale.many_threads);
+    let count = scale.submits as u64;
+    let start = Instant::now();
+    let handles = pool.spawn_numbers(count);
+    let sum = pool.wait_all(handles);
+    let elapsed = start.elapsed();
+    assert_eq!(sum, sum_below(count), "{}", R::NAME);
+    vec![elapsed.as_secs_f64() / count as f64]
+}
+
+/// Pairs of requests of which the first waits for the second. Time a request; infinite if they never end, as they do if a
+/// pool holds queued requests back from a free thread.
+pub(crate) fn pairs<R: Rival>(scale: &Scale) -> Vec<f64> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let pool = warm::<R>();
+    let pairs: Vec<_> = (0..scale.pairs).map(|_| Arc::new((Mutex::new(false), Condvar::new()))).collect();
+    let (ended, has_ended) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let pairs = &pairs;
+        let rescue = scope.spawn(move || {
+            let stuck = has_ended.recv_timeout(PATIENCE).is_err();
+            if stuck {
+                pairs.iter().for_each(|pair| send(pair));
+            }
+            stuck
+        });
+        let start = Instant::now();
+        let mut handles = Vec::with_capacity(2 * pairs.len());
+        for pair in pairs {
+            let (waits, sends) = (Arc::clone(pair), Arc::clone(pair));
+            handles.push(pool.spawn(move || {
+                let sent = waits.0.lock().expect("nobody panics with the lock");
+                drop(waits.1.wait_while(sent, |sent| !*sent));
+                1
+            }));
+            handles.push(pool.spawn(move || {
+                send(&sends);
+                1
+            }));
+        }
+        let count = handles.len();
+        let sum = pool.wait_all(handles);
+        let elapsed = start.elapsed();
+        assert_eq!(sum, count as u64, "{}", R::NAME);
+        let _ = ended.send(()); // The rescue may be over.
+        let stuck = rescue.join().expect("it doesn't panic");
+        vec![if stuck { f64::INFINITY } else { elapsed.as_secs_f64() / count as f64 }]
+    })
+}
+
+fn send((sent, wake): &(Mutex<bool>, Condvar)) {
+    *sent.lock().expect("nobody panics with the lock") = true;
+    wake.notify_one();
+}
+
+/// How much longer a request takes among many pending ones than among few, submitted and run; then both times.
+///
+/// As many requests in all: the few are done a thousand times.
+pub(crate) fn growth<R: Rival>(scale: &Scale) -> Vec<f64> {
+    let pool = warm::<R>();
+    let [few, many] = scale.growth;
+    let time = |pending: usize| {
+        let mut elapsed = Duration::ZERO;
+        for _ in 0..many / pending {
+            let gate = Gate::close(&pool);
+            let start = Instant::now();
+            let handles = pool.spawn_numbers(pending as u64);
+            let blockers = gate.unlock();
+            let sum = pool.wait_all(handles);
+            elapsed += start.elapsed();
+            pool.wait_all(blockers);
+            assert_eq!(sum, sum_below(pending as u64), "{}", R::NAME);
+        }
+        elapsed.as_secs_f64() / many as f64
+    };
+    let (among_few, among_many) = (time(few), time(many));
+    vec![among_many / among_few, among_few, among_many]
+}
+
 /// A started pool whose threads run: both have been seen inside a request at once.
 fn warm<R: Rival>() -> R {
-    let pool = R::start(THREADS);
-    Gate::close(&pool).open(&pool);
+    warm_with(THREADS)
+}
+
+fn warm_with<R: Rival>(threads: usize) -> R {
+    let pool = R::start(threads);
+    Gate::close_with(&pool, threads).open(&pool);
     let handles = pool.spawn_numbers(500);
     assert_eq!(pool.wait_all(handles), sum_below(500), "{}", R::NAME);
     pool
