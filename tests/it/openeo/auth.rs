@@ -7,6 +7,7 @@ use std::time::Duration;
 use fulmar::Executor;
 use fulmar::client::openeo::{Connection, Oidc, OpenEoError, RefreshTokens};
 use openeo_server::{Config, Server};
+use serde_json::json;
 
 use super::{Folder, impatient, server, sum};
 
@@ -305,4 +306,67 @@ fn a_renewal_that_breaks_passes_and_the_download_goes_on() {
     server.plan("login", openeo_server::Fault::Cut, 2);
     results.download_files(folder.path(), &fulmar::client::openeo::DownloadOptions::new()).expect("downloaded");
     assert_eq!(folder.names(), ["job-results.json", "openEO.tif", "out.csv"]);
+}
+
+/// What the form of the last request to a path of the issuer had.
+fn form(server: &Server, path: &str, name: &str) -> Option<String> {
+    server.seen().iter().rev().find(|seen| seen.target == format!("/oidc/{path}")).and_then(|seen| seen.form(name))
+}
+
+#[test]
+fn scopes_are_those_that_the_provider_has_and_offline_access_only_where_it_has_it() {
+    for (supported, asked) in [
+        (json!(["openid", "email", "offline_access"]), "openid email offline_access"),
+        (json!(["openid", "profile"]), "openid"),
+        // It doesn't say.
+        (json!(null), "openid email"),
+    ] {
+        let (server, connection) = open(Config::quick());
+        server.rewrite("issuer", move |request, document| {
+            if request.target.ends_with("openid-configuration") {
+                document["scopes_supported"] = supported.clone();
+            }
+        });
+        connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect("logged in");
+        assert_eq!(form(&server, "device", "scope").as_deref(), Some(asked));
+        let own = Oidc::new().scopes(["groups"]);
+        connection.authenticate_oidc_device(&own, |_| {}).expect("logged in");
+        let scope = form(&server, "device", "scope").expect("a scope");
+        assert!(scope.starts_with("openid groups"), "what the user names is asked for: {scope}");
+    }
+}
+
+#[test]
+fn parameters_that_the_back_end_wants_go_along() {
+    let (server, connection) = open(Config::quick());
+    server.rewrite("providers", |_, document| {
+        document["providers"][0]["authorization_parameters"] =
+            json!({"audience": "openeo", "max_age": 60, "client_id": "not this", "odd": [1]});
+    });
+    connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect("logged in");
+    let sent = |path, name| form(&server, path, name);
+    assert_eq!(sent("device", "audience").as_deref(), Some("openeo"));
+    assert_eq!(sent("device", "max_age").as_deref(), Some("60"));
+    assert_eq!(sent("device", "client_id").as_deref(), Some("default-client"));
+    assert_eq!(sent("device", "odd"), None);
+    connection.authenticate_oidc_client_credentials(&service()).expect("logged in");
+    assert_eq!(sent("token", "audience").as_deref(), Some("openeo"));
+}
+
+#[test]
+fn a_jwt_goes_without_a_prefix_where_the_back_end_takes_it() {
+    let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJsb2NhbCJ9.c2lnbmF0dXJl";
+    for (class, token, sent) in [
+        ("https://api.openeo.org/1.3.0/authentication/jwt", jwt, format!("Bearer {jwt}")),
+        ("https://api.openeo.org/1.3.0/authentication/jwt", "opaque", "Bearer oidc/local/opaque".to_owned()),
+        ("https://api.openeo.org/1.3.0", jwt, format!("Bearer oidc/local/{jwt}")),
+    ] {
+        let server = Server::start(Config::quick()).expect("a server");
+        server.rewrite("capabilities", move |_, document| document["conformsTo"] = json!([class]));
+        let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+        connection.authenticate_oidc_access_token(&Oidc::new().provider("local"), token).expect("taken as it is");
+        connection.me().expect_err("the test's back-end doesn't know it");
+        let seen = server.seen();
+        assert_eq!(seen.last().and_then(|seen| seen.header("authorization")), Some(sent.as_str()));
+    }
 }

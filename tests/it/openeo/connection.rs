@@ -7,6 +7,7 @@ use fulmar::{Executor, Store};
 use openeo_server::{Config, Fault, Server};
 use serde_json::json;
 
+use super::scripted;
 use super::{Folder, connect, finished, impatient, server, sum};
 
 #[test]
@@ -115,4 +116,42 @@ fn no_secret_is_shown() {
         });
     let token = token.expect("credentials were sent");
     assert!(!format!("{connection:?}").contains(&token));
+}
+
+/// A server that sends everything on.
+fn redirecting(to: impl Fn(&str) -> String + Send + Sync + 'static) -> scripted::Server {
+    scripted::Server::start(move |seen, stream| scripted::reply(stream, 301, &[("Location", &to(&seen.target))], b""))
+}
+
+#[test]
+fn where_the_back_end_redirects_to_all_later_requests_go_at_once() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let root = server.root();
+    let old = redirecting(move |path| format!("{root}{}", path.strip_prefix("/old").unwrap_or(path)));
+    let connection = Connection::connect_with(&old.url("/old"), impatient()).expect("connected");
+    assert_eq!(connection.root_url(), server.root());
+    let asked = old.seen().len();
+    connection.authenticate_basic("u", "u123").expect("logged in");
+    connection.create_job(sum("at the new place")).expect("a POST that no redirect turns into a GET");
+    assert_eq!(old.seen().len(), asked, "credentials and jobs go to the new place alone");
+}
+
+#[test]
+fn a_redirect_that_anybody_can_have_written_leads_to_no_other_host() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let root = server.root().replace("127.0.0.1", "localhost");
+    let old = redirecting(move |path| format!("{root}{path}"));
+    let error = Connection::connect_with(&old.url(""), impatient()).expect_err("another host");
+    assert!(
+        matches!(&error, OpenEoError::Invalid(text) if text.contains("localhost") && text.contains("trust")),
+        "{error}"
+    );
+}
+
+#[test]
+fn links_of_a_version_document_may_be_relative() {
+    let server = Server::start(Config::quick()).expect("a server");
+    server.rewrite("versions", |_, document| document["versions"][0]["url"] = json!("/openeo/1.2"));
+    let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
+    assert_eq!(connection.root_url(), server.root());
 }

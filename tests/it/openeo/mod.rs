@@ -9,6 +9,9 @@ mod jobs;
 mod many;
 mod processes;
 mod results;
+#[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
+#[path = "../http/server.rs"]
+mod scripted;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -8,10 +8,11 @@ use serde_json::Value;
 use url::Url;
 
 use super::error::OpenEoError;
-use super::keys::Keys;
+use super::keys::{Fetch, Keys};
+use super::links;
 use crate::client::creation::Ledger;
 
-use crate::client::http::{HttpClient, HttpClientBuilder, Method, Origin, RequestBuilder, Response};
+use crate::client::http::{HttpClient, HttpClientBuilder, Method, Origin, RequestBuilder, Response, Token};
 use crate::client::openeo::documents::capabilities::Capabilities;
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::documents::versions::{best_version, is_spoken};
@@ -50,11 +51,15 @@ struct Shared {
 }
 
 impl Connection {
-    /// Connects to a back-end by the URL that its users know, and finds the version to speak to. An error of the version
-    /// document is none: then the URL itself is taken for the API's.
+    /// Connects to a back-end by the URL that its users know, and finds the version to speak to. Without a scheme it is `https`. An
+    /// error of the version document is none: then the URL itself is taken for the API's.
+    ///
+    /// Where the back-end redirects to, all later requests go at once: no credentials are sent in the clear to a host that redirects
+    /// from http to https.
     ///
     /// # Errors
     /// If the back-end can't be asked for its capabilities, or speaks another major version of openEO than 1.
+    /// [`OpenEoError::Invalid`] for what is no URL of a host, and for one with http that leads to another host.
     pub fn connect(url: &str) -> Result<Connection, OpenEoError> {
         Connection::connect_with(url, HttpClient::builder())
     }
@@ -64,17 +69,14 @@ impl Connection {
     /// # Errors
     /// As for `connect`, and what is wrong with the settings.
     pub fn connect_with(url: &str, http: HttpClientBuilder) -> Result<Connection, OpenEoError> {
-        let asked = Url::parse(url)
-            .ok()
-            .filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
-            .ok_or_else(|| {
-                OpenEoError::Invalid("a back-end has an http or https URL with a host, and no query".into())
-            })?;
+        let asked = entry_url(url)?;
         let keys = Arc::new(Keys::none());
         let http = http.auth(Arc::downgrade(&keys)).build()?;
-        let root = discover(&http, &asked).unwrap_or_else(|| url.to_owned());
+        let root = discover(&http, &asked)?.unwrap_or_else(|| asked.to_string());
+        let reply = http.get(&format!("{}/", root.trim_end_matches('/'))).accept("application/json").send()?;
+        let document: Value = reply.json()?;
+        let root = landed(&root, reply.url())?.unwrap_or(root);
         let root = root.trim_end_matches('/').to_owned();
-        let document: Value = http.get(&format!("{root}/")).accept("application/json").send()?.json()?;
         let capabilities = Capabilities::new(document);
         if !is_spoken(capabilities.api_version()) {
             let found = capabilities.as_json().get("api_version").map_or("none".to_owned(), Value::to_string);
@@ -130,9 +132,10 @@ impl Connection {
         &self.shared.http
     }
 
-    /// The credentials that requests to the API carry.
-    pub(crate) fn keys(&self) -> &Keys {
-        &self.shared.keys
+    /// Sets the credentials that requests to the API carry: bearer tokens, of which `first` is there, and `fetch` gets the next.
+    pub(crate) fn set_keys(&self, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
+        let takes_jwt = self.shared.capabilities.takes_jwt();
+        self.shared.keys.set(&self.shared.root, prefix, takes_jwt, first, fetch)
     }
 
     /// Which jobs are made here, and which were there before.
@@ -190,28 +193,9 @@ impl Connection {
             && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// A URL that the back-end wrote into a document that came from `document`, which it may be relative to. (RFC 3986, 5.1.3)
-    ///
-    /// A back-end behind a proxy that speaks TLS for it may not know: its own links with `http:`, and those without a scheme,
-    /// are meant as the API itself is reached.
+    /// A URL that the back-end wrote into a document that came from `document`, which it may be relative to.
     pub(crate) fn resolve_from(&self, document: &str, href: &str) -> Option<String> {
-        let root = Url::parse(&self.shared.root).ok()?;
-        let href = href.trim();
-        let bare_host = root.host_str().map(|host| match root.port() {
-            Some(port) => format!("{host}:{port}/"),
-            None => format!("{host}/"),
-        });
-        let mut url = match bare_host.filter(|host| href.starts_with(host.as_str())) {
-            Some(_) => Url::parse(&format!("{}://{href}", root.scheme())).ok()?,
-            None => Url::parse(document).ok()?.join(href).ok()?,
-        };
-        let is_same_host = url.host_str() == root.host_str();
-        if root.scheme() == "https" && url.scheme() == "http" && is_same_host && matches!(url.port(), None | Some(443))
-        {
-            url.set_scheme("https").ok()?;
-            url.set_port(root.port()).ok()?;
-        }
-        Origin::of(url.as_str()).is_some().then(|| url.into())
+        links::resolve(&Url::parse(&self.shared.root).ok()?, document, href)
     }
 
     pub(crate) fn json_of(&self, request: RequestBuilder) -> Result<Value, OpenEoError> {
@@ -228,18 +212,51 @@ impl Connection {
     }
 }
 
+/// The URL that a user means: `openeo.example`, `localhost:8080`, or a whole one.
+fn entry_url(text: &str) -> Result<Url, OpenEoError> {
+    let text = text.trim();
+    let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let url = Url::parse(&text).ok();
+    url.filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
+        .ok_or_else(|| OpenEoError::Invalid("a back-end has an http or https URL with a host, and no query".to_owned()))
+}
+
 /// The version document's choice; `None` for whatever goes wrong with it.
-fn discover(http: &HttpClient, asked: &Url) -> Option<String> {
-    let url = format!("{}/.well-known/openeo", asked.as_str().trim_end_matches('/'));
-    let document = match http.get(&url).accept("application/json").send() {
-        Ok(reply) => reply.json().ok()?,
+fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoError> {
+    let url = format!("{}{VERSIONS}", asked.as_str().trim_end_matches('/'));
+    let reply = match http.get(&url).accept("application/json").send() {
+        Ok(reply) => reply,
         Err(error) => {
             // Who isn't there at all is told so by the next request.
             event!(DEBUG, "no version document", url = error.url(), kind = error.kind());
-            return None;
+            return Ok(None);
         }
     };
-    best_version(&document, asked)
+    let Ok(document) = reply.json() else { return Ok(None) };
+    let landed = landed(&url, reply.url())?.and_then(|url| Url::parse(url.strip_suffix(VERSIONS)?).ok());
+    let base = landed.as_ref().unwrap_or(asked);
+    Ok(best_version(&document, base.scheme(), |href| links::resolve(base, reply.url(), href)))
+}
+
+/// Where the version document is, below what a user knows.
+const VERSIONS: &str = "/.well-known/openeo";
+
+/// Where a request ended that was sent to `asked`, if that is elsewhere. From http that must be the same host: anybody on the way could
+/// have written the redirect.
+fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
+    let (Ok(from), Ok(mut to)) = (Url::parse(asked), Url::parse(answered)) else { return Ok(None) };
+    to.set_query(None);
+    to.set_fragment(None);
+    if from.as_str().trim_end_matches('/') == to.as_str().trim_end_matches('/') {
+        return Ok(None);
+    }
+    if from.scheme() == "http" && from.host_str() != to.host_str() {
+        let host = to.host_str().unwrap_or_default();
+        return Err(OpenEoError::Invalid(format!(
+            "{asked} redirects to another host, {host}, over a connection that anybody can change: connect to that one if you trust it"
+        )));
+    }
+    Ok(Some(to.into()))
 }
 
 impl fmt::Debug for Connection {
@@ -254,6 +271,20 @@ impl fmt::Debug for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_alone_is_asked_by_https() {
+        for (text, url) in [
+            ("openeo.example", "https://openeo.example/"),
+            (" localhost:8080/openeo ", "https://localhost:8080/openeo"),
+            ("http://127.0.0.1:80/x", "http://127.0.0.1/x"),
+        ] {
+            assert_eq!(entry_url(text).expect(text).as_str(), url);
+        }
+        for wrong in ["", "ftp://host", "https://", "host?x=1", "host#x", "a b"] {
+            assert!(matches!(entry_url(wrong), Err(OpenEoError::Invalid(_))), "{wrong}");
+        }
+    }
 
     #[test]
     fn only_what_is_below_the_root_is_ours() {
@@ -271,29 +302,6 @@ mod tests {
             "/openeo/1.2/jobs",
         ] {
             assert!(!connection.is_ours(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn a_link_is_relative_to_its_document_and_as_safe_as_the_api() {
-        let connection = Connection::offline("https://h.org/openeo/1.2");
-        let resolve = |href| connection.resolve_from("https://h.org/openeo/1.2/jobs/1/results", href);
-        for (href, url) in [
-            ("logs?page=2", "https://h.org/openeo/1.2/jobs/1/logs?page=2"),
-            ("?page=2", "https://h.org/openeo/1.2/jobs/1/results?page=2"),
-            ("/other/a.tif", "https://h.org/other/a.tif"),
-            ("http://h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
-            ("http://h.org:443/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
-            ("h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
-            ("//h.org/openeo/1.2/jobs", "https://h.org/openeo/1.2/jobs"),
-            // Not the API's own: as it says.
-            ("http://store.org/a.tif", "http://store.org/a.tif"),
-            ("http://h.org:8080/a.tif", "http://h.org:8080/a.tif"),
-        ] {
-            assert_eq!(resolve(href).as_deref(), Some(url), "{href}");
-        }
-        for none in ["file:///etc/passwd", "s3://bucket/a.tif", "mailto:a@h.org"] {
-            assert_eq!(resolve(none), None, "{none}");
         }
     }
 }

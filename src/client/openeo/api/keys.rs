@@ -22,16 +22,25 @@ impl Keys {
         Keys { held: Mutex::new(None) }
     }
 
-    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the next.
-    pub(crate) fn set(&self, root: &str, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
+    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the next. A back-end that takes JSON Web
+    /// Tokens gets those without the prefix.
+    pub(crate) fn set(
+        &self,
+        root: &str,
+        prefix: String,
+        takes_jwt: bool,
+        first: Token,
+        fetch: Fetch,
+    ) -> Result<(), OpenEoError> {
         let first = Mutex::new(Some(first));
         let fetch: Fetch = Box::new(move |renewal| match first.lock().take() {
             Some(token) => Ok(token),
             None => fetch(renewal),
         });
-        let tokens = Tokens::new(root, fetch)?
-            .expired_when(is_expired)
-            .headers(move |token| vec![("Authorization".to_owned(), format!("Bearer {prefix}{token}"))]);
+        let tokens = Tokens::new(root, fetch)?.expired_when(is_expired).headers(move |token| {
+            let prefix = if takes_jwt && is_jwt(token) { "" } else { prefix.as_str() };
+            vec![("Authorization".to_owned(), format!("Bearer {prefix}{token}"))]
+        });
         self.replace(root, Arc::new(tokens))
     }
 
@@ -40,6 +49,14 @@ impl Keys {
         *self.held.lock() = Some((origin, auth));
         Ok(())
     }
+}
+
+/// Whether a token has the form of a signed JSON Web Token: three parts in base64url. (RFC 7519, RFC 7515)
+fn is_jwt(token: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    token.split('.').count() == 3 && token.split('.').all(is_part)
 }
 
 /// Only what says that the token is the matter: another refusal doesn't pass by a new one.
@@ -81,6 +98,14 @@ fn current(keys: &Weak<Keys>) -> Option<Arc<dyn Authenticate>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_jwt_has_three_parts() {
+        assert!(is_jwt("eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJlZ2kifQ.c2lnbmF0dXJl_-"));
+        for other in ["", "a.b", "a.b.c.d", "a..c", "a.b.c=", "token-1"] {
+            assert!(!is_jwt(other), "{other}");
+        }
+    }
 
     #[test]
     fn only_an_invalid_token_is_worth_a_new_one() {

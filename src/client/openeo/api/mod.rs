@@ -7,6 +7,7 @@
 pub(super) mod connection;
 pub(super) mod error;
 pub(super) mod keys;
+pub(super) mod links;
 pub(super) mod pages;
 pub(super) mod pause;
 mod raw;

@@ -25,7 +25,7 @@ impl Connection {
         });
         let first = login.token(None)?;
         let fetch = Box::new(move |renewal: &Renewal| login.token(Some(renewal)).map_err(renewal_error));
-        self.keys().set(self.root_url(), "basic//".to_owned(), first, fetch)
+        self.set_keys("basic//".to_owned(), first, fetch)
     }
 
     /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from elsewhere. It can't be renewed.
@@ -33,11 +33,16 @@ impl Connection {
     /// # Errors
     /// [`OpenEoError::Invalid`] for what can't stand in a header.
     pub fn authenticate_bearer(&self, token: &str) -> Result<(), OpenEoError> {
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        self.set_given_token("", token)
+    }
+
+    /// A token that can't be renewed.
+    pub(super) fn set_given_token(&self, prefix: &str, token: &str) -> Result<(), OpenEoError> {
+        if !is_token(token) {
             return Err(OpenEoError::Invalid("a bearer token is a word of visible ASCII characters".into()));
         }
         let gone = "the token was given, so it can't be renewed: authenticate again";
-        self.keys().set(self.root_url(), String::new(), Token::new(token), Box::new(move |_| Err(gone.into())))
+        self.set_keys(prefix.to_owned(), Token::new(token), Box::new(move |_| Err(gone.into())))
     }
 }
 

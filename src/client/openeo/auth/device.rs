@@ -89,6 +89,7 @@ fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant
     if let Some(secret) = &session.secret {
         form.push(("client_secret", secret));
     }
+    provider.add_parameters(&mut form);
     let reply = provider.post(endpoint, &form, None).map_err(|error| provider.refused(error))?;
 
     let began = Instant::now();

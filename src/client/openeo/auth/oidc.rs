@@ -61,6 +61,6 @@ impl Connection {
             Some(id) => id.clone(),
             None => Provider::find(self, oidc)?.id,
         };
-        self.authenticate_bearer(&format!("oidc/{id}/{token}"))
+        self.set_given_token(&format!("oidc/{id}/"), token)
     }
 }

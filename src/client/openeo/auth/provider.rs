@@ -15,6 +15,10 @@ pub(super) struct Provider {
     pub(super) id: String,
     pub(super) issuer: String,
     scopes: Vec<String>,
+    /// Which scopes the provider knows; empty if it doesn't say.
+    supported: Vec<String>,
+    /// What the back-end wants to go along when access is asked for. (openEO API 1.3, `authorization_parameters`)
+    pub(super) parameters: Vec<(String, String)>,
     default_clients: Vec<(String, Vec<String>)>,
     pub(super) token_endpoint: String,
     pub(super) device_endpoint: Option<String>,
@@ -70,8 +74,19 @@ impl Provider {
         let default_clients = entry.get("default_clients").and_then(Value::as_array).into_iter().flatten();
         let default_clients =
             default_clients.filter_map(|client| Some((text(client, "id")?, texts(client, "grant_types")))).collect();
-        let scopes = texts(entry, "scopes");
-        Ok(Provider { id, issuer, scopes, default_clients, token_endpoint, device_endpoint, http })
+        let (scopes, supported) = (texts(entry, "scopes"), texts(&configuration, "scopes_supported"));
+        let parameters = parameters(entry);
+        Ok(Provider {
+            id,
+            issuer,
+            scopes,
+            supported,
+            parameters,
+            default_clients,
+            token_endpoint,
+            device_endpoint,
+            http,
+        })
     }
 
     /// The client that was given, or one that the back-end offers for one of these grants.
@@ -83,17 +98,33 @@ impl Provider {
         })
     }
 
-    /// `openid`, what the back-end wants, and what makes a provider give a refresh token, if one is wanted.
+    /// `openid`, what the user wants or else the back-end, and what makes a provider give a refresh token, if one is wanted. Some
+    /// providers refuse what they don't know: what a back-end wants is asked for unless they say that they don't have it, and
+    /// `offline_access` only if they say that they do.
     pub(super) fn scope(&self, oidc: &Oidc, refresh: bool) -> String {
+        let is_known = |scope: &String| self.supported.contains(scope);
         let mut scopes = vec!["openid".to_owned()];
-        let wanted = if oidc.scopes.is_empty() { &self.scopes } else { &oidc.scopes };
-        let offline = refresh.then(|| "offline_access".to_owned());
-        for scope in wanted.iter().cloned().chain(offline) {
+        let wanted: Vec<&String> = if oidc.scopes.is_empty() {
+            self.scopes.iter().filter(|scope| self.supported.is_empty() || is_known(scope)).collect()
+        } else {
+            oidc.scopes.iter().collect()
+        };
+        let offline = Some("offline_access".to_owned()).filter(|offline| refresh && is_known(offline));
+        for scope in wanted.into_iter().cloned().chain(offline) {
             if !scopes.contains(&scope) {
                 scopes.push(scope);
             }
         }
         scopes.join(" ")
+    }
+
+    /// Adds what the back-end wants to go along, unless the form has a field of that name.
+    pub(super) fn add_parameters<'a>(&'a self, form: &mut Vec<(&'a str, &'a str)>) {
+        for (name, value) in &self.parameters {
+            if form.iter().all(|(known, _)| known != name) {
+                form.push((name, value));
+            }
+        }
     }
 
     /// Posts a form, with what belongs to the renewal that wants it.
@@ -170,6 +201,17 @@ fn is_as_safe(url: &str, issuer: &str) -> bool {
         (schemes.0.as_deref(), schemes.1.as_deref()),
         (Some("https"), Some("http" | "https")) | (Some("http"), Some("http"))
     )
+}
+
+/// The back-end's own parameters, as text.
+fn parameters(entry: &Value) -> Vec<(String, String)> {
+    let all = entry.get("authorization_parameters").and_then(Value::as_object).into_iter().flatten();
+    let text = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        _ => None,
+    };
+    all.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
 }
 
 fn text(value: &Value, name: &str) -> Option<String> {

@@ -72,7 +72,7 @@ impl Session {
         let fetch = move |renewal: &Renewal| -> Result<Token, BoxError> {
             next(&session, Some(renewal)).map(token).map_err(renewal_error)
         };
-        connection.keys().set(connection.root_url(), prefix, token(first), Box::new(fetch))
+        connection.set_keys(prefix, token(first), Box::new(fetch))
     }
 
     pub(super) fn client_credentials(&self, renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
@@ -155,6 +155,10 @@ impl Session {
         form.push(("client_id", &self.client));
         if let Some(secret) = &self.secret {
             form.push(("client_secret", secret));
+        }
+        // These grants have no other request that could carry them.
+        if form.iter().any(|field| matches!(*field, ("grant_type", "client_credentials" | "password"))) {
+            self.provider.add_parameters(&mut form);
         }
         self.provider.grant(&form, renewal)
     }

@@ -40,6 +40,15 @@ impl Capabilities {
         })
     }
 
+    /// Whether bearer tokens that are JSON Web Tokens go without a prefix. (openEO API 1.3, `authentication/jwt`)
+    pub(crate) fn takes_jwt(&self) -> bool {
+        let classes = self.document.get("conformsTo").and_then(Value::as_array).into_iter().flatten();
+        classes.filter_map(Value::as_str).any(|class| {
+            let class = class.trim_end_matches('/');
+            class.contains("://api.openeo.org/") && class.ends_with("/authentication/jwt")
+        })
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         self.document.get(name).and_then(Value::as_str)
     }

@@ -161,7 +161,9 @@ fn of_job(shared: &Shared, request: &Request, user: &str, method: &str, id: &str
     match (method, rest) {
         ("GET", []) => Reply::json(200, &job.details()),
         ("PATCH", []) => match job.status() {
-            "queued" | "running" => refusal(400, "JobLocked", "Job is locked due to a queued or running batch computation."),
+            "queued" | "running" => {
+                refusal(400, "JobLocked", "Job is locked due to a queued or running batch computation.")
+            }
             _ => {
                 jobs.change(id, body(request));
                 Reply::new(204, "application/json", Vec::new())

@@ -39,7 +39,10 @@ pub(crate) fn offered(shared: &Shared, request: &Request, path: &[&str]) -> Opti
             let tiff = json!({
                 "title": "GeoTIFF", "gis_data_types": ["raster"], "parameters": {"tile_size": {"type": "integer", "description": "Size."}},
             });
-            Reply::json(200, &json!({"input": {"GeoJSON": {"gis_data_types": ["vector"], "parameters": {}}}, "output": {"GTiff": tiff}}))
+            Reply::json(
+                200,
+                &json!({"input": {"GeoJSON": {"gis_data_types": ["vector"], "parameters": {}}}, "output": {"GTiff": tiff}}),
+            )
         }
         ["udf_runtimes"] => Reply::json(
             200,
