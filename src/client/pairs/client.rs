@@ -231,7 +231,7 @@ impl Calls<'_> {
             || (query.is_point() && query.output_type().is_some_and(|kind| kind.eq_ignore_ascii_case("csv")));
         let accept = if compact_csv { "text/csv" } else { "application/json" };
         let response = self.send(self.request(Method::Post, "/query")?.accept(accept).json(&query.to_submit()))?;
-        read(&response, |text| Submission::parse(text, csv))
+        read(&response, |text| Submission::parse(text, csv, response.length_known()))
     }
 
     pub(super) fn status(&self, id: &str) -> Result<QueryJob, PairsError> {
@@ -455,6 +455,13 @@ impl ClientBuilder {
     /// Trusts the certificates in this PEM text beside the system's: for a server of one's own.
     pub fn root_certificate(self, pem: &[u8]) -> ClientBuilder {
         self.http(|http| http.root_certificate(pem))
+    }
+
+    /// Takes any certificate, of anybody, for the calls and for the tokens: `verify = False` of the Python client. Whoever stands
+    /// between here and the server can then read the credentials and change the data; to trust a server of one's own, name its
+    /// certificate by [`root_certificate`](ClientBuilder::root_certificate). Defaults to no.
+    pub fn danger_accept_invalid_certificates(self, accepted: bool) -> ClientBuilder {
+        self.http(|http| http.danger_accept_invalid_certificates(accepted))
     }
 
     /// The most bytes that a download may have, as it comes. Defaults to no limit.

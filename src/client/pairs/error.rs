@@ -44,6 +44,10 @@ pub enum PairsError {
     #[error("the PAIRS server's answer makes no sense: {0}")]
     Reply(String),
 
+    /// The values of points came in part; the text says how that is known. Nothing was made on the server.
+    #[error("the values of points came in part: {0}")]
+    Incomplete(String),
+
     /// The query ended on the server without a result.
     #[error("query {id} ended as {status} ({code}){message}", code = .code.code(), message = after(.message))]
     Failed {
@@ -131,7 +135,7 @@ impl PairsError {
             PairsError::Credentials { is_retryable, .. } | PairsError::Authentication { is_retryable, .. } => {
                 *is_retryable
             }
-            PairsError::Reply(_) | PairsError::Download { .. } => true,
+            PairsError::Reply(_) | PairsError::Incomplete(_) | PairsError::Download { .. } => true,
             // Another download may be whole; one with a name that climbs stays so.
             PairsError::Archive { source, .. } => matches!(source, ArchiveError::Damaged { .. }),
             _ => false,

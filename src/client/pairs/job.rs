@@ -45,6 +45,9 @@ const MAX_DATA: u64 = 64 << 20;
 const NOBODY_KNOWS: &str =
     "the answer to the submission was lost: there may be a job on the server that nobody knows of";
 
+/// What the report says of CSV whose end nothing proves.
+const UNKNOWN_LENGTH: &str = "the server didn't say how long the CSV is: that no line of it was lost can't be known";
+
 /// What came of a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
@@ -336,6 +339,9 @@ impl RemoteJob for Job {
                 if points.is_empty() {
                     cx.note("the server has no value for these points: there is no file");
                 }
+                if !points.length_known() {
+                    cx.note(UNKNOWN_LENGTH);
+                }
                 let files = if self.shared.download && !points.is_empty() {
                     self.write_points(&points).map_err(JobError::fatal)?
                 } else {
@@ -392,7 +398,7 @@ fn points_in(files: &Files, cx: &mut Context<'_>) -> Option<PointData> {
         cx.note(format!("the values are {} bytes, too many for memory: they are in the file alone", files.bytes));
         return None;
     }
-    let reason = match fs::read_to_string(path).map(|text| Submission::parse(&text, true)) {
+    let reason = match fs::read_to_string(path).map(|text| Submission::parse(&text, true, true)) {
         Ok(Ok(Submission::Points(points))) => return Some(points),
         Ok(Ok(other)) => format!("it holds {}", other.describe()),
         Ok(Err(error)) => error.to_string(),

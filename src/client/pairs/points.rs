@@ -26,10 +26,14 @@ const COLUMNS: [&str; 12] = [
 
 /// The values of a point query, in the form that was asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum PointData {
-    /// JSON, read.
+pub struct PointData {
+    form: Form,
+    length_known: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
     Values(Vec<PointValue>),
-    /// CSV, as it came. [`PointData::values`] reads it.
     Csv(String),
 }
 
@@ -66,12 +70,36 @@ pub struct PointValue {
 }
 
 impl PointData {
-    /// CSV, unless it is something else: its first line must name a column of point data.
-    pub(super) fn csv(text: &str) -> Result<PointData, PairsError> {
+    /// Values that came as JSON, which says itself where it ends.
+    pub(super) fn of_values(values: Vec<PointValue>) -> PointData {
+        PointData { form: Form::Values(values), length_known: true }
+    }
+
+    /// CSV, unless it is something else: its first line must name a column of point data. If its length isn't known, it must end
+    /// with a line.
+    pub(super) fn csv(text: &str, length_known: bool) -> Result<PointData, PairsError> {
         if !is_csv(text) {
             return Err(unexpected("values of points", text));
         }
-        Ok(PointData::Csv(text.to_owned()))
+        if !length_known && !text.ends_with(['\n', '\r']) {
+            let what = "the server didn't say how much there is, and it ends within a line";
+            return Err(PairsError::Incomplete(what.to_owned()));
+        }
+        Ok(PointData { form: Form::Csv(text.to_owned()), length_known })
+    }
+
+    /// The CSV, as it came, if it came as such. [`values`](PointData::values) reads it.
+    pub fn as_csv(&self) -> Option<&str> {
+        match &self.form {
+            Form::Csv(text) => Some(text),
+            Form::Values(_) => None,
+        }
+    }
+
+    /// Whether these surely are all values. Some servers don't say how much CSV there is; then one whose connection was closed
+    /// between two lines looks like all of it.
+    pub fn length_known(&self) -> bool {
+        self.length_known
     }
 
     /// The values, whichever form they came in. One that can't be read loses no other: it has its place in the list, and
@@ -80,9 +108,9 @@ impl PointData {
     /// # Errors
     /// [`PairsError::Reply`] if CSV has no sound first line.
     pub fn values(&self) -> Result<Vec<PointValue>, PairsError> {
-        let text = match self {
-            PointData::Values(values) => return Ok(values.clone()),
-            PointData::Csv(text) => text,
+        let text = match &self.form {
+            Form::Values(values) => return Ok(values.clone()),
+            Form::Csv(text) => text,
         };
         let broken = |error: csv::Error| PairsError::reply(format!("the CSV of a point query is broken: {error}"));
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(without_mark(text).as_bytes());
@@ -101,33 +129,33 @@ impl PointData {
 
     /// What the Python client writes to a file: CSV as it came, or a JSON list with its own names.
     pub fn to_file_text(&self) -> String {
-        match self {
-            PointData::Csv(text) => text.clone(),
-            PointData::Values(_) => format!("{:#}", self.to_value()),
+        match &self.form {
+            Form::Csv(text) => text.clone(),
+            Form::Values(_) => format!("{:#}", self.to_value()),
         }
     }
 
     /// The values as the Python client's dictionaries; CSV as text.
     pub(super) fn to_value(&self) -> Value {
-        match self {
-            PointData::Csv(text) => text.as_str().into(),
-            PointData::Values(values) => values.iter().map(PointValue::to_dict).collect(),
+        match &self.form {
+            Form::Csv(text) => text.as_str().into(),
+            Form::Values(values) => values.iter().map(PointValue::to_dict).collect(),
         }
     }
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        match self {
-            PointData::Csv(text) => text.is_empty(),
-            PointData::Values(values) => values.is_empty(),
+        match &self.form {
+            Form::Csv(text) => text.is_empty(),
+            Form::Values(values) => values.is_empty(),
         }
     }
 
     /// The ending of its file's name.
     pub fn extension(&self) -> &'static str {
-        match self {
-            PointData::Csv(_) => "csv",
-            PointData::Values(_) => "json",
+        match &self.form {
+            Form::Csv(_) => "csv",
+            Form::Values(_) => "json",
         }
     }
 }

@@ -137,14 +137,15 @@ pub struct MergedLayer {
 }
 
 impl Submission {
-    /// Reads the answer to a submission. CSV counts as such only if it was asked for.
+    /// Reads the answer to a submission. CSV counts as such only if it was asked for, and need not be whole if it isn't known how
+    /// long the answer is.
     ///
     /// # Errors
-    /// [`PairsError::Reply`] if it is neither a job, nor values, nor an estimate, or if the id can't be one.
-    pub(super) fn parse(text: &str, csv: bool) -> Result<Submission, PairsError> {
+    /// [`PairsError::Incomplete`] for CSV that was cut; [`PairsError::Reply`] if it is neither a job, nor values, nor an estimate, or if the id can't be one.
+    pub(super) fn parse(text: &str, csv: bool, length_known: bool) -> Result<Submission, PairsError> {
         let object = match json(text) {
             Some(Value::Object(object)) => object,
-            _ if csv => return PointData::csv(text).map(Submission::Points),
+            _ if csv => return PointData::csv(text, length_known).map(Submission::Points),
             _ => return Err(unexpected("the answer to a submission", text)),
         };
         if let Some(id) = object.get("id").filter(|id| !id.is_null()) {
@@ -153,9 +154,9 @@ impl Submission {
         match (object.get("info"), object.get("data")) {
             (Some(Value::Object(info)), _) => Ok(Submission::Estimate(Estimate::read(info))),
             (_, Some(Value::Array(values))) => {
-                Ok(Submission::Points(PointData::Values(values.iter().map(PointValue::read).collect())))
+                Ok(Submission::Points(PointData::of_values(values.iter().map(PointValue::read).collect())))
             }
-            (_, Some(Value::String(text))) => PointData::csv(text).map(Submission::Points),
+            (_, Some(Value::String(text))) => PointData::csv(text, true).map(Submission::Points),
             _ => Err(unexpected("the answer to a submission", text)),
         }
     }

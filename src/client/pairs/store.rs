@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::client::pairs::client::Client;
-use crate::client::pairs::points::PointData;
 use crate::client::pairs::reply::{Estimate, MergedLayer, QueryJob};
 use crate::client::pairs::{PairsError, Query, Submission};
 use crate::error::BoxError;
@@ -53,8 +52,7 @@ impl Store for Client {
         Ok(match op {
             "submit" => match self.submit(&Query::from_value(args)?)? {
                 Submission::Job(id) => json!({"id": id}),
-                Submission::Points(points @ PointData::Values(_)) => json!({"data": points.to_value()}),
-                Submission::Points(PointData::Csv(text)) => json!({"data": text}),
+                Submission::Points(points) => json!({"data": points.to_value()}),
                 Submission::Estimate(estimate) => json!({"info": estimate_value(&estimate)}),
             },
             "dry_run" => estimate_value(&self.dry_run(&Query::from_value(args)?)?),

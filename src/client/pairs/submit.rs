@@ -4,6 +4,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::client::creation::{Doubt, Likeness, Listed, Listing, Maker, Match};
+use crate::client::date;
 use crate::client::http::HttpErrorKind;
 use crate::client::pairs::client::Client;
 use crate::client::pairs::{PairsError, Query, QueryJob, Submission};
@@ -86,24 +87,86 @@ impl Maker for QueryMaker<'_> {
             Err(PairsError::Http(error)) if error.status() == Some(404) => None,
             history => history?.query,
         };
-        Ok(match asked {
-            None => Match::Possible,
-            Some(asked) if holds(&asked.to_submit(), &self.query.to_submit()) => Match::Same,
-            Some(_) => Match::Different,
-        })
+        Ok(asked.map_or(Match::Possible, |asked| likeness_of(&asked.to_submit(), &self.query.to_submit())))
     }
 }
 
-/// Whether all that was submitted is in what the server says was asked; it may have added to it.
-fn holds(asked: &Value, submitted: &Value) -> bool {
+/// How much what the server says was asked is what was submitted. It may have added to it; what it leaves out, or writes in
+/// another way, proves nothing.
+fn likeness_of(asked: &Value, submitted: &Value) -> Match {
+    let of = |is_same| if is_same { Match::Same } else { Match::Different };
     match (asked, submitted) {
         (Value::Object(asked), Value::Object(submitted)) => {
-            submitted.iter().all(|(name, value)| asked.get(name).is_some_and(|asked| holds(asked, value)))
+            let each = submitted.iter().map(|(name, value)| match asked.get(name) {
+                Some(asked) => likeness_of(asked, value),
+                None => Match::Possible,
+            });
+            least(each)
         }
-        (Value::Array(asked), Value::Array(submitted)) => {
-            asked.len() == submitted.len() && asked.iter().zip(submitted).all(|(asked, value)| holds(asked, value))
+        (Value::Array(asked), Value::Array(submitted)) if asked.len() == submitted.len() => {
+            least(asked.iter().zip(submitted).map(|(asked, value)| likeness_of(asked, value)))
         }
-        (Value::Number(asked), Value::Number(submitted)) => asked.as_f64() == submitted.as_f64(),
-        (asked, submitted) => asked == submitted,
+        (Value::Array(_), Value::Array(_)) => Match::Different,
+        (Value::Number(asked), Value::Number(submitted)) => of(asked.as_f64() == submitted.as_f64()),
+        (asked, submitted) if asked == submitted => Match::Same,
+        (Value::String(asked), Value::String(submitted)) => match (date::parse(asked), date::parse(submitted)) {
+            (Some(asked), Some(submitted)) => of(asked == submitted),
+            (None, None) => of(asked.eq_ignore_ascii_case(submitted)),
+            _ => Match::Possible,
+        },
+        (Value::Bool(_), Value::Bool(_)) => Match::Different,
+        _ => Match::Possible,
+    }
+}
+
+fn least(mut each: impl Iterator<Item = Match>) -> Match {
+    let mut least = Match::Same;
+    // One difference decides.
+    let is_decided = each.any(|alike| {
+        if alike == Match::Possible {
+            least = Match::Possible;
+        }
+        alike == Match::Different
+    });
+    if is_decided { Match::Different } else { least }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_server_writes_in_another_way_may_be_the_same_and_only_a_difference_is_one() {
+        let query = |text: Value| Query::from_value(text).expect("a query").to_submit();
+        let own = query(json!({
+            "name": "n", "layers": [{"id": "92", "temporal": {"intervals": [{"snapshot": "2018-11-01T00:00:00"}]}}],
+            "spatial": {"type": "square", "coordinates": [30, -100, 30.5, -99.6]}, "dryRun": false,
+        }));
+        let mut added = own.clone();
+        added["layers"][0]["type"] = json!("raster");
+        added["outputLevel"] = json!(20);
+        let changed = |pointer: &str, value: Value| {
+            let mut changed = own.clone();
+            *changed.pointer_mut(pointer).expect("a place") = value;
+            changed
+        };
+        let snapshot = "/layers/0/temporal/intervals/0/snapshot";
+        for (asked, expected) in [
+            (own.clone(), Match::Same),
+            (added, Match::Same),
+            (changed("/spatial/type", json!("Square")), Match::Same),
+            (changed(snapshot, json!("2018-11-01T00:00:00Z")), Match::Same),
+            (changed(snapshot, json!(1_541_030_400_000u64)), Match::Possible),
+            (changed("/name", Value::Null), Match::Possible),
+            (changed("/layers", json!("92")), Match::Possible),
+            (json!({}), Match::Possible),
+            (changed(snapshot, json!("2018-11-02")), Match::Different),
+            (changed("/spatial/coordinates/0", json!(31)), Match::Different),
+            (changed("/layers", json!([])), Match::Different),
+            (changed("/name", json!("m")), Match::Different),
+        ] {
+            assert_eq!(likeness_of(&asked, &own), expected, "{asked}");
+        }
     }
 }

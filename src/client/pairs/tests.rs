@@ -172,9 +172,9 @@ fn captured_replies_are_read() {
     let merged = MergedLayer::parse_all(MERGED).expect("layers");
     assert_eq!((merged[0].datalayer_id.as_deref(), merged[0].dataset_id.as_deref()), (Some("92"), Some("0")));
 
-    let id = Submission::parse(r#"{"id":"1544202000_23976938"}"#, false).expect("an id");
+    let id = Submission::parse(r#"{"id":"1544202000_23976938"}"#, false, true).expect("an id");
     assert_eq!(id, Submission::Job("1544202000_23976938".to_owned()));
-    let Submission::Estimate(estimate) = Submission::parse(INFO, false).expect("an estimate") else {
+    let Submission::Estimate(estimate) = Submission::parse(INFO, false, true).expect("an estimate") else {
         panic!("an estimate")
     };
     assert_eq!((estimate.usage, estimate.max_count, estimate.max_size), (Some(12_345.0), Some(1_000), Some(2.2)));
@@ -182,8 +182,8 @@ fn captured_replies_are_read() {
 
 #[test]
 fn json_and_csv_hold_the_same_values() {
-    let Submission::Points(json) = Submission::parse(POINTS, false).expect("values") else { panic!("values") };
-    let Submission::Points(csv) = Submission::parse(CSV, true).expect("values") else { panic!("values") };
+    let Submission::Points(json) = Submission::parse(POINTS, false, true).expect("values") else { panic!("values") };
+    let Submission::Points(csv) = Submission::parse(CSV, true, true).expect("values") else { panic!("values") };
     let (json_value, csv_value) = (&json.values().expect("read")[0], &csv.values().expect("read")[0]);
     assert_eq!(
         (json_value.layer_id, json_value.timestamp, &json_value.value),
@@ -206,7 +206,7 @@ fn what_can_not_be_read_loses_nothing_beside_it_and_is_named() {
     assert!(list.unreadable[0].contains("no `statusCode`") && list.unreadable[2].contains("`a/b`"), "{list:?}");
 
     let text = r#"{"data":[{"value":"1","timestamp":"soon","latitude":true},7,{"value":"2","timestamp":"3"}]}"#;
-    let Ok(Submission::Points(points)) = Submission::parse(text, false) else { panic!("values") };
+    let Ok(Submission::Points(points)) = Submission::parse(text, false, true) else { panic!("values") };
     let values = points.values().expect("values");
     assert_eq!((values[0].value.as_deref(), values[0].timestamp, values[2].timestamp), (Some("1"), None, Some(3)));
     let named = [
@@ -220,7 +220,7 @@ fn what_can_not_be_read_loses_nothing_beside_it_and_is_named() {
     );
     assert!(values[2].unreadable.is_empty());
 
-    let csv = PointData::csv("layerId,timestamp,value\n1,soon,2\n1,2\n1,2,3\n").expect("CSV");
+    let csv = PointData::csv("layerId,timestamp,value\n1,soon,2\n1,2\n1,2,3\n", true).expect("CSV");
     let values = csv.values().expect("values");
     assert_eq!(values[0].unreadable, ["`timestamp` is `\"soon\"`, not a whole number"]);
     assert_eq!(
@@ -234,11 +234,30 @@ fn what_can_not_be_read_loses_nothing_beside_it_and_is_named() {
 }
 
 #[test]
+fn csv_of_unknown_length_that_ends_within_a_line_was_cut() {
+    let header = CSV.find('\n').expect("a line") + 1;
+    for (cut, is_whole) in
+        [(CSV.len(), true), (CSV.len() - 1, false), (header, true), (header + 5, false), (header - 1, false)]
+    {
+        let text = &CSV[..cut];
+        match Submission::parse(text, true, false) {
+            Ok(Submission::Points(points)) => assert!(is_whole && !points.length_known(), "{text:?}"),
+            Err(PairsError::Incomplete(_)) => assert!(!is_whole, "{text:?}"),
+            other => panic!("{text:?}: {other:?}"),
+        }
+        let Ok(Submission::Points(points)) = Submission::parse(text, true, true) else {
+            panic!("as the server has it")
+        };
+        assert!(points.length_known());
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_part_of_an_answer() {
     let marked = |text: &str| format!("\u{feff}{text}");
     assert_eq!(QueryJob::parse(&marked(STATUS)).expect("a status"), QueryJob::parse(STATUS).expect("a status"));
     assert_eq!(QueryJobs::parse(&marked(&list())).expect("a list"), QueryJobs::parse(&list()).expect("a list"));
-    let values = |text: &str, csv| match Submission::parse(text, csv) {
+    let values = |text: &str, csv| match Submission::parse(text, csv, true) {
         Ok(Submission::Points(points)) => points.values().expect("values"),
         other => panic!("{other:?}"),
     };
@@ -251,7 +270,7 @@ fn a_byte_order_mark_is_no_part_of_an_answer() {
 fn what_is_no_answer_is_shown_and_refused() {
     let html = "<html><body><h1>503 Service Unavailable</h1></body></html>";
     for csv in [false, true] {
-        let error = Submission::parse(html, csv).expect_err("a page").to_string();
+        let error = Submission::parse(html, csv, true).expect_err("a page").to_string();
         assert!(error.contains("503 Service Unavailable"), "{error}");
     }
     for text in
@@ -261,7 +280,7 @@ fn what_is_no_answer_is_shown_and_refused() {
     }
     for id in ["../x", "a/b", "", ".", "a b", "\u{0}", &"9".repeat(129)] {
         let text = json!({"id": id}).to_string();
-        assert!(matches!(Submission::parse(&text, false), Err(PairsError::Reply(_))), "{text}");
+        assert!(matches!(Submission::parse(&text, false, true), Err(PairsError::Reply(_))), "{text}");
     }
 }
 
@@ -343,7 +362,7 @@ impl Random {
 /// Everything that reads what comes from outside. Whatever it takes in must keep its own promises.
 fn read_everything(text: &str) {
     for csv in [false, true] {
-        match Submission::parse(text, csv) {
+        match Submission::parse(text, csv, true) {
             Ok(Submission::Job(id)) => assert!(id::check(&id).is_ok()),
             Ok(Submission::Points(points)) => {
                 let _ = points.values();

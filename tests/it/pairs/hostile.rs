@@ -8,7 +8,7 @@ use fulmar::client::http::archive::{ArchiveError, Limits};
 use fulmar::client::http::{HttpClientBuilder, HttpErrorKind, Method};
 use fulmar::client::pairs::{Client, ClientBuilder, PairsError, QueryResult, batch_query};
 
-use super::scripted::{Server, reply};
+use super::scripted::{Server, Then, reply};
 use super::{Folder, client, options, point, quick, server, square, told};
 use crate::support::eventually;
 
@@ -190,6 +190,39 @@ fn values_that_can_not_be_read_into_memory_are_in_the_file_and_the_report_says_w
     assert_eq!(folder.files(), [(format!("{ID}.json"), body.to_vec())].into());
     let notes = &report.jobs[0].notes;
     assert!(notes.len() == 1 && notes[0].starts_with("the values are in the file alone: "), "{notes:?}");
+}
+
+#[test]
+fn csv_points_that_were_cut_are_asked_for_again_and_one_that_may_be_is_said_to_be() {
+    let whole = "layerId,timestamp,longitude,latitude,value\n92,1527811200000,-97.0,48.7,288.73\n";
+    let bare = |stream: &mut std::net::TcpStream, text: &str| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nConnection: close\r\n\r\n";
+        let _ = std::io::Write::write_all(stream, format!("{head}{text}").as_bytes());
+        Then::Close
+    };
+    let query = || {
+        let query = fulmar::client::pairs::Query::builder().layer(92).points(&[(48.7, -97.0)]).output_type("csv");
+        query.name("p").build().expect("a query")
+    };
+    // Neither length nor chunks: the first ends within a line, the second might be all.
+    let folder = Folder::new();
+    let server = Server::start(move |seen, stream| bare(stream, if seen.number == 0 { &whole[..70] } else { whole }));
+    let report = batch_query(&to(&server).build().expect("a client"), [query()], options(&folder)).expect("sound");
+    let result = report.jobs[0].outcome.as_ref().unwrap_or_else(|_| panic!("{}", told(&report)));
+    assert!(!result.data.as_ref().expect("in memory").length_known());
+    assert_eq!(folder.files(), [("p.csv".to_owned(), whole.as_bytes().to_vec())].into());
+    let notes = &report.jobs[0].notes;
+    assert!(notes.len() == 1 && notes[0].contains("didn't say how long"), "{notes:?}");
+    assert_eq!(server.seen().iter().map(|seen| seen.method.as_str()).collect::<Vec<_>>(), ["POST", "POST"]);
+
+    // With a length a cut is a cut.
+    let server = Server::start(move |_, stream| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", whole.len(), &whole[..70]);
+        let _ = std::io::Write::write_all(stream, head.as_bytes());
+        Then::Close
+    });
+    let error = to(&server).build().expect("a client").submit(&query()).expect_err("cut");
+    assert!(matches!(&error, PairsError::Http(error) if error.kind() == HttpErrorKind::Broken), "{error:?}");
 }
 
 #[test]
