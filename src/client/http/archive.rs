@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use super::download::sync_folder;
 use super::file_name::component_fault;
-use super::part::sync_folder;
 
 /// How much may be unpacked before the ratio counts: small archives of much the same compress very well.
 const FREE: u64 = 64 << 20;

@@ -26,7 +26,7 @@ const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "co
 pub fn check_file_name(name: &str) -> Result<()> {
     let lower = name.to_lowercase();
     let wrong = component_fault(name).or_else(|| {
-        (lower.ends_with(".part") || lower.ends_with(super::part::STATE))
+        (lower.ends_with(".part") || lower.ends_with(super::download::STATE))
             .then_some("has the ending of unfinished downloads")
     });
     match wrong {

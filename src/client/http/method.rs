@@ -28,6 +28,11 @@ impl Method {
         !matches!(self, Method::Post | Method::Patch)
     }
 
+    /// Whether it only asks.
+    pub(super) fn is_safe(self) -> bool {
+        matches!(self, Method::Get | Method::Head | Method::Options)
+    }
+
     /// As it stands in a request: `GET`.
     pub fn as_str(self) -> &'static str {
         match self {

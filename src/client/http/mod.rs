@@ -47,7 +47,6 @@ mod headers;
 mod limit;
 mod method;
 mod origin;
-mod part;
 #[cfg(test)]
 mod properties;
 mod redact;

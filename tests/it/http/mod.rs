@@ -2,13 +2,17 @@
 
 mod archives;
 mod auth;
+mod child;
 mod downloads;
+mod ends;
 mod limits;
 mod redirects;
 mod requests;
 mod retries;
 mod secrets;
 mod server;
+mod tls;
+mod tls_server;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,27 +16,29 @@ pub(in super::super) struct Fault {
     /// Whether the server may have got the request.
     pub(in super::super) arrived: bool,
     pub(in super::super) retryable: bool,
+    /// Whether the connection ended before the first byte of a reply: one that was kept may have been closed meanwhile.
+    pub(super) unanswered: bool,
     pub(in super::super) source: Option<BoxError>,
 }
 
 impl Fault {
     /// Before the request was sent.
     pub(super) fn before(kind: HttpErrorKind, text: impl Into<Cow<'static, str>>, retryable: bool) -> Fault {
-        Fault { kind, text: text.into(), arrived: false, retryable, source: None }
+        Fault { kind, text: text.into(), arrived: false, retryable, unanswered: false, source: None }
     }
 
     /// The connection broke, or what came over it was no HTTP.
     pub(super) fn broken(text: impl Into<Cow<'static, str>>) -> Fault {
-        Fault { kind: HttpErrorKind::Broken, text: text.into(), arrived: true, retryable: true, source: None }
+        Fault { arrived: true, ..Fault::before(HttpErrorKind::Broken, text, true) }
     }
 
     pub(super) fn timeout(text: &'static str) -> Fault {
-        Fault { kind: HttpErrorKind::Timeout, text: text.into(), arrived: true, retryable: true, source: None }
+        Fault { arrived: true, ..Fault::before(HttpErrorKind::Timeout, text, true) }
     }
 
     pub(super) fn cancelled() -> Fault {
         let text = "it was cancelled while the server thought about it";
-        Fault { kind: HttpErrorKind::Cancelled, text: text.into(), arrived: true, retryable: false, source: None }
+        Fault { arrived: true, ..Fault::before(HttpErrorKind::Cancelled, text, false) }
     }
 
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Fault {

@@ -27,6 +27,7 @@ use http::HeaderMap;
 use url::Url;
 
 use super::client::Timeouts;
+use super::error::HttpErrorKind;
 use super::method::Method;
 use super::origin::Origin;
 use super::wait::{Cancelled, next_look};
@@ -86,10 +87,18 @@ impl Wire {
 
     /// Sends a request and reads the head of its reply.
     pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Reply, Fault> {
-        let mut connection = match self.pool.take(ask.origin) {
-            Some(connection) => connection,
-            None => self.dial(ask.url, ask.origin, ask.total)?,
-        };
+        if let Some(kept) = self.pool.take(ask.origin) {
+            match self.ask_over(kept, ask) {
+                // The server was about to close it, and the request crossed that on its way (RFC 9112, 9.3.1). Only what changes
+                // nothing is asked again without a word: a second DELETE finds nothing, and the caller must know why.
+                Err(fault) if fault.unanswered && ask.method.is_safe() => {}
+                outcome => return outcome,
+            }
+        }
+        self.ask_over(self.dial(ask.url, ask.origin, ask.total)?, ask)
+    }
+
+    fn ask_over(&self, mut connection: Connection, ask: &Ask<'_>) -> Result<Reply, Fault> {
         let sent = self.send(&mut connection, ask);
         let (head, is_sound) = match sent {
             Ok(()) => {
@@ -98,9 +107,11 @@ impl Wire {
             }
             Err(error) => {
                 // A server may refuse what it hasn't read: a body that is too long, a stranger. It says so, and hangs up.
-                let head = self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total, None);
-                let head = head.ok().filter(|head| head.status >= 300);
-                (head.ok_or_else(|| self.unsent(error, ask.total))?, false)
+                match self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total, None) {
+                    Ok(head) if head.status >= 300 => (head, false),
+                    Err(refusal) if refusal.kind == HttpErrorKind::Tls => return Err(refusal),
+                    _ => return Err(unsent(error, ask.total)),
+                }
             }
         };
         connection.has_served = true;
@@ -147,8 +158,9 @@ impl Wire {
         loop {
             let seen = bytes.len();
             let more = match connection.reader.fill_buf() {
-                Ok([]) if seen == 0 && passed == 0 => {
-                    return Err(Fault::broken("the server ended the connection without a reply"));
+                Ok([]) if seen + passed == 0 => {
+                    let fault = Fault::broken("the server ended the connection without a reply");
+                    return Err(Fault { unanswered: true, ..fault });
                 }
                 Ok([]) => return Err(Fault::broken("the connection ended within the reply's headers")),
                 Ok(more) => more,
@@ -191,19 +203,22 @@ impl Wire {
             }
         }
     }
+}
 
-    fn unsent(&self, error: io::Error, total: Deadline) -> Fault {
-        match error.kind() {
-            io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
-            io::ErrorKind::TimedOut => Fault::timeout("sending took too long"),
-            _ => Fault::broken("the connection broke while the request was sent").with_source(error),
+/// Why a request could not be sent whole.
+fn unsent(error: io::Error, total: Deadline) -> Fault {
+    match error.kind() {
+        io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
+        io::ErrorKind::TimedOut => Fault::timeout("sending took too long"),
+        _ => {
+            let fault = Fault::broken("the connection broke while the request was sent").with_source(error);
+            Fault { unanswered: true, ..fault }
         }
     }
 }
 
 fn too_long() -> Fault {
-    let kind = super::error::HttpErrorKind::TooLarge;
-    Fault { kind, retryable: false, ..Fault::broken("the reply's headers are too long") }
+    Fault { kind: HttpErrorKind::TooLarge, retryable: false, ..Fault::broken("the reply's headers are too long") }
 }
 
 /// Why there is no reply.
@@ -217,9 +232,12 @@ fn silence(error: io::Error, connection: &Connection, is_first: bool, total: Dea
     match error.kind() {
         io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
         io::ErrorKind::TimedOut => Fault::timeout("no reply came in time"),
-        io::ErrorKind::ConnectionReset => {
-            Fault::broken("the connection was reset before a reply came").with_source(error)
+        kind => {
+            let text = match kind {
+                io::ErrorKind::ConnectionReset => "the connection was reset before a reply came",
+                _ => "the connection broke before a reply came",
+            };
+            Fault { unanswered: is_first, ..Fault::broken(text).with_source(error) }
         }
-        _ => Fault::broken("the connection broke before a reply came").with_source(error),
     }
 }

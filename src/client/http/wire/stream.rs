@@ -85,13 +85,28 @@ impl Tls {
     /// Shakes hands, until the stream's deadline.
     pub(super) fn handshake(mut tls: ClientConnection, mut below: Box<dyn Stream>) -> io::Result<Tls> {
         while tls.is_handshaking() {
-            let (read, written) = tls.complete_io(&mut below)?;
+            let (read, written) =
+                tls.complete_io(&mut below).map_err(|error| last_word(&mut tls, &mut *below, error))?;
             if read == 0 && written == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         Ok(Tls(StreamOwned::new(tls, below)))
     }
+}
+
+/// What the server said before it broke the connection off, if it said why: it may have done so before all was sent.
+fn last_word(tls: &mut ClientConnection, mut below: &mut dyn Stream, error: io::Error) -> io::Error {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    if !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
+        return error;
+    }
+    while let Ok(1..) = tls.read_tls(&mut below) {
+        if let Err(refusal) = tls.process_new_packets() {
+            return io::Error::new(io::ErrorKind::InvalidData, refusal);
+        }
+    }
+    error
 }
 
 impl Read for Tls {

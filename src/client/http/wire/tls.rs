@@ -344,7 +344,7 @@ fn certificate(error: &CertificateError) -> String {
             "names no host: it has no subjectAltName, and a common name doesn't count".into()
         }
         NotValidForNameContext { expected, presented } => {
-            let shown: Vec<String> = presented.iter().take(5).map(|name| name.chars().take(100).collect()).collect();
+            let shown: Vec<String> = presented.iter().take(5).map(|name| bare(name)).collect();
             format!("is for other hosts ({}), not {}", shown.join(", "), expected.to_str())
         }
         InvalidPurpose | InvalidPurposeContext { .. } => "is not meant for servers".into(),
@@ -352,4 +352,10 @@ fn certificate(error: &CertificateError) -> String {
         BadEncoding => "can't be read".into(),
         _ => "is not acceptable".into(),
     }
+}
+
+/// A name out of `DnsName("host.example")`, which is all that is told.
+fn bare(presented: &str) -> String {
+    let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(presented).trim_matches('"').chars().take(100).collect()
 }

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::headers::strong_etag;
+use super::super::headers::strong_etag;
 
 const PART: &str = ".part";
 
 /// What follows the name in the file that says how to go on.
-pub(super) const STATE: &str = ".part.resume";
+pub(in super::super) const STATE: &str = ".part.resume";
 
 /// How much of such a file is read.
 const LONGEST_STATE: u64 = 16 << 10;
@@ -228,7 +228,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a rename last. Where a folder can't be synced, the system does it in its own time.
-pub(super) fn sync_folder(path: &Path) {
+pub(in super::super) fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let _ = File::open(folder).and_then(|folder| folder.sync_all());

@@ -1,0 +1,80 @@
+//! A body as it is stored, and what is in it: some servers keep files compressed and say so with `Content-Encoding`.
+
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+
+use super::super::wire::Body;
+use super::expected::{Expected, Hash};
+
+/// The content of a body.
+pub(super) enum Content {
+    Plain(Box<Body>),
+    /// Unpacked on the way.
+    Gzip(Box<MultiGzDecoder<Stored>>),
+}
+
+/// The bytes as they come, counted.
+pub(super) struct Stored {
+    body: Body,
+    count: u64,
+    hash: Option<Hash>,
+}
+
+/// How much came, before it was unpacked, and what computed its checksum.
+pub(super) struct Packed {
+    pub(super) bytes: u64,
+    pub(super) hash: Option<Hash>,
+}
+
+impl Content {
+    pub(super) fn of(body: Body, is_packed: bool, expected: &Expected) -> Content {
+        if is_packed {
+            let stored = Stored { body, count: 0, hash: expected.hash() };
+            Content::Gzip(Box::new(MultiGzDecoder::new(stored)))
+        } else {
+            Content::Plain(Box::new(body))
+        }
+    }
+
+    /// What was stored, if that is another thing than the content.
+    pub(super) fn into_packed(self) -> Option<Packed> {
+        match self {
+            Content::Plain(_) => None,
+            Content::Gzip(decoder) => {
+                let Stored { count, hash, .. } = decoder.into_inner();
+                Some(Packed { bytes: count, hash })
+            }
+        }
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Content::Plain(body) => body.read(buffer),
+            Content::Gzip(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        self.count += count as u64;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&buffer[..count]);
+        }
+        Ok(count)
+    }
+}
+
+/// Whether a body is to be unpacked: not if the file is meant to be a compressed one, which servers say in the same way.
+pub(super) fn is_to_be_unpacked(encoding: Option<&str>, content_type: Option<&str>, name: &str) -> bool {
+    let is_gzip = encoding.is_some_and(|encoding| matches!(&*encoding.to_ascii_lowercase(), "gzip" | "x-gzip"));
+    let name = name.to_ascii_lowercase();
+    let is_meant = [".gz", ".tgz", ".svgz"].iter().any(|ending| name.ends_with(ending))
+        || content_type
+            .is_some_and(|kind| matches!(kind, "application/gzip" | "application/x-gzip" | "application/x-tgz"));
+    is_gzip && !is_meant
+}
