@@ -259,3 +259,33 @@ fn a_page_that_can_not_be_had_leaves_those_before_it() {
     let list = connection.list_jobs().expect("the first page");
     assert_eq!((list.len(), list.is_complete()), (2, false), "{list}");
 }
+
+#[test]
+fn a_start_that_had_no_effect_is_sent_again() {
+    let (server, connection) = server(Config::quick());
+    server.plan("start", Fault::Forgotten, 2);
+    let job = connection.create_job(sum("forgotten")).expect("created");
+    let mut lines = Vec::new();
+    job.start_and_wait(soon().printer(|line| lines.push(line.to_owned()))).expect("finished, at last");
+    let again = lines.iter().filter(|line| line.ends_with("the start had no effect: send 'start' again")).count();
+    assert_eq!((again, server.count("start"), server.jobs()[0].starts), (2, 3, 1), "{lines:#?}");
+
+    // One that nobody started here is left as it is.
+    let job = connection.create_job(sum("left alone")).expect("created");
+    let error = job.wait(soon().time_limit(Duration::from_millis(100))).expect_err("nobody starts it");
+    assert!(matches!(error, OpenEoError::TimeLimit { status: JobStatus::Created, .. }), "{error:?}");
+    assert_eq!(server.count("start"), 3);
+}
+
+#[test]
+fn an_unclear_start_of_a_job_that_had_ended_is_no_success() {
+    let (server, connection) = server(Config::quick());
+    let job = finished(&connection, "again");
+    let again = connection.job(job.id());
+    server.plan("start", Fault::Status(502), 1);
+    let error = again.start().expect_err("nobody knows");
+    assert_eq!((error.status(), server.jobs()[0].starts, server.count("start")), (Some(502), 1, 2));
+    again.start().expect("started");
+    again.wait(soon()).expect("finished");
+    assert_eq!(server.jobs()[0].starts, 2);
+}

@@ -424,3 +424,18 @@ fn a_back_end_that_can_not_be_reached_makes_no_doubt_and_its_jobs_go_elsewhere()
     let error = error_of(&report, 0);
     assert_eq!(error.http().map(|http| (http.kind(), http.may_have_arrived())), Some((HttpErrorKind::Connect, false)));
 }
+
+#[test]
+fn starts_that_had_no_effect_are_sent_again() {
+    let (server, connection) = server(Config::quick());
+    for number in 0..3 {
+        server.plan_for("start", &format!("job {number}"), Fault::Forgotten, 1);
+    }
+    let jobs = (0..6).map(|number| sum(&format!("job {number}")));
+    let report = run_jobs([BackEnd::new(&connection)], jobs, &options()).expect("run");
+    assert!(report.is_success(), "{report}");
+    let noted = |note: &String| note == "the start had no effect, and was sent again";
+    let again: Vec<bool> = report.jobs.iter().map(|job| job.notes.iter().any(noted)).collect();
+    assert_eq!(again, [true, true, true, false, false, false]);
+    assert!(server.jobs().iter().all(|job| job.starts == 1));
+}

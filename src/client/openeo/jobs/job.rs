@@ -29,11 +29,13 @@ pub struct BatchJob {
     connection: Connection,
     id: Arc<str>,
     warnings: Arc<[String]>,
+    /// Whether it was made by this reference.
+    is_new: bool,
 }
 
 impl BatchJob {
     pub(crate) fn new(connection: Connection, id: &str) -> BatchJob {
-        BatchJob { connection, id: id.into(), warnings: Arc::new([]) }
+        BatchJob { connection, id: id.into(), warnings: Arc::new([]), is_new: false }
     }
 
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> BatchJob {
@@ -77,26 +79,31 @@ impl BatchJob {
         Ok(self.describe()?.status())
     }
 
-    /// Starts it. After a reply that was lost or says 5xx it looks whether the job was started, before it tries again.
+    /// Starts it; one that has ended is computed anew. After a reply that was lost or says 5xx it looks whether the job was
+    /// started, before it tries again.
     ///
     /// # Errors
-    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already.
+    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After an unclear answer to a start
+    /// of a job that had ended before, and has ended now, nobody knows whether it ran in between: that answer is the error.
     pub fn start(&self) -> Result<(), OpenEoError> {
+        // One that was made by this reference, or in a batch, can't have ended before.
+        let is_old = !self.is_new && !self.connection.is_once();
+        let had_ended = is_old && self.describe().is_ok_and(|found| found.status().is_ended());
         let mut sent = 0;
         loop {
-            let error = match self.start_once() {
+            let error = match self.start_once(had_ended) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             sent += 1;
-            if self.connection.is_once() || sent >= STARTS || !is_unclear(&error) {
+            if had_ended || self.connection.is_once() || sent >= STARTS || !is_unclear(&error) {
                 return Err(error);
             }
         }
     }
 
     /// One attempt, and after an unclear answer one look.
-    fn start_once(&self) -> Result<(), OpenEoError> {
+    fn start_once(&self, had_ended: bool) -> Result<(), OpenEoError> {
         let error = match self.connection.send(self.connection.request(Method::Post, &self.path("/results"))) {
             Ok(_) => return Ok(()),
             Err(error) => error,
@@ -107,8 +114,22 @@ impl BatchJob {
         event!(DEBUG, "a start had an unclear answer", id = self.id, error = error.to_string());
         match self.describe()?.status() {
             JobStatus::Created | JobStatus::Canceled => Err(error),
+            status if had_ended && status.is_ended() => Err(error),
             // Whatever it is now, it was started.
             _ => Ok(()),
+        }
+    }
+
+    /// Starts it once more if it still is as it was made: a back-end may take a start and forget it. A start of a job that is
+    /// queued or running has no effect (openEO API 1.2). Whether it was sent.
+    pub(crate) fn start_if_created(&self) -> Result<bool, OpenEoError> {
+        // Asked itself: a list may be late.
+        if self.describe()?.status() != JobStatus::Created {
+            return Ok(false);
+        }
+        match self.start() {
+            Err(error) if error.is_not_our_turn() => Ok(false),
+            outcome => outcome.map(|()| true),
         }
     }
 

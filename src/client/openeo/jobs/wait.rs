@@ -19,8 +19,13 @@ use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
 use crate::time::Deadline;
 
+/// After how many looks in a row at a job that was started, and still is as it was made, it is started again; and how often.
+pub(crate) const IDLE_LOOKS: u32 = 3;
+pub(crate) const RESTARTS: u32 = 3;
+
 impl BatchJob {
-    /// Starts the job, and waits for its end. It prints how the job stands at each look, and if it fails, its error logs.
+    /// Starts the job, and waits for its end. It prints how the job stands at each look, and if it fails, its error logs. Where
+    /// the back-end takes the start and nothing comes of it, it is sent again.
     ///
     /// # Timing
     /// Monotonic clock, counted from this call; the time limit bounds the wait, not the job.
@@ -31,6 +36,7 @@ impl BatchJob {
         let mut wait = Wait::new(options);
         wait.say(self, "send 'start'");
         self.start()?;
+        wait.is_started_here = true;
         wait.until_end(self)
     }
 
@@ -59,6 +65,8 @@ impl Connection {
 /// One wait, with its clock and its lines.
 pub(super) struct Wait<'a> {
     pub(super) options: WaitOptions<'a>,
+    /// Whether a job that still is as it was made has been started nevertheless.
+    is_started_here: bool,
     began: Instant,
     deadline: Deadline,
 }
@@ -66,11 +74,12 @@ pub(super) struct Wait<'a> {
 impl<'a> Wait<'a> {
     pub(super) fn new(options: WaitOptions<'a>) -> Wait<'a> {
         let deadline = Deadline::start(options.time_limit);
-        Wait { options, began: Instant::now(), deadline }
+        Wait { options, is_started_here: false, began: Instant::now(), deadline }
     }
 
     fn until_end(&mut self, job: &BatchJob) -> Result<JobDescription, OpenEoError> {
         let (mut looks, mut soft, mut last) = (0, 0, None);
+        let (mut idle, mut restarts) = (0, 0);
         loop {
             let delay = match job.describe_within(self.left()) {
                 Ok(found) => {
@@ -78,6 +87,13 @@ impl<'a> Wait<'a> {
                     self.say(job, &format!("{} (progress {})", found.status(), found.shown_progress()));
                     if found.status().is_ended() {
                         return self.end(job, found);
+                    }
+                    idle = if found.status() == JobStatus::Created { idle + 1 } else { 0 };
+                    if self.is_started_here && idle >= IDLE_LOOKS && restarts < RESTARTS {
+                        self.say(job, "the start had no effect: send 'start' again");
+                        (idle, restarts) = (0, restarts + 1);
+                        // What comes of it is seen by the next look.
+                        let _ = job.start_if_created();
                     }
                     last = Some(found.status());
                     looks += 1;

@@ -74,9 +74,16 @@ impl ResultAsset {
         self.document.get("file:size")?.as_u64()
     }
 
-    /// The name that its file gets: the key, if that is a sound one.
+    /// The name that its file gets: what the metadata say (`file:local_path`), its folders as a part of it, or else the key, as
+    /// far as that is sound.
     pub fn file_name(&self) -> &str {
         &self.file_name
+    }
+
+    /// What its name is made of.
+    fn named(&self) -> &str {
+        let path = self.document.get("file:local_path").and_then(Value::as_str);
+        path.filter(|path| !path.trim().is_empty()).unwrap_or(&self.key)
     }
 
     /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name when it is whole and has the
@@ -256,7 +263,7 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAs
             found.push(ResultAsset { cache, generation, key, href, fault, document, file_name: String::new() });
         }
     }
-    let names = file_names(found.iter().map(|asset| (asset.key(), asset.href(), asset.media_type())));
+    let names = file_names(found.iter().map(|asset| (asset.named(), asset.href(), asset.media_type())));
     for (asset, name) in found.iter_mut().zip(names) {
         asset.file_name = name;
     }

@@ -12,7 +12,7 @@ pub(crate) const METADATA: &str = "job-results.json";
 /// The longest name that is made here, in bytes; others add endings.
 const LONGEST: usize = 120;
 
-/// File names for assets, in order, each by its key, link and media type: sound ones, no two the same on any file system, and
+/// File names for assets, in order, each by its local path or else its key, its link and its media type: sound ones, no two the same on any file system, and
 /// none that of the metadata.
 pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Vec<String> {
     let mut taken = HashSet::from([METADATA.to_owned()]);
@@ -36,8 +36,14 @@ fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
     if ending(&stem).is_some() {
         return stem;
     }
-    let from_href = Url::parse(href).ok().and_then(|url| ending(url.path()).map(str::to_owned));
-    match from_href.or_else(|| media_type.and_then(of_media_type).map(str::to_owned)) {
+    let of_href = Url::parse(href).ok().and_then(|url| ending(url.path()).map(str::to_owned));
+    // A link may end in `.php`: where it isn't an ending of data, the media type knows better.
+    let is_data = |ending: &String| {
+        let ending = ending.to_ascii_lowercase();
+        matches!(ending.as_str(), "tiff" | "jpeg") || MEDIA_TYPES.iter().any(|(_, known)| *known == ending)
+    };
+    let of_type = || media_type.and_then(of_media_type).map(str::to_owned);
+    match of_href.clone().filter(is_data).or_else(of_type).or(of_href) {
         Some(ending) => format!("{stem}.{ending}"),
         None => stem,
     }
@@ -84,26 +90,72 @@ fn ending(path: &str) -> Option<&str> {
 
 fn of_media_type(media_type: &str) -> Option<&'static str> {
     let kind = media_type.split(';').next()?.trim().to_ascii_lowercase();
-    Some(match kind.as_str() {
-        "image/tiff" | "image/vnd.stac.geotiff" | "image/geotiff" => "tif",
-        "image/png" => "png",
-        "image/jpeg" => "jpg",
-        "image/jp2" => "jp2",
-        "application/json" => "json",
-        "application/geo+json" => "geojson",
-        "application/netcdf" | "application/x-netcdf" => "nc",
-        "application/x-hdf5" | "application/x-hdf" => "h5",
-        "application/xml" | "text/xml" => "xml",
-        "application/zip" | "application/zip+zarr" => "zip",
-        "application/pdf" => "pdf",
-        "application/parquet" | "application/vnd.apache.parquet" => "parquet",
-        "application/geopackage+sqlite3" => "gpkg",
-        "text/csv" => "csv",
-        "text/html" => "html",
-        "text/plain" => "txt",
-        _ => return None,
-    })
+    let known = MEDIA_TYPES.iter().find(|(known, _)| *known == kind).map(|(_, ending)| *ending);
+    // The suffix tells how it is written. (RFC 6839)
+    let of_suffix = || match kind.rsplit_once('+')?.1 {
+        "json" => Some("json"),
+        "xml" => Some("xml"),
+        "zip" => Some("zip"),
+        "gzip" => Some("gz"),
+        "sqlite3" => Some("sqlite"),
+        _ => None,
+    };
+    known.or_else(of_suffix)
 }
+
+/// Media types of results, and the endings that programs know them by.
+const MEDIA_TYPES: &[(&str, &str)] = &[
+    ("image/tiff", "tif"),
+    ("image/vnd.stac.geotiff", "tif"),
+    ("image/geotiff", "tif"),
+    ("image/png", "png"),
+    ("image/jpeg", "jpg"),
+    ("image/jpg", "jpg"),
+    ("image/jp2", "jp2"),
+    ("image/webp", "webp"),
+    ("image/gif", "gif"),
+    ("image/svg+xml", "svg"),
+    ("application/json", "json"),
+    ("application/geo+json", "geojson"),
+    ("application/vnd.geo+json", "geojson"),
+    ("application/geo+json-seq", "geojsonl"),
+    ("application/x-ndjson", "ndjson"),
+    ("application/netcdf", "nc"),
+    ("application/x-netcdf", "nc"),
+    ("application/x-netcdf4", "nc"),
+    ("application/x-hdf5", "h5"),
+    ("application/x-hdf", "h5"),
+    ("application/grib", "grib"),
+    ("application/wmo-grib2", "grib2"),
+    ("application/xml", "xml"),
+    ("text/xml", "xml"),
+    ("application/gml+xml", "gml"),
+    ("application/vnd.google-earth.kml+xml", "kml"),
+    ("application/vnd.google-earth.kmz", "kmz"),
+    ("application/zip", "zip"),
+    ("application/zip+zarr", "zip"),
+    ("application/x-zip-compressed", "zip"),
+    ("application/gzip", "gz"),
+    ("application/x-tar", "tar"),
+    ("application/pdf", "pdf"),
+    ("application/parquet", "parquet"),
+    ("application/x-parquet", "parquet"),
+    ("application/vnd.apache.parquet", "parquet"),
+    ("application/vnd.apache.arrow.file", "arrow"),
+    ("application/geopackage+sqlite3", "gpkg"),
+    ("application/x-sqlite3", "sqlite"),
+    ("application/vnd.flatgeobuf", "fgb"),
+    ("application/flatgeobuf", "fgb"),
+    ("application/vnd.las", "las"),
+    ("application/vnd.laszip", "laz"),
+    ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
+    ("application/yaml", "yaml"),
+    ("text/csv", "csv"),
+    ("text/tab-separated-values", "tsv"),
+    ("text/html", "html"),
+    ("text/markdown", "md"),
+    ("text/plain", "txt"),
+];
 
 #[cfg(test)]
 mod tests {
@@ -149,6 +201,27 @@ mod tests {
         assert_eq!(names(&[("band 4", "http://h.org/download/77", tiff)]), ["band_4.tif"]);
         assert_eq!(names(&[("data", "http://h.org/x/out.nc", tiff)]), ["data.nc"]);
         assert_eq!(names(&[("data", "nonsense", Some("x/y"))]), ["data"]);
+        assert_eq!(names(&[("data", "http://h.org/get.php?file=1", tiff)]), ["data.tif"]);
+        assert_eq!(names(&[("data", "http://h.org/get.php", Some("x/y"))]), ["data.php"]);
+        let of_type = |kind| names(&[("data", "http://h.org/1", Some(kind))]).remove(0);
+        for (kind, name) in [
+            ("Application/GeoPackage+SQLite3", "data.gpkg"),
+            ("application/geo+json; charset=utf-8", "data.geojson"),
+            ("application/vnd.anything+json", "data.json"),
+            ("application/octet-stream", "data"),
+            ("+", "data"),
+            ("", "data"),
+        ] {
+            assert_eq!(of_type(kind), name, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_local_path_becomes_one_name() {
+        let paths = ["a/B04.tif", "b/B04.tif", "./B04.tif", "/data/x", "../../B04.tif", "a\\B04.tif", "C:/B04.tif"];
+        let assets: Vec<_> = paths.iter().map(|path| (*path, "http://h.org/1.tif", None)).collect();
+        let expected = ["a_B04.tif", "b_B04.tif", "B04.tif", "data_x.tif", "B04-2.tif", "a_B04-2.tif", "C_B04.tif"];
+        assert_eq!(names(&assets), expected);
     }
 
     #[test]

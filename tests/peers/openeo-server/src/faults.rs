@@ -13,6 +13,8 @@ pub enum Fault {
     TooManyJobs,
     /// It is done, and answered with this status and a page of a gateway.
     DoneBut(u16),
+    /// It is answered with 202 as if it were done, and nothing is done.
+    Forgotten,
     /// It is done, and the connection is cut before the answer.
     LostReply,
     /// The connection is cut, and nothing is done.

@@ -8,6 +8,7 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, is_soft, job_error};
 use crate::client::openeo::jobs::create::Progress;
 use crate::client::openeo::jobs::job::BatchJob;
+use crate::client::openeo::jobs::wait::{IDLE_LOOKS, RESTARTS};
 use crate::client::openeo::many::site::Site;
 
 use super::Run;
@@ -128,6 +129,21 @@ impl Run {
         }
         self.next_ask = Instant::now().checked_add(self.shared.asks.delay(0));
         Ok(true)
+    }
+}
+
+impl Run {
+    /// Starts the job once more, where the back-end took the start and nothing came of it.
+    pub(super) fn start_again(&mut self, job: &BatchJob, cx: &mut Context<'_>) -> Result<(), OpenEoError> {
+        if self.idle_looks < IDLE_LOOKS || self.restarts >= RESTARTS {
+            return Ok(());
+        }
+        self.idle_looks = 0;
+        if job.once().start_if_created()? {
+            self.restarts += 1;
+            cx.note("the start had no effect, and was sent again");
+        }
+        Ok(())
     }
 }
 

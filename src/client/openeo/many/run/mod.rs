@@ -48,6 +48,9 @@ pub(super) struct Run {
     started: bool,
     /// Whether a start was sent, whatever came of it.
     start_sent: bool,
+    /// How often in a row it was seen as it was made although it was started, and how often it was started again for that.
+    idle_looks: u32,
+    restarts: u32,
     /// How often it went to another back-end, and gave way to starts.
     moves: u32,
     yields: u32,
@@ -80,6 +83,8 @@ impl Run {
             is_validated: false,
             started: false,
             start_sent: false,
+            idle_looks: 0,
+            restarts: 0,
             moves: 0,
             yields: 0,
             last: None,
@@ -138,7 +143,10 @@ impl RemoteJob for Run {
             return Ok(self.ended());
         }
         let outcome = match self.start(&job, cx) {
-            Ok(true) => self.stop_if_too_long(&job, cx).and_then(|()| self.look(&job, &site, Instant::now())),
+            Ok(true) => self
+                .stop_if_too_long(&job, cx)
+                .and_then(|()| self.start_again(&job, cx))
+                .and_then(|()| self.look(&job, &site, Instant::now())),
             Ok(false) => return Ok(Poll::pending("created")),
             // Nothing runs yet: the batch's own backoff is patient enough.
             Err(error) if is_rate_limited(&error) => return Err(job_error(error)),

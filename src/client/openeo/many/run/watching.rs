@@ -19,6 +19,7 @@ impl Run {
     fn told(&mut self, found: JobDescription) -> Poll {
         let status = found.status();
         (self.soft, self.missing) = (0, 0);
+        self.idle_looks = if status == JobStatus::Created { self.idle_looks + 1 } else { 0 };
         if let Some(place) = self.place.as_ref().filter(|_| !matches!(status, JobStatus::Queued | JobStatus::Created)) {
             place.leave_queue();
         }
