@@ -3,7 +3,7 @@
 //! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde::de::IgnoredAny;
@@ -36,6 +36,9 @@ pub struct Files {
     pub files: Vec<PathBuf>,
     /// How many bytes were downloaded.
     pub bytes: u64,
+    /// Whether CSV may lack its last lines: the server didn't say how long it is, and it ends with a line. Archives and JSON say
+    /// themselves where they end.
+    pub may_lack_lines: bool,
 }
 
 /// What a download may take.
@@ -71,7 +74,7 @@ pub(super) fn fetch(
     let download = unknown(folder, name).max_bytes(allowance.max_bytes).progress(progress).cancelled(cancelled);
     let downloaded = calls.download(id)?.download(&download).map_err(|error| calls.error(error))?;
     let path = downloaded.path;
-    let files = sort_out(&path, id, folder, name, &allowance.archive);
+    let files = sort_out(&path, downloaded.length_known, id, folder, name, &allowance.archive);
     if files.is_err() {
         // Whatever still is there, nobody can use it, and the next attempt brings another.
         let _ = fs::remove_file(&path);
@@ -89,7 +92,14 @@ fn unknown<'a>(folder: &Path, name: &str) -> Download<'a> {
     Download::new(folder, format!("{name}.{UNKNOWN}"))
 }
 
-fn sort_out(path: &Path, id: &str, folder: &Path, name: &str, limits: &Limits) -> Result<Files, PairsError> {
+fn sort_out(
+    path: &Path,
+    length_known: bool,
+    id: &str,
+    folder: &Path,
+    name: &str,
+    limits: &Limits,
+) -> Result<Files, PairsError> {
     let useless = |reason: &str| PairsError::Download { id: id.to_owned(), reason: reason.to_owned() };
     let content = content_of(path).map_err(|error| PairsError::file(path, error))?.map_err(useless)?;
     let named = |extension: &str| folder.join(format!("{name}.{extension}"));
@@ -110,12 +120,21 @@ fn sort_out(path: &Path, id: &str, folder: &Path, name: &str, limits: &Limits) -
                 files => files?,
             };
             rename(&archive)?;
-            Ok(Files { archive: Some(archive), folder: Some(target), files, bytes: 0 })
+            Ok(Files { archive: Some(archive), folder: Some(target), files, ..Files::default() })
         }
-        Content::Json | Content::Csv => {
-            let file = named(if matches!(content, Content::Json) { "json" } else { "csv" });
+        Content::Json => {
+            let file = named("json");
             rename(&file)?;
             Ok(Files { files: vec![file], ..Files::default() })
+        }
+        Content::Csv => {
+            let ends = ends_with_a_line(path).map_err(|error| PairsError::file(path, error))?;
+            if !length_known && !ends {
+                return Err(useless("it ends within a line, and the server didn't say how long it is"));
+            }
+            let file = named("csv");
+            rename(&file)?;
+            Ok(Files { files: vec![file], may_lack_lines: !length_known, ..Files::default() })
         }
     }
 }
@@ -153,6 +172,14 @@ fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
         Some(_) if points::is_csv(text) => Ok(Content::Csv),
         Some(_) => Err("it is neither an archive, nor JSON, nor CSV"),
     })
+}
+
+fn ends_with_a_line(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(matches!(last, [b'\n' | b'\r']))
 }
 
 /// Whether a whole text is an object that says what went wrong, as gateways do, and no values.

@@ -244,6 +244,9 @@ impl Job {
         if files.files.is_empty() {
             cx.note("the archive of the result holds no file");
         }
+        if files.may_lack_lines {
+            cx.note(UNKNOWN_LENGTH);
+        }
         let wanted = self.shared.online || self.query.is_interactive();
         let data = if wanted && files.archive.is_none() { points_in(&files, cx) } else { None };
         Ok(QueryResult { id: Some(id), status: self.status.take().map(|status| *status), data, files, estimate: None })
@@ -398,7 +401,7 @@ fn points_in(files: &Files, cx: &mut Context<'_>) -> Option<PointData> {
         cx.note(format!("the values are {} bytes, too many for memory: they are in the file alone", files.bytes));
         return None;
     }
-    let reason = match fs::read_to_string(path).map(|text| Submission::parse(&text, true, true)) {
+    let reason = match fs::read_to_string(path).map(|text| Submission::parse(&text, true, !files.may_lack_lines)) {
         Ok(Ok(Submission::Points(points))) => return Some(points),
         Ok(Ok(other)) => format!("it holds {}", other.describe()),
         Ok(Err(error)) => error.to_string(),

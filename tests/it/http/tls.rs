@@ -2,9 +2,11 @@
 
 use std::io::Write;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use fulmar::client::http::{HttpClient, HttpClientBuilder, HttpError, HttpErrorKind};
 use fulmar::client::openeo::{Connection, OpenEoError};
+use fulmar::client::pairs::{BatchOptions, Client, PairsError, Query, batch_query};
 use rustls::version::{TLS12, TLS13};
 
 use super::child::get_in;
@@ -296,4 +298,38 @@ fn a_host_without_a_scheme_is_asked_by_https() {
     let http = quick().root_certificate(OURS.pem());
     let connection = Connection::connect_with(&format!("localhost:{}/api", server.port), http).expect("it is there");
     assert_eq!(connection.root_url(), format!("{}api", server.url()));
+}
+
+/// The seed's `batch_query(queries, verify = False)`.
+#[test]
+fn a_pairs_batch_verifies_calls_and_tokens_unless_the_dangerous_setting_says_otherwise() {
+    let server = TlsServer::answering(self_signed(params(&["other.example"])).config(), |head, stream| {
+        let body = match head.split(' ').nth(1).unwrap_or_default() {
+            path if path.starts_with("/api-key") => "a-token",
+            path if path.ends_with("/download") => r#"{"data":[]}"#,
+            _ => r#"{"id":"1","statusCode":20}"#,
+        };
+        let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let _ = stream.write_all(reply.as_bytes());
+        let _ = stream.flush();
+        true
+    });
+    let folder = Folder::new();
+    let run = |accepted: bool| {
+        let url = server.url();
+        let client = Client::builder(&url).api_key("PHX-key").tenant_id("t").org_id("o").auth_endpoint(&url);
+        let client = client.http(|http| http.environment_proxy(false)).danger_accept_invalid_certificates(accepted);
+        let query = Query::builder().layer(92).square(30.0, -100.0, 30.5, -99.6).build().expect("a query");
+        let options = BatchOptions::new().submit(false).folder(folder.path());
+        let options = options.status_interval_floor(Duration::from_millis(5));
+        let query = query.with_id("1").expect("an id");
+        batch_query(&client.build().expect("sound settings"), [query], options).expect("sound options")
+    };
+    let report = run(false);
+    let failure = report.jobs[0].outcome.as_ref().expect_err("nobody to trust");
+    assert!(matches!(failure.error(), Some(PairsError::Credentials { is_retryable: false, .. })), "{failure:?}");
+    assert_eq!((server.requests(), report.stats.retries), (0, 0));
+    let report = run(true);
+    assert!(report.is_success(), "{report}");
+    assert!(folder.path().join("1.json").exists());
 }

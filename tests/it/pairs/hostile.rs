@@ -215,6 +215,24 @@ fn csv_points_that_were_cut_are_asked_for_again_and_one_that_may_be_is_said_to_b
     assert!(notes.len() == 1 && notes[0].contains("didn't say how long"), "{notes:?}");
     assert_eq!(server.seen().iter().map(|seen| seen.method.as_str()).collect::<Vec<_>>(), ["POST", "POST"]);
 
+    // The same with a download: the first attempt is useless.
+    let status = format!(r#"{{"id":"{ID}","status":"Succeeded","statusCode":20}}"#);
+    let downloads = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::start(move |seen, stream| match seen.method.as_str() {
+        "POST" => reply(stream, 200, &[], format!(r#"{{"id":"{ID}"}}"#).as_bytes()),
+        _ if seen.target.ends_with("/download") => {
+            let is_first = downloads.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            bare(stream, if is_first { &whole[..70] } else { whole })
+        }
+        _ => reply(stream, 200, &[], status.as_bytes()),
+    });
+    let folder = Folder::new();
+    let report = batch_query(&to(&server).build().expect("a client"), [query()], options(&folder)).expect("sound");
+    let result = report.jobs[0].outcome.as_ref().unwrap_or_else(|_| panic!("{}", told(&report)));
+    assert!(result.files.may_lack_lines && report.jobs[0].attempts.fetch == 2, "{}", told(&report));
+    assert!(report.jobs[0].notes.iter().any(|note| note.contains("didn't say how long")));
+    assert_eq!(folder.files(), [(format!("{ID}.csv"), whole.as_bytes().to_vec())].into());
+
     // With a length a cut is a cut.
     let server = Server::start(move |_, stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", whole.len(), &whole[..70]);
