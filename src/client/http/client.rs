@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::auth::Authenticate;
+use super::cookies::Jar;
 use super::limit::{Limiter, RateLimit};
 use super::method::Method;
 use super::origin::Origin;
@@ -72,6 +73,7 @@ pub(super) struct Shared {
     pub(super) retry: RetryPolicy,
     pub(super) limiter: Limiter,
     pub(super) auth: Vec<Arc<dyn Authenticate>>,
+    pub(super) cookies: Option<Jar>,
     seed: AtomicU64,
 }
 
@@ -85,6 +87,7 @@ impl HttpClient {
             retry: RetryPolicy::default(),
             rate_limit: RateLimit::none(),
             auth: Vec::new(),
+            cookies: false,
             tls: TlsSettings::default(),
             fault: None,
             proxy: None,
@@ -149,6 +152,7 @@ pub struct HttpClientBuilder {
     retry: RetryPolicy,
     rate_limit: RateLimit,
     auth: Vec<Arc<dyn Authenticate>>,
+    cookies: bool,
     tls: TlsSettings,
     fault: Option<Error>,
     proxy: Option<String>,
@@ -185,6 +189,13 @@ impl HttpClientBuilder {
     /// Adds credentials. Each says which origins it is for; of several for one origin, the first wins. Defaults to none.
     pub fn auth(mut self, auth: impl Authenticate + 'static) -> HttpClientBuilder {
         self.auth.push(Arc::new(auth));
+        self
+    }
+
+    /// Whether cookies are kept for the life of the client and sent back to the origin that set them, and to no other: for
+    /// services that log in with them. Defaults to no.
+    pub fn cookies(mut self, kept: bool) -> HttpClientBuilder {
+        self.cookies = kept;
         self
     }
 
@@ -291,6 +302,7 @@ impl HttpClientBuilder {
             retry: self.retry,
             limiter,
             auth: self.auth,
+            cookies: self.cookies.then(Jar::default),
             seed: AtomicU64::new(RandomState::new().build_hasher().finish()),
         };
         Ok(HttpClient { shared: Arc::new(shared) })

@@ -15,7 +15,7 @@
 //! - A file stands under its final name only when it is whole, checked and on the disk ([`Download`]).
 //! - An error names method, URL, attempts, status and what the server said, and no secret.
 //!
-//! Left to others: cookies, which no protocol here needs, and what a reply means.
+//! Left to others: what a reply means.
 //!
 //! ```
 //! # use std::io::{Read, Write};
@@ -40,10 +40,12 @@
 pub mod archive;
 mod auth;
 mod client;
+mod cookies;
 mod download;
 mod error;
 mod file_name;
 mod headers;
+pub(crate) mod json;
 mod limit;
 mod method;
 mod origin;

@@ -9,6 +9,7 @@ use url::Url;
 
 use super::error::{HttpError, HttpErrorKind};
 use super::headers::{file_name_of, media_type};
+use super::json;
 use super::method::Method;
 use super::redact::{self, Secrets};
 use super::send::Live;
@@ -26,6 +27,11 @@ pub struct Response {
 }
 
 impl Response {
+    /// The method of the request that was answered: of a `POST` that was sent on to its result, that is `GET`.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
     /// The status, below 400.
     pub fn status(&self) -> u16 {
         self.status
@@ -81,12 +87,13 @@ impl Response {
         self.secrets.hide(text)
     }
 
-    /// The body as JSON.
+    /// The body as JSON. A byte order mark before it is passed over; `NaN`, `Infinity` and `-Infinity`, which are no JSON and are
+    /// sent all the same, are read as null, and [`not_numbers`](Response::not_numbers) counts them.
     ///
     /// # Errors
     /// [`HttpErrorKind::Content`], if it is none, or not of this shape. The source says where; values are not shown.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
-        serde_json::from_slice(&self.body).map_err(|error| {
+        json::from_slice(&self.body).map_err(|error| {
             let what = match self.content_type().as_deref() {
                 Some("text/html") => "the reply is a page in HTML, not JSON",
                 _ if error.is_data() => "the reply is JSON of another shape than expected",
@@ -94,6 +101,11 @@ impl Response {
             };
             self.unusable(what).with_source(redact::without_quotes(&error.to_string()))
         })
+    }
+
+    /// How many numbers there are in the body that JSON doesn't know.
+    pub fn not_numbers(&self) -> usize {
+        json::not_numbers(&self.body)
     }
 
     fn unusable(&self, what: &str) -> HttpError {

@@ -148,6 +148,14 @@ impl HttpClient {
                     .map_err(|error| unauthorized(&step, "no credentials could be had", error))?;
             }
             secrets = std::mem::take(&mut credentials.secrets);
+            if let Some(jar) = &self.shared.cookies {
+                let cookies = jar.of(&step.url, &step.origin, SystemTime::now());
+                cookies.iter().for_each(|(_, value)| secrets.add(value));
+                let pairs: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                if !pairs.is_empty() {
+                    credentials.headers.push(("cookie".to_owned(), pairs.join("; ")));
+                }
+            }
 
             let permit = self.shared.limiter.acquire(&step.origin, plan.deadline, plan.once, cancelled);
             let permit = permit.map_err(|refused| match refused {
@@ -164,6 +172,9 @@ impl HttpClient {
             let headers = headers(plan, &step, extra, &credentials)?;
             let reply = self.call(plan, &step, &headers, &secrets, cancelled)?;
             let status = reply.status;
+            if let Some(jar) = &self.shared.cookies {
+                jar.take(&step.url, &step.origin, &reply.headers, SystemTime::now());
+            }
 
             if redirect::is_redirect(status) {
                 let location = response::header(&reply.headers, "location").map(str::to_owned);
@@ -185,8 +196,8 @@ impl HttpClient {
                 return Err(HttpError::new(HttpErrorKind::Proxy, step.method, &step.url, text));
             }
 
-            let retry_after =
-                response::header(&reply.headers, "retry-after").and_then(|value| retry_after(value, SystemTime::now()));
+            let retry_after = response::header(&reply.headers, "retry-after")
+                .and_then(|value| retry_after(value, date(&reply.headers)));
             let content_type = response::header(&reply.headers, "content-type").and_then(media_type);
             let body = error_body(reply);
             drop(permit);
@@ -280,6 +291,12 @@ fn headers(
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// The server's clock, which its dates are of; ours, if it doesn't say.
+fn date(headers: &HeaderMap) -> SystemTime {
+    let date = response::header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
+    date.unwrap_or_else(SystemTime::now)
 }
 
 /// Reads what is left of a short body. What goes wrong here concerns nobody: the connection isn't used again then.

@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::client::http::json;
 use crate::client::pairs::points::{PointData, PointValue};
 use crate::client::pairs::{PairsError, Query, StatusCode, id, schema};
 
@@ -154,7 +155,16 @@ impl Submission {
         match (object.get("info"), object.get("data")) {
             (Some(Value::Object(info)), _) => Ok(Submission::Estimate(Estimate::read(info))),
             (_, Some(Value::Array(values))) => {
-                Ok(Submission::Points(PointData::of_values(values.iter().map(PointValue::read).collect())))
+                let mut values: Vec<PointValue> = values.iter().map(PointValue::read).collect();
+                if json::not_numbers(text.as_bytes()) > 0 {
+                    // Which of the nulls were such can't be told any more.
+                    for value in values.iter_mut().filter(|value| value.value.is_none()) {
+                        value
+                            .unreadable
+                            .push("`value` is null, or no number that JSON knows (NaN, Infinity)".to_owned());
+                    }
+                }
+                Ok(Submission::Points(PointData::of_values(values)))
             }
             (_, Some(Value::String(text))) => PointData::csv(text, true).map(Submission::Points),
             _ => Err(unexpected("the answer to a submission", text)),
@@ -348,7 +358,7 @@ fn quoted(value: &Value) -> String {
 
 /// A text as JSON, if it is.
 pub(super) fn json(text: &str) -> Option<Value> {
-    serde_json::from_str(without_mark(text)).ok()
+    json::from_slice(text.as_bytes()).ok()
 }
 
 /// A text without the byte order mark that some servers begin with.

@@ -238,3 +238,53 @@ fn whatever_has_no_end_ends_with_an_error() {
         assert!(error.may_have_arrived(), "{what}: {error:?}");
     }
 }
+
+#[test]
+fn numbers_that_json_does_not_know_are_null_and_counted() {
+    let server = Server::of(b"\xef\xbb\xbf{\"mean\": NaN, \"range\": [-Infinity, Infinity], \"name\": \"NaN\"}");
+    let reply = client().get(&server.url("/")).send().expect("a reply");
+    assert_eq!(reply.json::<Value>().expect("JSON"), json!({"mean": null, "range": [null, null], "name": "NaN"}));
+    assert_eq!(reply.not_numbers(), 3);
+}
+
+/// A server that looks at the length alone, says no, and hangs up with all of the body unread: a reset follows its answer.
+#[test]
+fn a_refusal_of_what_is_not_read_is_heard_and_what_was_refused_is_sent_once() {
+    let server = Server::start(|_, stream| {
+        reply(
+            stream,
+            413,
+            &[("Content-Type", "application/json"), ("Connection", "close")],
+            b"{\"message\": \"too big\"}",
+        );
+        Then::Close
+    });
+    let request = client().put(&server.url("/")).header("X-Unread", "yes").body("a/b", vec![b'x'; 20 << 20]);
+    let error = request.send().expect_err("refused");
+    assert_eq!((error.kind(), error.attempts()), (HttpErrorKind::Status(413), 1), "{error:?}");
+    assert!(error.to_string().contains("too big") && !error.may_have_arrived(), "{error}");
+    assert_eq!(server.connections(), 1);
+}
+
+#[test]
+fn cookies_go_back_to_who_set_them_if_they_are_wanted() {
+    let other = Server::of(b"other");
+    let to = other.url("/");
+    let server = Server::start(move |seen, stream| match (seen.target.as_str(), seen.header("cookie")) {
+        ("/login", _) => {
+            reply(stream, 303, &[("Set-Cookie", "session=s3cr3t-value; Path=/; HttpOnly"), ("Location", "/home")], b"")
+        }
+        ("/away", Some(_)) => reply(stream, 302, &[("Location", &to)], b""),
+        (_, Some("session=s3cr3t-value")) => reply(stream, 200, &[], b"in"),
+        (_, cookie) => reply(stream, 403, &[], format!("who? {cookie:?}").as_bytes()),
+    });
+    let with = quick().cookies(true).build().expect("sound settings");
+    assert_eq!(with.post(&server.url("/login")).form(&[("user", "me")]).send().expect("logged in").bytes(), b"in");
+    assert_eq!(with.get(&server.url("/data")).send().expect("still").bytes(), b"in");
+    assert_eq!(with.get(&server.url("/away")).send().expect("away").bytes(), b"other");
+    assert!(other.seen().iter().all(|seen| seen.header("cookie").is_none()), "a stranger got it");
+
+    let without = client();
+    let error = without.post(&server.url("/login")).send().expect_err("no cookie is kept");
+    assert_eq!(error.status(), Some(403));
+}

@@ -142,3 +142,19 @@ fn a_connection_that_the_server_closed_meanwhile_is_replaced() {
         client.get(&server.url("/")).send().expect("on a new connection");
     }
 }
+
+#[test]
+fn a_date_to_come_back_at_is_of_the_servers_clock() {
+    let server = Server::start(|seen, stream| match seen.number {
+        // Its clock stands in 1999, and it asks for one second.
+        0 => reply(
+            stream,
+            503,
+            &[("Date", "Fri, 31 Dec 1999 23:59:58 GMT"), ("Retry-After", "Fri, 31 Dec 1999 23:59:59 GMT")],
+            b"",
+        ),
+        _ => reply(stream, 200, &[], b"ok"),
+    });
+    let error = client().get(&server.url("/")).once().send().expect_err("later");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(1)), "{error:?}");
+}

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::job::BatchJob;
 use super::new_job::{NewJob, created};
+use url::Url;
+
 use crate::client::creation::{self, Doubt, Failure, Listed, Listing, Maker, Match, Step};
 use crate::client::http::{HttpErrorKind, Method, Response};
 use crate::client::openeo::api::connection::Connection;
@@ -183,6 +185,12 @@ impl Maker for JobMaker<'_> {
 
 /// What the back-end calls the new job. `Location` need not be a URL, and is only looked at if nothing else tells.
 fn id_of(reply: &Response) -> Result<String, OpenEoError> {
+    if reply.method() != Method::Post {
+        let to = Url::parse(reply.url()).map(|url| plain(&url[..url::Position::AfterPath], 200)).unwrap_or_default();
+        return Err(OpenEoError::reply(format!(
+            "the back-end sent the request to create a job on to {to}, and no job came of that: connect by the URL of its API"
+        )));
+    }
     let from_location = || reply.header("location")?.trim_end_matches('/').rsplit('/').next();
     let id = reply.header("openeo-identifier").map(str::trim).filter(|id| !id.is_empty()).or_else(from_location);
     let id = id.filter(|id| !id.is_empty() && id.len() <= 500 && !id.chars().any(char::is_control));

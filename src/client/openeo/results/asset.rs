@@ -12,7 +12,7 @@ use super::checksum::Checksum;
 use super::metadata::{Metadata, MetadataCache};
 use super::names::file_names;
 use crate::batch::Context;
-use crate::client::http::{Download, Downloaded, Existing, HttpErrorKind, Method, Response};
+use crate::client::http::{Download, Downloaded, Existing, HttpErrorKind, Method, Response, json};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
@@ -129,7 +129,7 @@ impl ResultAsset {
     /// # Errors
     /// As for [`load_bytes`](ResultAsset::load_bytes), and for what is no JSON.
     pub fn load_json(&self) -> Result<Value, OpenEoError> {
-        serde_json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("is no JSON"))
+        json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("is no JSON"))
     }
 
     /// In a step of a batch: one download, one more if the link has expired, and no wait.
@@ -141,7 +141,13 @@ impl ResultAsset {
             ));
         }
         let cx = RefCell::new(cx);
-        self.renewed_if_expired(|asset| asset.get_file(target, Some(&cx)))
+        let file = self.renewed_if_expired(|asset| asset.get_file(target, Some(&cx)))?;
+        if !file.length_known && !file.kept {
+            let key = plain(&self.key, 100);
+            let what = "neither the server nor the metadata say how long it is, so one that was cut would look whole";
+            cx.borrow_mut().note(format!("asset {key:?}: {what}"));
+        }
+        Ok(file)
     }
 
     fn get_file(&self, target: &Target, cx: Option<&RefCell<&mut Context<'_>>>) -> Result<Downloaded, OpenEoError> {

@@ -68,6 +68,14 @@ impl JobResults {
         Ok(unread.chain(unfinished).collect())
     }
 
+    /// How many numbers of the metadata are none that JSON knows (`NaN`, `Infinity`): they are null in what was read.
+    ///
+    /// # Errors
+    /// As for [`metadata`](JobResults::metadata).
+    pub fn not_numbers(&self) -> Result<usize, OpenEoError> {
+        Ok(self.cache.get()?.not_numbers())
+    }
+
     /// The asset of that key.
     ///
     /// # Errors

@@ -35,6 +35,8 @@ pub(super) struct Part {
     pub(super) document: Arc<Value>,
     /// Where it came from, which its links may be relative to.
     pub(super) url: String,
+    /// How many of its numbers JSON doesn't know; they are null.
+    not_numbers: usize,
 }
 
 /// A document that could not be had.
@@ -46,6 +48,11 @@ pub(crate) struct Unread {
 }
 
 impl Metadata {
+    /// How many numbers of the documents JSON doesn't know.
+    pub(super) fn not_numbers(&self) -> usize {
+        self.items.iter().map(|item| item.not_numbers).sum::<usize>() + self.results.not_numbers
+    }
+
     /// How the job stands that these are the results of, if they say so and it isn't `finished`.
     pub(super) fn unfinished(&self) -> Option<JobStatus> {
         let document = &self.results.document;
@@ -172,5 +179,5 @@ fn read(reply: Response) -> Result<Part, OpenEoError> {
     if !document.is_object() {
         return Err(OpenEoError::reply("the metadata of results are no object"));
     }
-    Ok(Part { document: Arc::new(document), url: reply.url().to_owned() })
+    Ok(Part { document: Arc::new(document), url: reply.url().to_owned(), not_numbers: reply.not_numbers() })
 }
