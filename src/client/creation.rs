@@ -345,6 +345,10 @@ impl<E> Creation<E> {
             }));
         }
         if let Some(gap) = gap {
+            // It may be whole the next time.
+            if lost.looks < LOOKS {
+                return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
+            }
             return Err(Failure::Unclear(format!("it isn't in the list, which may lack some: {gap}")));
         }
         match self.lost.take() {

@@ -223,3 +223,12 @@ fn what_can_not_be_found_out_is_said() {
     assert!(error.to_string().contains("look into the job list"), "{error}");
     assert_eq!(server.jobs().len(), 1);
 }
+
+#[test]
+fn a_request_that_is_sent_on_and_makes_no_job_says_where_to() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Redirect, 1);
+    let error = connection.create_job(sum("sent on")).expect_err("no job came of it");
+    assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains("/neighbour/jobs")), "{error:?}");
+    assert!(server.jobs().is_empty() && server.count("list") == 1, "it was looked for");
+}

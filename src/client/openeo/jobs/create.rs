@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::job::BatchJob;
-use super::new_job::{NewJob, created};
 use url::Url;
 
+use super::job::BatchJob;
+use super::new_job::{NewJob, created};
 use crate::client::creation::{self, Doubt, Failure, Listed, Listing, Maker, Match, Step};
 use crate::client::http::{HttpErrorKind, Method, Response};
 use crate::client::openeo::api::connection::Connection;
@@ -143,8 +143,12 @@ impl Maker for JobMaker<'_> {
     }
 
     fn doubt(&self, error: &OpenEoError) -> Doubt {
-        if !matches!(error, OpenEoError::Reply(_)) && !error.may_have_arrived() {
-            return Doubt::None;
+        match error {
+            OpenEoError::Reply(_) => {}
+            // It was sent on; the first server may have done it.
+            OpenEoError::Invalid(_) => return Doubt::Lost,
+            error if !error.may_have_arrived() => return Doubt::None,
+            _ => {}
         }
         event!(WARN, "the reply to creating a job was lost", error = error.to_string());
         if matches!(error, OpenEoError::Reply(_)) {
@@ -187,7 +191,7 @@ impl Maker for JobMaker<'_> {
 fn id_of(reply: &Response) -> Result<String, OpenEoError> {
     if reply.method() != Method::Post {
         let to = Url::parse(reply.url()).map(|url| plain(&url[..url::Position::AfterPath], 200)).unwrap_or_default();
-        return Err(OpenEoError::reply(format!(
+        return Err(OpenEoError::Invalid(format!(
             "the back-end sent the request to create a job on to {to}, and no job came of that: connect by the URL of its API"
         )));
     }

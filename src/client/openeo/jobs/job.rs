@@ -12,16 +12,11 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 use crate::client::openeo::documents::text::{plain, segment};
 
-use crate::trace::event;
-
 /// From here on a request has its own limit, which may be shorter.
 const LONG: Duration = Duration::from_secs(60);
 
 /// What a look gets, however little time is left: a limit of nothing means one look.
 const LEAST: Duration = Duration::from_secs(1);
-
-/// How often a start is sent at most.
-const STARTS: u32 = 4;
 
 /// A reference to a batch job that exists on the back-end, by its id. Cloning it is cheap.
 #[derive(Clone)]
@@ -41,6 +36,11 @@ impl BatchJob {
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> BatchJob {
         self.warnings = warnings.into();
         self
+    }
+
+    /// Whether it was made by this reference, so that it can't have ended before.
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// What the back-end calls the job. It is all that it takes to find the job again: [`Connection::job`].
@@ -77,60 +77,6 @@ impl BatchJob {
     /// As for [`describe`](BatchJob::describe).
     pub fn status(&self) -> Result<JobStatus, OpenEoError> {
         Ok(self.describe()?.status())
-    }
-
-    /// Starts it; one that has ended is computed anew. After a reply that was lost or says 5xx it looks whether the job was
-    /// started, before it tries again.
-    ///
-    /// # Errors
-    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After an unclear answer to a start
-    /// of a job that had ended before, and has ended now, nobody knows whether it ran in between: that answer is the error.
-    pub fn start(&self) -> Result<(), OpenEoError> {
-        // One that was made by this reference, or in a batch, can't have ended before.
-        let is_old = !self.is_new && !self.connection.is_once();
-        let had_ended = is_old && self.describe().is_ok_and(|found| found.status().is_ended());
-        let mut sent = 0;
-        loop {
-            let error = match self.start_once(had_ended) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            sent += 1;
-            if had_ended || self.connection.is_once() || sent >= STARTS || !is_unclear(&error) {
-                return Err(error);
-            }
-        }
-    }
-
-    /// One attempt, and after an unclear answer one look.
-    fn start_once(&self, had_ended: bool) -> Result<(), OpenEoError> {
-        let error = match self.connection.send(self.connection.request(Method::Post, &self.path("/results"))) {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
-        };
-        if !is_unclear(&error) {
-            return Err(error);
-        }
-        event!(DEBUG, "a start had an unclear answer", id = self.id, error = error.to_string());
-        match self.describe()?.status() {
-            JobStatus::Created | JobStatus::Canceled => Err(error),
-            status if had_ended && status.is_ended() => Err(error),
-            // Whatever it is now, it was started.
-            _ => Ok(()),
-        }
-    }
-
-    /// Starts it once more if it still is as it was made: a back-end may take a start and forget it. A start of a job that is
-    /// queued or running has no effect (openEO API 1.2). Whether it was sent.
-    pub(crate) fn start_if_created(&self) -> Result<bool, OpenEoError> {
-        // Asked itself: a list may be late.
-        if self.describe()?.status() != JobStatus::Created {
-            return Ok(false);
-        }
-        match self.start() {
-            Err(error) if error.is_not_our_turn() => Ok(false),
-            outcome => outcome.map(|()| true),
-        }
     }
 
     /// Stops it, if it is queued or running. What has been computed may be kept by the back-end.
@@ -181,14 +127,6 @@ impl BatchJob {
     pub(crate) fn path(&self, below: &str) -> String {
         format!("/jobs/{}{below}", segment(&self.id))
     }
-}
-
-/// Whether the server may have done it all the same, or may do it the next time.
-fn is_unclear(error: &OpenEoError) -> bool {
-    !error.is_not_our_turn()
-        && !error.is_unreachable()
-        && (error.is_retryable() || error.may_have_arrived() || error.status().is_some_and(|status| status >= 500))
-        && error.code() != Some("FeatureUnsupported")
 }
 
 impl Connection {

@@ -7,6 +7,7 @@ pub(super) mod job;
 pub(super) mod list;
 pub(super) mod logs;
 pub(super) mod new_job;
+pub(super) mod start;
 mod validation;
 pub(super) mod wait;
 pub(super) mod wait_many;

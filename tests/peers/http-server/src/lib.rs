@@ -9,6 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 pub use message::{Answer, Reply, Request};
 
@@ -90,8 +91,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(request) = Request::read(&mut reader)? {
-        let Answer::Reply(reply) = (shared.answer)(&request) else {
-            return writer.shutdown(Shutdown::Both);
+        let reply = match (shared.answer)(&request) {
+            Answer::Reply(reply) => reply,
+            Answer::Cut => return writer.shutdown(Shutdown::Both),
+            // What is closed without lingering is reset.
+            Answer::Reset => return Ok(rustix::net::sockopt::set_socket_linger(&writer, Some(Duration::ZERO))?),
         };
         reply.write(&mut writer, shared.name)?;
         let closes = request.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));

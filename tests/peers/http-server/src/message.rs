@@ -90,6 +90,8 @@ pub enum Answer {
     Reply(Reply),
     /// Cut the connection without a word.
     Cut,
+    /// Reset the connection, as a host does that has crashed.
+    Reset,
 }
 
 /// What is sent back.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::Shared;
-use crate::faults::Fault;
+use crate::faults::{Blow, Fault};
 use crate::jobs::content;
 use crate::oidc::{self, refusal};
 use crate::processes;
@@ -27,6 +27,13 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
         }
         _ => body(request).get("title").and_then(Value::as_str).map(str::to_owned),
     };
+    let blow = by_chance(shared, request, kind, title.as_deref());
+    match blow {
+        Some(Blow::Refused(status)) => return Answer::Reply(gateway(status)),
+        Some(Blow::Reset { done: false }) => return Answer::Reset,
+        Some(Blow::Delayed(delay)) => shared.delay(delay),
+        _ => {}
+    }
     let fault = lock(&shared.plans).strike(kind, title.as_deref());
     match fault {
         Some(Fault::Hang) => shared.hang(),
@@ -52,6 +59,13 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
             }
         }
     }
+    match blow {
+        Some(Blow::Lost) => return Answer::Cut,
+        Some(Blow::Reset { .. }) => return Answer::Reset,
+        Some(Blow::Cut) if reply.body.is_empty() => return Answer::Cut,
+        Some(Blow::Cut) => reply.cut_at = Some(reply.body.len() / 2),
+        _ => {}
+    }
     match fault {
         Some(Fault::LostReply) => return Answer::Cut,
         Some(Fault::DoneBut(status)) => return Answer::Reply(gateway(status)),
@@ -68,6 +82,16 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
         _ => {}
     }
     Answer::Reply(reply)
+}
+
+/// What strikes a call of somebody who has logged in.
+fn by_chance(shared: &Shared, request: &Request, kind: &str, title: Option<&str>) -> Option<Blow> {
+    let chaos =
+        shared.config.chaos.as_ref().filter(|_| request.header("authorization").is_some() && kind != "login")?;
+    let call = format!("{kind} {} {}", request.path(), title.unwrap_or_default());
+    let blow = lock(&shared.turns).strike(chaos, &call)?;
+    shared.bump("by chance");
+    Some(blow)
 }
 
 /// The store's answer, which knows fewer faults.

@@ -21,11 +21,11 @@ use std::time::Duration;
 
 use http_server::{Answer, HttpServer, lock};
 
-pub use faults::Fault;
+pub use faults::{Chaos, Fault};
 pub use http_server::Request;
 pub use jobs::JobAccount;
 
-use faults::Plans;
+use faults::{Plans, Turns};
 use jobs::Jobs;
 use oidc::Tokens;
 use processes::Stored;
@@ -74,6 +74,8 @@ pub struct Config {
     pub clock: i64,
     /// How many seconds the clock that dates jobs is ahead of that. Defaults to none.
     pub list_clock: i64,
+    /// What strikes by chance, once somebody has logged in. Defaults to nothing.
+    pub chaos: Option<Chaos>,
 }
 
 impl Default for Config {
@@ -102,6 +104,7 @@ impl Default for Config {
             claimed_life: None,
             clock: 0,
             list_clock: 0,
+            chaos: None,
         }
     }
 }
@@ -126,6 +129,7 @@ type Rewrite = (&'static str, Box<dyn Fn(&Request, &mut Value) + Send + Sync>);
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) rewrites: Mutex<Vec<Rewrite>>,
+    pub(crate) turns: Mutex<Turns>,
     pub(crate) origin: String,
     pub(crate) store: String,
     pub(crate) jobs: Mutex<Jobs>,
@@ -155,6 +159,7 @@ impl Server {
         let shared = Arc::new(Shared {
             jobs: Mutex::new(Jobs::new(config.slots, config.clock + config.list_clock)),
             rewrites: Mutex::default(),
+            turns: Mutex::default(),
             config,
             origin: format!("http://{address}"),
             store: format!("http://{store}"),
@@ -274,6 +279,12 @@ impl Shared {
 
     pub(crate) fn bump(&self, kind: &'static str) {
         *lock(&self.counts).entry(kind).or_default() += 1;
+    }
+
+    /// Lets a time pass, or until hung requests may go on.
+    pub(crate) fn delay(&self, delay: Duration) {
+        let (hung, changed) = &self.hung;
+        let _ = changed.wait_timeout_while(lock(hung), delay, |hung| !hung.released);
     }
 
     /// Waits until hung requests may go on.

@@ -59,6 +59,14 @@ impl Run {
         } else {
             results.assets()?
         };
+        if cx.attempt() == 1 {
+            match results.not_numbers()? {
+                0 => {}
+                count => {
+                    cx.note(format!("{count} numbers of its metadata are none of JSON's (NaN, Infinity), and null"))
+                }
+            }
+        }
         let mut failed = Failed::default();
         for asset in &assets {
             if self.files.contains_key(asset.key()) {

@@ -6,8 +6,9 @@ use crate::batch::{Context, JobError};
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, is_soft, job_error};
-use crate::client::openeo::jobs::create::Progress;
+use crate::client::openeo::jobs::create::Progress as Creating;
 use crate::client::openeo::jobs::job::BatchJob;
+use crate::client::openeo::jobs::start::Progress;
 use crate::client::openeo::jobs::wait::{IDLE_LOOKS, RESTARTS};
 use crate::client::openeo::many::site::Site;
 
@@ -35,14 +36,14 @@ impl Run {
             _ => None,
         };
         match self.creation.advance(connection) {
-            Ok(Progress::Made(id)) => {
+            Ok(Creating::Made(id)) => {
                 site.mark_up();
                 if was_lost {
                     cx.note("the reply to its creation was lost; it was found in the job list");
                 }
                 Ok(connection.job(&id))
             }
-            Ok(Progress::Look(after)) => {
+            Ok(Creating::Look(after)) => {
                 site.mark_down(Instant::now());
                 if let Some(error) = self.creation.lost_by().filter(|_| !was_lost) {
                     cx.note(format!(
@@ -51,11 +52,11 @@ impl Run {
                 }
                 Err(JobError::wait("the reply to its creation was lost", after))
             }
-            Ok(Progress::Again) => {
+            Ok(Creating::Again) => {
                 cx.note("it isn't in the job list, so it is created again");
                 Err(JobError::wait("it isn't in the job list, so it is created again", Duration::ZERO))
             }
-            Ok(Progress::NotYet) => Err(JobError::wait("a like job is being made", GIVE_WAY)),
+            Ok(Creating::NotYet) => Err(JobError::wait("a like job is being made", GIVE_WAY)),
             Err(error) if self.creation.lost_by().is_some() => Err(look_again(error)),
             Err(error) => {
                 if error.is_not_our_turn() {
@@ -103,15 +104,23 @@ impl Run {
         if self.started {
             return Ok(true);
         }
+        if self.start_not_before.is_some_and(|at| Instant::now() < at) {
+            return Ok(false);
+        }
         if !self.place.as_mut().is_some_and(|place| place.take(Instant::now())) {
             return Ok(false);
         }
         let on_its_way = self.place.as_ref().map(|place| place.begin_start(Instant::now()));
-        let outcome = job.once().start();
+        let outcome = self.start.advance(&job.once());
         drop(on_its_way);
-        self.start_sent |= !matches!(&outcome, Err(error) if error.is_not_our_turn() || is_rate_limited(error));
         match outcome {
-            Ok(()) => {}
+            Ok(Progress::Started) => {}
+            // Looked at, or sent again, by a later step.
+            Ok(Progress::Look(after)) => {
+                self.start_not_before = Instant::now().checked_add(after);
+                return Ok(false);
+            }
+            Ok(Progress::Again) => return Ok(false),
             Err(error) if error.is_not_our_turn() => {
                 self.make_room(&error);
                 return Ok(false);

@@ -18,6 +18,7 @@ use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 use crate::client::openeo::jobs::create::Creation;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::jobs::new_job::NewJob;
+use crate::client::openeo::jobs::start::Start;
 use crate::client::openeo::results::handle::JobResults;
 use crate::panics;
 use crate::sync::Mutex;
@@ -46,8 +47,9 @@ pub(super) struct Run {
     job: Option<BatchJob>,
     is_validated: bool,
     started: bool,
-    /// Whether a start was sent, whatever came of it.
-    start_sent: bool,
+    start: Start,
+    /// Until when a start whose reply was lost is left alone.
+    start_not_before: Option<Instant>,
     /// How often in a row it was seen as it was made although it was started, and how often it was started again for that.
     idle_looks: u32,
     restarts: u32,
@@ -82,7 +84,8 @@ impl Run {
             job: None,
             is_validated: false,
             started: false,
-            start_sent: false,
+            start: Start::default(),
+            start_not_before: None,
             idle_looks: 0,
             restarts: 0,
             moves: 0,
@@ -216,7 +219,7 @@ impl RemoteJob for Run {
         }
         if !self.started {
             // After an unclear answer to a start it may run all the same.
-            let may_run = self.start_sent
+            let may_run = self.start.may_have_started()
                 && match job.once().describe() {
                     Ok(found) => found.status() != JobStatus::Created,
                     Err(error) if error.is_not_found() => return Ok(()),
