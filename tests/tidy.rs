@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("client::http", 1),
     ("client::creation", 1),
     ("client::date", 1),
+    ("client::random", 0),
     ("executor", 2),
     ("batch", 3),
     ("tasks", 3),

@@ -136,6 +136,7 @@ impl Ledger {
     }
 
     /// Waits until a call ends, for at most `limit`.
+    #[cfg(feature = "openeo")]
     pub(crate) fn wait_for_change(&self, limit: Duration) {
         let mut state = self.state.lock();
         let _ = self.changed.wait_until(&mut state, Instant::now() + limit);

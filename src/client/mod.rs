@@ -10,3 +10,5 @@ pub mod http;
 pub mod openeo;
 #[cfg(feature = "pairs")]
 pub mod pairs;
+#[cfg(all(test, feature = "http"))]
+mod random;

@@ -1,7 +1,5 @@
-//! What holds for every value of a parser, tried on values made at random. A failure prints the seed; give it to `from`
-//! to repeat.
+//! What holds for every value of a parser, tried on values made at random.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::{Duration, SystemTime};
 
 use url::Url;
@@ -10,58 +8,13 @@ use super::file_name::check_file_name;
 use super::headers::{content_range, file_name_of, media_type, number, strong_etag};
 use super::redact::{self, HIDDEN, Secrets};
 use super::retry::retry_after;
-use crate::panics;
+use crate::client::random::for_all;
 
-const ROUNDS: usize = 20_000;
-
-/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).expect("below a usize")
-    }
-
-    /// A text of pieces that a parser reacts to, and of characters that it may not expect.
-    fn text(&mut self, pieces: &[&str]) -> String {
-        (0..self.below(8)).map(|_| self.piece(pieces)).collect()
-    }
-
-    fn piece(&mut self, pieces: &[&str]) -> String {
-        match self.below(10) {
-            0 => char::from_u32(u32::try_from(self.next() % 0x11_0000).expect("21 bits")).unwrap_or('?').into(),
-            1 => self.next().to_string(),
-            2 => self.below(100).to_string(),
-            _ => pieces[self.below(pieces.len())].to_owned(),
-        }
-    }
-}
-
-/// Runs `property` on a value after the other; the panic of the one that fails names its seed.
-fn for_all(property: impl Fn(&mut Random)) {
-    let first = RandomState::new().build_hasher().finish();
-    for round in 0..ROUNDS as u64 {
-        from(first.wrapping_add(round), &property);
-    }
-}
-
-fn from(seed: u64, property: impl Fn(&mut Random)) {
-    if let Err(panic) = panics::catch(|| property(&mut Random(seed))) {
-        panic!("seed {seed}: {panic}");
-    }
-}
+const ROUNDS: u64 = 20_000;
 
 #[test]
 fn a_range_that_is_read_makes_sense_and_one_that_is_written_is_read() {
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let text = random.text(&["bytes", " ", "-", "/", "*", "0", "18446744073709551615", "+", "bytes 0-1/"]);
         if let Some(range) = content_range(&text) {
             assert!(range.first <= range.last && range.total.is_none_or(|total| range.last < total), "{text:?}");
@@ -83,7 +36,7 @@ fn a_range_that_is_read_makes_sense_and_one_that_is_written_is_read() {
 #[test]
 fn retry_after_is_read_from_seconds_and_dates_and_nothing_else() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let seconds = random.next() >> random.below(64);
         assert_eq!(retry_after(&format!(" {seconds} "), now), Some(Duration::from_secs(seconds)));
         let ahead = Duration::from_secs(random.next() % 1_000_000_000);
@@ -100,7 +53,7 @@ fn retry_after_is_read_from_seconds_and_dates_and_nothing_else() {
 
 #[test]
 fn a_proposed_name_is_always_a_sound_one() {
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let text = random.text(&[
             "attachment",
             ";",
@@ -131,7 +84,7 @@ fn a_proposed_name_is_always_a_sound_one() {
 #[test]
 fn a_name_that_passes_is_one_component_of_a_path() {
     use std::path::{Component, Path};
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let name = random.text(&["..", ".", "/", "\\", ":", "C:", "con", "a", " ", "\0", "\n", "~", ".part", "é"]);
         if check_file_name(&name).is_ok() {
             let components: Vec<Component<'_>> = Path::new(&name).components().collect();
@@ -143,7 +96,7 @@ fn a_name_that_passes_is_one_component_of_a_path() {
 
 #[test]
 fn a_url_is_shown_without_what_may_be_secret_and_still_is_one() {
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let secret = format!("S{:016x}", random.next());
         let place = random.below(5);
         let noise = random.text(&["a", "=", "&", "?", "%20", "+", ";", "/"]);
@@ -164,7 +117,7 @@ fn a_url_is_shown_without_what_may_be_secret_and_still_is_one() {
 
 #[test]
 fn a_secret_is_hidden_wherever_it_is_repeated() {
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let secret = format!("{}{:016x}", random.piece(&["\"", "\\", " ", "%", "+"]).trim(), random.next());
         let mut secrets = Secrets::default();
         secrets.add(&secret);
@@ -178,7 +131,7 @@ fn a_secret_is_hidden_wherever_it_is_repeated() {
 
 #[test]
 fn no_text_makes_a_parser_panic() {
-    for_all(|random| {
+    for_all(ROUNDS, |random| {
         let text = random.text(&["W/", "\"", "/", ";", "*", "é", "text", "bytes", "=", "'", "%", "\\"]);
         let _ = (media_type(&text), strong_etag(&text), number(&text), redact::without_quotes(&text));
         if let Some(tag) = strong_etag(&text) {

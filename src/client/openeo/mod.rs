@@ -436,6 +436,8 @@ mod execute;
 mod jobs;
 mod many;
 mod processes;
+#[cfg(test)]
+mod properties;
 mod results;
 mod split;
 mod store;

@@ -2,27 +2,18 @@
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-
-use serde::de::IgnoredAny;
-use serde_json::{Map, Value};
 
 use crate::client::http::archive::{self, ArchiveError, Limits};
 use crate::client::http::{Download, check_file_name};
+use crate::client::pairs::PairsError;
 use crate::client::pairs::client::Calls;
-use crate::client::pairs::reply::without_mark;
-use crate::client::pairs::{PairsError, points};
+use crate::client::pairs::content::{Content, content_of, ends_with_a_line};
 
 /// What a download has until it is known what it is.
 const UNKNOWN: &str = "download";
-
-/// How much of a file tells what it is, in bytes.
-const HEAD: usize = 4 << 10;
-
-/// The byte order mark that some servers begin with.
-const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Files that a query has produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +30,9 @@ pub struct Files {
     /// Whether CSV may lack its last lines: the server didn't say how long it is, and it ends with a line. Archives and JSON say
     /// themselves where they end.
     pub may_lack_lines: bool,
+    /// How many numbers in a bare JSON file are none that JSON knows: `NaN`, `Infinity`. The file has them as they came, and
+    /// strict readers refuse it; [`QueryResult::data`](super::QueryResult) has null for them.
+    pub not_numbers: u64,
 }
 
 /// What a download may take.
@@ -52,12 +46,6 @@ impl Default for Allowance {
     fn default() -> Allowance {
         Allowance { max_bytes: u64::MAX, archive: Limits::default() }
     }
-}
-
-enum Content {
-    Zip,
-    Json,
-    Csv,
 }
 
 /// Downloads to `{folder}/{name}.zip` and unpacks to `{folder}/{name}/`, or to `{folder}/{name}.json` or `.csv`.
@@ -122,10 +110,10 @@ fn sort_out(
             rename(&archive)?;
             Ok(Files { archive: Some(archive), folder: Some(target), files, ..Files::default() })
         }
-        Content::Json => {
+        Content::Json { not_numbers } => {
             let file = named("json");
             rename(&file)?;
-            Ok(Files { files: vec![file], ..Files::default() })
+            Ok(Files { files: vec![file], not_numbers, ..Files::default() })
         }
         Content::Csv => {
             let ends = ends_with_a_line(path).map_err(|error| PairsError::file(path, error))?;
@@ -137,56 +125,6 @@ fn sort_out(
             Ok(Files { files: vec![file], may_lack_lines: !length_known, ..Files::default() })
         }
     }
-}
-
-/// What a file is, or why it is nothing that PAIRS makes.
-fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
-    let mut head = Vec::new();
-    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
-    // The second is an archive with nothing in it.
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-        return Ok(Ok(Content::Zip));
-    }
-    // A character may be cut in two at the end of what was read.
-    let text = match std::str::from_utf8(&head) {
-        Ok(text) => text,
-        Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or(""),
-        Err(_) => return Ok(Err("it is neither an archive nor text")),
-    };
-    let text = without_mark(text);
-    Ok(match text.trim_start().chars().next() {
-        None => Err("it is empty"),
-        Some('<') => Err("it is a page in HTML or XML, perhaps of a proxy that wants a login"),
-        Some('{') if head.len() < HEAD && is_refusal(text) => Err("it is an error in JSON in place of data"),
-        Some('{' | '[') => {
-            let mut reader = BufReader::with_capacity(64 << 10, File::open(path)?);
-            if reader.fill_buf()?.starts_with(MARK) {
-                reader.consume(MARK.len());
-            }
-            match serde_json::from_reader::<_, IgnoredAny>(reader) {
-                Ok(IgnoredAny) => Ok(Content::Json),
-                Err(error) if error.is_io() => return Err(error.into()),
-                Err(_) => Err("it begins as JSON, and isn't"),
-            }
-        }
-        Some(_) if points::is_csv(text) => Ok(Content::Csv),
-        Some(_) => Err("it is neither an archive, nor JSON, nor CSV"),
-    })
-}
-
-fn ends_with_a_line(path: &Path) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    let mut last = [0];
-    file.read_exact(&mut last)?;
-    Ok(matches!(last, [b'\n' | b'\r']))
-}
-
-/// Whether a whole text is an object that says what went wrong, as gateways do, and no values.
-fn is_refusal(text: &str) -> bool {
-    const SIGNS: [&str; 6] = ["error", "errorCode", "errorMessage", "httpCode", "httpMessage", "message"];
-    let object: Option<Map<String, Value>> = serde_json::from_str(text).ok();
-    object.is_some_and(|object| !object.contains_key("data") && SIGNS.iter().any(|sign| object.contains_key(*sign)))
 }
 
 /// Unpacks to `target`. What is there from an earlier time stays until the new is whole.

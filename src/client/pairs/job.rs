@@ -247,6 +247,10 @@ impl Job {
         if files.may_lack_lines {
             cx.note(UNKNOWN_LENGTH);
         }
+        if files.not_numbers > 0 {
+            let count = files.not_numbers;
+            cx.note(format!("{count} numbers of the JSON are none that JSON knows (NaN, Infinity): null in memory, as they came in the file"));
+        }
         let wanted = self.shared.online || self.query.is_interactive();
         let data = if wanted && files.archive.is_none() { points_in(&files, cx) } else { None };
         Ok(QueryResult { id: Some(id), status: self.status.take().map(|status| *status), data, files, estimate: None })

@@ -44,6 +44,7 @@ mod auth;
 mod batch;
 mod cleartext;
 mod client;
+mod content;
 mod download;
 mod error;
 mod host;

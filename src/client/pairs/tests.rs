@@ -1,10 +1,9 @@
 //! Queries and replies, on captured exchanges and on what a broken or hostile server may say.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde_json::{Value, json};
 
 use super::*;
+use crate::client::random::for_all;
 
 const STATUS: &str = r#"{"id":"1795302000_00000001","status":"Running","start":1795304047712,"pql":null,
     "folder":"1795304047712","swLat":30.0,"swLon":-100.0,"neLat":30.5,"neLon":-99.6,"nickname":null,"exPercent":50.4,
@@ -294,70 +293,14 @@ fn a_status_is_known_by_its_number_alone() {
     assert_eq!((unknown.code.phase(), unknown.status.as_str()), (Phase::Unknown, "unknown status -7"));
 }
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn value(&mut self, depth: usize) -> Value {
-        const TEXTS: &[&str] =
-            &["", "x", "true", "1e999", "-0", "../..", "2023-01-01", "\u{0}\u{7f}é", "92.1>2", "point", "NaN"];
-        match self.below(if depth == 0 { 5 } else { 7 }) {
-            0 => Value::Null,
-            1 => (self.next() % 2 == 0).into(),
-            2 => (self.next() as i64 >> self.below(64)).into(),
-            3 => Value::from(f64::from_bits(self.next())),
-            4 => TEXTS[self.below(TEXTS.len())].into(),
-            5 => (0..self.below(4)).map(|_| self.value(depth - 1)).collect(),
-            _ => self.object(depth - 1),
-        }
-    }
-
-    fn object(&mut self, depth: usize) -> Value {
-        const NAMES: &[&str] = &[
-            "id",
-            "layers",
-            "spatial",
-            "temporal",
-            "intervals",
-            "coordinates",
-            "type",
-            "data",
-            "info",
-            "statusCode",
-            "status",
-            "queryJobList",
-            "totPages",
-            "apiJson",
-            "queryjob",
-            "layerId",
-            "value",
-            "timestamp",
-            "exPercent",
-            "swLat",
-            "flag",
-            "dryRun",
-            "dry_run",
-            "batch",
-            "download_folder",
-            "alias",
-            "start",
-            "usage",
-            "x",
-        ];
-        (0..self.below(6)).map(|_| (NAMES[self.below(NAMES.len())].to_owned(), self.value(depth))).collect()
-    }
-}
+const TEXTS: &[&str] =
+    &["", "x", "true", "1e999", "-0", "../..", "2023-01-01", "\u{0}\u{7f}é", "92.1>2", "point", "NaN"];
+#[rustfmt::skip]
+const NAMES: &[&str] = &[
+    "id", "layers", "spatial", "temporal", "intervals", "coordinates", "type", "data", "info", "statusCode", "status",
+    "queryJobList", "totPages", "apiJson", "queryjob", "layerId", "value", "timestamp", "exPercent", "swLat", "flag", "dryRun",
+    "dry_run", "batch", "download_folder", "alias", "start", "usage", "x",
+];
 
 /// Everything that reads what comes from outside. Whatever it takes in must keep its own promises.
 fn read_everything(text: &str) {
@@ -396,31 +339,43 @@ fn read_everything(text: &str) {
 
 #[test]
 fn nothing_that_a_server_or_a_file_says_panics() {
-    let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
-    let mut random = Random(seed);
     let list = list();
     let samples = [STATUS, POINTS, CSV, INFO, HISTORY, MERGED, QUERY, &list, "a:b:c\\:d\n#"];
-    for turn in 0..6_000 {
-        let text = if turn % 3 == 0 {
-            random.value(6).to_string()
-        } else {
-            let mut bytes = samples[random.below(samples.len())].as_bytes().to_vec();
-            for _ in 0..=random.below(4) {
-                let at = random.below(bytes.len().max(1));
-                match random.below(4) {
-                    0 => bytes.truncate(at),
-                    1 => bytes.insert(at.min(bytes.len()), random.next() as u8),
-                    2 if at < bytes.len() => bytes[at] = b"{}[]\",:0-9eE.\\<\0\xff"[random.below(17)],
-                    _ => drop(bytes.drain(at.min(bytes.len())..(at + random.below(9)).min(bytes.len()))),
-                }
+    for_all(6_000, |random| {
+        let text = match random.below(3) {
+            0 => random.json(NAMES, TEXTS, 6).to_string(),
+            _ => {
+                let sample = random.one_of(&samples);
+                random.damaged(sample)
             }
-            String::from_utf8_lossy(&bytes).into_owned()
         };
-        let outcome = catch_unwind(AssertUnwindSafe(|| read_everything(&text)));
-        assert!(outcome.is_ok(), "FULMAR_SEED={seed}, turn {turn}: {text:?}");
-    }
+        read_everything(&text);
+    });
     read_everything(&"[".repeat(1_000_000));
     read_everything(&format!("{{\"data\":{}", "[".repeat(100_000)));
+}
+
+#[test]
+fn what_a_file_holds_is_told_the_same_however_it_was_damaged() {
+    let folder = std::env::temp_dir().join(format!("fulmar-pairs-content-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for_all(600, |random| {
+        let sample = random.one_of(&[POINTS, CSV, INFO, "{\"a\":[NaN,-Infinity]}", "<html>", "PK\u{3}\u{4}"]);
+        let text = random.damaged(sample);
+        let path = folder.join(random.next().to_string());
+        std::fs::write(&path, &text).expect("written");
+        let content = content::content_of(&path).expect("read");
+        std::fs::remove_file(&path).expect("removed");
+        let strict: Result<serde::de::IgnoredAny, _> = serde_json::from_str(text.trim_start_matches('\u{feff}'));
+        match content {
+            Ok(content::Content::Json { not_numbers: 0 }) => assert!(strict.is_ok(), "{text:?}"),
+            Ok(content::Content::Json { .. }) => assert!(strict.is_err() && text.contains(['N', 'I']), "{text:?}"),
+            Ok(content::Content::Csv) => assert!(points::is_csv(&text), "{text:?}"),
+            Ok(content::Content::Zip) => assert!(text.starts_with("PK"), "{text:?}"),
+            Err(why) => assert!(!why.is_empty()),
+        }
+    });
+    std::fs::remove_dir_all(&folder).expect("removed");
 }
 
 #[test]
@@ -433,23 +388,20 @@ fn whatever_a_token_host_grants_fits_a_header() {
         refresh: crate::sync::Mutex::new(None),
     };
     let exchange = auth::KeyExchange::new(http, kind, "hunter2".to_owned());
-    let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11);
-    let mut random = Random(seed);
-    for turn in 0..2_000 {
+    for_all(2_000, |random| {
         let mut grant =
             json!({"access_token": "a.b.c", "expires_in": 3600, "refresh_token": "r", "error": "hunter2 is bad"});
         for _ in 0..=random.below(2) {
-            let name = ["access_token", "expires_in", "refresh_token", "error"][random.below(4)];
-            grant[name] = random.value(2);
+            let name = random.one_of(&["access_token", "expires_in", "refresh_token", "error"]).to_owned();
+            grant[name] = random.json(NAMES, TEXTS, 2);
         }
-        let outcome = catch_unwind(AssertUnwindSafe(|| exchange.granted(&grant, "a host").map(drop)));
-        let granted = outcome.unwrap_or_else(|_| panic!("FULMAR_SEED={seed}, turn {turn}: {grant}"));
+        let granted = exchange.granted(&grant, "a host").map(drop);
         let token = grant["access_token"]
             .as_str()
             .is_some_and(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
-        assert_eq!(granted.is_ok(), token, "FULMAR_SEED={seed}, turn {turn}: {grant}");
+        assert_eq!(granted.is_ok(), token, "{grant}");
         if let Err(error) = granted {
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
-    }
+    });
 }

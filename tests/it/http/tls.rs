@@ -2,11 +2,9 @@
 
 use std::io::Write;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use fulmar::client::http::{HttpClient, HttpClientBuilder, HttpError, HttpErrorKind};
 use fulmar::client::openeo::{Connection, OpenEoError};
-use fulmar::client::pairs::{BatchOptions, Client, PairsError, Query, batch_query};
 use rustls::version::{TLS12, TLS13};
 
 use super::child::get_in;
@@ -301,8 +299,12 @@ fn a_host_without_a_scheme_is_asked_by_https() {
 }
 
 /// The seed's `batch_query(queries, verify = False)`.
+#[cfg(feature = "pairs")]
 #[test]
 fn a_pairs_batch_verifies_calls_and_tokens_unless_the_dangerous_setting_says_otherwise() {
+    use fulmar::client::pairs::{BatchOptions, Client, PairsError, Query, batch_query};
+    use std::time::Duration;
+
     let server = TlsServer::answering(self_signed(params(&["other.example"])).config(), |head, stream| {
         let body = match head.split(' ').nth(1).unwrap_or_default() {
             path if path.starts_with("/api-key") => "a-token",

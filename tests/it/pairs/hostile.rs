@@ -244,6 +244,29 @@ fn csv_points_that_were_cut_are_asked_for_again_and_one_that_may_be_is_said_to_b
 }
 
 #[test]
+fn numbers_that_json_does_not_know_lose_no_paid_result() {
+    let body = br#"{"data":[{"layerId":"92","value":NaN,"latitude":-Infinity},{"layerId":"93","value":"7"}]}"#;
+    let folder = Folder::new();
+    let server = scripted(Script { download: (200, "application/json", body.to_vec()), ..sound(b"") });
+    let report = batch_query(&to(&server).build().expect("a client"), [point("p")], options(&folder)).expect("sound");
+    let result = report.jobs[0].outcome.as_ref().unwrap_or_else(|_| panic!("{}", told(&report)));
+    assert_eq!((result.files.not_numbers, folder.files()), (2, [(format!("{ID}.json"), body.to_vec())].into()));
+    let values = result.data.as_ref().expect("in memory, too").values().expect("values");
+    assert_eq!(
+        (values[0].value.as_deref(), values[0].layer_id, values[1].value.as_deref()),
+        (None, Some(92), Some("7"))
+    );
+    assert!(!values[0].unreadable.is_empty() && values[1].unreadable.is_empty(), "{values:?}");
+    assert!(report.jobs[0].notes.iter().any(|note| note.starts_with("2 numbers")), "{:?}", report.jobs[0].notes);
+
+    // Points at once are no different.
+    let server = Server::of(body);
+    let submission = to(&server).build().expect("a client").submit(&point("p")).expect("read");
+    let fulmar::client::pairs::Submission::Points(points) = submission else { panic!("{submission:?}") };
+    assert_eq!(points.values().expect("values"), values);
+}
+
+#[test]
 fn json_behind_a_byte_order_mark_is_data() {
     let (folder, body) = (Folder::new(), b"\xef\xbb\xbf{\"data\":[{\"value\":\"7\"}]}");
     let server = scripted(Script { download: (200, "application/json", body.to_vec()), ..sound(b"") });

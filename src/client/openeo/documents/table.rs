@@ -14,7 +14,10 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Table {
-        Table { rows: vec![heading.iter().map(|&text| text.to_owned()).collect()] }
+        let mut table = Table { rows: Vec::new() };
+        // It may hold an id, which is a stranger's word, too.
+        table.row(heading);
+        table
     }
 
     pub(crate) fn row(&mut self, cells: &[&str]) {
@@ -49,7 +52,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_they_must_be_and_harmless() {
-        let mut table = Table::new(&["id", "title"]);
+        let mut table = Table::new(&["id", "\u{1b}title\n"]);
         table.row(&["j-1", "NDVI"]);
         table.row(&["j-200", "a\nb\u{1b}[2J"]);
         assert_eq!(table.to_string(), "id     title\nj-1    NDVI\nj-200  a b [2J");
