@@ -6,6 +6,7 @@ mod child;
 mod downloads;
 mod ends;
 mod limits;
+mod proxies;
 mod redirects;
 mod requests;
 mod retries;
