@@ -4,6 +4,7 @@
 mod auth;
 mod connection;
 mod create;
+mod documents;
 mod execute;
 mod jobs;
 mod many;

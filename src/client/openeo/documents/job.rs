@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::table::Table;
-use super::text::plain;
+use super::text::{number_of, plain, text_of};
 
 /// The status of a batch job. (openEO API 1.2)
 ///
@@ -33,14 +33,14 @@ pub enum JobStatus {
 
 impl JobStatus {
     pub(crate) fn of(text: &str) -> JobStatus {
-        match text {
+        match text.trim().to_ascii_lowercase().as_str() {
             "created" => JobStatus::Created,
             "queued" => JobStatus::Queued,
             "running" => JobStatus::Running,
-            "canceled" => JobStatus::Canceled,
+            "canceled" | "cancelled" => JobStatus::Canceled,
             "finished" => JobStatus::Finished,
             "error" => JobStatus::Error,
-            other => JobStatus::Other(plain(other, 40)),
+            _ => JobStatus::Other(plain(text, 40)),
         }
     }
 
@@ -72,12 +72,13 @@ impl fmt::Display for JobStatus {
 /// What a back-end says about one job, in its details or in the job list, which has fewer of them. Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDescription {
+    id: String,
     document: Value,
 }
 
 impl JobDescription {
     pub(crate) fn new(document: Value) -> JobDescription {
-        JobDescription { document }
+        JobDescription { id: text_of(document.get("id")), document }
     }
 
     /// The document as it came.
@@ -87,7 +88,7 @@ impl JobDescription {
 
     /// What the back-end calls the job.
     pub fn id(&self) -> &str {
-        self.text("id").unwrap_or_default()
+        &self.id
     }
 
     /// How it stands.
@@ -107,7 +108,7 @@ impl JobDescription {
 
     /// How much is done, in percent, if the back-end says.
     pub fn progress(&self) -> Option<f64> {
-        self.document.get("progress")?.as_f64().filter(|percent| (0.0..=100.0).contains(percent))
+        number_of(self.document.get("progress")).filter(|percent| (0.0..=100.0).contains(percent))
     }
 
     /// When it was made, as the back-end wrote it: `2022-06-08T08:58:11Z`.
@@ -122,7 +123,7 @@ impl JobDescription {
 
     /// What it has cost, in the back-end's currency.
     pub fn costs(&self) -> Option<f64> {
-        self.document.get("costs")?.as_f64()
+        number_of(self.document.get("costs"))
     }
 
     /// What it has used: CPU, memory and such, each with `value` and `unit`.
@@ -191,6 +192,15 @@ mod tests {
             ["20%", "20.0%", "N/A", "N/A"]
         );
         assert_eq!(JobDescription::new(json!({"progress": 120})).progress(), None);
+    }
+
+    #[test]
+    fn a_status_is_known_however_it_is_written() {
+        for (text, status) in
+            [("Finished", JobStatus::Finished), ("cancelled", JobStatus::Canceled), (" ERROR", JobStatus::Error)]
+        {
+            assert_eq!(JobStatus::of(text), status);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::Value;
 
 use super::table::Table;
-use super::text::plain;
+use super::text::{plain, text_of};
 
 /// How grave a log entry is, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,12 +47,14 @@ impl fmt::Display for LogLevel {
 /// One entry of a job's logs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
+    id: String,
+    message: String,
     document: Value,
 }
 
 impl LogEntry {
     pub(crate) fn new(document: Value) -> LogEntry {
-        LogEntry { document }
+        LogEntry { id: text_of(document.get("id")), message: text_of(document.get("message")), document }
     }
 
     /// The entry as it came.
@@ -62,17 +64,18 @@ impl LogEntry {
 
     /// What the back-end calls the entry: what a later call can go on from.
     pub fn id(&self) -> &str {
-        self.text("id").unwrap_or_default()
+        &self.id
     }
 
     /// How grave it is. What has no level that is known counts as an error, so that no filter hides it.
     pub fn level(&self) -> LogLevel {
-        self.text("level").and_then(LogLevel::of).unwrap_or(LogLevel::Error)
+        let level = self.text("level").map(|level| if level.eq_ignore_ascii_case("warn") { "warning" } else { level });
+        level.and_then(LogLevel::of).unwrap_or(LogLevel::Error)
     }
 
-    /// What it says.
+    /// What it says; what is no text is told as JSON.
     pub fn message(&self) -> &str {
-        self.text("message").unwrap_or_default()
+        &self.message
     }
 
     /// When it was written, as the back-end wrote it.

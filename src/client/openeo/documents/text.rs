@@ -1,5 +1,7 @@
 //! Text of strangers, made fit to be shown: on one line, without what steers a terminal. Pure.
 
+use serde_json::Value;
+
 /// On one line, without control characters and without what reorders text, at most `limit` characters.
 pub(crate) fn plain(text: &str, limit: usize) -> String {
     let mut shown = String::new();
@@ -19,6 +21,26 @@ pub(crate) fn plain(text: &str, limit: usize) -> String {
 pub(crate) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// A value as text: what is text is itself, null is nothing, and anything else is JSON.
+pub(crate) fn text_of(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A number, also where it is written as text: `"12.5"`, `"40%"`.
+pub(crate) fn number_of(value: Option<&Value>) -> Option<f64> {
+    match value? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => {
+            text.trim().trim_end_matches('%').trim_end().parse().ok().filter(|number: &f64| number.is_finite())
+        }
+        _ => None,
+    }
 }
 
 /// One segment of a URL's path: what isn't plainly a part of a name is escaped, so that an id can't lead elsewhere.
@@ -46,6 +68,20 @@ mod tests {
     fn text_of_strangers_is_one_harmless_line() {
         assert_eq!(plain("a\n\u{1b}[31mb\u{202e} c\t", 99), "a [31mb c");
         assert_eq!(plain("äbcdef", 3), "äbc..");
+    }
+
+    #[test]
+    fn what_is_of_another_type_is_read_all_the_same() {
+        use serde_json::json;
+        let text = |value: Value| text_of(Some(&value));
+        assert_eq!([text(json!("a")), text(json!(7)), text(json!(null))], ["a", "7", ""].map(str::to_owned));
+        assert_eq!(text(json!({"a": [1]})), r#"{"a":[1]}"#);
+        let number = |value: Value| number_of(Some(&value));
+        assert_eq!(
+            [number(json!(1.5)), number(json!("12.5")), number(json!(" 40 %"))],
+            [Some(1.5), Some(12.5), Some(40.0)]
+        );
+        assert_eq!([number(json!("NaN")), number(json!("")), number(json!(true)), number_of(None)], [None; 4]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::names::file_names;
 use crate::batch::Context;
 use crate::client::http::{Download, Downloaded, Existing, HttpErrorKind, Method, Response, json};
 use crate::client::openeo::api::error::OpenEoError;
-use crate::client::openeo::documents::text::plain;
+use crate::client::openeo::documents::text::{number_of, plain};
 use crate::trace::event;
 
 /// How many assets are named in an error.
@@ -71,7 +71,8 @@ impl ResultAsset {
 
     /// Its size in bytes, if the metadata say (`file:size`).
     pub fn size(&self) -> Option<u64> {
-        self.document.get("file:size")?.as_u64()
+        let size = number_of(self.document.get("file:size")).filter(|size| *size >= 0.0 && size.fract() == 0.0)?;
+        self.document.get("file:size")?.as_u64().or_else(|| format!("{size:.0}").parse().ok())
     }
 
     /// The name that its file gets: what the metadata say (`file:local_path`), its folders as a part of it, or else the key, as
