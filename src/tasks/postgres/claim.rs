@@ -439,7 +439,7 @@ pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration)
 pub(super) fn cancel_requests(db: &mut Connection, worker: &WorkerId) -> Result<Vec<Held>, Fault> {
     let rows = db.query(
         "SELECT id, token, cancel_requested FROM fulmar_task
-         WHERE worker = $1::text AND worker IS NOT NULL AND cancel_requested AND status = 2",
+         WHERE cancel_requested AND worker IS NOT NULL AND worker IS NOT DISTINCT FROM $1::text AND status = 2",
         &[worker.as_str().into()],
     )?;
     held(&rows)

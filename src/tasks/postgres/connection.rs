@@ -227,7 +227,7 @@ impl Connection {
         if self.is_good() && self.raw.phase() != Phase::Idle {
             return Err(PgError::invalid("a transaction can't begin inside of another one"));
         }
-        self.script("BEGIN")?;
+        self.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
         Ok(Transaction { connection: self, open: true })
     }
 

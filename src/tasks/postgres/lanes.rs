@@ -7,8 +7,10 @@
 //! Locks are taken in one order everywhere, against deadlocks: the capacity's, then limits at once, then lanes, each by
 //! number, and then rows. Where two are at one anyhow, the server aborts one, and it is tried again.
 
+use super::super::error::TaskError;
 use super::connection::Connection;
 use super::error::PgError;
+use super::fault::Fault;
 use super::sql::now;
 use super::value::Param;
 
@@ -16,6 +18,21 @@ use super::value::Param;
 pub(super) const FULMAR: i64 = 0x6675_6c6d;
 /// The halves of the numbers of: migrations (0), the capacity, types' limits at once, lanes.
 pub(super) const CAPACITY: i64 = 1;
+
+/// For a transaction of the caller's: refuses an isolation level at which a look after a lock sees what was there before it.
+/// There two tasks that exclude each other could both be let through, and a full queue could take more.
+pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
+    let rows = db.query("SELECT current_setting('transaction_isolation')", &[])?;
+    match rows.only()?.get(0)? {
+        "read committed" | "read uncommitted" => Ok(()),
+        level => Err(TaskError::Invalid(format!(
+            "a task with a key, or for a queue with a capacity, can't be enqueued at isolation level {}, which hides what \
+             others have enqueued meanwhile: begin the transaction at READ COMMITTED",
+            level.to_uppercase()
+        ))
+        .into()),
+    }
+}
 
 /// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So many share a lock
 /// that one transaction never holds more than a thousand: the server has room for some thousands in all.

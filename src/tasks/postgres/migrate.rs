@@ -7,6 +7,8 @@ use super::connection::Connection;
 use super::fault::Fault;
 use super::lanes::FULMAR;
 
+const NO_SCHEMA: &str = "no schema of the session's search_path exists: create one, or name one";
+
 /// Brings the schema up to date. A newer one than is known here is refused, and nothing is changed.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
     let newest = MIGRATIONS.len() as i64;
@@ -15,17 +17,17 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
     if found >= newest {
         return known(found, newest);
     }
-    // Before the transaction begins: one that waited inside would know the tables as they were when it began.
-    db.query("SELECT pg_advisory_lock($1::int8::int4, 0)", &[FULMAR.into()])?;
-    let applied = apply(db, newest);
-    db.query("SELECT pg_advisory_unlock($1::int8::int4, 0)", &[FULMAR.into()])?;
-    applied
-}
-
-fn apply(db: &mut Connection, newest: i64) -> Result<(), Fault> {
     let mut tx = db.begin()?;
+    tx.query("SELECT pg_advisory_xact_lock($1::int8::int4, 0)", &[FULMAR.into()])?;
+    // The session may remember that a table isn't there which the lock's last holder has made. The server takes note of such
+    // news when a table is locked.
+    tx.script("LOCK TABLE pg_catalog.pg_class IN ACCESS SHARE MODE")?;
     let found = version(&mut tx)?;
     known(found, newest)?;
+    // The migrations name no schema, and the functions that they make keep this path: the queue's own schema and nothing else.
+    let schema: Option<String> = tx.query("SELECT quote_ident(current_schema())", &[])?.only()?.get(0)?;
+    let schema = schema.ok_or_else(|| TaskError::Invalid(NO_SCHEMA.into()))?;
+    tx.script(&format!("SET LOCAL search_path = {schema}, pg_temp"))?;
     for (number, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         tx.script(sql)?;
         let set = "INSERT INTO fulmar_setting (name, value) VALUES ('schema', $1::text)

@@ -66,7 +66,7 @@ fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<
 /// As [`enqueue`], in a transaction that is open already, and that is as before if it fails.
 pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
     db.script("SAVEPOINT fulmar_enqueue")?;
-    let inserted = insert_all(db, &Batch::new(tasks), tasks, pieces(tasks), 0);
+    let inserted = insert_within(db, tasks);
     if inserted.is_err() && db.is_good() {
         db.script("ROLLBACK TO fulmar_enqueue")?;
     }
@@ -78,6 +78,14 @@ pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<V
         db.script("RELEASE fulmar_enqueue")?;
     }
     inserted
+}
+
+fn insert_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
+    let batch = Batch::new(tasks);
+    if batch.is_ordered || capacity(db)?.is_some() {
+        lanes::demand_read_committed(db)?;
+    }
+    insert_all(db, &batch, tasks, pieces(tasks), 0)
 }
 
 /// Takes the locks that are needed, and inserts. For a transaction.

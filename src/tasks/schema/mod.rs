@@ -7,4 +7,5 @@ pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql")];
 
 /// Those of PostgreSQL, oldest first.
 #[cfg(feature = "postgres")]
-pub(super) const POSTGRES: &[&str] = &[include_str!("postgres/0001_tasks.sql")];
+pub(super) const POSTGRES: &[&str] =
+    &[include_str!("postgres/0001_tasks.sql"), include_str!("postgres/0002_plans.sql")];
