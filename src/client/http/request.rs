@@ -1,6 +1,7 @@
 //! A request in the making.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,8 +12,10 @@ use super::download::{self, Download, Downloaded};
 use super::error::{HttpError, HttpErrorKind};
 use super::method::Method;
 use super::origin::Origin;
+use super::payload::Payload;
 use super::redact::{self, Secrets};
 use super::response::Response;
+use super::stream::ResponseStream;
 use super::wait::Cancelled;
 use crate::time::Deadline;
 
@@ -41,7 +44,7 @@ pub struct RequestBuilder {
     url: String,
     query: Vec<(String, String)>,
     headers: Vec<Header>,
-    body: Option<Vec<u8>>,
+    body: Option<Payload>,
     idempotent: Option<bool>,
     retry_on: Vec<u16>,
     timeout: Option<Duration>,
@@ -68,7 +71,7 @@ pub(super) struct Plan {
     pub(super) url: Url,
     pub(super) origin: Origin,
     pub(super) headers: Vec<Header>,
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) body: Option<Payload>,
     pub(super) idempotent: bool,
     pub(super) retry_on: Vec<u16>,
     pub(super) deadline: Deadline,
@@ -138,7 +141,7 @@ impl RequestBuilder {
     /// Sends `value` as JSON. A value that can't be JSON makes the request fail when it is sent.
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> RequestBuilder {
         match serde_json::to_vec(value) {
-            Ok(body) => self.body = Some(body),
+            Ok(body) => self.body = Some(Payload::Bytes(body)),
             Err(error) => self.fault = Some(format!("the body can't be written as JSON: {error}")),
         }
         self.header("Content-Type", "application/json")
@@ -154,13 +157,20 @@ impl RequestBuilder {
             }
             form.append_pair(name, value);
         }
-        self.body = Some(form.finish().into_bytes());
+        self.body = Some(Payload::Bytes(form.finish().into_bytes()));
         self.header("Content-Type", "application/x-www-form-urlencoded")
     }
 
     /// Sends bytes of any type.
     pub fn body(mut self, media_type: &str, bytes: impl Into<Vec<u8>>) -> RequestBuilder {
-        self.body = Some(bytes.into());
+        self.body = Some(Payload::Bytes(bytes.into()));
+        self.header("Content-Type", media_type)
+    }
+
+    /// Sends a file of any type, read while it is sent: memory stays the same for any size. It must not change meanwhile. If it
+    /// can't be read, the request fails with [`HttpErrorKind::File`] when it is sent.
+    pub fn body_file(mut self, media_type: &str, path: impl Into<PathBuf>) -> RequestBuilder {
+        self.body = Some(Payload::File(path.into()));
         self.header("Content-Type", media_type)
     }
 
@@ -244,6 +254,20 @@ impl RequestBuilder {
     /// [`HttpErrorKind::Cancelled`], else as for `send`.
     pub fn send_unless(self, cancelled: impl Fn() -> bool) -> Result<Response, HttpError> {
         self.send_with(Some(&cancelled))
+    }
+
+    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, until a reply begins; its body is read by
+    /// the caller, piece by piece.
+    ///
+    /// # Timing
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set, the reading included; a silence within the body has the
+    /// client's limit in any case.
+    /// # Errors
+    /// [`HttpError`], also for each status of 400 or more.
+    pub fn stream(self) -> Result<ResponseStream, HttpError> {
+        let total = self.timeout;
+        let client = self.client.clone();
+        client.send_for(&self.plan(total)?, None, ResponseStream::new)
     }
 
     fn send_with(self, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {

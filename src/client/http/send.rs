@@ -13,6 +13,7 @@ use super::headers::media_type;
 use super::limit::{Permit, Refused};
 use super::method::Method;
 use super::origin::Origin;
+use super::payload::Payload;
 use super::redact::{self, Secrets};
 use super::redirect;
 use super::request::{self, Plan};
@@ -45,12 +46,22 @@ struct Step<'a> {
     method: Method,
     url: Url,
     origin: Origin,
-    body: Option<&'a [u8]>,
+    body: Option<&'a Payload>,
 }
 
 impl HttpClient {
     /// Attempt after attempt, until one gives a reply or the policy gives up.
     pub(super) fn send(&self, plan: &Plan, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
+        self.send_for(plan, cancelled, |live| Response::read(live, plan.max_body))
+    }
+
+    /// As [`send`](HttpClient::send), with what `read` makes of a reply.
+    pub(super) fn send_for<T>(
+        &self,
+        plan: &Plan,
+        cancelled: Cancelled<'_>,
+        read: impl Fn(Live) -> Result<T, HttpError>,
+    ) -> Result<T, HttpError> {
         let mut failures = 0;
         loop {
             if cancelled.is_some_and(|cancelled| cancelled()) {
@@ -58,7 +69,7 @@ impl HttpClient {
                 let error = HttpError::new(HttpErrorKind::Cancelled, plan.method, &plan.url, text);
                 return Err(error.arrived(failures > 0).with_attempts(failures));
             }
-            let outcome = self.attempt(plan, &[], cancelled).and_then(|live| Response::read(live, plan.max_body));
+            let outcome = self.attempt(plan, &[], cancelled).and_then(&read);
             let error = match outcome {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
@@ -126,12 +137,8 @@ impl HttpClient {
         cancelled: Cancelled<'_>,
         processed: &mut bool,
     ) -> Result<Live, HttpError> {
-        let mut step = Step {
-            method: plan.method,
-            url: plan.url.clone(),
-            origin: plan.origin.clone(),
-            body: plan.body.as_deref(),
-        };
+        let mut step =
+            Step { method: plan.method, url: plan.url.clone(), origin: plan.origin.clone(), body: plan.body.as_ref() };
         let mut secrets = plan.secrets.clone();
         let (mut hops, mut renewed) = (0, false);
         loop {

@@ -16,7 +16,7 @@ pub(super) fn write(
     absolute: bool,
     headers: &HeaderMap,
     further: &[(&str, &str)],
-    length: Option<usize>,
+    length: Option<u64>,
 ) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     let host = authority(url);

@@ -19,7 +19,7 @@ mod stream;
 mod tls;
 mod tunnel;
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ use super::client::Timeouts;
 use super::error::HttpErrorKind;
 use super::method::Method;
 use super::origin::Origin;
+use super::payload::{Payload, Source};
 use super::wait::{Cancelled, next_look};
 use crate::time::Deadline;
 use connection::{Connection, Pool};
@@ -66,7 +67,7 @@ pub(super) struct Ask<'a> {
     pub(super) url: &'a Url,
     pub(super) origin: &'a Origin,
     pub(super) headers: &'a HeaderMap,
-    pub(super) body: Option<&'a [u8]>,
+    pub(super) body: Option<&'a Payload>,
     pub(super) total: Deadline,
     /// How long the server may think about it.
     pub(super) first_byte: Option<Duration>,
@@ -99,7 +100,10 @@ impl Wire {
     }
 
     fn ask_over(&self, mut connection: Connection, ask: &Ask<'_>) -> Result<Reply, Fault> {
-        let sent = self.send(&mut connection, ask);
+        let source = ask.body.map(Payload::open).transpose().map_err(|error| {
+            Fault::before(HttpErrorKind::File, "the file that is to be sent can't be read", false).with_source(error)
+        })?;
+        let sent = self.send(&mut connection, ask, source);
         let (head, is_sound) = match sent {
             Ok(()) => {
                 let until = until(ask.first_byte, ask.total);
@@ -121,7 +125,7 @@ impl Wire {
         Ok(Reply { status: head.status, headers: head.headers, body })
     }
 
-    fn send(&self, connection: &mut Connection, ask: &Ask<'_>) -> io::Result<()> {
+    fn send(&self, connection: &mut Connection, ask: &Ask<'_>, source: Option<Source<'_>>) -> io::Result<()> {
         let mut further = vec![("user-agent", self.agent.as_str()), ("accept", "*/*"), ("accept-encoding", "gzip")];
         let authorization = connection.proxy_authorization.take();
         if let Some(authorization) = &authorization {
@@ -129,18 +133,35 @@ impl Wire {
         }
         let takes_body = matches!(ask.method, Method::Post | Method::Put | Method::Patch);
         // Where a body could be, its absence must be said.
-        let length = ask.body.map(<[u8]>::len).or(takes_body.then_some(0));
+        let length = source.as_ref().map(Source::length).or(takes_body.then_some(0));
         let mut head = head::write(ask.method, ask.url, connection.absolute, ask.headers, &further, length);
         connection.proxy_authorization = authorization;
-        let mut body = ask.body.unwrap_or_default();
-        if body.len() <= PIECE {
-            head.extend_from_slice(std::mem::take(&mut body));
-        }
-        for piece in std::iter::once(&head[..]).chain(body.chunks(PIECE)) {
+        let mut put = |piece: &[u8]| {
             connection.limit(until(self.timeouts.send, ask.total));
-            connection.write(piece)?;
+            connection.write(piece)
+        };
+        match source {
+            Some(Source::Bytes(bytes)) if bytes.len() <= PIECE => {
+                head.extend_from_slice(bytes);
+                put(&head)
+            }
+            Some(Source::Bytes(bytes)) => std::iter::once(&head[..]).chain(bytes.chunks(PIECE)).try_for_each(put),
+            Some(Source::File { file, length }) => {
+                put(&head)?;
+                let (mut file, mut piece, mut left) = (file.take(length), vec![0; PIECE], length);
+                while left > 0 {
+                    let count = match file.read(&mut piece) {
+                        Ok(0) => return Err(changed(io::Error::other("it became shorter meanwhile"))),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        count => count.map_err(changed)?,
+                    };
+                    put(&piece[..count])?;
+                    left -= count as u64;
+                }
+                Ok(())
+            }
+            None => put(&head),
         }
-        Ok(())
     }
 
     /// The head of the reply; those of interim replies are passed over.
@@ -207,6 +228,10 @@ impl Wire {
 
 /// Why a request could not be sent whole.
 fn unsent(error: io::Error, total: Deadline) -> Fault {
+    let error = match error.downcast::<Fault>() {
+        Ok(fault) => return fault,
+        Err(error) => error,
+    };
     match error.kind() {
         io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
         io::ErrorKind::TimedOut => Fault::timeout("sending took too long"),
@@ -215,6 +240,12 @@ fn unsent(error: io::Error, total: Deadline) -> Fault {
             Fault { unanswered: true, ..fault }
         }
     }
+}
+
+/// What a file that is being sent did meanwhile. The server has got a part, and knows by the length that it is one.
+fn changed(error: io::Error) -> io::Error {
+    let fault = Fault::broken("the file that is to be sent could not be read to its end").with_source(error);
+    Fault { kind: HttpErrorKind::File, retryable: false, ..fault }.into()
 }
 
 fn too_long() -> Fault {
