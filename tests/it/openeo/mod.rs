@@ -9,6 +9,7 @@ mod execute;
 mod jobs;
 mod many;
 mod processes;
+mod properties;
 mod results;
 mod scale;
 #[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
