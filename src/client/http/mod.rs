@@ -77,3 +77,5 @@ pub use response::Response;
 pub use retry::RetryPolicy;
 pub use stream::ResponseStream;
 pub use tokens::{Token, Tokens};
+#[cfg(feature = "openeo")]
+pub(crate) use wait::pause;

@@ -23,6 +23,8 @@ pub struct Response {
     headers: HeaderMap,
     is_delimited: bool,
     body: Vec<u8>,
+    /// As it came, if it came compressed.
+    packed: Option<Vec<u8>>,
     secrets: Secrets,
 }
 
@@ -66,6 +68,11 @@ impl Response {
     /// The body, decompressed.
     pub fn bytes(&self) -> &[u8] {
         &self.body
+    }
+
+    /// The body as it came, compressed or not: some servers store files so, and name the length and checksum of that.
+    pub fn stored_bytes(&self) -> &[u8] {
+        self.packed.as_deref().unwrap_or(&self.body)
     }
 
     /// The body, decompressed, to keep.
@@ -122,22 +129,29 @@ impl Response {
         };
         let is_packed = method != Method::Head
             && is_gzip(&headers).map_err(|text| HttpError::new(HttpErrorKind::Content, method, &url, text))?;
-        if !is_packed && body.length().is_some_and(|length| length > most) {
+        if body.length().is_some_and(|length| length > most) {
             return Err(too_large());
         }
-        let mut bytes = Vec::new();
-        let read = if is_packed {
-            flate2::read::MultiGzDecoder::new(&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes)
-        } else {
-            (&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes)
-        };
-        read.map_err(|error| HttpError::of_body(error, method, &url, &secrets))?;
-        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
+        let failed = |error| HttpError::of_body(error, method, &url, &secrets);
+        let is_more = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most;
+        let (mut bytes, mut packed) = (Vec::new(), None);
+        (&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        if is_more(&bytes) {
             return Err(too_large());
+        }
+        // An empty body is none, compressed or not.
+        if is_packed && !bytes.is_empty() {
+            let stored = std::mem::take(&mut bytes);
+            let decoder = flate2::read::MultiGzDecoder::new(&stored[..]);
+            decoder.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+            if is_more(&bytes) {
+                return Err(too_large());
+            }
+            packed = Some(stored);
         }
         drop(permit);
         let is_delimited = body.is_delimited();
-        Ok(Response { method, url, status, headers, is_delimited, body: bytes, secrets })
+        Ok(Response { method, url, status, headers, is_delimited, body: bytes, packed, secrets })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::time::Deadline;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A caller's way to end a wait, if there is one.
-pub(super) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
+pub(crate) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
 
 /// When to ask again, if there is anybody to ask.
 pub(super) fn next_look(cancelled: Cancelled<'_>) -> Option<Instant> {
@@ -17,7 +17,7 @@ pub(super) fn next_look(cancelled: Cancelled<'_>) -> Option<Instant> {
 }
 
 /// Waits for `delay`, at most until `deadline`. `false` if `cancelled` said so meanwhile.
-pub(super) fn pause(delay: Duration, deadline: Deadline, cancelled: Cancelled<'_>) -> bool {
+pub(crate) fn pause(delay: Duration, deadline: Deadline, cancelled: Cancelled<'_>) -> bool {
     let end = Deadline::start(delay);
     let (lock, cond) = (Mutex::new(()), Condvar::new());
     let mut guard = lock.lock();

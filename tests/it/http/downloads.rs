@@ -649,3 +649,42 @@ fn a_link_to_nowhere_is_no_file_to_keep() {
     assert!(!file.kept && folder.path().join("x").symlink_metadata().expect("there").is_file());
     assert_eq!((folder.read("x"), folder.names()), (b"data".to_vec(), vec!["x".to_owned()]));
 }
+
+#[test]
+fn what_is_stored_compressed_is_unpacked_and_compared_as_it_is_stored() {
+    const TEXT: &[u8] = b"{\"a\": 1, \"b\": [1, 2, 3, 4, 5, 6, 7, 8, 9]}";
+    let packed = {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(TEXT).expect("in memory");
+        packed.finish().expect("in memory")
+    };
+    let (stored, sum) = (packed.len() as u64, <[u8; 32]>::from(Sha256::digest(&packed)));
+    let sent = packed.clone();
+    let server = Server::start(move |seen, stream| {
+        assert_eq!(seen.header("accept-encoding"), Some("identity"));
+        reply(stream, 200, &[("Content-Encoding", "gzip"), ("ETag", "\"x\"")], &sent)
+    });
+    let folder = Folder::new();
+    let get = |download: &Download<'_>| client().get(&server.url("/")).download(download);
+    let content = TEXT.len() as u64;
+    for (name, download) in [
+        ("plain.json", Download::new(folder.path(), "plain.json")),
+        ("stored.json", Download::new(folder.path(), "stored.json").length(stored).sha256(sum)),
+        (
+            "content.json",
+            Download::new(folder.path(), "content.json").length(content).sha256(Sha256::digest(TEXT).into()),
+        ),
+    ] {
+        let file = get(&download).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((folder.read(name), file.bytes, file.length_known), (TEXT.to_vec(), content, true), "{name}");
+    }
+    // Meant to be compressed, which servers say in the same way.
+    get(&Download::new(folder.path(), "data.json.gz").length(stored)).expect("as it is");
+    assert_eq!(folder.read("data.json.gz"), packed);
+
+    let error = get(&Download::new(folder.path(), "wrong.json").length(stored + 1)).expect_err("neither");
+    assert_eq!((error.kind(), error.attempts()), (HttpErrorKind::Content, 1), "{error:?}");
+    let error = get(&Download::new(folder.path(), "wrong.json").sha256([7; 32])).expect_err("neither");
+    assert_eq!(error.kind(), HttpErrorKind::Content, "{error:?}");
+    assert!(!folder.path().join("wrong.json").exists());
+}

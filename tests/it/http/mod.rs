@@ -12,6 +12,7 @@ mod requests;
 mod retries;
 mod secrets;
 mod server;
+mod strangers;
 mod streams;
 mod tls;
 mod tls_server;

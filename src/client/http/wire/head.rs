@@ -66,7 +66,7 @@ pub(super) struct Head {
 
 /// Whether the empty line that ends a head has come.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
-    bytes.ends_with(b"\r\n\r\n") || bytes.ends_with(b"\n\n")
+    bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n")
 }
 
 /// How many of `bytes` the head takes, of which the first `seen` have been looked at before; `None`: more is to come.

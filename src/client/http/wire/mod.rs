@@ -14,6 +14,8 @@ mod connection;
 mod dial;
 mod fault;
 mod head;
+#[cfg(test)]
+mod properties;
 mod proxy;
 mod stream;
 mod tls;

@@ -115,14 +115,15 @@ impl ResultAsset {
     /// The back-end's; [`OpenEoError::Asset`] for another size or checksum than the metadata say.
     pub fn load_bytes(&self) -> Result<Vec<u8>, OpenEoError> {
         let reply = self.renewed_if_expired(ResultAsset::get)?;
-        let bytes = reply.into_bytes();
-        if self.size().is_some_and(|size| size != bytes.len() as u64) {
-            return Err(self.wrong(&format!("has {} bytes, not those of its metadata", bytes.len())));
+        // The metadata may mean the file as it is stored, compressed, or what is in it.
+        let forms = [reply.bytes(), reply.stored_bytes()];
+        if self.size().is_some_and(|size| !forms.iter().any(|form| form.len() as u64 == size)) {
+            return Err(self.wrong(&format!("has {} bytes, not those of its metadata", reply.bytes().len())));
         }
-        if self.checksum().is_some_and(|checksum| !checksum.is_of(&bytes)) {
+        if self.checksum().is_some_and(|checksum| !forms.iter().any(|form| checksum.is_of(form))) {
             return Err(self.wrong("has another checksum than its metadata say"));
         }
-        Ok(bytes)
+        Ok(reply.into_bytes())
     }
 
     /// The asset as JSON.
