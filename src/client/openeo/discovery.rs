@@ -12,8 +12,8 @@ use super::documents::format::FileFormats;
 use super::documents::listing::{Listed, Listing};
 use super::documents::process::Process;
 use super::documents::runtime::UdfRuntimes;
-use super::documents::text::segment;
-use crate::client::http::Method;
+use super::documents::text::{plain, segment, segments};
+use crate::client::http::{Method, Origin};
 
 impl Connection {
     /// All collections of data, with their basic details. Pages are followed to the end.
@@ -29,7 +29,7 @@ impl Connection {
     /// # Errors
     /// The back-end's; [`OpenEoError::is_not_found`] says that there is no such collection.
     pub fn describe_collection(&self, id: &str) -> Result<Collection, OpenEoError> {
-        Ok(Collection::new(self.object(&format!("/collections/{}", segment(id)))?))
+        Ok(Collection::new(self.object(&format!("/collections/{}", segments(id)))?))
     }
 
     /// All processes of the back-end; or those of a `namespace`, such as `"backend"`, or a user's that he shares. Pages are
@@ -41,7 +41,8 @@ impl Connection {
         self.listing(&processes_of(namespace.into()), "processes")
     }
 
-    /// One process of the back-end, or of a namespace.
+    /// One process of the back-end, or of a namespace; or the one that a URL describes, as calls name it in their `namespace`.
+    /// Credentials go to that URL only if it is the API's own.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] if it isn't in the list, else as for [`list_processes`](Connection::list_processes).
@@ -50,10 +51,17 @@ impl Connection {
         id: &str,
         namespace: impl Into<Option<&'a str>>,
     ) -> Result<Process, OpenEoError> {
+        let namespace = namespace.into();
+        let missing = || OpenEoError::Invalid(format!("there is no process `{}`", plain(id, 80)));
+        if let Some(url) = namespace.filter(|namespace| Origin::of(namespace).is_some()) {
+            let described = self.json_of(self.request_link(Method::Get, url).accept("application/json"))?;
+            // One description, or a list of them. (openEO API, remote process definition extension)
+            let listed = described.get("processes").and_then(Value::as_array).cloned();
+            let listed = listed.unwrap_or_else(|| vec![described]);
+            return Listing::<Process>::new(listed, None).find(id).cloned().ok_or_else(missing);
+        }
         // The API has no other way, but for namespaces: and there, not all back-ends have it.
         let processes = self.list_processes(namespace)?;
-        let missing =
-            || OpenEoError::Invalid(format!("the back-end has no process `{}`", super::documents::text::plain(id, 80)));
         processes.find(id).cloned().ok_or_else(missing)
     }
 

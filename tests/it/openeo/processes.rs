@@ -7,6 +7,7 @@ use fulmar::client::openeo::{
 use openeo_server::{Config, Fault};
 use serde_json::{Value, json};
 
+use super::scripted::{Server, reply};
 use super::{Folder, server, sum};
 
 /// `x + 2 * y`.
@@ -15,6 +16,14 @@ fn weighted() -> NewProcess {
     let graph = ProcessGraph::start("multiply", json!({"x": y.here(), "y": 2}));
     let graph = graph.process("add", json!({"x": x.here(), "y": {"from_node": "multiply1"}}));
     NewProcess::new(graph).parameter(x).parameter(y).summary("Weighted sum").description("Of two.")
+}
+
+/// A server that isn't the API, with these documents.
+fn elsewhere(documents: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static) -> Server {
+    Server::start(move |seen, stream| match documents(&seen.target) {
+        Some(document) => reply(stream, 200, &[("Content-Type", "application/json")], document.as_bytes()),
+        None => reply(stream, 404, &[], b"nothing here"),
+    })
 }
 
 #[test]
@@ -111,14 +120,18 @@ fn what_a_back_end_has_is_listed_without_a_login_page_by_page() {
     let (server, _) = server(Config { page: Some(2), ..Config::quick() });
     let connection = fulmar::client::openeo::Connection::connect(&server.url()).expect("connected");
     let collections = connection.list_collections().expect("a list");
-    assert_eq!((collections.len(), collections.is_complete()), (3, true));
+    assert_eq!((collections.len(), collections.is_complete()), (4, true));
     assert_eq!(
         collections.to_string(),
-        "id             from        to  license      title\n\
-         SENTINEL2_L2A  2015-07-06  ..  proprietary  Sentinel-2\n\
-         SENTINEL1_GRD  2015-07-06  ..  proprietary\n\
-         CORINE         2015-07-06  ..  proprietary  Land cover"
+        "id                      from        to  license      title\n\
+         SENTINEL2_L2A           2015-07-06  ..  proprietary  Sentinel-2\n\
+         SENTINEL1_GRD           2015-07-06  ..  proprietary\n\
+         CORINE                  2015-07-06  ..  proprietary  Land cover\n\
+         LANDSAT/LC08/C02/T1_L2  2015-07-06  ..  proprietary  Landsat"
     );
+    let slashed = connection.describe_collection("LANDSAT/LC08/C02/T1_L2").expect("described");
+    assert_eq!(slashed.id(), "LANDSAT/LC08/C02/T1_L2");
+    assert!(connection.describe_collection("LANDSAT/../me").expect_err("no such").is_not_found());
     assert_eq!(collections.find("SENTINEL1_GRD").expect("listed").bands(), ["VV", "VH"]);
     let one = connection.describe_collection("SENTINEL2_L2A").expect("described");
     assert_eq!((one.bands(), one.extent()), (vec!["B04", "B08"], Some([-180.0, -56.0, 180.0, 83.0])));
@@ -141,6 +154,8 @@ fn what_a_back_end_has_is_listed_without_a_login_page_by_page() {
 
     let formats = connection.list_file_formats().expect("formats");
     assert_eq!(formats.output()[0].options(), ["tile_size"]);
+    assert_eq!(formats.find_output("gtiff").map(|format| format.name()), Some("GTiff"));
+    assert!(formats.find_input("gtiff").is_none() && formats.find_input("GEOJSON").is_some());
     assert_eq!(
         formats.to_string(),
         "format   for     data    options    title\nGeoJSON  input   vector\nGTiff    output  raster  tile_size  GeoTIFF"
@@ -148,6 +163,37 @@ fn what_a_back_end_has_is_listed_without_a_login_page_by_page() {
     let runtimes = connection.list_udf_runtimes().expect("runtimes");
     assert_eq!(runtimes.find("python").expect("there").libraries("3.11"), [("numpy", "1.26")]);
     assert!(runtimes.to_string().contains("Python   language  3.11 (default)  numpy 1.26"), "{runtimes}");
+}
+
+#[test]
+fn a_process_that_a_url_describes_is_described_and_gets_no_credentials() {
+    let (_server, connection) = server(Config::quick());
+    let elsewhere = elsewhere(|target| match target {
+        "/evi.json" => Some(r#"{"id":"evi","parameters":[{"name":"month"}],"process_graph":{}}"#),
+        "/all.json" => Some(r#"{"processes":[{"id":"ndvi"},null,{"id":"evi"}],"links":[null]}"#),
+        _ => None,
+    });
+    for url in ["/evi.json", "/all.json"] {
+        let process = connection.describe_process("evi", elsewhere.url(url).as_str()).expect("described");
+        assert_eq!(process.id(), "evi");
+        let missing = connection.describe_process("nbr", elsewhere.url(url).as_str()).expect_err("another");
+        assert!(matches!(&missing, OpenEoError::Invalid(text) if text.contains("`nbr`")), "{missing}");
+    }
+    let error = connection.describe_process("evi", elsewhere.url("/none").as_str()).expect_err("nothing there");
+    assert_eq!(error.status(), Some(404));
+    assert!(elsewhere.seen().iter().all(|seen| seen.header("authorization").is_none()));
+}
+
+#[test]
+fn a_list_with_null_among_its_links_and_items_is_whole() {
+    let server = elsewhere(|target| match target {
+        "/" => Some(r#"{"api_version":"1.2.0","links":[null],"endpoints":[null]}"#),
+        "/collections" => Some(r#"{"collections":[{"id":"a"},null,{"id":"b","extent":null}],"links":[null]}"#),
+        _ => None,
+    });
+    let connection = fulmar::client::openeo::Connection::connect(&server.url("")).expect("connected");
+    let list = connection.list_collections().expect("a list");
+    assert_eq!((list.len(), list.is_complete(), list.find("b").map(|b| b.id())), (3, true, Some("b")));
 }
 
 #[test]

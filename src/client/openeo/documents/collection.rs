@@ -39,7 +39,8 @@ impl Collection {
         text(&self.document, "license")
     }
 
-    /// The names of its bands, from its dimensions, or else from its summaries; none if neither tells.
+    /// The names of its bands, in order: from its dimensions, or else from its summaries, from itself (STAC 1.1), or from what it
+    /// says of its items' assets, each once; none if none of them tells.
     pub fn bands(&self) -> Vec<&str> {
         let of_dimensions = fields(&self.document, "cube:dimensions")
             .filter(|(_, dimension)| text(dimension, "type") == Some("bands"))
@@ -49,9 +50,19 @@ impl Collection {
             return bands;
         }
         let summaries = self.document.get("summaries").unwrap_or(&Value::Null);
-        let lists = ["eo:bands", "bands", "raster:bands"].iter().filter_map(|name| summaries.get(*name)?.as_array());
-        let named = lists.map(|list| list.iter().filter_map(|band| text(band, "name")).collect::<Vec<_>>());
-        named.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
+        for place in [summaries, &self.document] {
+            let bands = bands_of(place);
+            if !bands.is_empty() {
+                return bands;
+            }
+        }
+        let mut bands = Vec::new();
+        for name in fields(&self.document, "item_assets").flat_map(|(_, asset)| bands_of(asset)) {
+            if !bands.contains(&name) {
+                bands.push(name);
+            }
+        }
+        bands
     }
 
     /// Its names and kinds of dimensions: `("t", "temporal")`.
@@ -76,6 +87,13 @@ impl Collection {
             |at: usize| self.document.pointer(&format!("/extent/temporal/interval/0/{at}")).and_then(Value::as_str);
         (end(0), end(1))
     }
+}
+
+/// The names in the first of the lists of bands that has any.
+fn bands_of(place: &Value) -> Vec<&str> {
+    let lists = ["eo:bands", "bands", "raster:bands"].iter().filter_map(|name| place.get(*name)?.as_array());
+    let names = lists.map(|list| list.iter().filter_map(|band| text(band, "name")).collect::<Vec<_>>());
+    names.into_iter().find(|names| !names.is_empty()).unwrap_or_default()
 }
 
 impl Listed for Collection {
@@ -137,6 +155,10 @@ mod tests {
         );
         assert_eq!(bands(json!({"summaries": {"eo:bands": [{"name": "VV"}, {}, 3]}})), "VV");
         assert_eq!(bands(json!({"summaries": {"eo:bands": [], "bands": [{"name": "red"}]}})), "red");
+        assert_eq!(bands(json!({"summaries": {}, "bands": [{"name": "B02"}, {"name": "B03"}]})), "B02 B03");
+        let assets =
+            json!({"a": {"bands": [{"name": "B02"}]}, "b": {"eo:bands": [{"name": "B02"}, {"name": "SCL"}]}, "c": 7});
+        assert_eq!(bands(json!({"item_assets": assets})), "B02 SCL");
         assert_eq!(bands(json!({"summaries": null, "cube:dimensions": []})), "");
     }
 

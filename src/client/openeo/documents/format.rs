@@ -40,6 +40,16 @@ impl FileFormats {
         self.of("output")
     }
 
+    /// The one of that name that it reads. Names of formats have no case.
+    pub fn find_input(&self, name: &str) -> Option<FileFormat<'_>> {
+        self.input().into_iter().find(|format| format.name.eq_ignore_ascii_case(name))
+    }
+
+    /// The one of that name that it writes. Names of formats have no case.
+    pub fn find_output(&self, name: &str) -> Option<FileFormat<'_>> {
+        self.output().into_iter().find(|format| format.name.eq_ignore_ascii_case(name))
+    }
+
     fn of(&self, direction: &str) -> Vec<FileFormat<'_>> {
         fields(&self.document, direction).map(|(name, document)| FileFormat { name, document }).collect()
     }

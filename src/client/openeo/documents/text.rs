@@ -60,6 +60,11 @@ pub(crate) fn segment(text: &str) -> String {
     escaped
 }
 
+/// Segments of a URL's path: slashes in an id part them, as Earth Engine's ids have some, and most servers don't know `%2F`.
+pub(crate) fn segments(text: &str) -> String {
+    text.split('/').map(segment).collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +96,8 @@ mod tests {
         assert_eq!(segment(""), "%00");
         assert!(!["..", "."].contains(&segment("..").as_str()), "climbs");
         assert_eq!(segment("ü"), "%C3%BC");
+        assert_eq!(segments("LANDSAT/LC08/C02/T1_L2"), "LANDSAT/LC08/C02/T1_L2");
+        assert_eq!(segments("a/../../me"), "a/%2E%2E%00/%2E%2E%00/me");
+        assert_eq!(segments("/a//b?c"), "%00/a/%00/b%3Fc");
     }
 }

@@ -21,7 +21,8 @@ pub(crate) fn offered(shared: &Shared, request: &Request, path: &[&str]) -> Opti
     let number = |name: &str| json!({"name": name, "description": "A number.", "schema": {"type": "number"}});
     Some(match path {
         ["collections"] => page(shared, request, "collections", collections()),
-        ["collections", id] => match collections().into_iter().find(|collection| collection["id"] == *id) {
+        ["collections", id @ ..] => match collections().into_iter().find(|collection| collection["id"] == id.join("/"))
+        {
             Some(collection) => Reply::json(200, &collection),
             None => refusal(404, "CollectionNotFound", "The collection does not exist."),
         },
@@ -70,6 +71,8 @@ fn collections() -> Vec<Value> {
         collection("SENTINEL2_L2A", json!("Sentinel-2"), &["B04", "B08"]),
         collection("SENTINEL1_GRD", Value::Null, &["VV", "VH"]),
         collection("CORINE", json!("Land cover"), &[]),
+        // As Earth Engine calls them.
+        collection("LANDSAT/LC08/C02/T1_L2", json!("Landsat"), &[]),
     ]
 }
 
