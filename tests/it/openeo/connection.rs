@@ -1,14 +1,17 @@
 //! Finding the version, capabilities, errors, and named operations.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 
+use fulmar::client::http::{HttpClientBuilder, HttpErrorKind};
 use fulmar::client::openeo::{Connection, OpenEoError};
 use fulmar::{Executor, Store};
 use openeo_server::{Config, Fault, Server};
 use serde_json::json;
 
-use super::scripted;
 use super::{Folder, connect, finished, impatient, server, sum};
+use super::{scripted, tls_server};
 
 #[test]
 fn the_version_document_leads_to_the_api() {
@@ -154,4 +157,88 @@ fn links_of_a_version_document_may_be_relative() {
     server.rewrite("versions", |_, document| document["versions"][0]["url"] = json!("/openeo/1.2"));
     let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
     assert_eq!(connection.root_url(), server.root());
+}
+
+/// A back-end behind a proxy that speaks TLS for it, which the back-end doesn't know of: its own links begin with `http:`.
+fn behind_tls(server: &Server) -> (tls_server::TlsServer, HttpClientBuilder) {
+    let authority = tls_server::Authority::new("an authority");
+    let config = authority.sign(&tls_server::local()).config();
+    let origin = server.url();
+    let to = origin.trim_start_matches("http://").to_owned();
+    let tls = tls_server::TlsServer::answering(config, move |head, stream| {
+        let length = |head: &str| {
+            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("content-length:"));
+            line.map_or(0, |line| line[15..].trim().parse::<usize>().expect("a number"))
+        };
+        let mut body = vec![0; length(head)];
+        stream.read_exact(&mut body).expect("a body");
+        let host = head.lines().find(|line| line.to_ascii_lowercase().starts_with("host:")).unwrap_or_default();
+        let host = host[5..].trim().to_owned();
+        let mut upstream = TcpStream::connect(&to).expect("the back-end");
+        let head = head.trim_end().replace("keep-alive", "close");
+        upstream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).expect("sent");
+        upstream.write_all(&body).expect("sent");
+        let mut reply = Vec::new();
+        upstream.read_to_end(&mut reply).expect("a reply");
+        // What the back-end says of itself, it says with the proxy's name.
+        let split = reply.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+        let (head, body) = reply.split_at(split);
+        let body = match std::str::from_utf8(body) {
+            Ok(text) => text.replace(&to, &host).into_bytes(),
+            Err(_) => body.to_vec(),
+        };
+        let head = String::from_utf8_lossy(head);
+        let kept: String = head
+            .lines()
+            .filter(|line| !line.is_empty() && !line.to_ascii_lowercase().starts_with("content-length:"))
+            .map(|line| format!("{line}\r\n"))
+            .collect();
+        let head = format!("{kept}Content-Length: {}\r\n\r\n", body.len());
+        let sent =
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
+        sent.is_ok()
+    });
+    (tls, impatient().root_certificate(authority.pem()))
+}
+
+#[test]
+fn a_back_end_that_does_not_know_of_its_tls_is_spoken_to_safely_throughout() {
+    let server = Server::start(Config { page: Some(1), ..Config::quick() }).expect("a server");
+    let (tls, client) = behind_tls(&server);
+    let connection = Connection::connect_with(&tls.url(), client).expect("connected");
+    assert_eq!(connection.root_url(), format!("{}openeo/1.2", tls.url()));
+    connection.authenticate_basic("u", "u123").expect("logged in");
+    for number in 0..2 {
+        connection.create_job(sum(&format!("job {number}"))).expect("created");
+    }
+    let list = connection.list_jobs().expect("listed");
+    assert!(list.len() == 2 && list.is_complete(), "the next page's link begins with http: {list}");
+    let job = connection.job(list.iter().next().expect("a job").id());
+    job.start_and_wait(super::soon()).expect("finished");
+    let folder = Folder::new();
+    job.results().download_files(folder.path(), &fulmar::client::openeo::DownloadOptions::new()).expect("by https");
+    assert_eq!(folder.names(), ["job-results.json", "openEO.tif", "out.csv"]);
+}
+
+#[test]
+fn a_host_that_redirects_to_https_gets_no_credentials_in_the_clear() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let (tls, client) = behind_tls(&server);
+    let secure = tls.url();
+    let open = redirecting(move |path| format!("{}{path}", secure.trim_end_matches('/')));
+    let url = open.url("").replace("127.0.0.1", "localhost");
+    let connection = Connection::connect_with(&url, client).expect("connected");
+    assert!(connection.root_url().starts_with("https://"), "{}", connection.root_url());
+    connection.authenticate_basic("u", "u123").expect("logged in");
+    connection.create_job(sum("safe")).expect("created");
+    let seen = open.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|seen| seen.header("authorization").is_none()), "{seen:?}");
+}
+
+#[test]
+fn a_certificate_that_is_not_trusted_is_said_so_at_once() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let (tls, _) = behind_tls(&server);
+    let error = Connection::connect_with(&tls.url(), impatient()).expect_err("unknown authority");
+    assert_eq!(error.http().map(|http| (http.kind(), http.attempts())), Some((HttpErrorKind::Tls, 1)), "{error:?}");
 }

@@ -15,6 +15,9 @@ mod scale;
 #[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
 #[path = "../http/server.rs"]
 mod scripted;
+#[allow(dead_code, clippy::duplicate_mod, reason = "a room of the tests of HTTP, of which these need a part")]
+#[path = "../http/tls_server.rs"]
+mod tls_server;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
