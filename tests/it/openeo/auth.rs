@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fulmar::Executor;
+use fulmar::client::http::{HttpError, HttpErrorKind};
 use fulmar::client::openeo::{Connection, Oidc, OpenEoError, RefreshTokens};
 use openeo_server::{Config, Server};
 use serde_json::json;
@@ -264,7 +265,7 @@ fn a_file_of_tokens_that_others_may_read_is_refused() {
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("opened to all");
     let oidc = Oidc::new().remember(RefreshTokens::at(&file));
     let error = connection.authenticate_oidc_refresh_token(&oidc, None).expect_err("refused");
-    assert!(error.to_string().contains("chmod 600"), "{error}");
+    assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains("chmod 600")), "{error:?}");
 }
 
 #[test]
@@ -281,18 +282,19 @@ fn what_a_provider_refuses_is_told_without_secrets() {
         "told once: {error}: {source}"
     );
     let unknown = connection.authenticate_oidc_client_credentials(&service().provider("egi")).expect_err("no such");
-    assert!(unknown.to_string().contains("\"egi\", but: local"), "{unknown}");
+    assert!(matches!(&unknown, OpenEoError::Invalid(text) if text.contains("\"egi\", but: local")), "{unknown:?}");
 }
 
 #[test]
 fn a_token_from_elsewhere_is_used_as_it_is() {
     let (server, connection) = open(Config::quick());
     connection.authenticate_oidc_access_token(&Oidc::new(), "abc").expect("taken");
-    assert_eq!(connection.me().expect_err("unknown token").code(), None);
+    let error = connection.me().expect_err("unknown token");
+    assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Unauthorized), "{error:?}");
     let seen = server.seen();
     let bearer = seen.iter().rev().find(|seen| seen.target.ends_with("/me")).expect("asked");
     assert!(bearer.headers.contains(&("authorization".to_owned(), "Bearer oidc/local/abc".to_owned())));
-    assert!(connection.authenticate_bearer("two words").is_err());
+    assert!(matches!(connection.authenticate_bearer("two words"), Err(OpenEoError::Invalid(_))));
 }
 
 #[test]
@@ -365,8 +367,30 @@ fn a_jwt_goes_without_a_prefix_where_the_back_end_takes_it() {
         server.rewrite("capabilities", move |_, document| document["conformsTo"] = json!([class]));
         let connection = Connection::connect_with(&server.url(), impatient()).expect("connected");
         connection.authenticate_oidc_access_token(&Oidc::new().provider("local"), token).expect("taken as it is");
-        connection.me().expect_err("the test's back-end doesn't know it");
+        let error = connection.me().expect_err("the test's back-end doesn't know it");
+        assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Unauthorized), "{error:?}");
         let seen = server.seen();
         assert_eq!(seen.last().and_then(|seen| seen.header("authorization")), Some(sent.as_str()));
+    }
+}
+
+#[test]
+fn the_first_provider_that_can_be_used_without_more_is_used() {
+    let (server, connection) = open(Config::quick());
+    server.rewrite("providers", |_, document| {
+        let google = json!({"id": "google", "issuer": "https://accounts.google.com", "scopes": ["openid"]});
+        document["providers"].as_array_mut().expect("providers").insert(0, google);
+    });
+    connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect("by the one that has a client for it");
+    connection.me().expect("known");
+}
+
+#[test]
+fn a_back_end_without_providers_says_so() {
+    for none in [json!({"providers": []}), json!({"providers": null}), json!({})] {
+        let (server, connection) = open(Config::quick());
+        server.rewrite("providers", move |_, document| *document = none.clone());
+        let error = connection.authenticate_oidc_device(&Oidc::new(), |_| {}).expect_err("none");
+        assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains("no identity provider")), "{error:?}");
     }
 }

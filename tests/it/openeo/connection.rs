@@ -96,7 +96,10 @@ fn the_verbs_are_named_operations() {
     assert_eq!(call("me", json!({})).expect("known")["user_id"], "u");
     assert_eq!(call("get", json!({"path": "/me"})).expect("known")["user_id"], "u");
     assert_eq!(call("capabilities", json!({})).expect("known")["api_version"], "1.2.0");
-    assert!(call("estimate_job", json!({"id": done.id()})).is_err(), "not supported here");
+    let refusal = call("estimate_job", json!({"id": done.id()})).expect_err("not supported here");
+    let fulmar::Error::Operation(refusal) = refusal else { panic!("{refusal:?}") };
+    let refusal = refusal.downcast_ref::<OpenEoError>().and_then(OpenEoError::code);
+    assert_eq!(refusal, Some("FeatureUnsupported"));
 
     let unknown = store.call("explode", json!({})).expect_err("unknown").to_string();
     assert!(unknown.contains("explode") && unknown.contains("create_job"), "{unknown}");

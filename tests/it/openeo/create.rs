@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fulmar::Executor;
+use fulmar::client::http::{HttpError, HttpErrorKind};
 use fulmar::client::openeo::{Connection, LogLevel, NewJob, OpenEoError, ProcessGraph};
 use openeo_server::{Config, Fault, Server};
 use serde_json::{Value, json};
@@ -87,7 +88,8 @@ fn a_request_that_never_arrived_is_sent_again() {
 fn a_refusal_is_a_refusal() {
     let (server, connection) = server(Config::quick());
     server.plan("create", Fault::Status(400), 1);
-    assert!(connection.create_job(sum("no")).is_err());
+    let error = connection.create_job(sum("no")).expect_err("refused");
+    assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Status(400)), "{error:?}");
     assert_eq!((server.jobs().len(), server.count("create"), server.count("list")), (0, 1, 0));
 }
 

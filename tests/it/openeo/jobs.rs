@@ -205,9 +205,9 @@ fn entries_that_share_an_id_are_all_there_and_pages_that_repeat_them_end() {
     let (_server, connection) = server(Config { log_id: Some("x"), page: Some(1), ..Config::quick() });
     let logs = finished(&connection, "in a circle").logs(None, None).expect("logs");
     assert!(logs.gap().is_some_and(|gap| gap.contains("page 2")), "{logs}");
-    assert!(
-        logs.to_string().ends_with("(there may be more: page 2 ends with a link to a next one that isn't followed)")
-    );
+    assert!(logs.to_string().ends_with(
+        "(there may be more: page 2 ends with a link to a next one after a page with nothing new, which isn't followed)"
+    ));
 }
 
 #[test]
@@ -288,4 +288,22 @@ fn an_unclear_start_of_a_job_that_had_ended_is_no_success() {
     again.start().expect("started");
     again.wait(soon()).expect("finished");
     assert_eq!(server.jobs()[0].starts, 2);
+}
+
+#[test]
+fn a_list_that_ends_with_an_empty_page_is_whole() {
+    // openEO's Python driver names a next page after the last, which is empty.
+    let (server, connection) = server(Config { page: Some(1), ..Config::quick() });
+    for _ in 0..2 {
+        connection.create_job(sum("listed")).expect("created");
+    }
+    let root = server.root();
+    server.rewrite("list", move |request, list| {
+        let page: usize = request.query("page").map_or(0, |page| page.parse().expect("a number"));
+        if page < 2 {
+            list["links"] = serde_json::json!([{"rel": "next", "href": format!("{root}/jobs?page={}", page + 1)}]);
+        }
+    });
+    let list = connection.list_jobs().expect("listed");
+    assert!(list.len() == 2 && list.is_complete(), "{list}");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fulmar::backoff::Backoff;
 use fulmar::batch::BatchRunner;
-use fulmar::client::http::{Existing, HttpErrorKind};
+use fulmar::client::http::{Existing, HttpError, HttpErrorKind};
 use fulmar::client::openeo::{Connection, DownloadOptions, JobResults, JobStatus, OpenEoError};
 use openeo_server::{Config, Fault, Request, Server};
 use serde_json::{Value, json};
@@ -14,6 +14,11 @@ use super::{Folder, finished, server, soon, sum};
 fn with_assets(assets: &[(&str, &str, usize)]) -> Config {
     let assets = assets.iter().map(|(key, kind, size)| ((*key).to_owned(), (*kind).to_owned(), *size)).collect();
     Config { assets, ..Config::quick() }
+}
+
+/// Of the kind `Asset`, for this reason.
+fn assert_asset(error: &OpenEoError, why: &str) {
+    assert!(matches!(error, OpenEoError::Asset { reason, .. } if reason.contains(why)), "{why}: {error:?}");
 }
 
 #[test]
@@ -41,9 +46,9 @@ fn a_single_file_is_refused_when_there_are_several() {
     let folder = Folder::new();
     let target = folder.path().join("result.tiff");
     let error = job.results().download_file(&target, None).expect_err("several");
-    assert!(error.to_string().contains("openEO.tif, out.csv"), "{error}");
+    assert_asset(&error, "openEO.tif, out.csv");
     let error = job.results().download_file(&target, "x.tif").expect_err("no such");
-    assert!(matches!(error, OpenEoError::Asset { .. }), "{error:?}");
+    assert_asset(&error, "there is no asset \"x.tif\"");
     assert_eq!(job.results().download_file(&target, "openEO.tif").expect("named"), target);
     assert_eq!(std::fs::read(&target).ok(), server.asset(job.id(), "openEO.tif"));
     let into_folder = job.results().download_file(folder.path(), "out.csv").expect("into a folder");
@@ -65,7 +70,8 @@ fn assets_can_be_had_one_by_one_and_in_memory() {
     let asset = job.results().asset("data.json").expect("there");
     assert_eq!(asset.load_json().expect("JSON")["job"], job.id());
     assert_eq!(Some(asset.load_bytes().expect("bytes")), server.asset(job.id(), "data.json"));
-    assert!(job.results().asset("res.tiff").expect("there").load_json().is_err());
+    let error = job.results().asset("res.tiff").expect("there").load_json().expect_err("a picture");
+    assert_asset(&error, "is no JSON");
 }
 
 #[test]
@@ -110,9 +116,11 @@ fn another_checksum_is_not_taken() {
     let folder = Folder::new();
     server.plan("asset", Fault::Damaged, 9);
     let error = job.results().download_file(folder.path().join("a.tif"), None).expect_err("another checksum");
+    assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Content), "{error:?}");
     assert!(error.to_string().contains("checksum"), "{error}");
     assert!(folder.names().is_empty(), "{:?}", folder.names());
-    assert!(job.results().asset("a.tif").expect("there").load_bytes().is_err());
+    let error = job.results().asset("a.tif").expect("there").load_bytes().expect_err("another checksum");
+    assert_asset(&error, "another checksum");
 }
 
 #[test]
@@ -124,10 +132,11 @@ fn another_checksum_harms_no_file_that_was_there_whatever_its_kind() {
     let (asset, file) = (job.results().asset("a.tif").expect("there"), target.path().join("a.tif"));
     std::fs::write(&file, "of yesterday").expect("written");
     server.plan("asset", Fault::Damaged, 1);
-    asset.download(&file).expect_err("another checksum");
+    let error = asset.download(&file).expect_err("another checksum");
+    assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Content), "{error:?}");
     assert_eq!(std::fs::read(&file).expect("still there"), b"of yesterday");
     server.plan("asset", Fault::Damaged, 1);
-    asset.load_bytes().expect_err("another checksum");
+    assert_asset(&asset.load_bytes().expect_err("another checksum"), "another checksum");
 
     let keep = DownloadOptions::new().existing(Existing::Keep);
     job.results().download_files(folder.path(), &keep).expect("downloaded");
@@ -228,7 +237,7 @@ fn an_asset_larger_than_allowed_is_not_taken_whatever_the_metadata_say() {
         let error = job.results().download_files(folder.path(), &options).expect_err("4,104 bytes");
         let OpenEoError::Downloads { failed, source, .. } = &error else { panic!("{error:?}") };
         assert_eq!((failed.len(), failed[0].0.as_str()), (1, "openEO.tif"));
-        assert_eq!(source.http().map(fulmar::client::http::HttpError::kind), Some(HttpErrorKind::TooLarge));
+        assert_eq!(source.http().map(HttpError::kind), Some(HttpErrorKind::TooLarge));
         assert_eq!(folder.names(), ["job-results.json", "out.csv"]);
     }
     assert_eq!(server.count("asset"), 4, "nothing is tried again");
@@ -261,7 +270,7 @@ fn the_metadata_come_last_and_are_treated_as_any_other_file() {
         std::fs::remove_file(folder.path().join(asset)).expect("removed");
     }
     let error = download(Existing::Refuse).expect_err("there already");
-    assert!(format!("{error:?}").contains("job-results.json"), "{error:?}");
+    assert!(matches!(&error, OpenEoError::File { path, .. } if path.ends_with("job-results.json")), "{error:?}");
     assert_eq!(std::fs::read_to_string(&metadata).expect("there"), "mine");
     assert_eq!(server.count("asset"), 2, "before anything is fetched");
     download(Existing::Replace).expect("replaced");

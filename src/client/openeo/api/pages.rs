@@ -11,9 +11,10 @@ use crate::client::http::{Method, Origin, RequestBuilder};
 use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
-/// How many pages are followed, how many items are kept, and for how long a step of a batch reads on.
+/// How many pages are followed, how many items are kept, how many pages in a row may be empty, and for how long a step of a batch reads on.
 const MOST_PAGES: usize = 1_000;
 const MOST_ITEMS: usize = 100_000;
+const EMPTY_PAGES: usize = 2;
 const MOST_TIME: Duration = Duration::from_secs(60);
 
 /// All pages of a list put together, as far as they could be had.
@@ -46,6 +47,7 @@ impl Pages {
     pub(crate) fn read(connection: &Connection, first: RequestBuilder, field: &str) -> Result<Pages, OpenEoError> {
         let mut pages = Pages { items: Vec::new(), gap: None, fault: None, date: None };
         let (mut ids, mut urls) = (HashSet::new(), HashSet::new());
+        let mut empty = 0;
         let mut request = first;
         let began = Instant::now();
         for number in 1..=MOST_PAGES {
@@ -61,7 +63,9 @@ impl Pages {
             if let Some(missing) = missing(&page.document) {
                 pages.note_gap(missing);
             }
-            let mut is_news = false;
+            // Some back-ends end with a page of nothing, and name one after it.
+            empty = if items_of(&page.document, field).next().is_none() { empty + 1 } else { 0 };
+            let mut is_news = (1..=EMPTY_PAGES).contains(&empty);
             let mut here = Vec::new();
             for item in items_of(&page.document, field) {
                 // What has no id can't be told from others, and isn't thrown away; nor is what only shares one.
@@ -79,18 +83,22 @@ impl Pages {
                 Next::Unusable => None,
             };
             let url = href.and_then(|href| connection.resolve_from(&page.url, &href));
-            let url = url.filter(|url| Origin::of(url) == Origin::of(connection.root_url()));
+            let is_own = |url: &String| Origin::of(url) == Origin::of(connection.root_url());
             let is_endless = pages.items.len() >= MOST_ITEMS || (connection.is_once() && began.elapsed() > MOST_TIME);
-            match url {
-                Some(url) if is_news && !is_endless && urls.insert(url.clone()) => {
-                    request = connection.request_link(Method::Get, &url).accept("application/json");
+            let why = match &url {
+                None => "that makes no sense",
+                Some(url) if !is_own(url) => "of another host",
+                Some(_) if is_endless => "after so many items, or so long",
+                Some(_) if !is_news => "after a page with nothing new",
+                Some(url) if !urls.insert(url.clone()) => "that was read already",
+                Some(url) => {
+                    request = connection.request_link(Method::Get, url).accept("application/json");
+                    continue;
                 }
-                _ => {
-                    event!(WARN, "a list ends with a link that isn't followed", field = field);
-                    pages.note_gap(format!("page {number} ends with a link to a next one that isn't followed"));
-                    return Ok(pages);
-                }
-            }
+            };
+            event!(WARN, "a list ends with a link that isn't followed", field = field, why = why);
+            pages.note_gap(format!("page {number} ends with a link to a next one {why}, which isn't followed"));
+            return Ok(pages);
         }
         event!(WARN, "a list has more pages than are followed", field = field);
         pages.note_gap(format!("it has more than {MOST_PAGES} pages"));

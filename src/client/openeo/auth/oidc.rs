@@ -59,7 +59,7 @@ impl Connection {
     pub fn authenticate_oidc_access_token(&self, oidc: &Oidc, token: &str) -> Result<(), OpenEoError> {
         let id = match &oidc.provider {
             Some(id) => id.clone(),
-            None => Provider::find(self, oidc)?.id,
+            None => Provider::find(self, oidc, &[])?.id,
         };
         self.set_given_token(&format!("oidc/{id}/"), token)
     }

@@ -34,12 +34,16 @@ pub(super) struct Grant {
 
 impl Provider {
     /// Finds the provider among those that the back-end trusts, and its endpoints.
-    pub(super) fn find(connection: &Connection, oidc: &Oidc) -> Result<Provider, OpenEoError> {
+    /// Without a name it is the first, or the first that has a client of its own for one of these grants, if one is needed.
+    pub(super) fn find(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Provider, OpenEoError> {
         let document = connection.get_json("/credentials/oidc")?;
         let all: Vec<&Value> = document.get("providers").and_then(Value::as_array).into_iter().flatten().collect();
         let id_of = |entry: &Value| text(entry, "id").unwrap_or_default();
         let found = match &oidc.provider {
             Some(id) => all.iter().find(|entry| id_of(entry) == *id),
+            None if oidc.client_id.is_none() => {
+                all.iter().find(|entry| offered_client(&clients(entry), grants).is_some()).or(all.first())
+            }
             None => all.first(),
         };
         let entry = *found.ok_or_else(|| {
@@ -71,9 +75,7 @@ impl Provider {
         let token_endpoint = endpoint("token_endpoint")
             .ok_or_else(|| failed("it names no token endpoint as safe as itself".into(), None))?;
         let device_endpoint = endpoint("device_authorization_endpoint");
-        let default_clients = entry.get("default_clients").and_then(Value::as_array).into_iter().flatten();
-        let default_clients =
-            default_clients.filter_map(|client| Some((text(client, "id")?, texts(client, "grant_types")))).collect();
+        let default_clients = clients(entry);
         let (scopes, supported) = (texts(entry, "scopes"), texts(&configuration, "scopes_supported"));
         let parameters = parameters(entry);
         Ok(Provider {
@@ -91,8 +93,7 @@ impl Provider {
 
     /// The client that was given, or one that the back-end offers for one of these grants.
     pub(super) fn client_id(&self, oidc: &Oidc, grants: &[&str]) -> Result<String, OpenEoError> {
-        let offers = |client: &&(String, Vec<String>)| client.1.iter().any(|grant| grants.contains(&grant.as_str()));
-        let offered = || self.default_clients.iter().find(offers).map(|(id, _)| id.clone());
+        let offered = || offered_client(&self.default_clients, grants).cloned();
         oidc.client_id.clone().or_else(offered).ok_or_else(|| {
             OpenEoError::Invalid("the back-end offers no client of its own for this: give a `client_id`".into())
         })
@@ -201,6 +202,18 @@ fn is_as_safe(url: &str, issuer: &str) -> bool {
         (schemes.0.as_deref(), schemes.1.as_deref()),
         (Some("https"), Some("http" | "https")) | (Some("http"), Some("http"))
     )
+}
+
+/// The clients that a back-end offers for a provider: their ids, and what they are for.
+fn clients(entry: &Value) -> Vec<(String, Vec<String>)> {
+    let clients = entry.get("default_clients").and_then(Value::as_array).into_iter().flatten();
+    clients.filter_map(|client| Some((text(client, "id")?, texts(client, "grant_types")))).collect()
+}
+
+/// The first of them for one of these grants.
+fn offered_client<'a>(clients: &'a [(String, Vec<String>)], grants: &[&str]) -> Option<&'a String> {
+    let is_for = |client: &&(String, Vec<String>)| client.1.iter().any(|grant| grants.contains(&grant.as_str()));
+    clients.iter().find(is_for).map(|(id, _)| id)
 }
 
 /// The back-end's own parameters, as text.

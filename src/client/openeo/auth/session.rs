@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Session {
     pub(super) fn new(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Session, OpenEoError> {
-        let provider = Provider::find(connection, oidc)?;
+        let provider = Provider::find(connection, oidc, grants)?;
         let client = provider.client_id(oidc, grants)?;
         let known = match &oidc.store {
             Some(store) => store.get(&provider.issuer, &client)?,
