@@ -4,6 +4,7 @@ use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::AsciiSet;
 use url::Url;
 
 use super::auth::{Credentials, Renewal};
@@ -184,7 +185,7 @@ impl HttpClient {
             }
 
             if redirect::is_redirect(status) {
-                let location = response::header(&reply.headers, "location").map(str::to_owned);
+                let location = reply.headers.get(header::LOCATION).map(|value| location_text(value.as_bytes()));
                 hops += 1;
                 *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
@@ -298,6 +299,15 @@ fn headers(
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// A location as text. Bytes that are no UTF-8, of old servers that write in Latin-1, are escaped as they are: it is what
+/// browsers do, and what such servers understand.
+fn location_text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => percent_encoding::percent_encode(bytes, &AsciiSet::EMPTY).to_string(),
+    }
 }
 
 /// The server's clock, which its dates are of; ours, if it doesn't say.

@@ -8,6 +8,7 @@ mod ends;
 mod limits;
 mod proxies;
 mod redirects;
+mod reports;
 mod requests;
 mod retries;
 mod secrets;

@@ -26,6 +26,8 @@ pub(super) struct Connection {
     pub(super) proxy_authorization: Option<String>,
     /// Whether a reply has come over it.
     pub(super) has_served: bool,
+    /// How long it is kept unused.
+    kept_for: Duration,
 }
 
 impl Connection {
@@ -36,7 +38,12 @@ impl Connection {
         proxy_authorization: Option<String>,
     ) -> Connection {
         let reader = BufReader::with_capacity(BUFFER, stream);
-        Connection { reader, origin, absolute, proxy_authorization, has_served: false }
+        Connection { reader, origin, absolute, proxy_authorization, has_served: false, kept_for: KEPT_FOR }
+    }
+
+    /// The server keeps it so long. A second less, since it counts from when it wrote.
+    pub(super) fn keep_for(&mut self, limit: Duration) {
+        self.kept_for = KEPT_FOR.min(limit.saturating_sub(Duration::from_secs(1)));
     }
 
     pub(super) fn limit(&mut self, until: Option<Instant>) {
@@ -71,7 +78,8 @@ impl Pool {
                 kept.remove(at)
             };
             // Outside of the lock, and so is the goodbye to one that stands no longer.
-            if found.since.elapsed() < KEPT_FOR && is_quiet(found.connection.reader.get_ref().socket()) {
+            if found.since.elapsed() < found.connection.kept_for && is_quiet(found.connection.reader.get_ref().socket())
+            {
                 return Some(found.connection);
             }
         }
@@ -88,7 +96,7 @@ impl Pool {
             kept.push(Kept { connection, since: now });
             let origin = kept.last().map(|kept| kept.connection.origin.clone());
             let (fresh, mut surplus): (Vec<Kept>, Vec<Kept>) =
-                kept.drain(..).partition(|kept| now - kept.since < KEPT_FOR);
+                kept.drain(..).partition(|kept| now - kept.since < kept.connection.kept_for);
             *kept = fresh;
             let of_host = |kept: &Kept| Some(&kept.connection.origin) == origin.as_ref();
             if kept.iter().filter(|kept| of_host(kept)).count() > KEPT_PER_HOST {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -17,6 +17,12 @@ use super::stream::{Socket, Stream};
 use super::tunnel::{self, Target};
 use crate::sync::{Condvar, Mutex, thread};
 use crate::time::Deadline;
+
+/// How long one of several addresses has at first: most that answer at all do so within it.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// The system takes no time limit of zero.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Wire {
     /// A new connection for requests to `url`. Whatever goes wrong here, no request was sent.
@@ -72,7 +78,7 @@ impl Wire {
 }
 
 /// When a phase that starts now has to end.
-pub(super) fn until(phase: Option<std::time::Duration>, total: Deadline) -> Option<Instant> {
+pub(super) fn until(phase: Option<Duration>, total: Deadline) -> Option<Instant> {
     [Deadline::start(phase).at(), total.at()].into_iter().flatten().min()
 }
 
@@ -120,35 +126,55 @@ fn unknown() -> Fault {
     Fault::before(HttpErrorKind::Connect, "the host's name can't be looked up", true)
 }
 
-/// The first address that answers. Each but the last has half of the time that is left: one may lead nowhere, as IPv6 does
-/// in many a network.
+/// The first address that answers.
 fn connect(addresses: &[SocketAddr], until: Option<Instant>) -> Result<TcpStream, Fault> {
+    connect_by(addresses, until, |address, limit| match limit {
+        None => TcpStream::connect(address),
+        Some(limit) => TcpStream::connect_timeout(address, limit),
+    })
+}
+
+/// One of several addresses may lead nowhere, as IPv6 does in many a network. So each gets a moment first, and only if none answers
+/// in that time, each but the last gets half of the time that is left. (After RFC 8305, which tries them at the same time.)
+fn connect_by<T>(
+    addresses: &[SocketAddr],
+    until: Option<Instant>,
+    mut attempt: impl FnMut(&SocketAddr, Option<Duration>) -> io::Result<T>,
+) -> Result<T, Fault> {
+    let left = |until: Instant| until.saturating_duration_since(Instant::now());
+    let mut silent = addresses.to_vec();
     let mut last = None;
-    for (at, address) in addresses.iter().enumerate() {
-        let is_last = at + 1 == addresses.len();
-        let outcome = match until {
-            None => TcpStream::connect(address),
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                TcpStream::connect_timeout(address, if is_last { left } else { left / 2 })
+    if addresses.len() > 1 {
+        silent.clear();
+        for address in addresses {
+            match attempt(address, Some(until.map_or(MOMENT, |until| MOMENT.min(left(until))).max(SHORTEST))) {
+                Ok(connection) => return Ok(connection),
+                Err(error) if is_timeout(&error) => silent.push(*address),
+                Err(error) => last = Some(error),
             }
-        };
-        match outcome {
-            Ok(tcp) => return Ok(tcp),
+        }
+    }
+    for (at, address) in silent.iter().enumerate() {
+        let share = if at + 1 == silent.len() { 1 } else { 2 };
+        let limit = until.map(|until| left(until) / share);
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            break;
+        }
+        match attempt(address, limit) {
+            Ok(connection) => return Ok(connection),
             Err(error) => last = Some(error),
         }
     }
     Err(last.map_or_else(|| Fault { arrived: false, ..Fault::timeout("connecting took too long") }, no_connection))
 }
 
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
 fn no_connection(error: io::Error) -> Fault {
     let text = match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            return Fault { arrived: false, ..Fault::timeout("connecting took too long") };
-        }
+        _ if is_timeout(&error) => return Fault { arrived: false, ..Fault::timeout("connecting took too long") },
         io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens at this port",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "the host can't be reached",
         _ => "no connection came about",
@@ -163,4 +189,50 @@ fn unreachable(proxy: &Proxy, fault: Fault) -> Fault {
     }
     let text = format!("{proxy} can't be reached: {}", fault.text);
     Fault { kind: HttpErrorKind::Proxy, text: text.into(), ..fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    /// What is tried, for how long each, by addresses that answer like this.
+    fn tried(answers: &[io::ErrorKind], time: Duration) -> (Vec<(u16, Duration)>, Fault) {
+        let addresses: Vec<SocketAddr> = (1..).map(address).take(answers.len()).collect();
+        let mut tried = Vec::new();
+        let outcome = connect_by(&addresses, Instant::now().checked_add(time), |address, limit| {
+            tried.push((address.port(), limit.expect("a limit")));
+            Err::<(), _>(answers[usize::from(address.port()) - 1].into())
+        });
+        (tried, outcome.expect_err("nobody answers"))
+    }
+
+    #[test]
+    fn an_address_that_leads_nowhere_holds_up_the_next_for_a_moment_only() {
+        let addresses = [address(1), address(2)];
+        let answer = |to: &SocketAddr, _| if to.port() == 2 { Ok(2) } else { Err(io::ErrorKind::TimedOut.into()) };
+        let minute = Instant::now().checked_add(Duration::from_secs(60));
+        assert!(matches!(connect_by(&addresses, minute, answer), Ok(2)));
+        assert!(matches!(connect_by(&addresses, None, answer), Ok(2)));
+
+        // Both are slow, it turns out: the rest of the time is theirs.
+        let (tried, fault) = tried(&[io::ErrorKind::TimedOut, io::ErrorKind::TimedOut], Duration::from_secs(60));
+        assert_eq!(tried.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [1, 2, 1, 2]);
+        assert_eq!((tried[0].1, tried[1].1), (MOMENT, MOMENT));
+        assert!(tried[2].1 > Duration::from_secs(25) && tried[3].1 > Duration::from_secs(50), "{tried:?}");
+        assert_eq!((fault.kind, fault.arrived), (HttpErrorKind::Timeout, false));
+    }
+
+    #[test]
+    fn who_refuses_is_not_asked_again_and_one_alone_has_all_the_time() {
+        let (all, fault) = tried(&[io::ErrorKind::ConnectionRefused, io::ErrorKind::TimedOut], Duration::from_secs(60));
+        assert_eq!(all.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [1, 2, 2]);
+        assert_eq!(fault.kind, HttpErrorKind::Timeout);
+        let (all, fault) = tried(&[io::ErrorKind::ConnectionRefused], Duration::from_secs(60));
+        assert!(all.len() == 1 && all[0].1 > Duration::from_secs(50), "{all:?}");
+        assert_eq!((fault.kind, fault.arrived), (HttpErrorKind::Connect, false));
+    }
 }

@@ -1,5 +1,7 @@
 //! The head of a request as it is sent, and that of a reply as it comes: HTTP/1.1 (RFC 9112).
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
@@ -154,6 +156,15 @@ impl Head {
         let is_confused = self.headers.contains_key(header::TRANSFER_ENCODING)
             && (self.is_old || self.headers.contains_key(header::CONTENT_LENGTH));
         !is_confused && if self.is_old { says("keep-alive") } else { !says("close") }
+    }
+
+    /// How long the server keeps an unused connection, if it says so: `Keep-Alive: timeout=5`. (RFC 2068, 19.7.1.1)
+    pub(super) fn kept_for(&self) -> Option<Duration> {
+        let seconds = self.tokens(HeaderName::from_static("keep-alive")).find_map(|word| {
+            let (name, seconds) = word.split_once('=')?;
+            (name.trim() == "timeout").then(|| super::super::headers::number(seconds.trim())).flatten()
+        });
+        seconds.map(Duration::from_secs)
     }
 
     /// The comma-separated words of a header, in lower case.

@@ -121,6 +121,9 @@ impl Wire {
             }
         };
         connection.has_served = true;
+        if let Some(limit) = head.kept_for() {
+            connection.keep_for(limit);
+        }
         let framing = head.framing(ask.method)?;
         let keep = (is_sound && head.keeps_connection()).then(|| self.pool.clone());
         let body = Body::new(connection, framing, keep, self.timeouts.body, ask.total);
