@@ -214,7 +214,9 @@ impl Connection {
 
 /// The URL that a user means: `openeo.example`, `localhost:8080`, or a whole one.
 fn entry_url(text: &str) -> Result<Url, OpenEoError> {
-    let text = text.trim();
+    // Some copy the version document's.
+    let text = text.trim().trim_end_matches('/');
+    let text = text.strip_suffix(VERSIONS).unwrap_or(text);
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let url = Url::parse(&text).ok();
     url.filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
@@ -278,6 +280,7 @@ mod tests {
             ("openeo.example", "https://openeo.example/"),
             (" localhost:8080/openeo ", "https://localhost:8080/openeo"),
             ("http://127.0.0.1:80/x", "http://127.0.0.1/x"),
+            ("https://h.org/.well-known/openeo/", "https://h.org/"),
         ] {
             assert_eq!(entry_url(text).expect(text).as_str(), url);
         }
