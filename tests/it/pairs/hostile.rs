@@ -396,6 +396,31 @@ fn a_submission_that_met_a_broken_server_is_not_repeated_and_the_report_says_wha
 }
 
 #[test]
+fn a_refusal_of_points_is_told_in_the_servers_words_and_not_repeated() {
+    for (status, kind, body, said) in [
+        (
+            422,
+            "application/json",
+            r#"{"message":"layer 51198 wants a dimension: horizon"}"#,
+            "wants a dimension: horizon",
+        ),
+        (422, "text/csv", "Error: layer 51198 wants a dimension", "Error: layer 51198 wants a dimension"),
+        (500, "application/json", "{}", "answered with status 500: {}"),
+    ] {
+        let folder = Folder::new();
+        let script = Script { submit: (status, kind, body.into()), ..sound(b"") };
+        let server = scripted(script);
+        let client = to(&server).build().expect("a client");
+        let report = batch_query(&client, [point("p")], options(&folder).compact_csv(true)).expect("sound");
+        let PairsError::Http(error) = failure(&report) else { panic!("{}", told(&report)) };
+        assert_eq!(error.kind(), HttpErrorKind::Status(status));
+        assert!(error.to_string().contains(said), "{error}");
+        let posts = server.seen().iter().filter(|seen| seen.method == "POST").count();
+        assert_eq!((posts, folder.files().len()), (1, 0));
+    }
+}
+
+#[test]
 fn a_cancelled_batch_leaves_nothing_half_done() {
     let server = server(pairs_server::Config { run: std::time::Duration::from_secs(3_600), ..quick() });
     let folder = Folder::new();
