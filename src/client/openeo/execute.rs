@@ -69,8 +69,9 @@ impl<'a> ExecuteOptions<'a> {
         self
     }
 
-    /// Asked ten times a second while the back-end computes, and after each piece that comes; `true` ends the wait. What the
-    /// back-end does about a caller that has gone, and whether it bills it, is its own affair.
+    /// Asked ten times a second while the back-end computes, and after each piece that comes; `true` ends the wait. So does a cancel
+    /// of the [request](crate::AsyncRequest::cancel) that computes it, if it runs on an executor. What the back-end does about a
+    /// caller that has gone, and whether it bills it, is its own affair.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> ExecuteOptions<'a> {
         self.cancelled = Some(Box::new(cancelled));
         self
@@ -83,7 +84,7 @@ impl<'a> ExecuteOptions<'a> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|cancelled| cancelled())
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled()) || crate::request::is_cancelled()
     }
 }
 

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::log::LogLevel;
+use crate::client::openeo::execute::ExecuteOptions;
+use crate::client::openeo::jobs::change::JobChange;
 use crate::client::openeo::jobs::graph::ProcessGraph;
 use crate::client::openeo::jobs::list::JobList;
 use crate::client::openeo::jobs::new_job::NewJob;
@@ -15,11 +17,13 @@ use crate::executor::Store;
 /// What `call` knows.
 const OPERATIONS: &[&str] = &[
     "capabilities",
+    "change_job",
     "create_job",
     "delete_job",
     "describe_job",
     "download_results",
     "estimate_job",
+    "execute",
     "get",
     "job_logs",
     "job_results",
@@ -39,6 +43,8 @@ const OPERATIONS: &[&str] = &[
 /// | `get` | `path` | the document below that path |
 /// | `list_jobs` | | an array |
 /// | `create_job` | `process`, and whatever else the API takes: `title`, `description`, `plan`, `budget`, .. | `{"id": ..}` |
+/// | `change_job` | `id`, and what is to be another way, null to take it away | null |
+/// | `execute` | `process`, and whatever else the API takes | the value, computed at once |
 /// | `validate` | `process` | an array of texts |
 /// | `describe_job`, `estimate_job`, `job_results` | `id` | the document |
 /// | `job_status` | `id` | a text |
@@ -94,6 +100,13 @@ impl Connection {
             "job_status" => json!(job()?.status()?.as_str()),
             "estimate_job" => job()?.estimate()?,
             "job_results" => job()?.results().metadata()?.as_ref().clone(),
+            "change_job" => {
+                let fields =
+                    args.as_object().into_iter().flatten().filter(|(name, _)| !matches!(name.as_str(), "id" | "key"));
+                let change = fields.fold(JobChange::new(), |change, (name, value)| change.field(name, value.clone()));
+                nothing(job()?.change(&change)?)
+            }
+            "execute" => self.execute(NewJob::from_json(args)?, &ExecuteOptions::new())?.json()?,
             "start_job" => nothing(job()?.start()?),
             "stop_job" => nothing(job()?.stop()?),
             "delete_job" => nothing(job()?.delete()?),

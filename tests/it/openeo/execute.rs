@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use fulmar::client::http::{Existing, HttpClient, HttpErrorKind, Timeouts};
 use fulmar::client::openeo::{Connection, ExecuteOptions, NewJob, OpenEoError, ProcessGraph};
+use fulmar::{Executor, Store};
 use openeo_server::{Config, Fault};
 use serde_json::json;
 
 use super::{Folder, server};
+use crate::support::HANG;
 
 fn sum() -> ProcessGraph {
     ProcessGraph::start("add", json!({"x": 3, "y": 5}))
@@ -124,4 +126,29 @@ fn a_cancel_arrives_while_the_back_end_computes() {
     assert!(folder.names().is_empty(), "{:?}", folder.names());
     let error = connection.execute(sum(), &options()).expect_err("cancelled");
     assert_eq!(kind(&error), HttpErrorKind::Cancelled);
+}
+
+#[test]
+fn a_cancel_of_the_request_ends_the_wait_for_the_back_end() {
+    let (server, connection) = server(Config::quick());
+    let executor = Executor::builder().threads(1).build().expect("an executor");
+    server.plan("result", Fault::Hang, 1);
+    let request =
+        executor.spawn(move || connection.execute(sum(), &ExecuteOptions::new()).map(drop)).expect("accepted");
+    assert!(server.await_hung(1));
+    assert!(!request.cancel(), "it runs already, and is told");
+    let ended = request.wait(HANG).expect("it ends").expect_err("cancelled");
+    assert_eq!(kind(&ended), HttpErrorKind::Cancelled);
+}
+
+#[test]
+fn a_graph_is_computed_and_a_job_changed_by_name() {
+    let (_server, connection) = server(Config::quick());
+    let graph = json!({"process_graph": {"a": {"process_id": "add", "arguments": {"x": 3, "y": 5}, "result": true}}});
+    assert_eq!(connection.call("execute", json!({"process": graph})).expect("computed"), 8);
+    let made = connection.call("create_job", json!({"title": "t", "budget": 5, "process": graph})).expect("created");
+    let change = json!({"id": made["id"], "key": made["id"], "title": "u", "budget": null});
+    assert_eq!(connection.call("change_job", change).expect("changed"), json!(null));
+    let now = connection.call("describe_job", json!({"id": made["id"]})).expect("described");
+    assert_eq!((&now["title"], now.get("budget"), now.get("key")), (&json!("u"), None, None));
 }
