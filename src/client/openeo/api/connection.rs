@@ -215,8 +215,8 @@ impl Connection {
 /// The URL that a user means: `openeo.example`, `localhost:8080`, or a whole one.
 fn entry_url(text: &str) -> Result<Url, OpenEoError> {
     // Some copy the version document's.
-    let text = text.trim().trim_end_matches('/');
-    let text = text.strip_suffix(VERSIONS).unwrap_or(text);
+    let text = text.trim();
+    let text = text.trim_end_matches('/').strip_suffix(VERSIONS).unwrap_or(text);
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let url = Url::parse(&text).ok();
     url.filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
