@@ -1,4 +1,4 @@
-//! `client::http` on top of bare `ureq`, on loopback.
+//! `client::http` beside bare `ureq`, on loopback.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -61,7 +61,7 @@ pub(crate) fn requests(test: bool) {
             })
         }),
     );
-    println!("{:<28} {:.1} us", "added to the same limits", medians[0] - medians[2]);
+    println!("{:<28} {:.1} us", "more than ureq, same limits", medians[0] - medians[2]);
 }
 
 /// MiB/s into a file that is synced, against a copy of `ureq`'s reader into a file, synced as well.

@@ -6,7 +6,7 @@
 //!   left: submit, one poll, fetch, the report. Beside it, futures in a window on one thread, which do no more than call the
 //!   steps, and what holds a thread a job (the bare loop on eight threads);
 //! - *memory*: heap for each job in flight, asleep between two polls;
-//! - *request*: microseconds of a small GET on a kept connection, and what `client::http` adds to bare `ureq`;
+//! - *request*: microseconds of a small GET on a kept connection, and beside bare `ureq`;
 //! - *download*: MiB/s of 256 MiB into a file that is synced, against a copy of `ureq`'s reader. The goal is at least 0.9.
 //!
 //! A word chooses a table (`-- window`), `-- --test` runs all once, quickly.

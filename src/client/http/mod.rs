@@ -12,7 +12,13 @@
 //! - Credentials and secret headers go to the origin (scheme, host and port) that they belong to, and to no other, redirects
 //!   included. `https` never turns into `http`.
 //! - However many threads meet an expired token, one renews it ([`Tokens`]).
+//! - A body ends only where the protocol says so: one that is cut or reset is an error. Where nothing tells its length, the
+//!   result says that ([`Response::length_known`], [`Downloaded::length_known`]).
 //! - A file stands under its final name only when it is whole, checked and on the disk ([`Download`]).
+//! - What fails before the request is sent is told as that: [`HttpErrorKind::Connect`], [`Tls`](HttpErrorKind::Tls) with the
+//!   certificate's fault in words, [`Proxy`](HttpErrorKind::Proxy); [`HttpError::may_have_arrived`] is false.
+//! - Certificates are those that the system trusts, and proxies those of the environment, as curl and Python's requests know
+//!   them; [`HttpClientBuilder`] has settings for both.
 //! - An error names method, URL, attempts, status and what the server said, and no secret.
 //!
 //! Left to others: what a reply means.
@@ -34,7 +40,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Sources: RFC 9110 (HTTP semantics: redirects 15.4, ranges 14, conditions 13, `Retry-After` 10.2.3), RFC 6266
+//! It speaks HTTP/1.1 over TCP and TLS 1.2 or 1.3, no HTTP/2.
+//!
+//! Sources: RFC 9112 (HTTP/1.1), RFC 9110 (HTTP semantics: redirects 15.4, ranges 14, conditions 13, `Retry-After` 10.2.3), RFC 6266
 //! (`Content-Disposition`), RFC 6750 (bearer tokens), RFC 7617 (basic).
 
 pub mod archive;

@@ -1,7 +1,7 @@
 //! Through proxies and around them. Those that are ignored stand on real ones, which `tests/run` starts.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -144,6 +144,53 @@ fn what_a_proxy_says_of_itself_is_told_as_its_word() {
             quick().proxy(&saying(garbage.as_bytes()).replace("http", "socks5h")).build().expect("sound settings");
         refused(&client, "https://inside.example/");
     }
+}
+
+/// A proxy within TLS: it answers plain HTTP itself, and passes on what comes after a CONNECT.
+fn secure_proxy(server: &TlsServer) -> TlsServer {
+    let port = server.port;
+    TlsServer::answering(OURS.sign(&local()).config(), move |head, client| {
+        if !head.starts_with("CONNECT ") {
+            let target = head.split(' ').nth(1).expect("a target");
+            let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len());
+            return client.write_all(reply.as_bytes()).is_ok() && client.flush().is_ok();
+        }
+        let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        let _ = client.flush();
+        let mut server = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        // Whoever has nothing to say just now lets the other speak.
+        let turn = Some(Duration::from_millis(10));
+        client.sock.set_read_timeout(turn).expect("a limit");
+        server.set_read_timeout(turn).expect("a limit");
+        let passed = |from: &mut dyn Read, to: &mut dyn Write| {
+            let mut bytes = [0; 16 << 10];
+            match from.read(&mut bytes) {
+                Ok(0) => false,
+                Ok(count) => to.write_all(&bytes[..count]).is_ok() && to.flush().is_ok(),
+                Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+            }
+        };
+        while passed(client, &mut server) && passed(&mut server, client) {}
+        false
+    })
+}
+
+#[test]
+fn a_proxy_within_tls_is_spoken_to_in_tls_and_tls_goes_through_it() {
+    let server = TlsServer::start(OURS.sign(&local()).config());
+    let proxy = secure_proxy(&server);
+    let client = behind(&format!("https://localhost:{}", proxy.port));
+    let told = client.get("http://inside.example/a").send().expect("the proxy's answer");
+    assert_eq!(told.text().expect("text"), "http://inside.example/a");
+    for _ in 0..2 {
+        assert_eq!(client.get(&server.url()).send().expect("a reply").bytes(), b"ok");
+    }
+    assert_eq!((server.connections(), proxy.connections()), (1, 2), "the tunnel isn't kept");
+
+    let stranger = quick().proxy(&format!("https://localhost:{}", proxy.port)).build().expect("sound settings");
+    let error = refused(&stranger, &server.url());
+    assert_eq!(error.attempts(), 1, "{error:?}");
+    assert!(error.to_string().contains("signed by an authority that isn't trusted here"), "{error}");
 }
 
 /// Something that says the same to whatever comes, and hangs up.

@@ -1,6 +1,7 @@
 //! Whom the client trusts, and what it says of those whom it doesn't.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
 use fulmar::client::http::{HttpClient, HttpClientBuilder, HttpError, HttpErrorKind};
@@ -177,6 +178,31 @@ fn named_roots_can_be_all_that_is_trusted() {
     let nobody = quick().system_roots(false).build().expect("sound settings");
     let error = nobody.get(&server.url()).send().expect_err("nobody is trusted");
     assert_eq!((error.kind(), error.may_have_arrived()), (HttpErrorKind::Tls, false), "{error:?}");
+}
+
+#[test]
+#[ignore = "tests/run brings it: openssl"]
+fn openssl_with_tls_1_1_alone_is_told_so() {
+    let (folder, signed) = (Folder::new(), OURS.sign(&local()));
+    folder.write("cert.pem", signed.pem().as_bytes());
+    folder.write("key.pem", signed.key_pem().as_bytes());
+    let file = |name: &str| folder.path().join(name);
+    let mut server = Command::new("openssl");
+    server.args(["s_server", "-accept", "0", "-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-cert"]).arg(file("cert.pem"));
+    server.arg("-key").arg(file("key.pem")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut server = server.spawn().expect("openssl runs");
+    let mut lines = BufReader::new(server.stdout.take().expect("a pipe")).lines();
+    let port = lines.find_map(|line| {
+        let line = line.expect("a line");
+        line.strip_prefix("ACCEPT ")?.rsplit(':').next()?.parse::<u16>().ok()
+    });
+    let client = trusting(quick());
+    let outcome = client.post(&format!("https://127.0.0.1:{}/", port.expect("it tells its port"))).send();
+    server.kill().expect("it runs");
+    server.wait().expect("ended");
+    let error = outcome.expect_err("too old");
+    assert_eq!((error.kind(), error.attempts(), error.may_have_arrived()), (HttpErrorKind::Tls, 1, false), "{error:?}");
+    assert!(error.to_string().contains("neither TLS 1.2 nor 1.3"), "{error}");
 }
 
 /// What a server says that has no TLS that is safe: 1.1 alone, by an alert or by choosing it (RFC 4346, 7.4.1.3).
