@@ -84,6 +84,8 @@ pub use request::RequestBuilder;
 pub use response::Response;
 pub use retry::RetryPolicy;
 pub use stream::ResponseStream;
+#[cfg(feature = "pairs")]
+pub(crate) use tokens::failure_of;
 pub use tokens::{Token, Tokens};
 #[cfg(feature = "openeo")]
 pub(crate) use wait::pause;

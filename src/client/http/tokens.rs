@@ -345,6 +345,12 @@ impl std::error::Error for Shared {
     }
 }
 
+/// What the function that gets tokens said, where a request failed for lack of one.
+#[cfg(feature = "pairs")]
+pub(crate) fn failure_of<T: std::error::Error + 'static>(error: &super::error::HttpError) -> Option<&T> {
+    std::error::Error::source(error)?.downcast_ref::<Shared>()?.0.downcast_ref()
+}
+
 /// The HTTP error that a renewal failed with, if it is one.
 pub(super) fn http_error(error: &BoxError) -> Option<&super::error::HttpError> {
     error.downcast_ref::<Shared>()?.0.downcast_ref()

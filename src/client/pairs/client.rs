@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::client::http::archive::Limits;
 use crate::client::http::{
     Basic, Bearer, HttpClient, HttpClientBuilder, HttpError, HttpErrorKind, Method, RateLimit, Renewal, RequestBuilder,
-    Response, RetryPolicy, Tokens,
+    Response, RetryPolicy, Tokens, failure_of,
 };
 use crate::client::pairs::auth::{KeyExchange, KeyKind, is_expired};
 use crate::client::pairs::cleartext::Cleartext;
@@ -19,7 +19,8 @@ use crate::client::pairs::download::{self, Allowance, Files};
 use crate::client::pairs::{
     Estimate, MergedLayer, PairsError, Query, QueryHistory, QueryJob, QueryJobs, Submission, host, id, password,
 };
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::error::BoxError;
+use crate::sync::Mutex;
 
 /// The largest list or point answer that is read into memory, in bytes.
 const MAX_REPLY: u64 = 64 << 20;
@@ -54,8 +55,6 @@ struct Inner {
     client_id: Option<String>,
     /// Whether tokens are bought anew when they expire.
     renews: bool,
-    /// Whether the last failure to get a token may pass.
-    token_trouble_may_pass: Arc<AtomicBool>,
     allowance: Allowance,
 }
 
@@ -295,8 +294,8 @@ impl Calls<'_> {
     pub(super) fn error(&self, source: HttpError) -> PairsError {
         match source.kind() {
             HttpErrorKind::Unauthorized => {
-                // Relaxed: a hint that protects nothing.
-                let is_retryable = self.client.token_trouble_may_pass.load(Ordering::Relaxed);
+                let is_retryable =
+                    failure_of::<PairsError>(&source).map_or(source.is_retryable(), PairsError::is_retryable);
                 PairsError::Credentials { is_retryable, source }
             }
             _ => PairsError::Http(source),
@@ -496,7 +495,6 @@ impl ClientBuilder {
         if let Some(fault) = host::fault(&self.base) {
             return Err(PairsError::Invalid(format!("the host {} {fault}", host::shown(&self.base))));
         }
-        let token_trouble_may_pass = Arc::new(AtomicBool::new(false));
         let legacy = self.legacy.unwrap_or_else(|| host::is_legacy(&self.base));
         let mut http = self.http;
         let cleartext = (!matches!(self.identity, Identity::Nobody)).then(|| Cleartext::new(&self.base));
@@ -545,13 +543,7 @@ impl ClientBuilder {
                 }
             };
             let exchange = KeyExchange::new(self.tokens.build().map_err(invalid)?, kind, api_key);
-            let may_pass = Arc::clone(&token_trouble_may_pass);
-            let fetch = move |renewal: &Renewal| {
-                exchange.token(renewal).map_err(|error| {
-                    may_pass.store(error.is_retryable(), Ordering::Relaxed);
-                    error.into()
-                })
-            };
+            let fetch = move |renewal: &Renewal| exchange.token(renewal).map_err(BoxError::from);
             let tokens = Tokens::new(&self.base, fetch).map_err(invalid)?;
             http = http.auth(tokens.expired_when(is_expired));
         }
@@ -562,7 +554,6 @@ impl ClientBuilder {
             cleartext,
             client_id,
             renews,
-            token_trouble_may_pass,
             allowance: self.allowance,
         })))
     }

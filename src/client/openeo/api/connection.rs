@@ -157,13 +157,7 @@ impl Connection {
     /// The back-end's, and a reply that isn't JSON. [`OpenEoError::Invalid`] for a path without a slash before it, or one that
     /// leads out of the API.
     pub fn get_json(&self, path: &str) -> Result<Value, OpenEoError> {
-        if !path.starts_with('/') || !self.is_ours(&format!("{}{path}", self.shared.root)) {
-            let shown = plain(path.split('?').next().unwrap_or_default(), 100);
-            return Err(OpenEoError::Invalid(format!(
-                "{shown:?} is no path of the API: it begins with a slash, and stays below the root"
-            )));
-        }
-        self.json_of(self.request(Method::Get, path))
+        self.json_of(self.api(Method::Get, path)?)
     }
 
     /// A request to the API: below its root, with credentials.
