@@ -130,7 +130,7 @@
 //! # PostgreSQL
 //!
 //! With the feature `postgres`, `TaskQueue::connect` opens the queue on a server, for workers on any number of machines.
-//! Its tables begin with `fulmar_` and lie where the session's `search_path` begins. Workers claim without waiting for
+//! Its tables begin with `fulmar_` and lie in the schema that `QueueBuilder::schema` names. Workers claim without waiting for
 //! each other: each skips what another one has locked. What happens in one process is told to the others by `NOTIFY`,
 //! some dozens of times a second at most, and only after the commit, because PostgreSQL lets one commit with a `NOTIFY`
 //! pass at a time; whatever is missed is found within [`QueueBuilder::poll_interval`].
@@ -140,8 +140,15 @@
 //!
 //! A connection that breaks is replaced. What was under way is tried again for [`QueueBuilder::busy_limit`]; a commit
 //! whose answer was lost is looked up first, so that nothing is done twice, and nothing that was done is taken for a
-//! failure. A server that is gone without a word is noticed within 10 s. Connections through a pooler must keep their
-//! session (`pool_mode = session`). The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
+//! failure. A server that is gone without a word is noticed within 10 s. A statement that is given up here is cancelled there. A
+//! login that is refused until somebody changes something fails at once, and is tried again every 30 s at most.
+//!
+//! A pooler in transaction mode, as PgBouncer's, is recognised by the numbers of its sessions: then settings are local to a
+//! transaction, nothing is prepared, and a statement takes three round trips. News need `QueueBuilder::direct`; without that
+//! they are found by polling. TLS needs the feature `postgres-tls`, and `QueueBuilder::password` is for tokens that don't live
+//! long.
+//!
+//! Transactions of your own enqueue at READ COMMITTED if tasks have a key or the queue a capacity; others are refused. The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
 //!
 //! While somebody else's transaction stays open, PostgreSQL can't clean up after tasks, and claims walk past all that were taken
 //! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a

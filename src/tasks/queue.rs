@@ -14,7 +14,7 @@ use super::error::{Result, TaskError};
 use super::handle::TaskHandle;
 use super::new_task::{Checked, NewTask, clean};
 #[cfg(feature = "postgres")]
-use super::postgres::{PostgresEngine, PostgresSettings};
+use super::postgres::{PasswordSource, PostgresEngine, PostgresSettings};
 #[cfg(feature = "sqlite")]
 use super::sqlite::{Durability, SqliteEngine, SqliteSettings};
 use super::stats::QueueStats;
@@ -70,6 +70,12 @@ pub struct QueueBuilder {
     connections: Option<usize>,
     #[cfg(feature = "postgres")]
     old_transaction: Option<Duration>,
+    #[cfg(feature = "postgres")]
+    schema: Option<String>,
+    #[cfg(feature = "postgres")]
+    direct: Option<String>,
+    #[cfg(feature = "postgres")]
+    password: Option<PasswordSource>,
 }
 
 impl QueueBuilder {
@@ -118,6 +124,36 @@ impl QueueBuilder {
         self
     }
 
+    /// The PostgreSQL schema that the queue's tables are in, which [`connect`](QueueBuilder::connect) makes if it isn't there.
+    /// Every name is qualified with it, in functions, too: no `search_path` matters. Defaults to the first schema of the
+    /// session's `search_path` when the queue is opened; one that has a queue in another schema behind that is refused.
+    #[cfg(feature = "postgres")]
+    pub fn schema(mut self, name: impl Into<String>) -> QueueBuilder {
+        self.schema = Some(name.into());
+        self
+    }
+
+    /// A connection string past a pooler, for one connection that listens for news: a pooler in transaction mode can't
+    /// listen. Without it, and behind such a pooler, those who wait find what others did within the poll interval. Unused
+    /// where [`connect`](QueueBuilder::connect) leads to the server itself.
+    #[cfg(feature = "postgres")]
+    pub fn direct(mut self, conninfo: impl Into<String>) -> QueueBuilder {
+        self.direct = Some(conninfo.into());
+        self
+    }
+
+    /// Asked for the password before each connection to the PostgreSQL server is made, for tokens that live for minutes. It
+    /// wins over one in the connection string. It is called on whatever thread needs the connection; its error is
+    /// [`TaskError::Unreachable`], and it is asked again.
+    #[cfg(feature = "postgres")]
+    pub fn password(
+        mut self,
+        source: impl Fn() -> std::result::Result<String, crate::error::BoxError> + Send + Sync + 'static,
+    ) -> QueueBuilder {
+        self.password = Some(PasswordSource(Arc::new(source)));
+        self
+    }
+
     /// What is wrong with this machine's clock, in milliseconds: for tests on SQLite.
     #[doc(hidden)]
     #[cfg(feature = "sqlite")]
@@ -142,9 +178,11 @@ impl QueueBuilder {
     }
 
     /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL `postgres://user:password@host/database` or
-    /// libpq's `keyword=value` words, and brings its schema up to date. The tables are made where the session's
-    /// `search_path` begins. TLS takes a libpq with OpenSSL: depend on `pq-sys` with its feature `bundled`, and it is there;
-    /// without it, `sslmode=require` is refused.
+    /// libpq's `keyword=value` words, and brings its schema up to date. The tables are in [`schema`](QueueBuilder::schema).
+    /// TLS takes the feature `postgres-tls`; without it, `sslmode=require` is refused.
+    ///
+    /// A pooler in transaction mode, as PgBouncer's, is recognised: then nothing is left in a session, at the cost of
+    /// two more round trips a statement. Have news come [past it](QueueBuilder::direct).
     ///
     /// While the server can't be reached later, calls of users are tried again for `busy_limit`, 10 s unless it is set.
     ///
@@ -156,6 +194,9 @@ impl QueueBuilder {
         settings.patience = self.busy_limit.unwrap_or(settings.patience);
         settings.connections = self.connections.unwrap_or(settings.connections);
         settings.old_snapshot = self.old_transaction.unwrap_or(settings.old_snapshot);
+        settings.schema = self.schema;
+        settings.direct = self.direct;
+        settings.password = self.password;
         Ok(TaskQueue::new(Box::new(PostgresEngine::open(settings)?), self.poll))
     }
 }
@@ -180,6 +221,12 @@ impl TaskQueue {
             connections: None,
             #[cfg(feature = "postgres")]
             old_transaction: None,
+            #[cfg(feature = "postgres")]
+            schema: None,
+            #[cfg(feature = "postgres")]
+            direct: None,
+            #[cfg(feature = "postgres")]
+            password: None,
         }
     }
 

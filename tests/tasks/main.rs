@@ -9,6 +9,8 @@ mod lanes;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_sessions;
 mod races;
 mod sqlite;
 #[cfg(unix)]

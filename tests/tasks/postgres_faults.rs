@@ -98,7 +98,8 @@ impl Detour {
         let address = self.bed.address();
         let (start, rest) = address.split_once('@').expect("a user");
         let (_, rest) = rest.split_once('/').expect("a database");
-        let detour = format!("{start}@127.0.0.1:{}/{rest}", self.port);
+        // In the clear, because what is said is read here.
+        let detour = format!("{start}@127.0.0.1:{}/{rest}&sslmode=disable", self.port);
         TaskQueue::builder().poll_interval(Duration::from_millis(5)).connect(&detour).expect("the queue opens")
     }
 
@@ -869,8 +870,8 @@ fn neither_odd_names_nor_a_role_s_settings_matter() {
     }
     let address = bed.address();
     let server = address.rsplit('@').next().and_then(|rest| rest.split('?').next()).expect("host and database");
-    // The role can't write by default, and the server that can is looked for.
-    let url = format!("postgres://{role}:p'%5C%40%2F%3A%25@{server}?target_session_attrs=any");
+    // That the role can't write by default is no matter either.
+    let url = format!("postgres://{role}:p'%5C%40%2F%3A%25@{server}?application_name=odd");
     let queue = TaskQueue::connect(&url).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
     let handle = queue.enqueue(task("ü😀\\'").input(&"\\x41 ü😀").message("ü😀\\")).expect("accepted");

@@ -79,11 +79,12 @@ impl PostgresEngine {
             PostgresTransaction { transaction: RefCell::new(begun), engine: self, enqueued: Cell::new(false) };
         let done = work(&transaction)?;
         let PostgresTransaction { transaction, enqueued, .. } = transaction;
-        let transaction = transaction.into_inner();
+        let mut transaction = transaction.into_inner();
         if !transaction.is_in_transaction() {
             return Err(TaskError::Invalid("the transaction was ended inside: leave that to its `Ok`".into()).into());
         }
-        transaction.commit().map_err(|error| told("committing a transaction of the caller's", error))?;
+        let committed = transaction.cleanse().and_then(|()| transaction.commit());
+        committed.map_err(|error| told("committing a transaction of the caller's", error))?;
         if enqueued.get() {
             self.tell(News::Work);
         }

@@ -3,17 +3,25 @@
 //!
 //! Every statement is sent and its answer collected without blocking in libpq: this side waits on the socket, with a
 //! limit. A connection whose answer did not come in time, or that broke, is done with: each further statement fails, and
-//! the owner makes a new one.
+//! the owner makes a new one. Before that the server is asked to give up what it does for us, or it would go on there.
+//!
+//! # Poolers
+//!
+//! A pooler that lends a session for one transaction shows by the number of the session's process, which is another than
+//! the one that it gave us. Then nothing is left in a session: settings are `LOCAL`, and so each statement has a transaction;
+//! nothing is prepared; `LISTEN` is for a connection that leads past the pooler.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::PgError;
 use super::libpq::{self, Answer, Notification, Outcome, Phase, Raw, Ready};
-use super::target::Target;
+use super::target::{Target, identifier};
 use super::value::{Column, Param};
 use super::waker::Waker;
 
@@ -27,6 +35,18 @@ const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET
     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off;
     SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
 
+/// The same for one transaction, of which the session knows nothing afterwards.
+const LOCAL: &str = "SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = error;
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
+    SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+
+/// What a transaction of somebody else may have left in a session that isn't ours to discard.
+const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL;
+    SET client_encoding = 'UTF8'; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+
+/// How long the server may take to give up a statement.
+const GIVE_UP: Duration = Duration::from_secs(2);
+
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -34,6 +54,8 @@ pub(super) struct Limits {
     pub(super) connect: Duration,
     /// For each statement, on this side; the server gives up its side, too.
     pub(super) statement: Duration,
+    /// For each lock that another transaction holds, be it of a row, a table, or one of ours.
+    pub(super) lock: Duration,
     /// How soon a peer that went away without a word should be noticed.
     pub(super) heartbeat: Duration,
 }
@@ -42,6 +64,12 @@ pub(super) struct Connection {
     raw: Raw,
     place: String,
     limit: Duration,
+    /// What SQL writes before the names of the queue's tables; `None` until it is known.
+    schema: Option<Arc<str>>,
+    /// The limits of the server's side, as settings.
+    limits: [(&'static str, u128); 3],
+    /// The session is lent by a pooler, for one transaction at a time.
+    pooled: bool,
     /// By text; the text is part of the program, so there are only so many.
     prepared: HashMap<&'static str, CString>,
     /// Whether somebody else's statements may have changed the session.
@@ -86,12 +114,18 @@ impl Connection {
     /// that can't hold every text.
     pub(super) fn open(target: &Target, limits: Limits) -> Result<Connection, PgError> {
         let place = target.place().to_owned();
-        let raw = Raw::connect(&target.options(limits.connect, limits.heartbeat))
-            .map_err(|message| PgError::Connect { place: place.clone(), message: one_line(&message) })?;
+        let raw = Raw::connect(&target.options(limits.connect, limits.heartbeat)?).map_err(|message| {
+            let mut message = one_line(&message);
+            let for_good = is_for_good(&message);
+            if message.contains("server is in hot standby mode") {
+                message += ": it is a standby, which takes no tasks; name its primary, or all servers, host=a,b";
+            }
+            PgError::Connect { place: place.clone(), message, for_good }
+        })?;
         let version = raw.server_version();
         if version < OLDEST * 10_000 {
             let message = format!("the server has version {}, and {OLDEST} or newer is needed", version / 10_000);
-            return Err(PgError::Connect { place, message });
+            return Err(PgError::Connect { place, message, for_good: true });
         }
         // In any other, a message with a letter that it lacks would be refused as if the task's row made no sense.
         let encoding = raw.setting(c"server_encoding").unwrap_or_default();
@@ -101,18 +135,51 @@ impl Connection {
                  create one with ENCODING 'UTF8' for the queue"
             )));
         }
-        let (limit, prepared) = (limits.statement, HashMap::new());
-        let mut connection = Connection { raw, place, limit, prepared, strange: false, broken: false };
-        connection.set_up(limit)?;
+        // The server's limit comes a little later: this side's has the better message.
+        let statement = limits.statement.as_millis().saturating_add(1_000).min(i32::MAX as u128);
+        let limits_there = [
+            ("statement_timeout", statement),
+            ("idle_in_transaction_session_timeout", statement),
+            ("lock_timeout", limits.lock.as_millis().clamp(1, i32::MAX as u128)),
+        ];
+        let mut connection = Connection {
+            raw,
+            place,
+            limit: limits.statement,
+            schema: target.schema(),
+            limits: limits_there,
+            pooled: false,
+            prepared: HashMap::new(),
+            strange: false,
+            broken: false,
+        };
+        let process: i64 = connection.query_once("SELECT pg_backend_pid()", &[])?.only()?.get(0)?;
+        connection.pooled = process != connection.raw.process();
+        connection.set_up()?;
         Ok(connection)
     }
 
-    fn set_up(&mut self, limit: Duration) -> Result<(), PgError> {
-        // The server's limit comes a little later: this side's has the better message.
-        let millis = limit.as_millis().saturating_add(1_000).min(i32::MAX as u128);
-        self.script(&format!(
-            "SET statement_timeout = {millis}; SET idle_in_transaction_session_timeout = {millis}; {SESSION}"
-        ))
+    fn set_up(&mut self) -> Result<(), PgError> {
+        if self.pooled {
+            return Ok(());
+        }
+        let limits = self.limits.map(|(name, millis)| format!("SET {name} = {millis}; ")).concat();
+        self.script(&format!("{limits}{SESSION}"))
+    }
+
+    /// Whether a pooler lends the session, for one transaction at a time.
+    pub(super) fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// From here on the queue's tables are found in this schema.
+    pub(super) fn set_schema(&mut self, schema: Option<Arc<str>>) {
+        self.schema = schema;
+    }
+
+    /// Where the queue's tables are, as SQL writes it.
+    pub(super) fn schema(&self) -> &str {
+        self.schema.as_deref().unwrap_or_default()
     }
 
     /// From here on somebody else's statements are run, which may leave anything in the session.
@@ -120,19 +187,27 @@ impl Connection {
         self.strange = true;
     }
 
-    /// Makes a session that somebody else has used as good as new: his settings, role and locks are gone. `limit` is that
-    /// of a statement.
+    /// Makes a session that somebody else has used as good as new: his settings, role and locks are gone.
     ///
     /// # Errors
     /// As [`Connection::query`].
-    pub(super) fn restore(&mut self, limit: Duration) -> Result<(), PgError> {
-        if self.strange {
+    pub(super) fn restore(&mut self) -> Result<(), PgError> {
+        if self.strange && !self.pooled {
             self.prepared.clear();
             self.script("DISCARD ALL")?;
-            self.set_up(limit)?;
-            self.strange = false;
+            self.set_up()?;
         }
+        self.strange = false;
         Ok(())
+    }
+
+    /// Before a commit of somebody else's statements: what they have left in the session of a pooler's, where the next one to
+    /// use it would find it.
+    ///
+    /// # Errors
+    /// As [`Connection::query`].
+    pub(super) fn cleanse(&mut self) -> Result<(), PgError> {
+        if self.pooled { self.script(&format!("{CLEANSE}; {LOCAL}")) } else { Ok(()) }
     }
 
     /// Whether it can serve. Does not ask the server; [`Connection::ping`] does.
@@ -168,10 +243,19 @@ impl Connection {
     /// # Errors
     /// [`PgError::Refused`] with the server's reason; [`PgError::Lost`] if the answer is not known.
     pub(super) fn query(&mut self, sql: &'static str, params: &[Param<'_>]) -> Result<Rows, PgError> {
+        if self.pooled {
+            if self.raw.phase() != Phase::Idle {
+                return self.query_once(sql, params);
+            }
+            let mut tx = self.begin()?;
+            let rows = tx.query_once(sql, params)?;
+            tx.commit()?;
+            return Ok(rows);
+        }
         let name = match self.prepared.get(sql) {
             Some(name) => name.clone(),
             None => {
-                let (name, text) = (c_text(&format!("fulmar_{}", self.prepared.len()))?, c_text(sql)?);
+                let (name, text) = (c_text(&format!("fulmar_{}", self.prepared.len()))?, c_text(&self.qualified(sql))?);
                 self.run(|raw| raw.send_prepare(&name, &text))?;
                 self.prepared.insert(sql, name.clone());
                 name
@@ -191,8 +275,12 @@ impl Connection {
     /// # Errors
     /// As [`Connection::query`].
     pub(super) fn query_once(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Rows, PgError> {
-        let text = c_text(sql)?;
+        let text = c_text(&self.qualified(sql))?;
         self.run_with(params, |raw, values| raw.send_once(&text, values))
+    }
+
+    fn qualified<'a>(&self, sql: &'a str) -> Cow<'a, str> {
+        self.schema.as_deref().map_or(Cow::Borrowed(sql), |schema| qualify(sql, schema).into())
     }
 
     /// Runs one statement of a user's, with parameters and rows in text.
@@ -227,7 +315,12 @@ impl Connection {
         if self.is_good() && self.raw.phase() != Phase::Idle {
             return Err(PgError::invalid("a transaction can't begin inside of another one"));
         }
-        self.script("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")?;
+        if self.pooled {
+            let limits = self.limits.map(|(name, millis)| format!("SET LOCAL {name} = {millis}; ")).concat();
+            self.script(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {limits}{LOCAL}"))?;
+        } else {
+            self.script("BEGIN ISOLATION LEVEL READ COMMITTED")?;
+        }
         Ok(Transaction { connection: self, open: true })
     }
 
@@ -271,6 +364,9 @@ impl Connection {
         params: &[Param<'_>],
         send: impl FnOnce(&mut Raw, &[Option<&[u8]>]) -> bool,
     ) -> Result<Rows, PgError> {
+        if params.iter().any(Param::has_zero) {
+            return Err(PgError::invalid("PostgreSQL takes no zero byte in a text"));
+        }
         let encoded: Vec<_> = params.iter().map(Param::encode).collect();
         let values: Vec<_> = encoded.iter().map(|value| value.as_deref()).collect();
         self.run(|raw| send(raw, &values))
@@ -296,10 +392,18 @@ impl Connection {
             }
         }
         let mut kept: Option<Answer> = None;
+        let (mut deadline, mut given_up) = (deadline, false);
         loop {
             while self.raw.is_busy() {
                 if !self.ready(false, None, deadline)?.socket {
-                    return Err(self.late());
+                    // Whoever gives up here takes another connection: what goes on there would hold its locks beside that, and
+                    // be one session more than there may be.
+                    let until = Instant::now() + GIVE_UP;
+                    if given_up || !self.raw.cancel(until) {
+                        return Err(self.late());
+                    }
+                    (deadline, given_up) = (Some(until), true);
+                    continue;
                 }
                 if !self.raw.consume() {
                     return Err(self.told(kept));
@@ -314,6 +418,11 @@ impl Connection {
             }
         }
         match kept {
+            Some(answer) if given_up && answer.sqlstate().as_deref() == Some("57014") => {
+                self.broken = !self.raw.is_good();
+                let message = format!("no answer within {:?}, so that it was told to give up", self.limit);
+                Err(PgError::Refused { sqlstate: "57014".into(), message })
+            }
             Some(answer) if answer.outcome() == Outcome::Done => {
                 self.broken = false;
                 Ok(Rows(answer))
@@ -333,7 +442,18 @@ impl Connection {
 
     /// What an answer says went wrong, or the connection if there is none.
     fn told(&mut self, answer: Option<Answer>) -> PgError {
+        let constraint = answer.as_ref().and_then(Answer::constraint);
         match answer.map(|answer| (answer.sqlstate(), answer.message())) {
+            Some((Some(_), _)) if constraint.as_deref() == Some("fulmar_task_pkey") => {
+                PgError::SequenceBehind { schema: self.schema().to_owned() }
+            }
+            Some((Some(sqlstate), message)) if sqlstate == "25006" => {
+                let message = format!(
+                    "{}: it is a standby, or was made read-only; name the primary, or all servers, host=a,b",
+                    one_line(&message)
+                );
+                PgError::Refused { sqlstate, message }
+            }
             Some((Some(sqlstate), message)) => PgError::Refused { sqlstate, message: one_line(&message) },
             _ => self.broke(),
         }
@@ -457,9 +577,48 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A name in SQL, whatever it holds.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+/// Puts the schema before each name of the queue's: nothing is searched, whatever the session's path says. They are names
+/// that begin with `fulmar_`; inside of a literal the whole literal is one.
+fn qualify(sql: &str, schema: &str) -> String {
+    const OURS: &str = "fulmar_";
+    let mut qualified = String::with_capacity(sql.len() + 64);
+    let mut rest = sql;
+    while let Some(at) = rest.find(OURS) {
+        let (before, from) = rest.split_at(at);
+        qualified.push_str(before);
+        match before.chars().next_back().or_else(|| qualified.chars().next_back()) {
+            Some('\'') => {
+                qualified.push_str(&schema.replace('\'', "''"));
+                qualified.push('.');
+            }
+            Some(c) if c.is_alphanumeric() || matches!(c, '_' | '.' | '"' | '$') => {}
+            _ => {
+                qualified.push_str(schema);
+                qualified.push('.');
+            }
+        }
+        qualified.push_str(OURS);
+        rest = &from[OURS.len()..];
+    }
+    qualified.push_str(rest);
+    qualified
+}
+
+/// Whether a refusal to log in stays one until somebody changes something. A client is told no SQLSTATE before it has logged
+/// in, so that the words have to tell; in another language it is taken for one that may pass.
+fn is_for_good(message: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "authentication failed",
+        "is not permitted to log in",
+        "does not exist",
+        "no pg_hba.conf entry",
+        "permission denied for database",
+        "is not currently accepting connections",
+        "certificate verify failed",
+        "does not support SSL",
+        "no such database",
+    ];
+    WORDS.iter().any(|words| message.contains(words))
 }
 
 fn c_text(text: &str) -> Result<CString, PgError> {
@@ -469,4 +628,39 @@ fn c_text(text: &str) -> Result<CString, PgError> {
 /// libpq's messages go over lines, with tabs between.
 fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_ours_is_qualified_and_no_other() {
+        let schema = identifier("it's \"odd\"");
+        for (sql, expected) in [
+            ("SELECT 1", "SELECT 1"),
+            ("SELECT nextval('fulmar_task_number')", r#"SELECT nextval('"it''s ""odd""".fulmar_task_number')"#),
+            (
+                "FROM fulmar_task t,fulmar_task_type",
+                r#"FROM "it's ""odd""".fulmar_task t,"it's ""odd""".fulmar_task_type"#,
+            ),
+            (r#"FROM "a".fulmar_task, my_fulmar_task"#, r#"FROM "a".fulmar_task, my_fulmar_task"#),
+        ] {
+            assert_eq!(qualify(sql, &schema), expected);
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_passes_is_told_from_one_that_does_not() {
+        assert!(is_for_good("FATAL: password authentication failed for user \"x\""));
+        assert!(is_for_good("FATAL: role \"x\" is not permitted to log in"));
+        assert!(is_for_good("FATAL: database \"x\" does not exist"));
+        for passing in [
+            "FATAL: the database system is starting up",
+            "FATAL: sorry, too many clients already",
+            "Connection refused",
+        ] {
+            assert!(!is_for_good(passing), "{passing}");
+        }
+    }
 }

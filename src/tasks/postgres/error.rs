@@ -9,7 +9,12 @@ pub(super) enum PgError {
 
     /// No connection could be made. Nothing was asked.
     #[error("no connection to PostgreSQL at {place}: {message}")]
-    Connect { place: String, message: String },
+    Connect {
+        place: String,
+        message: String,
+        /// It will be refused until somebody changes something: a password, a role, a database.
+        for_good: bool,
+    },
 
     /// The connection broke. What was asked last may have been done, or not.
     #[error("the connection to PostgreSQL at {place} broke: {message}")]
@@ -18,6 +23,13 @@ pub(super) enum PgError {
     /// The server said no.
     #[error("PostgreSQL refused: {message} (SQLSTATE {sqlstate})")]
     Refused { sqlstate: String, message: String },
+
+    /// A number for a new row is taken: the table was restored or replicated, and its sequence was not.
+    #[error(
+        "the sequence {schema}.fulmar_task_number is behind its table, as after a restore or on a former replica; put it right: \
+         SELECT setval('{schema}.fulmar_task_number', (SELECT max(id) FROM {schema}.fulmar_task))"
+    )]
+    SequenceBehind { schema: String },
 
     /// The answer isn't what the statement should give: another schema than this program's.
     #[error("PostgreSQL gave an unexpected answer: {0}")]
@@ -34,7 +46,22 @@ impl PgError {
         match self {
             PgError::Connect { .. } | PgError::Lost { .. } => true,
             PgError::Refused { sqlstate, .. } => ends_the_session(sqlstate),
-            PgError::Invalid(_) | PgError::Unexpected(_) => false,
+            PgError::Invalid(_) | PgError::Unexpected(_) | PgError::SequenceBehind { .. } => false,
+        }
+    }
+
+    /// Whether the server was reached, and refuses us until somebody changes something.
+    pub(super) fn is_for_good(&self) -> bool {
+        matches!(self, PgError::Connect { for_good: true, .. })
+    }
+
+    /// The same once more, of what was not asked again.
+    pub(super) fn again(&self) -> PgError {
+        match self {
+            PgError::Connect { place, message, for_good } => {
+                PgError::Connect { place: place.clone(), message: message.clone(), for_good: *for_good }
+            }
+            other => PgError::Invalid(other.to_string()),
         }
     }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::super::bell::{Bell, News};
 use super::super::worker_id::random_name;
-use super::connection::{Connection, Heard, Limits};
+use super::connection::{Heard, Limits};
 use super::error::PgError;
 use super::libpq;
+use super::pool::Door;
 use super::target::Target;
 use super::waker::Waker;
 use crate::backoff::Backoff;
@@ -33,6 +34,7 @@ struct Desk {
     limits: Limits,
     bell: Arc<Bell>,
     waker: Waker,
+    door: Door,
     /// Ours, so that we don't listen to ourselves.
     tag: String,
     orders: Mutex<Orders>,
@@ -52,7 +54,7 @@ impl Herald {
     /// If the process has no descriptors, or no threads left.
     pub(super) fn start(target: Target, limits: Limits, bell: Arc<Bell>) -> std::io::Result<Herald> {
         let (waker, tag, orders) = (Waker::new()?, random_name(), Mutex::new(Orders::default()));
-        let desk = Arc::new(Desk { target, limits, bell, waker, tag, orders });
+        let desk = Arc::new(Desk { target, limits, bell, waker, door: Door::default(), tag, orders });
         let herald = Arc::clone(&desk);
         thread::spawn("fulmar-news".into(), None, move || herald.serve())?;
         Ok(Herald { desk })
@@ -103,11 +105,13 @@ impl Desk {
 
     /// Until it is told to stop, or the connection breaks.
     fn serve_one(&self, failures: &mut u32) -> Result<(), PgError> {
-        let mut connection = Connection::open(&self.target, self.limits)?;
+        let mut connection = self.door.open(&self.target, self.limits)?;
         // A heartbeat of silence and one without an answer, and the connection is taken for dead.
         connection.set_limit(self.limits.heartbeat);
         // A notification needs no durability, and its commit shall not wait for the disk.
-        connection.script("SET synchronous_commit = off")?;
+        if !connection.is_pooled() {
+            connection.script("SET synchronous_commit = off")?;
+        }
         connection.listen(CHANNEL)?;
         *failures = 0;
         // What was told while nobody listened.

@@ -11,7 +11,7 @@
 //!
 //! 1. **The library is the one that the bindings were made from**: `pq-sys` is built with its own source of libpq, so that
 //!    its enums have no values that Rust doesn't know.
-//! 2. **One owner.** A [`Raw`] owns its `PGconn`, an [`Answer`] its `PGresult`. Neither can be
+//! 2. **One owner.** A [`Raw`] owns its `PGconn`, an [`Answer`] its `PGresult`, a [`Cancel`] its `PGcancelConn`. None can be
 //!    copied; each pointer is non-null from its making to its `Drop`, which frees it once.
 //! 3. **One thread at a time.** libpq allows a connection to be used from any thread, if not from two at once ("Behavior in
 //!    Threaded Programs", chapter 34.20 of PostgreSQL's manual). These types are `Send`, and not `Sync`.
@@ -203,6 +203,44 @@ impl Raw {
         (!value.is_null()).then(|| unsafe { text(value) })
     }
 
+    /// The number of the session's process on the server. A pooler gives one of its own making.
+    pub(super) fn process(&self) -> i64 {
+        // SAFETY: (2).
+        i64::from(unsafe { pq::PQbackendPID(self.ptr()) })
+    }
+
+    /// Asks the server to give up the statement that is under way, over a connection of its own. True: the request has
+    /// arrived, and the answer to the statement will say what became of it.
+    pub(super) fn cancel(&self, deadline: Instant) -> bool {
+        use pq::PostgresPollingStatusType as Status;
+        // SAFETY: (2); libpq copies what it needs from the connection. The request is ours.
+        let Some(request) = NonNull::new(unsafe { pq::PQcancelCreate(self.ptr()) }).map(Cancel) else { return false };
+        // SAFETY: (2).
+        if unsafe { pq::PQcancelStart(request.0.as_ptr()) } != 1 {
+            return false;
+        }
+        let mut write = true;
+        loop {
+            // SAFETY: (2); libpq closes the socket only inside a call, and none is made while it is borrowed.
+            let fd: RawFd = unsafe { pq::PQcancelSocket(request.0.as_ptr()) };
+            if fd < 0 {
+                return false;
+            }
+            // SAFETY: as above.
+            let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+            if !wait(socket, write, None, Some(deadline)).is_ok_and(|ready| ready.socket) {
+                return false;
+            }
+            // SAFETY: (1), (2).
+            match unsafe { pq::PQcancelPoll(request.0.as_ptr()) } {
+                Status::PGRES_POLLING_OK => return true,
+                Status::PGRES_POLLING_READING => write = false,
+                Status::PGRES_POLLING_WRITING => write = true,
+                Status::PGRES_POLLING_FAILED | Status::PGRES_POLLING_ACTIVE => return false,
+            }
+        }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         use pq::PGTransactionStatusType as Status;
         // SAFETY: (1), (2).
@@ -338,6 +376,16 @@ impl Raw {
     }
 }
 
+/// A request to give up a statement.
+struct Cancel(NonNull<pq::PGcancelConn>);
+
+impl Drop for Cancel {
+    fn drop(&mut self) {
+        // SAFETY: (2).
+        unsafe { pq::PQcancelFinish(self.0.as_ptr()) };
+    }
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         // SAFETY: (2). libpq says good-bye if the socket takes it at once, and closes.
@@ -354,6 +402,11 @@ impl Answer {
             Status::PGRES_FATAL_ERROR | Status::PGRES_NONFATAL_ERROR | Status::PGRES_BAD_RESPONSE => Outcome::Failed,
             _ => Outcome::Unexpected,
         }
+    }
+
+    /// The constraint that an error is about.
+    pub(super) fn constraint(&self) -> Option<String> {
+        self.field(pq::PG_DIAG_CONSTRAINT_NAME)
     }
 
     /// The five characters that name an error; `None` if it isn't the server's.

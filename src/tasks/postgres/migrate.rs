@@ -6,8 +6,46 @@ use super::super::worker_id::random_name;
 use super::connection::Connection;
 use super::fault::Fault;
 use super::lanes::FULMAR;
+use super::target::identifier;
 
-const NO_SCHEMA: &str = "no schema of the session's search_path exists: create one, or name one";
+/// Which schema the queue is in, which is made if it was `named` and isn't there. By itself it is the first of the session's
+/// path, and stays that.
+pub(super) fn find_schema(db: &mut Connection, named: Option<&str>) -> Result<String, Fault> {
+    let Some(name) = named else {
+        let rows = db.query_once(
+            "SELECT current_schema()::text, n.nspname::text FROM (SELECT to_regclass('fulmar_setting') AS found) AS f
+             LEFT JOIN pg_catalog.pg_class c ON c.oid = f.found LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace",
+            &[],
+        )?;
+        let (first, found): (Option<String>, Option<String>) = (rows.only()?.get(0)?, rows.only()?.get(1)?);
+        return match (first, found) {
+            (None, _) => {
+                Err(invalid("no schema of the session's search_path exists: create one, or name one with `schema`"))
+            }
+            (Some(first), Some(found)) if found != first => Err(invalid(format!(
+                "the session's search_path begins with `{first}`, and there is a queue in `{found}` behind it: \
+                 say which of them is meant, with `schema`"
+            ))),
+            (Some(first), _) => Ok(first),
+        };
+    };
+    if name.is_empty() || name.len() > 63 || name.contains('\0') {
+        return Err(invalid("a schema's name has 1 to 63 bytes, none of them zero"));
+    }
+    let known = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1::text)";
+    if !db.query_once(known, &[name.into()])?.only()?.get::<bool>(0)? {
+        match db.script(&format!("CREATE SCHEMA IF NOT EXISTS {}", identifier(name))) {
+            // Another process was faster.
+            Err(error) if matches!(error.sqlstate(), Some("42P06" | "23505")) => {}
+            result => result?,
+        }
+    }
+    Ok(name.to_owned())
+}
+
+fn invalid(words: impl Into<String>) -> Fault {
+    TaskError::Invalid(words.into()).into()
+}
 
 /// Brings the schema up to date. A newer one than is known here is refused, and nothing is changed.
 pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
@@ -25,9 +63,8 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
     let found = version(&mut tx)?;
     known(found, newest)?;
     // The migrations name no schema, and the functions that they make keep this path: the queue's own schema and nothing else.
-    let schema: Option<String> = tx.query("SELECT quote_ident(current_schema())", &[])?.only()?.get(0)?;
-    let schema = schema.ok_or_else(|| TaskError::Invalid(NO_SCHEMA.into()))?;
-    tx.script(&format!("SET LOCAL search_path = {schema}, pg_temp"))?;
+    let path = format!("SET LOCAL search_path = {}, pg_temp", tx.schema());
+    tx.script(&path)?;
     for (number, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         tx.script(sql)?;
         let set = "INSERT INTO fulmar_setting (name, value) VALUES ('schema', $1::text)

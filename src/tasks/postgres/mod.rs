@@ -61,6 +61,10 @@ use crate::sync::{Condvar, Mutex};
 #[derive(Clone, Debug)]
 pub(super) struct PostgresSettings {
     target: Target,
+    /// Past a pooler, for news.
+    pub(super) direct: Option<String>,
+    pub(super) password: Option<PasswordSource>,
+    pub(super) schema: Option<String>,
     limits: Limits,
     /// How long an operation of a user is tried again while the server can't be reached.
     pub(super) patience: Duration,
@@ -77,10 +81,22 @@ impl PostgresSettings {
         let limits = Limits {
             connect: Duration::from_secs(10),
             statement: Duration::from_secs(60),
+            lock: Duration::from_secs(10),
             heartbeat: Duration::from_secs(5),
         };
         let (patience, old_snapshot) = (Duration::from_secs(10), Duration::from_secs(60));
-        Ok(PostgresSettings { target, limits, patience, connections: 8, old_snapshot })
+        let (direct, password, schema) = (None, None, None);
+        Ok(PostgresSettings { target, direct, password, schema, limits, patience, connections: 8, old_snapshot })
+    }
+}
+
+/// Shows nothing of itself.
+#[derive(Clone)]
+pub(super) struct PasswordSource(pub(super) target::Password);
+
+impl fmt::Debug for PasswordSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PasswordSource")
     }
 }
 
@@ -102,8 +118,20 @@ struct Core {
 
 impl PostgresEngine {
     pub(super) fn open(settings: PostgresSettings) -> Result<PostgresEngine> {
-        let PostgresSettings { target, limits, patience, connections, old_snapshot } = settings;
-        let core = Core { pool: Pool::new(target.clone(), limits, connections), patience, old_snapshot };
+        let PostgresSettings { target, direct, password, schema, limits, patience, connections, old_snapshot } =
+            settings;
+        let limits = Limits { lock: patience, ..limits };
+        let password = password.map(|PasswordSource(password)| password);
+        let direct = direct.map(|conninfo| Target::parse(&conninfo)).transpose();
+        let direct = direct.map_err(|error| told("reading the direct connection string", error))?;
+        let (target, direct) =
+            (target.with_password(password.clone()), direct.map(|direct| direct.with_password(password)));
+        let mut core = Core { pool: Pool::new(target, limits, connections), patience, old_snapshot };
+        let doing = "finding the queue's schema";
+        let schema =
+            core.attempt(doing, Duration::ZERO, limits.statement, |db, _| migrate::find_schema(db, schema.as_deref()))?;
+        core.pool.set_schema(&schema);
+        let target = direct.unwrap_or_else(|| core.pool.target.clone());
         core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| migrate::migrate(db))?;
         let bell = Arc::new(Bell::new());
         let herald = Herald::start(target, limits, Arc::clone(&bell))
@@ -161,14 +189,18 @@ impl Core {
             if matches!(error, PgError::Lost { .. }) {
                 self.pool.clear();
             }
-            let worth_it = error.is_lost() || error.is_conflict();
-            if error.is_conflict() && tries > 0 && start.elapsed() >= patience {
+            let worth_it = (error.is_lost() || error.is_conflict()) && !error.is_for_good();
+            // A lock that was waited for so long is held by somebody who is frozen, or has forgotten it.
+            if error.is_conflict() && start.elapsed() >= patience && (tries > 0 || !patience.is_zero()) {
                 return Err(TaskError::Busy { waited: start.elapsed() });
             }
             if !worth_it || (tries > 0 && start.elapsed() >= patience) {
                 return Err(told(doing, error));
             }
-            crate::trace::event!(WARN, "PostgreSQL: another try", doing = doing, error = error.to_string());
+            // That there is no connection is told where it is looked for, once.
+            if !matches!(error, PgError::Connect { .. }) {
+                crate::trace::event!(WARN, "PostgreSQL: another try", doing = doing, error = error.to_string());
+            }
             if tries > 0 {
                 // A condition variable that nobody notifies: no thread of ours can end the wait for a server.
                 let (idle, never) = (Mutex::new(()), Condvar::new());
@@ -252,18 +284,30 @@ impl Engine for PostgresEngine {
     }
 
     fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>> {
+        if is_impossible(task) {
+            return Ok(None);
+        }
         self.core.patiently("reading a task", |db, _| read::info(db, task))
     }
 
     fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
+        if is_impossible(task) {
+            return Ok(None);
+        }
         self.core.patiently("reading a log", |db, _| read::log(db, task))
     }
 
     fn response(&self, task: &TaskRef) -> Result<Option<Option<Response>>> {
+        if is_impossible(task) {
+            return Ok(None);
+        }
         self.core.patiently("reading a response", |db, _| read::response(db, task))
     }
 
     fn delete(&self, task: &TaskRef) -> Result<()> {
+        if is_impossible(task) {
+            return Err(not_found(task));
+        }
         self.core.patiently("deleting a task", |db, in_doubt| match produce::delete(db, task) {
             Err(Fault::Task(TaskError::NotFound { .. })) if in_doubt => Ok(()),
             result => result,
@@ -274,6 +318,9 @@ impl Engine for PostgresEngine {
     }
 
     fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
+        if is_impossible(task) {
+            return Err(not_found(task));
+        }
         let status = self.core.patiently("cancelling a task", |db, _| produce::cancel(db, task, reason))?;
         self.tell(News::Work);
         self.tell(News::End);
@@ -372,6 +419,11 @@ fn millis(duration: Duration) -> i64 {
     // Far beyond any clock, and far from an overflow where it is added to one.
     const FOR_EVER: i64 = i64::MAX / 4;
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(FOR_EVER).min(FOR_EVER)
+}
+
+/// Whether PostgreSQL can't hold such a name, so that no task has it.
+fn is_impossible(task: &TaskRef) -> bool {
+    task.task_type.contains('\0') || task.identifier.contains('\0')
 }
 
 fn not_found(task: &TaskRef) -> TaskError {

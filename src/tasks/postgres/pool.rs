@@ -4,12 +4,16 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::super::error::TaskError;
+use super::super::worker_id::random_number;
 use super::connection::{Connection, Limits};
+use super::error::PgError;
 use super::fault::Fault;
 use super::target::Target;
+use crate::backoff::Backoff;
 use crate::sync::{Condvar, Mutex};
 
 pub(super) struct Pool {
+    pub(super) door: Door,
     pub(super) target: Target,
     pub(super) limits: Limits,
     most: usize,
@@ -24,6 +28,52 @@ struct State {
     lent: usize,
 }
 
+/// Where all threads of a queue log in. A server that refuses is not asked again before a pause is over, which doubles: until
+/// then each is told what the last one was.
+#[derive(Default)]
+pub(super) struct Door(Mutex<Option<Refusal>>);
+
+struct Refusal {
+    error: PgError,
+    failures: u32,
+    until: Instant,
+}
+
+impl Door {
+    /// # Errors
+    /// As [`Connection::open`], of this try or of the last.
+    pub(super) fn open(&self, target: &Target, limits: Limits) -> Result<Connection, PgError> {
+        let failures = {
+            let mut refusal = self.0.lock();
+            match &mut *refusal {
+                Some(refusal) if Instant::now() < refusal.until => return Err(refusal.error.again()),
+                // One tries, and the others are told of the last time until it knows.
+                Some(refusal) => {
+                    refusal.until = Instant::now() + limits.connect;
+                    refusal.failures.saturating_add(1)
+                }
+                None => 0,
+            }
+        };
+        let opened = Connection::open(target, limits);
+        let mut refusal = self.0.lock();
+        match &opened {
+            Err(error @ PgError::Connect { for_good, .. }) => {
+                // What may pass by itself is looked after soon; a role that may not log in has to wait for somebody.
+                let cap = Duration::from_secs(if *for_good { 30 } else { 1 });
+                let pauses = Backoff::new(Duration::from_millis(50)).cap(cap).jitter(0.5);
+                if refusal.as_ref().is_none_or(|last| last.error.to_string() != error.to_string()) {
+                    crate::trace::event!(WARN, "PostgreSQL can't be reached", error = error.to_string());
+                }
+                let until = Instant::now() + pauses.delay_with(failures, random_number());
+                *refusal = Some(Refusal { error: error.again(), failures, until });
+            }
+            _ => *refusal = None,
+        }
+        opened
+    }
+}
+
 /// A connection that goes back where it came from.
 pub(super) struct Loan<'a> {
     pool: &'a Pool,
@@ -33,6 +83,7 @@ pub(super) struct Loan<'a> {
 impl Pool {
     pub(super) fn new(target: Target, limits: Limits, most: usize) -> Pool {
         Pool {
+            door: Door::default(),
             target,
             limits,
             most: most.max(1),
@@ -40,6 +91,13 @@ impl Pool {
             freed: Condvar::new(),
             freed_reserved: Condvar::new(),
         }
+    }
+
+    /// From here on all of them find the queue's tables there.
+    pub(super) fn set_schema(&mut self, schema: &str) {
+        self.target.set_schema(schema);
+        let schema = self.target.schema();
+        self.state.lock().idle.iter_mut().for_each(|db| db.set_schema(schema.clone()));
     }
 
     /// One of the connections has died without a word: those that are idle have probably died as well.
@@ -79,7 +137,7 @@ impl Pool {
         }
         drop(state);
         if loan.connection.is_none() {
-            loan.connection = Some(Connection::open(&self.target, self.limits)?);
+            loan.connection = Some(self.door.open(&self.target, self.limits)?);
         }
         Ok(loan)
     }
@@ -101,9 +159,8 @@ impl DerefMut for Loan<'_> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        let limit = self.pool.limits.statement;
         let connection = self.connection.take().filter(Connection::is_good).filter(|db| !db.is_in_transaction());
-        let connection = connection.and_then(|mut db| db.restore(limit).is_ok().then_some(db));
+        let connection = connection.and_then(|mut db| db.restore().is_ok().then_some(db));
         let mut state = self.pool.state.lock();
         state.lent -= 1;
         state.idle.extend(connection);

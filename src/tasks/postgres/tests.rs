@@ -27,7 +27,7 @@ use crate::sync::{AtomicBool, Ordering, thread};
 const HANG: Duration = Duration::from_secs(60);
 
 fn limits() -> Limits {
-    Limits { connect: Duration::from_secs(10), statement: HANG, heartbeat: Duration::from_secs(5) }
+    Limits { connect: Duration::from_secs(10), statement: HANG, lock: HANG, heartbeat: Duration::from_secs(5) }
 }
 
 fn url() -> String {
@@ -202,7 +202,7 @@ fn a_refusal_has_its_sqlstate_and_the_connection_goes_on() {
     let error = connection.query("SELEKT", &[]).expect_err("no SQL");
     assert_eq!(error.sqlstate(), Some("42601"), "{error}");
     let error = connection.query("SELECT $1::text", &["zero\0byte".into()]).expect_err("no text for PostgreSQL");
-    assert_eq!(error.sqlstate(), Some("22021"), "{error}");
+    assert!(matches!(error, PgError::Invalid(_)), "{error}");
     let error = connection.query_once("COPY (SELECT 1) TO STDOUT", &[]).expect_err("nobody copies here");
     assert!(matches!(error, PgError::Unexpected(_)), "{error}");
     assert!(!connection.is_good() && connection.ping().is_err(), "a connection in the middle of a copy is done with");
@@ -394,12 +394,13 @@ fn a_killed_session_ends_the_wait_and_the_statement() {
 
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
-fn an_answer_that_does_not_come_in_time_ends_the_connection() {
+fn a_statement_that_is_given_up_here_is_given_up_there() {
     let mut connection = connect();
     connection.set_limit(Duration::from_millis(20));
     let error = connection.query("SELECT pg_sleep(60)", &[]).expect_err("too late");
-    assert!(error.is_lost() && error.to_string().contains("no answer within 20ms"), "{error}");
-    assert!(!connection.is_good());
+    assert!(error.sqlstate() == Some("57014") && error.to_string().contains("no answer within 20ms"), "{error}");
+    connection.set_limit(HANG);
+    connection.ping().expect("the server has given it up, and goes on with us");
 }
 
 #[test]

@@ -47,6 +47,17 @@ pub(super) enum Param<'a> {
 }
 
 impl<'a> Param<'a> {
+    /// Whether a text has a zero byte, which PostgreSQL has none of.
+    pub(super) fn has_zero(&self) -> bool {
+        let has = |text: &str| text.as_bytes().contains(&0);
+        match *self {
+            Param::Text(text) => has(text),
+            Param::Texts(texts) => texts.iter().any(|text| has(text)),
+            Param::MaybeTexts(texts) => texts.iter().flatten().any(|text| has(text)),
+            _ => false,
+        }
+    }
+
     /// The bytes of the parameter; `None` for null.
     pub(super) fn encode(&self) -> Option<Cow<'a, [u8]>> {
         Some(match *self {

@@ -1,0 +1,223 @@
+//! Whose tables, which settings, how many sessions: what a queue does to a PostgreSQL server beside its work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fulmar::BoxError;
+use fulmar::tasks::{TaskError, TaskQueue, TaskStatus, TaskType, WorkerId};
+
+use crate::postgres::Schema;
+use crate::support::{Bed, claim, eventually, put, task};
+
+/// The server without any schema in its address.
+fn server() -> String {
+    std::env::var("FULMAR_POSTGRES_URL").expect("tests/run sets it, to a server that it has started")
+}
+
+/// That address with options.
+fn with(options: &str) -> String {
+    format!("{}?{options}", server())
+}
+
+fn run_one(queue: &TaskQueue, name: &str) {
+    put(queue, name);
+    let claim = claim(queue);
+    assert_eq!(claim.task().identifier(), name);
+    claim.start().expect("ours");
+    claim.finish().expect("ours");
+    assert_eq!(queue.status("t", name).expect("known"), TaskStatus::Finished);
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_queue_has_its_schema_whatever_is_in_the_path() {
+    let (theirs, ours) = (Schema::new(), Schema::new());
+    theirs.queue();
+    put(&theirs.open(), "theirs");
+    // Another's queue comes first in the path, or is all that there is in it.
+    for path in [format!("{},{}", theirs.name(), ours.name()), theirs.name().to_owned(), "pg_catalog".into()] {
+        let queue = TaskQueue::builder()
+            .schema(ours.name())
+            .connect(&with(&format!("options=-csearch_path%3D{path}")))
+            .expect("the queue opens");
+        queue.register(TaskType::new("t")).expect("registered");
+        run_one(&queue, &path);
+        // By the function, too, whose own names are looked for nowhere else.
+        let by_function = format!("SELECT {}.fulmar_enqueue('t', 'by function {path}', '1')", ours.name());
+        queue
+            .postgres_transaction(|tx| {
+                tx.execute("CREATE TEMP TABLE fulmar_task (id int8) ON COMMIT DROP", &[])?;
+                tx.query(&by_function, &[])
+            })
+            .expect("enqueued");
+        assert_eq!(claim(&queue).task().identifier(), format!("by function {path}"));
+    }
+    assert_eq!(theirs.count("SELECT count(*) FROM fulmar_task"), 1, "theirs is as it was");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_queue_further_down_the_path_is_not_taken_for_ours() {
+    let (theirs, ours) = (Schema::new(), Schema::new());
+    theirs.queue();
+    let path = with(&format!("options=-csearch_path%3D{},{}", ours.name(), theirs.name()));
+    let error = TaskQueue::connect(&path).expect_err("whose queue is meant?");
+    assert!(matches!(&error, TaskError::Invalid(words) if words.contains("`schema`")), "{error:?}");
+    TaskQueue::builder().schema(ours.name()).connect(&path).expect("it was said");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_schema_that_is_not_there_is_made_once() {
+    let bed = Schema::new();
+    let name = format!("{}_New\"", bed.name());
+    let open = || TaskQueue::builder().schema(&name).connect(&server());
+    let queues: Vec<_> = std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..6).map(|_| scope.spawn(open)).collect();
+        opening.into_iter().map(|thread| thread.join().expect("no panic").expect("the queue opens")).collect()
+    });
+    queues[0].register(TaskType::new("t")).expect("registered");
+    run_one(&queues[1], "a");
+    drop(queues);
+    bed.ask(&format!("DROP SCHEMA \"{}\" CASCADE", name.replace('"', "\"\"")));
+    for name in ["", "x".repeat(64).as_str(), "a\0b"] {
+        let error = TaskQueue::builder().schema(name).connect(&server()).expect_err("no name for a schema");
+        assert!(matches!(error, TaskError::Invalid(_)), "{error:?}");
+    }
+}
+
+/// How many sessions have this name.
+fn sessions(bed: &Schema, name: &str) -> i64 {
+    bed.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"))
+}
+
+/// What is waited for in vain here goes on there, unless the server is told.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn what_is_given_up_here_goes_on_nowhere() {
+    const MOST: usize = 3;
+    let bed = Schema::new();
+    let name = WorkerId::new().to_string();
+    let queue = TaskQueue::builder()
+        .connections(MOST)
+        .busy_limit(Duration::from_millis(100))
+        .connect(&format!("{}&application_name={name}", bed.address()))
+        .expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let lock = format!("LOCK TABLE {}.fulmar_task IN ACCESS EXCLUSIVE MODE", bed.name());
+    bed.around()
+        .postgres_transaction(|tx| {
+            tx.execute(&lock, &[])?;
+            std::thread::scope(|scope| {
+                for thread in 0..2 * MOST {
+                    let queue = &queue;
+                    scope.spawn(move || {
+                        for round in 0..3 {
+                            let error = queue.enqueue(task(format!("{thread}-{round}"))).expect_err("nobody gets by");
+                            assert!(matches!(error, TaskError::Busy { .. }), "{error:?}");
+                        }
+                    });
+                }
+            });
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
+    // One for the news, and one for leases.
+    assert!(sessions(&bed, &name) <= MOST as i64 + 2);
+    let waiting = format!("application_name = '{name}' AND state <> 'idle'");
+    eventually("nothing of ours is at work", || {
+        bed.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE {waiting}")) == 0
+    });
+    run_one(&queue, "afterwards");
+}
+
+/// The holder of a lock that all need may be frozen, and is not the server's fault.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_frozen_holder_of_the_capacity_s_lock_is_waited_for_no_longer_than_the_busy_limit() {
+    let bed = Schema::new();
+    let limit = Duration::from_millis(200);
+    let queue = TaskQueue::builder().busy_limit(limit).connect(&bed.address()).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.set_capacity(10).expect("set");
+    let frozen = bed.open();
+    frozen
+        .postgres_transaction(|tx| {
+            frozen.enqueue_in(tx, [task("held")])?;
+            let error = queue.enqueue(task("a")).expect_err("its lock is held");
+            assert!(matches!(error, TaskError::Busy { waited } if waited >= limit), "{error:?}");
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
+    assert_eq!(claim(&queue).task().identifier(), "held");
+}
+
+/// A role that may not log in can't help it: it is told at once, and the server is not asked a hundred times.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_server_that_refuses_for_good_is_asked_seldom() {
+    let bed = Schema::new();
+    let role = format!("seldom_{}", bed.name());
+    bed.ask(&format!("CREATE ROLE {role} LOGIN PASSWORD 'seldom asked'"));
+    bed.ask(&format!("GRANT ALL ON SCHEMA {} TO {role}", bed.name()));
+    let server = server();
+    let rest = server.rsplit('@').next().expect("a place");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    // Each login asks for the password.
+    let queue = TaskQueue::builder().schema(bed.name()).password(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Ok("seldom asked".into())
+    });
+    let queue =
+        queue.connect(&format!("postgres://{role}@{rest}?application_name={role}")).expect("the password is right");
+    queue.register(TaskType::new("t")).expect("registered");
+    bed.ask(&format!("ALTER ROLE {role} NOLOGIN"));
+    bed.ask(&format!("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = '{role}'"));
+    eventually("its sessions end", || sessions(&bed, &role) == 0);
+    let before = asked.load(Ordering::SeqCst);
+    for number in 0..500 {
+        let error = queue.enqueue(task(number.to_string())).expect_err("it may not log in");
+        assert!(matches!(error, TaskError::Unreachable { .. }), "{error:?}");
+        assert!(format!("{error:?}").contains("not permitted to log in"), "{error:?}");
+    }
+    let logins = asked.load(Ordering::SeqCst) - before;
+    println!("{logins} logins for 500 calls");
+    assert!((1..=20).contains(&logins), "{logins} logins");
+    bed.ask(&format!("ALTER ROLE {role} LOGIN"));
+    eventually("it is let in again", || queue.task_types().is_ok());
+    run_one(&queue, "afterwards");
+    drop(queue);
+    bed.ask(&format!("DROP OWNED BY {role} CASCADE"));
+    bed.ask(&format!("DROP ROLE {role}"));
+}
+
+/// As after a restore of the tables alone.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_sequence_behind_its_table_is_called_that_and_the_remedy_works() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    put(&queue, "a");
+    bed.ask(&format!("SELECT setval('{}.fulmar_task_number', 1, false)", bed.name()));
+    let error = queue.enqueue(task("b")).expect_err("its number is taken");
+    assert!(matches!(error, TaskError::Database { .. }), "{error:?}");
+    let shown = format!("{:?}", BoxError::from(error).source().expect("why").to_string());
+    let remedy = shown.split_once("put it right: ").expect("a remedy").1.trim_end_matches('"').replace("\\\"", "\"");
+    bed.ask(&remedy);
+    put(&queue, "b");
+}
+
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_name_that_no_task_can_have_is_not_found() {
+    let queue = Schema::new().queue();
+    for (task_type, name) in [("t", "a\0b"), ("t\0", "a")] {
+        assert!(matches!(queue.status(task_type, name), Err(TaskError::NotFound { .. })));
+        assert!(matches!(queue.log(task_type, name), Err(TaskError::NotFound { .. })));
+        assert!(matches!(queue.response(task_type, name), Err(TaskError::NotFound { .. })));
+        assert!(matches!(queue.cancel(task_type, name), Err(TaskError::NotFound { .. })));
+        assert!(matches!(queue.delete(task_type, name), Err(TaskError::NotFound { .. })));
+    }
+}
