@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::error::Result;
+use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::retry::RetryPolicy;
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::steer::Steering;
 use super::task_type::TaskType;
 use super::worker_id::WorkerId;
 
@@ -63,6 +65,23 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus>;
 
     fn stats(&self) -> Result<QueueStats>;
+
+    /// A page of tasks, of no more than `limit`, which is at least one. Reads no more than some thousand rows; one that makes
+    /// no sense is passed over.
+    fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage>;
+
+    /// As [`list`](Engine::list), the tasks' numbers alone.
+    fn find(&self, filter: &TaskFilter, limit: usize) -> Result<(Vec<i64>, Option<i64>)>;
+
+    /// How many tasks the filter fits, wherever it begins.
+    fn count(&self, filter: &TaskFilter) -> Result<u64>;
+
+    /// Does one thing to those of `tasks` that stand at one of `from`, all or none; says how many they were. After a
+    /// connection broke, those that an earlier try has changed may not be counted.
+    fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64>;
+
+    /// Whether tasks of a type, or without one of all types, are claimed. `UnknownType`.
+    fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()>;
 
     /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
     /// a new token and a lease, and [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::status::TaskStatus;
 use crate::error::{BoxError, Error};
 
 /// The result of this room.
@@ -60,6 +61,19 @@ pub enum TaskError {
         task_type: String,
         /// Its identifier.
         identifier: String,
+    },
+
+    /// The task stands where that can't be done. Nothing was changed.
+    #[error("the task `{identifier}` of type `{task_type}` is {status}, where it can't be {what}")]
+    WrongStatus {
+        /// The task's type.
+        task_type: String,
+        /// Its identifier.
+        identifier: String,
+        /// Where it stands.
+        status: TaskStatus,
+        /// What was asked for.
+        what: &'static str,
     },
 
     /// The worker no longer holds this attempt: its lease ran out, its time limit passed, or the task was deleted.

@@ -20,7 +20,8 @@ impl TaskHandle {
         TaskHandle { queue, id: id.into(), name }
     }
 
-    /// The task's number, if this handle came from its enqueuing.
+    /// The task's number, if this handle came from its enqueuing. A [retry](TaskQueue::retry) of a task with a key gives it
+    /// another one.
     pub fn id(&self) -> Option<i64> {
         self.id
     }
@@ -89,6 +90,14 @@ impl TaskHandle {
     /// Those of [`cancel`](TaskHandle::cancel).
     pub fn cancel_because(&self, reason: &str) -> Result<TaskStatus> {
         self.queue.cancel_because(&self.name, reason)
+    }
+
+    /// Has it run again if it failed or was cancelled: [`TaskQueue::retry`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn retry(&self) -> Result<()> {
+        self.queue.retry(&self.name.task_type, &self.name.identifier)
     }
 
     /// Deletes it: [`TaskQueue::delete`].

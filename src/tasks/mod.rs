@@ -49,7 +49,8 @@
 //!   worker can die, or be cut off, after the handler did its work and before the database heard of it. No queue can do better
 //!   for what handlers do elsewhere.
 //! - **Ended once.** Of all attempts of a task exactly one ends it: one `Finished`, `Failed` or `Cancelled` in its log, with
-//!   the response of that very attempt, in one commit. A final state never changes again.
+//!   the response of that very attempt, in one commit. No worker changes a final state again; an operator may
+//!   [retry](TaskQueue::retry) what failed.
 //! - **One at a time**, as far as the database knows: a task has one lease at a time, and what a worker without it says is
 //!   refused. On its machine, a worker that was cut off may go on for a while: see below.
 //!
@@ -116,6 +117,31 @@
 //! SIGTERM, with a limit below that of whoever will kill the process. If it doesn't get that far, nothing is lost: leases end,
 //! and other workers take over.
 //!
+//! # What operators do
+//!
+//! - **Look.** [`TaskQueue::list`] gives the tasks that a [`TaskFilter`] fits (type, status, key, age, text of the error), page
+//!   by page: a page reads at most some thousand rows, beside millions. [`TaskQueue::stats`] has the counts. For psql,
+//!   Grafana and the like the views `fulmar_tasks` and `fulmar_depth` have statuses in words and times as times.
+//! - **Mend.** [`TaskQueue::retry`] has a task that failed or was cancelled run again, its log kept;
+//!   [`retry_all`](TaskQueue::retry_all), [`cancel_all`](TaskQueue::cancel_all) and [`delete_all`](TaskQueue::delete_all)
+//!   do it by filter, in batches of some 20 ms, so that nobody is held up.
+//! - **Rearrange.** [`TaskQueue::set_priority`] and [`TaskQueue::reschedule`] change what waits.
+//! - **Pause.** [`TaskQueue::pause_type`] and [`TaskQueue::pause`] have no worker, on any machine, take tasks until they are
+//!   resumed: while a service that they need is down, or during a migration. It is in the database, and outlives restarts.
+//!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")] {
+//! # use fulmar::tasks::{TaskError, TaskFilter, TaskQueue, TaskStatus};
+//! # let queue = TaskQueue::open("queue.db")?;
+//! let refused = TaskFilter::new().of_type("mail").status([TaskStatus::Failed]).saying("connection refused");
+//! for task in queue.list(&refused, 20)?.tasks {
+//!     println!("{} {:?} {}", task.identifier, task.ended, task.message.unwrap_or_default());
+//! }
+//! println!("{} are tried again", queue.retry_all(&refused)?);
+//! # }
+//! # Ok::<(), fulmar::tasks::TaskError>(())
+//! ```
+//!
 //! # SQLite
 //!
 //! The database is compiled in and lies in one file, for the threads and processes of one machine. Each commit waits for the
@@ -173,6 +199,7 @@ mod engine;
 mod error;
 mod handle;
 mod handler;
+mod look;
 mod maintenance;
 mod new_task;
 #[cfg(feature = "postgres")]
@@ -184,6 +211,7 @@ mod schema;
 mod sqlite;
 mod stats;
 mod status;
+mod steer;
 mod store;
 mod task_type;
 mod worker;
@@ -194,6 +222,7 @@ pub use claim::Claim;
 pub use error::{Result, TaskError};
 pub use handle::TaskHandle;
 pub use handler::{Handler, TaskContext};
+pub use look::{TaskFilter, TaskPage};
 pub use maintenance::Tidied;
 pub use new_task::{LARGEST_PAYLOAD, NewTask};
 #[cfg(feature = "postgres")]

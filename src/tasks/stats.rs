@@ -12,6 +12,8 @@ pub struct QueueStats {
     pub types: Vec<TypeStats>,
     /// How many tasks may wait; `None` is no limit.
     pub capacity: Option<u64>,
+    /// Whether all types are [paused](super::TaskQueue::pause).
+    pub paused: bool,
     /// What needs somebody's attention, in words, such as a foreign transaction that keeps the database from cleaning up.
     pub warnings: Vec<String>,
 }
@@ -28,6 +30,8 @@ pub struct TypeStats {
     pub oldest_ready: Option<Duration>,
     /// How many ended in the last 60 s.
     pub ended_last_minute: u64,
+    /// Whether no worker takes its tasks, because the type is [paused](super::TaskQueue::pause_type), or all are.
+    pub paused: bool,
 }
 
 impl TypeStats {

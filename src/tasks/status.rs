@@ -17,7 +17,8 @@ use super::error::{Result, TaskError};
 /// Accepted | Scheduled | Paused --cancel--> Cancelled      Running --cancel--> told, then Cancelled or Finished
 /// ```
 /// Only the worker whose fence token the task bears leaves `Scheduled` and `Running`, or the reaper once the lease is
-/// over. `Finished`, `Failed` and `Cancelled` never change again.
+/// over. `Finished` never changes again; `Failed` and `Cancelled` only if somebody [retries](super::TaskQueue::retry) the
+/// task, which is then `Accepted` once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TaskStatus {
@@ -116,6 +117,9 @@ pub struct TaskInfo {
     pub run_at: SystemTime,
     /// When it ended.
     pub ended: Option<SystemTime>,
+    /// What its log says last, if it says something and no worker holds the task: of one that failed, or waits for another
+    /// attempt, why.
+    pub message: Option<String>,
 }
 
 /// One change of a task.

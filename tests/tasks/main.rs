@@ -5,6 +5,7 @@ mod conformance;
 #[cfg(unix)]
 mod faults;
 mod lanes;
+mod look;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
@@ -15,6 +16,7 @@ mod races;
 mod sqlite;
 #[cfg(unix)]
 mod sqlite_faults;
+mod steer;
 mod support;
 mod workers;
 
@@ -43,6 +45,12 @@ macro_rules! conformance {
                 lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
                 keys_and_types_are_strangers, a_paused_modifier_keeps_its_place,
                 a_bad_row_opens_the_lane;
+                look: tasks_are_listed_page_by_page, a_filter_fits_what_it_says, a_page_reads_no_more_than_it_may,
+                a_bad_row_hides_no_other_from_a_list, views_have_readable_statuses;
+                steer: a_failed_task_is_retried_with_its_history, a_cancelled_task_that_ran_is_not_cancelled_again,
+                a_retried_task_is_last_in_its_order, many_are_retried_cancelled_and_deleted_by_filter,
+                a_retried_lane_keeps_its_order, what_waits_is_rearranged, a_paused_type_is_taken_by_nobody,
+                workers_wait_for_a_paused_type, a_retry_of_many_goes_beside_workers;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,

@@ -207,7 +207,7 @@ impl Claims {
             concat!(
                 take!(),
                 "(ARRAY(SELECT id FROM fulmar_task
-                     WHERE gate = 0 AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL)
+                     WHERE gate = 0 AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL AND paused = 0)
                          AND (rank, id) >= ($6::int8::int4, $7::int8)
                      ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
                 taken!()
@@ -293,7 +293,7 @@ fn take_of_many(
                      SELECT c.id FROM fulmar_task_type f CROSS JOIN LATERAL (
                          SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
                          ORDER BY rank, id LIMIT $6::int8) AS c
-                     WHERE f.name = ANY($5::text[]) AND f.at_once IS NULL ORDER BY c.rank, c.id LIMIT $6::int8))
+                     WHERE f.name = ANY($5::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $6::int8))
                  ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
             taken!()
         ),
@@ -331,7 +331,7 @@ fn take_carefully(
                              ELSE least($7::int8, greatest(0, at_once - (SELECT count(*) FROM fulmar_task h
                                  WHERE h.worker IS NOT NULL AND h.type_id = f.id))) END AS room
                          FROM fulmar_task_type f
-                         WHERE name = ANY($5::text[]) AND (at_once IS NULL OR id = ANY($6::int8[]))) AS f
+                         WHERE name = ANY($5::text[]) AND paused = 0 AND (at_once IS NULL OR id = ANY($6::int8[]))) AS f
                      CROSS JOIN LATERAL (
                          SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
                          ORDER BY rank, id LIMIT f.room) AS c
@@ -456,7 +456,7 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
     let rows = db.query(
         concat!(
             "SELECT CASE WHEN EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[])
-                 AND EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = y.id)) THEN 0
+                 AND y.paused = 0 AND EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = y.id)) THEN 0
              ELSE (SELECT greatest(run_at, 0) - ",
             then!(),
             " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END"

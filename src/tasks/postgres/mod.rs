@@ -16,12 +16,14 @@ mod fault;
 mod herald;
 mod lanes;
 mod libpq;
+mod look;
 mod migrate;
 mod pool;
 mod produce;
 mod read;
 mod reap;
 mod sql;
+mod steer;
 mod steps;
 mod target;
 #[cfg(test)]
@@ -49,9 +51,11 @@ use self::target::Target;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
+use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::steer::Steering;
 use super::task_type::TaskType;
 use super::worker_id::{WorkerId, random_number};
 use crate::backoff::Backoff;
@@ -331,6 +335,31 @@ impl Engine for PostgresEngine {
         let mut stats = self.core.patiently("counting tasks", |db, _| read::stats(db, self.core.old_snapshot))?;
         stats.warnings.extend(self.claims.warning());
         Ok(stats)
+    }
+
+    fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {
+        self.core.patiently("listing tasks", |db, _| look::list(db, filter, limit))
+    }
+
+    fn find(&self, filter: &TaskFilter, limit: usize) -> Result<(Vec<i64>, Option<i64>)> {
+        self.core.patiently("listing tasks", |db, _| look::find(db, filter, limit))
+    }
+
+    fn count(&self, filter: &TaskFilter) -> Result<u64> {
+        self.core.patiently("counting tasks", |db, _| look::count(db, filter))
+    }
+
+    fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
+        let done = self.core.patiently("steering tasks", |db, _| steer::steer(db, tasks, from, steering))?;
+        self.tell(News::Work);
+        self.tell(News::End);
+        Ok(done)
+    }
+
+    fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()> {
+        self.core.patiently("pausing", |db, _| steer::set_paused(db, task_type, paused))?;
+        self.tell(News::Work);
+        Ok(())
     }
 
     fn claim(

@@ -5,15 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::engine::TaskRef;
 use super::super::error::TaskError;
+use super::super::look::Statuses;
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
 use super::lanes::{self, CAPACITY, FULMAR};
-use super::sql::{now, then};
+use super::sql::then;
 use super::value::Param;
-use super::{millis, not_found, reap};
+use super::{millis, not_found, reap, steer};
 
 /// The largest input that is kept in the task's own row, in bytes.
 const SMALL: i64 = 256;
@@ -277,7 +278,7 @@ fn insert(
 }
 
 /// A point in time in milliseconds, rounded up.
-fn at(time: SystemTime) -> i64 {
+pub(super) fn at(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
@@ -358,36 +359,13 @@ pub(super) fn cancel(db: &mut Connection, task: &TaskRef, reason: &str) -> Resul
     if let Some(lane) = lane {
         lanes::lock(&mut tx, &[found.type_id], &[lane])?;
     }
-    let rows = tx.query(
-        concat!(
-            "WITH u AS (
-                 UPDATE fulmar_task t SET status = CASE t.status WHEN 2 THEN 2 ELSE 6 END,
-                     cancel_requested = t.cancel_requested OR t.status = 2, gate = NULL,
-                     ended = CASE t.status WHEN 2 THEN NULL ELSE ",
-            now!(),
-            " END,
-                     worker = CASE t.status WHEN 2 THEN t.worker END, lease = CASE t.status WHEN 2 THEN t.lease END,
-                     deadline = CASE t.status WHEN 2 THEN t.deadline END, entries = t.entries + 1
-                 WHERE t.id = $1::int8 AND t.status < 4 RETURNING t.id, t.entries, t.status),
-             l AS (
-                 INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
-                 SELECT u.id, u.entries, ",
-            now!(),
-            ", u.status, 0,
-                     CASE u.status WHEN 2 THEN 'cancellation requested: ' ELSE '' END || $2::text FROM u)
-             SELECT status FROM u"
-        ),
-        &[found.id.into(), reason.into()],
-    )?;
-    let Some(row) = rows.first() else {
+    let from = Statuses::of(TaskStatus::ALL.into_iter().filter(|status| !status.is_ended()));
+    let cancelled = steer::cancel_within(&mut tx, &[found.id], from, reason)?;
+    let Some(&status) = cancelled.first() else {
         // It ended, or was deleted, since we looked.
         drop(tx);
         return Ok(find(db, task)?.status);
     };
-    let status = TaskStatus::from_code(row.get(0)?)?;
-    if let Some(lane) = lane.filter(|_| status.is_ended()) {
-        lanes::follow(&mut tx, &[found.type_id], &[lane])?;
-    }
     tx.commit()?;
     Ok(status)
 }

@@ -9,8 +9,9 @@ use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{Connection, Row};
 use super::error::PgError;
 use super::fault::Fault;
+use super::look::{self, columns};
 use super::sql::then;
-use super::{nonsense, produce, trail, types};
+use super::{produce, steer, trail, types};
 
 pub(super) fn to_time(millis: i64) -> SystemTime {
     UNIX_EPOCH + types::duration(millis)
@@ -18,33 +19,15 @@ pub(super) fn to_time(millis: i64) -> SystemTime {
 
 pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInfo>, Fault> {
     let rows = db.query(
-        "SELECT t.id, t.status, -t.rank, t.starts, t.failures, t.lost, t.progress, t.cancel_requested, t.lane,
-             t.is_modifier, t.created, t.run_at, t.ended
-         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE y.name = $1::text AND t.identifier = $2::text",
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
+             WHERE y.name = $1::text AND t.identifier = $2::text"
+        ),
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
-    let read = |row: Row<'_>| {
-        let priority: i64 = row.get(2)?;
-        Ok(TaskInfo {
-            id: row.get(0)?,
-            task_type: task.task_type.clone(),
-            identifier: task.identifier.clone(),
-            status: TaskStatus::from_code(row.get(1)?)?,
-            priority: i16::try_from(priority)
-                .map_err(|_| nonsense("reading a task", format!("priority {priority}")))?,
-            starts: types::small(row.get(3)?)?,
-            failures: types::small(row.get(4)?)?,
-            lost: types::small(row.get(5)?)?,
-            progress: row.get::<f64>(6)? as f32,
-            cancel_requested: row.get(7)?,
-            key: row.get(8)?,
-            is_modifier: row.get(9)?,
-            created: to_time(row.get(10)?),
-            run_at: to_time(row.get(11)?),
-            ended: row.get::<Option<i64>>(12)?.map(to_time),
-        })
-    };
-    rows.first().map(read).transpose()
+    rows.first().map(look::read).transpose()
 }
 
 pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>, Fault> {
@@ -113,7 +96,7 @@ pub(super) fn load(db: &mut Connection, task: i64, part: Part) -> Result<Option<
 pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<QueueStats, Fault> {
     let rows = db.query(
         concat!(
-            "SELECT y.name, s.status, s.count, o.oldest, e.ended
+            "SELECT y.name, s.status, s.count, o.oldest, e.ended, y.paused > 0
              FROM fulmar_task_type y
              LEFT JOIN (SELECT type_id, status, count(*) AS count FROM fulmar_task GROUP BY type_id, status) AS s
                  ON s.type_id = y.id
@@ -137,7 +120,8 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
         if types.last().is_none_or(|last| last.name != name) {
             let oldest_ready = row.get::<Option<i64>>(3)?.map(types::duration);
             let ended_last_minute = u64::try_from(row.get::<i64>(4)?).unwrap_or(0);
-            types.push(TypeStats { name: name.to_owned(), oldest_ready, ended_last_minute, ..TypeStats::default() });
+            let (name, paused) = (name.to_owned(), row.get(5)?);
+            types.push(TypeStats { name, oldest_ready, ended_last_minute, paused, ..TypeStats::default() });
         }
         if let (Some(last), Some(code)) = (types.last_mut(), row.get::<Option<i64>>(1)?) {
             // A row that makes no sense is the reaper's business.
@@ -146,8 +130,8 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
             }
         }
     }
-    let capacity = produce::capacity(db)?;
-    Ok(QueueStats { types, capacity, warnings: old_transactions(db, old_snapshot)? })
+    let (capacity, paused) = (produce::capacity(db)?, steer::is_paused(db)?);
+    Ok(QueueStats { types, capacity, paused, warnings: old_transactions(db, old_snapshot)? })
 }
 
 /// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk past them.

@@ -14,8 +14,9 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Res
     let retry = &of_type.retry;
     db.execute(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
-             retry_factor, retry_cap, retry_jitter)
-         VALUES ($1::text, $2::int8, $3::int8, $4::int8, $5::int8, $6::int8, $7::int8, $8::float8, $9::int8, $10::float8)
+             retry_factor, retry_cap, retry_jitter, paused)
+         VALUES ($1::text, $2::int8, $3::int8, $4::int8, $5::int8, $6::int8, $7::int8, $8::float8, $9::int8, $10::float8,
+             CASE WHEN EXISTS (SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 'true') THEN 2 ELSE 0 END)
          ON CONFLICT (name) DO UPDATE SET time_limit = excluded.time_limit, retention = excluded.retention,
              restart_limit = excluded.restart_limit, at_once = excluded.at_once, retry_limit = excluded.retry_limit,
              retry_first = excluded.retry_first, retry_factor = excluded.retry_factor, retry_cap = excluded.retry_cap,

@@ -3,9 +3,12 @@
 
 /// Those of SQLite, oldest first.
 #[cfg(feature = "sqlite")]
-pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql")];
+pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql"), include_str!("sqlite/0002_operators.sql")];
 
 /// Those of PostgreSQL, oldest first.
 #[cfg(feature = "postgres")]
-pub(super) const POSTGRES: &[&str] =
-    &[include_str!("postgres/0001_tasks.sql"), include_str!("postgres/0002_plans.sql")];
+pub(super) const POSTGRES: &[&str] = &[
+    include_str!("postgres/0001_tasks.sql"),
+    include_str!("postgres/0002_plans.sql"),
+    include_str!("postgres/0003_operators.sql"),
+];

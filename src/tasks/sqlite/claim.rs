@@ -56,7 +56,7 @@ pub(super) fn claim(
 fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
     let doing = "looking for tasks to claim";
     let of_type: Option<(i64, Option<i64>)> = db
-        .prepare_cached("SELECT id, at_once FROM fulmar_task_type WHERE name = ?1")
+        .prepare_cached("SELECT id, at_once FROM fulmar_task_type WHERE name = ?1 AND paused = 0")
         .and_then(|mut sql| sql.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed(doing))?;
     let Some((type_id, at_once)) = of_type else {
@@ -163,6 +163,9 @@ pub(super) fn next_due(db: &Connection, now: i64, names: &[String]) -> Result<Op
         let Some(type_id) = types::find(db, name)? else {
             continue;
         };
+        if types::is_paused(db, type_id)? {
+            continue;
+        }
         let is_ready = db
             .prepare_cached("SELECT 1 FROM fulmar_task WHERE gate = 0 AND type_id = ?1 LIMIT 1")
             .and_then(|mut sql| sql.exists([type_id]))

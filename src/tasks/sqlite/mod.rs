@@ -9,10 +9,12 @@ mod claim;
 mod connection;
 mod filesystem;
 mod lanes;
+mod look;
 mod migrate;
 mod produce;
 mod read;
 mod reap;
+mod steer;
 mod steps;
 mod types;
 mod writer;
@@ -30,9 +32,11 @@ use self::writer::Writer;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
+use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::steer::Steering;
 use super::task_type::TaskType;
 use super::worker_id::WorkerId;
 use crate::sync::Mutex;
@@ -186,6 +190,33 @@ impl Engine for SqliteEngine {
 
     fn stats(&self) -> Result<QueueStats> {
         self.read(read::stats)
+    }
+
+    fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {
+        self.read(|db, now| look::list(db, now, filter, limit))
+    }
+
+    fn find(&self, filter: &TaskFilter, limit: usize) -> Result<(Vec<i64>, Option<i64>)> {
+        self.read(|db, now| look::find(db, now, filter, limit))
+    }
+
+    fn count(&self, filter: &TaskFilter) -> Result<u64> {
+        self.read(|db, now| look::count(db, now, filter))
+    }
+
+    fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
+        let (tasks, steering) = (tasks.to_owned(), steering.clone());
+        let done = self.write("steering tasks", move |db, now| steer::steer(db, now, &tasks, from, &steering))?;
+        self.bell.ring(News::Work);
+        self.bell.ring(News::End);
+        Ok(done)
+    }
+
+    fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()> {
+        let task_type = task_type.map(str::to_owned);
+        self.write("pausing", move |db, _| steer::set_paused(db, task_type.as_deref(), paused))?;
+        self.bell.ring(News::Work);
+        Ok(())
     }
 
     fn claim(

@@ -69,10 +69,7 @@ fn make_room(db: &Connection, wanted: u64) -> Result<()> {
 
 fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64> {
     let doing = "enqueuing";
-    let run_at = match task.start {
-        Start::After(delay) => now.saturating_add(millis(delay)),
-        Start::At(time) => at(time),
-    };
+    let run_at = run_at(task.start, now);
     let blocked = match &task.key {
         Some(lane) => lanes::is_blocked(db, type_id, lane, task.is_modifier)?,
         None => false,
@@ -100,21 +97,31 @@ fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64
     Ok(id)
 }
 
+pub(super) fn run_at(start: Start, now: i64) -> i64 {
+    match start {
+        Start::After(delay) => now.saturating_add(millis(delay)),
+        Start::At(time) => at(time),
+    }
+}
+
 /// A point in time in milliseconds, rounded up.
 fn at(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
 pub(super) fn cancel(db: &Connection, now: i64, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
-    let doing = "cancelling a task";
     let (id, status) = find(db, task)?;
+    cancel_one(db, now, id, status, reason)
+}
+
+pub(super) fn cancel_one(db: &Connection, now: i64, id: i64, status: TaskStatus, reason: &str) -> Result<TaskStatus> {
     if status.is_ended() {
         return Ok(status);
     }
     if status == TaskStatus::Running {
         db.prepare_cached("UPDATE fulmar_task SET cancel_requested = 1 WHERE id = ?1")
             .and_then(|mut sql| sql.execute([id]))
-            .map_err(failed(doing))?;
+            .map_err(failed("cancelling a task"))?;
         steps::note(db, id, now, status, &format!("cancellation requested: {reason}"))?;
         return Ok(status);
     }
@@ -127,6 +134,11 @@ pub(super) fn delete(db: &Connection, now: i64, task: &TaskRef) -> Result<()> {
     if matches!(status, TaskStatus::Scheduled | TaskStatus::Running) {
         return Err(TaskError::Held { task_type: task.task_type.clone(), identifier: task.identifier.clone() });
     }
+    delete_one(db, now, id, status)
+}
+
+/// Deletes a task that no worker holds, and those who waited for it in its order follow.
+pub(super) fn delete_one(db: &Connection, now: i64, id: i64, status: TaskStatus) -> Result<()> {
     let lane: (i64, Option<String>) = db
         .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
         .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))

@@ -1,13 +1,13 @@
 //! What can be asked about tasks.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::engine::{Part, TaskRef};
 use super::super::error::{Result, TaskError};
 use super::super::stats::{QueueStats, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{failed, to_time};
-use super::{produce, types};
+use super::{look, produce, steer, types};
 
 const FIND: &str = "type_id = (SELECT id FROM fulmar_task_type WHERE name = ?1) AND identifier = ?2";
 
@@ -18,36 +18,15 @@ fn id(db: &Connection, task: &TaskRef) -> Result<Option<i64>> {
 }
 
 pub(super) fn info(db: &Connection, task: &TaskRef) -> Result<Option<TaskInfo>> {
-    let read = |row: &Row<'_>| {
-        let code: i64 = row.get(1)?;
-        let info = TaskInfo {
-            id: row.get(0)?,
-            task_type: task.task_type.clone(),
-            identifier: task.identifier.clone(),
-            status: TaskStatus::Accepted,
-            priority: row.get(2)?,
-            starts: row.get(3)?,
-            failures: row.get(4)?,
-            lost: row.get(5)?,
-            progress: row.get(6)?,
-            cancel_requested: row.get(7)?,
-            key: row.get(8)?,
-            is_modifier: row.get(9)?,
-            created: to_time(row.get(10)?),
-            run_at: to_time(row.get(11)?),
-            ended: row.get::<_, Option<i64>>(12)?.map(to_time),
-        };
-        Ok((code, info))
-    };
     let sql = format!(
-        "SELECT id, status, priority, starts, failures, lost, progress, cancel_requested, lane, is_modifier, created,
-             run_at, ended FROM fulmar_task WHERE {FIND}"
+        "SELECT {} FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE y.name = ?1 AND t.identifier = ?2",
+        look::COLUMNS
     );
-    let found = db
-        .prepare_cached(&sql)
-        .and_then(|mut sql| sql.query_row([&task.task_type, &task.identifier], read).optional())
-        .map_err(failed("reading a task"))?;
-    found.map(|(code, info)| Ok(TaskInfo { status: TaskStatus::from_code(code)?, ..info })).transpose()
+    db.prepare_cached(&sql)
+        .and_then(|mut sql| sql.query_row([&task.task_type, &task.identifier], look::read).optional())
+        .map_err(failed("reading a task"))?
+        .map(look::with_status)
+        .transpose()
 }
 
 pub(super) fn log(db: &Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
@@ -103,7 +82,7 @@ const MINUTE: i64 = 60_000;
 pub(super) fn stats(db: &Connection, now: i64) -> Result<QueueStats> {
     let types = types::all(db)?;
     let types = types.iter().map(|of_type| stats_of(db, now, of_type.name())).collect::<Result<_>>()?;
-    Ok(QueueStats { types, capacity: produce::capacity(db)?, warnings: Vec::new() })
+    Ok(QueueStats { types, capacity: produce::capacity(db)?, paused: steer::is_paused(db)?, warnings: Vec::new() })
 }
 
 fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
@@ -112,6 +91,7 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
     let Some(type_id) = types::find(db, name)? else {
         return Ok(stats);
     };
+    stats.paused = types::is_paused(db, type_id)?;
     // The pluses keep SQLite from the index of all tasks of the type, of which there may be millions that have ended.
     let mut sql = db
         .prepare_cached(

@@ -14,7 +14,9 @@ pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<
     let retry = &of_type.retry;
     db.prepare_cached(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
-             retry_factor, retry_cap, retry_jitter) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             retry_factor, retry_cap, retry_jitter, paused)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+             EXISTS (SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 1) * 2)
          ON CONFLICT (name) DO UPDATE SET time_limit = ?2, retention = ?3, restart_limit = ?4, at_once = ?5,
              retry_limit = ?6, retry_first = ?7, retry_factor = ?8, retry_cap = ?9, retry_jitter = ?10
          WHERE ?11",
@@ -79,6 +81,13 @@ pub(super) fn find(db: &Connection, name: &str) -> Result<Option<i64>> {
     db.prepare_cached("SELECT id FROM fulmar_task_type WHERE name = ?1")
         .and_then(|mut sql| sql.query_row([name], |row| row.get(0)).optional())
         .map_err(failed("looking for a task type"))
+}
+
+/// Whether no task of the type is to be claimed, whatever the reason.
+pub(super) fn is_paused(db: &Connection, type_id: i64) -> Result<bool> {
+    db.prepare_cached("SELECT paused > 0 FROM fulmar_task_type WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([type_id], |row| row.get(0)))
+        .map_err(failed("looking whether a type is paused"))
 }
 
 fn read(row: &Row<'_>) -> rusqlite::Result<TaskType> {

@@ -1,0 +1,198 @@
+//! What operators do to tasks and types: a statement for many tasks, after the locks of their lanes.
+
+use super::super::error::TaskError;
+use super::super::look::Statuses;
+use super::super::new_task::Start;
+use super::super::status::TaskStatus;
+use super::super::steer::Steering;
+use super::connection::{Connection, Rows};
+use super::error::PgError;
+use super::fault::Fault;
+use super::sql::now;
+use super::value::Param;
+use super::{lanes, millis, produce, reap};
+
+pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
+    let mut tx = db.begin()?;
+    let ordered = lanes_of(&mut tx, tasks)?;
+    let (types, keys): (Vec<i64>, Vec<&str>) = ordered.iter().map(|(of_type, lane)| (*of_type, &**lane)).unzip();
+    // Neither a priority nor a time changes an order.
+    let moves = !matches!(steering, Steering::Priority(_) | Steering::Start(_));
+    if moves && !types.is_empty() {
+        lanes::lock(&mut tx, &types, &keys)?;
+    }
+    let words = steering.words();
+    let done = match steering {
+        Steering::Retry { reason } => {
+            let retried = tx.query(RETRY, &[Param::Ints(tasks), from.0.into(), (&**reason).into()])?;
+            follow(&mut tx, &retried)?;
+            retried.len() as u64
+        }
+        Steering::Cancel { reason } => cancel_within(&mut tx, tasks, from, reason)?.len() as u64,
+        Steering::Delete => {
+            let sql = "SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
+                ORDER BY id FOR UPDATE";
+            let rows = tx.query(sql, &[Param::Ints(tasks), from.0.into()])?;
+            let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+            let deleted = reap::erase(&mut tx, &ids)?;
+            lanes::follow(&mut tx, &types, &keys)?;
+            deleted
+        }
+        Steering::Priority(priority) => {
+            let rank = -i64::from(*priority);
+            tx.query(PRIORITY, &[Param::Ints(tasks), from.0.into(), (&*words).into(), rank.into()])?.len() as u64
+        }
+        Steering::Start(start) => {
+            let (delay, at) = match start {
+                Start::After(delay) => (Some(millis(*delay)), None),
+                Start::At(time) => (None, Some(produce::at(*time))),
+            };
+            let params = [Param::Ints(tasks), from.0.into(), (&*words).into(), delay.into(), at.into()];
+            tx.query(START, &params)?.len() as u64
+        }
+    };
+    tx.commit()?;
+    Ok(done)
+}
+
+fn lanes_of(db: &mut Connection, tasks: &[i64]) -> Result<Vec<(i64, String)>, Fault> {
+    let sql = "SELECT DISTINCT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL";
+    let rows = db.query(sql, &[Param::Ints(tasks)])?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Those of the tasks `$1` that stand at one of `$2`, locked, by number.
+macro_rules! those {
+    () => {
+        "WITH c AS MATERIALIZED (
+             SELECT id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
+             ORDER BY id FOR UPDATE)"
+    };
+}
+
+/// What the log says of the tasks in `u`: `$3`.
+macro_rules! logged {
+    () => {
+        concat!(
+            "l AS (INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+                 SELECT u.id, u.entries, ",
+            now!(),
+            ", u.status, 0, $3::text FROM u)"
+        )
+    };
+}
+
+/// An order goes by numbers, and those of it that run are always before those that wait: so a task with a key gets a new
+/// number, and waits for [`lanes::follow`].
+const RETRY: &str = concat!(
+    those!(),
+    ", n AS MATERIALIZED (
+         SELECT id, CASE WHEN lane IS NULL THEN id ELSE nextval('fulmar_task_number') END AS number
+         FROM (SELECT * FROM c ORDER BY id) AS c),
+     u AS (
+         UPDATE fulmar_task t SET id = n.number, status = 0, gate = CASE WHEN t.lane IS NULL THEN 0 ELSE 2 END, run_at = ",
+    now!(),
+    ", ended = NULL, failures = 0, lost = 0, progress = 0, cancel_requested = false, entries = t.entries + 1
+         FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status, t.type_id, t.lane),
+     r AS (DELETE FROM fulmar_task_response d USING u WHERE d.task_id = u.old),
+     i AS (UPDATE fulmar_task_input d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old), ",
+    logged!(),
+    " SELECT status, type_id, lane FROM u"
+);
+
+/// What runs is told; all else ends.
+const CANCEL: &str = concat!(
+    those!(),
+    ", u AS (
+         UPDATE fulmar_task t SET status = CASE t.status WHEN 2 THEN 2 ELSE 6 END,
+             cancel_requested = t.cancel_requested OR t.status = 2, gate = NULL,
+             ended = CASE t.status WHEN 2 THEN NULL ELSE ",
+    now!(),
+    " END,
+             worker = CASE t.status WHEN 2 THEN t.worker END, lease = CASE t.status WHEN 2 THEN t.lease END,
+             deadline = CASE t.status WHEN 2 THEN t.deadline END, entries = t.entries + 1
+         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status, t.type_id, t.lane),
+     l AS (
+         INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+         SELECT u.id, u.entries, ",
+    now!(),
+    ", u.status, 0, CASE u.status WHEN 2 THEN 'cancellation requested: ' ELSE '' END || $3::text FROM u)
+     SELECT status, type_id, lane FROM u"
+);
+
+const PRIORITY: &str = concat!(
+    those!(),
+    ", u AS (
+         UPDATE fulmar_task t SET rank = $4::int8::int4, entries = t.entries + 1
+         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status), ",
+    logged!(),
+    " SELECT status FROM u"
+);
+
+/// `$4` from now, or at `$5`.
+const START: &str = concat!(
+    those!(),
+    ", u AS (
+         UPDATE fulmar_task t SET run_at = s.run_at, entries = t.entries + 1,
+             gate = CASE WHEN t.gate = 2 THEN 2 ELSE (s.run_at > s.now)::int4 END
+         FROM c CROSS JOIN (SELECT coalesce($5::int8, ",
+    now!(),
+    " + $4::int8) AS run_at, ",
+    now!(),
+    " AS now OFFSET 0) AS s
+         WHERE t.id = c.id RETURNING t.id, t.entries, t.status), ",
+    logged!(),
+    " SELECT status FROM u"
+);
+
+/// Cancels those of the tasks that stand at one of `from`, and says where they stand then. The locks of their lanes are held.
+pub(super) fn cancel_within(
+    db: &mut Connection,
+    tasks: &[i64],
+    from: Statuses,
+    reason: &str,
+) -> Result<Vec<TaskStatus>, Fault> {
+    let rows = db.query(CANCEL, &[Param::Ints(tasks), from.0.into(), reason.into()])?;
+    follow(db, &rows)?;
+    rows.iter().map(|row| Ok(TaskStatus::from_code(row.get(0)?)?)).collect()
+}
+
+/// Opens the lanes of what changed, of which a row has a status, a type and a lane.
+fn follow(db: &mut Connection, changed: &Rows) -> Result<(), PgError> {
+    let (mut types, mut keys) = (Vec::new(), Vec::new());
+    for row in changed.iter() {
+        if let Some(lane) = row.get::<Option<&str>>(2)? {
+            types.push(row.get(1)?);
+            keys.push(lane);
+        }
+    }
+    lanes::follow(db, &types, &keys)
+}
+
+pub(super) fn set_paused(db: &mut Connection, task_type: Option<&str>, paused: bool) -> Result<(), Fault> {
+    let mut tx = db.begin()?;
+    if task_type.is_none() {
+        tx.execute(
+            "INSERT INTO fulmar_setting (name, value) VALUES ('paused', ($1::bool)::text)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            &[paused.into()],
+        )?;
+    }
+    // Bits: 1 by itself, 2 with all others.
+    let changed = tx.execute(
+        "UPDATE fulmar_task_type SET paused = CASE WHEN $2::bool THEN paused | b.bit ELSE paused & ~b.bit END
+         FROM (SELECT CASE WHEN $1::text IS NULL THEN 2 ELSE 1 END AS bit) AS b WHERE $1::text IS NULL OR name = $1::text",
+        &[task_type.into(), paused.into()],
+    )?;
+    match task_type {
+        Some(name) if changed == 0 => Err(TaskError::UnknownType(name.to_owned()).into()),
+        _ => Ok(tx.commit()?),
+    }
+}
+
+pub(super) fn is_paused(db: &mut Connection) -> Result<bool, Fault> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 'true')";
+    Ok(db.query(sql, &[])?.only()?.get(0)?)
+}

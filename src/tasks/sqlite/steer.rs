@@ -1,0 +1,131 @@
+//! What operators do to tasks and types.
+
+use rusqlite::{Connection, params};
+
+use super::super::error::{Result, TaskError};
+use super::super::look::Statuses;
+use super::super::status::TaskStatus;
+use super::super::steer::Steering;
+use super::connection::failed;
+use super::{gate, lanes, produce, steps};
+
+const DOING: &str = "steering tasks";
+
+pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
+    let words = steering.words();
+    let mut done = 0;
+    for &id in tasks {
+        let Some(status) = status(db, id)?.filter(|status| from.has(*status)) else {
+            continue;
+        };
+        match steering {
+            Steering::Retry { reason } => retry(db, now, id, reason)?,
+            Steering::Cancel { reason } => produce::cancel_one(db, now, id, status, reason).map(drop)?,
+            Steering::Delete => produce::delete_one(db, now, id, status)?,
+            Steering::Priority(priority) => {
+                change(db, "UPDATE fulmar_task SET priority = ?2 WHERE id = ?1", id, i64::from(*priority))?;
+                steps::note(db, id, now, status, &words)?;
+            }
+            Steering::Start(start) => {
+                let run_at = produce::run_at(*start, now);
+                change(db, "UPDATE fulmar_task SET run_at = ?2 WHERE id = ?1", id, run_at)?;
+                let open = "UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN (0, 1)";
+                change(db, open, id, gate::of(run_at, now))?;
+                steps::note(db, id, now, status, &words)?;
+            }
+        }
+        done += 1;
+    }
+    Ok(done)
+}
+
+/// `None` if there is no such task, or if its status makes no sense.
+fn status(db: &Connection, id: i64) -> Result<Option<TaskStatus>> {
+    let mut sql = db.prepare_cached("SELECT status FROM fulmar_task WHERE id = ?1").map_err(failed(DOING))?;
+    let mut rows = sql.query([id]).map_err(failed(DOING))?;
+    let row = rows.next().map_err(failed(DOING))?;
+    Ok(row.and_then(|row| TaskStatus::from_code(row.get(0).ok()?).ok()))
+}
+
+fn change(db: &Connection, sql: &str, id: i64, value: i64) -> Result<()> {
+    db.prepare_cached(sql).and_then(|mut sql| sql.execute([id, value])).map_err(failed(DOING))?;
+    Ok(())
+}
+
+/// An ended task waits again, and in its order behind all others.
+fn retry(db: &Connection, now: i64, id: i64, why: &str) -> Result<()> {
+    let (type_id, lane): (i64, Option<String>) = db
+        .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
+        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(failed(DOING))?;
+    // An order goes by numbers, and those of it that run are always before those that wait.
+    let (id, gate) = match lane {
+        Some(_) => (renumber(db, id)?, gate::ORDER),
+        None => (id, gate::OPEN),
+    };
+    db.prepare_cached("DELETE FROM fulmar_task_response WHERE task_id = ?1")
+        .and_then(|mut sql| sql.execute([id]))
+        .map_err(failed(DOING))?;
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = 0, gate = ?2, run_at = ?3, ended = NULL, failures = 0, lost = 0, progress = 0,
+             cancel_requested = 0 WHERE id = ?1",
+    )
+    .and_then(|mut sql| sql.execute([id, gate, now]))
+    .map_err(failed(DOING))?;
+    steps::note(db, id, now, TaskStatus::Accepted, why)?;
+    match lane {
+        Some(lane) => lanes::follow(db, now, type_id, &lane),
+        None => Ok(()),
+    }
+}
+
+/// Gives a task the next number that no task ever had.
+fn renumber(db: &Connection, id: i64) -> Result<i64> {
+    let number: i64 = db
+        .prepare_cached("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'fulmar_task' RETURNING seq")
+        .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
+        .map_err(failed(DOING))?;
+    for sql in [
+        "UPDATE fulmar_task SET id = ?2 WHERE id = ?1",
+        "UPDATE fulmar_task_input SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_checkpoint SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_response SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_log SET task_id = ?2 WHERE task_id = ?1",
+    ] {
+        change(db, sql, id, number)?;
+    }
+    Ok(number)
+}
+
+/// That a type is paused by itself, and that all are.
+const TYPE: i64 = 1;
+const ALL: i64 = 2;
+
+pub(super) fn set_paused(db: &Connection, task_type: Option<&str>, paused: bool) -> Result<()> {
+    let doing = "pausing";
+    if task_type.is_none() {
+        db.execute(
+            "INSERT INTO fulmar_setting (name, value) VALUES ('paused', ?1) ON CONFLICT (name) DO UPDATE SET value = ?1",
+            [paused],
+        )
+        .map_err(failed(doing))?;
+    }
+    let bit = if task_type.is_some() { TYPE } else { ALL };
+    let changed = db
+        .execute(
+            "UPDATE fulmar_task_type SET paused = CASE WHEN ?2 THEN paused | ?3 ELSE paused & ~?3 END
+             WHERE ?1 IS NULL OR name = ?1",
+            params![task_type, paused, bit],
+        )
+        .map_err(failed(doing))?;
+    match task_type {
+        Some(name) if changed == 0 => Err(TaskError::UnknownType(name.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn is_paused(db: &Connection) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 1")
+        .and_then(|mut sql| sql.exists([]))
+        .map_err(failed("looking whether the queue is paused"))
+}
