@@ -7,14 +7,15 @@
 //! Promises:
 //!
 //! - One query's failure touches no other, and each is in the report with its reason.
-//! - No job is created twice without a note in the report: a submission whose answer was lost is looked for in the list of
-//!   jobs before it is repeated.
+//! - No job is created twice on a guess: a submission whose answer was lost is repeated only where the whole list of jobs has
+//!   nothing like it, and the report says so; otherwise the query fails, and the report says what may be.
 //! - A result stands under its final name only when it is whole and is data: archives are unpacked safely, a page in HTML
 //!   is no result.
+//! - What can't be read of a list or of values loses nothing beside it, and is named; what may lack its end is said to.
 //! - What a server says is checked before it becomes a path or a URL, and panics nobody.
-//! - Secrets appear in no error, no `Debug` and no log.
+//! - Secrets appear in no error, no `Debug` and no log, and don't go in the clear to a server that wants `https`.
 //!
-//! Left to others: uploads of data, the catalogue, areas of interest, dashboards.
+//! Left to others: uploads of data, the catalogue, areas of interest, dashboards; [`Client::request`] reaches them.
 //!
 //! ```
 //! # let server = pairs_server::Server::start(pairs_server::Config {
