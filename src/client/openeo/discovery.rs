@@ -10,9 +10,9 @@ use super::api::pages::Pages;
 use super::documents::collection::Collection;
 use super::documents::format::FileFormats;
 use super::documents::listing::{Listed, Listing};
-use super::documents::process::Process;
 use super::documents::runtime::UdfRuntimes;
 use super::documents::text::{plain, segment, segments};
+use super::processes::process::Process;
 use crate::client::http::{Method, Origin};
 
 impl Connection {

@@ -8,8 +8,8 @@ use super::documents::collection::Collection;
 use super::documents::format::FileFormats;
 use super::documents::job::JobDescription;
 use super::documents::listing::{Listed, Listing};
-use super::documents::process::Process;
 use super::documents::runtime::UdfRuntimes;
+use super::processes::process::Process;
 use super::*;
 use crate::client::random::{Random, for_all};
 

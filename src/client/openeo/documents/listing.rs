@@ -92,12 +92,12 @@ impl<T: Listed> fmt::Display for Listing<T> {
 }
 
 /// A field that is text; else nothing.
-pub(super) fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
+pub(crate) fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
     document.get(name).and_then(Value::as_str)
 }
 
 /// The texts in a field that is a list.
-pub(super) fn texts<'a>(document: &'a Value, name: &str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn texts<'a>(document: &'a Value, name: &str) -> impl Iterator<Item = &'a str> {
     document.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 

@@ -6,7 +6,6 @@ pub(super) mod format;
 pub(super) mod job;
 pub(super) mod listing;
 pub(super) mod log;
-pub(super) mod process;
 pub(super) mod runtime;
 pub(super) mod table;
 pub(super) mod text;

@@ -2,5 +2,6 @@
 
 pub(super) mod call;
 pub(super) mod parameter;
+pub(super) mod process;
 pub(super) mod rows;
 pub(super) mod user_defined;

@@ -9,9 +9,9 @@ use crate::client::http::Method;
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::listing::{Listed, Listing};
-use crate::client::openeo::documents::process::Process;
 use crate::client::openeo::documents::text::{plain, segment};
 use crate::client::openeo::jobs::graph::ProcessGraph;
+use crate::client::openeo::processes::process::Process;
 
 /// A process in the making: a graph, and the parameters that stand in it.
 ///

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::listing::{Listed, text, texts};
-use super::table::Table;
-use crate::client::openeo::processes::parameter::Parameter;
+use super::parameter::Parameter;
+use crate::client::openeo::documents::listing::{Listed, text, texts};
+use crate::client::openeo::documents::table::Table;
 
 /// A process that graphs can call, of the back-end or of a user, in its details or in a list. Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
