@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fulmar::client::http::{Download, Existing, HttpErrorKind, RateLimit};
+use fulmar::client::http::{Download, Existing, HttpErrorKind, RateLimit, Timeouts};
 use sha2::{Digest, Sha256};
 
 use super::server::{Seen, Server, Then, head, reply};
@@ -687,4 +687,30 @@ fn what_is_stored_compressed_is_unpacked_and_compared_as_it_is_stored() {
     let error = get(&Download::new(folder.path(), "wrong.json").sha256([7; 32])).expect_err("neither");
     assert_eq!(error.kind(), HttpErrorKind::Content, "{error:?}");
     assert!(!folder.path().join("wrong.json").exists());
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_server_that_has_fallen_silent() {
+    let gate = Gate::new();
+    let hold = gate.clone();
+    let server = Server::start(move |seen, stream| {
+        if seen.target == "/body" {
+            head(stream, 200, &[("ETag", "\"x\"")], Some(1 << 20));
+            let _ = stream.write_all(&[b'x'; 100_000]);
+        }
+        hold.pass();
+        Then::Close
+    });
+    let never = Timeouts { connect: None, send: None, first_byte: None, body: None, total: None };
+    let client = quick().timeouts(never).build().expect("sound settings");
+    let folder = Folder::new();
+    for (target, looks) in [("/headers", 3), ("/body", 10)] {
+        let asked = AtomicU64::new(0);
+        let download = Download::new(folder.path(), "file").cancelled(|| asked.fetch_add(1, Ordering::SeqCst) >= looks);
+        let error = client.get(&server.url(target)).download(&download).expect_err("cancelled");
+        assert_eq!(error.kind(), HttpErrorKind::Cancelled, "{target}: {error:?}");
+    }
+    // What had come is kept for another time.
+    assert_eq!(folder.names(), ["file.part", "file.part.resume"]);
+    gate.open();
 }

@@ -189,9 +189,9 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// Asked before each attempt and after each piece, and ten times a second while it waits for the next attempt or for its
-    /// turn under a rate limit; `true` ends the download with [`HttpErrorKind::Cancelled`](super::HttpErrorKind::Cancelled). A server that is silent
-    /// delays it up to a time limit.
+    /// Asked before each attempt and after each piece, and ten times a second while it waits: for the server, for the next attempt
+    /// or for its turn under a rate limit. `true` ends the download with
+    /// [`HttpErrorKind::Cancelled`](super::HttpErrorKind::Cancelled). Only connecting goes on up to its time limit.
     #[must_use]
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> Download<'a> {
         self.cancelled = Some(Box::new(cancelled));

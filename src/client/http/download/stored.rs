@@ -37,6 +37,15 @@ impl Content {
         }
     }
 
+    /// Waits until there is something to read. `false`: `cancelled` said so meanwhile. What is unpacked may lie in the decoder: there
+    /// only the cancel is looked at.
+    pub(super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
+        match self {
+            Content::Plain(body) => body.wait(cancelled),
+            Content::Gzip(_) => !cancelled(),
+        }
+    }
+
     /// What was stored, if that is another thing than the content.
     pub(super) fn into_packed(self) -> Option<Packed> {
         match self {

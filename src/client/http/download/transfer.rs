@@ -10,6 +10,7 @@ use super::super::method::Method;
 use super::super::request::Plan;
 use super::super::response::header;
 use super::super::send::{Live, sent};
+use super::super::wait::Cancelled;
 use super::expected::Hash;
 use super::part::{OpenError, Part, Saved, Validator};
 use super::resume::{fingerprint, is_the_rest, validator};
@@ -236,14 +237,16 @@ impl Transfer<'_, '_> {
         self.download.report(self.done, total);
         loop {
             let least = if self.done == 0 { BEGINNING } else { 1 };
-            let (count, cut) = fill(&mut content, &mut buffer, least, || self.download.is_cancelled());
+            let (count, stop) = fill(&mut content, &mut buffer, least, self.download.cancelled.as_deref());
             self.write(&buffer[..count], total.or(self.download.expected.length.filter(|_| !is_packed)))?;
-            if let Some(error) = cut {
-                return Err(HttpError::of_body(error, method, &url, &secrets));
-            }
-            if count == 0 {
-                drop(permit);
-                return Ok(content.into_packed());
+            match stop {
+                Stop::Piece => {}
+                Stop::End => {
+                    drop(permit);
+                    return Ok(content.into_packed());
+                }
+                Stop::Cut(error) => return Err(HttpError::of_body(error, method, &url, &secrets)),
+                Stop::Cancelled => return Err(self.cancelled()),
             }
             self.download.report(self.done, total);
             if self.download.is_cancelled() {
@@ -339,22 +342,31 @@ impl Transfer<'_, '_> {
     }
 }
 
-/// Reads at least so many bytes, unless the end, an error or a cancel comes first; what had come before an error counts.
-fn fill(
-    reader: &mut impl Read,
-    buffer: &mut [u8],
-    least: usize,
-    cancelled: impl Fn() -> bool,
-) -> (usize, Option<io::Error>) {
+/// Why reading stopped.
+enum Stop {
+    /// So much was wanted.
+    Piece,
+    End,
+    Cut(io::Error),
+    Cancelled,
+}
+
+/// Reads at least so many bytes, unless something else comes first; what had come before it counts.
+fn fill(content: &mut Content, buffer: &mut [u8], least: usize, cancelled: Cancelled<'_>) -> (usize, Stop) {
     let mut filled = 0;
     loop {
-        match reader.read(&mut buffer[filled..]) {
-            Ok(0) => return (filled, None),
-            Ok(count) => filled += count,
-            Err(error) => return (filled, Some(error)),
+        if cancelled.is_some_and(|cancelled| !content.wait(cancelled)) {
+            return (filled, Stop::Cancelled);
         }
-        if filled >= least || cancelled() {
-            return (filled, None);
+        match content.read(&mut buffer[filled..]) {
+            // Less than was wanted is written before the end is told.
+            Ok(0) if filled > 0 => return (filled, Stop::Piece),
+            Ok(0) => return (0, Stop::End),
+            Ok(count) => filled += count,
+            Err(error) => return (filled, Stop::Cut(error)),
+        }
+        if filled >= least {
+            return (filled, Stop::Piece);
         }
     }
 }

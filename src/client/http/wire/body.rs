@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::{Connection, Pool};
 use super::dial::until;
@@ -21,6 +21,8 @@ pub(in super::super) struct Body {
     keep: Option<Arc<Pool>>,
     silence: Option<Duration>,
     total: Deadline,
+    /// The limit of a wait that has begun.
+    waiting_until: Option<Option<Instant>>,
 }
 
 enum State {
@@ -48,7 +50,7 @@ impl Body {
             Framing::Chunked => State::ChunkSize(connection),
             Framing::UntilClose => State::UntilClose(connection),
         };
-        let mut body = Body { state, framing, keep, silence, total };
+        let mut body = Body { state, framing, keep, silence, total, waiting_until: None };
         body.settle();
         body
     }
@@ -74,6 +76,20 @@ impl Body {
         }
     }
 
+    /// Waits until there is something to read, an end included. `false`: `cancelled` said so meanwhile.
+    pub(in super::super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
+        let until = until(self.silence, self.total);
+        // The read that follows is the end of this wait, and no other.
+        self.waiting_until = Some(until);
+        match &mut self.state {
+            State::Length(connection, _)
+            | State::ChunkSize(connection)
+            | State::Chunk(connection, _)
+            | State::UntilClose(connection) => connection.wait(until, cancelled),
+            State::Whole | State::Failed => !cancelled(),
+        }
+    }
+
     /// Gives the connection back once all has come.
     fn settle(&mut self) {
         if matches!(self.state, State::Length(_, 0)) {
@@ -90,7 +106,7 @@ impl Body {
     }
 
     fn step(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
-        let until = until(self.silence, self.total);
+        let until = self.waiting_until.take().unwrap_or_else(|| until(self.silence, self.total));
         loop {
             match std::mem::replace(&mut self.state, State::Failed) {
                 State::Whole => {

@@ -1,9 +1,10 @@
 //! A connection to a server, and those that are kept for the next request.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, ErrorKind, Write};
 use std::time::{Duration, Instant};
 
 use super::super::origin::Origin;
+use super::super::wait::next_look;
 use super::stream::{Stream, is_quiet};
 use crate::sync::Mutex;
 
@@ -48,6 +49,32 @@ impl Connection {
 
     pub(super) fn limit(&mut self, until: Option<Instant>) {
         self.reader.get_mut().limit(until);
+    }
+
+    /// Waits until something comes, an end included, or until then. `false`: the caller doesn't want to wait any longer.
+    pub(super) fn wait(&mut self, until: Option<Instant>, cancelled: &dyn Fn() -> bool) -> bool {
+        if !self.reader.buffer().is_empty() || self.reader.get_mut().holds_bytes() {
+            return true;
+        }
+        let socket = self.reader.get_ref().socket();
+        loop {
+            if cancelled() {
+                return false;
+            }
+            let look = next_look(Some(cancelled));
+            let Some(next) = [until, look].into_iter().flatten().min() else { return true };
+            let left = next.saturating_duration_since(Instant::now());
+            // What goes wrong here goes wrong for the read that follows, which tells of it.
+            if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+                return true;
+            }
+            match socket.peek(&mut [0]) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                }
+                _ => return true,
+            }
+        }
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {

@@ -13,6 +13,9 @@ pub(super) trait Stream: Read + Write + Send + Sync {
 
     /// The socket below.
     fn socket(&self) -> &TcpStream;
+
+    /// Whether there is something to read above the socket.
+    fn holds_bytes(&mut self) -> bool;
 }
 
 /// A socket. Its time limits count from the deadline and not from the last byte.
@@ -70,6 +73,10 @@ impl Stream for Socket {
 
     fn socket(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    fn holds_bytes(&mut self) -> bool {
+        false
     }
 }
 
@@ -132,6 +139,11 @@ impl Stream for Tls {
 
     fn socket(&self) -> &TcpStream {
         self.0.sock.socket()
+    }
+
+    fn holds_bytes(&mut self) -> bool {
+        let decrypted = self.0.conn.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
+        decrypted || self.0.sock.holds_bytes()
     }
 }
 
