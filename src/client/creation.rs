@@ -1,8 +1,9 @@
 //! Making something on a remote service exactly once, although the reply may be lost.
 //!
-//! A `POST` that may have arrived is never repeated blindly. What it may have made is looked for in the service's list. It is
-//! made again only if the list is proven whole and nothing in it can be what was asked for; where that can't be proven, the
-//! caller is told ([`Failure::Unclear`]). No decision hangs on a clock alone: a time that doesn't fit makes a doubt, and no proof.
+//! A `POST` that may have arrived is never repeated blindly. What it may have made is looked for in
+//! the service's list. It is made again only if the list is proven whole and nothing in it can be
+//! what was asked for; where that can't be proven, the caller is told ([`Failure::Unclear`]). No
+//! decision hangs on a clock alone: a time that doesn't fit makes a doubt, and no proof.
 //!
 //! ```text
 //! post -> answered: made
@@ -12,10 +13,11 @@
 //!                    -> in doubt, or the server may still be at it: unclear
 //! ```
 //!
-//! Calls that make alike things at the same time don't take each other's: what one has made or found is its own, and nothing
-//! is claimed while another such call is on its way.
+//! Calls that make alike things at the same time don't take each other's: what one has made or
+//! found is its own, and nothing is claimed while another such call is on its way.
 //!
-//! Left to the services: what a request is, what its list says, and when two things are alike ([`Maker`]).
+//! Left to the services: what a request is, what its list says, and when two things are alike
+//! ([`Maker`]).
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -32,7 +34,8 @@ const LOOKS: u32 = 3;
 /// How long after a lost reply it is looked for at first: the server may still be at it.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// How far a service's clocks may be off each other, and off ours within the time that a look takes.
+/// How far a service's clocks may be off each other, and off ours within the time that a look
+/// takes.
 const SLACK: i64 = 10_000;
 
 /// How many ids are remembered. To forget one can only raise a doubt.
@@ -82,13 +85,15 @@ pub(crate) enum Doubt {
     None,
     /// It may have been done. The server has answered, or hung up.
     Lost,
-    /// It may have been done, or may still be: the wait for the answer has ended, and not the work on it.
+    /// It may have been done, or may still be: the wait for the answer has ended, and not the work
+    /// on it.
     UnderWay,
     /// It was done, as the server says. It doesn't say under which id.
     Unnamed,
 }
 
-/// One thing to be made on one service, and what can be asked about it. Each method is one call, or one read of the list.
+/// One thing to be made on one service, and what can be asked about it. Each method is one call, or
+/// one read of the list.
 pub(crate) trait Maker {
     type Made;
     type Error: Display;
@@ -160,7 +165,8 @@ impl Ledger {
         state.own.insert(id.to_owned(), made);
     }
 
-    /// Takes one for a call's own; `None` while a call is on its way that may have made it, `false` if another call has it.
+    /// Takes one for a call's own; `None` while a call is on its way that may have made it, `false`
+    /// if another call has it.
     fn claim(&self, likeness: &Likeness, id: &str) -> Option<bool> {
         let mut state = self.state.lock();
         if state.posting.contains_key(likeness) {
@@ -173,7 +179,8 @@ impl Ledger {
         Some(is_free)
     }
 
-    /// Whether it can be what a call made that began then: no other call has it, and it wasn't there before.
+    /// Whether it can be what a call made that began then: no other call has it, and it wasn't
+    /// there before.
     fn may_be_of(&self, id: &str, began: Instant) -> bool {
         let state = self.state.lock();
         !state.own.contains_key(id) && state.seen.get(id).is_none_or(|since| *since > began)
@@ -236,7 +243,7 @@ pub(crate) enum Step<M> {
 pub(crate) enum Failure<E> {
     /// The service refused, or couldn't be asked: nothing was made.
     Refused(E),
-    /// The list, or a detail, couldn't be had: another step may. The first is how the reply was lost.
+    /// The list, or a detail of it, couldn't be had, for this reason: another step may have it.
     NoLook(E),
     /// It may exist. Nothing more can be found out.
     Unclear(String),
@@ -252,12 +259,14 @@ impl<E> Creation<E> {
         self.lost.as_ref().map(|lost| &lost.error)
     }
 
-    /// How the reply was lost, to be told as the source of an error: after [`Failure::Unclear`], when nothing goes on.
+    /// How the reply was lost, to be told as the source of an error: after [`Failure::Unclear`],
+    /// when nothing goes on.
     pub(crate) fn into_lost(self) -> Option<E> {
         self.lost.map(|lost| lost.error)
     }
 
-    /// One call, or one search. After [`Failure::NoLook`] it may be called again, and goes on where it was.
+    /// One call, or one search. After [`Failure::NoLook`] it may be called again, and goes on where
+    /// it was.
     pub(crate) fn advance<M>(&mut self, ledger: &Ledger, maker: &M) -> Result<Step<M::Made>, Failure<E>>
     where
         M: Maker<Error = E>,
@@ -359,7 +368,8 @@ impl<E> Creation<E> {
     }
 }
 
-/// Between which times of the service's clock a lost call can have made something, in milliseconds since 1970.
+/// Between which times of the service's clock a lost call can have made something, in milliseconds
+/// since 1970.
 #[derive(Debug, PartialEq)]
 struct Window {
     earliest: i64,
@@ -367,7 +377,8 @@ struct Window {
 }
 
 impl Window {
-    /// By the clock that dates the entries, if one that was made here tells it; else by the `Date` of the list, else by ours.
+    /// By the clock that dates the entries, if one that was made here tells it; else by the `Date`
+    /// of the list, else by ours.
     fn new(ledger: &Ledger, list: &Listing, began: Instant) -> Window {
         let now = Instant::now();
         let since = millis(now.saturating_duration_since(began));

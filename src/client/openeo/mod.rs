@@ -2,8 +2,10 @@
 //!
 //! Promises:
 //!
-//! - A job is made once, also when the reply is lost: the job list is searched before it is made again.
+//! - A job is made once, also when the reply is lost: it is made again only if the job list is whole and has nothing like it.
+//!   Where that can't be proven, the error says that it may exist.
 //! - A start, too: after an unclear answer the job is looked at first.
+//! - What can be had is had, and what can't is named beside it: pages, items, assets, logs.
 //! - A token that expires is renewed once for all threads, and the request repeated once.
 //! - A file stands under its name when it is whole and has the size and checksum that the results say.
 //! - Credentials go below the API's root, and nowhere else.

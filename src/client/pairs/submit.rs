@@ -1,4 +1,5 @@
-//! A query as something that is made exactly once: how it is submitted, and how it is known again in the list.
+//! A query as something that is made exactly once: how it is submitted, and how it is known again
+//! in the list.
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -91,8 +92,8 @@ impl Maker for QueryMaker<'_> {
     }
 }
 
-/// How much what the server says was asked is what was submitted. It may have added to it; what it leaves out, or writes in
-/// another way, proves nothing.
+/// How much what the server says was asked is what was submitted. It may have added to it; what it
+/// leaves out, or writes in another way, proves nothing.
 fn likeness_of(asked: &Value, submitted: &Value) -> Match {
     let of = |is_same| if is_same { Match::Same } else { Match::Different };
     match (asked, submitted) {

@@ -18,10 +18,12 @@ use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::documents::versions::{best_version, is_spoken};
 use crate::trace::event;
 
-/// The limit of one call in a step of a batch, so that a back-end that hangs holds one thread so long and no longer.
+/// The limit of one call in a step of a batch, so that a back-end that hangs holds one thread so
+/// long and no longer.
 const STEP: Duration = Duration::from_secs(60);
 
-/// An openEO back-end. Cloning it is cheap and gives a handle to the same: connections and credentials are shared.
+/// An openEO back-end. Cloning it is cheap and gives a handle to the same: connections and
+/// credentials are shared.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::default())?;
@@ -51,20 +53,23 @@ struct Shared {
 }
 
 impl Connection {
-    /// Connects to a back-end by the URL that its users know, and finds the version to speak to. Without a scheme it is `https`. An
-    /// error of the version document is none: then the URL itself is taken for the API's.
+    /// Connects to a back-end by the URL that its users know, and finds the version to speak to.
+    /// Without a scheme it is `https`. An error of the version document is none: then the URL
+    /// itself is taken for the API's.
     ///
-    /// Where the back-end redirects to, all later requests go at once: no credentials are sent in the clear to a host that redirects
-    /// from http to https.
+    /// Where the back-end redirects to, all later requests go at once: no credentials are sent in
+    /// the clear to a host that redirects from http to https.
     ///
     /// # Errors
-    /// If the back-end can't be asked for its capabilities, or speaks another major version of openEO than 1.
-    /// [`OpenEoError::Invalid`] for what is no URL of a host, and for one with http that leads to another host.
+    /// If the back-end can't be asked for its capabilities, or speaks another major version of
+    /// openEO than 1. [`OpenEoError::Invalid`] for what is no URL of a host, and for one with http
+    /// that leads to another host.
     pub fn connect(url: &str) -> Result<Connection, OpenEoError> {
         Connection::connect_with(url, HttpClient::builder())
     }
 
-    /// As [`connect`](Connection::connect), with time limits, attempts, rate limits, certificates or a name of one's own.
+    /// As [`connect`](Connection::connect), with time limits, attempts, rate limits, certificates
+    /// or a name of one's own.
     ///
     /// # Errors
     /// As for `connect`, and what is wrong with the settings.
@@ -111,8 +116,8 @@ impl Connection {
         &self.shared.capabilities
     }
 
-    /// The same back-end, each call to which is tried once and waits for nothing but the network: for steps of a batch, which has
-    /// a timer.
+    /// The same back-end, each call to which is tried once and waits for nothing but the network:
+    /// for steps of a batch, which has a timer.
     pub(crate) fn once(&self) -> Connection {
         Connection { once: true, ..self.clone() }
     }
@@ -132,7 +137,8 @@ impl Connection {
         &self.shared.http
     }
 
-    /// Sets the credentials that requests to the API carry: bearer tokens, of which `first` is there, and `fetch` gets the next.
+    /// Sets the credentials that requests to the API carry: bearer tokens, of which `first` is
+    /// there, and `fetch` gets the next.
     pub(crate) fn set_keys(&self, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
         let takes_jwt = self.shared.capabilities.takes_jwt();
         self.shared.keys.set(&self.shared.root, prefix, takes_jwt, first, fetch)
@@ -154,8 +160,8 @@ impl Connection {
     /// Whatever the back-end has below a path of the API: `connection.get_json("/collections")`.
     ///
     /// # Errors
-    /// The back-end's, and a reply that isn't JSON. [`OpenEoError::Invalid`] for a path without a slash before it, or one that
-    /// leads out of the API.
+    /// The back-end's, and a reply that isn't JSON. [`OpenEoError::Invalid`] for a path without a
+    /// slash before it, or one that leads out of the API.
     pub fn get_json(&self, path: &str) -> Result<Value, OpenEoError> {
         self.json_of(self.api(Method::Get, path)?)
     }
@@ -172,7 +178,8 @@ impl Connection {
         if self.is_ours(url) { request } else { request.without_auth() }
     }
 
-    /// A request for a file at a URL that the back-end names. The whole has no limit in time, but its silences have.
+    /// A request for a file at a URL that the back-end names. The whole has no limit in time, but
+    /// its silences have.
     pub(crate) fn request_file(&self, url: &str) -> RequestBuilder {
         let request = self.shared.http.request(Method::Get, url).auth_below(&self.shared.root);
         let request = if self.once { request.once() } else { request };
@@ -187,7 +194,8 @@ impl Connection {
             && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// A URL that the back-end wrote into a document that came from `document`, which it may be relative to.
+    /// A URL that the back-end wrote into a document that came from `document`, which it may be
+    /// relative to.
     pub(crate) fn resolve_from(&self, document: &str, href: &str) -> Option<String> {
         links::resolve(&Url::parse(&self.shared.root).ok()?, document, href)
     }
@@ -237,8 +245,8 @@ fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoErro
 /// Where the version document is, below what a user knows.
 const VERSIONS: &str = "/.well-known/openeo";
 
-/// Where a request ended that was sent to `asked`, if that is elsewhere. From http that must be the same host: anybody on the way could
-/// have written the redirect.
+/// Where a request ended that was sent to `asked`, if that is elsewhere. From http that must be the
+/// same host: anybody on the way could have written the redirect.
 fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     let (Ok(from), Ok(mut to)) = (Url::parse(asked), Url::parse(answered)) else { return Ok(None) };
     to.set_query(None);

@@ -1,4 +1,5 @@
-//! What can go wrong between here and an openEO back-end, said so that the reader knows what was tried, on what and why.
+//! What can go wrong between here and an openEO back-end, said so that the reader knows what was
+//! tried, on what and why.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -47,15 +48,16 @@ pub enum OpenEoError {
     #[error("the back-end's answer makes no sense: {0}")]
     Reply(String),
 
-    /// The reply to creating a job was lost, and whether it exists couldn't be found out. Look into the job list before you
-    /// create it again.
+    /// The reply to creating a job was lost, and whether it exists couldn't be found out: the job
+    /// list could not be read, may lack some, or has one that may be it. Look into the job list
+    /// before you create it again.
     #[error("the reply to creating job {title:?} was lost, and it may exist: look into the job list ({why})")]
     LostReply {
         /// The title of the job, empty if it has none.
         title: String,
-        /// Why looking for it gave no answer.
+        /// Why looking for it gave no answer; names jobs that may be it.
         why: String,
-        /// How the reply was lost.
+        /// How the reply was lost; in a batch, which looks again, how the look failed.
         source: Box<OpenEoError>,
     },
 
@@ -99,7 +101,8 @@ pub enum OpenEoError {
         id: String,
     },
 
-    /// There is no such asset, or it isn't clear which one is meant; the text names those that there are.
+    /// There is no such asset, or it isn't clear which one is meant; the text names those that
+    /// there are.
     #[error("batch job '{id}': {reason}")]
     Asset {
         /// Which job.
@@ -121,7 +124,8 @@ pub enum OpenEoError {
         source: Box<OpenEoError>,
     },
 
-    /// The results are those of a job that hasn't finished, as they say themselves (`openeo:status`): more may come.
+    /// The results are those of a job that hasn't finished, as they say themselves
+    /// (`openeo:status`): more may come.
     #[error("the results of batch job '{id}' are partial: its status is {status}; {} files are there", .files.len())]
     PartialResults {
         /// Which job.
@@ -222,7 +226,8 @@ impl OpenEoError {
         }
     }
 
-    /// Whether the same call may succeed later with nothing else changed. It doesn't say that repeating is harmless.
+    /// Whether the same call may succeed later with nothing else changed. It doesn't say that
+    /// repeating is harmless.
     pub fn is_retryable(&self) -> bool {
         match self {
             OpenEoError::Api(error) => self.is_not_our_turn() || error.http().is_retryable(),
@@ -243,13 +248,14 @@ impl OpenEoError {
         self.code() == Some("ConcurrentJobLimit") || self.status() == Some(429)
     }
 
-    /// Whether the back-end knows no such job (any more). Some say so with 422, for ids that can't be ids of theirs.
+    /// Whether the back-end knows no such job (any more). Some say so with 422, for ids that can't
+    /// be ids of theirs.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some("JobNotFound") || matches!(self.status(), Some(404 | 422))
     }
 
-    /// Whether the back-end couldn't be reached: nobody was there, or nobody to be trusted. Nothing was sent, and it may pass: a
-    /// certificate is renewed, a proxy let in.
+    /// Whether the back-end couldn't be reached: nobody was there, or nobody to be trusted. Nothing
+    /// was sent, and it may pass: a certificate is renewed, a proxy let in.
     pub(crate) fn is_unreachable(&self) -> bool {
         use HttpErrorKind::{Connect, Proxy, Tls};
         matches!(self.http().map(HttpError::kind), Some(Connect | Proxy | Tls))

@@ -22,8 +22,8 @@ impl Keys {
         Keys { held: Mutex::new(None) }
     }
 
-    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the next. A back-end that takes JSON Web
-    /// Tokens gets those without the prefix.
+    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the
+    /// next. A back-end that takes JSON Web Tokens gets those without the prefix.
     pub(crate) fn set(
         &self,
         root: &str,
@@ -51,7 +51,8 @@ impl Keys {
     }
 }
 
-/// Whether a token has the form of a signed JSON Web Token: three parts in base64url. (RFC 7519, RFC 7515)
+/// Whether a token has the form of a signed JSON Web Token: three parts in base64url. (RFC 7519,
+/// RFC 7515)
 fn is_jwt(token: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -72,7 +73,8 @@ fn is_expired(status: u16, body: &str) -> bool {
     }
 }
 
-/// The client's side of the keys. Weak, because the keys hold what gets the next token, and that holds a client.
+/// The client's side of the keys. Weak, because the keys hold what gets the next token, and that
+/// holds a client.
 impl Authenticate for Weak<Keys> {
     fn belongs_to(&self, origin: &Origin) -> bool {
         self.upgrade().is_some_and(|keys| keys.held.lock().as_ref().is_some_and(|(own, _)| own == origin))

@@ -6,11 +6,11 @@ use url::Url;
 
 use crate::client::http::Origin;
 
-/// The URL that `href` means in a document that came from `document`, at a back-end whose API is reached at `root`; `None` for what
-/// is none of http or https.
+/// The URL that `href` means in a document that came from `document`, at a back-end whose API is
+/// reached at `root`; `None` for what is none of http or https.
 ///
-/// A back-end behind a proxy that speaks TLS for it may not know of that: its own links with `http:`, and those without a scheme, are
-/// meant as the API itself is reached.
+/// A back-end behind a proxy that speaks TLS for it may not know of that: its own links with
+/// `http:`, and those without a scheme, are meant as the API itself is reached.
 pub(crate) fn resolve(root: &Url, document: &str, href: &str) -> Option<String> {
     let href = href.trim();
     let bare_host = root.host_str().map(|host| match root.port() {

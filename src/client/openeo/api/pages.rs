@@ -11,7 +11,8 @@ use crate::client::http::{Method, Origin, RequestBuilder};
 use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
-/// How many pages are followed, how many items are kept, how many pages in a row may be empty, and for how long a step of a batch reads on.
+/// How many pages are followed, how many items are kept, how many pages in a row may be empty, and
+/// for how long a step of a batch reads on.
 const MOST_PAGES: usize = 1_000;
 const MOST_ITEMS: usize = 100_000;
 const EMPTY_PAGES: usize = 2;
@@ -20,7 +21,8 @@ const MOST_TIME: Duration = Duration::from_secs(60);
 /// All pages of a list put together, as far as they could be had.
 pub(crate) struct Pages {
     pub(crate) items: Vec<Value>,
-    /// Why the list may lack some; `None` if the last page said that it is the last, and no page that something is missing.
+    /// Why the list may lack some; `None` if the last page said that it is the last, and no page
+    /// that something is missing.
     pub(crate) gap: Option<String>,
     /// The error of the page that couldn't be had, if that is why.
     pub(crate) fault: Option<OpenEoError>,
@@ -39,8 +41,9 @@ enum Next {
 }
 
 impl Pages {
-    /// Follows `next` links, as long as they lead to the same origin, to a page that wasn't read yet, with an item that
-    /// wasn't seen on an earlier one. What was read before something goes wrong is had.
+    /// Follows `next` links, as long as they lead to the same origin, to a page that wasn't read
+    /// yet, with an item that wasn't seen on an earlier one. What was read before something goes
+    /// wrong is had.
     ///
     /// # Errors
     /// Those of the first page.
@@ -68,7 +71,8 @@ impl Pages {
             let mut is_news = (1..=EMPTY_PAGES).contains(&empty);
             let mut here = Vec::new();
             for item in items_of(&page.document, field) {
-                // What has no id can't be told from others, and isn't thrown away; nor is what only shares one.
+                // What has no id can't be told from others, and isn't thrown away; nor is what only
+                // shares one.
                 let id = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
                 if id.is_none_or(|id| !ids.contains(id)) {
                     is_news |= id.is_some();
@@ -131,7 +135,8 @@ fn items_of<'a>(page: &'a Value, field: &str) -> impl Iterator<Item = &'a Value>
     page.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// What an aggregator says that it couldn't ask. (openEO federation extension 0.1, "Lists of resources")
+/// What an aggregator says that it couldn't ask. (openEO federation extension 0.1, "Lists of
+/// resources")
 fn missing(page: &Value) -> Option<String> {
     let missing = page.get("federation:missing")?;
     let names = match missing {

@@ -32,7 +32,8 @@ pub(crate) fn job_error(error: OpenEoError) -> JobError {
     }
 }
 
-/// What a download's error means. What came whole and was something else is asked for once more, and no more: it may be large.
+/// What a download's error means. What came whole and was something else is asked for once more,
+/// and no more: it may be large.
 pub(crate) fn download_error(error: OpenEoError, attempt: u32) -> JobError {
     let is_content = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Content && !http.is_retryable());
     if is_content && attempt > 1 { JobError::fatal(error) } else { job_error(error) }
@@ -43,8 +44,8 @@ pub(crate) fn is_later(error: &OpenEoError) -> bool {
     error.is_not_our_turn() || is_rate_limited(error)
 }
 
-/// Whether looking at a job may fail like this for a while, as a side question, while a job runs that is paid for: the back-end
-/// can't be reached, or is broken.
+/// Whether looking at a job may fail like this for a while, as a side question, while a job runs
+/// that is paid for: the back-end can't be reached, or is broken.
 pub(crate) fn is_soft(error: &OpenEoError) -> bool {
     let is_broken = error.status().is_some_and(|status| status >= 500) && error.code() != Some("FeatureUnsupported");
     is_broken || error.is_retryable() || error.is_unreachable()

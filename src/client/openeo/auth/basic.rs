@@ -28,7 +28,8 @@ impl Connection {
         self.set_keys("basic//".to_owned(), first, fetch)
     }
 
-    /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from elsewhere. It can't be renewed.
+    /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from
+    /// elsewhere. It can't be renewed.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] for what can't stand in a header.

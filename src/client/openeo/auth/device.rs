@@ -24,7 +24,8 @@ const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 /// How often to ask, if the provider doesn't say, and by how much rarer if it says `slow_down`.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How rarely at most a provider is asked that can't be reached, unless it wants to be asked more rarely still.
+/// How rarely at most a provider is asked that can't be reached, unless it wants to be asked more
+/// rarely still.
 const RARELY: Duration = Duration::from_secs(60);
 
 /// What to tell the person who is to log in. Prints as one sentence.
@@ -54,8 +55,8 @@ const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const DEVICE_PKCE: &str = "urn:ietf:params:oauth:grant-type:device_code+pkce";
 
 impl Connection {
-    /// Logs in a person, who is told by `prompt` where to go and which code to enter; waits until that is done. Tries a
-    /// [remembered](Oidc::remember) refresh token first.
+    /// Logs in a person, who is told by `prompt` where to go and which code to enter; waits until
+    /// that is done. Tries a [remembered](Oidc::remember) refresh token first.
     ///
     /// # Timing
     /// As long as the provider's code is good, mostly some minutes.
@@ -139,7 +140,8 @@ fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant
     }
 }
 
-/// How long to wait before it is asked again, after this answer; `None` if that is the end. (RFC 8628, 3.5)
+/// How long to wait before it is asked again, after this answer; `None` if that is the end. (RFC
+/// 8628, 3.5)
 fn next_interval(said: Option<&str>, passes: bool, interval: Duration) -> Option<Duration> {
     match said {
         Some("authorization_pending") => Some(interval),

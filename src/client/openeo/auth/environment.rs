@@ -14,7 +14,8 @@ impl Connection {
     /// Without a method, a client's id and secret are taken for `client_credentials`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the variable that is missing or makes no sense; else those of the method.
+    /// [`OpenEoError::Invalid`] names the variable that is missing or makes no sense; else those of
+    /// the method.
     pub fn authenticate_from_environment(&self) -> Result<(), OpenEoError> {
         match method(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))? {
             Login::Basic { user, password } => self.authenticate_basic(&user, &password),

@@ -10,7 +10,8 @@ impl Connection {
     /// Logs in as a service, without a person: the client's id and secret are all it takes.
     ///
     /// # Errors
-    /// [`OpenEoError::Authentication`], if the provider refuses; the back-end's, if it has no providers.
+    /// [`OpenEoError::Authentication`], if the provider refuses; the back-end's, if it has no
+    /// providers.
     pub fn authenticate_oidc_client_credentials(&self, oidc: &Oidc) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["client_credentials"])?;
         if session.secret.is_none() {
@@ -36,10 +37,12 @@ impl Connection {
         })
     }
 
-    /// Logs in with a refresh token: the one given, or the one that is [remembered](Oidc::remember).
+    /// Logs in with a refresh token: the one given, or the one that is
+    /// [remembered](Oidc::remember).
     ///
     /// # Errors
-    /// As for [client credentials](Connection::authenticate_oidc_client_credentials), and if there is no refresh token.
+    /// As for [client credentials](Connection::authenticate_oidc_client_credentials), and if there
+    /// is no refresh token.
     pub fn authenticate_oidc_refresh_token(&self, oidc: &Oidc, token: Option<&str>) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["refresh_token"])?;
         if let Some(token) = token {

@@ -17,7 +17,8 @@ pub(super) struct Provider {
     scopes: Vec<String>,
     /// Which scopes the provider knows; empty if it doesn't say.
     supported: Vec<String>,
-    /// What the back-end wants to go along when access is asked for. (openEO API 1.3, `authorization_parameters`)
+    /// What the back-end wants to go along when access is asked for. (openEO API 1.3,
+    /// `authorization_parameters`)
     pub(super) parameters: Vec<(String, String)>,
     default_clients: Vec<(String, Vec<String>)>,
     pub(super) token_endpoint: String,
@@ -33,8 +34,9 @@ pub(super) struct Grant {
 }
 
 impl Provider {
-    /// Finds the provider among those that the back-end trusts, and its endpoints.
-    /// Without a name it is the first, or the first that has a client of its own for one of these grants, if one is needed.
+    /// Finds the provider among those that the back-end trusts, and its endpoints. Without a name
+    /// it is the first, or the first that has a client of its own for one of these grants, if one
+    /// is needed.
     pub(super) fn find(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Provider, OpenEoError> {
         let document = connection.get_json("/credentials/oidc")?;
         let all: Vec<&Value> = document.get("providers").and_then(Value::as_array).into_iter().flatten().collect();
@@ -66,7 +68,8 @@ impl Provider {
             .send()
             .and_then(|reply| reply.json())
             .map_err(|error| failed("its configuration could not be had".into(), Some(error)))?;
-        // Who answers for another issuer may be after its tokens. (OpenID Connect Discovery 1.0, 4.3)
+        // Who answers for another issuer may be after its tokens. (OpenID Connect Discovery 1.0,
+        // 4.3)
         let answers_for = text(&configuration, "issuer").unwrap_or_default();
         if answers_for.trim_end_matches('/') != issuer.trim_end_matches('/') {
             return Err(failed(format!("it answers for another issuer, {}", plain(&answers_for, 200)), None));
@@ -99,9 +102,10 @@ impl Provider {
         })
     }
 
-    /// `openid`, what the user wants or else the back-end, and what makes a provider give a refresh token, if one is wanted. Some
-    /// providers refuse what they don't know: what a back-end wants is asked for unless they say that they don't have it, and
-    /// `offline_access` only if they say that they do.
+    /// `openid`, what the user wants or else the back-end, and what makes a provider give a refresh
+    /// token, if one is wanted. Some providers refuse what they don't know: what a back-end wants
+    /// is asked for unless they say that they don't have it, and `offline_access` only if they say
+    /// that they do.
     pub(super) fn scope(&self, oidc: &Oidc, refresh: bool) -> String {
         let is_known = |scope: &String| self.supported.contains(scope);
         let mut scopes = vec!["openid".to_owned()];
@@ -131,8 +135,8 @@ impl Provider {
     /// Posts a form, with what belongs to the renewal that wants it.
     pub(super) fn post(&self, url: &str, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Value, HttpError> {
         let request = self.http.post(url).without_auth().accept("application/json").form(form);
-        // A code or a token that may have been used up by a request whose reply was lost must not be sent again blindly; all
-        // other grants only give one more token.
+        // A code or a token that may have been used up by a request whose reply was lost must not
+        // be sent again blindly; all other grants only give one more token.
         let grant = form.iter().find(|(name, _)| *name == "grant_type").map(|(_, value)| *value);
         let request = request.idempotent(matches!(grant, Some("client_credentials" | "password")));
         let mut request = paced(request, renewal);
@@ -159,7 +163,8 @@ impl Provider {
             // Some providers send it as a string.
             value.as_f64().or_else(|| value.as_str()?.parse().ok())
         });
-        // What has no life, or a negative one, doesn't say how long it lives: it is used until it is refused.
+        // What has no life, or a negative one, doesn't say how long it lives: it is used until it
+        // is refused.
         let expires_in = expires_in.filter(|seconds| *seconds > 0.0);
         let expires_in = expires_in.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
         Ok(Grant { access_token, refresh_token: text(reply, "refresh_token"), expires_in })
@@ -185,7 +190,8 @@ pub(super) fn oauth_error(error: &HttpError) -> Option<String> {
     text(&serde_json::from_str(error.body()).ok()?, "error")
 }
 
-/// Who issues the tokens. A back-end that is spoken to safely names nobody who isn't: he would get secrets in the clear.
+/// Who issues the tokens. A back-end that is spoken to safely names nobody who isn't: he would get
+/// secrets in the clear.
 fn issuer_of(entry: &Value, root: &str) -> Result<String, &'static str> {
     let issuer = text(entry, "issuer").ok_or("the back-end doesn't say who issues its tokens")?;
     if is_as_safe(&issuer, root) {

@@ -15,13 +15,15 @@ use crate::time::Deadline;
 /// How often is looked whether somebody else's lock is gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A file of refresh tokens, by issuer and client, in the form of the Python client's `refresh-tokens.json`. Only its owner may
-/// read it (mode 0600 on Unix, from the start), and one that others may read is refused.
+/// A file of refresh tokens, by issuer and client, in the form of the Python client's
+/// `refresh-tokens.json`. Only its owner may read it (mode 0600 on Unix, from the start), and one
+/// that others may read is refused.
 ///
-/// Whoever gets a new token for an old one and writes it, in whichever thread or process, does so alone: an empty file beside
-/// it, `NAME.lock`, is locked meanwhile. So several may share a file, also where a provider takes each refresh token once. Nobody
-/// waits longer for the lock than a minute. On a file system without locks the last of those who write at once wins, and
-/// what the others had is asked for anew.
+/// Whoever gets a new token for an old one and writes it, in whichever thread or process, does so
+/// alone: an empty file beside it, `NAME.lock`, is locked meanwhile. So several may share a file,
+/// also where a provider takes each refresh token once. Nobody waits longer for the lock than a
+/// minute. On a file system without locks the last of those who write at once wins, and what the
+/// others had is asked for anew.
 #[derive(Clone)]
 pub struct RefreshTokens {
     path: PathBuf,
@@ -76,8 +78,9 @@ impl RefreshTokens {
         })
     }
 
-    /// Until it is dropped nobody else has it. It is none on a file system without locks, and if somebody keeps it for longer
-    /// than `patience`: a process that stands still is to hold up nobody for good.
+    /// Until it is dropped nobody else has it. It is none on a file system without locks, and if
+    /// somebody keeps it for longer than `patience`: a process that stands still is to hold up
+    /// nobody for good.
     pub(super) fn lock(&self, patience: Duration) -> Result<Lock, OpenEoError> {
         let failed = |error| OpenEoError::written(&self.path, error);
         let file = private().create(true).truncate(false).open(self.beside(".lock")).map_err(failed)?;

@@ -51,7 +51,8 @@ impl Session {
         self.refresh.lock().token = Some(token.to_owned());
     }
 
-    /// Gets the first token, so that what is wrong is told now, and has later ones got in the same way.
+    /// Gets the first token, so that what is wrong is told now, and has later ones got in the same
+    /// way.
     pub(super) fn start(
         self,
         connection: &Connection,
@@ -80,8 +81,8 @@ impl Session {
         self.grant(&[("grant_type", "client_credentials"), ("scope", &scope)], renewal)
     }
 
-    /// `None`, if there is no refresh token. Whoever else has the same file waits meanwhile, and finds the new one there: many
-    /// providers take a refresh token once.
+    /// `None`, if there is no refresh token. Whoever else has the same file waits meanwhile, and
+    /// finds the new one there: many providers take a refresh token once.
     pub(super) fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         let lock = self.lock(renewal);
         let Some(token) = self.newest() else { return Ok(None) };
@@ -102,8 +103,8 @@ impl Session {
         Ok(grant)
     }
 
-    /// The token in the file, if somebody has put another there; else the one that is known here, which is newer than the
-    /// file's if it couldn't be written.
+    /// The token in the file, if somebody has put another there; else the one that is known here,
+    /// which is newer than the file's if it couldn't be written.
     fn newest(&self) -> Option<String> {
         let mut known = self.refresh.lock();
         if let Some(store) = &self.oidc.store {
@@ -130,8 +131,8 @@ impl Session {
         }
     }
 
-    /// `None` also if the provider takes the refresh token no more: there is another way to log in. That the provider can't be
-    /// reached, or is asked too often, is an error.
+    /// `None` also if the provider takes the refresh token no more: there is another way to log in.
+    /// That the provider can't be reached, or is asked too often, is an error.
     pub(super) fn by_refresh_token_if_good(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         match self.by_refresh_token(renewal) {
             Err(error) if is_refusal(&error) => {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::refresh_tokens::RefreshTokens;
 
-/// Which provider, and as which client. All of it has defaults: the back-end's first provider, and a client that it offers.
+/// Which provider, and as which client. All of it has defaults: the back-end's first provider, and
+/// a client that it offers.
 ///
 /// ```
 /// use fulmar::client::openeo::Oidc;

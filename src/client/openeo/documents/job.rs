@@ -69,7 +69,8 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// What a back-end says about one job, in its details or in the job list, which has fewer of them. Prints as a table.
+/// What a back-end says about one job, in its details or in the job list, which has fewer of them.
+/// Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDescription {
     id: String,

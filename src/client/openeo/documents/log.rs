@@ -67,7 +67,8 @@ impl LogEntry {
         &self.id
     }
 
-    /// How grave it is. What has no level that is known counts as an error, so that no filter hides it.
+    /// How grave it is. What has no level that is known counts as an error, so that no filter hides
+    /// it.
     pub fn level(&self) -> LogLevel {
         let level = self.text("level").map(|level| if level.eq_ignore_ascii_case("warn") { "warning" } else { level });
         level.and_then(LogLevel::of).unwrap_or(LogLevel::Error)
@@ -120,8 +121,9 @@ impl Logs {
         self.entries.is_empty()
     }
 
-    /// Whether these are all. A page that can't be had leaves those before it; a link to another host, or in a circle, isn't
-    /// followed, nor is one after 1,000 pages or 100,000 entries. Ask for what comes after the [id](LogEntry::id) of the last.
+    /// Whether these are all. A page that can't be had leaves those before it; a link to another
+    /// host, or in a circle, isn't followed, nor is one after 1,000 pages or 100,000 entries. Ask
+    /// for what comes after the [id](LogEntry::id) of the last.
     pub fn is_complete(&self) -> bool {
         self.gap.is_none()
     }

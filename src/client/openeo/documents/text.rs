@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// On one line, without control characters and without what reorders text, at most `limit` characters.
+/// On one line, without control characters and without what reorders text, at most `limit`
+/// characters.
 pub(crate) fn plain(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     for (count, word) in text.split(|c: char| c.is_whitespace() || is_unseen(c)).filter(|w| !w.is_empty()).enumerate() {
@@ -43,9 +44,11 @@ pub(crate) fn number_of(value: Option<&Value>) -> Option<f64> {
     }
 }
 
-/// One segment of a URL's path: what isn't plainly a part of a name is escaped, so that an id can't lead elsewhere.
+/// One segment of a URL's path: what isn't plainly a part of a name is escaped, so that an id can't
+/// lead elsewhere.
 pub(crate) fn segment(text: &str) -> String {
-    // A segment of dots alone climbs, escaped or not, and an empty one names the list: then it must be another.
+    // A segment of dots alone climbs, escaped or not, and an empty one names the list: then it must
+    // be another.
     if text.bytes().all(|byte| byte == b'.') {
         return "%2E".repeat(text.len()) + "%00";
     }
@@ -60,7 +63,8 @@ pub(crate) fn segment(text: &str) -> String {
     escaped
 }
 
-/// Segments of a URL's path: slashes in an id part them, as Earth Engine's ids have some, and most servers don't know `%2F`.
+/// Segments of a URL's path: slashes in an id part them, as Earth Engine's ids have some, and most
+/// servers don't know `%2F`.
 pub(crate) fn segments(text: &str) -> String {
     text.split('/').map(segment).collect::<Vec<_>>().join("/")
 }

@@ -1,8 +1,8 @@
 //! Making jobs, each exactly once, whatever becomes of the reply.
 //!
-//! `POST /jobs` is never repeated blindly: [`creation`](crate::client::creation) has the rules. A job in the list is like one
-//! whose reply was lost if it has the same title and description, wasn't started, and has in its details the same process
-//! graph, plan and budget.
+//! `POST /jobs` is never repeated blindly: [`creation`](crate::client::creation) has the rules. A
+//! job in the list is like one whose reply was lost if it has the same title and description,
+//! wasn't started, and has in its details the same process graph, plan and budget.
 
 use std::time::{Duration, Instant};
 
@@ -27,12 +27,13 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Connection {
     /// Makes a job. It isn't started yet.
     ///
-    /// If the reply is lost, the job is looked for in the job list. It is made again only if the list is whole and has nothing
-    /// like it.
+    /// If the reply is lost, the job is looked for in the job list. It is made again only if the
+    /// list is whole and has nothing like it.
     ///
     /// # Errors
-    /// The back-end's refusal. [`OpenEoError::LostReply`], if the reply was lost and the job may exist: the list could not be
-    /// read, or may lack jobs, or has one that may be it, or the back-end may still be making it.
+    /// The back-end's refusal. [`OpenEoError::LostReply`], if the reply was lost and the job may
+    /// exist: the list could not be read, or may lack jobs, or has one that may be it, or the
+    /// back-end may still be making it.
     pub fn create_job(&self, job: impl Into<NewJob>) -> Result<BatchJob, OpenEoError> {
         let job = job.into();
         job.check()?;
@@ -85,8 +86,8 @@ impl Creation {
         self.inner.lost_by()
     }
 
-    /// One call, or one search. After an error whose [`LostReply`](OpenEoError::LostReply) may pass it may be called again, and
-    /// goes on where it was.
+    /// One call, or one search. After an error whose [`LostReply`](OpenEoError::LostReply) may pass
+    /// it may be called again, and goes on where it was.
     pub(crate) fn advance(&mut self, connection: &Connection) -> Result<Progress, OpenEoError> {
         self.job.check()?;
         let maker = JobMaker { job: &self.job, connection };
@@ -187,7 +188,8 @@ impl Maker for JobMaker<'_> {
     }
 }
 
-/// What the back-end calls the new job. `Location` need not be a URL, and is only looked at if nothing else tells.
+/// What the back-end calls the new job. `Location` need not be a URL, and is only looked at if
+/// nothing else tells.
 fn id_of(reply: &Response) -> Result<String, OpenEoError> {
     if reply.method() != Method::Post {
         let to = Url::parse(reply.url()).map(|url| plain(&url[..url::Position::AfterPath], 200)).unwrap_or_default();

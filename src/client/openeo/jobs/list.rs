@@ -49,7 +49,8 @@ fn list_of(pages: Pages) -> JobList {
 }
 
 impl Connection {
-    /// All jobs of the user. Pages are followed to the end, or as far as they can be had: [`Listing::gap`] tells.
+    /// All jobs of the user. Pages are followed to the end, or as far as they can be had:
+    /// [`Listing::gap`] tells.
     ///
     /// # Errors
     /// The back-end's, for the first page.
@@ -60,8 +61,9 @@ impl Connection {
         Ok(list)
     }
 
-    /// All jobs of the user, and the server's `Date`; an error if a page can't be had. Without a `limit`: a back-end that knows
-    /// it and has no pages would leave out the rest, and nothing would tell.
+    /// All jobs of the user, and the server's `Date`; an error if a page can't be had. Without a
+    /// `limit`: a back-end that knows it and has no pages would leave out the rest, and nothing
+    /// would tell.
     pub(crate) fn whole_list(&self) -> Result<(JobList, Option<String>), OpenEoError> {
         let mut pages = Pages::read(self, self.request(Method::Get, "/jobs"), "jobs")?;
         match pages.fault.take() {
@@ -70,7 +72,8 @@ impl Connection {
         }
     }
 
-    /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within `limit`, if there is one.
+    /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within
+    /// `limit`, if there is one.
     pub(crate) fn first_page(&self, jobs: usize, limit: Option<Duration>) -> Result<Vec<JobDescription>, OpenEoError> {
         let request = self.request(Method::Get, "/jobs").query("limit", &jobs.clamp(PAGE, LARGEST).to_string());
         let page = self.json_of(match limit {

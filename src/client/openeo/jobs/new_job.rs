@@ -49,7 +49,8 @@ impl NewJob {
         Ok(job)
     }
 
-    /// What the job list calls it. Titles that tell jobs apart also help to find a job whose reply was lost.
+    /// What the job list calls it. Titles that tell jobs apart also help to find a job whose reply
+    /// was lost.
     pub fn title(self, title: &str) -> NewJob {
         self.field("title", json!(title))
     }
@@ -64,8 +65,9 @@ impl NewJob {
         self.field("plan", json!(plan))
     }
 
-    /// What it may cost at most, in the back-end's currency. Defaults to no limit. A job with a budget that is no finite number
-    /// can't be made: JSON has no such, and to leave it out would mean no limit.
+    /// What it may cost at most, in the back-end's currency. Defaults to no limit. A job with a
+    /// budget that is no finite number can't be made: JSON has no such, and to leave it out would
+    /// mean no limit.
     pub fn budget(mut self, budget: f64) -> NewJob {
         self.fault =
             (!budget.is_finite()).then_some("the budget of a job is a finite number; without one, don't set it");
@@ -96,8 +98,9 @@ impl NewJob {
         self
     }
 
-    /// Whether the back-end is asked first, where it can be, what it thinks of the graph. Defaults to yes. What it says are
-    /// [warnings](crate::client::openeo::BatchJob::warnings), and notes in the report of [`run_jobs`](crate::client::openeo::run_jobs), which asks once for all jobs
+    /// Whether the back-end is asked first, where it can be, what it thinks of the graph. Defaults
+    /// to yes. What it says are [warnings](crate::client::openeo::BatchJob::warnings), and notes in
+    /// the report of [`run_jobs`](crate::client::openeo::run_jobs), which asks once for all jobs
     /// with the same graph: the job is made all the same.
     pub fn validate(mut self, validated: bool) -> NewJob {
         self.validated = validated;
@@ -140,7 +143,8 @@ impl NewJob {
         Sha256::digest(self.as_json().to_string()).into()
     }
 
-    /// How much a job in the list is like this one. A list leaves things out, so it never tells that one is the same.
+    /// How much a job in the list is like this one. A list leaves things out, so it never tells
+    /// that one is the same.
     pub(crate) fn alike_in_list(&self, listed: &Value) -> Match {
         match self.words_alike(listed) {
             Match::Different => Match::Different,
@@ -148,7 +152,8 @@ impl NewJob {
         }
     }
 
-    /// How much a job is like this one, by its details. One that isn't surely another is possible at least.
+    /// How much a job is like this one, by its details. One that isn't surely another is possible
+    /// at least.
     pub(crate) fn alike(&self, details: &Value) -> Match {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
         let graph = match graph.filter(|graph| !graph.is_null()) {
@@ -211,8 +216,8 @@ impl NewJob {
 /// A title or description of so many bytes may have been cut by the back-end.
 const CUT: usize = 32;
 
-/// What was only just made was never started, so it hasn't ended. That it is queued, or of a status that isn't known here, can
-/// be the back-end's doing.
+/// What was only just made was never started, so it hasn't ended. That it is queued, or of a status
+/// that isn't known here, can be the back-end's doing.
 fn status_alike(told: &Value) -> Match {
     match JobStatus::of(told.get("status").and_then(Value::as_str).unwrap_or_default()) {
         JobStatus::Created => Match::Same,

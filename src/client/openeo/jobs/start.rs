@@ -1,5 +1,5 @@
-//! Starting a job once, although the reply may be lost: a job that has finished and is started again runs again, and is paid for
-//! again.
+//! Starting a job once, although the reply may be lost: a job that has finished and is started
+//! again runs again, and is paid for again.
 //!
 //! ```text
 //! send -> started
@@ -20,17 +20,19 @@ use crate::trace::event;
 /// How often a start is sent at most.
 const STARTS: u32 = 4;
 
-/// How often a job is looked at whose start may still be under way, and how long after the first time.
+/// How often a job is looked at whose start may still be under way, and how long after the first
+/// time.
 const LOOKS: u32 = 4;
 const SETTLED: Duration = Duration::from_millis(500);
 
 impl BatchJob {
-    /// Starts it; one that has ended is computed anew. After a reply that was lost or says 5xx it looks whether the job was
-    /// started, before it tries again.
+    /// Starts it; one that has ended is computed anew. After a reply that was lost or says 5xx it
+    /// looks whether the job was started, before it tries again.
     ///
     /// # Errors
-    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After an unclear answer to a start
-    /// of a job that had ended before, and has ended now, nobody knows whether it ran in between: that answer is the error.
+    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After
+    /// an unclear answer to a start of a job that had ended before, and has ended now, nobody knows
+    /// whether it ran in between: that answer is the error.
     pub fn start(&self) -> Result<(), OpenEoError> {
         let had_ended = !self.is_new() && self.describe().is_ok_and(|found| found.status().is_ended());
         let mut start = Start { had_ended, ..Start::default() };
@@ -48,8 +50,9 @@ impl BatchJob {
         }
     }
 
-    /// Sends a start once more if the job still is as it was made: a back-end may take a start and forget it. A start of a job that is
-    /// queued or running has no effect (openEO API 1.2). Whether it was sent; what came of it is for later looks to see.
+    /// Sends a start once more if the job still is as it was made: a back-end may take a start and
+    /// forget it. A start of a job that is queued or running has no effect (openEO API 1.2).
+    /// Whether it was sent; what came of it is for later looks to see.
     pub(crate) fn start_if_created(&self) -> Result<bool, OpenEoError> {
         // Asked itself: a list may be late.
         if self.describe()?.status() != JobStatus::Created {

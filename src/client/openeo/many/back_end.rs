@@ -13,7 +13,8 @@ pub struct BackEnd {
 }
 
 impl BackEnd {
-    /// A back-end that runs 2 jobs at once and queues 10, as the Python client's job manager has it.
+    /// A back-end that runs 2 jobs at once and queues 10, as the Python client's job manager has
+    /// it.
     pub fn new(connection: &Connection) -> BackEnd {
         let name = connection.name().to_owned();
         BackEnd { connection: connection.clone(), name, parallel_jobs: 2, queue_limit: 10 }
@@ -25,8 +26,8 @@ impl BackEnd {
         self
     }
 
-    /// How many of these jobs it is given at once: created, queued and running ones. Defaults to 2. A back-end that says that
-    /// it has too many is left alone for a while, whatever this says.
+    /// How many of these jobs it is given at once: created, queued and running ones. Defaults to 2.
+    /// A back-end that says that it has too many is left alone for a while, whatever this says.
     pub fn parallel_jobs(mut self, jobs: usize) -> BackEnd {
         self.parallel_jobs = jobs;
         self

@@ -1,7 +1,9 @@
-//! When the jobs of one back-end are asked about: by the list for all of them, or one by one. Pure: no clock, no request.
+//! When the jobs of one back-end are asked about: by the list for all of them, or one by one. Pure:
+//! no clock, no request.
 //!
-//! Each job is good for one request an interval. A list tells about all of them, which saves requests; what was saved goes
-//! into looking up to [`LOOKS`] times as often, also when few jobs are left. So there are never more requests in all.
+//! Each job is good for one request an interval. A list tells about all of them, which saves
+//! requests; what was saved goes into looking up to [`LOOKS`] times as often, also when few jobs
+//! are left. So there are never more requests in all.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,7 +13,8 @@ use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 /// How many looks at the list stand for one at each job, at most.
 pub(super) const LOOKS: u32 = 5;
 
-/// How many times as often it is looked at when a job can be expected to end, as far as others that ended tell.
+/// How many times as often it is looked at when a job can be expected to end, as far as others that
+/// ended tell.
 const KEEN: u32 = 2;
 
 /// So many requests can be saved for later.
@@ -90,7 +93,8 @@ impl Looks {
         self.watched.len()
     }
 
-    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked about itself or not.
+    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked
+    /// about itself or not.
     pub(super) fn look(&mut self, id: &str, interval: Duration, due: bool, now: Instant) -> Look {
         let jobs = self.watched.len();
         self.save(jobs, interval, now);

@@ -1,6 +1,7 @@
 //! Many jobs, on several back-ends at once, from the process graph to the files.
 //!
-//! Each job is a [`RemoteJob`](crate::batch::RemoteJob) of a batch, so none holds a thread while it runs elsewhere:
+//! Each job is a [`RemoteJob`](crate::batch::RemoteJob) of a batch, so none holds a thread while it
+//! runs elsewhere:
 //!
 //! ```text
 //! submit: create ▸ start, if a back-end has room         some jobs are created ahead of their time
@@ -9,8 +10,8 @@
 //! fetch:  details ▸ results ▸ each asset                 or, if it failed: its error logs
 //! ```
 //!
-//! A step makes its calls one after the other, each once, and waits for nothing but the network. What it has done it
-//! keeps: the next attempt goes on there.
+//! A step makes its calls one after the other, each once, and waits for nothing but the network.
+//! What it has done it keeps: the next attempt goes on there.
 
 mod back_end;
 mod looks;
@@ -38,8 +39,8 @@ pub use options::{JobRun, RunOptions};
 /// Up to so many jobs in hand, each looks at what is known four times as often.
 const FEW: usize = 256;
 
-/// Runs jobs on back-ends, as many at once as these take, and waits until all have ended. The report has every job in input
-/// order; one that failed is no error here.
+/// Runs jobs on back-ends, as many at once as these take, and waits until all have ended. The
+/// report has every job in input order; one that failed is no error here.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -69,8 +70,9 @@ pub fn run_jobs(
     Ok(start_jobs(back_ends, jobs, options)?.wait(None)?)
 }
 
-/// As [`run_jobs`], and returns at once: the [`Batch`] can be waited for, looked at and cancelled, which stops the jobs that
-/// are on their way, and deletes those that were created and never started.
+/// As [`run_jobs`], and returns at once: the [`Batch`] can be waited for, looked at and cancelled,
+/// which stops the jobs that are on their way, and deletes those that were created and never
+/// started.
 ///
 /// # Errors
 /// As for `run_jobs`.

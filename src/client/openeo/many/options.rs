@@ -54,23 +54,26 @@ impl RunOptions {
         }
     }
 
-    /// How often each job is asked about: after `first`, then rarer by a quarter each time, up to `last`. Defaults to 5 s
-    /// and 60 s. After `first` a back-end that had too many jobs is asked again, too, if it doesn't say when. Where the
-    /// job list tells of several jobs at once, it is read more often than that, for fewer requests in all.
+    /// How often each job is asked about: after `first`, then rarer by a quarter each time, up to
+    /// `last`. Defaults to 5 s and 60 s. After `first` a back-end that had too many jobs is asked
+    /// again, too, if it doesn't say when. Where the job list tells of several jobs at once, it is
+    /// read more often than that, for fewer requests in all.
     pub fn poll(mut self, first: Duration, last: Duration) -> RunOptions {
         (self.first_poll, self.last_poll) = (first, last.max(first));
         self
     }
 
-    /// How many times in a row asking about a job may fail softly, and how long to wait after each at most: it begins
-    /// with the first delay of [`poll`](RunOptions::poll), and doubles. Defaults to 15, and 30 s.
+    /// How many times in a row asking about a job may fail softly, and how long to wait after each
+    /// at most: it begins with the first delay of [`poll`](RunOptions::poll), and doubles. Defaults
+    /// to 15, and 30 s.
     pub fn soft_errors(mut self, count: u32, pause: Duration) -> RunOptions {
         (self.soft_errors, self.soft_error_pause) = (count, pause);
         self
     }
 
-    /// Downloads the results to `folder/job_ID/`: the assets, `job-results.json`, and the job's details as `job_ID.json`; of a
-    /// job that failed its error logs, as `job_ID_errors.json`. Defaults to nothing.
+    /// Downloads the results to `folder/job_ID/`: the assets, `job-results.json`, and the job's
+    /// details as `job_ID.json`; of a job that failed its error logs, as `job_ID_errors.json`.
+    /// Defaults to nothing.
     pub fn download_to(mut self, folder: impl Into<PathBuf>) -> RunOptions {
         self.folder = Some(folder.into());
         self
@@ -88,22 +91,25 @@ impl RunOptions {
         self
     }
 
-    /// How many jobs are created before there is room for them, so that a back-end needn't wait for them, nor for downloads.
-    /// Of a batch that is cancelled they are deleted again. Defaults to as many as the back-ends run, at most 16.
+    /// How many jobs are created before there is room for them, so that a back-end needn't wait for
+    /// them, nor for downloads. Of a batch that is cancelled they are deleted again. Defaults to as
+    /// many as the back-ends run, at most 16.
     pub fn ahead(mut self, jobs: usize) -> RunOptions {
         self.ahead = Some(jobs);
         self
     }
 
-    /// What runs the steps: on which executor, how many at once, how often each is tried, time limits, events, progress. Its
-    /// window and its poll schedule follow from the back-ends and from [`poll`](RunOptions::poll). Defaults to 16 steps
-    /// at once and 10 attempts with up to 30 s between them.
+    /// What runs the steps: on which executor, how many at once, how often each is tried, time
+    /// limits, events, progress. Its window and its poll schedule follow from the back-ends and
+    /// from [`poll`](RunOptions::poll). Defaults to 16 steps at once and 10 attempts with up to 30
+    /// s between them.
     pub fn run_on(mut self, runner: BatchRunnerBuilder) -> RunOptions {
         self.runner = runner;
         self
     }
 
-    /// Called when a job is done and downloaded, on the thread that did it. A panic in it is contained.
+    /// Called when a job is done and downloaded, on the thread that did it. A panic in it is
+    /// contained.
     pub fn on_done(mut self, hook: impl Fn(&JobRun) + Send + Sync + 'static) -> RunOptions {
         self.on_done = Some(Arc::new(hook));
         self
@@ -115,7 +121,8 @@ impl RunOptions {
         self
     }
 
-    /// Called when a job was stopped, by [`cancel_running_job_after`](RunOptions::cancel_running_job_after) or by somebody else.
+    /// Called when a job was stopped, by
+    /// [`cancel_running_job_after`](RunOptions::cancel_running_job_after) or by somebody else.
     pub fn on_cancel(mut self, hook: impl Fn(&BatchJob) + Send + Sync + 'static) -> RunOptions {
         self.on_cancel = Some(Arc::new(hook));
         self
@@ -148,7 +155,8 @@ pub struct JobRun {
     pub job: BatchJob,
     /// The name of the back-end that ran it.
     pub back_end: String,
-    /// What the back-end said about it last: all details if results were downloaded, else mostly what the job list has.
+    /// What the back-end said about it last: all details if results were downloaded, else mostly
+    /// what the job list has.
     pub description: JobDescription,
     /// The folder of its results, if they were downloaded.
     pub folder: Option<PathBuf>,

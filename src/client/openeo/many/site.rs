@@ -1,4 +1,5 @@
-//! One of the back-ends at work: how much room it has for jobs, whether it answers, and what its job list said last.
+//! One of the back-ends at work: how much room it has for jobs, whether it answers, and what its
+//! job list said last.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::trace::event;
 use super::back_end::BackEnd;
 use super::looks::{ListRead, Look, Looks};
 
-/// So many jobs are made at once on a back-end, or a quarter of those that it runs. More at once would all be made later.
+/// So many jobs are made at once on a back-end, or a quarter of those that it runs. More at once
+/// would all be made later.
 const CREATIONS: usize = 4;
 
 /// For how long a back-end that doesn't answer is passed over, at first and at most.
@@ -45,7 +47,8 @@ struct Room {
     /// Since when jobs are being made, and started.
     creating: Vec<Instant>,
     starting: Vec<Instant>,
-    /// Until when others are preferred, because it doesn't answer; and how often in a row it did not.
+    /// Until when others are preferred, because it doesn't answer; and how often in a row it did
+    /// not.
     down_until: Option<Instant>,
     failures: u32,
     queued: HashSet<String>,
@@ -100,7 +103,8 @@ impl Site {
         Arc::new(Site { back_end, room: Mutex::default(), looks: Mutex::default(), warnings: Mutex::default() })
     }
 
-    /// How many jobs it has or is to have, for each that it runs; whether it takes one more now; and whether it is down.
+    /// How many jobs it has or is to have, for each that it runs; whether it takes one more now;
+    /// and whether it is down.
     fn load(&self, now: Instant) -> (f64, bool, bool) {
         let room = self.room.lock();
         let load = (room.taken + room.waiting) as f64 / self.back_end.parallel_jobs as f64;
@@ -128,8 +132,8 @@ impl Site {
         sites.iter().any(|site| !site.room.lock().is_down(now))
     }
 
-    /// Whether jobs are started here just now, or could be. A place that stands empty is lost for good, so whatever else there
-    /// is to ask gives way.
+    /// Whether jobs are started here just now, or could be. A place that stands empty is lost for
+    /// good, so whatever else there is to ask gives way.
     pub(super) fn has_starts(&self, now: Instant) -> bool {
         let room = self.room.lock();
         brisk(&room.starting, now) > 0 || (room.made > 0 && self.is_open(&room, now))
@@ -159,13 +163,14 @@ impl Site {
         &self.back_end.connection
     }
 
-    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked about itself or not.
+    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked
+    /// about itself or not.
     pub(super) fn look(&self, id: &str, interval: Duration, due: bool, now: Instant) -> Look {
         self.looks.lock().look(id, interval, due, now)
     }
 
-    /// Reads the list, by one request, and puts down what it says. An error is nobody's: for a while each job is asked about
-    /// alone.
+    /// Reads the list, by one request, and puts down what it says. An error is nobody's: for a
+    /// while each job is asked about alone.
     pub(super) fn read_list(&self, now: Instant) {
         let jobs = self.looks.lock().watched();
         let read = match self.connection().once().first_page(jobs * 2, None) {
@@ -184,7 +189,8 @@ impl Site {
         self.looks.lock().take_list(now, read);
     }
 
-    /// What its validation says about a job's process graph. One that many jobs share is asked about once.
+    /// What its validation says about a job's process graph. One that many jobs share is asked
+    /// about once.
     pub(super) fn warnings_of(&self, job: &NewJob) -> Vec<String> {
         if let Some(known) = self.warnings.lock().get(&job.graph_likeness()) {
             return known.clone();
@@ -196,7 +202,8 @@ impl Site {
 }
 
 impl Place {
-    /// Whether the job may be started: it has its place, or gets it now. Those that are made come before those that are not.
+    /// Whether the job may be started: it has its place, or gets it now. Those that are made come
+    /// before those that are not.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let mut room = self.site.room.lock();
         if !self.taken && self.site.is_open(&room, now) && (self.made || room.made == 0) {
@@ -208,7 +215,8 @@ impl Place {
         self.taken
     }
 
-    /// Leave to make the job now. Not too many at once: and those that are made ahead of their time give way to starts.
+    /// Leave to make the job now. Not too many at once: and those that are made ahead of their time
+    /// give way to starts.
     pub(super) fn may_create(&mut self, now: Instant) -> Option<Call> {
         let may_start = self.take(now);
         if !may_start && self.site.has_starts(now) {

@@ -53,8 +53,9 @@ impl ResultAsset {
         &self.key
     }
 
-    /// Where it is. The link may be signed, and expire. A link that can't be followed from here, such as `s3://..`, is told as it
-    /// was written, and to download it is an error; the other assets are had all the same.
+    /// Where it is. The link may be signed, and expire. A link that can't be followed from here,
+    /// such as `s3://..`, is told as it was written, and to download it is an error; the other
+    /// assets are had all the same.
     pub fn href(&self) -> &str {
         &self.href
     }
@@ -75,8 +76,8 @@ impl ResultAsset {
         self.document.get("file:size")?.as_u64().or_else(|| format!("{size:.0}").parse().ok())
     }
 
-    /// The name that its file gets: what the metadata say (`file:local_path`), its folders as a part of it, or else the key, as
-    /// far as that is sound.
+    /// The name that its file gets: what the metadata say (`file:local_path`), its folders as a
+    /// part of it, or else the key, as far as that is sound.
     pub fn file_name(&self) -> &str {
         &self.file_name
     }
@@ -87,9 +88,9 @@ impl ResultAsset {
         path.filter(|path| !path.trim().is_empty()).unwrap_or(&self.key)
     }
 
-    /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name when it is whole and has the
-    /// size and the checksum that the metadata say. A checksum of another kind than SHA-2 isn't looked at, and a warning is
-    /// logged.
+    /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name
+    /// when it is whole and has the size and the checksum that the metadata say. A checksum of
+    /// another kind than SHA-2 isn't looked at, and a warning is logged.
     ///
     /// # Errors
     /// The back-end's; what went wrong with the file. A later call goes on where a cut one was.
@@ -109,7 +110,8 @@ impl ResultAsset {
         Ok(self.renewed_if_expired(|asset| asset.get_file(&target, None))?.path)
     }
 
-    /// The whole asset in memory, within the limit of the connection's client, checked as a download is.
+    /// The whole asset in memory, within the limit of the connection's client, checked as a
+    /// download is.
     ///
     /// # Errors
     /// The back-end's; [`OpenEoError::Asset`] for another size or checksum than the metadata say.
@@ -192,14 +194,16 @@ impl ResultAsset {
         };
         event!(DEBUG, "a link to an asset may have expired", asset = self.key, error = error.to_string());
         let renewed = self.cache.newer(self.generation).and_then(|new| asset_of(&self.cache, &new, &self.key))?;
-        // The same link again would only be refused again, unless the back-end itself renewed what stands behind it.
+        // The same link again would only be refused again, unless the back-end itself renewed what
+        // stands behind it.
         if renewed.href == self.href && error.code() != Some("ResultLinkExpired") {
             return Err(error);
         }
         each(&renewed)
     }
 
-    /// Back-ends say 410 and `ResultLinkExpired`; stores that sign links say 403, some 401, 404 or 400.
+    /// Back-ends say 410 and `ResultLinkExpired`; stores that sign links say 403, some 401, 404 or
+    /// 400.
     fn may_have_expired(&self, error: &OpenEoError) -> bool {
         let status = match error.http().map(|http| http.kind()) {
             Some(HttpErrorKind::Status(status)) => status,
@@ -245,8 +249,8 @@ pub(super) fn asset_of(cache: &MetadataCache, metadata: &Metadata, key: &str) ->
     found.ok_or_else(|| cache.wrong(format!("there is no asset {:?}, but: {named}", plain(key, 100))))
 }
 
-/// All assets: those of the results, then those of the items, each in the order of their keys. One that several items have by
-/// the same key is called by the item, too.
+/// All assets: those of the results, then those of the items, each in the order of their keys. One
+/// that several items have by the same key is called by the item, too.
 pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAsset> {
     let connection = cache.job().connection();
     let mut found: Vec<ResultAsset> = Vec::new();
@@ -278,8 +282,9 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAs
     found
 }
 
-/// Where an asset is, or else what its metadata say instead, and what is wrong with that. Where the link leads to a store of
-/// another kind, an alternate one may do. (STAC alternate assets extension 1.2)
+/// Where an asset is, or else what its metadata say instead, and what is wrong with that. Where the
+/// link leads to a store of another kind, an alternate one may do. (STAC alternate assets extension
+/// 1.2)
 fn link_of(document: &Value, resolve: impl Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
     let text = |object: &Value| object.get("href").and_then(Value::as_str).map(str::to_owned);
     let href = text(document);

@@ -14,7 +14,8 @@ pub(crate) enum Checksum {
 }
 
 impl Checksum {
-    /// Reads a multihash; `None` for what is none, or of a kind that isn't computed here (SHA-1 and MD5 among them).
+    /// Reads a multihash; `None` for what is none, or of a kind that isn't computed here (SHA-1 and
+    /// MD5 among them).
     pub(crate) fn of(text: &str) -> Option<Checksum> {
         let bytes = from_hex(text)?;
         let (code, rest) = varint(&bytes)?;

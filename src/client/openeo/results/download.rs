@@ -13,16 +13,19 @@ use crate::client::openeo::api::step::download_error;
 use crate::client::openeo::documents::text::plain;
 
 impl JobResults {
-    /// Downloads all assets to `folder`, which is made if it isn't there, several at once, and the metadata to
-    /// `job-results.json`. The paths of the assets' files come in the order of the keys.
+    /// Downloads all assets to `folder`, which is made if it isn't there, several at once, and the
+    /// metadata to `job-results.json`. The paths of the assets' files come in the order of the
+    /// keys.
     ///
-    /// Each file appears under its name when it is whole and checked, and a cut download goes on where it was. Names are
-    /// made safe; keys that are sound names of files are kept. It is run by a [`BatchRunner`](crate::batch::BatchRunner), which is what brings the
-    /// threads, the attempts and the backoff; this client has no dealings with executors.
+    /// Each file appears under its name when it is whole and checked, and a cut download goes on
+    /// where it was. Names are made safe; keys that are sound names of files are kept. It is run by
+    /// a [`BatchRunner`](crate::batch::BatchRunner), which is what brings the threads, the attempts
+    /// and the backoff; this client has no dealings with executors.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata). [`OpenEoError::Downloads`], if assets, or items that name them, could not be had:
-    /// the others are there. [`OpenEoError::PartialResults`], if the job hasn't finished: what there is of it is there.
+    /// As for [`metadata`](JobResults::metadata). [`OpenEoError::Downloads`], if assets, or items
+    /// that name them, could not be had: the others are there. [`OpenEoError::PartialResults`], if
+    /// the job hasn't finished: what there is of it is there.
     pub fn download_files(
         &self,
         folder: impl AsRef<Path>,

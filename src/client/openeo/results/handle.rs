@@ -25,8 +25,8 @@ impl BatchJob {
         JobResults { cache: MetadataCache::new(self.clone(), false) }
     }
 
-    /// A handle to what there is of the results of a job that hasn't finished, on back-ends that have that. (openEO API 1.2,
-    /// `partial`)
+    /// A handle to what there is of the results of a job that hasn't finished, on back-ends that
+    /// have that. (openEO API 1.2, `partial`)
     pub fn partial_results(&self) -> JobResults {
         JobResults { cache: MetadataCache::new(self.clone(), true) }
     }
@@ -38,8 +38,8 @@ impl JobResults {
         self.cache.job()
     }
 
-    /// The metadata of the results: a STAC item or collection. Asked for once; a download that finds its link expired asks
-    /// again.
+    /// The metadata of the results: a STAC item or collection. Asked for once; a download that
+    /// finds its link expired asks again.
     ///
     /// # Errors
     /// The back-end's: `JobNotFinished`, for instance.
@@ -47,8 +47,8 @@ impl JobResults {
         Ok(Arc::clone(&self.cache.get()?.results.document))
     }
 
-    /// All assets, in the order of their keys. Where a collection has no data among its own, those of its items follow; what
-    /// can't be had of these is in [`gaps`](JobResults::gaps).
+    /// All assets, in the order of their keys. Where a collection has no data among its own, those
+    /// of its items follow; what can't be had of these is in [`gaps`](JobResults::gaps).
     ///
     /// # Errors
     /// As for [`metadata`](JobResults::metadata).
@@ -56,8 +56,8 @@ impl JobResults {
         Ok(assets(&self.cache, &self.cache.get()?))
     }
 
-    /// What the results lack, and why, one line each: items that could not be had, and that the job hasn't finished. Empty if
-    /// they are whole.
+    /// What the results lack, and why, one line each: items that could not be had, and that the job
+    /// hasn't finished. Empty if they are whole.
     ///
     /// # Errors
     /// As for [`metadata`](JobResults::metadata).
@@ -68,7 +68,8 @@ impl JobResults {
         Ok(unread.chain(unfinished).collect())
     }
 
-    /// How many numbers of the metadata are none that JSON knows (`NaN`, `Infinity`): they are null in what was read.
+    /// How many numbers of the metadata are none that JSON knows (`NaN`, `Infinity`): they are null
+    /// in what was read.
     ///
     /// # Errors
     /// As for [`metadata`](JobResults::metadata).
@@ -79,16 +80,18 @@ impl JobResults {
     /// The asset of that key.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Asset`] names the keys that there are.
+    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Asset`] names the keys that there
+    /// are.
     pub fn asset(&self, key: &str) -> Result<ResultAsset, OpenEoError> {
         asset_of(&self.cache, &self.cache.get()?, key)
     }
 
-    /// Downloads the only asset, or the one of the key, to `target`: a file, or a folder that is there.
+    /// Downloads the only asset, or the one of the key, to `target`: a file, or a folder that is
+    /// there.
     ///
     /// # Errors
-    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none. [`OpenEoError::PartialResults`], if the
-    /// job hasn't finished; the file is there.
+    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none.
+    /// [`OpenEoError::PartialResults`], if the job hasn't finished; the file is there.
     pub fn download_file<'a>(
         &self,
         target: impl AsRef<Path>,

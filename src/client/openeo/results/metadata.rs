@@ -1,7 +1,8 @@
 //! The metadata of a job's results, asked for when they are needed, and kept.
 //!
-//! They are a STAC item or collection. Where a collection has no data among its own assets, they are in its items, each a
-//! document of its own (STAC 1.1): what can be had of these is had, and what can't is named beside it.
+//! They are a STAC item or collection. Where a collection has no data among its own assets, they
+//! are in its items, each a document of its own (STAC 1.1): what can be had of these is had, and
+//! what can't is named beside it.
 
 use std::sync::Arc;
 
@@ -68,7 +69,8 @@ impl Part {
         self.document.get("assets").and_then(Value::as_object).into_iter().flatten()
     }
 
-    /// Whether there are files that were computed among its assets, as opposed to previews and metadata.
+    /// Whether there are files that were computed among its assets, as opposed to previews and
+    /// metadata.
     fn has_data(&self) -> bool {
         self.assets().any(|(_, asset)| match asset.get("roles").and_then(Value::as_array) {
             Some(roles) if !roles.is_empty() => roles.iter().any(|role| role.as_str() == Some("data")),
@@ -120,7 +122,8 @@ impl MetadataCache {
         self.known().map_or_else(|| self.ask(0), Ok)
     }
 
-    /// Newer metadata than those of `generation`: what another call has asked for since, or asked for now.
+    /// Newer metadata than those of `generation`: what another call has asked for since, or asked
+    /// for now.
     pub(super) fn newer(&self, generation: u64) -> Result<Metadata, OpenEoError> {
         self.known().filter(|known| known.generation > generation).map_or_else(|| self.ask(generation), Ok)
     }

@@ -12,8 +12,8 @@ pub(crate) const METADATA: &str = "job-results.json";
 /// The longest name that is made here, in bytes; others add endings.
 const LONGEST: usize = 120;
 
-/// File names for assets, in order, each by its local path or else its key, its link and its media type: sound ones, no two the same on any file system, and
-/// none that of the metadata.
+/// File names for assets, in order, each by its local path or else its key, its link and its media
+/// type: sound ones, no two the same on any file system, and none that of the metadata.
 pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Vec<String> {
     let mut taken = HashSet::from([METADATA.to_owned()]);
     assets
@@ -27,7 +27,8 @@ pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Opt
         .collect()
 }
 
-/// The key, if it looks like a file's name; else what is sound of it, with the ending of the link or the media type.
+/// The key, if it looks like a file's name; else what is sound of it, with the ending of the link
+/// or the media type.
 fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
     if ending(key).is_some() && key.len() <= LONGEST && check_file_name(key).is_ok() {
         return key.to_owned();
@@ -49,8 +50,8 @@ fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
     }
 }
 
-/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it, other runs as `_`. Two texts may
-/// come to one name.
+/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it,
+/// other runs as `_`. Two texts may come to one name.
 pub(crate) fn sound(text: &str) -> String {
     let mut name = String::new();
     for c in text.chars() {
@@ -79,7 +80,8 @@ fn numbered(name: &str, number: usize) -> String {
     }
 }
 
-/// What stands behind the last full stop of the last part of a path, if it looks like the ending of a file's name.
+/// What stands behind the last full stop of the last part of a path, if it looks like the ending of
+/// a file's name.
 fn ending(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
     let (stem, ending) = name.rsplit_once('.')?;

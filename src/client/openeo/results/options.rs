@@ -41,22 +41,24 @@ impl DownloadOptions {
         DownloadOptions { existing: Existing::Replace, verify: true, metadata: true, max_bytes: u64::MAX, runner }
     }
 
-    /// What to do about files of that name. Defaults to [`Existing::Replace`]. With [`Existing::Keep`] a folder is
-    /// completed: what is there with the expected size and checksum isn't fetched again, and a `job-results.json` stays
-    /// as it is.
+    /// What to do about files of that name. Defaults to [`Existing::Replace`]. With
+    /// [`Existing::Keep`] a folder is completed: what is there with the expected size and checksum
+    /// isn't fetched again, and a `job-results.json` stays as it is.
     pub fn existing(mut self, existing: Existing) -> DownloadOptions {
         self.existing = existing;
         self
     }
 
-    /// Whether `file:size` and `file:checksum` of the metadata must be those of the files. Defaults to yes.
+    /// Whether `file:size` and `file:checksum` of the metadata must be those of the files. Defaults
+    /// to yes.
     pub fn verify(mut self, verify: bool) -> DownloadOptions {
         self.verify = verify;
         self
     }
 
-    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if some of these failed. They
-    /// hold the links, signatures of signed ones included. Defaults to yes.
+    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if
+    /// some of these failed. They hold the links, signatures of signed ones included. Defaults to
+    /// yes.
     pub fn metadata(mut self, written: bool) -> DownloadOptions {
         self.metadata = written;
         self
@@ -68,8 +70,8 @@ impl DownloadOptions {
         self
     }
 
-    /// What runs the downloads: on which executor, how many at once, how often each is tried. Defaults to the global
-    /// executor, 4 at once, and the attempts of [`BatchRunner`].
+    /// What runs the downloads: on which executor, how many at once, how often each is tried.
+    /// Defaults to the global executor, 4 at once, and the attempts of [`BatchRunner`].
     pub fn run_on(mut self, runner: BatchRunnerBuilder) -> DownloadOptions {
         self.runner = runner;
         self

@@ -17,7 +17,8 @@ use crate::client::openeo::results::write::write_json;
 
 use super::Run;
 
-/// How often a side question is asked again, and after what pause at first; and at most, if the back-end asks for more.
+/// How often a side question is asked again, and after what pause at first; and at most, if the
+/// back-end asks for more.
 const SIDE_QUESTIONS: u32 = 2;
 const SIDE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_SIDE_PAUSE: Duration = Duration::from_secs(30);
@@ -35,7 +36,8 @@ impl Run {
         self.folder.get_or_insert_with(own).clone()
     }
 
-    /// Details, results and assets of a job that is done. What can be had is had, whatever becomes of the rest.
+    /// Details, results and assets of a job that is done. What can be had is had, whatever becomes
+    /// of the rest.
     pub(super) fn download(
         &mut self,
         job: &BatchJob,
@@ -151,7 +153,8 @@ impl Run {
         Ok(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs })
     }
 
-    /// A side question is asked again a few times. That is no attempt of the step, which would end with its error.
+    /// A side question is asked again a few times. That is no attempt of the step, which would end
+    /// with its error.
     fn ask_later(&mut self, error: OpenEoError) -> JobError {
         self.side_questions += 1;
         let asked = error.http().and_then(HttpError::retry_after).unwrap_or_default();

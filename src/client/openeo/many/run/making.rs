@@ -156,14 +156,16 @@ impl Run {
     }
 }
 
-/// Whether another back-end may well do what this one didn't: it can't be reached, is broken, or doesn't take our credentials.
+/// Whether another back-end may well do what this one didn't: it can't be reached, is broken, or
+/// doesn't take our credentials.
 fn is_the_back_ends(error: &OpenEoError) -> bool {
     let refuses_us = matches!(error.status(), Some(401 | 403))
         || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
     (refuses_us || is_soft(error)) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
-/// The job list couldn't be read: it may be the next time. Until then nobody knows whether the job exists.
+/// The job list couldn't be read: it may be the next time. Until then nobody knows whether the job
+/// exists.
 fn look_again(error: OpenEoError) -> JobError {
     let (is_over, after) = match &error {
         OpenEoError::LostReply { source, .. } => (!is_soft(source), source.http().and_then(HttpError::retry_after)),

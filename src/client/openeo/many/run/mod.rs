@@ -50,7 +50,8 @@ pub(super) struct Run {
     start: Start,
     /// Until when a start whose reply was lost is left alone.
     start_not_before: Option<Instant>,
-    /// How often in a row it was seen as it was made although it was started, and how often it was started again for that.
+    /// How often in a row it was seen as it was made although it was started, and how often it was
+    /// started again for that.
     idle_looks: u32,
     restarts: u32,
     /// How often it went to another back-end, and gave way to starts.
@@ -133,7 +134,8 @@ impl RemoteJob for Run {
             }
         };
         match self.start(&job, cx) {
-            // A start that didn't come about is tried again by the next step. The job is made, and is to be known as such.
+            // A start that didn't come about is tried again by the next step. The job is made, and
+            // is to be known as such.
             Err(error) if !is_soft(&error) => Err(job_error(error)),
             _ => Ok(Submitted::Accepted { id: job.id().to_owned() }),
         }
@@ -164,7 +166,8 @@ impl RemoteJob for Run {
             return Ok(self.as_before(error.http().and_then(HttpError::retry_after)));
         }
         if error.is_not_found() {
-            // It was there a moment ago: a back-end of several machines may not know it everywhere yet.
+            // It was there a moment ago: a back-end of several machines may not know it everywhere
+            // yet.
             self.missing += 1;
             let is_gone = self.missing >= MISSING;
             return if is_gone { Err(JobError::fatal(error)) } else { Ok(self.as_before(None)) };

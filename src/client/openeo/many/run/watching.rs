@@ -47,7 +47,8 @@ impl Run {
         Poll::Pending { state, progress, retry_after: None }
     }
 
-    /// What is left is fetched, once no job waits to be started: a download that comes later costs nobody anything.
+    /// What is left is fetched, once no job waits to be started: a download that comes later costs
+    /// nobody anything.
     pub(super) fn ended(&mut self) -> Poll {
         let gives_way = self.site.as_ref().is_some_and(|site| site.has_starts(Instant::now())) && self.yields < YIELDS;
         self.yields += 1;
