@@ -7,6 +7,10 @@
 #                    needs root and the right to mount: `postgres_can_be_small` says whether they are there
 #   postgres_down    stops it and removes the folder
 #
+#   postgres_up tls  as the first, with TLS, and the certificates at FULMAR_POSTGRES_TLS: ca.pem, its authority's, and
+#                    other.pem, one that has nothing to do with it
+#   pooler_up        brings up a PgBouncer in transaction mode before it: FULMAR_PGBOUNCER_URL
+#
 # It works for root, too: PostgreSQL refuses to run as root, so that it runs as `postgres` or `nobody`. It commits to the
 # disk in earnest: durability is what is tested. Every failure says what was tried.
 
@@ -78,6 +82,19 @@ postgres_up() {
         export FULMAR_POSTGRES_SMALL=$postgres_folder/small
     fi
 
+    local tls=
+    if [[ ${1:-} == tls ]]; then
+        postgres_certificates >"$postgres_folder/tls.log" 2>&1 || {
+            printf '    openssl made no certificates:\n'
+            tail -n 20 "$postgres_folder/tls.log" | sed 's/^/        /'
+            return 1
+        }
+        export FULMAR_POSTGRES_TLS=$postgres_folder/tls
+        tls="ssl = on
+ssl_cert_file = 'server.pem'
+ssl_key_file = 'server.key'"
+    fi
+
     postgres_write_server
     local attempt
     for attempt in 1 2 3 4 5 6 7 8; do
@@ -93,6 +110,7 @@ full_page_writes = on
 synchronous_commit = on
 logging_collector = off
 autovacuum_naptime = 1s
+$tls
 SETTINGS
         cat "$postgres_folder/settings" >>"$data/postgresql.conf"
         if "$postgres_folder/server" start; then
@@ -156,6 +174,24 @@ postgres_unpack() {
     rm -rf "$home/apt"
 }
 
+# An authority, the server's certificate by it, and an authority of somebody else.
+postgres_certificates() (
+    set -e
+    mkdir "$postgres_folder/tls"
+    cd "$postgres_folder/tls"
+    local name
+    for name in ca other; do
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$name of fulmar's tests" -keyout "$name.key" -out "$name.pem"
+    done
+    openssl req -newkey rsa:2048 -nodes -subj /CN=127.0.0.1 -keyout server.key -out server.csr
+    printf 'subjectAltName = IP:127.0.0.1\n' >extensions
+    openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out server.pem
+    cp server.pem server.key "$data"
+    chmod 600 "$data/server.key"
+    [[ -z ${user:-} ]] || chown "$user" "$data/server.pem" "$data/server.key"
+    chmod -R a+rX .
+)
+
 # The program that faults are made with. It knows everything, so that a test needs one path.
 postgres_write_server() {
     cat >"$postgres_folder/server" <<SERVER
@@ -182,4 +218,68 @@ esac
 SERVER
     sed -i "s|^data=|bin='$bin'\ndata=|" "$postgres_folder/server"
     chmod 755 "$postgres_folder/server"
+}
+
+# pooler_up: a PgBouncer in transaction mode before that server, with fewer sessions than clients: FULMAR_PGBOUNCER_URL. It
+# comes from the distribution, installed by root.
+pooler_up() {
+    local bouncer as=() place server_port password port user
+    bouncer=$(command -v pgbouncer || echo /usr/sbin/pgbouncer)
+    if [[ ! -x $bouncer ]]; then
+        { [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; } || {
+            echo '    needs pgbouncer and psql, and there are none: install them, or run this as root on Debian'
+            return 1
+        }
+        apt-get -q update >"$postgres_folder/apt.log" 2>&1 || true
+        apt-get -q --yes --no-install-recommends install pgbouncer postgresql-client >>"$postgres_folder/apt.log" 2>&1 || {
+            tail -n 20 "$postgres_folder/apt.log" | sed 's/^/        /'
+            return 1
+        }
+    fi
+    printf '    %s\n' "$("$bouncer" --version | head -n 1)"
+    if [[ $(id -u) == 0 ]]; then
+        user=$(id -un postgres 2>/dev/null || echo nobody)
+        as=(setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups --)
+    fi
+    # postgres://fulmar:PASSWORD@127.0.0.1:PORT/postgres
+    place=${FULMAR_POSTGRES_URL##*@} server_port=${place##*:} server_port=${server_port%%/*} password=${FULMAR_POSTGRES_URL#*fulmar:} password=${password%%@*}
+    mkdir -p "$postgres_folder/pooler"
+    printf '"fulmar" "%s"\n' "$password" >"$postgres_folder/pooler/users"
+    local attempt
+    for attempt in 1 2 3 4 5 6 7 8; do
+        port=$((20000 + RANDOM % 20000))
+        cat >"$postgres_folder/pooler/ini" <<SETTINGS
+[databases]
+postgres = host=127.0.0.1 port=$server_port
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $port
+unix_socket_dir =
+auth_type = plain
+auth_file = $postgres_folder/pooler/users
+pool_mode = transaction
+default_pool_size = 4
+logfile = $postgres_folder/pooler/log
+SETTINGS
+        [[ -z ${user:-} ]] || chown -R "$user" "$postgres_folder/pooler"
+        "${as[@]}" "$bouncer" "$postgres_folder/pooler/ini" >"$postgres_folder/pooler/out" 2>&1 &
+        pooler_process=$!
+        local look
+        for look in $(seq 100); do
+            if (: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && kill -0 "$pooler_process" 2>/dev/null; then
+                export FULMAR_PGBOUNCER_URL=postgres://fulmar:$password@127.0.0.1:$port/postgres
+                return 0
+            fi
+            kill -0 "$pooler_process" 2>/dev/null || break
+            sleep 0.1
+        done
+        kill "$pooler_process" 2>/dev/null || true
+    done
+    printf '    PgBouncer does not start:\n'
+    tail -n 20 "$postgres_folder/pooler/out" | sed 's/^/        /'
+    return 1
+}
+
+pooler_down() {
+    [[ -z ${pooler_process:-} ]] || kill "$pooler_process" 2>/dev/null || true
 }

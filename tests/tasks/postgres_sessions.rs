@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fulmar::BoxError;
-use fulmar::tasks::{TaskError, TaskQueue, TaskStatus, TaskType, WorkerId};
+use fulmar::tasks::{TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
 
 use crate::postgres::Schema;
-use crate::support::{Bed, claim, eventually, put, task};
+use crate::support::{Bed, HANG, claim, eventually, put, task};
 
 /// The server without any schema in its address.
 fn server() -> String {
@@ -220,4 +220,130 @@ fn a_name_that_no_task_can_have_is_not_found() {
         assert!(matches!(queue.cancel(task_type, name), Err(TaskError::NotFound { .. })));
         assert!(matches!(queue.delete(task_type, name), Err(TaskError::NotFound { .. })));
     }
+}
+
+/// Whatever a queue or a caller's transaction set, the next client of a pooler's session finds as it was. Workers work.
+#[test]
+#[ignore = "tests/run brings it: a PgBouncer in transaction mode"]
+fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
+    let pooler = std::env::var("FULMAR_PGBOUNCER_URL").expect("tests/run sets it, to a pooler that it has started");
+    let bed = Schema::new();
+    let stranger = || TaskQueue::builder().schema(bed.name()).connections(1).connect(&pooler).expect("the queue opens");
+    let settings =
+        "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('synchronous_commit', 'enable_seqscan',
+        'plan_cache_mode', 'statement_timeout', 'lock_timeout', 'default_transaction_isolation', 'search_path', 'jit',
+        'idle_in_transaction_session_timeout', 'default_transaction_read_only', 'client_min_messages') ORDER BY 1";
+    // What a session says in which nothing of ours was set: by its source.
+    let left = "SELECT name FROM pg_settings WHERE source = 'session'
+        AND name NOT IN ('client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings', 'application_name')
+        UNION ALL SELECT name FROM pg_prepared_statements
+        UNION ALL SELECT 'a lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+        UNION ALL SELECT pg_listening_channels()";
+    let queue = TaskQueue::builder().schema(bed.name()).direct(server()).connect(&pooler).expect("the queue opens");
+    queue.register(TaskType::new("t")).expect("registered");
+    let at_first = raw(&pooler, settings);
+    queue.set_capacity(10_000).expect("set");
+    let worker = Worker::builder(&queue).at_once(8).handle("t", |_: &TaskContext| Ok::<(), BoxError>(())).start();
+    let worker = worker.expect("started");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let queue = &queue;
+            scope.spawn(move || {
+                for number in 0..25 {
+                    let task = task(format!("{thread}-{number}")).ordered("k", number % 5 == 0);
+                    let handle = queue.enqueue(task).expect("accepted");
+                    if number % 5 == 0 {
+                        assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+                    }
+                }
+            });
+        }
+    });
+    eventually("all have ended", || worker.stats().finished == 100);
+    let in_own = queue.postgres_transaction(|tx| {
+        for sql in [
+            "SET search_path = pg_catalog",
+            "SET statement_timeout = 1234567",
+            "SET ROLE pg_monitor",
+            "SELECT pg_advisory_lock(4711)",
+            "RESET ROLE",
+            "LISTEN something",
+        ] {
+            tx.query(sql, &[])?;
+        }
+        queue.enqueue_in(tx, [task("in a transaction")])
+    });
+    in_own.expect("committed");
+    eventually("that one, too", || worker.stats().finished == 101);
+    worker.drain(HANG).expect("idle");
+    drop(queue);
+    for _ in 0..20 {
+        assert_eq!(raw(&pooler, settings), at_first);
+        assert_eq!(raw(&pooler, left), "");
+    }
+    // With its own session, without news, and as one of many.
+    let queues: Vec<_> = (0..4).map(|_| stranger()).collect();
+    for (number, queue) in queues.iter().enumerate() {
+        run_one(queue, &format!("stranger {number}"));
+    }
+}
+
+/// A server with a certificate of an authority of its own, as managed ones have.
+#[cfg(feature = "postgres-tls")]
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server with TLS"]
+fn over_tls_the_server_is_known_and_a_password_may_change() {
+    let folder = std::env::var("FULMAR_POSTGRES_TLS").expect("tests/run sets it, to a folder with certificates");
+    let bed = Schema::new();
+    let connect = |options: &str| {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (counted, server) = (calls.clone(), server());
+        let (start, rest) = server.split_once('@').expect("a user");
+        let (user, password) = start.rsplit_once(':').expect("a password");
+        let password = password.to_owned();
+        let queue = TaskQueue::builder()
+            .schema(bed.name())
+            .password(move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Ok(password.clone())
+            })
+            .busy_limit(Duration::from_millis(200))
+            .connect(&format!("{user}@{rest}?application_name={}&{options}", bed.name()));
+        queue.map(|queue| (queue, calls))
+    };
+    for options in [
+        "sslmode=require".to_owned(),
+        format!("sslmode=verify-full&sslrootcert={folder}/ca.pem"),
+        format!("sslmode=verify-full&sslrootcert={folder}/ca.pem&channel_binding=require"),
+    ] {
+        let (queue, calls) = connect(&options).expect("the queue opens");
+        queue.register(TaskType::new("t")).expect("registered");
+        run_one(&queue, &options);
+        let is_hidden =
+            queue.postgres_transaction(|tx| tx.query("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]));
+        assert_eq!(is_hidden.expect("read"), [[Some("t".to_owned())]], "{options}");
+        assert!(calls.load(Ordering::SeqCst) >= 2, "each connection has asked");
+        // What is given up is given up there, over TLS as well.
+        let lock = format!("LOCK TABLE {}.fulmar_task IN ACCESS EXCLUSIVE MODE", bed.name());
+        bed.around()
+            .postgres_transaction(|tx| {
+                tx.execute(&lock, &[])?;
+                assert!(matches!(queue.enqueue(task("late")), Err(TaskError::Busy { .. })));
+                Ok::<_, TaskError>(())
+            })
+            .expect("committed");
+    }
+    let refused = |options: &str, why: &str| {
+        let error = connect(options).expect_err(options);
+        assert!(format!("{error:?}").contains(why), "{options}: {error:?}");
+    };
+    refused(&format!("sslmode=verify-full&sslrootcert={folder}/other.pem"), "certificate verify failed");
+    refused(&format!("sslmode=verify-full&sslrootcert={folder}/none.pem"), "none.pem");
+}
+
+/// What a client without any manners is told by the pooler.
+fn raw(pooler: &str, sql: &str) -> String {
+    let done = std::process::Command::new("psql").args(["-X", "-A", "-t", pooler, "-c", sql]).output().expect("psql");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).expect("text").trim().to_owned()
 }

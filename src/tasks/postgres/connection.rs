@@ -37,12 +37,14 @@ const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET
 
 /// The same for one transaction, of which the session knows nothing afterwards.
 const LOCAL: &str = "SET LOCAL standard_conforming_strings = on; SET LOCAL client_min_messages = error;
-    SET LOCAL enable_seqscan = off; SET LOCAL jit = off;
-    SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+
+/// For one transaction: its commit is on the disk before it is acknowledged.
+const DURABLE: &str =
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// What a transaction of somebody else may have left in a session that isn't ours to discard.
-const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL;
-    SET client_encoding = 'UTF8'; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
 
 /// How long the server may take to give up a statement.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -155,6 +157,11 @@ impl Connection {
         };
         let process: i64 = connection.query_once("SELECT pg_backend_pid()", &[])?.only()?.get(0)?;
         connection.pooled = process != connection.raw.process();
+        if encoding == "SQL_ASCII" {
+            // Such a database may hold bytes that are no UTF-8. The server would refuse to send them, and so every row beside them;
+            // poolers know this setting, and give each client its own.
+            connection.script("SET client_encoding = 'SQL_ASCII'")?;
+        }
         connection.set_up()?;
         Ok(connection)
     }
@@ -207,7 +214,12 @@ impl Connection {
     /// # Errors
     /// As [`Connection::query`].
     pub(super) fn cleanse(&mut self) -> Result<(), PgError> {
-        if self.pooled { self.script(&format!("{CLEANSE}; {LOCAL}")) } else { Ok(()) }
+        if !self.pooled {
+            return Ok(());
+        }
+        // A pooler brings this setting along with its client. Asked for by the server's name, which it takes.
+        let encoding = self.raw.setting(c"client_encoding").unwrap_or_else(|| "UTF8".into());
+        self.script(&format!("{CLEANSE}; SET client_encoding = '{encoding}'; {DURABLE}"))
     }
 
     /// Whether it can serve. Does not ask the server; [`Connection::ping`] does.
@@ -317,7 +329,7 @@ impl Connection {
         }
         if self.pooled {
             let limits = self.limits.map(|(name, millis)| format!("SET LOCAL {name} = {millis}; ")).concat();
-            self.script(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {limits}{LOCAL}"))?;
+            self.script(&format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {limits}{LOCAL}; {DURABLE}"))?;
         } else {
             self.script("BEGIN ISOLATION LEVEL READ COMMITTED")?;
         }

@@ -57,15 +57,13 @@ pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgErr
     .map(drop)
 }
 
-/// Opens lanes for those who may run now that somebody left them: the first modifier, or all accessors up to it.
-pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
-    if types.is_empty() {
-        return Ok(());
-    }
-    db.execute(
+/// Opens the lanes that the query `$lanes` gives, for those who may run now that another has left: the first modifier, or all
+/// accessors up to it.
+macro_rules! follow {
+    ($lanes:expr) => {
         concat!(
             "UPDATE fulmar_task t SET gate = (t.run_at > ", now!(), ")::int4::int2
-             FROM (SELECT DISTINCT type_id, lane FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane)) AS l
+             FROM ", $lanes, " AS l
              CROSS JOIN LATERAL (
                  SELECT (SELECT id FROM fulmar_task a WHERE a.type_id = l.type_id AND a.lane = l.lane AND NOT a.is_modifier
                              AND a.lane IS NOT NULL AND a.ended IS NULL ORDER BY a.is_modifier, a.id LIMIT 1) AS accessor,
@@ -79,8 +77,36 @@ pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Resu
                      AND NOT w.is_modifier AND w.id < coalesce(first.modifier, 9223372036854775807))
                  END) AS next (id)
              WHERE t.id = next.id AND t.gate = 2"
-        ),
-        &[Param::Ints(types), Param::Texts(lanes)],
+        )
+    };
+}
+
+/// Opens lanes for those who may run now that somebody left them.
+pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
+    if types.is_empty() {
+        return Ok(());
+    }
+    let sql = follow!("(SELECT DISTINCT type_id, lane FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane))");
+    db.execute(sql, &[Param::Ints(types), Param::Texts(lanes)]).map(drop)
+}
+
+/// As [`follow`], of the lanes of these tasks. No name comes here, where one that isn't UTF-8 could not be read.
+pub(super) fn follow_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    let sql =
+        follow!("(SELECT DISTINCT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL)");
+    db.execute(sql, &[Param::Ints(tasks)]).map(drop)
+}
+
+/// As [`lock`], of the lanes of these tasks, which never change.
+pub(super) fn lock_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
+    db.query(
+        "SELECT pg_advisory_xact_lock($2::int8::int4 + 2, number) FROM (
+             SELECT DISTINCT (hashtextextended(lane, type_id) & 1023)::int4 AS number
+             FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL ORDER BY number OFFSET 0) AS numbers",
+        &[Param::Ints(tasks), FULMAR.into()],
     )
     .map(drop)
 }

@@ -1,5 +1,6 @@
 //! What can be asked about tasks.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::engine::{Part, TaskRef};
@@ -116,11 +117,11 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
     )?;
     let mut types: Vec<TypeStats> = Vec::new();
     for row in rows.iter() {
-        let name: &str = row.get(0)?;
+        let name: Cow<'_, str> = row.get(0)?;
         if types.last().is_none_or(|last| last.name != name) {
             let oldest_ready = row.get::<Option<i64>>(3)?.map(types::duration);
             let ended_last_minute = u64::try_from(row.get::<i64>(4)?).unwrap_or(0);
-            let (name, paused) = (name.to_owned(), row.get(5)?);
+            let (name, paused) = (name.into_owned(), row.get(5)?);
             types.push(TypeStats { name, oldest_ready, ended_last_minute, paused, ..TypeStats::default() });
         }
         if let (Some(last), Some(code)) = (types.last_mut(), row.get::<Option<i64>>(1)?) {
@@ -160,7 +161,7 @@ fn old_transactions(db: &mut Connection, limit: Duration) -> Result<Vec<String>,
         &[super::value::Param::Float(limit.as_secs_f64()), super::value::Param::Float(A_SECOND)],
     )?;
     let warn = |row: Row<'_>| {
-        let (who, age): (String, String) = (row.get(0)?, row.get(1)?);
+        let (who, age): (Cow<'_, str>, Cow<'_, str>) = (row.get(0)?, row.get(1)?);
         Ok(format!(
             "the {who} has had a transaction open for {age}: until it ends, PostgreSQL can't clean up after tasks, and \
              claims get slower"

@@ -13,7 +13,7 @@ pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
     // Looked for without a lock first: mostly there is nothing.
     let rows = db.query(
         concat!(
-            "SELECT id, type_id, lane FROM fulmar_task
+            "SELECT id, lane IS NOT NULL FROM fulmar_task
              WHERE worker IS NOT NULL AND (lease <= ",
             then!(),
             " OR deadline <= ",
@@ -22,25 +22,21 @@ pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
         ),
         &[limit.into()],
     )?;
-    let (mut ids, mut types, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ids, mut ordered) = (Vec::new(), Vec::new());
     for row in rows.iter() {
-        ids.push(row.get(0)?);
-        if let Some(lane) = row.get::<Option<&str>>(2)? {
-            types.push(row.get(1)?);
-            keys.push(lane);
-        }
+        let (id, has_lane): (i64, bool) = (row.get(0)?, row.get(1)?);
+        ids.push(id);
+        ordered.extend(has_lane.then_some(id));
     }
     if ids.is_empty() {
         return Ok(Reaped::default());
     }
-    match rescue(db, &ids, &types, &keys) {
+    match rescue(db, &ids, &ordered) {
         // One row is to blame: each by itself, then.
         Err(Fault::Pg(error)) if error.is_of_row() => {
             let mut reaped = Reaped::default();
-            for row in rows.iter() {
-                let (id, type_id, lane): (i64, i64, Option<&str>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                let lane = lane.as_slice();
-                match rescue(db, &[id], &[type_id][..lane.len()], lane) {
+            for id in ids {
+                match rescue(db, &[id], &[id]) {
                     Ok(one) => add(&mut reaped, one),
                     Err(Fault::Pg(error)) if error.is_of_row() => {
                         crate::trace::event!(
@@ -69,10 +65,10 @@ fn add(sum: &mut Reaped, one: Reaped) {
 }
 
 /// Those of the tasks that are still lost, and that nobody else has a hand on.
-fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Result<Reaped, Fault> {
+fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, Fault> {
     let mut tx = db.begin()?;
-    if !keys.is_empty() {
-        lanes::lock(&mut tx, types, keys)?;
+    if !ordered.is_empty() {
+        lanes::lock_those(&mut tx, ordered)?;
     }
     let rows = tx.query(
         concat!(
@@ -92,7 +88,7 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
                      ended = CASE j.status WHEN 0 THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
                      deadline = NULL, lost = t.lost + (j.was = 2)::int4, entries = t.entries + 1
                  FROM j WHERE t.id = j.id
-                 RETURNING t.id, t.entries, t.status, t.lost, t.type_id, t.lane, j.was, j.why, j.restart_limit),
+                 RETURNING t.id, t.entries, t.status, t.lost, t.lane, j.was, j.why, j.restart_limit),
              l AS (
                  INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
                  SELECT u.id, u.entries, ", now!(), ", u.status, 0, CASE
@@ -103,12 +99,12 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
                      WHEN u.status = 5 THEN u.why || ', and its restart limit of ' || u.restart_limit || ' is reached'
                      ELSE u.why || '; restart ' || u.lost || ' of ' || u.restart_limit END
                  FROM u)
-             SELECT was, status, type_id, lane, restart_limit IS NULL FROM u"
+             SELECT was, status, id, lane IS NOT NULL, restart_limit IS NULL FROM u"
         ),
         &[Param::Ints(ids)],
     )?;
     let mut reaped = Reaped::default();
-    let (mut left_types, mut left_lanes) = (Vec::new(), Vec::new());
+    let mut left = Vec::new();
     for row in rows.iter() {
         let (was, status): (i64, i64) = (row.get(0)?, row.get(1)?);
         match (was, status) {
@@ -117,12 +113,11 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
             (_, 6) => reaped.cancelled += 1,
             _ => reaped.failed += 1,
         }
-        if let (Some(lane), true) = (row.get::<Option<&str>>(3)?, status != 0) {
-            left_types.push(row.get(2)?);
-            left_lanes.push(lane);
+        if status != 0 && row.get(3)? {
+            left.push(row.get(2)?);
         }
     }
-    lanes::follow(&mut tx, &left_types, &left_lanes)?;
+    lanes::follow_those(&mut tx, &left)?;
     tx.commit()?;
     Ok(reaped)
 }
@@ -130,11 +125,7 @@ fn rescue(db: &mut Connection, ids: &[i64], types: &[i64], keys: &[&str]) -> Res
 /// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
 pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
     let mut tx = db.begin()?;
-    let rows =
-        tx.query("SELECT type_id, lane FROM fulmar_task WHERE id = $1::int8 AND lane IS NOT NULL", &[id.into()])?;
-    if let Some(row) = rows.first() {
-        lanes::lock(&mut tx, &[row.get(0)?], &[row.get(1)?])?;
-    }
+    lanes::lock_those(&mut tx, &[id])?;
     set_aside_within(&mut tx, id)?;
     tx.commit()
 }
@@ -151,20 +142,18 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
                      SELECT greatest(coalesce(max(l.entry), 0), octet_length(t.trail) / 24 + count(*))
                      FROM fulmar_task_log l WHERE l.task_id = t.id AND l.entry < 1 << 30)
                  WHERE t.id = $1::int8 AND (t.ended IS NULL OR t.worker IS NOT NULL)
-                 RETURNING t.id, t.entries, t.status, t.type_id, t.lane),
+                 RETURNING t.id, t.entries, t.status, t.lane),
              l AS (
                  INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
                  SELECT u.id, u.entries, ",
             now!(),
             ", u.status, 0, 'its row in the database makes no sense' FROM u)
-             SELECT type_id, lane FROM u WHERE lane IS NOT NULL"
+             SELECT id FROM u WHERE lane IS NOT NULL"
         ),
         &[id.into()],
     )?;
-    match rows.first() {
-        Some(row) => lanes::follow(db, &[row.get(0)?], &[row.get(1)?]),
-        None => Ok(()),
-    }
+    let left: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?;
+    lanes::follow_those(db, &left)
 }
 
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {

@@ -103,7 +103,7 @@ macro_rules! change {
             "
                  AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE x.kind IN (1, 2, 3, 4, 7)
                      AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
-             RETURNING s.ord, t.status, t.type_id, t.lane"
+             RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane"
         )
     };
 }
@@ -154,7 +154,7 @@ const FULL: &str = concat!(
          INSERT INTO fulmar_task_checkpoint (task_id, body)
          SELECT u.id, s.checkpoint FROM u JOIN s ON s.ord = u.ord WHERE s.checkpoint IS NOT NULL AND u.status = 3
          ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
-     SELECT ord, status, type_id, lane FROM u"
+     SELECT ord, status, has_lane FROM u"
 );
 
 /// What steps came to.
@@ -202,7 +202,7 @@ fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: 
         }
     }
     let ends = |action: &Action| !matches!(action, Action::Start | Action::GiveBack { .. } | Action::Note { .. });
-    let ordered = lanes_of(db, steps.iter().filter(|step| ends(&step.action)))?;
+    let ordered = in_lanes(db, steps.iter().filter(|step| ends(&step.action)))?;
     if rounds.len() == 1 && ordered.is_empty() {
         return Ok(false);
     }
@@ -220,7 +220,7 @@ fn one_by_one(
     stepped: &mut [Stepped],
 ) -> Result<bool, Fault> {
     // Of all of them, because whatever is set aside ends.
-    let ordered = lanes_of(db, steps)?;
+    let ordered = in_lanes(db, steps)?;
     let mut tx = begin_with(db, &ordered)?;
     let mut left = false;
     for (worker, at) in rounds.iter().flat_map(|round| round.steps.iter().map(|&at| (round.worker, at))) {
@@ -242,13 +242,11 @@ fn one_by_one(
     Ok(left)
 }
 
-/// A transaction that holds the locks of lanes.
-fn begin_with<'a>(db: &'a mut Connection, ordered: &[(i64, String)]) -> Result<Transaction<'a>, Fault> {
+/// A transaction that holds the locks of the lanes of these tasks.
+fn begin_with<'a>(db: &'a mut Connection, ordered: &[i64]) -> Result<Transaction<'a>, Fault> {
     let mut tx = db.begin()?;
     if !ordered.is_empty() {
-        let types: Vec<i64> = ordered.iter().map(|(type_id, _)| *type_id).collect();
-        let keys: Vec<&str> = ordered.iter().map(|(_, lane)| &**lane).collect();
-        lanes::lock(&mut tx, &types, &keys)?;
+        lanes::lock_those(&mut tx, ordered)?;
     }
     Ok(tx)
 }
@@ -258,10 +256,8 @@ fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: 
     let mut left = false;
     for round in rounds {
         let changed = change(tx, steps, round, true, stepped)?;
-        let keys: Vec<&str> = changed.left.iter().map(|(_, lane)| &**lane).collect();
-        let types: Vec<i64> = changed.left.iter().map(|(type_id, _)| *type_id).collect();
-        lanes::follow(tx, &types, &keys)?;
-        left |= !keys.is_empty();
+        lanes::follow_those(tx, &changed.left)?;
+        left |= !changed.left.is_empty();
     }
     Ok(left)
 }
@@ -299,8 +295,8 @@ fn rounds(steps: &[Step]) -> Vec<Round<'_>> {
 
 struct Changed {
     any: bool,
-    /// Lanes that somebody left.
-    left: Vec<(i64, String)>,
+    /// Tasks that left their lanes.
+    left: Vec<i64>,
 }
 
 fn change(
@@ -350,9 +346,9 @@ fn change(
         let at = usize::try_from(ord - 1).ok().and_then(|at| round.steps.get(at));
         if let Some(&at) = at {
             stepped[at] = Stepped::Done(status);
-        }
-        if let (true, Some(lane)) = (status.is_ended(), row.get::<Option<String>>(3)?) {
-            changed.left.push((row.get(2)?, lane));
+            if status.is_ended() && row.get(2)? {
+                changed.left.push(steps[at].task);
+            }
         }
     }
     Ok(changed)
@@ -412,14 +408,14 @@ impl<'a> RowOf<'a> {
 }
 
 /// The lanes of the tasks.
-fn lanes_of<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) -> Result<Vec<(i64, String)>, Fault> {
+fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) -> Result<Vec<i64>, Fault> {
     let ids: Vec<i64> = steps.into_iter().map(|step| step.task).collect();
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = "SELECT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL";
+    let sql = "SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL";
     let rows = db.query(sql, &[Param::Ints(&ids)])?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+    rows.iter().map(|row| Ok(row.get(0)?)).collect()
 }
 
 /// What the task came to, if the step was done before: its worker's own entry in the log says so.

@@ -322,6 +322,67 @@ fn a_database_that_can_not_hold_every_text_is_refused() {
     }
 }
 
+/// In a database that takes every byte, a client in another encoding may have left names that can't be read.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn names_that_are_not_utf_8_keep_no_other_task_from_anything() {
+    let mut connection = connect();
+    let name = format!("fulmar_bytes_{}", super::super::worker_id::random_name());
+    let create = format!("CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0");
+    connection.script(&create).expect("a database");
+    let url = url();
+    let server = url.rsplit_once('/').map_or(&*url, |(server, _)| server);
+    let queue = TaskQueue::connect(&format!("{server}/{name}")).expect("the queue opens");
+    queue.register(TaskType::new("t").restart_limit(1)).expect("registered");
+    queue.enqueue(NewTask::new("t", "good")).expect("accepted");
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let script = |sql: &str| engine.core.pool.take().expect("a connection").script(sql).expect(sql);
+    let bytes = "convert_from('\\xe9ff'::bytea, 'SQL_ASCII')";
+    script(&format!(
+        "SELECT fulmar_enqueue('t', {bytes}, '1', priority => 9);
+         SELECT fulmar_enqueue('t', 'in its lane' || {bytes}, '1', priority => 9, key => {bytes} || '2', is_modifier => true);
+         SELECT fulmar_enqueue('t', 'lane', '1', priority => 8, key => {bytes}, is_modifier => true);
+         SELECT fulmar_enqueue('t', 'behind', '1', priority => 7, key => {bytes}, is_modifier => true);
+         SELECT fulmar_enqueue('t', 'last', '1', priority => 6, key => {bytes}, is_modifier => true);
+         SELECT fulmar_enqueue('t', 'freed', '1', key => {bytes} || '2');
+         INSERT INTO fulmar_task_type (name, restart_limit, retry_limit, retry_first, retry_factor, retry_cap, retry_jitter)
+             VALUES ({bytes}, 1, 1, 1, 1, 1, 1)"
+    ));
+    let worker = WorkerId::new();
+    let take = |expected: &[&str]| {
+        let mut claims = Vec::new();
+        // A claim may be all bad rows; they are set aside, and the next one finds the others.
+        while claims.len() < expected.len() {
+            let taken = queue.dequeue(&worker, &["t"], 9, HANG).expect("claimed");
+            assert!(!taken.is_empty() || claims.is_empty(), "nothing is left: {expected:?}");
+            claims.extend(taken);
+        }
+        let mut names: Vec<&str> = claims.iter().map(|claim| claim.task().identifier()).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected);
+        claims
+    };
+    let claims = take(&["good", "lane"]);
+    for claim in &claims {
+        claim.start().expect("ours");
+        claim.finish().expect("ours");
+    }
+    // Those behind follow: of what was set aside, of what has ended, and of what is lost and rescued.
+    let lost = take(&["behind", "freed"]);
+    for claim in &lost {
+        claim.start().expect("ours");
+    }
+    script("UPDATE fulmar_task SET lease = 0, lost = 1 WHERE status = 2");
+    let reaped = engine.core.promptly("rescuing", |db, _| super::reap::reap(db, 9)).expect("rescued");
+    assert_eq!((reaped.failed, reaped.bad), (2, 0));
+    assert_eq!(take(&["last"]).len(), 1);
+    let stats = queue.stats().expect("read");
+    assert_eq!(stats.types.iter().map(|of| of.counts.iter().sum::<u64>()).sum::<u64>(), 7);
+    assert_eq!(queue.task_types().expect("read").len(), 2);
+    drop((claims, lost, queue));
+    connection.script(&format!("DROP DATABASE {name} WITH (FORCE)")).expect("dropped");
+}
+
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_dropped_transaction_leaves_nothing_and_a_committed_one_all() {

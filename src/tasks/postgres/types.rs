@@ -1,5 +1,6 @@
 //! Task types.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::error::TaskError;
@@ -65,7 +66,7 @@ pub(super) fn all(db: &mut Connection) -> Result<Vec<TaskType>, Fault> {
     )?;
     let read = |row: Row<'_>| {
         Ok(TaskType {
-            name: row.get(0)?,
+            name: row.get::<Cow<'_, str>>(0)?.into_owned(),
             time_limit: row.get::<Option<i64>>(1)?.map(duration),
             retention: row.get::<Option<i64>>(2)?.map(duration),
             restart_limit: small(row.get(3)?)?,

@@ -172,6 +172,13 @@ impl<'a> Column<'a> for &'a str {
     }
 }
 
+/// What isn't UTF-8, which a database in SQL_ASCII may hold, is replaced: for what is shown, and never for what is looked up.
+impl<'a> Column<'a> for Cow<'a, str> {
+    fn read(oid: u32, value: Option<&'a [u8]>) -> Option<Cow<'a, str>> {
+        Some(String::from_utf8_lossy(matches!(oid, oid::TEXT | oid::VARCHAR).then_some(value?)?))
+    }
+}
+
 impl<'a> Column<'a> for String {
     fn read(oid: u32, value: Option<&'a [u8]>) -> Option<String> {
         <&str>::read(oid, value).map(str::to_owned)
