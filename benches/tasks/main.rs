@@ -4,7 +4,8 @@
 //! hundred at once, claimed and finished by a worker, and end to end, for 1, 4 and 8 threads and batches of 1 and 100. Beside
 //! them stand the floor, bare statements on the same kind of connection, without types, fences, logs, order or handlers,
 //! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes
-//! to start what was just enqueued, and whether a million finished tasks slow claims down. `-- --test` runs all once,
+//! to start what was just enqueued, whether a million finished tasks slow claims down, and what
+//! operators wait for beside a million waiting ones. `-- --test` runs all once,
 //! quickly.
 
 mod floor;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use fulmar::tasks::TaskQueue;
 use fulmar::tasks::rusqlite::Connection;
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, ours, peers, tell_beside, tell_waits};
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits};
 
 const GOALS: [Goal; 2] = [
     Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1), (8, 100)], times: 3.0 },
@@ -53,6 +54,10 @@ fn main() {
     }
     if plan.has("million") {
         beside(plan.test);
+    }
+    if plan.has("operators") {
+        let folder = Folder::new();
+        operators::tell(&open(&folder.0), plan.test);
     }
 }
 

@@ -3,8 +3,8 @@
 //! `benches/peers/run postgres` brings up a server as `tests/run` does, installs the peers, and runs this with
 //! `cargo bench --bench tasks_postgres --features postgres`. Tasks a second, with full durability: enqueued, worked
 //! off (claimed, run, finished), and both at once, by one process, for 1, 4 and 8 at once and batches of 1 and 100. Then:
-//! how long an idle worker takes to start what another process has enqueued, and whether a million finished tasks slow
-//! claims down.
+//! how long an idle worker takes to start what another process has enqueued, whether a million finished tasks slow
+//! claims down, and what operators wait for beside a million waiting ones.
 //! `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
 
 #[path = "../tasks_common/mod.rs"]
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fulmar::tasks::{TaskError, TaskQueue};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, ours, peers, tell_beside, tell_waits};
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits};
 
 const GOALS: [Goal; 4] = [
     Goal { of: "claim, finish", load: (8, 100), peers: &[(8, 100)], times: 1.0 },
@@ -45,6 +45,9 @@ fn main() {
     }
     if plan.has("million") {
         beside(&url, plan.test);
+    }
+    if plan.has("operators") {
+        operators::tell(&Bed::new(&url, 4).queue, plan.test);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Enqueuing inside a transaction of the caller's own: the task is there if, and only if, that commits.
 
-use super::engine::TaskRef;
+use super::engine::{Step, TaskRef};
 use super::error::Result;
 use super::handle::TaskHandle;
 use super::new_task::{Checked, NewTask};
@@ -15,7 +15,19 @@ pub trait CallersTransaction {
     /// As [`TaskQueue::enqueue_in`].
     #[doc(hidden)]
     fn accept(&self, queue: &TaskQueue, tasks: Acceptable) -> Result<Vec<i64>>;
+
+    /// Not for users. False: the worker has lost the task.
+    ///
+    /// # Errors
+    /// As [`TaskContext::finish_in`](super::TaskContext::finish_in).
+    #[doc(hidden)]
+    fn end(&self, queue: &TaskQueue, ending: Ending) -> Result<bool>;
 }
+
+/// The end of an attempt.
+#[doc(hidden)]
+#[allow(missing_debug_implementations)]
+pub struct Ending(pub(super) Step);
 
 /// Tasks that an engine may store as they are.
 #[doc(hidden)]

@@ -66,6 +66,10 @@ impl Claim {
     /// # Errors
     /// Those of [`start`](Claim::start). An error of the handler is none here: it is the task's.
     pub fn run(&self, handler: &impl Handler) -> Result<TaskStatus> {
+        self.run_dyn(handler)
+    }
+
+    pub(super) fn run_dyn(&self, handler: &dyn Handler) -> Result<TaskStatus> {
         self.start()?;
         let outcome = self.task.attempt_with(handler);
         self.task.act(outcome)

@@ -124,6 +124,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Deletes up to `limit` ended tasks whose retention is over; returns how many it deleted.
     fn prune(&self, limit: usize) -> Result<u64>;
 
+    /// Moves all times of tasks back by `time`, their logs' aside: for tests.
+    fn pass_time(&self, time: Duration) -> Result<()>;
+
     /// For a database's own parts of the room to recognise their engine.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -167,6 +170,9 @@ pub(super) struct Step {
     pub(super) token: i64,
     pub(super) worker: WorkerId,
     pub(super) action: Action,
+    /// The handler has finished the task in a transaction of its own. If that was committed, the step is done; the action is
+    /// for where it was not.
+    pub(super) finished_in: bool,
 }
 
 #[derive(Clone, Debug)]

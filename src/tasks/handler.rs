@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::caller::{CallersTransaction, Ending};
 use super::engine::{Action, Claimed, Part, Step, Stepped};
 use super::error::{Result, TaskError};
 use super::new_task::{LONGEST_MESSAGE, check_size, clean, to_json};
@@ -51,8 +52,11 @@ pub struct TaskContext {
     cancelled: AtomicBool,
     lost: AtomicBool,
     stopping: AtomicBool,
+    finished_in: AtomicBool,
     draft: Mutex<Draft>,
 }
+
+const UNCOMMITTED: &str = "it was finished in a transaction that was not committed";
 
 /// What the attempt has come to so far.
 #[derive(Clone, Default)]
@@ -77,6 +81,7 @@ impl TaskContext {
             cancelled: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            finished_in: AtomicBool::new(false),
             draft: Mutex::new(Draft::default()),
         }
     }
@@ -204,6 +209,72 @@ impl TaskContext {
         self.store_response(body, "application/json")
     }
 
+    /// Finishes the task inside a transaction of the handler's own on the queue's database: what the handler writes there and
+    /// the end of the task, with its response and [`last_message`](TaskContext::last_message), are one commit. So the
+    /// effects happen exactly once, however often the task is attempted. Commit, and return `Ok`.
+    ///
+    /// If the transaction is not committed after all, the task has not finished: the attempt has failed, with the
+    /// handler's error or with one that says so. If it was committed, the task is `Finished`, even if the handler returns an
+    /// error then, or its worker dies before it returns.
+    ///
+    /// On SQLite the connection is a `rusqlite::Connection` of the handler's own; begin the transaction as `IMMEDIATE`, and keep it
+    /// short, because nobody else writes meanwhile. On PostgreSQL it is that of
+    /// [`postgres_transaction`](TaskQueue::postgres_transaction).
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")] {
+    /// use fulmar::tasks::{NewTask, TaskContext, TaskQueue, TaskStatus, TaskType, Worker, rusqlite};
+    /// use std::time::Duration;
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("fulmar-once-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// let file = folder.join("shop.db");
+    /// let queue = TaskQueue::open(&file)?;
+    /// queue.register(TaskType::new("credit"))?;
+    /// let mut shop = rusqlite::Connection::open(&file)?;
+    /// shop.execute_batch("CREATE TABLE account (cents INTEGER); INSERT INTO account VALUES (0)")?;
+    ///
+    /// let task = queue.enqueue(NewTask::new("credit", "order-1").input(&250))?;
+    /// let worker = Worker::builder(&queue)
+    ///     .handle("credit", move |task: &TaskContext| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    ///         let cents: i64 = task.input()?;
+    ///         let mut shop = rusqlite::Connection::open(&file)?;
+    ///         let credit = shop.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    ///         credit.execute("UPDATE account SET cents = cents + ?1", [cents])?;
+    ///         task.finish_in(&*credit)?;
+    ///         Ok(credit.commit()?)
+    ///     })
+    ///     .start()?;
+    /// assert_eq!(task.wait(Duration::from_secs(60))?, TaskStatus::Finished);
+    /// assert_eq!(shop.query_row("SELECT cents FROM account", [], |row| row.get::<_, i64>(0))?, 250);
+    /// # worker.drain(Duration::from_secs(60))?;
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TaskError::Stale`]: the lease is lost; roll back. [`TaskError::Invalid`] after [`fail`](TaskContext::fail) or
+    /// [`pause`](TaskContext::pause), if no transaction is open, or if it is another database; on PostgreSQL, too, at an isolation
+    /// level above READ COMMITTED if the task has a key. Those of the database. Nothing is finished then.
+    pub fn finish_in<C: CallersTransaction + ?Sized>(&self, connection: &C) -> Result<()> {
+        let Draft { end, message, response } = self.draft.lock().clone();
+        if end.is_some() {
+            return Err(TaskError::Invalid("the task was told to fail or to pause, so it can't be finished".into()));
+        }
+        let step = self.step(Action::Finish { message, response });
+        match connection.end(&self.queue, Ending(step))? {
+            true => {
+                self.finished_in.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            false => {
+                self.set_lost();
+                Err(TaskError::Stale { task: self.id() })
+            }
+        }
+    }
+
     /// The task has failed for good: it is not retried. It takes effect when the handler returns. The first of `fail` and
     /// `pause` counts.
     pub fn fail(&self, reason: impl Into<String>) {
@@ -265,6 +336,11 @@ impl TaskContext {
     /// What the attempt came to: what the handler said, or else what it returned.
     pub(super) fn outcome(&self, returned: Result<(), String>) -> Action {
         let Draft { end, message, response } = self.draft.lock().clone();
+        // If that transaction was committed, this outcome comes to nothing.
+        let returned = returned.and_then(|()| match self.finished_in.load(Ordering::Relaxed) {
+            true if end.is_none() => Err(UNCOMMITTED.into()),
+            _ => Ok(()),
+        });
         match (end, returned) {
             (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
             (_, Err(reason)) => {
@@ -281,7 +357,8 @@ impl TaskContext {
     }
 
     pub(super) fn step(&self, action: Action) -> Step {
-        Step { task: self.claimed.id, token: self.claimed.token, worker: self.worker.clone(), action }
+        let finished_in = self.finished_in.load(Ordering::Relaxed);
+        Step { task: self.claimed.id, token: self.claimed.token, worker: self.worker.clone(), action, finished_in }
     }
 
     /// Does one thing to the task; says where it stands then.

@@ -47,7 +47,8 @@
 //!   [`enqueue_in`](TaskQueue::enqueue_in) it is there if, and only if, your own transaction commits.
 //! - **At least once.** A task runs until a handler has ended it, or a limit is reached. It may run more than once: a
 //!   worker can die, or be cut off, after the handler did its work and before the database heard of it. No queue can do better
-//!   for what handlers do elsewhere.
+//!   for what handlers do elsewhere. What they do in the queue's own database happens exactly once with
+//!   [`finish_in`](TaskContext::finish_in): their effects and the end of the task are one commit.
 //! - **Ended once.** Of all attempts of a task exactly one ends it: one `Finished`, `Failed` or `Cancelled` in its log, with
 //!   the response of that very attempt, in one commit. No worker changes a final state again; an operator may
 //!   [retry](TaskQueue::retry) what failed.
@@ -142,6 +143,11 @@
 //! # Ok::<(), fulmar::tasks::TaskError>(())
 //! ```
 //!
+//! # Testing your handlers
+//!
+//! [`WorkerBuilder::run_due`] runs what may start now on the test's own thread, with the handlers of your worker, and
+//! [`TaskQueue::pass_time`] lets an hour pass at once. Both work on either engine.
+//!
 //! # SQLite
 //!
 //! The database is compiled in and lies in one file, for the threads and processes of one machine. Each commit waits for the
@@ -217,7 +223,7 @@ mod task_type;
 mod worker;
 mod worker_id;
 
-pub use caller::{Acceptable, CallersTransaction};
+pub use caller::{Acceptable, CallersTransaction, Ending};
 pub use claim::Claim;
 pub use error::{Result, TaskError};
 pub use handle::TaskHandle;
@@ -238,5 +244,5 @@ pub use stats::{QueueStats, TypeStats};
 pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;
 pub use task_type::TaskType;
-pub use worker::{Worker, WorkerBuilder, WorkerStats};
+pub use worker::{Attempted, Worker, WorkerBuilder, WorkerStats};
 pub use worker_id::WorkerId;

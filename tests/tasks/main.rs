@@ -2,10 +2,12 @@
 
 mod child;
 mod conformance;
+mod due;
 #[cfg(unix)]
 mod faults;
 mod lanes;
 mod look;
+mod once;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
@@ -51,6 +53,11 @@ macro_rules! conformance {
                 a_retried_task_is_last_in_its_order, many_are_retried_cancelled_and_deleted_by_filter,
                 a_retried_lane_keeps_its_order, what_waits_is_rearranged, a_paused_type_is_taken_by_nobody,
                 workers_wait_for_a_paused_type, a_retry_of_many_goes_beside_workers;
+                due: what_is_due_runs_on_this_thread, time_that_passes_ends_leases_and_retention,
+                a_task_that_is_due_for_ever_is_told_of;
+                once: the_end_of_a_task_is_in_its_handlers_commit, a_transaction_that_is_rolled_back_finishes_nothing,
+                who_has_lost_the_task_finishes_nothing_in_a_transaction, an_end_in_a_transaction_opens_the_lane,
+                a_worker_takes_the_handlers_commit_for_the_end;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use fulmar::tasks::{Claim, NewTask, QueueBuilder, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, WorkerId};
+use fulmar::tasks::{
+    CallersTransaction, Claim, NewTask, QueueBuilder, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, WorkerId,
+    rusqlite,
+};
 
 /// Far longer than anything takes here: it only turns a hang into a failure with a reason.
 pub(crate) const HANG: Duration = Duration::from_secs(120);
@@ -62,6 +65,25 @@ pub(crate) fn open_at(address: &str, builder: QueueBuilder) -> Result<TaskQueue,
         return builder.connect(address);
     }
     builder.open(address)
+}
+
+/// What may be done in a transaction: hand it to the queue, and run SQL.
+pub(crate) type InTransaction<'a> =
+    &'a dyn Fn(&dyn CallersTransaction, &dyn Fn(&str) -> Result<(), TaskError>) -> Result<(), TaskError>;
+
+/// A transaction of the caller's on a queue's database, on a connection as users of the engine have it. It is committed if
+/// `work` says so.
+pub(crate) fn transaction_at(address: &str, queue: &TaskQueue, work: InTransaction<'_>) -> Result<(), TaskError> {
+    #[cfg(feature = "postgres")]
+    if address.starts_with("postgres://") {
+        return queue.postgres_transaction(|tx| work(tx, &|sql| tx.execute(sql, &[]).map(drop)));
+    }
+    let failed = |error: rusqlite::Error| TaskError::Invalid(error.to_string());
+    let mut db = rusqlite::Connection::open(address).map_err(failed)?;
+    db.busy_timeout(HANG).map_err(failed)?;
+    let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+    work(&*tx, &|sql| tx.execute(sql, []).map(drop).map_err(failed))?;
+    tx.commit().map_err(failed)
 }
 
 /// A task of type `t`.

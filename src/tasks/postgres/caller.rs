@@ -4,12 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use super::super::bell::News;
-use super::super::caller::{Acceptable, CallersTransaction};
+use super::super::caller::{Acceptable, CallersTransaction, Ending};
+use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
 use super::connection::{Rows, Transaction};
 use super::fault::{Fault, told};
-use super::{PostgresEngine, produce};
+use super::{PostgresEngine, produce, steps};
 
 const DOING: &str = "working in a transaction of the caller's";
 
@@ -110,6 +111,14 @@ impl PostgresTransaction<'_> {
         Ok(self.run(sql, params)?.texts())
     }
 
+    fn demand_same(&self, queue: &TaskQueue) -> Result<()> {
+        let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>();
+        if engine.is_some_and(|engine| std::ptr::eq(engine, self.engine)) {
+            return Ok(());
+        }
+        Err(TaskError::Invalid("the transaction is another queue's: use that queue, or a clone of it".into()))
+    }
+
     fn run(&self, sql: &str, params: &[Option<&str>]) -> Result<Rows> {
         self.transaction.borrow_mut().query_text(sql, params).map_err(|error| told(DOING, error))
     }
@@ -117,18 +126,20 @@ impl PostgresTransaction<'_> {
 
 impl CallersTransaction for PostgresTransaction<'_> {
     fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
-        let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>();
-        if !engine.is_some_and(|engine| std::ptr::eq(engine, self.engine)) {
-            return Err(TaskError::Invalid(
-                "the transaction is another queue's: use that queue, or a clone of it".into(),
-            ));
-        }
+        self.demand_same(queue)?;
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
         let ids = produce::enqueue_within(&mut self.transaction.borrow_mut(), &tasks).map_err(fault)?;
         self.enqueued.set(true);
         Ok(ids)
+    }
+
+    fn end(&self, queue: &TaskQueue, Ending(step): Ending) -> Result<bool> {
+        self.demand_same(queue)?;
+        let stepped = steps::step_within(&mut self.transaction.borrow_mut(), &step).map_err(fault)?;
+        // Those who wait are told when the worker hears of the end: it is committed then.
+        Ok(matches!(stepped, Stepped::Done(_)))
     }
 }
 

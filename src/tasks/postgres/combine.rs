@@ -184,7 +184,8 @@ mod tests {
     fn a_panic_is_told_to_all_whose_steps_were_done_together() {
         let combiner = Combiner::new();
         let piece = || {
-            let steps = vec![Step { task: 1, token: 1, worker: WorkerId::new(), action: Action::Start }];
+            let steps =
+                vec![Step { task: 1, token: 1, worker: WorkerId::new(), action: Action::Start, finished_in: false }];
             Arc::new(Piece { steps, progress: Mutex::new(Progress::Waiting), changed: Condvar::new() })
         };
         let pieces = [piece(), piece()];
@@ -205,7 +206,7 @@ mod tests {
         let body = Arc::new(Response { media_type: "x/y".into(), body: vec![0; MOST_BYTES / 2] });
         let piece = |task| {
             let action = Action::Finish { message: String::new(), response: Some(Arc::clone(&body)) };
-            let steps = vec![Step { task, token: 1, worker: WorkerId::new(), action }];
+            let steps = vec![Step { task, token: 1, worker: WorkerId::new(), action, finished_in: false }];
             Arc::new(Piece { steps, progress: Mutex::new(Progress::Waiting), changed: Condvar::new() })
         };
         let mut state = State { waiting: (0..5).map(piece).collect(), under_way: AT_ONCE };

@@ -432,6 +432,12 @@ impl Engine for PostgresEngine {
         self.core.promptly("deleting retired tasks", |db, _| reap::prune(db, limit))
     }
 
+    fn pass_time(&self, time: Duration) -> Result<()> {
+        self.core.patiently("letting time pass", |db, _| steer::pass_time(db, time))?;
+        self.tell(News::Work);
+        Ok(())
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -1,5 +1,7 @@
 //! What operators do to tasks and types: a statement for many tasks, after the locks of their lanes.
 
+use std::time::Duration;
+
 use super::super::error::TaskError;
 use super::super::look::Statuses;
 use super::super::new_task::Start;
@@ -195,4 +197,12 @@ pub(super) fn set_paused(db: &mut Connection, task_type: Option<&str>, paused: b
 pub(super) fn is_paused(db: &mut Connection) -> Result<bool, Fault> {
     let sql = "SELECT EXISTS (SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 'true')";
     Ok(db.query(sql, &[])?.only()?.get(0)?)
+}
+
+pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), Fault> {
+    let sql =
+        "UPDATE fulmar_task SET run_at = run_at - $1::int8, created = created - $1::int8, lease = lease - $1::int8,
+         deadline = deadline - $1::int8, ended = ended - $1::int8";
+    db.execute(sql, &[millis(time).into()])?;
+    Ok(())
 }

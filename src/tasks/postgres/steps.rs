@@ -181,6 +181,12 @@ pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doub
         result => result?,
     };
     for (step, stepped) in steps.iter().zip(&mut stepped) {
+        if *stepped == Stepped::Stale && step.finished_in {
+            if let Some(status) = find_finished(db, step)? {
+                *stepped = Stepped::Done(status);
+                opened = true;
+            }
+        }
         if *stepped == Stepped::Stale && (in_doubt || doubts.holds(step)) {
             if let Some(status) = find_own(db, step)? {
                 *stepped = Stepped::Done(status);
@@ -192,6 +198,20 @@ pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doub
     let ended = |stepped: &Stepped| matches!(stepped, Stepped::Done(status) if status.is_ended());
     let ended = has_bad || stepped.iter().any(ended);
     Ok(Outcome { stepped, opened, ended })
+}
+
+/// As [`step`], for one of them, in a transaction of somebody else's.
+pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepped, Fault> {
+    let steps = std::slice::from_ref(step);
+    let ordered = lanes_of(tx, steps)?;
+    if !ordered.is_empty() {
+        lanes::demand_read_committed(tx)?;
+        let (types, keys): (Vec<i64>, Vec<&str>) = ordered.iter().map(|(of_type, lane)| (*of_type, &**lane)).unzip();
+        lanes::lock(tx, &types, &keys)?;
+    }
+    let mut stepped = [Stepped::Stale];
+    all(tx, steps, &rounds(steps), &mut stepped)?;
+    Ok(stepped[0])
 }
 
 /// Does the rounds in one transaction, or in one statement if that is enough. Whether somebody left a lane.
@@ -418,6 +438,13 @@ fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) 
     rows.iter().map(|row| Ok(row.get(0)?)).collect()
 }
 
+/// Where the task stands, if it has ended under the step's token and nobody has retried it since.
+fn find_finished(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
+    let sql = "SELECT status FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8 AND ended IS NOT NULL";
+    let rows = db.query(sql, &[step.task.into(), step.token.into()])?;
+    rows.first().map(|row| Ok(TaskStatus::from_code(row.get(0)?)?)).transpose()
+}
+
 /// What the task came to, if the step was done before: its worker's own entry in the log says so.
 pub(super) fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
     let rows = db.query(
@@ -466,6 +493,7 @@ mod tests {
             token: 1,
             worker: worker.clone(),
             action: Action::Finish { message: String::new(), response: Some(large.clone()) },
+            finished_in: false,
         };
         let mut steps: Vec<Step> = (0..10).map(|task| finish(task, &one)).collect();
         steps.push(Step { action: Action::Start, ..finish(10, &one) });

@@ -1,38 +1,47 @@
-//! Enqueuing on a connection of the caller's own.
+//! Enqueuing, and ending tasks, on a connection of the caller's own.
 
 use rusqlite::Connection;
 
-use super::super::caller::{Acceptable, CallersTransaction};
+use super::super::caller::{Acceptable, CallersTransaction, Ending};
+use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
 use super::connection::{database_id, failed};
-use super::{SqliteEngine, produce};
+use super::{SqliteEngine, produce, steps};
 
 impl CallersTransaction for Connection {
     fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
-        let engine = queue.engine().as_any().downcast_ref::<SqliteEngine>();
-        let id = match database_id(self) {
-            // Nothing is known of it then.
-            Err(error @ TaskError::Busy { .. }) => return Err(error),
-            id => id.ok(),
-        };
-        let Some(engine) = engine.filter(|engine| id.is_some_and(|id| id == engine.database)) else {
-            return Err(TaskError::Invalid(
-                "the connection is to another database than the queue's: use its own".into(),
-            ));
-        };
-        if self.is_autocommit() {
-            return Err(TaskError::Invalid("no transaction is open on the connection: begin one first".into()));
-        }
-        let run = |sql| self.execute_batch(sql).map_err(failed("enqueuing in a transaction of the caller's"));
-        run("SAVEPOINT fulmar_enqueue")?;
-        let accepted = produce::enqueue(self, engine.settings.clock.now(), &tasks);
-        if accepted.is_err() && !self.is_autocommit() {
-            run("ROLLBACK TO fulmar_enqueue")?;
-        }
-        if !self.is_autocommit() {
-            run("RELEASE fulmar_enqueue")?;
-        }
-        accepted
+        within(self, queue, |now| produce::enqueue(self, now, &tasks))
     }
+
+    fn end(&self, queue: &TaskQueue, Ending(step): Ending) -> Result<bool> {
+        let stepped = within(self, queue, |now| steps::step(self, now, &[step]))?;
+        Ok(matches!(*stepped, [Stepped::Done(_)]))
+    }
+}
+
+/// Does `work` in the transaction that is open on `db`, all of it or nothing. It gets the time.
+fn within<R>(db: &Connection, queue: &TaskQueue, work: impl FnOnce(i64) -> Result<R>) -> Result<R> {
+    let engine = queue.engine().as_any().downcast_ref::<SqliteEngine>();
+    let id = match database_id(db) {
+        // Nothing is known of it then.
+        Err(error @ TaskError::Busy { .. }) => return Err(error),
+        id => id.ok(),
+    };
+    let Some(engine) = engine.filter(|engine| id.is_some_and(|id| id == engine.database)) else {
+        return Err(TaskError::Invalid("the connection is to another database than the queue's: use its own".into()));
+    };
+    if db.is_autocommit() {
+        return Err(TaskError::Invalid("no transaction is open on the connection: begin one first".into()));
+    }
+    let run = |sql| db.execute_batch(sql).map_err(failed("working in a transaction of the caller's"));
+    run("SAVEPOINT fulmar_caller")?;
+    let done = work(engine.settings.clock.now());
+    if done.is_err() && !db.is_autocommit() {
+        run("ROLLBACK TO fulmar_caller")?;
+    }
+    if !db.is_autocommit() {
+        run("RELEASE fulmar_caller")?;
+    }
+    done
 }

@@ -286,6 +286,12 @@ impl Engine for SqliteEngine {
         self.write("deleting retired tasks", move |db, now| reap::prune(db, now, limit))
     }
 
+    fn pass_time(&self, time: Duration) -> Result<()> {
+        self.write("letting time pass", move |db, _| steer::pass_time(db, time))?;
+        self.bell.ring(News::Work);
+        Ok(())
+    }
+
     fn as_any(&self) -> &dyn Any {
         self
     }

@@ -1,5 +1,7 @@
 //! What operators do to tasks and types.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::super::error::{Result, TaskError};
@@ -7,7 +9,7 @@ use super::super::look::Statuses;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
 use super::connection::failed;
-use super::{gate, lanes, produce, steps};
+use super::{gate, lanes, millis, produce, steps};
 
 const DOING: &str = "steering tasks";
 
@@ -128,4 +130,11 @@ pub(super) fn is_paused(db: &Connection) -> Result<bool> {
     db.prepare_cached("SELECT 1 FROM fulmar_setting WHERE name = 'paused' AND value = 1")
         .and_then(|mut sql| sql.exists([]))
         .map_err(failed("looking whether the queue is paused"))
+}
+
+pub(super) fn pass_time(db: &Connection, time: Duration) -> Result<()> {
+    let sql = "UPDATE fulmar_task SET run_at = run_at - ?1, created = created - ?1, lease = lease - ?1,
+         deadline = deadline - ?1, ended = ended - ?1";
+    db.execute(sql, [millis(time)]).map_err(failed("letting time pass"))?;
+    Ok(())
 }

@@ -35,7 +35,8 @@ pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<
 
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     let Some(held) = holds(db, step)? else {
-        return Ok(Stepped::Stale);
+        let finished = if step.finished_in { find_finished(db, step)? } else { None };
+        return Ok(finished.map_or(Stepped::Stale, Stepped::Done));
     };
     let (id, cancel_requested) = (step.task, held.cancel_requested);
     let status = match &step.action {
@@ -130,6 +131,15 @@ fn holds(db: &Connection, step: &Step) -> Result<Option<Held>> {
             sql.query_row(params![step.task, step.token, step.worker.as_str(), state.code()], Held::read).optional()
         })
         .map_err(failed("looking at a task's fence"))
+}
+
+/// Where the task stands, if it has ended under the step's token and nobody has retried it since.
+fn find_finished(db: &Connection, step: &Step) -> Result<Option<TaskStatus>> {
+    let code: Option<i64> = db
+        .prepare_cached("SELECT status FROM fulmar_task WHERE id = ?1 AND token = ?2 AND ended IS NOT NULL")
+        .and_then(|mut sql| sql.query_row([step.task, step.token], |row| row.get(0)).optional())
+        .map_err(failed("looking whether a task was finished"))?;
+    code.map(TaskStatus::from_code).transpose()
 }
 
 fn start(db: &Connection, now: i64, id: i64, held: &Held) -> Result<()> {

@@ -403,7 +403,7 @@ impl Crew {
     /// A task that is ours, and that nobody here works on: an answer was lost, or its outcome could not be written.
     fn give_up_stray(&self, id: i64, token: i64, why: &str) {
         let reason = clean(why);
-        let step = |action| Step { task: id, token, worker: self.id.clone(), action };
+        let step = |action| Step { task: id, token, worker: self.id.clone(), action, finished_in: false };
         let back = step(Action::GiveBack { reason: reason.clone() });
         let lose = step(Action::Lose { reason });
         // One of them fits, or neither.

@@ -10,6 +10,7 @@
 
 mod crew;
 mod runner;
+mod testing;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::crew::Crew;
+pub use self::testing::Attempted;
 use super::error::{Result, TaskError};
 use super::handler::Handler;
 use super::queue::TaskQueue;
