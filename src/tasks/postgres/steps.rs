@@ -203,11 +203,10 @@ pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doub
 /// As [`step`], for one of them, in a transaction of somebody else's.
 pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepped, Fault> {
     let steps = std::slice::from_ref(step);
-    let ordered = lanes_of(tx, steps)?;
+    let ordered = in_lanes(tx, steps)?;
     if !ordered.is_empty() {
         lanes::demand_read_committed(tx)?;
-        let (types, keys): (Vec<i64>, Vec<&str>) = ordered.iter().map(|(of_type, lane)| (*of_type, &**lane)).unzip();
-        lanes::lock(tx, &types, &keys)?;
+        lanes::lock_those(tx, &ordered)?;
     }
     let mut stepped = [Stepped::Stale];
     all(tx, steps, &rounds(steps), &mut stepped)?;
