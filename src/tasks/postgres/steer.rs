@@ -16,12 +16,10 @@ use super::{lanes, millis, produce, reap};
 
 pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
     let mut tx = db.begin()?;
-    let ordered = lanes_of(&mut tx, tasks)?;
-    let (types, keys): (Vec<i64>, Vec<&str>) = ordered.iter().map(|(of_type, lane)| (*of_type, &**lane)).unzip();
     // Neither a priority nor a time changes an order.
     let moves = !matches!(steering, Steering::Priority(_) | Steering::Start(_));
-    if moves && !types.is_empty() {
-        lanes::lock(&mut tx, &types, &keys)?;
+    if moves {
+        lanes::lock_those(&mut tx, tasks)?;
     }
     let words = steering.words();
     let done = match steering {
@@ -36,6 +34,9 @@ pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering
                 ORDER BY id FOR UPDATE";
             let rows = tx.query(sql, &[Param::Ints(tasks), from.0.into()])?;
             let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+            let ordered = lanes_of(&mut tx, &ids)?;
+            let (types, keys): (Vec<i64>, Vec<&str>) =
+                ordered.iter().map(|(of_type, lane)| (*of_type, &**lane)).unzip();
             let deleted = reap::erase(&mut tx, &ids)?;
             lanes::follow(&mut tx, &types, &keys)?;
             deleted
@@ -95,13 +96,13 @@ const RETRY: &str = concat!(
          UPDATE fulmar_task t SET id = n.number, status = 0, gate = CASE WHEN t.lane IS NULL THEN 0 ELSE 2 END, run_at = ",
     now!(),
     ", ended = NULL, failures = 0, lost = 0, progress = 0, cancel_requested = false, entries = t.entries + 1
-         FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status, t.type_id, t.lane),
+         FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status),
      r AS (DELETE FROM fulmar_task_response d USING u WHERE d.task_id = u.old),
      i AS (UPDATE fulmar_task_input d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old), ",
     logged!(),
-    " SELECT status, type_id, lane FROM u"
+    " SELECT status, id FROM u"
 );
 
 /// What runs is told; all else ends.
@@ -115,13 +116,13 @@ const CANCEL: &str = concat!(
     " END,
              worker = CASE t.status WHEN 2 THEN t.worker END, lease = CASE t.status WHEN 2 THEN t.lease END,
              deadline = CASE t.status WHEN 2 THEN t.deadline END, entries = t.entries + 1
-         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status, t.type_id, t.lane),
+         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
     now!(),
     ", u.status, 0, CASE u.status WHEN 2 THEN 'cancellation requested: ' ELSE '' END || $3::text FROM u)
-     SELECT status, type_id, lane FROM u"
+     SELECT status, id FROM u"
 );
 
 const PRIORITY: &str = concat!(
@@ -161,16 +162,10 @@ pub(super) fn cancel_within(
     rows.iter().map(|row| Ok(TaskStatus::from_code(row.get(0)?)?)).collect()
 }
 
-/// Opens the lanes of what changed, of which a row has a status, a type and a lane.
+/// Opens the lanes of what changed, of which a row has a status and a number.
 fn follow(db: &mut Connection, changed: &Rows) -> Result<(), PgError> {
-    let (mut types, mut keys) = (Vec::new(), Vec::new());
-    for row in changed.iter() {
-        if let Some(lane) = row.get::<Option<&str>>(2)? {
-            types.push(row.get(1)?);
-            keys.push(lane);
-        }
-    }
-    lanes::follow(db, &types, &keys)
+    let tasks: Vec<i64> = changed.iter().map(|row| row.get(1)).collect::<Result<_, PgError>>()?;
+    lanes::follow_those(db, &tasks)
 }
 
 pub(super) fn set_paused(db: &mut Connection, task_type: Option<&str>, paused: bool) -> Result<(), Fault> {
