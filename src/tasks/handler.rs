@@ -51,6 +51,7 @@ pub struct TaskContext {
     claimed: Claimed,
     cancelled: AtomicBool,
     lost: AtomicBool,
+    called_off: AtomicBool,
     stopping: AtomicBool,
     finished_in: AtomicBool,
     draft: Mutex<Draft>,
@@ -80,6 +81,7 @@ impl TaskContext {
             claimed,
             cancelled: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            called_off: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             finished_in: AtomicBool::new(false),
             draft: Mutex::new(Draft::default()),
@@ -298,10 +300,23 @@ impl TaskContext {
     }
 
     /// Whether to stop: somebody cancelled the task, or its lease is [lost](TaskContext::is_lost), or the worker's time to
-    /// drain is over. Costs nothing; a task that takes long asks now and then, and returns an error.
+    /// drain is over, or the worker was dropped. Costs nothing; a task that takes long asks now and then, and returns an error.
+    ///
+    /// Who asked decides what the error does. After a cancel the task is `Cancelled`. Where it was the worker, or its lease, the
+    /// task goes back to the queue at once, for others: that counts as a lost attempt, against the type's
+    /// [restart limit](super::TaskType::restart_limit), and not as a failed one.
     pub fn is_cancelled(&self) -> bool {
         // Relaxed, like all of these: they protect nothing.
-        self.cancelled.load(Ordering::Relaxed) || self.is_lost()
+        self.cancelled.load(Ordering::Relaxed) || self.why_called_off().is_some()
+    }
+
+    /// Why to stop, if it isn't the task that is to end, but this attempt.
+    fn why_called_off(&self) -> Option<&'static str> {
+        match (self.is_lost(), self.called_off.load(Ordering::Relaxed)) {
+            (true, _) => Some("its lease was lost"),
+            (false, true) => Some("its worker stopped"),
+            (false, false) => None,
+        }
     }
 
     /// Whether this worker is known not to hold the task any more. What it does from now on is for nothing.
@@ -316,6 +331,11 @@ impl TaskContext {
 
     pub(super) fn set_cancelled(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// The worker's wish, not the user's.
+    pub(super) fn set_called_off(&self) {
+        self.called_off.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn set_lost(&self) {
@@ -343,14 +363,18 @@ impl TaskContext {
         });
         match (end, returned) {
             (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
-            (_, Err(reason)) => {
-                let retry = self.claimed.retry.delay(self.claimed.failures, random_number());
-                let reason = match retry {
-                    Some(delay) => format!("attempt {} failed, next in {delay:.1?}: {reason}", self.attempt()),
-                    None => reason,
-                };
-                Action::Fail { reason: clean(&reason), retry, response }
-            }
+            (_, Err(reason)) => match self.why_called_off() {
+                // If the user cancelled the task, too, the database knows.
+                Some(why) => Action::Lose { reason: clean(&format!("{why}: {reason}")) },
+                None => {
+                    let retry = self.claimed.retry.delay(self.claimed.failures, random_number());
+                    let reason = match retry {
+                        Some(delay) => format!("attempt {} failed, next in {delay:.1?}: {reason}", self.attempt()),
+                        None => reason,
+                    };
+                    Action::Fail { reason: clean(&reason), retry, response }
+                }
+            },
             (Some(End::Pause { after, checkpoint }), Ok(())) => Action::Pause { message, after, checkpoint, response },
             (None, Ok(())) => Action::Finish { message, response },
         }

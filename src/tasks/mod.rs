@@ -73,7 +73,8 @@
 //! - **Return errors.** An error or a panic is retried as the type's [`RetryPolicy`] says, and its text, with all of its
 //!   sources, is in the log. [`TaskContext::fail`] is for what no retry can mend.
 //! - **Ask whether to stop.** A task that takes long looks at [`TaskContext::is_cancelled`] now and then: it was
-//!   cancelled, or the lease is lost, and all further work is for nothing. [`TaskContext::is_stopping`] says that the
+//!   cancelled, or the lease is lost, or the worker stops for good: return an error then. Only a cancel ends the task;
+//!   otherwise it goes back to the queue, and a restart is charged. [`TaskContext::is_stopping`] says that the
 //!   worker is being drained: pause, if you can.
 //! - **Don't wait on a thread.** For what takes its time elsewhere, [`TaskContext::pause_with`] gives the thread back, names
 //!   when to go on, and keeps a state. Ten thousand remote jobs in progress are ten thousand rows, and no thread.
@@ -92,7 +93,7 @@
 //! the task goes back, and the handler is told.
 //!
 //! A *restart limit* ([`TaskType::restart_limit`]) counts lost attempts: those whose worker died, those beyond the time limit,
-//! and those whose outcome could not be written.
+//! those whose outcome could not be written, and those that returned an error because their worker stopped or their lease was lost.
 //! It is what stops a poison task, which kills each worker that runs it. A *retry policy* ([`TaskType::retry`]) counts failed
 //! attempts: those whose handler said so. What was only claimed and not started is charged with neither.
 //!

@@ -60,7 +60,9 @@ macro_rules! conformance {
                 a_worker_takes_the_handlers_commit_for_the_end;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;
-                workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_says_so,
+                workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_puts_back_what_obeys,
+                a_dropped_worker_puts_back_what_obeys, an_outage_longer_than_the_lease_fails_nothing,
+                a_stop_of_the_worker_fails_only_what_has_no_restart_left, a_cancel_holds_though_the_worker_stops_as_well,
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
                 stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
                 tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fulmar::tasks::{NewTask, RetryPolicy, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+use fulmar::tasks::{
+    NewTask, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker,
+};
 use fulmar::{BoxError, Store};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, Gate, HANG, eventually, history, last_message, put, task};
+use crate::support::{Bed, Gate, HANG, claim, eventually, history, last_message, put, task};
 
 /// Short, so that heartbeats are seen; long enough for a machine that is busy.
 const SHORT: Duration = Duration::from_millis(900);
@@ -94,29 +96,90 @@ pub(crate) fn a_drain_gives_back_and_waits(bed: &dyn Bed) {
     assert_eq!(worker.drain(HANG).expect("drained before").claimed, 8, "it takes no more");
 }
 
-pub(crate) fn a_drain_that_takes_too_long_says_so(bed: &dyn Bed) {
-    let queue = bed.queue();
-    let (gate, told) = (Gate::default(), Gate::default());
-    let (inside, tell) = (gate.clone(), told.clone());
-    let worker = Worker::builder(&queue)
+/// A worker with the one task `a` at work, whose handler obeys: once the gate is open and it is told to stop, it returns an error.
+fn obedient(queue: &TaskQueue, lease: Duration) -> (Worker, Gate, TaskHandle) {
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(queue)
+        .lease(lease)
+        // Nobody but the handler's own end puts the task back.
+        .maintenance_interval(HANG * 10)
+        .at_once(1)
         .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
+            eventually("the handler is told", || task.is_cancelled());
             inside.pass();
-            while !task.is_cancelled() {
-                std::thread::yield_now();
-            }
-            tell.open();
-            Err("stopped".into())
+            Err("told to stop".into())
         })
         .start()
         .expect("started");
-    put(&queue, "a");
-    gate.await_arrivals(1);
-    gate.open();
+    let handle = put(queue, "a");
+    eventually("it starts", || worker.stats().running == 1);
+    (worker, gate, handle)
+}
+
+/// It stands where it stood, with one restart used, and somebody else can end it well.
+fn assert_put_back(queue: &TaskQueue, handle: &TaskHandle, why: &str) {
+    eventually("the attempt ends", || handle.status().expect("known") != TaskStatus::Running);
+    let info = handle.info().expect("known");
+    assert_eq!((info.status, info.starts, info.lost, info.failures), (TaskStatus::Accepted, 1, 1, 0), "{info:?}");
+    assert_eq!(last_message(queue, "a"), format!("{why}: told to stop; restart 1 of 3"));
+    let next = claim(queue);
+    next.start().expect("ours");
+    assert_eq!(next.finish().expect("ours"), TaskStatus::Finished);
+}
+
+pub(crate) fn a_drain_that_takes_too_long_puts_back_what_obeys(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (worker, gate, handle) = obedient(&queue, HANG * 10);
     let left = worker.drain(Duration::from_millis(10)).expect_err("it goes on");
     assert!(matches!(left, TaskError::Timeout { left: 1, .. }), "{left}");
-    told.pass();
-    worker.drain(HANG).expect("it has been told");
-    assert_eq!(queue.status("t", "a").expect("known"), TaskStatus::Failed);
+    gate.open();
+    let stats = worker.drain(HANG).expect("it has been told");
+    assert_eq!((stats.started, stats.retried, stats.failed, stats.stale), (1, 1, 0, 0), "{stats}");
+    assert_put_back(&queue, &handle, "its worker stopped");
+}
+
+pub(crate) fn a_dropped_worker_puts_back_what_obeys(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (worker, gate, handle) = obedient(&queue, HANG * 10);
+    drop(worker);
+    gate.open();
+    assert_put_back(&queue, &handle, "its worker stopped");
+}
+
+pub(crate) fn an_outage_longer_than_the_lease_fails_nothing(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (worker, gate, handle) = obedient(&queue, SHORT);
+    assert_eq!(bed.sql("ALTER TABLE fulmar_task RENAME TO away"), 0);
+    gate.await_arrivals(1);
+    assert_eq!(bed.sql("ALTER TABLE away RENAME TO fulmar_task"), 0);
+    // The worker would take it anew.
+    queue.pause_type("t").expect("registered");
+    gate.open();
+    eventually("the attempt ends", || worker.stats().running == 0);
+    worker.drain(HANG).expect("idle");
+    queue.resume_type("t").expect("registered");
+    assert_put_back(&queue, &handle, "its lease was lost");
+}
+
+pub(crate) fn a_stop_of_the_worker_fails_only_what_has_no_restart_left(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").restart_limit(0).retry(RetryPolicy::times(9))).expect("registered");
+    let (worker, gate, handle) = obedient(&queue, HANG * 10);
+    drop(worker);
+    gate.open();
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Failed);
+    let expected = "its worker stopped: told to stop, and its restart limit of 0 is reached";
+    assert_eq!(last_message(&queue, "a"), expected);
+}
+
+pub(crate) fn a_cancel_holds_though_the_worker_stops_as_well(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let (worker, gate, handle) = obedient(&queue, HANG * 10);
+    assert_eq!(handle.cancel().expect("known"), TaskStatus::Running);
+    drop(worker);
+    gate.open();
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Cancelled);
 }
 
 pub(crate) fn a_long_task_with_a_short_lease_starts_once(bed: &dyn Bed) {

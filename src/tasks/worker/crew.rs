@@ -273,7 +273,7 @@ impl Crew {
             task.set_stopping();
         }
         if state.stopping {
-            task.set_cancelled();
+            task.set_called_off();
         }
         true
     }
@@ -456,7 +456,7 @@ impl Crew {
     pub(super) fn tell_all_to_stop(&self) {
         let mut state = self.state.lock();
         state.stopping = true;
-        state.held.values().for_each(|task| task.set_cancelled());
+        state.held.values().for_each(|task| task.set_called_off());
         drop(state);
         self.changed.notify_all();
     }

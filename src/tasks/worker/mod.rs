@@ -78,7 +78,7 @@ pub struct WorkerStats {
     pub finished: u64,
     /// Attempts after which the task had failed.
     pub failed: u64,
-    /// Attempts that failed and are to be retried.
+    /// Attempts that failed, or were called off, and are to be retried.
     pub retried: u64,
     /// Attempts that paused.
     pub paused: u64,
@@ -257,8 +257,8 @@ impl Worker {
     /// # Errors
     /// [`TaskError::Timeout`]: `left` handlers are still at work. They are told to stop
     /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and until the worker is dropped their leases are kept,
-    /// and what they come to is written: call it again to wait longer. Then the tasks go back to the queue when their leases are
-    /// over. A claim on its way counts as one of them, so a limit of zero may be too short for an idle worker, too.
+    /// and what they come to is written: call it again to wait longer. Those that obey and return an error go back to the queue,
+    /// at the price of a restart; those that don't go back when their leases are over. A claim on its way counts as one of them, so a limit of zero may be too short for an idle worker, too.
     pub fn drain(&self, timeout: impl Into<Option<Duration>>) -> Result<WorkerStats> {
         let deadline = Deadline::start(timeout);
         self.crew.stop_claiming();
@@ -284,6 +284,7 @@ impl Worker {
 
 impl Drop for Worker {
     /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at work, waits for nobody.
+    /// A handler that obeys and returns an error puts its task back, at the price of a restart.
     fn drop(&mut self) {
         self.crew.stop_claiming();
         self.crew.abandon();
