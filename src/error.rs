@@ -59,8 +59,9 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
-    /// The operating system refused to start the executor's first thread. Nothing was accepted.
-    #[error("no thread could be started")]
+    /// The operating system refused to start a thread that is needed: the executor's first, and then nothing was accepted; or
+    /// one that runs what an operation waits for, and then every handle is still good. Try again when others have ended.
+    #[error("no thread could be started; try again, or allow the process more threads or memory")]
     Spawn(#[source] io::Error),
 }
 

@@ -178,13 +178,20 @@
 //! 2. A wait changes nothing. Waiting for many is all or nothing.
 //! 3. Order on one key of one store, as above. A deferred request holds no thread and no polling; an idle key costs no
 //!    memory.
-//! 4. A wait inside an operation never deadlocks.
+//! 4. A wait inside an operation never deadlocks: what can't end before the operation that waits is told at once.
 //! 5. Cancelling takes out for good what has not started, and tells what runs.
 //! 6. Resizes are live, resets move what is queued, shutdowns finish what was accepted. Threads start when needed.
 //! 7. Idle threads use no CPU. A wake-up goes to one thread, and only where one sleeps.
 //! 8. Counters add up in every snapshot.
 //! 9. What the caller did before a submission is seen by the operation; what that did is seen after the wait.
-//! 10. `#![forbid(unsafe_code)]`. With the feature `postgres` one file, the bindings to a client library in C, is let off.
+//! 10. `#![deny(unsafe_code)]`, and two files that argue for theirs: the memory of a request, and, with the feature `postgres`,
+//!     the bindings to a client library in C.
+//! 11. Progress: a queued request is within reach of every free thread, and requests start in the order in which they were
+//!     queued. What an operation waits for, and what the submitter to a full queue runs itself, go before.
+//! 12. A wait keeps its word inside operations, too. Time limits hold, the first that ends is the first that is told, and
+//!     nothing runs on the waiting thread: another thread works in its place meanwhile, beyond the number that was set.
+//! 13. Nobody else's code breaks it: panics in operations, destructors, callbacks, hooks and subscribers are contained, and
+//!     when a shutdown returns, threads and callbacks have ended.
 //!
 //! # When not to use this crate
 //!
@@ -224,10 +231,9 @@
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
 //!           jobs       submitters and processors at the ends of a bounded queue
 //!           tasks      a durable queue: types, workers, leases with fences; one folder an engine
-//! floor 2   executor   submit, order, pool and requests put together; global.rs is the only singleton
-//! floor 1   request    one request: its state machine, its handle, the waits over one and many
-//!           lanes      per-key accessor/modifier order as plain data
-//!           pool       resizable OS threads; README.md argues the park, wake and shrink protocol
+//! floor 2   executor   submit, requests, order, threads and waits; pool/README.md argues that no wake-up is lost;
+//!                      global.rs is the only singleton
+//! floor 1   lanes      per-key accessor/modifier order as plain data
 //!           timer      one thread, asleep until the next thing is due
 //!           queue      bounded producers and consumers, with time limits
 //!           client::http   one request and what can go wrong with it; downloads
@@ -237,8 +243,7 @@
 //!
 //! Arrows go down only, and rooms on one floor are strangers.
 
-#![cfg_attr(not(feature = "postgres"), forbid(unsafe_code))]
-#![cfg_attr(feature = "postgres", deny(unsafe_code))]
+#![deny(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod backoff;
@@ -250,9 +255,7 @@ mod executor;
 pub mod jobs;
 mod lanes;
 mod panics;
-mod pool;
 pub mod queue;
-mod request;
 mod sync;
 #[cfg(feature = "tasks")]
 pub mod tasks;
@@ -269,8 +272,7 @@ pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
-    Args, Builder, Executor, OnFull, Operation, Periodic, Stats, async_await_termination, async_reset_pool,
-    async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
-    async_wait_requests,
+    Args, AsyncRequest, Builder, CallbackHandle, Executor, Kind, OnFull, Operation, Periodic, Stats, Status,
+    as_completed, async_await_termination, async_reset_pool, async_shutdown, async_submit, async_total_requests,
+    async_wait_any_request, async_wait_request, async_wait_requests, is_cancelled,
 };
-pub use request::{AsyncRequest, Kind, Status, as_completed, is_cancelled};

@@ -1,16 +1,17 @@
 //! The only door to locks, condition variables, atomics and threads.
 //!
 //! Normally they are those of `parking_lot` and `std`; with `--cfg loom` they are loom's, so that the model checks of
-//! `tests/model.rs` run the very code that ships. Nothing else in `src` names a lock, an atomic or a thread.
+//! `tests/model.rs` run the very code that ships, and with `--cfg shuttle` shuttle's, for `tests/random_schedules.rs`. Nothing else in `src` names a lock, an atomic or a thread.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use real::*;
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) use model::*;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod real {
+    pub(crate) use super::cell::UnsafeCell;
     pub(crate) use concurrent_queue::{ConcurrentQueue, PopError, PushError};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::OnceLock;
@@ -40,10 +41,32 @@ mod real {
     pub(crate) mod thread {
         use std::time::Instant;
 
-        pub(crate) use std::thread::{Thread, ThreadId, current, park};
+        use std::cell::RefCell;
+
+        pub(crate) use std::thread::{JoinHandle, Thread, ThreadId, current, park};
+
+        /// Calls a closure when the thread's thread-locals are destroyed.
+        struct AtEnd(Option<Box<dyn FnOnce()>>);
+
+        impl Drop for AtEnd {
+            fn drop(&mut self) {
+                if let Some(last) = self.0.take() {
+                    last();
+                }
+            }
+        }
+
+        std::thread_local! {
+            static AT_END: RefCell<AtEnd> = const { RefCell::new(AtEnd(None)) };
+        }
 
         pub(crate) fn cores() -> usize {
             std::thread::available_parallelism().map_or(1, usize::from)
+        }
+
+        /// Whether a panic runs the destructors of this thread's values.
+        pub(crate) fn is_unwinding() -> bool {
+            std::thread::panicking()
         }
 
         /// Parks until unparked, or until `deadline`, or spuriously: the caller loops on its predicate.
@@ -60,19 +83,62 @@ mod real {
             stack_size: Option<usize>,
             body: impl FnOnce() + Send + 'static,
         ) -> std::io::Result<()> {
+            spawn_joinable(name, stack_size, body, || ()).map(drop)
+        }
+
+        /// Starts a thread, which runs `body` and then, as the last of its thread-locals' destructors, `last`.
+        ///
+        /// The standard library destroys thread-locals in the opposite order of their first use. Where a platform
+        /// does it otherwise, `last` only comes too early: a join still waits for all of them.
+        pub(crate) fn spawn_joinable(
+            name: String,
+            stack_size: Option<usize>,
+            body: impl FnOnce() + Send + 'static,
+            last: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<JoinHandle<()>> {
             let mut builder = std::thread::Builder::new().name(name);
             if let Some(bytes) = stack_size {
                 builder = builder.stack_size(bytes);
             }
-            builder.spawn(body).map(drop)
+            builder.spawn(move || {
+                AT_END.with(|at_end| at_end.borrow_mut().0 = Some(Box::new(last)));
+                body();
+            })
         }
     }
 }
 
-#[cfg(loom)]
+#[cfg(not(loom))]
+mod cell {
+    /// Memory that is shared without a lock. Loom's has the same two calls, and fails on two accesses at once.
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) fn new(value: T) -> UnsafeCell<T> {
+            UnsafeCell(std::cell::UnsafeCell::new(value))
+        }
+
+        /// Calls `f` with a pointer, through which the caller may write if it alone owns the memory.
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+/// Loom tries every order of a few steps, shuttle random orders of many.
+#[cfg(any(loom, shuttle))]
 mod model {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-    pub(crate) use loom::thread_local;
+    #[cfg(loom)]
+    use loom as checker;
+    #[cfg(shuttle)]
+    use shuttle as checker;
+
+    #[cfg(shuttle)]
+    pub(crate) use super::cell::UnsafeCell;
+    pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use checker::thread_local;
+    #[cfg(loom)]
+    pub(crate) use loom::cell::UnsafeCell;
     use std::collections::VecDeque;
     // Never shared between the threads of a model: it holds the global executor, which no model uses.
     use std::ops::{Deref, DerefMut};
@@ -166,14 +232,14 @@ mod model {
     }
 
     /// loom's mutex behind `parking_lot`'s signatures.
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
     /// Holds an `Option` because loom's condition variable takes the guard by value.
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Mutex<T> {
-            Mutex(loom::sync::Mutex::new(value))
+            Mutex(checker::sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -195,20 +261,13 @@ mod model {
         }
     }
 
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Condvar(checker::sync::Condvar);
 
     pub(crate) struct WaitTimeoutResult;
 
-    impl WaitTimeoutResult {
-        /// Models have no clock: they wait without limit.
-        pub(crate) fn timed_out(&self) -> bool {
-            false
-        }
-    }
-
     impl Condvar {
         pub(crate) fn new() -> Condvar {
-            Condvar(loom::sync::Condvar::new())
+            Condvar(checker::sync::Condvar::new())
         }
 
         pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
@@ -236,7 +295,7 @@ mod model {
         #[derive(Clone)]
         pub(crate) struct Thread(Arc<(Mutex<bool>, Condvar)>);
 
-        loom::thread_local! {
+        super::checker::thread_local! {
             static CURRENT: Thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
         }
 
@@ -277,13 +336,30 @@ mod model {
             }
         }
 
+        pub(crate) fn is_unwinding() -> bool {
+            std::thread::panicking()
+        }
+
+        pub(crate) use super::checker::thread::JoinHandle;
+
         pub(crate) fn spawn(
+            name: String,
+            stack_size: Option<usize>,
+            body: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<()> {
+            spawn_joinable(name, stack_size, body, || ()).map(drop)
+        }
+
+        pub(crate) fn spawn_joinable(
             _name: String,
             _stack_size: Option<usize>,
             body: impl FnOnce() + Send + 'static,
-        ) -> std::io::Result<()> {
-            loom::thread::spawn(body);
-            Ok(())
+            last: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<JoinHandle<()>> {
+            Ok(super::checker::thread::spawn(move || {
+                body();
+                last();
+            }))
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) trait Clockwork: Send + Sync + 'static {
     fn shared(&self) -> Arc<Self>;
     /// Runs on the timer's thread, under no lock, with entries in the order of their times. Must neither block nor panic.
     fn fire(&self, due: Vec<Self::Entry>);
-    /// The timer's thread is about to end.
+    /// The timer's thread has ended.
     fn wound_down(&self);
 }
 
@@ -54,6 +54,10 @@ struct State<E> {
     next_number: u64,
     /// Whether the thread is there. It is as long as there are entries.
     running: bool,
+    /// Threads that run no more entries, but still destroy their thread-locals.
+    ending: usize,
+    /// Of threads that have ended, or soon do.
+    handles: Vec<thread::JoinHandle<()>>,
     /// The thread, while it sleeps.
     sleeper: Option<Thread>,
     /// The thread ends when there are no entries.
@@ -65,7 +69,16 @@ struct State<E> {
 impl<E: Send + 'static> Timer<E> {
     pub(crate) fn new(thread_name: String, stack_size: Option<usize>) -> Timer<E> {
         let entries = BTreeMap::new();
-        let state = State { entries, next_number: 0, running: false, sleeper: None, closed: false, session: 0 };
+        let state = State {
+            entries,
+            next_number: 0,
+            running: false,
+            ending: 0,
+            handles: Vec::new(),
+            sleeper: None,
+            closed: false,
+            session: 0,
+        };
         Timer { state: Mutex::new(state), thread_name, stack_size }
     }
 
@@ -84,12 +97,19 @@ impl<E: Send + 'static> Timer<E> {
             return Err(Untimed::Closed);
         }
         if !state.running {
-            let clockwork = clockwork.shared();
-            // Under the lock, so that nobody comes in meanwhile who counts on a thread that is then refused.
-            let started = thread::spawn(self.thread_name.clone(), self.stack_size, move || run(&*clockwork));
-            if let Err(error) = started {
-                drop(state);
-                return Err(Untimed::Spawn(error));
+            let (clockwork, last) = (clockwork.shared(), clockwork.shared());
+            let last = move || {
+                last.timer().state.lock().ending -= 1;
+                last.wound_down();
+            };
+            // Under the lock, so that no other thread counts meanwhile on one that is then refused.
+            let body = move || run(&*clockwork);
+            match thread::spawn_joinable(self.thread_name.clone(), self.stack_size, body, last) {
+                Ok(handle) => state.handles.push(handle),
+                Err(error) => {
+                    drop(state);
+                    return Err(Untimed::Spawn(error));
+                }
             }
             state.running = true;
         }
@@ -143,8 +163,18 @@ impl<E: Send + 'static> Timer<E> {
         self.state.lock().session
     }
 
+    /// Whether its thread is there, if only to destroy its thread-locals.
     pub(crate) fn is_running(&self) -> bool {
-        self.state.lock().running
+        let state = self.state.lock();
+        state.running || state.ending > 0
+    }
+
+    /// Joins the threads that have ended. Only while none is running: then it takes no time.
+    pub(crate) fn join(&self) {
+        let handles = std::mem::take(&mut self.state.lock().handles);
+        for handle in handles {
+            let _ = handle.join();
+        }
     }
 }
 
@@ -168,8 +198,7 @@ fn run<C: Clockwork>(clockwork: &C) {
         let next = state.entries.first_key_value().map(|(alarm, _)| alarm.0);
         if next.is_none() && state.closed {
             state.running = false;
-            drop(state);
-            clockwork.wound_down();
+            state.ending += 1;
             return;
         }
         state.sleeper = Some(thread::current());
@@ -179,7 +208,7 @@ fn run<C: Clockwork>(clockwork: &C) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use std::time::Duration;
 

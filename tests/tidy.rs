@@ -17,9 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("backoff", 0),
     ("trace", 0),
     ("panics", 0),
-    ("request", 1),
     ("lanes", 1),
-    ("pool", 1),
     ("timer", 1),
     ("queue", 1),
     ("client::http", 1),
@@ -38,14 +36,20 @@ const FLOORS: &[(&str, u8)] = &[
 /// Every `static` that is more than a plain constant: file, name, and why it must be there.
 const STATICS: &[(&str, &str, &str)] = &[
     ("src/executor/global.rs", "GLOBAL", "the one executor of the process, and the only singleton"),
-    ("src/request/current.rs", "RUNNING", "which requests a thread is running is a fact of the thread"),
+    ("src/executor/current.rs", "NESTED", "how deep callbacks run inside one another is a fact of the thread"),
+    ("src/executor/current.rs", "POOL", "which pool a thread belongs to is a fact of the thread"),
+    ("src/executor/current.rs", "RUNNING", "which requests a thread is running is a fact of the thread"),
+    ("src/executor/current.rs", "WORKER", "which pool a thread belongs to is a fact of the thread"),
+    ("src/sync.rs", "AT_END", "when a thread's thread-locals are destroyed is a fact of the thread"),
     ("src/sync.rs", "CURRENT", "models only: how a modelled thread parks is a fact of the thread"),
     ("src/sync.rs", "TURNS", "how many cores the machine has is a fact of the machine"),
 ];
 
 /// Files that may hold `unsafe`, and why no safe code can take its place.
-const UNSAFE: &[(&str, &str)] =
-    &[("src/tasks/postgres/libpq.rs", "PostgreSQL's client library is written in C: the bindings to it, made safe")];
+const UNSAFE: &[(&str, &str)] = &[
+    ("src/executor/request/cell.rs", "one memory for a request's operation, then its result, that no lock guards"),
+    ("src/tasks/postgres/libpq.rs", "PostgreSQL's client library is written in C: the bindings to it, made safe"),
+];
 
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
 const SLEEPERS: &[(&str, &str)] = &[];
@@ -160,7 +164,7 @@ fn whoever_tries_an_example_builds_few_crates() {
 #[test]
 fn a_room_without_a_floor_is_caught() {
     assert!(unknown_room("src/lib.rs").is_none());
-    assert!(unknown_room("src/request/wait.rs").is_none());
+    assert!(unknown_room("src/queue/line.rs").is_none());
     assert!(unknown_room("src/client/http/retry.rs").is_none());
     assert_caught(unknown_room("src/utils.rs"), "src/utils.rs: room `utils`");
     assert_caught(unknown_room("src/client/ftp.rs"), "src/client/ftp.rs: room `client::ftp`");
@@ -169,24 +173,24 @@ fn a_room_without_a_floor_is_caught() {
 #[test]
 fn a_climbing_arrow_is_caught() {
     assert_caught(wrong_arrows("src/lanes.rs", "\nuse crate::executor::Stats;"), "src/lanes.rs:2: `lanes` (floor 1)");
-    assert_caught(wrong_arrows("src/pool/mod.rs", "fn f() { crate::batch::run() }"), "`batch` (floor 3)");
-    assert_caught(wrong_arrows("src/pool/mod.rs", "use crate::{error::Error,\n executor::{a, b}};"), ":2: `pool`");
-    assert_caught(wrong_arrows("src/pool/wake.rs", "pub(in crate::executor) fn f() {}"), "`executor`");
+    assert_caught(wrong_arrows("src/queue/mod.rs", "fn f() { crate::batch::run() }"), "`batch` (floor 3)");
+    assert_caught(wrong_arrows("src/queue/mod.rs", "use crate::{error::Error,\n executor::{a, b}};"), ":2: `queue`");
+    assert_caught(wrong_arrows("src/queue/shared.rs", "pub(in crate::executor) fn f() {}"), "`executor`");
     assert_caught(wrong_arrows("src/client/http/mod.rs", "use crate::client::pairs::Query;"), "`client::pairs`");
 }
 
 #[test]
 fn a_climbing_arrow_by_way_of_super_is_caught() {
     assert_caught(wrong_arrows("src/lanes.rs", "use super::executor::Stats;"), "`executor` (floor 2)");
-    assert_caught(wrong_arrows("src/request/wait.rs", "use super::super::executor::Stats;"), "`executor`");
-    assert_caught(wrong_arrows("src/lanes.rs", "mod tests { use super::super::pool::Pool; }"), "`pool`");
+    assert_caught(wrong_arrows("src/queue/line.rs", "use super::super::executor::Stats;"), "`executor`");
+    assert_caught(wrong_arrows("src/lanes.rs", "mod tests { use super::super::timer::Timer; }"), "`timer`");
     assert_eq!(wrong_arrows("src/lanes.rs", "mod tests { use super::*; mod a { use super::super::Lane; } }"), [""; 0]);
-    assert_eq!(wrong_arrows("src/request/wait.rs", "use super::state::State; use self::a::b;"), [""; 0]);
+    assert_eq!(wrong_arrows("src/queue/line.rs", "use super::state::State; use self::a::b;"), [""; 0]);
 }
 
 #[test]
 fn an_arrow_to_a_stranger_on_the_same_floor_is_caught() {
-    assert_caught(wrong_arrows("src/lanes.rs", "use crate::pool::Pool;"), "`pool` (floor 1)");
+    assert_caught(wrong_arrows("src/lanes.rs", "use crate::timer::Timer;"), "`timer` (floor 1)");
     assert_caught(wrong_arrows("src/time.rs", "use crate::error::Error;"), "`error` (floor 0)");
     assert_caught(wrong_arrows("src/client/openeo/mod.rs", "use crate::client::pairs::X;"), "`client::pairs`");
 }
@@ -203,18 +207,18 @@ fn a_falling_arrow_is_allowed() {
     let text = "//! [`crate::executor`] and \"crate::executor::X\" are prose.
         use crate::{error::{Error, Result}, sync::Mutex};
         /* use crate::executor; */ pub(crate) fn f() { let _ = (\"crate::executor::x\", 'c', r#\"crate::batch::x\"#); }";
-    assert_eq!(wrong_arrows("src/pool/mod.rs", text), [""; 0]);
-    assert_eq!(wrong_arrows("src/executor/mod.rs", "use crate::{lanes, pool::Pool}; use self::a::B;"), [""; 0]);
+    assert_eq!(wrong_arrows("src/queue/mod.rs", text), [""; 0]);
+    assert_eq!(wrong_arrows("src/executor/mod.rs", "use crate::{lanes, timer::Timer}; use self::a::B;"), [""; 0]);
     assert_eq!(wrong_arrows("src/client/pairs/mod.rs", "use crate::client::http; use crate::batch::Job;"), [""; 0]);
-    assert_eq!(wrong_arrows("src/lib.rs", "pub use crate::executor::Executor; use self::pool::Pool;"), [""; 0]);
+    assert_eq!(wrong_arrows("src/lib.rs", "pub use crate::executor::Executor; use self::timer::Timer;"), [""; 0]);
 }
 
 #[test]
 fn a_second_singleton_is_caught() {
     let text = "fn f() {\n static POOL: OnceLock<Pool> = OnceLock::new(); }";
-    assert_caught(unlisted_statics("src/pool/mod.rs", text, &[]), "src/pool/mod.rs:2: `static POOL`");
-    assert!(unlisted_statics("src/pool/mod.rs", text, &[("src/pool/mod.rs", "POOL", "a reason")]).is_empty());
-    assert_caught(unlisted_statics("src/pool/mod.rs", text, &[("src/lanes.rs", "POOL", "elsewhere")]), "POOL");
+    assert_caught(unlisted_statics("src/queue/mod.rs", text, &[]), "src/queue/mod.rs:2: `static POOL`");
+    assert!(unlisted_statics("src/queue/mod.rs", text, &[("src/queue/mod.rs", "POOL", "a reason")]).is_empty());
+    assert_caught(unlisted_statics("src/queue/mod.rs", text, &[("src/lanes.rs", "POOL", "elsewhere")]), "POOL");
 
     let by_its_own_type = "pub(crate) static REGISTRY: Registry = Registry::new();";
     assert_caught(unlisted_statics("src/lanes.rs", by_its_own_type, &[]), "REGISTRY");
@@ -248,8 +252,8 @@ fn a_way_around_the_door_is_caught() {
         "use crossbeam_utils::atomic::AtomicCell;",
         "use std::*;",
     ] {
-        let caught = around_the_door("src/pool/mod.rs", text);
-        assert!(caught.iter().any(|line| line.starts_with("src/pool/mod.rs:1: ")), "{text}: {caught:?}");
+        let caught = around_the_door("src/queue/mod.rs", text);
+        assert!(caught.iter().any(|line| line.starts_with("src/queue/mod.rs:1: ")), "{text}: {caught:?}");
         assert!(around_the_door("src/sync.rs", text).is_empty());
     }
 }
@@ -258,7 +262,7 @@ fn a_way_around_the_door_is_caught() {
 fn the_door_and_shared_ownership_are_allowed() {
     let text = "use std::{sync::{Arc, Weak}, time::Duration}; use crate::sync::{Mutex, thread}; #[cfg(loom)] fn f() {}
         use crossbeam_utils::CachePadded; fn g(x: std::sync::Arc<u8>) { thread::current(); }";
-    assert_eq!(around_the_door("src/pool/mod.rs", text), [""; 0]);
+    assert_eq!(around_the_door("src/queue/mod.rs", text), [""; 0]);
 }
 
 #[test]
@@ -301,10 +305,10 @@ fn a_sleeping_test_is_caught() {
 #[test]
 fn unsafe_code_is_caught() {
     let text = "// unsafe in prose\n#![allow(unsafe_code)]\nfn f() { unsafe { g() } }";
-    assert_eq!(unsafe_words("src/pool/mod.rs", text, &[]).len(), 2);
-    assert_caught(unsafe_words("src/pool/mod.rs", text, &[]), "src/pool/mod.rs:2: `unsafe_code`");
-    assert_caught(unsafe_words("src/pool/mod.rs", text, &[]), "src/pool/mod.rs:3: `unsafe`");
-    assert!(unsafe_words("src/pool/mod.rs", text, &[("src/pool/mod.rs", "a reason")]).is_empty());
+    assert_eq!(unsafe_words("src/queue/mod.rs", text, &[]).len(), 2);
+    assert_caught(unsafe_words("src/queue/mod.rs", text, &[]), "src/queue/mod.rs:2: `unsafe_code`");
+    assert_caught(unsafe_words("src/queue/mod.rs", text, &[]), "src/queue/mod.rs:3: `unsafe`");
+    assert!(unsafe_words("src/queue/mod.rs", text, &[("src/queue/mod.rs", "a reason")]).is_empty());
     let forbidding = "#![cfg_attr(not(feature = \"postgres\"), forbid(unsafe_code))]\n#![deny(unsafe_code)]";
     assert_eq!(unsafe_words("src/lib.rs", forbidding, &[]), [""; 0]);
 }

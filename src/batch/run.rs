@@ -18,9 +18,8 @@ use super::job::{JobError, Poll, RemoteJob, Stage, Submitted};
 use super::report::{Attempts, BatchReport, JobFailure, JobReport, StopReason};
 use super::window::{Action, Ending, Input, Rules, StepEnd, Window};
 use crate::error::{Error, Result};
-use crate::executor::{Alarmed, Executor};
+use crate::executor::{Alarmed, AsyncRequest, Blocked, Executor, Status};
 use crate::panics;
-use crate::request::{AsyncRequest, Status};
 use crate::sync::{
     AtomicBool, AtomicU64, Condvar, Mutex, Ordering,
     thread::{self, ThreadId},
@@ -54,8 +53,7 @@ impl<T> Batch<T> {
             told: 0,
             steps: HashMap::new(),
             wake: Wake::default(),
-            teller: None,
-            lenders: 0,
+            untold: Vec::new(),
             taken: false,
         };
         let run = Arc::new(Run {
@@ -75,8 +73,7 @@ impl<T> Batch<T> {
     }
 
     /// Waits until every job has ended and all events were told, for at most `timeout`, and takes the report. After a
-    /// timeout the batch goes on, and this is still good. In an operation of the same executor the wait lends its thread to
-    /// the steps; one that it has begun then is not cut short by `timeout`.
+    /// timeout the batch goes on, and this is still good. In an operation, another thread works meanwhile in its place.
     ///
     /// # Errors
     /// [`Error::Timeout`]: `left` jobs have not ended. [`Error::ResultTaken`]: the report was taken before.
@@ -129,7 +126,7 @@ struct Run<J: RemoteJob> {
     /// Threads that are in a step or a callback of this batch, once for each: they would wait for themselves.
     inside: Mutex<Vec<ThreadId>>,
     state: Mutex<State<J>>,
-    /// The last job's end was told, or there is something for a thread to do that lends itself.
+    /// The last job's end was told, or there are ends to be told.
     changed: Condvar,
 }
 
@@ -143,10 +140,8 @@ struct State<J: RemoteJob> {
     /// The steps sent and not ended, by their jobs, and the requests of those that were seen waiting for a thread.
     steps: HashMap<usize, Option<AsyncRequest<()>>>,
     wake: Wake,
-    /// Tells of the ends that a cancel brought.
-    teller: Option<AsyncRequest<()>>,
-    /// Threads that wait and lend themselves.
-    lenders: usize,
+    /// The ends that a cancel brought, for a waiting thread or one of the executor to tell.
+    untold: Vec<Ended<J>>,
     taken: bool,
 }
 
@@ -158,8 +153,6 @@ struct Wake {
     /// Tells alarms apart.
     generation: u64,
     alarm: Option<Alarm>,
-    /// Once it has rung.
-    request: Option<AsyncRequest<()>>,
 }
 
 struct Entry<J: RemoteJob> {
@@ -313,7 +306,6 @@ impl<J: RemoteJob> Run<J> {
                 if request.status() == Status::Queued {
                     state.steps.insert(job, Some(request));
                 }
-                self.call_lenders(&state);
             }
             Err(refused) => {
                 event!(WARN, "batch can run no more steps", error = refused);
@@ -595,13 +587,6 @@ impl<J: RemoteJob> Run<J> {
         }
     }
 
-    /// There is something that a thread could do which waits and lends itself.
-    fn call_lenders(&self, state: &State<J>) {
-        if state.lenders > 0 {
-            self.changed.notify_all();
-        }
-    }
-
     /// The report, once all was told.
     fn take_report(&self) -> Option<Result<BatchReport<J::Output>>> {
         let mut state = self.state.lock();
@@ -620,31 +605,26 @@ impl<J: RemoteJob> Run<J> {
         Some(Ok(BatchReport { jobs, stats, elapsed, stopped }))
     }
 
-    /// Sleeps until the report is there, or something that this thread could run: what is to be told, or any step if it
-    /// lends itself.
-    fn sleep(&self, deadline: Deadline, lends_thread: bool) -> Option<AsyncRequest<()>> {
+    fn tell_untold(self: &Arc<Self>) {
+        let untold = mem::take(&mut self.state.lock().untold);
+        self.tell_ends(untold);
+    }
+
+    /// Sleeps until there is something to tell, or the report is there, or time has run out.
+    fn sleep(&self, deadline: Deadline) {
         let mut state = self.state.lock();
-        state.lenders += usize::from(lends_thread);
-        let queued = loop {
-            let steps = state.steps.values().flatten().chain(&state.wake.request).filter(|_| lends_thread);
-            let mut all = steps.chain(&state.teller);
-            let queued = all.find(|request| request.status() == Status::Queued).map(AsyncRequest::share);
-            if queued.is_some() || state.told >= self.total || deadline.is_past() {
-                break queued;
-            }
+        while state.untold.is_empty() && state.told < self.total && !deadline.is_past() {
             match deadline.at() {
                 None => self.changed.wait(&mut state),
                 Some(at) => drop(self.changed.wait_until(&mut state, at)),
             }
-        };
-        state.lenders -= usize::from(lends_thread);
-        queued
+        }
     }
 }
 
 impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
     fn wait(&self, deadline: Deadline) -> Result<BatchReport<J::Output>> {
-        let lends_thread = self.executor.is_here();
+        let mut blocked = None;
         loop {
             if let Some(report) = self.take_report() {
                 return report;
@@ -656,9 +636,10 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
                 let left = self.total - self.state.lock().told;
                 return Err(Error::Timeout { limit: deadline.limit(), left: left as u64 });
             }
-            if let Some(request) = self.sleep(deadline, lends_thread) {
-                request.run_here();
-            }
+            blocked = blocked.or_else(Blocked::enter_any);
+            self.sleep(deadline);
+            // Here as well as there, because all threads of the executor may be held by strangers.
+            self.tell_untold();
         }
     }
 
@@ -677,14 +658,11 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
             return;
         }
         // A callback may be slow, or want a lock that the caller holds.
-        let (run, place) = (self.clone(), Arc::new(Mutex::new(ended)));
-        let told = place.clone();
-        match self.executor.spawn_accepted(move || run.tell_ends(mem::take(&mut *told.lock()))) {
-            Ok(teller) => {
-                self.state.lock().teller = Some(teller);
-                self.changed.notify_all();
-            }
-            Err(_) => self.tell_ends(mem::take(&mut *place.lock())),
+        self.state.lock().untold.extend(ended);
+        self.changed.notify_all();
+        let run = self.clone();
+        if self.executor.spawn_accepted(move || run.tell_untold()).is_err() {
+            self.tell_untold();
         }
     }
 }
@@ -716,21 +694,12 @@ impl<J: RemoteJob> Alarmed for Ring<J> {
             }
             ring.run.advance(Input::Woken, None);
         });
-        match woken {
-            Ok(request) => {
-                let mut state = self.run.state.lock();
-                if !request.is_done() {
-                    state.wake.request = Some(request);
-                }
-                self.run.call_lenders(&state);
-            }
-            Err(refused) => {
-                // The timer's thread is not for what callbacks may do.
-                let run = self.run.clone();
-                let stop = move || run.advance(Input::Stop(reason_of(&refused)), None);
-                if thread::spawn("fulmar-batch".into(), None, stop).is_err() {
-                    self.run.advance(Input::Stop(StopReason::NoThread), None);
-                }
+        if let Err(refused) = woken {
+            // The timer's thread is not for what callbacks may do.
+            let run = self.run.clone();
+            let stop = move || run.advance(Input::Stop(reason_of(&refused)), None);
+            if thread::spawn("fulmar-batch".into(), None, stop).is_err() {
+                self.run.advance(Input::Stop(StopReason::NoThread), None);
             }
         }
     }

@@ -2,32 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::Executor;
-use super::core::Core;
-use super::order::Closed;
+use super::core::{Closed, Core};
+use super::front::Executor;
+use super::hooks::Hooks;
+use super::pool::Pool;
+use super::room::OnFull;
+use super::threads;
 use crate::error::{Error, Result};
-use crate::panics;
-use crate::pool::Pool;
-use crate::sync::thread;
-
-/// More threads than any machine bears: a larger number is a mistake.
-const MOST_THREADS: usize = 65_536;
-
-/// What a submission does when the queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnFull {
-    /// Returns [`Error::QueueFull`] at once.
-    Reject,
-    /// Waits for room, at most this long, and returns [`Error::QueueFull`] then. Inside an operation, of this executor or of
-    /// another one, which might be waiting for itself, it does what [`CallerRuns`](OnFull::CallerRuns) does.
-    Wait(Duration),
-    /// Runs the operation, and what is ahead of it on its key, on the submitting thread before it returns: the submitter
-    /// slows down to what the threads can bear.
-    CallerRuns,
-}
 
 /// Settings of an [`Executor`].
 ///
@@ -49,34 +31,8 @@ pub struct Builder {
     hooks: Hooks,
 }
 
-type Hook = Arc<dyn Fn() + Send + Sync>;
-
-/// What users want done on each thread.
-#[derive(Clone, Default)]
-pub(super) struct Hooks {
-    start: Option<Hook>,
-    stop: Option<Hook>,
-}
-
-impl Hooks {
-    pub(super) fn start(&self) {
-        run(self.start.as_ref());
-    }
-
-    pub(super) fn stop(&self) {
-        run(self.stop.as_ref());
-    }
-}
-
-/// A panic in a hook is reported by the panic hook, and the thread goes on.
-fn run(hook: Option<&Hook>) {
-    if let Some(hook) = hook {
-        panics::contain(|| hook());
-    }
-}
-
 impl Builder {
-    pub(super) fn new() -> Builder {
+    fn new() -> Builder {
         Builder {
             threads: None,
             capacity: None,
@@ -87,16 +43,19 @@ impl Builder {
         }
     }
 
-    /// The number of threads, at least one. They start when they are needed. Defaults to the number of cores, but at
+    /// The number of threads at work, at least one. They start when they are needed. A thread whose operation waits for
+    /// another request doesn't count meanwhile: one more may work in its place. Defaults to the number of cores, but at
     /// least 4, because blocking operations wait more than they work.
     pub fn threads(mut self, threads: usize) -> Builder {
         self.threads = Some(threads);
         self
     }
 
-    /// How many accepted requests may wait to be started, deferred ones included, and with them those that wait for their
-    /// time. Defaults to no limit. What happens beyond it is [`on_full`](Builder::on_full)'s business. Continuations
-    /// ([`then`](crate::AsyncRequest::then)) and delayed requests are never refused for it, but take up room.
+    /// How many requests may wait for a thread, and besides, for each key, how many it may hold back. So a slow key fills
+    /// its own line and leaves the others their room. Defaults to no limit. What happens beyond it is
+    /// [`on_full`](Builder::on_full)'s business. Requests that wait for their time
+    /// ([`submit_after`](Executor::submit_after)) and continuations ([`then`](crate::AsyncRequest::then)) are never refused
+    /// for it, and take up no room until then.
     pub fn queue_capacity(mut self, requests: usize) -> Builder {
         self.capacity = Some(requests);
         self
@@ -114,8 +73,9 @@ impl Builder {
         self
     }
 
-    /// The stack of the threads, and of the one that keeps the time, in bytes. Defaults to that of `std::thread`. Operations
-    /// that wait for others run them on the same stack: a deep recursion of waits needs a deep stack.
+    /// The stack of the threads, and of the one that keeps the time, in bytes. Defaults to that of `std::thread`. At most
+    /// 16 operations run inside one another on one stack, and only where a full queue has its submitter run them, or the
+    /// system refuses another thread.
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = Some(bytes);
         self
@@ -138,16 +98,16 @@ impl Builder {
     /// # Errors
     /// [`Error::Invalid`], naming the setting: no threads or more than 65,536; a queue of none; a thread name with a NUL.
     pub fn build(self) -> Result<Executor> {
-        let threads = checked_threads(self.threads.unwrap_or_else(default_threads))?;
+        let threads = threads::checked(self.threads.unwrap_or_else(threads::by_default))?;
         self.build_with(threads, None)
     }
 
     /// The global executor: its size comes from the environment, and if that makes no sense, every submission says so,
     /// and so does whatever is built upon it.
     pub(super) fn build_global() -> Executor {
-        let (threads, closed) = match global_threads() {
+        let (threads, closed) = match threads::from_environment() {
             Ok(threads) => (threads, None),
-            Err(error) => (default_threads(), Some(Closed::Misconfigured(error.to_string()))),
+            Err(error) => (threads::by_default(), Some(Closed::Misconfigured(error.to_string()))),
         };
         let builder = Builder::new();
         Executor::new(Core::new(Pool::new(threads, builder.thread_name, None), None, builder.hooks, closed))
@@ -179,29 +139,9 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// `threads` if that many make sense.
-pub(super) fn checked_threads(threads: usize) -> Result<usize> {
-    match threads {
-        1..=MOST_THREADS => Ok(threads),
-        _ => Err(Error::Invalid(format!("{threads} threads make no executor: use 1 to {MOST_THREADS}"))),
+impl Executor {
+    /// Settings for an executor of one's own.
+    pub fn builder() -> Builder {
+        Builder::new()
     }
-}
-
-/// The number of cores, but at least 4.
-pub(super) fn default_threads() -> usize {
-    thread::cores().max(4)
-}
-
-/// `FULMAR_THREADS`, or the default where it is not set.
-pub(super) fn global_threads() -> Result<usize> {
-    let Some(text) = std::env::var_os("FULMAR_THREADS") else {
-        return Ok(default_threads());
-    };
-    let number = text.to_str().and_then(|text| text.trim().parse().ok());
-    number.ok_or(()).map_err(drop).and_then(|threads| checked_threads(threads).map_err(drop)).map_err(|()| {
-        Error::Invalid(format!(
-            "FULMAR_THREADS is `{}`: set it to a number from 1 to {MOST_THREADS}, or unset it",
-            text.to_string_lossy().escape_debug()
-        ))
-    })
 }

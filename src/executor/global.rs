@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Args, Executor, Operation};
-use crate::error::Result;
-use crate::request::AsyncRequest;
-use crate::sync::OnceLock;
-
 use super::builder::Builder;
+use super::front::Executor;
+use super::handle::AsyncRequest;
+use super::operation::{Args, Operation};
+use super::threads;
+use crate::error::Result;
+use crate::sync::OnceLock;
 
 static GLOBAL: OnceLock<Executor> = OnceLock::new();
 
-pub(super) fn executor() -> &'static Executor {
-    GLOBAL.get_or_init(Builder::build_global)
+impl Executor {
+    /// The process-wide executor, with `FULMAR_THREADS` threads; by default the number of cores, but at least 4.
+    pub fn global() -> &'static Executor {
+        GLOBAL.get_or_init(Builder::build_global)
+    }
 }
 
 /// [`Executor::submit`] on the global executor.
@@ -30,7 +34,7 @@ where
     O: Operation<S, A> + Send + 'static,
     O::Output: Send + 'static,
 {
-    executor().submit(store, op, is_modifier, args)
+    Executor::global().submit(store, op, is_modifier, args)
 }
 
 /// Waits for one request of whichever executor: [`AsyncRequest::wait`].
@@ -46,7 +50,7 @@ pub fn async_wait_request<T>(request: &AsyncRequest<T>, timeout: impl Into<Optio
 /// # Errors
 /// As there.
 pub fn async_wait_requests<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<Vec<T>> {
-    executor().wait_requests(requests, timeout)
+    Executor::global().wait_requests(requests, timeout)
 }
 
 /// Waits for any of many: [`Executor::wait_any_request`].
@@ -54,7 +58,7 @@ pub fn async_wait_requests<T>(requests: &[AsyncRequest<T>], timeout: impl Into<O
 /// # Errors
 /// As there.
 pub fn async_wait_any_request<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<usize> {
-    executor().wait_any_request(requests, timeout)
+    Executor::global().wait_any_request(requests, timeout)
 }
 
 /// [`Executor::shutdown`] of the global executor.
@@ -62,7 +66,7 @@ pub fn async_wait_any_request<T>(requests: &[AsyncRequest<T>], timeout: impl Int
 /// # Errors
 /// As there.
 pub fn async_shutdown(timeout: impl Into<Option<Duration>>) -> Result<()> {
-    executor().shutdown(timeout)
+    Executor::global().shutdown(timeout)
 }
 
 /// [`Executor::await_termination`] of the global executor.
@@ -70,7 +74,7 @@ pub fn async_shutdown(timeout: impl Into<Option<Duration>>) -> Result<()> {
 /// # Errors
 /// As there.
 pub fn async_await_termination(timeout: impl Into<Option<Duration>>) -> Result<()> {
-    executor().await_termination(timeout)
+    Executor::global().await_termination(timeout)
 }
 
 /// [`Executor::reset`] of the global executor; without a size, to that of `FULMAR_THREADS` or the default.
@@ -78,11 +82,11 @@ pub fn async_await_termination(timeout: impl Into<Option<Duration>>) -> Result<(
 /// # Errors
 /// As there.
 pub fn async_reset_pool(pool_size: impl Into<Option<usize>>, timeout: impl Into<Option<Duration>>) -> Result<()> {
-    let threads = pool_size.into().map_or_else(super::builder::global_threads, Ok)?;
-    executor().reset(threads, timeout)
+    let threads = pool_size.into().map_or_else(threads::from_environment, Ok)?;
+    Executor::global().reset(threads, timeout)
 }
 
 /// How many requests the global executor has accepted since the process started.
 pub fn async_total_requests() -> u64 {
-    executor().stats().submitted
+    Executor::global().stats().submitted
 }

@@ -1,89 +1,305 @@
-//! The order of all keys, the counts that go with it, and whether new requests are taken: what the order's lock protects.
+//! The order of all keys, in shards, so that requests on different keys seldom meet at one lock.
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
-use crate::lanes::{LaneKey, Lanes};
-use crate::request::{Job, Kind, Status};
+use crossbeam_utils::CachePadded;
 
-/// The order of all keys, and the counts that go with it.
+use super::request::{Head, Job, Kind, NO_TICKET, Status};
+use crate::lanes::{Keys, LaneKey, Lanes};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
+
+/// A power of two. The low five bits of a ticket say which. Fewer in a model, whose states they multiply.
+const SHARDS: usize = if cfg!(loom) { 1 } else { 32 };
+
 pub(super) struct Order {
-    pub(super) lanes: Lanes<Arc<dyn Job>>,
-    /// Why new requests are refused, if they are.
-    pub(super) closed: Option<Closed>,
-    /// Requests ever deferred.
-    pub(super) deferred: u64,
-    /// Deferred requests that were queued since.
-    pub(super) released: u64,
-    pub(super) cancelled_deferred: u64,
-    pub(super) cancelled_queued: u64,
+    keys: Keys,
+    shards: Box<[CachePadded<Shard>]>,
+    /// Whether new requests are refused. Read under a shard's lock: see `close`.
+    closed: AtomicBool,
 }
 
-/// Why an executor takes no requests.
-#[derive(Clone)]
-pub(super) enum Closed {
-    ShutDown,
-    /// A setting from outside makes no sense, and this says so.
-    Misconfigured(String),
+struct Shard {
+    lanes: Mutex<Lanes<Arc<dyn Job>>>,
+    /// Requests ever deferred here, by their key or otherwise. Written under the lock.
+    deferred: AtomicU64,
 }
 
-/// What a submission is ordered by.
-pub(super) struct Place {
-    pub(super) kind: Kind,
-    /// `None` is ordered with nothing.
-    pub(super) lane: Option<LaneKey>,
+/// What became of a request that was to enter its lane.
+pub(super) enum Entered {
+    /// It may run.
+    Ready,
+    /// It is held back by an earlier one.
+    Deferred,
+    /// The bound on the requests that one key holds back is reached.
+    Full,
+    /// New requests are refused.
+    Closed,
+}
+
+/// The requests that may run because another one has left its lane. Most often none or one.
+#[derive(Default)]
+pub(super) struct Released {
+    first: Option<Arc<dyn Job>>,
+    rest: Vec<Arc<dyn Job>>,
+    /// The lane that was left, if there was one.
+    pub(super) key: Option<LaneKey>,
+}
+
+impl Released {
+    /// A request that was held back by something else.
+    pub(super) fn one(job: Arc<dyn Job>) -> Released {
+        Released { first: Some(job), ..Released::default() }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<dyn Job>> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    fn push(&mut self, job: Arc<dyn Job>) {
+        if self.first.is_none() {
+            self.first = Some(job);
+        } else {
+            self.rest.push(job);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+impl IntoIterator for Released {
+    type Item = Arc<dyn Job>;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Arc<dyn Job>>, std::vec::IntoIter<Arc<dyn Job>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
 }
 
 impl Order {
-    pub(super) fn new(closed: Option<Closed>) -> Order {
-        Order { lanes: Lanes::new(), closed, deferred: 0, released: 0, cancelled_deferred: 0, cancelled_queued: 0 }
-    }
-
-    /// An error if new requests are refused.
-    pub(super) fn check_open(&self) -> Result<()> {
-        self.closed.as_ref().map_or(Ok(()), |closed| Err(closed.error()))
-    }
-
-    /// Enters a new request into its lane and says whether it may run at once; it is deferred if not.
-    pub(super) fn enter(&mut self, lane: Option<LaneKey>, job: &Arc<dyn Job>) -> bool {
-        let ready = self.may_run(lane, job);
-        if !ready {
-            job.head().defer();
-            self.deferred += 1;
-        }
-        job.head().accepted();
-        ready
-    }
-
-    /// Enters a request into its lane and says whether it may run at once.
-    pub(super) fn may_run(&mut self, lane: Option<LaneKey>, job: &Arc<dyn Job>) -> bool {
-        let Some(lane) = lane else { return true };
-        let (ticket, ready) = self.lanes.enter(lane, job.head().kind() == Kind::Modifier, job.clone());
-        job.head().set_ticket(ticket);
-        ready
-    }
-
-    /// Undoes `enter`, the last first, so that nobody is let in between.
-    pub(super) fn withdraw(&mut self, entered: &[(Option<LaneKey>, Arc<dyn Job>)]) {
-        for (_, job) in entered.iter().rev().filter(|(lane, _)| lane.is_some()) {
-            self.lanes.leave(job.head().ticket(), |_| {});
-            if job.head().status() == Status::Deferred {
-                self.deferred -= 1;
-            }
+    pub(super) fn new(closed: bool) -> Order {
+        let shard = || Shard { lanes: Mutex::new(Lanes::new()), deferred: AtomicU64::new(0) };
+        Order {
+            keys: Keys::new(),
+            shards: (0..SHARDS).map(|_| CachePadded::new(shard())).collect(),
+            closed: AtomicBool::new(closed),
         }
     }
 
-    /// Requests ever accepted: those queued at once, and those deferred first.
-    pub(super) fn submitted(&self, pushed: u64) -> u64 {
-        pushed - self.released + self.deferred
+    /// The key of a lane; see [`Keys::key`].
+    pub(super) fn key(&self, store: usize, key: Option<&str>) -> LaneKey {
+        self.keys.key(store, key)
+    }
+
+    /// Enters a new request into its lane.
+    pub(super) fn enter(&self, key: LaneKey, job: &Arc<dyn Job>) -> Entered {
+        let number = key.shard(SHARDS);
+        let mut lanes = self.shards[number].lanes.lock();
+        self.enter_new(&mut lanes, number, key, job, None)
+    }
+
+    fn enter_new(
+        &self,
+        lanes: &mut Lanes<Arc<dyn Job>>,
+        number: usize,
+        key: LaneKey,
+        job: &Arc<dyn Job>,
+        limit: Option<u64>,
+    ) -> Entered {
+        if self.is_closed() {
+            return Entered::Closed;
+        }
+        if limit.is_some_and(|limit| lanes.backlog(key) >= limit) {
+            return Entered::Full;
+        }
+        let Some(ready) = enter(lanes, number, key, job) else { return Entered::Full };
+        if ready {
+            return Entered::Ready;
+        }
+        job.head().defer();
+        self.shards[number].count_deferred();
+        Entered::Deferred
+    }
+
+    /// Locks the lanes of all `keys`, for requests that are accepted together.
+    pub(super) fn lock(&self, keys: impl Iterator<Item = LaneKey>) -> LockedLanes<'_> {
+        let mut numbers: Vec<usize> = keys.map(|key| key.shard(SHARDS)).collect();
+        // In one order for all threads, so that no two wait for each other.
+        numbers.sort_unstable();
+        numbers.dedup();
+        let locked = numbers.into_iter().map(|number| (number, self.shards[number].lanes.lock())).collect();
+        LockedLanes { order: self, locked }
+    }
+
+    /// Enters a request that was accepted before, and held back since by its time. `Closed` says that it was
+    /// cancelled meanwhile.
+    pub(super) fn enter_accepted(&self, key: LaneKey, job: &Arc<dyn Job>) -> Entered {
+        let number = key.shard(SHARDS);
+        // The first shard's lock excludes a cancel that looks for the ticket: see `await_entry`.
+        let mut first = self.shards[0].lanes.lock();
+        let mut own = (number != 0).then(|| self.shards[number].lanes.lock());
+        if job.head().status() != Status::Deferred {
+            return Entered::Closed;
+        }
+        match enter(own.as_mut().unwrap_or(&mut first), number, key, job) {
+            None => Entered::Full,
+            Some(true) => Entered::Ready,
+            Some(false) => Entered::Deferred,
+        }
+    }
+
+    /// Waits until a thread in the middle of `enter_accepted` has given its request a ticket. One that comes later
+    /// finds the request cancelled.
+    pub(super) fn await_entry(&self) {
+        drop(self.shards[0].lanes.lock());
+    }
+
+    /// Counts a request as held back that is on no lane yet, because of its time or of the one that it follows.
+    /// Returns `false`, and counts nothing, if new requests are refused.
+    pub(super) fn defer_elsewhere(&self) -> bool {
+        let _lanes = self.shards[0].lanes.lock();
+        let open = !self.is_closed();
+        if open {
+            self.shards[0].count_deferred();
+        }
+        open
+    }
+
+    /// Takes back `defer_elsewhere`: the request was refused after all.
+    pub(super) fn undo_defer_elsewhere(&self) {
+        let _lanes = self.shards[0].lanes.lock();
+        self.shards[0].uncount_deferred();
+    }
+
+    /// Takes a request off its lane, and shows the end with `show` under the lane's lock. So a thread that sees the
+    /// end finds the lane without it, and what starts behind it finds it ended.
+    pub(super) fn leave<R>(&self, head: &Head, show: impl FnOnce() -> R) -> (R, Released) {
+        let mut released = Released::default();
+        if head.ticket() == NO_TICKET {
+            return (show(), released);
+        }
+        let mut lanes = self.lanes_of(head.ticket());
+        let shown = show();
+        if head.ticket() != NO_TICKET {
+            released.key = Some(lanes.key(head.ticket() / SHARDS as u32));
+            lanes.leave(head.ticket() / SHARDS as u32, |job| released.push(job.clone()));
+            head.set_ticket(NO_TICKET);
+        }
+        (shown, released)
+    }
+
+    /// The lane that a request is held back on, if it is, and, if that lane is new to the caller, those in front that run.
+    pub(super) fn ahead(&self, head: &Head, is_new: impl FnOnce(u32) -> bool) -> Option<(u32, Vec<Arc<dyn Job>>)> {
+        let lanes = self.held_back(head)?;
+        let ticket = head.ticket() / SHARDS as u32;
+        let lane = lanes.lane(ticket) * SHARDS as u32 + head.ticket() % SHARDS as u32;
+        let running = |job: &&Arc<dyn Job>| job.head().status() == Status::Running;
+        let ahead = if is_new(lane) { lanes.admitted(ticket).filter(running).cloned().collect() } else { Vec::new() };
+        Some((lane, ahead))
+    }
+
+    /// A request that is queued and has to end before the one held back can start.
+    pub(super) fn queued_ahead(&self, head: &Head) -> Option<Arc<dyn Job>> {
+        let lanes = self.held_back(head)?;
+        lanes.admitted(head.ticket() / SHARDS as u32).find(|job| job.head().status() == Status::Queued).cloned()
+    }
+
+    /// Whether a request is on the lane of `key`.
+    pub(super) fn is_on(&self, head: &Head, key: LaneKey) -> bool {
+        if head.ticket() == NO_TICKET {
+            return false;
+        }
+        let lanes = self.lanes_of(head.ticket());
+        head.ticket() != NO_TICKET && lanes.key(head.ticket() / SHARDS as u32) == key
+    }
+
+    /// Refuses new requests from now on. When this returns, a thread that still saw the order open has finished.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for shard in &self.shards {
+            drop(shard.lanes.lock());
+        }
+    }
+
+    pub(super) fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Requests ever deferred.
+    pub(super) fn deferred(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.deferred.load(Ordering::Acquire)).sum()
+    }
+
+    fn lanes_of(&self, ticket: u32) -> MutexGuard<'_, Lanes<Arc<dyn Job>>> {
+        self.shards[ticket as usize % SHARDS].lanes.lock()
+    }
+
+    fn held_back(&self, head: &Head) -> Option<MutexGuard<'_, Lanes<Arc<dyn Job>>>> {
+        if head.ticket() == NO_TICKET {
+            return None;
+        }
+        let lanes = self.lanes_of(head.ticket());
+        (head.status() == Status::Deferred && head.ticket() != NO_TICKET).then_some(lanes)
     }
 }
 
-impl Closed {
-    pub(super) fn error(&self) -> Error {
-        match self {
-            Closed::ShutDown => Error::ShutDown,
-            Closed::Misconfigured(message) => Error::Invalid(message.clone()),
+type LockedShard<'a> = MutexGuard<'a, Lanes<Arc<dyn Job>>>;
+
+/// The lanes of several keys, locked together.
+pub(super) struct LockedLanes<'a> {
+    order: &'a Order,
+    /// By the number of the shard.
+    locked: Vec<(usize, LockedShard<'a>)>,
+}
+
+impl LockedLanes<'_> {
+    /// Enters a new request into its lane, where at most `limit` may be held back.
+    pub(super) fn enter(&mut self, key: LaneKey, job: &Arc<dyn Job>, limit: Option<u64>) -> Entered {
+        let number = key.shard(SHARDS);
+        let order = self.order;
+        order.enter_new(self.lanes(number), number, key, job, limit)
+    }
+
+    /// Undoes `enter`. All that entered later have to be withdrawn before.
+    pub(super) fn withdraw(&mut self, head: &Head) {
+        if head.ticket() == NO_TICKET {
+            return;
+        }
+        let number = head.ticket() as usize % SHARDS;
+        self.lanes(number).leave(head.ticket() / SHARDS as u32, |_| {});
+        head.set_ticket(NO_TICKET);
+        if head.status() == Status::Deferred {
+            // The next try may find it ready: it must not enter the queue as one that is held back.
+            head.undo_defer();
+            self.order.shards[number].uncount_deferred();
         }
     }
+
+    fn lanes(&mut self, number: usize) -> &mut Lanes<Arc<dyn Job>> {
+        let place = self.locked.binary_search_by_key(&number, |(locked, _)| *locked);
+        &mut self.locked[place.expect("`lock` was told of each key")].1
+    }
+}
+
+impl Shard {
+    fn uncount_deferred(&self) {
+        self.deferred.store(self.deferred.load(Ordering::Relaxed) - 1, Ordering::Release);
+    }
+
+    fn count_deferred(&self) {
+        // No read-modify-write: the lock is held.
+        self.deferred.store(self.deferred.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+}
+
+/// `None` if the lanes are full.
+fn enter(lanes: &mut Lanes<Arc<dyn Job>>, shard: usize, key: LaneKey, job: &Arc<dyn Job>) -> Option<bool> {
+    let (ticket, ready) = lanes.enter(key, job.head().kind() == Kind::Modifier, job.clone()).ok()?;
+    job.head().set_ticket(ticket * SHARDS as u32 + shard as u32);
+    Some(ready)
 }

@@ -3,34 +3,17 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::core::Core;
-use super::order::Place;
-use super::{Args, Executor, Operation};
+use super::alarm::Alarmed;
+use super::core::{Core, Due, Place};
+use super::front::Executor;
+use super::handle::AsyncRequest;
+use super::operation::{Args, Operation};
+use super::request::Status;
 use crate::error::{Error, Result};
-use crate::lanes::LaneKey;
 use crate::panics;
-use crate::request::{AsyncRequest, Job, Status};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use crate::time::Schedule;
 use crate::timer::Alarm;
-
-/// What the executor's timer fires.
-pub(super) enum Due {
-    /// A request, to be ordered and queued now.
-    Request { job: Arc<dyn Job>, lane: Option<LaneKey> },
-    /// The next run of a series.
-    Run(Arc<Series>),
-    /// Somebody who wants to be told.
-    Alarm(Arc<dyn Alarmed>),
-}
-
-/// Told when its time has come, or that it won't. Under no lock.
-pub(crate) trait Alarmed: Send + Sync {
-    /// On the timer's thread: must neither block nor panic.
-    fn ring(self: Arc<Self>);
-    /// On the thread that shuts the executor down.
-    fn give_up(self: Arc<Self>);
-}
 
 impl Executor {
     /// Submits `op` once `delay` has passed, and returns at once. Until then the request is deferred, holds no thread, and
@@ -74,7 +57,7 @@ impl Executor {
         let at = later(Instant::now(), delay)?;
         let place = self.place(store, is_modifier, &args);
         let store = store.clone();
-        self.core().submit_at(at, place, move || op.call(&store, args).map_err(Error::Operation))
+        self.handle(self.core().submit_at(at, place, move || op.call(&store, args).map_err(Error::Operation)))
     }
 
     /// Submits `op` every `period`, the first time one period from now, until it is cancelled or the executor shuts down.
@@ -84,6 +67,9 @@ impl Executor {
     /// in the counters; operation and arguments are cloned for it on the pool. An error or a panic is counted and doesn't
     /// end the series, and so is a run that could not be submitted because no thread could be started. A reset without a
     /// shutdown doesn't end it either.
+    ///
+    /// An operation or arguments that hold a handle of this executor keep it open, and the series going, until it is
+    /// cancelled or the executor is shut down: dropping all other handles ends neither.
     ///
     /// # Errors
     /// Those of [`submit_after`](Executor::submit_after), and [`Error::Invalid`] for a period of zero.
@@ -214,7 +200,7 @@ impl std::fmt::Debug for Periodic {
 type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 
 /// Periodic work: waiting for its next time, or running.
-pub(super) struct Series {
+struct Series {
     core: Weak<Core>,
     place: Place,
     /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and so does who ends the
@@ -246,12 +232,11 @@ impl Series {
         }
         state.due = at;
         // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of ours.
-        state.alarm = Some(core.set_alarm(at, Due::Run(self.clone()), Some(self.session))?);
+        state.alarm = Some(core.set_alarm(at, Due::Alarm(self.clone()), Some(self.session))?);
         Ok(())
     }
 
-    /// Its time has come.
-    pub(super) fn begin(self: Arc<Series>, core: &Arc<Core>) {
+    fn begin(self: Arc<Series>, core: &Arc<Core>) {
         {
             let mut state = self.state.lock();
             state.alarm = None;
@@ -264,9 +249,9 @@ impl Series {
             let run = series.run.lock().as_ref().map(|make| make());
             run.map_or(Err(Error::Cancelled), |run| run())
         };
-        let run = match core.submit_accepted(&self.place, operation) {
-            Ok(run) => run,
-            Err(Error::ShutDown) => return self.give_up(),
+        let run = match core.submit_accepted(self.place, operation) {
+            Ok(run) => AsyncRequest::new(run, core.clone()),
+            Err(Error::ShutDown) => return self.end(),
             Err(_) => return self.end_of_run(Status::Failed),
         };
         let cancelled = {
@@ -300,12 +285,12 @@ impl Series {
             _ => false,
         };
         if !armed {
-            self.give_up();
+            self.end();
         }
     }
 
     /// No more runs. What the operation captured is dropped now, not with the last handle.
-    pub(super) fn give_up(&self) {
+    fn end(&self) {
         self.state.lock().done = true;
         self.forget_run();
     }
@@ -313,6 +298,18 @@ impl Series {
     fn forget_run(&self) {
         let run = self.run.lock().take();
         panics::contain(|| drop(run));
+    }
+}
+
+impl Alarmed for Series {
+    fn ring(self: Arc<Series>) {
+        if let Some(core) = self.core.upgrade() {
+            self.begin(&core);
+        }
+    }
+
+    fn give_up(self: Arc<Series>) {
+        self.end();
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use crossbeam_utils::CachePadded;
 
-use crate::request::Ended;
+use super::request::Status;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A snapshot of an executor's counters.
@@ -34,7 +34,7 @@ pub struct Stats {
     pub panicked: u64,
     /// Taken out before they started.
     pub cancelled: u64,
-    /// Threads at work or asleep now, those that were told to end not counted.
+    /// Threads at work, asleep or waiting now, those not counted that stop after their request because they are too many.
     pub threads: usize,
 }
 
@@ -102,12 +102,12 @@ impl Stripes {
         count(&self.0[stripe % STRIPES].started);
     }
 
-    pub(super) fn count_end(&self, stripe: usize, how: Ended) {
+    pub(super) fn count_end(&self, stripe: usize, status: Status) {
         let stripe = &self.0[stripe % STRIPES];
-        count(match how {
-            Ended::Completed => &stripe.completed,
-            Ended::Failed => &stripe.failed,
-            Ended::Panicked => &stripe.panicked,
+        count(match status {
+            Status::Completed => &stripe.completed,
+            Status::Panicked => &stripe.panicked,
+            _ => &stripe.failed,
         });
     }
 

@@ -10,7 +10,7 @@
 //!        M3 leaves:        A4 A5 | M6 A7      all accessors up to the next modifier start at once
 //! ```
 //!
-//! Whoever owns the data runs what is admitted, and says when it leaves; every call is O(1) plus what it admits.
+//! The owner of the data runs what is admitted, and says when it leaves. Every call is O(1) plus what it admits.
 //!
 //! Source: Courtois, Heymans, Parnas, "Concurrent Control with Readers and Writers", CACM 14(10), 1971, with the queue
 //! that keeps both sides from starving.
@@ -33,13 +33,17 @@ pub(crate) struct Lanes<T> {
     index: LaneMap,
 }
 
+/// No entry: the end of a list. Half the size of an `Option<Ticket>`.
+const NONE: Ticket = Ticket::MAX;
+
 /// A doubly linked list of entries: those before `gate` are admitted, `gate` and those behind it deferred.
 struct Lane {
     key: LaneKey,
-    first: Option<Ticket>,
-    last: Option<Ticket>,
-    gate: Option<Ticket>,
+    first: Ticket,
+    last: Ticket,
+    gate: Ticket,
     admitted: u32,
+    deferred: u32,
     /// Whether the one admitted entry is a modifier.
     alone: bool,
 }
@@ -49,8 +53,8 @@ struct Entry<T> {
     lane: u32,
     modifier: bool,
     deferred: bool,
-    prev: Option<Ticket>,
-    next: Option<Ticket>,
+    prev: Ticket,
+    next: Ticket,
 }
 
 impl<T> Lanes<T> {
@@ -58,31 +62,51 @@ impl<T> Lanes<T> {
         Lanes { lanes: Slab::new(), entries: Slab::new(), index: LaneMap::default() }
     }
 
+    /// How many entries are deferred on `key`.
+    pub(crate) fn backlog(&self, key: LaneKey) -> u64 {
+        self.index.get(key).map_or(0, |lane| u64::from(self.lanes[lane].deferred))
+    }
+
     /// Queues `item` on `key`. Says whether it may run now; if not, a later `leave` hands it out.
-    pub(crate) fn enter(&mut self, key: LaneKey, modifier: bool, item: T) -> (Ticket, bool) {
-        let lane_index = match self.index.get(key) {
-            Some(lane) => lane,
+    /// Gives `item` back if there are 2^32 entries already.
+    pub(crate) fn enter(&mut self, key: LaneKey, modifier: bool, item: T) -> Result<(Ticket, bool), T> {
+        let (lane_index, is_new) = match self.index.get(key) {
+            Some(lane) => (lane, false),
             None => {
-                let lane = Lane { key, first: None, last: None, gate: None, admitted: 0, alone: false };
-                let index = self.lanes.insert(lane);
-                self.index.insert(key, index);
-                index
+                let lane = Lane { key, first: NONE, last: NONE, gate: NONE, admitted: 0, deferred: 0, alone: false };
+                match self.lanes.insert(lane) {
+                    Ok(index) => (index, true),
+                    Err(_) => return Err(item),
+                }
             }
         };
-        let lane = &mut self.lanes[lane_index];
-        let prev = lane.last;
-        let entry = Entry { item, lane: lane_index, modifier, deferred: true, prev, next: None };
-        let ticket = self.entries.insert(entry);
-        match prev {
-            Some(prev) => self.entries[prev].next = Some(ticket),
-            None => lane.first = Some(ticket),
+        let prev = self.lanes[lane_index].last;
+        let entry = Entry { item, lane: lane_index, modifier, deferred: true, prev, next: NONE };
+        let ticket = match self.entries.insert(entry) {
+            Ok(ticket) => ticket,
+            Err(entry) => {
+                if is_new {
+                    self.lanes.remove(lane_index);
+                }
+                return Err(entry.item);
+            }
+        };
+        if is_new {
+            self.index.insert(key, lane_index);
         }
-        lane.last = Some(ticket);
-        if lane.gate.is_none() {
-            lane.gate = Some(ticket);
+        let lane = &mut self.lanes[lane_index];
+        lane.last = ticket;
+        lane.deferred += 1;
+        match prev {
+            NONE => lane.first = ticket,
+            prev => self.entries[prev].next = ticket,
+        }
+        let lane = &mut self.lanes[lane_index];
+        if lane.gate == NONE {
+            lane.gate = ticket;
             self.admit(lane_index, |_| {});
         }
-        (ticket, !self.entries[ticket].deferred)
+        Ok((ticket, !self.entries[ticket].deferred))
     }
 
     /// Takes an entry out, admitted or deferred, and hands what may run now to `released`, in order.
@@ -90,20 +114,22 @@ impl<T> Lanes<T> {
         let entry = self.entries.remove(ticket);
         let lane = &mut self.lanes[entry.lane];
         match entry.prev {
-            Some(prev) => self.entries[prev].next = entry.next,
-            None => lane.first = entry.next,
+            NONE => lane.first = entry.next,
+            prev => self.entries[prev].next = entry.next,
         }
         match entry.next {
-            Some(next) => self.entries[next].prev = entry.prev,
-            None => lane.last = entry.prev,
+            NONE => lane.last = entry.prev,
+            next => self.entries[next].prev = entry.prev,
         }
-        if lane.gate == Some(ticket) {
+        if lane.gate == ticket {
             lane.gate = entry.next;
         }
-        if !entry.deferred {
+        if entry.deferred {
+            lane.deferred -= 1;
+        } else {
             lane.admitted -= 1;
         }
-        if lane.first.is_some() {
+        if lane.first != NONE {
             self.admit(entry.lane, released);
         } else {
             let lane = self.lanes.remove(entry.lane);
@@ -117,11 +143,19 @@ impl<T> Lanes<T> {
         self.entries[ticket].lane
     }
 
+    /// What the lane of an entry is known by.
+    pub(crate) fn key(&self, ticket: Ticket) -> LaneKey {
+        self.lanes[self.entries[ticket].lane].key
+    }
+
     /// Those that have to leave before `ticket`, if it is deferred, can start: what is admitted on its lane.
     pub(crate) fn admitted(&self, ticket: Ticket) -> impl Iterator<Item = &T> {
         let mut at = self.lanes[self.entries[ticket].lane].first;
         std::iter::from_fn(move || {
-            let entry = &self.entries[at?];
+            if at == NONE {
+                return None;
+            }
+            let entry = &self.entries[at];
             at = entry.next;
             (!entry.deferred).then_some(&entry.item)
         })
@@ -130,14 +164,15 @@ impl<T> Lanes<T> {
     /// Moves the gate as far as the order allows.
     fn admit(&mut self, lane: u32, mut released: impl FnMut(&T)) {
         let lane = &mut self.lanes[lane];
-        while let Some(gate) = lane.gate {
-            let entry = &mut self.entries[gate];
+        while lane.gate != NONE {
+            let entry = &mut self.entries[lane.gate];
             let clashes = lane.admitted > 0 && (entry.modifier || lane.alone);
             if clashes {
                 break;
             }
             entry.deferred = false;
             lane.admitted += 1;
+            lane.deferred -= 1;
             lane.alone = entry.modifier;
             lane.gate = entry.next;
             released(&entry.item);
@@ -163,8 +198,12 @@ mod tests {
         let (mut lanes, keys) = (Lanes::new(), Keys::new());
         let entered = kinds.bytes().enumerate();
         let (tickets, ready) =
-            entered.map(|(position, kind)| lanes.enter(key(&keys, "k"), kind == b'm', position)).unzip();
+            entered.map(|(position, kind)| enter(&mut lanes, key(&keys, "k"), kind == b'm', position)).unzip();
         (lanes, tickets, ready)
+    }
+
+    fn enter(lanes: &mut Lanes<usize>, key: LaneKey, modifier: bool, item: usize) -> (Ticket, bool) {
+        lanes.enter(key, modifier, item).expect("fewer than 2^32 entries")
     }
 
     fn leave(lanes: &mut Lanes<usize>, ticket: Ticket) -> Vec<usize> {
@@ -197,11 +236,11 @@ mod tests {
     #[test]
     fn keys_do_not_know_each_other() {
         let (mut lanes, keys) = (Lanes::new(), Keys::new());
-        assert!(lanes.enter(key(&keys, "AAPL"), true, 0).1);
-        assert!(lanes.enter(key(&keys, "MSFT"), true, 1).1, "another key");
-        assert!(lanes.enter(keys.key(2, Some("AAPL")), true, 2).1, "another store");
-        assert!(lanes.enter(keys.key(1, None), true, 3).1, "no key is a lane of its own");
-        assert!(!lanes.enter(key(&keys, "AAPL"), false, 4).1);
+        assert!(enter(&mut lanes, key(&keys, "AAPL"), true, 0).1);
+        assert!(enter(&mut lanes, key(&keys, "MSFT"), true, 1).1, "another key");
+        assert!(enter(&mut lanes, keys.key(2, Some("AAPL")), true, 2).1, "another store");
+        assert!(enter(&mut lanes, keys.key(1, None), true, 3).1, "no key is a lane of its own");
+        assert!(!enter(&mut lanes, key(&keys, "AAPL"), false, 4).1);
     }
 
     /// The promise read off the definition: an entry may run when no earlier one that it clashes with is still there.
@@ -222,7 +261,7 @@ mod tests {
         for item in 0..20_000 {
             if model.is_empty() || random(100) < 52 {
                 let (lane, modifier) = (random(3), random(3) == 0);
-                let (ticket, ready) = lanes.enter(keys.key(lane, None), modifier, item);
+                let (ticket, ready) = enter(&mut lanes, keys.key(lane, None), modifier, item);
                 model.push((lane, modifier, ready, ticket, item));
             } else {
                 let (_, _, _, ticket, left) = model.remove(random(model.len()));
@@ -253,7 +292,8 @@ mod tests {
         // None of them stays, or the first, one in the middle, or the last.
         for stays in [None, Some(0), Some(KEYS / 2), Some(KEYS - 1)] {
             let (mut lanes, keys) = (Lanes::new(), Keys::new());
-            let tickets: Vec<Ticket> = (0..KEYS).map(|n| lanes.enter(key(&keys, &n.to_string()), true, n).0).collect();
+            let tickets: Vec<Ticket> =
+                (0..KEYS).map(|n| enter(&mut lanes, key(&keys, &n.to_string()), true, n).0).collect();
             for (n, ticket) in tickets.iter().enumerate().filter(|(n, _)| Some(*n) != stays) {
                 assert_eq!(lanes.leave(*ticket, |_| {}), n);
             }
@@ -262,7 +302,7 @@ mod tests {
             assert!(lanes.lanes.capacity() < 1_000, "{} lanes kept for {stays:?}", lanes.lanes.capacity());
             assert!(lanes.index.capacity() < 1_000, "{} index slots kept for {stays:?}", lanes.index.capacity());
             if let Some(n) = stays {
-                assert!(!lanes.enter(key(&keys, &n.to_string()), false, KEYS).1, "it is still there");
+                assert!(!enter(&mut lanes, key(&keys, &n.to_string()), false, KEYS).1, "it is still there");
                 assert_eq!(leave(&mut lanes, tickets[n]), [KEYS]);
             }
         }

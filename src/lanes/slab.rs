@@ -30,19 +30,24 @@ enum Slot<T> {
 /// Slots a chunk.
 const CHUNK: usize = 64;
 
+/// The most entries: an owner of several slabs has five bits of the index for the number of the slab.
+const LIMIT: u32 = 1 << 27;
+
 impl<T> Slab<T> {
     pub(super) fn new() -> Slab<T> {
         Slab { chunks: Vec::new(), open: Vec::new(), spare: Vec::new(), len: 0 }
     }
 
-    /// # Panics
-    /// With 2^32 entries at once, which would take more than 128 GiB.
-    pub(super) fn insert(&mut self, value: T) -> u32 {
+    /// Gives `value` back if there are `LIMIT` entries.
+    pub(super) fn insert(&mut self, value: T) -> Result<u32, T> {
         let number = match self.open.last() {
             Some(number) => *number,
             None => {
-                let number = u32::try_from(self.chunks.len()).ok().filter(|number| *number < u32::MAX / CHUNK as u32);
-                let number = number.expect("fewer than 2^32 entries at once");
+                let Some(number) =
+                    u32::try_from(self.chunks.len()).ok().filter(|number| *number < LIMIT / CHUNK as u32)
+                else {
+                    return Err(value);
+                };
                 self.chunks.push(Chunk { slots: Vec::new(), free: None, taken: 0 });
                 self.open.push(number);
                 number
@@ -58,7 +63,7 @@ impl<T> Slab<T> {
             self.open.pop();
         }
         self.len += 1;
-        number * CHUNK as u32 + slot
+        Ok(number * CHUNK as u32 + slot)
     }
 
     pub(super) fn remove(&mut self, index: u32) -> T {

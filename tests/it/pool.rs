@@ -197,7 +197,7 @@ fn inside_an_operation_only_a_look_is_allowed() {
             assert!(waits.iter().all(|wait| matches!(wait, Err(Error::WouldDeadlock))), "{waits:?}");
         }
         assert_eq!(inner.threads(), 1, "nothing was changed");
-        inner.spawn(|| ()).expect("nor closed").wait(HANG).expect("it runs");
+        assert!(inner.spawn(|| ()).expect("nor closed").cancel());
         let open = inner.await_termination(Duration::ZERO);
         assert!(matches!(open, Err(Error::Invalid(_))), "{open:?}");
         let left = inner.shutdown(Duration::ZERO);
@@ -415,25 +415,33 @@ fn modify(executor: &Executor, store: &Arc<()>) -> Result<AsyncRequest<()>> {
 }
 
 #[test]
-fn a_full_queue_rejects_and_counts_what_is_deferred() {
+fn a_full_queue_rejects_and_a_key_holds_back_as_many_as_fit_in() {
     assert!(matches!(Executor::builder().queue_capacity(0).build(), Err(Error::Invalid(_))));
     let (gate, store) = (Gate::new(), Arc::new(()));
     let (executor, held) = bounded(2, OnFull::Reject, &gate);
-    let [queued, deferred] = [0, 1].map(|_| modify(&executor, &store).expect("there is room for two"));
-    assert_eq!(deferred.status(), Status::Deferred);
+    let [queued, deferred, last] = [0, 1, 2].map(|_| modify(&executor, &store).expect("one is queued, two held back"));
+    assert_eq!((deferred.status(), last.status()), (Status::Deferred, Status::Deferred));
+    assert!(matches!(modify(&executor, &store), Err(Error::QueueFull)), "two are held back on this key");
+    let other = executor.spawn(|| ()).expect("a slow key leaves the others their room");
     let token = Arc::new(());
     let refused_token = token.clone();
     let refused = executor.spawn(move || drop(refused_token));
     assert!(matches!(&refused, Err(error @ Error::QueueFull) if error.is_retryable()), "{refused:?}");
     assert_eq!(Arc::strong_count(&token), 1, "what was refused is dropped");
-    assert_eq!(executor.stats().submitted, 3, "and not counted");
+    assert_eq!(executor.stats().submitted, 5, "and not counted");
 
-    assert!(deferred.cancel());
-    let again = modify(&executor, &store).expect("a cancelled deferred one gives room");
-    assert!(queued.cancel());
+    assert!(last.cancel());
+    let again = modify(&executor, &store).expect("a cancelled one that was held back gives room on its key");
+    assert!(matches!(executor.spawn(|| ()), Err(Error::QueueFull)), "and nowhere else");
+    assert!(other.cancel());
     let other = executor.spawn(|| ()).expect("a cancelled queued one gives room");
-    assert!(matches!(modify(&executor, &store), Err(Error::QueueFull)));
+    assert!(queued.cancel());
+    assert_eq!(deferred.status(), Status::Queued, "in its place");
+    assert!(matches!(executor.spawn(|| ()), Err(Error::QueueFull)));
 
+    let late =
+        executor.submit_after(Duration::from_secs(3_600), &store, |_: &(), _: &str| Ok::<_, Error>(()), true, "AAPL");
+    assert!(late.expect("what waits for its time takes no room").cancel());
     let follower = again.then(|()| Ok::<_, Error>(())).expect("followers are never refused for it");
     gate.open();
     for request in [&held, &other, &follower] {
@@ -452,14 +460,14 @@ fn many_at_once_fit_in_as_a_whole_or_not_at_all() {
         };
         let too_many = submit(5);
         assert!(matches!(too_many, Err(Error::Invalid(_))), "neither a wait nor another try helps: {too_many:?}");
-        assert_eq!(submit(3).expect("there is room"), 3);
-        assert!(matches!(submit(2), Err(Error::QueueFull)), "one would fit in, two do not");
-        assert_eq!(executor.stats().submitted, 4, "none of them was accepted");
+        assert_eq!(submit(4).expect("one is queued, three held back"), 4);
+        assert!(matches!(submit(2), Err(Error::QueueFull)), "one more would be held back, two would not");
+        assert_eq!(executor.stats().submitted, 5, "none of them was accepted");
         assert_eq!(submit(0).expect("none needs no room"), 0);
         assert_eq!(submit(1).expect("there is room"), 1);
         gate.open();
         executor.shutdown(HANG).expect("all end");
-        assert_eq!(executor.stats().completed, 5);
+        assert_eq!(executor.stats().completed, 6);
     }
 }
 
@@ -526,10 +534,12 @@ fn a_full_queue_has_the_caller_run_what_it_brings() {
         };
         executor.submit(&store, operation, true, "AAPL").expect("accepted")
     };
-    let [first, second] = [next(0), next(1)];
-    assert!(first.wait(HANG).expect("in order") && second.wait(HANG).expect("in order"), "both on this thread");
+    // The first is queued, the second held back behind it, and the third finds both places taken.
+    for request in [next(0), next(1), next(2)] {
+        assert!(request.wait(HANG).expect("in order"), "on this thread");
+    }
     let many = executor.submit_many(&store, |_: &(), n: usize| Ok::<_, Error>(n), true, 0..20).expect("all accepted");
-    assert!(many[1..].iter().all(AsyncRequest::is_done), "one fits in, the others are run here");
+    assert!(many[..18].iter().all(AsyncRequest::is_done), "two fit in, each third one is run here, and both before it");
     gate.open();
     held.wait(HANG).expect("it ends");
     assert_eq!(executor.wait_requests(&many, HANG).expect("all end"), (0..20).collect::<Vec<_>>());
@@ -538,16 +548,15 @@ fn a_full_queue_has_the_caller_run_what_it_brings() {
 
 #[test]
 fn two_full_executors_whose_operations_submit_to_each_other_go_on() {
-    // A submission that waited would time out at once, and one without a limit would hang.
-    let limit = OnFull::Wait(Duration::from_millis(1));
     let gate = Gate::new();
-    let [one, two] = [0, 1].map(|_| Executor::builder().threads(1).queue_capacity(1).on_full(limit).build());
+    let [one, two] =
+        [0, 1].map(|_| Executor::builder().threads(1).queue_capacity(1).on_full(OnFull::Wait(HANG)).build());
     let executors = [one.expect("sound"), two.expect("sound")];
     let crossed = [0, 1].map(|index| {
         let (inside, other) = (gate.clone(), executors[1 - index].clone());
         let outer = executors[index].spawn(move || {
             inside.pass();
-            other.spawn(name).map(|nested| nested.wait(HANG).expect("it ends"))
+            other.spawn(|| 7).map(|nested| nested.wait(HANG).expect("it ends"))
         });
         outer.expect("accepted")
     });
@@ -555,7 +564,7 @@ fn two_full_executors_whose_operations_submit_to_each_other_go_on() {
     let _full = executors.each_ref().map(|executor| executor.spawn(|| ()).expect("room for one"));
     gate.open();
     for outer in crossed {
-        assert_eq!(outer.wait(HANG).expect("it ends").expect("run right there"), "fulmar-0");
+        assert_eq!(outer.wait(HANG).expect("it ends").expect("another thread made room"), 7);
     }
 }
 
@@ -576,7 +585,7 @@ fn a_caller_that_runs_waits_for_who_runs_on_its_key() {
         )
         .expect("accepted");
     gate.await_arrivals(1);
-    let fills = executor.spawn(|| ()).expect("there is room");
+    let held_back = modify(&executor, &store).expect("a place behind it");
     let (send, receive) = channel();
     thread::scope(|scope| {
         let caller = scope.spawn(|| {
@@ -584,13 +593,13 @@ fn a_caller_that_runs_waits_for_who_runs_on_its_key() {
             send.send(running.is_done()).expect("the test listens");
             request.status()
         });
-        eventually("it is accepted and waits", || executor.stats().deferred == 1);
+        eventually("it is accepted and waits", || executor.stats().deferred == 2);
         assert!(receive.try_recv().is_err(), "it can't have run");
         gate.open();
         assert_eq!(caller.join().expect("no panic"), Status::Completed);
         assert!(receive.recv().expect("sent"), "after the one before it");
     });
-    fills.wait(HANG).expect("it ends");
+    held_back.wait(HANG).expect("it ends");
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl<'a> ExecuteOptions<'a> {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|cancelled| cancelled()) || crate::request::is_cancelled()
+        self.cancelled.as_ref().is_some_and(|cancelled| cancelled()) || crate::executor::is_cancelled()
     }
 }
 

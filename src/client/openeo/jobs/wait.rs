@@ -166,7 +166,7 @@ impl<'a> Wait<'a> {
     /// Whether nothing more is asked. A limit of nothing means one look at each job.
     pub(super) fn is_over(&self) -> bool {
         let is_late = self.deadline.is_past() && !self.deadline.is_zero();
-        is_late || (self.options.cancelled)() || crate::request::is_cancelled()
+        is_late || (self.options.cancelled)() || crate::executor::is_cancelled()
     }
 
     pub(super) fn soft_pause(&self, error: &OpenEoError) -> Duration {

@@ -1,0 +1,275 @@
+//! How requests are accepted: one or many, now or later, after another one.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::{Closed, Core, Due, Place};
+use super::order::Entered;
+use super::pool::{Closed as PoolClosed, Task};
+use super::request::{Callback, Job, Kind, Request, Status};
+use super::room::{Bound, Full, OnFull};
+use crate::error::{Error, Result};
+use crate::lanes::LaneKey;
+use crate::sync::Ordering;
+use crate::timer::{Alarm, Untimed};
+
+impl Core {
+    /// Accepts one request, and gives its typed half.
+    pub(super) fn submit<T, F>(self: &Arc<Core>, place: Place, operation: F) -> Result<Arc<Request<F, T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        self.ensure_thread().map_err(Error::Spawn)?;
+        let request = self.request(place.kind, Status::Queued, self.clock.now(), operation);
+        match &self.room {
+            None => self.accept(place.lane, request.clone())?,
+            Some(room) => self.accept_bounded(room, &[(place.lane, request.clone())])?,
+        }
+        request.head().trace.accepted();
+        Ok(request)
+    }
+
+    /// Accepts many requests at once, or none.
+    pub(super) fn submit_many<T, F>(
+        self: &Arc<Core>,
+        operations: impl IntoIterator<Item = (Place, F)>,
+    ) -> Result<Vec<Arc<Request<F, T>>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let submitted = self.clock.now();
+        // Made before any lock is taken, because the iterator is the user's.
+        let mut jobs: Vec<(Option<LaneKey>, Task)> = Vec::new();
+        let mut requests = Vec::new();
+        for (place, operation) in operations {
+            let request = self.request(place.kind, Status::Queued, submitted, operation);
+            jobs.push((place.lane, request.clone()));
+            requests.push(request);
+        }
+        self.ensure_thread().map_err(Error::Spawn)?;
+        match &self.room {
+            None => drop(self.accept_many(&jobs, None)?),
+            Some(room) if room.on_full == OnFull::CallerRuns => {
+                jobs.iter().try_for_each(|job| self.accept_bounded(room, std::slice::from_ref(job)))?;
+            }
+            Some(room) => self.accept_bounded(room, &jobs)?,
+        }
+        requests.iter().for_each(|request| request.head().trace.accepted());
+        Ok(requests)
+    }
+
+    /// Accepts a request whose time comes later.
+    pub(super) fn submit_at<T, F>(
+        self: &Arc<Core>,
+        at: Instant,
+        place: Place,
+        operation: F,
+    ) -> Result<Arc<Request<F, T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        let request = self.request(place.kind, Status::Deferred, self.clock.now(), operation);
+        request.head().defer();
+        self.accept_deferred()?;
+        request.head().trace.accepted();
+        let due = Due::Request { job: request.clone(), lane: place.lane };
+        match self.set_alarm(at, due, None) {
+            Ok(alarm) => {
+                // It may have started, or have been cancelled, in the meantime.
+                if !self.observers.set_alarm(request.head(), alarm) {
+                    drop(self.timer.remove(alarm));
+                }
+                Ok(request)
+            }
+            Err(refused) => {
+                self.order.undo_defer_elsewhere();
+                self.pool.nudge();
+                Err(refused)
+            }
+        }
+    }
+
+    /// Has `due` fired at `at`, unless there was a shutdown since its `session`; without one it was accepted already.
+    pub(super) fn set_alarm(&self, at: Instant, due: Due, session: Option<u64>) -> Result<Alarm> {
+        self.timer.insert(self, at, due, session).map_err(|untimed| match untimed {
+            Untimed::Closed => self.why_closed(),
+            Untimed::Spawn(error) => Error::Spawn(error),
+        })
+    }
+
+    /// Submits a part of what was accepted as a whole, a series or a batch: it is not refused for a full queue.
+    pub(super) fn submit_accepted<T, F>(self: &Arc<Core>, place: Place, operation: F) -> Result<Arc<Request<F, T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        self.ensure_thread().map_err(Error::Spawn)?;
+        let request = self.request(place.kind, Status::Queued, self.clock.now(), operation);
+        let jobs: [(_, Task); 1] = [(place.lane, request.clone())];
+        match &self.room {
+            None => drop(self.accept_many(&jobs, None)?),
+            Some(room) => {
+                let mut state = room.lock();
+                let bound = Bound::new(&mut state, None, None);
+                let accepted = self.accept_many(&jobs, Some(bound))?;
+                debug_assert!(accepted.is_none(), "nothing is full without a limit");
+            }
+        }
+        request.head().trace.accepted();
+        Ok(request)
+    }
+
+    /// Accepts a request that follows `first`, and is released by its end.
+    pub(super) fn submit_follower<T, F>(self: &Arc<Core>, first: &Task, operation: F) -> Result<Arc<Request<F, T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        self.accept_deferred()?;
+        let request = self.request(Kind::Accessor, Status::Deferred, self.clock.now(), operation);
+        request.head().defer();
+        request.head().trace.accepted();
+        let (core, job): (_, Task) = (self.clone(), request.clone());
+        // Before the release can happen: a thread that waits for the follower has to find what it follows.
+        self.follow(&job, first);
+        let number = job.head().id();
+        let release: Callback = Box::new(move |_| {
+            core.unfollow(&job);
+            core.release_one(job);
+        });
+        if let Err(release) = self.observers.follow(first.head(), number, release) {
+            release(first.head().status());
+        }
+        Ok(request)
+    }
+
+    fn request<T, F>(&self, kind: Kind, status: Status, submitted: u64, operation: F) -> Arc<Request<F, T>>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T> + Send + 'static,
+    {
+        Arc::new(Request::new(self.next_number(), kind, status, submitted, operation))
+    }
+
+    pub(super) fn next_number(&self) -> u64 {
+        // Relaxed: all it has to be is unique.
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn accept_deferred(&self) -> Result<()> {
+        if self.order.defer_elsewhere() { Ok(()) } else { Err(self.why_closed()) }
+    }
+
+    /// Orders a new request, and queues it if it may run.
+    fn accept(self: &Arc<Core>, lane: Option<LaneKey>, job: Task) -> Result<()> {
+        if let Some(key) = lane {
+            match self.order.enter(key, &job) {
+                Entered::Ready => {}
+                Entered::Deferred => return Ok(()),
+                Entered::Full => return Err(Error::QueueFull),
+                Entered::Closed => return Err(self.why_closed()),
+            }
+            return self.queue_ready(job);
+        }
+        let wakeup = self.pool.push([job]).map_err(|PoolClosed| self.why_closed())?;
+        self.act(wakeup);
+        Ok(())
+    }
+
+    /// Queues a request that has entered its lane.
+    fn queue_ready(self: &Arc<Core>, job: Task) -> Result<()> {
+        match self.pool.push([job.clone()]) {
+            Ok(wakeup) => {
+                self.act(wakeup);
+                Ok(())
+            }
+            Err(PoolClosed) => {
+                self.withdraw(&job);
+                Err(self.why_closed())
+            }
+        }
+    }
+
+    /// Takes a request out of its lane that was not accepted after all.
+    fn withdraw(self: &Arc<Core>, job: &Task) {
+        let ((), released) = self.order.leave(job.head(), || ());
+        self.release(released);
+    }
+
+    /// Orders new requests and queues those that may run: all of them, or none. With a `bound`, only if there is room
+    /// for all of them; if not, says what is full.
+    pub(super) fn accept_many(
+        self: &Arc<Core>,
+        jobs: &[(Option<LaneKey>, Task)],
+        mut bound: Option<Bound<'_>>,
+    ) -> Result<Option<Full>> {
+        // Their lanes stay locked until all is decided: none of them may start before all are accepted.
+        let mut lanes = self.order.lock(jobs.iter().filter_map(|(lane, _)| *lane));
+        let mut ready: Vec<Task> = Vec::with_capacity(jobs.len());
+        let mut entered = 0;
+        let mut refusal = Ok(None);
+        for (lane, job) in jobs {
+            if let Some(key) = *lane {
+                if bound.as_ref().is_some_and(|bound| bound.is_behind(Full::Lane(key))) {
+                    refusal = Ok(Some(Full::Lane(key)));
+                    break;
+                }
+                match lanes.enter(key, job, bound.as_ref().and_then(|bound| bound.limit)) {
+                    Entered::Ready => entered += 1,
+                    Entered::Deferred => {
+                        entered += 1;
+                        continue;
+                    }
+                    Entered::Full if bound.is_some() => {
+                        refusal = Ok(Some(Full::Lane(key)));
+                        break;
+                    }
+                    Entered::Full => {
+                        refusal = Err(Error::QueueFull);
+                        break;
+                    }
+                    Entered::Closed => {
+                        refusal = Err(self.why_closed());
+                        break;
+                    }
+                }
+            } else {
+                entered += 1;
+            }
+            if bound.as_mut().is_some_and(|bound| !bound.take_place()) {
+                refusal = Ok(Some(Full::Queue));
+                break;
+            }
+            ready.push(job.clone());
+        }
+        if matches!(refusal, Ok(None)) {
+            match self.pool.push(ready) {
+                Ok(wakeup) => {
+                    drop(lanes);
+                    self.act(wakeup);
+                    return Ok(None);
+                }
+                Err(PoolClosed) => refusal = Err(self.why_closed()),
+            }
+        }
+        if let Some(bound) = &mut bound {
+            bound.give_back();
+        }
+        if refusal.is_ok() && self.order.is_closed() {
+            refusal = Err(self.why_closed());
+        }
+        // The last first, so that none of them is let in by the one before it.
+        for (_, job) in jobs[..entered].iter().rev() {
+            lanes.withdraw(job.head());
+        }
+        refusal
+    }
+
+    pub(super) fn why_closed(&self) -> Error {
+        // It may have been opened again meanwhile.
+        self.closed.lock().as_ref().map_or(Error::ShutDown, Closed::error)
+    }
+}

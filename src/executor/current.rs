@@ -1,0 +1,250 @@
+//! What this thread is doing for an executor: the requests that it runs, and the pool that it belongs to.
+
+// Loom's thread-locals know no `const`.
+#![allow(clippy::missing_const_for_thread_local)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::pool::{Awaited, Seat};
+use super::request::Job;
+use crate::sync::{AtomicBool, thread, thread_local};
+
+thread_local! {
+    static RUNNING: RefCell<Vec<Running>> = RefCell::new(Vec::new());
+    /// Set for the life of a pool's thread, until its thread-locals are destroyed.
+    static WORKER: RefCell<Option<Worker>> = RefCell::new(None);
+    /// The address of the executor whose pool the thread belongs to. Without a destructor, so that the destructors
+    /// of other thread-locals still find it.
+    static POOL: Cell<usize> = Cell::new(0);
+    static NESTED: RefCell<Nested> = RefCell::new(Nested { depth: 0, pending: VecDeque::new() });
+}
+
+/// An entry for each request that the thread runs, the innermost last: a full queue may have its submitter run one.
+struct Running {
+    /// `None` where the thread is at work, but on no request: in a hook, or behind the request's end.
+    job: Option<Arc<dyn Job>>,
+    /// The executor; `None` if it is the one whose pool the thread belongs to, which saves a contended count.
+    core: Option<Arc<Core>>,
+    /// Set once a poll of a request has let another thread work in this one's place, until the operation ends: for
+    /// each request that was polled, by its address, what the other thread is to run.
+    lent: Option<Vec<(usize, Arc<Awaited>)>>,
+}
+
+/// A pool's thread.
+#[derive(Clone)]
+pub(super) struct Worker {
+    pub(super) core: Arc<Core>,
+    pub(super) seat: Arc<Seat>,
+    /// Whether a poll has let another thread work in this one's place.
+    pub(super) lent: Arc<AtomicBool>,
+}
+
+/// How many operations, or callbacks, may run inside one another on one stack.
+pub(super) const NESTING: usize = 16;
+
+/// Calls `see` with the thread-local; `None` if it is destroyed already, or not loom's.
+macro_rules! look {
+    ($local:ident, $see:expr) => {{
+        #[cfg(not(any(loom, shuttle)))]
+        let seen = $local.try_with($see).ok();
+        #[cfg(any(loom, shuttle))]
+        let seen = Some($local.with($see));
+        seen
+    }};
+}
+
+impl Running {
+    fn is_of(&self, core: &Core) -> bool {
+        match &self.core {
+            Some(own) => std::ptr::eq(&**own, core),
+            None => is_in_pool_of(core),
+        }
+    }
+}
+
+/// Marks `job` as this thread's current request until the scope is dropped.
+pub(super) fn enter(job: Arc<dyn Job>, core: &Arc<Core>) -> Scope {
+    push(Some(job), core)
+}
+
+/// Marks this thread as at work for `core` until the scope is dropped.
+pub(super) fn enter_core(core: &Arc<Core>) -> Scope {
+    push(None, core)
+}
+
+fn push(job: Option<Arc<dyn Job>>, core: &Arc<Core>) -> Scope {
+    let core = (!is_in_pool_of(core)).then(|| core.clone());
+    // A thread that is destroying its thread-locals has no list any more. What it runs then is not known as its own.
+    Scope(look!(RUNNING, |running| running.borrow_mut().push(Running { job, core, lent: None })).is_some())
+}
+
+fn address(core: &Core) -> usize {
+    std::ptr::from_ref(core).addr()
+}
+
+fn is_in_pool_of(core: &Core) -> bool {
+    look!(POOL, |pool| pool.get() == address(core)).unwrap_or(false)
+}
+
+#[must_use = "the thread is marked for as long as this lives"]
+pub(super) struct Scope(bool);
+
+impl Scope {
+    /// The request has ended, and holds nothing more of this scope; the thread is still at work.
+    pub(super) fn leave_request(&self) {
+        if self.0 {
+            let ended = look!(RUNNING, |running| running.borrow_mut().last_mut().and_then(|last| last.job.take()));
+            drop(ended);
+        }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if self.0 {
+            let left = look!(RUNNING, |running| running.borrow_mut().pop()).flatten();
+            if let (Some(lent), Some(worker)) = (left.and_then(|left| left.lent), worker()) {
+                worker.core.pool.unblock(&worker.seat, &worker.lent, lent.iter().map(|(_, awaited)| awaited));
+            }
+        }
+    }
+}
+
+/// Whether a poll has let another thread work in this one's place.
+pub(super) fn is_lent() -> bool {
+    look!(RUNNING, |running| running.borrow().iter().any(|running| running.lent.is_some())).unwrap_or(false)
+}
+
+/// Notes that another thread works in this one's place, for `job` among others, until the current operation ends.
+/// Returns what that thread is to run.
+pub(super) fn lend(job: &Arc<dyn Job>) -> Option<Arc<Awaited>> {
+    let address = job.head().address();
+    look!(RUNNING, |running| {
+        let mut running = running.borrow_mut();
+        let lent = running.last_mut()?.lent.get_or_insert_default();
+        if let Some((_, known)) = lent.iter().find(|(known, _)| *known == address) {
+            return Some(known.clone());
+        }
+        let awaited = Awaited::new([job.clone()]);
+        lent.push((address, awaited.clone()));
+        Some(awaited)
+    })
+    .flatten()
+}
+
+/// The requests of `core` that this thread runs.
+pub(super) fn runs_for(core: &Core) -> Vec<Arc<dyn Job>> {
+    look!(RUNNING, |running| {
+        let running = running.borrow();
+        running.iter().filter(|running| running.is_of(core)).filter_map(|running| running.job.clone()).collect()
+    })
+    .unwrap_or_default()
+}
+
+/// An executor that this thread is at work for, and the request, where it is one.
+pub(super) type AtWork = (Arc<Core>, Option<Arc<dyn Job>>);
+
+/// What this thread is at work on: the executors, and the requests, where it is one. Empty on a thread that is at work
+/// for none, or is just ending.
+pub(super) fn all() -> Vec<AtWork> {
+    let own = worker().map(|worker| worker.core);
+    look!(RUNNING, |running| {
+        let running = running.borrow();
+        let known = |running: &Running| Some((running.core.clone().or_else(|| own.clone())?, running.job.clone()));
+        running.iter().filter_map(known).collect()
+    })
+    .unwrap_or_default()
+}
+
+/// Whether this thread is running a request that `core` accepted, or is one of its pool's.
+pub(super) fn is_worker_of(core: &Core) -> bool {
+    is_in_pool_of(core)
+        || look!(RUNNING, |running| running.borrow().iter().any(|running| running.is_of(core))).unwrap_or(false)
+}
+
+/// Whether this thread is at work for any executor.
+pub(super) fn is_worker() -> bool {
+    look!(RUNNING, |running| !running.borrow().is_empty()).unwrap_or(false)
+}
+
+/// Whether another operation may run on this stack, inside those that run on it.
+pub(super) fn may_nest() -> bool {
+    // Not while a panic unwinds: the inner operation would find `std::thread::panicking` true.
+    !thread::is_unwinding() && look!(RUNNING, |running| running.borrow().len() < NESTING).unwrap_or(true)
+}
+
+/// Makes this thread one of a pool's; `None` when its work is done.
+pub(super) fn set_worker(worker: Option<Worker>) {
+    if let Some(worker) = &worker {
+        look!(POOL, |pool| pool.set(address(&worker.core)));
+    }
+    let before = look!(WORKER, |current| current.replace(worker));
+    drop(before);
+}
+
+/// The pool that this thread belongs to.
+pub(super) fn worker() -> Option<Worker> {
+    look!(WORKER, |current| current.borrow().clone()).flatten()
+}
+
+/// Whether the current request was asked to cancel.
+///
+/// An operation that takes long asks now and then, and decides by itself what to return. `false` outside of one.
+///
+/// ```
+/// use fulmar::Executor;
+/// use std::sync::mpsc;
+///
+/// let executor = Executor::builder().threads(1).build()?;
+/// let (started, starts) = mpsc::channel();
+/// let request = executor.spawn(move || {
+///     started.send(()).ok();
+///     while !fulmar::is_cancelled() { std::thread::yield_now() }
+///     "stopped early"
+/// })?;
+/// starts.recv()?;
+/// assert!(!request.cancel(), "it runs: it is told, and decides");
+/// assert_eq!(request.wait(None)?, "stopped early");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_cancelled() -> bool {
+    look!(RUNNING, |running| {
+        let running = running.borrow();
+        running.last().and_then(|last| last.job.as_ref()).is_some_and(|job| job.head().is_cancel_requested())
+    })
+    .unwrap_or(false)
+}
+
+/// Callbacks and destructors of the user's that end other requests, whose callbacks end others, and so on.
+struct Nested {
+    depth: usize,
+    pending: VecDeque<Box<dyn FnOnce()>>,
+}
+
+/// Calls `foreign`, or, if so many such calls run inside one another on this stack that it could overflow, has the
+/// innermost of them call it when it has returned.
+pub(super) fn call_nested(foreign: impl FnOnce() + 'static) {
+    let mut foreign = Some(foreign);
+    let depth = look!(NESTED, |nested| {
+        let mut nested = nested.borrow_mut();
+        if nested.depth >= NESTING {
+            nested.pending.extend(foreign.take().map(|foreign| Box::new(foreign) as Box<dyn FnOnce()>));
+            return nested.depth;
+        }
+        nested.depth += 1;
+        nested.depth
+    });
+    let Some(foreign) = foreign else { return };
+    foreign();
+    if depth == Some(NESTING) {
+        while let Some(next) = look!(NESTED, |nested| nested.borrow_mut().pending.pop_front()).flatten() {
+            next();
+        }
+    }
+    if depth.is_some() {
+        look!(NESTED, |nested| nested.borrow_mut().depth -= 1);
+    }
+}

@@ -1,0 +1,584 @@
+//! The state machine of one request, and the memory that first holds its operation and then its outcome.
+//!
+//! ```text
+//! Deferred -> Queued -> Running -> (written) -> Completed | Failed | Panicked
+//!     |          |
+//!     +----------+----> Cancelled
+//! ```
+//!
+//! # Why there is `unsafe` here, and nowhere else in the executor
+//!
+//! A lock around the memory costs two atomic operations each time the operation begins, ends and
+//! has its result taken, and 8 bytes a request. The phase alone says who owns the memory, so the
+//! lock protects nothing that the phase doesn't. `benches/README.md` has the measured gain.
+//!
+//! # Who owns the memory
+//!
+//! Each change of the phase that hands the memory over is one atomic read-modify-write that
+//! exactly one thread wins, so there is one owner at a time:
+//!
+//! | phase | the memory holds | owner |
+//! |---|---|---|
+//! | `Deferred`, `Queued` | the operation | none: only the winner of the next transition touches it |
+//! | `Running` | nothing, then the outcome | the winner of `Queued -> Running` ([`Head::begin`]) |
+//! | written | the outcome | none: its owner has let go, and [`Head::publish`] hands it on |
+//! | `Completed` | the value, if `claim` is `FREE` | the winner of `FREE -> HELD` |
+//! | `Failed`, `Panicked` | the failure, always | the winner of `FREE -> HELD` or `TAKEN -> HELD` |
+//! | `Cancelled` | the operation, if `claim` is `FREE` | the winner of `FREE -> HELD` |
+//!
+//! A transition that gives the memory up is a release, the one that takes it is an acquire, both on
+//! the same atomic, so each owner sees all that the one before it wrote. The models of
+//! `tests/model.rs` run over this file with loom's `UnsafeCell`, which fails on two accesses at once;
+//! miri runs the unit tests below.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
+
+use super::status::{Kind, Status};
+use super::trace::Trace;
+use crate::error::{Error, Result};
+use crate::panics::{self, Payload};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, UnsafeCell};
+
+/// The ticket of a request that is on no lane.
+pub(crate) const NO_TICKET: u32 = u32::MAX;
+
+/// The low bits of the phase: the status.
+const STATUS: u8 = 0b0000_0111;
+/// The outcome is written, and its status is in the low bits, but other threads still see `Running`.
+const WRITTEN: u8 = 0b0000_1000;
+/// Something waits to be told of the end: the executor's table has an entry for this request.
+const OBSERVED: u8 = 0b0001_0000;
+
+const DEFERRED: u8 = Status::Deferred as u8;
+const QUEUED: u8 = Status::Queued as u8;
+const RUNNING: u8 = Status::Running as u8;
+const COMPLETED: u8 = Status::Completed as u8;
+const FAILED: u8 = Status::Failed as u8;
+const PANICKED: u8 = Status::Panicked as u8;
+const CANCELLED: u8 = Status::Cancelled as u8;
+
+/// The outcome lies in the memory, and its taker has not come.
+const FREE: u8 = 0;
+/// A thread reads or writes the memory.
+const HELD: u8 = 1;
+/// The outcome is gone.
+const TAKEN: u8 = 2;
+
+/// The part of a request that doesn't depend on the operation's types.
+pub(crate) struct Head {
+    id: u64,
+    /// Nanoseconds on the executor's clock: the submission, and from the start on the delay until then.
+    stamp: AtomicU64,
+    /// Nanoseconds that the operation took; for a cancelled request, its total time.
+    duration: AtomicU64,
+    /// The request's place on its lane.
+    ticket: AtomicU32,
+    phase: AtomicU8,
+    claim: AtomicU8,
+    kind: Kind,
+    cancel_requested: AtomicBool,
+    /// A continuation owns the result (`then`), so the handle doesn't give it out.
+    reserved: AtomicBool,
+    pub(crate) trace: Trace,
+}
+
+/// Proof that this thread moved a request from `Queued` to `Running`. There is one for each request.
+#[must_use = "the request stays `Running` until its operation is called"]
+pub(crate) struct Begun {
+    /// The address of the request's head.
+    head: usize,
+}
+
+impl Head {
+    fn new(id: u64, kind: Kind, status: Status, submitted: u64) -> Head {
+        Head {
+            id,
+            stamp: AtomicU64::new(submitted),
+            duration: AtomicU64::new(0),
+            ticket: AtomicU32::new(NO_TICKET),
+            phase: AtomicU8::new(status as u8),
+            claim: AtomicU8::new(FREE),
+            kind,
+            cancel_requested: AtomicBool::new(false),
+            reserved: AtomicBool::new(false),
+            trace: Trace::new(id, kind),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        // Acquire: pairs with the store in `publish`, so a reader of the end also sees what the
+        // operation did.
+        status_of(self.phase.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.status().is_final()
+    }
+
+    /// Marks a new request as held back, before another thread can see it.
+    pub(crate) fn defer(&self) {
+        self.phase.store(DEFERRED, Ordering::Relaxed);
+        self.trace.defer();
+    }
+
+    /// Takes back `defer`, before another thread can see the request.
+    pub(crate) fn undo_defer(&self) {
+        self.phase.store(QUEUED, Ordering::Relaxed);
+        self.trace.undo_defer();
+    }
+
+    /// `Deferred -> Queued`. Returns whether it is queued now, and whether it is observed.
+    pub(crate) fn queue(&self) -> (bool, bool) {
+        let queued = self.change(|phase| (phase & STATUS == DEFERRED).then_some(phase & OBSERVED | QUEUED));
+        let phase = queued.unwrap_or_else(|phase| phase);
+        (queued.is_ok() || status_of(phase) == Status::Queued, phase & OBSERVED != 0)
+    }
+
+    /// `Queued -> Running`. The winner has to call the operation.
+    pub(crate) fn begin(&self) -> Option<Begun> {
+        let begun = self.change(|phase| (phase & STATUS == QUEUED).then_some(phase & OBSERVED | RUNNING));
+        begun.ok().map(|_| Begun { head: self.address() })
+    }
+
+    /// Shows the written outcome to all threads. Returns the final status, and whether the request is observed.
+    pub(crate) fn publish(&self) -> (Status, bool) {
+        let phase = self.change(|phase| (phase & WRITTEN != 0).then_some(phase & !WRITTEN));
+        let phase = phase.unwrap_or_else(|phase| phase);
+        (status_of(phase & !WRITTEN), phase & OBSERVED != 0)
+    }
+
+    /// `Deferred | Queued -> Cancelled`; on a running request it leaves word for the operation.
+    /// Returns the status before, and whether the request is observed, if it is cancelled now.
+    pub(crate) fn cancel(&self, now: u64) -> Option<(Status, bool)> {
+        // Relaxed: a question that is asked again and again, and protects nothing.
+        self.cancel_requested.store(true, Ordering::Relaxed);
+        let waits = |phase: u8| matches!(phase & STATUS, DEFERRED | QUEUED);
+        let phase = self.change(|phase| waits(phase).then_some(phase & OBSERVED | CANCELLED)).ok()?;
+        let total = now.saturating_sub(self.stamp.load(Ordering::Relaxed));
+        self.duration.store(total, Ordering::Relaxed);
+        Some((status_of(phase), phase & OBSERVED != 0))
+    }
+
+    /// Has the end looked up in the executor's table. Returns `false` if the request has ended.
+    pub(crate) fn observe(&self) -> bool {
+        self.change(|phase| (!status_of(phase).is_final()).then_some(phase | OBSERVED)).is_ok()
+    }
+
+    pub(crate) fn ticket(&self) -> u32 {
+        // Relaxed: written under the lock of the lane that gave it. Read under the same lock, or by
+        // the thread that runs the request, which got it from the queue after that.
+        self.ticket.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_ticket(&self, ticket: u32) {
+        self.ticket.store(ticket, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_cancel_requested(&self) -> bool {
+        self.cancel_requested.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is a value for the handle to take.
+    pub(crate) fn has_value(&self) -> bool {
+        // Relaxed: another thread may take it a moment later in any case.
+        self.status() == Status::Completed && self.claim.load(Ordering::Relaxed) == FREE && !self.is_reserved()
+    }
+
+    /// Gives the result to a continuation, or back to the handle. Returns whether a continuation had it before.
+    pub(crate) fn reserve(&self, reserved: bool) -> bool {
+        self.reserved.swap(reserved, Ordering::AcqRel)
+    }
+
+    fn is_reserved(&self) -> bool {
+        // Acquire: pairs with `reserve`, so the handle gives out nothing after `then` has returned.
+        self.reserved.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        let nanos = |counter: &AtomicU64| std::time::Duration::from_nanos(counter.load(Ordering::Relaxed));
+        match self.status() {
+            Status::Deferred | Status::Queued => Times::default(),
+            Status::Running => Times { delay: Some(nanos(&self.stamp)), ..Times::default() },
+            Status::Cancelled => Times { total: Some(nanos(&self.duration)), ..Times::default() },
+            Status::Completed | Status::Failed | Status::Panicked => {
+                let (delay, duration) = (nanos(&self.stamp), nanos(&self.duration));
+                Times { delay: Some(delay), duration: Some(duration), total: delay.checked_add(duration) }
+            }
+        }
+    }
+
+    /// Changes the phase as `next` says. Returns the phase before, or the one that `next` refused.
+    fn change(&self, next: impl Fn(u8) -> Option<u8>) -> Result<u8, u8> {
+        // AcqRel: the winner owns the memory now, or has given it up: see the table above.
+        self.phase.fetch_update(Ordering::AcqRel, Ordering::Acquire, next)
+    }
+
+    /// Claims the memory if the claim is one of `from`.
+    fn claim(&self, from: &[u8]) -> Option<u8> {
+        from.iter()
+            .copied()
+            .find(|claim| self.claim.compare_exchange(*claim, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok())
+    }
+}
+
+fn status_of(phase: u8) -> Status {
+    if phase & WRITTEN != 0 {
+        return Status::Running;
+    }
+    match phase & STATUS {
+        DEFERRED => Status::Deferred,
+        QUEUED => Status::Queued,
+        RUNNING => Status::Running,
+        COMPLETED => Status::Completed,
+        FAILED => Status::Failed,
+        PANICKED => Status::Panicked,
+        _ => Status::Cancelled,
+    }
+}
+
+/// How and when an operation ended.
+pub(crate) struct Ended {
+    pub(crate) status: Status,
+    /// On the clock that `Job::call` was given.
+    pub(crate) at: u64,
+}
+
+/// A request's times as far as they are known.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    pub(crate) delay: Option<std::time::Duration>,
+    pub(crate) duration: Option<std::time::Duration>,
+    pub(crate) total: Option<std::time::Duration>,
+}
+
+/// A request whose operation and result types are forgotten: what queues and threads see.
+pub(crate) trait Job: Send + Sync {
+    fn head(&self) -> &Head;
+    /// Calls the operation, which has started at `started`, and writes its outcome, which
+    /// [`Head::publish`] shows. `now` is asked for the time of the end.
+    fn call(&self, begun: Begun, started: u64, now: &dyn Fn() -> u64) -> Ended;
+    /// Drops the operation of a cancelled request, whose destructor is the user's code.
+    fn discard(&self);
+}
+
+/// A request whose operation is forgotten: what the handle sees.
+pub(crate) trait Outcome<T>: Job {
+    fn job(&self) -> &(dyn Job + 'static);
+    fn as_job(self: Arc<Self>) -> Arc<dyn Job>;
+    /// Takes the result out; `None` while there is none.
+    fn take(&self) -> Option<Result<T>>;
+    /// As `take`, for the continuation that owns the result.
+    fn take_reserved(&self) -> Option<Result<T>>;
+    /// Puts a value back that `take` gave.
+    fn restore(&self, value: T);
+    /// Takes what the operation panicked with.
+    fn panic_payload(&self) -> Option<Box<dyn Any + Send>>;
+}
+
+/// One request: the single allocation behind a handle.
+pub(crate) struct Request<F, T> {
+    head: Head,
+    memory: UnsafeCell<Memory<F, T>>,
+}
+
+/// Without a tag: the phase says which field is there.
+union Memory<F, T> {
+    operation: ManuallyDrop<F>,
+    value: ManuallyDrop<T>,
+    failure: ManuallyDrop<Box<Failure>>,
+    nothing: (),
+}
+
+struct Failure {
+    error: Error,
+    /// What a panicking operation panicked with.
+    payload: Option<Payload>,
+}
+
+// SAFETY: the memory has one owner at a time (see the table), so the operation and the value are
+// moved between threads but never shared: `Send` is enough.
+unsafe impl<F: Send, T: Send> Sync for Request<F, T> {}
+
+// SAFETY: as above.
+unsafe impl<F: Send, T: Send> Send for Request<F, T> {}
+
+impl<F, T> Request<F, T> {
+    pub(crate) fn new(id: u64, kind: Kind, status: Status, submitted: u64, operation: F) -> Request<F, T> {
+        Request {
+            head: Head::new(id, kind, status, submitted),
+            memory: UnsafeCell::new(Memory { operation: ManuallyDrop::new(operation) }),
+        }
+    }
+
+    /// Moves the operation out.
+    fn operation(&self, begun: &Begun) -> F {
+        assert_eq!(begun.head, self.head.address(), "the proof is that of another request");
+        // SAFETY: `begun` is proof of the one transition to `Running`, and its only user is `call`,
+        // which takes it by value. So this thread owns the memory, and the operation is still there.
+        self.memory.with_mut(|memory| unsafe {
+            let operation = ManuallyDrop::take(&mut (*memory).operation);
+            memory.write(Memory { nothing: () });
+            operation
+        })
+    }
+
+    /// Writes the outcome; the owner lets go.
+    fn write(&self, outcome: Result<T, Failure>) -> Status {
+        let (memory, status) = match outcome {
+            Ok(value) => (Memory { value: ManuallyDrop::new(value) }, COMPLETED),
+            Err(failure) => {
+                let status = if failure.payload.is_some() { PANICKED } else { FAILED };
+                (Memory { failure: ManuallyDrop::new(Box::new(failure)) }, status)
+            }
+        };
+        // SAFETY: called by `call` alone, behind `operation`: this thread still owns the memory, and
+        // nothing is in it that would have to be dropped.
+        self.memory.with_mut(|place| unsafe { place.write(memory) });
+        // Nothing else changes the phase of a running request but `observe`, which leaves the status.
+        let written = |phase: u8| (phase & STATUS == RUNNING).then_some(phase & OBSERVED | WRITTEN | status);
+        let before = self.head.change(written);
+        debug_assert!(before.is_ok(), "only the owner ends a running request");
+        status_of(status)
+    }
+
+    /// Takes the outcome, whether or not a continuation owns it.
+    fn take_any(&self) -> Option<Result<T>> {
+        let status = self.head.status();
+        match status {
+            Status::Deferred | Status::Queued | Status::Running => None,
+            Status::Cancelled => Some(Err(Error::Cancelled)),
+            _ if self.head.claim(&[FREE]).is_none() => Some(Err(Error::ResultTaken)),
+            Status::Completed => {
+                // SAFETY: the phase is `Completed` and this thread won the claim: it owns the
+                // memory, which holds the value.
+                let value = self.memory.with_mut(|memory| unsafe { ManuallyDrop::take(&mut (*memory).value) });
+                self.head.claim.store(TAKEN, Ordering::Release);
+                Some(Ok(value))
+            }
+            Status::Failed | Status::Panicked => {
+                let error = self.with_failure(|failure| std::mem::replace(&mut failure.error, Error::ResultTaken));
+                self.head.claim.store(TAKEN, Ordering::Release);
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// Only for the winner of the claim of a failed request.
+    fn with_failure<R>(&self, see: impl FnOnce(&mut Failure) -> R) -> R {
+        // SAFETY: the caller holds the claim of a request that failed or panicked: it owns the
+        // memory, which holds the failure until the request is dropped.
+        self.memory.with_mut(|memory| see(unsafe { &mut (*memory).failure }))
+    }
+
+    /// Puts a value back into a request whose value was taken.
+    fn put_back(&self, value: T) {
+        if self.head.status() != Status::Completed || self.head.claim(&[TAKEN]).is_none() {
+            return;
+        }
+        // SAFETY: this thread won the claim of a request whose value is gone.
+        self.memory.with_mut(|memory| unsafe { memory.write(Memory { value: ManuallyDrop::new(value) }) });
+        self.head.claim.store(FREE, Ordering::Release);
+    }
+
+    /// Moves the operation of a cancelled request out, once.
+    fn cancelled_operation(&self) -> Option<F> {
+        if self.head.status() != Status::Cancelled || self.head.claim(&[FREE]).is_none() {
+            return None;
+        }
+        // SAFETY: the phase went from `Deferred` or `Queued` to `Cancelled`, so the operation was
+        // not moved out, and this thread won the claim.
+        let operation = self.memory.with_mut(|memory| unsafe { ManuallyDrop::take(&mut (*memory).operation) });
+        self.head.claim.store(TAKEN, Ordering::Release);
+        Some(operation)
+    }
+}
+
+impl<F, T> Drop for Request<F, T> {
+    fn drop(&mut self) {
+        // Nothing else refers to the request any more, so the phase and the claim stay as they are.
+        let phase = self.head.phase.load(Ordering::Acquire);
+        let free = self.head.claim.load(Ordering::Acquire) == FREE;
+        // The destructor of the user's values is called on whichever thread comes last: its panic is not that thread's.
+        // SAFETY: by the table, the field that is dropped is the one that is there.
+        self.memory.with_mut(|memory| unsafe {
+            match phase & STATUS {
+                DEFERRED | QUEUED => panics::contain(|| ManuallyDrop::drop(&mut (*memory).operation)),
+                CANCELLED if free => panics::contain(|| ManuallyDrop::drop(&mut (*memory).operation)),
+                COMPLETED if free => panics::contain(|| ManuallyDrop::drop(&mut (*memory).value)),
+                FAILED | PANICKED => panics::contain(|| ManuallyDrop::drop(&mut (*memory).failure)),
+                // Nothing is left in it.
+                _ => {}
+            }
+        });
+    }
+}
+
+impl<F, T> Job for Request<F, T>
+where
+    F: FnOnce() -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn call(&self, begun: Begun, started: u64, now: &dyn Fn() -> u64) -> Ended {
+        let operation = self.operation(&begun);
+        let submitted = self.head.stamp.load(Ordering::Relaxed);
+        // The thread may have looked at the clock before the submission.
+        let started = started.max(submitted);
+        self.head.stamp.store(started - submitted, Ordering::Relaxed);
+        let outcome = self.head.trace.run(|| panics::catch_payload(operation));
+        let at = now();
+        self.head.duration.store(at.saturating_sub(started), Ordering::Relaxed);
+        let status = self.write(match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure { error, payload: None }),
+            Err(payload) => Err(Failure { error: Error::Panicked(payload.message()), payload: Some(payload) }),
+        });
+        Ended { status, at }
+    }
+
+    fn discard(&self) {
+        let operation = self.cancelled_operation();
+        panics::contain(|| drop(operation));
+    }
+}
+
+impl<F, T> Outcome<T> for Request<F, T>
+where
+    F: FnOnce() -> Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    fn job(&self) -> &(dyn Job + 'static) {
+        self
+    }
+
+    fn as_job(self: Arc<Self>) -> Arc<dyn Job> {
+        self
+    }
+
+    fn take(&self) -> Option<Result<T>> {
+        if self.head.is_reserved() {
+            return self.head.is_done().then_some(Err(Error::ResultTaken));
+        }
+        self.take_any()
+    }
+
+    fn take_reserved(&self) -> Option<Result<T>> {
+        self.take_any()
+    }
+
+    fn restore(&self, value: T) {
+        self.put_back(value);
+    }
+
+    fn panic_payload(&self) -> Option<Box<dyn Any + Send>> {
+        if self.head.status() != Status::Panicked {
+            return None;
+        }
+        let before = self.head.claim(&[FREE, TAKEN])?;
+        let payload = self.with_failure(|failure| failure.payload.as_mut().and_then(Payload::take));
+        self.head.claim.store(before, Ordering::Release);
+        payload
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    type Plain = Request<Box<dyn FnOnce() -> Result<String> + Send>, String>;
+
+    fn request(status: Status, operation: impl FnOnce() -> Result<String> + Send + 'static) -> Plain {
+        Request::new(1, Kind::Accessor, status, 5, Box::new(operation))
+    }
+
+    fn run(request: &Plain) {
+        let begun = request.head.begin().expect("it is queued");
+        request.call(begun, 7, &|| 10);
+    }
+
+    #[test]
+    fn an_outcome_is_seen_when_it_is_published_and_taken_once() {
+        let request = request(Status::Queued, || Ok("value".into()));
+        assert!(request.take().is_none(), "not before it ran");
+        run(&request);
+        assert_eq!(request.head.status(), Status::Running, "written and not shown");
+        assert!(request.take().is_none());
+        assert_eq!(request.head.publish(), (Status::Completed, false));
+        assert_eq!(request.take().expect("an end").expect("a value"), "value");
+        assert!(matches!(request.take(), Some(Err(Error::ResultTaken))));
+        request.restore("again".into());
+        assert_eq!(request.take().expect("an end").expect("put back"), "again");
+        let times = request.head.times();
+        let nanos = |nanos| Some(std::time::Duration::from_nanos(nanos));
+        assert_eq!((times.delay, times.duration, times.total), (nanos(2), nanos(3), nanos(5)));
+    }
+
+    #[test]
+    fn each_field_is_dropped_once_in_every_phase() {
+        let count = Arc::new(());
+        let held = || {
+            let captured = count.clone();
+            move || Ok::<_, Error>(format!("{:?}", captured))
+        };
+        drop(request(Status::Deferred, held()));
+        let cancelled = request(Status::Queued, held());
+        assert_eq!(cancelled.head.cancel(9), Some((Status::Queued, false)));
+        assert!(cancelled.head.begin().is_none(), "it never starts");
+        cancelled.discard();
+        assert_eq!(Arc::strong_count(&count), 1, "gone while the handle stays");
+        cancelled.discard();
+        assert!(matches!(cancelled.take(), Some(Err(Error::Cancelled))));
+        let undiscarded = request(Status::Deferred, held());
+        undiscarded.head.cancel(9);
+        drop(undiscarded);
+        let untaken = request(Status::Queued, held());
+        run(&untaken);
+        drop(untaken);
+        let written = request(Status::Queued, held());
+        run(&written);
+        written.head.publish();
+        drop(written);
+        assert_eq!(Arc::strong_count(&count), 1);
+    }
+
+    #[test]
+    fn a_payload_outlives_the_error_and_is_taken_once() {
+        let request = request(Status::Queued, || std::panic::panic_any(7_u8));
+        run(&request);
+        request.head.publish();
+        assert!(matches!(request.take(), Some(Err(Error::Panicked(_)))));
+        assert_eq!(request.panic_payload().and_then(|payload| payload.downcast::<u8>().ok()), Some(Box::new(7)));
+        assert!(request.panic_payload().is_none());
+        assert!(matches!(request.take(), Some(Err(Error::ResultTaken))));
+    }
+
+    #[test]
+    fn a_reserved_result_is_the_continuations() {
+        let request = request(Status::Queued, || Ok("value".into()));
+        request.head.reserve(true);
+        run(&request);
+        request.head.publish();
+        assert!(matches!(request.take(), Some(Err(Error::ResultTaken))));
+        assert!(!request.head.has_value());
+        assert_eq!(request.take_reserved().expect("an end").expect("a value"), "value");
+    }
+}

@@ -1,0 +1,199 @@
+//! Parks a thread until what it waits for has ended.
+
+use std::sync::Arc;
+
+use super::block::{Blocked, Waiter};
+use super::graph::{Edges, any_would_deadlock, would_deadlock};
+use crate::error::{Error, Result};
+use crate::executor::core::Core;
+use crate::executor::current;
+use crate::executor::handle::AsyncRequest;
+use crate::executor::request::{AtWork, Head, Observer, Status};
+use crate::executor::waits::{Node, Wait};
+use crate::sync::{spin_turn, spin_turns, thread};
+use crate::time::Deadline;
+
+/// Waits until `request` has ended.
+pub(in crate::executor) fn for_one<T>(request: &AsyncRequest<T>, deadline: Deadline) -> Result<()> {
+    if request.is_done() {
+        return Ok(());
+    }
+    for_any(std::slice::from_ref(request), deadline).map(drop)
+}
+
+/// Waits until one of `requests` has ended, and says which.
+pub(in crate::executor) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<usize> {
+    let done = || requests.iter().position(AsyncRequest::is_done);
+    if let Some(done) = done() {
+        return Ok(done);
+    }
+    if !deadline.is_zero() {
+        if current::is_worker() {
+            let wait = Wait::Any(requests.iter().map(AsyncRequest::node).collect());
+            let _edges = deadline.is_never().then(|| Edges::enter(wait.clone()));
+            any_inside(wait, deadline)?;
+        } else {
+            park(requests, deadline);
+        }
+    }
+    // Once more after time ran out: an end at the last moment is an end.
+    done().ok_or(Error::Timeout { limit: deadline.limit(), left: requests.len() as u64 })
+}
+
+/// Waits until all of `requests` have ended, and returns the index of the first one that has no value to take.
+pub(in crate::executor) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
+    let waited = if current::is_worker() { all_inside(requests, deadline) } else { all_outside(requests, deadline) };
+    waited.map_err(|error| match error {
+        Error::Timeout { limit, .. } => {
+            let left = requests.iter().filter(|request| !request.is_done()).count();
+            Error::Timeout { limit, left: left as u64 }
+        }
+        error => error,
+    })?;
+    Ok(requests.iter().position(|request| !request.job().head().has_value()))
+}
+
+fn all_outside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
+    // The last one first: when it has ended, most have, and this thread was woken once.
+    requests.iter().rev().try_for_each(|request| for_one(request, deadline))
+}
+
+fn all_inside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
+    let pending: Vec<Node> = requests.iter().filter(|request| !request.is_done()).map(AsyncRequest::node).collect();
+    if pending.is_empty() {
+        return Ok(());
+    }
+    if deadline.is_zero() {
+        return Err(Error::Timeout { limit: deadline.limit(), left: 0 });
+    }
+    let wait = Wait::All(pending.clone());
+    let _edges = deadline.is_never().then(|| Edges::enter(wait.clone()));
+    if any_would_deadlock(&pending) {
+        return Err(Error::WouldDeadlock);
+    }
+    // One thread stands in for the whole wait, and works on all of them.
+    let waiter = Waiter::new(wait);
+    let mut blocked = None;
+    for node in pending.iter().rev() {
+        park_inside(std::slice::from_ref(node), waiter.as_ref(), &mut blocked, deadline)?;
+        if !node.is_done() {
+            return Err(Error::Timeout { limit: deadline.limit(), left: 0 });
+        }
+    }
+    Ok(())
+}
+
+/// Parks this thread until one of `requests` has ended or time has run out.
+fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
+    let is_done = || requests.iter().any(AsyncRequest::is_done);
+    // A look at many costs more than a look at one; the whole stays short.
+    for _ in 0..spin_turns() as usize / requests.len() {
+        if is_done() {
+            return;
+        }
+        spin_turn();
+    }
+    let _watches: Vec<Watch<'_>> =
+        requests.iter().map(|request| Watch::start(request.core(), request.job().head(), None)).collect();
+    while !is_done() && !deadline.is_past() {
+        requests[0].core().park(deadline);
+    }
+}
+
+/// Waits on a thread that is itself running requests, until one of those of `wait` has ended or time has run out.
+fn any_inside(wait: Wait, deadline: Deadline) -> Result<()> {
+    let waiter = Waiter::new(wait.clone());
+    park_inside(wait.targets(), waiter.as_ref(), &mut None, deadline)
+}
+
+/// As `any_inside`, for a part of the wait of `waiter`, in which this thread is `blocked` from the first park on.
+fn park_inside(
+    targets: &[Node],
+    waiter: Option<&Arc<Waiter>>,
+    blocked: &mut Option<Blocked>,
+    deadline: Deadline,
+) -> Result<()> {
+    let is_done = || targets.iter().any(Node::is_done);
+    let watch = |target| Watch::of(target, waiter);
+    let _watches: Vec<Watch<'_>> = targets.iter().map(watch).collect();
+    while !is_done() && !deadline.is_past() {
+        // Each time anew, for what this wait needs may come to wait for this operation: a request whose time comes
+        // enters its lane only then.
+        if would_deadlock(targets) {
+            return Err(Error::WouldDeadlock);
+        }
+        match (blocked.as_ref(), waiter) {
+            (None, Some(waiter)) => {
+                *blocked = Blocked::enter(Some(waiter));
+                continue;
+            }
+            (Some(blocked), _) => {
+                blocked.look_again(targets)?;
+                if is_done() {
+                    break;
+                }
+            }
+            (None, None) => {}
+        }
+        targets[0].core.park(deadline);
+    }
+    Ok(())
+}
+
+/// Runs the request on this thread, and first what is ahead of it on its key; what runs elsewhere is waited for.
+/// Returns when it has ended, or when it can't from here: behind the caller's own request it stays accepted.
+pub(in crate::executor) fn run_here(target: &Node) {
+    let (head, core) = (target.job.head(), &target.core);
+    let _watch = Watch::start(core, head, None);
+    while !target.is_done() {
+        let runnable = match head.status() {
+            Status::Queued => Some(target.job.clone()),
+            Status::Deferred => core.order.queued_ahead(head),
+            _ => None,
+        };
+        match runnable {
+            Some(job) if current::may_nest() => {
+                core.run_now(job);
+                core.pool.note_stale();
+            }
+            // Not on this stack, which is deep enough, or because another thread has to act first.
+            _ if current::is_worker() => {
+                let wait = Wait::Any(vec![target.clone()]);
+                let _edges = Edges::enter(wait.clone());
+                let _ = any_inside(wait, Deadline::start(None));
+                return;
+            }
+            // A thread that unwinds parks until the pool has run it.
+            _ => thread::park(),
+        }
+    }
+}
+
+/// Has this thread unparked when the request ends, or is queued, for as long as it lives.
+pub(super) struct Watch<'a> {
+    core: &'a Arc<Core>,
+    head: &'a Head,
+}
+
+impl<'a> Watch<'a> {
+    fn start(core: &'a Arc<Core>, head: &'a Head, at_work: Option<Arc<dyn AtWork>>) -> Watch<'a> {
+        // If it has ended there is nothing to be told: the caller looks once more before it parks.
+        let _ = core.observers.register(head, Observer::Thread(thread::current(), at_work));
+        Watch { core, head }
+    }
+
+    pub(super) fn of(target: &'a Node, waiter: Option<&Arc<Waiter>>) -> Watch<'a> {
+        Watch::start(&target.core, target.job.head(), waiter.map(|waiter| waiter.clone() as _))
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if !self.head.is_done() {
+            let me = thread::current().id();
+            // One of them: an outer wait of this thread on the same request keeps its own.
+            let mine = |observer: &Observer| matches!(observer, Observer::Thread(thread, _) if thread.id() == me);
+            self.core.observers.remove(self.head, mine);
+        }
+    }
+}
