@@ -1,21 +1,27 @@
-//! The crate from outside: the contract's names, the ten promises, and what happens at the edges.
+//! The crate from outside: the contract's names, the thirteen promises, and what happens at the edges.
 
 mod batch;
 mod batch_hostile;
 mod contract;
 mod edges;
+mod ends;
+mod full;
 mod handles;
 #[cfg(feature = "http")]
 mod http;
 mod jobs;
+mod kept;
+mod nesting;
 #[cfg(feature = "openeo")]
 mod openeo;
 mod order;
 #[cfg(feature = "pairs")]
 mod pairs;
 mod pool;
+mod progress;
 mod promises;
 mod queue;
 mod regressions;
 mod support;
 mod timer;
+mod waits;

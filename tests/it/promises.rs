@@ -1,4 +1,4 @@
-//! The ten promises, each under its number and name.
+//! The promises of the executor, each under its number and name.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fulmar::{AsyncRequest, Error, Executor, Status};
 
-use crate::support::{Gate, assert_adds_up, eventually, executor, occupy};
+use crate::support::{Gate, HANG, assert_adds_up, eventually, executor, occupy};
 
 #[test]
 fn promise_1_every_accepted_request_ends_exactly_once() {
@@ -378,8 +378,118 @@ fn promise_9_happens_before_on_the_way_in_and_out() {
 #[test]
 fn promise_10_no_unsafe_code() {
     let lib = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lib.rs")).expect("the crate's root");
-    let forbidden = "#![cfg_attr(not(feature = \"postgres\"), forbid(unsafe_code))]";
-    assert!(lib.contains(forbidden), "the compiler refuses it, and nothing can allow it again");
-    let denied = "#![cfg_attr(feature = \"postgres\", deny(unsafe_code))]";
-    assert!(lib.contains(denied), "with a client library in C, one file allows it; `tests/tidy.rs` knows which");
+    assert!(lib.contains("#![deny(unsafe_code)]"), "two files allow it and argue; `tests/tidy.rs` knows which");
+}
+
+#[test]
+fn promise_11_progress_and_the_order_of_starts() {
+    // Reach: fewer than n operations are at work, so the first queued one starts, whatever the others wait for.
+    let (executor, gate) = (executor(2), Gate::new());
+    let held = [occupy(&executor, &gate), occupy(&executor, &gate)];
+    let short: Vec<_> = (0..2).map(|_| executor.spawn(|| ()).expect("accepted")).collect();
+    let mut pairs = Vec::new();
+    for _ in 0..32 {
+        let (send, receive) = std::sync::mpsc::channel();
+        pairs.push(executor.spawn(move || receive.recv().expect("it is sent")).expect("accepted"));
+        pairs.push(executor.spawn(move || send.send(()).expect("it is received")).expect("accepted"));
+    }
+    gate.open();
+    executor.wait_requests(&pairs, HANG).expect("no pair is stuck");
+    executor.wait_requests(&short, None).expect("they end");
+    executor.wait_requests(&held, None).expect("they were let go");
+
+    // Order: with one thread free, each starts in its turn, also those behind a long one.
+    let (gate, long, started) = (Gate::new(), Gate::new(), Arc::new(Mutex::new(Vec::new())));
+    let held = [occupy(&executor, &gate), occupy(&executor, &gate)];
+    let pass = long.clone();
+    let slow = executor.spawn(move || pass.pass()).expect("accepted");
+    let store = Arc::new(());
+    let requests: Vec<_> = (0..1_000)
+        .map(|number| {
+            let started = started.clone();
+            let start = move |_: &(), _key: String| {
+                started.lock().expect("no panic").push(number);
+                Ok::<_, Error>(())
+            };
+            executor.submit(&store, start, true, format!("key {number}")).expect("accepted")
+        })
+        .collect();
+    gate.open();
+    executor.wait_requests(&requests, HANG).expect("one thread is free");
+    assert!(started.lock().expect("no panic").is_sorted(), "in the order in which they were queued");
+    long.open();
+    slow.wait(None).expect("it was let go");
+    executor.wait_requests(&held, None).expect("they were let go");
+}
+
+#[test]
+fn promise_12_a_wait_keeps_its_word_inside_operations() {
+    let executor = executor(4);
+    let inner = executor.clone();
+    let outer = executor.spawn(move || {
+        let (gate, lock) = (Gate::new(), Arc::new(Mutex::new(())));
+        let pass = gate.clone();
+        let held = inner.spawn(move || pass.pass()).expect("accepted");
+        assert!(held.wait(Duration::from_millis(5)).expect_err("it is held").is_timeout(), "a limit holds");
+        let both = [held, inner.spawn(|| ()).expect("accepted")];
+        assert_eq!(inner.wait_any_request(&both, None).expect("one ends"), 1, "the first that ends is told first");
+        let guard = lock.lock().expect("no panic");
+        let wanted = lock.clone();
+        let awaited = inner.spawn(move || drop(wanted.lock().expect("no panic"))).expect("accepted");
+        let waited = awaited.wait(Duration::from_millis(5));
+        assert!(waited.expect_err("it wants the lock").is_timeout(), "it runs where it can wait, on a free thread");
+        drop(guard);
+        awaited.wait(None).expect("now it has it");
+        gate.open();
+    });
+    outer.expect("accepted").wait(HANG).expect("no panic, no hang");
+
+    // Nested on a single thread.
+    fn nest(executor: &Executor, depth: usize) -> usize {
+        let inner = executor.clone();
+        let below = move || if depth == 0 { 0 } else { nest(&inner, depth - 1) + 1 };
+        executor.spawn(below).expect("accepted").wait(None).expect("it ends")
+    }
+    let one = crate::support::executor(1);
+    assert_eq!(nest(&one, 200), 200);
+}
+
+#[test]
+fn promise_13_nobody_elses_code_breaks_it() {
+    /// Submits when its thread ends.
+    struct Last(Executor, Arc<AtomicUsize>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            // Long beside all that a thread does after its last request.
+            let (_open, never) = std::sync::mpsc::channel::<()>();
+            let _ = never.recv_timeout(Duration::from_millis(50));
+            let ended = self.1.clone();
+            self.0.spawn(move || ended.fetch_add(1, Ordering::SeqCst)).expect("open").wait(None).expect("it ends");
+        }
+    }
+
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<Last>> = const { std::cell::RefCell::new(None) };
+    }
+
+    let (executor, other) = (crate::support::executor(2), crate::support::executor(1));
+    let ended = Arc::new(AtomicUsize::new(0));
+    let last = Last(other.clone(), ended.clone());
+    executor.spawn(move || LAST.set(Some(last))).expect("accepted").wait(None).expect("it ends");
+    let called = Arc::new(AtomicUsize::new(0));
+    for _ in 0..8 {
+        let request = executor.spawn(|| panic!("a panic of a test, on purpose")).expect("accepted");
+        let call = called.clone();
+        request.on_complete(move |_: Status| {
+            call.fetch_add(1, Ordering::SeqCst);
+            panic!("a panic of a test, on purpose");
+        });
+        drop::<AsyncRequest<()>>(request);
+    }
+    executor.shutdown(HANG).expect("ends");
+    assert_eq!(called.load(Ordering::SeqCst), 8, "callbacks have ended");
+    assert_eq!(ended.load(Ordering::SeqCst), 1, "threads have ended, thread-locals and all");
+    assert_eq!(executor.stats().threads, 0);
+    other.shutdown(HANG).expect("ends");
 }

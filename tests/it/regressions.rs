@@ -8,15 +8,8 @@ use std::sync::mpsc::channel;
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::support::{Gate, HANG, eventually, executor, occupy};
+use crate::support::{Gate, HANG, ends, eventually, executor, occupy};
 use fulmar::{AsyncRequest, Error, Executor, as_completed};
-
-/// Fails instead of hanging: `body` runs on a thread of its own, which is left behind when it doesn't end.
-fn ends<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
-    let (told, tell) = channel();
-    std::thread::spawn(move || told.send(body()));
-    tell.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|_| panic!("hang or panic: {what}"))
-}
 
 /// as_completed inside an operation: the end is visible before the inbox is told, so `help`
 /// returns and the inbox is still empty: a timeout is reported although there is no limit.

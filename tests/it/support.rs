@@ -1,5 +1,6 @@
 //! What tests wait on: gates and counts, never the clock. A wait that never ends fails with its name instead.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,14 @@ pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
         assert!(start.elapsed() < HANG, "never came true: {what}");
         std::thread::yield_now();
     }
+}
+
+/// Fails instead of hanging: `body` runs on a thread of its own, which is left behind when it doesn't end.
+#[track_caller]
+pub(crate) fn ends<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Send + 'static) -> T {
+    let (told, tell) = channel();
+    std::thread::spawn(move || told.send(body()));
+    tell.recv_timeout(HANG).unwrap_or_else(|_| panic!("hang or panic: {what}"))
 }
 
 /// An executor with `threads` threads.
