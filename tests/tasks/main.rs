@@ -1,5 +1,6 @@
 //! Durable tasks from outside: one suite for every engine, and the faults that each can show.
 
+mod acceptance;
 mod child;
 mod conformance;
 mod due;
@@ -58,6 +59,9 @@ macro_rules! conformance {
                 once: the_end_of_a_task_is_in_its_handlers_commit, a_transaction_that_is_rolled_back_finishes_nothing,
                 who_has_lost_the_task_finishes_nothing_in_a_transaction, an_end_in_a_transaction_opens_the_lane,
                 a_worker_takes_the_handlers_commit_for_the_end;
+                acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
+                reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
+                no_database_is_locked;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;
                 workers: handlers_end_tasks_in_every_way, a_drain_gives_back_and_waits, a_drain_that_takes_too_long_puts_back_what_obeys,
