@@ -137,6 +137,14 @@ pub enum TaskError {
         kind: String,
     },
 
+    /// A file of the database was moved, removed or replaced while it was open. Nothing was written: what is written there from
+    /// now on, nobody would find again.
+    #[error("`{}` was moved, removed or replaced while it was open; nothing was written, put it back, or open the queue anew", path.display())]
+    FileReplaced {
+        /// The database, or the log or shared memory beside it.
+        path: PathBuf,
+    },
+
     /// Another process has been writing all this time, or was stopped while it wrote. Nothing was written: try again.
     #[error("another process has held the database for {waited:?}; nothing was written, try again")]
     Busy {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
-use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker};
+use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
 use rustix::process::Signal;
 
 use crate::faults::{Process, assert_account, patient_queue, violations, wait_for_all};
 use crate::sqlite::File;
-use crate::support::{Bed, Gate, HANG, eventually, put, task};
+use crate::support::{Bed, Gate, HANG, claim, eventually, put, task};
 
 /// The part of a process that takes the writer's lock and keeps it.
 pub(crate) fn hold(address: &str) {
@@ -330,4 +330,77 @@ fn a_connection_that_is_busy_is_not_another_database() {
     assert!(matches!(busy, TaskError::Busy { .. }) && busy.is_retryable(), "{busy}");
     drop(held);
     own.execute_batch("ROLLBACK").expect("it is the caller's still");
+}
+
+/// Says that nothing is acknowledged once `harm` was done to the open file, and by which path it was noticed.
+fn nothing_is_acknowledged_after(harm: impl FnOnce(&std::path::Path), noticed: &str) {
+    let file = File::new();
+    let queue = file.queue();
+    let handle = put(&queue, "before");
+    let started = claim(&queue);
+    started.start().expect("ours");
+    harm(&file.path());
+    for refused in [
+        queue.enqueue(task("after")).map(drop),
+        started.finish().map(drop),
+        handle.cancel().map(drop),
+        handle.status().map(drop),
+        queue.dequeue(&WorkerId::new(), &["t"], 1, HANG).map(drop),
+    ] {
+        let error = refused.expect_err("not acknowledged");
+        assert!(matches!(&error, TaskError::FileReplaced { path } if path.ends_with(noticed)), "{error:?}");
+        assert!(!error.is_retryable() && error.to_string().contains(noticed), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_is_moved_removed_or_replaced_acknowledges_nothing() {
+    let beside = |path: &std::path::Path, suffix: &str| format!("{}{suffix}", path.display());
+    let change = |what: &str, done: std::io::Result<()>| done.unwrap_or_else(|error| panic!("{what}: {error}"));
+    nothing_is_acknowledged_after(|path| change("removing", std::fs::remove_file(path)), "queue.db");
+    nothing_is_acknowledged_after(|path| change("moving", std::fs::rename(path, beside(path, ".old"))), "queue.db");
+    nothing_is_acknowledged_after(
+        |path| {
+            let copy = beside(path, ".copy");
+            change("copying", std::fs::copy(path, &copy).map(drop));
+            change("replacing", std::fs::rename(copy, path));
+        },
+        "queue.db",
+    );
+    for suffix in ["-wal", "-shm"] {
+        let noticed = format!("queue.db{suffix}");
+        nothing_is_acknowledged_after(|path| change(suffix, std::fs::remove_file(beside(path, suffix))), &noticed);
+    }
+}
+
+#[test]
+fn a_file_that_was_put_back_goes_on() {
+    let file = File::new();
+    let queue = file.queue();
+    let away = file.path().with_extension("away");
+    std::fs::rename(file.path(), &away).expect("moved");
+    assert!(matches!(queue.enqueue(task("a")), Err(TaskError::FileReplaced { .. })));
+    std::fs::rename(away, file.path()).expect("moved back");
+    put(&queue, "a");
+    assert_eq!(file.count("SELECT count(*) FROM fulmar_task"), 1, "what was refused left nothing");
+}
+
+#[test]
+fn a_connection_to_a_copy_is_another_database() {
+    let file = File::new();
+    let queue = file.queue();
+    let copy = file.path().with_extension("copy");
+    file.connect().execute("VACUUM INTO ?1", [copy.to_str().expect("text")]).expect("copied");
+    let mut own = Connection::open(&copy).expect("the copy opens");
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
+    let error = queue.enqueue_in(&*transaction, [task("a")]).expect_err("a copy");
+    assert!(matches!(&error, TaskError::Invalid(text) if text.contains("copy")), "{error}");
+    // A link is no copy.
+    let link = file.path().with_extension("link");
+    std::os::unix::fs::symlink(file.path(), &link).expect("linked");
+    let mut own = Connection::open(&link).expect("the link opens");
+    let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
+    queue.enqueue_in(&*transaction, [task("a")]).expect("accepted");
+    transaction.commit().expect("committed");
+    assert_eq!(queue.status("t", "a").expect("known"), TaskStatus::Accepted);
 }

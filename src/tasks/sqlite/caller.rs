@@ -1,5 +1,7 @@
 //! Enqueuing, and ending tasks, on a connection of the caller's own.
 
+use std::path::Path;
+
 use rusqlite::Connection;
 
 use super::super::caller::{Acceptable, CallersTransaction, Ending};
@@ -31,6 +33,11 @@ fn within<R>(db: &Connection, queue: &TaskQueue, work: impl FnOnce(i64) -> Resul
     let Some(engine) = engine.filter(|engine| id.is_some_and(|id| id == engine.database)) else {
         return Err(TaskError::Invalid("the connection is to another database than the queue's: use its own".into()));
     };
+    engine.files.check()?;
+    // A copy goes by the same name.
+    if db.path().is_some_and(|path| !engine.files.are_at(Path::new(path))) {
+        return Err(TaskError::Invalid("the connection is to a copy of the queue's database: use its own file".into()));
+    }
     if db.is_autocommit() {
         return Err(TaskError::Invalid("no transaction is open on the connection: begin one first".into()));
     }

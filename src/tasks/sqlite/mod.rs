@@ -7,6 +7,7 @@
 mod caller;
 mod claim;
 mod connection;
+mod file;
 mod filesystem;
 mod lanes;
 mod look;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use self::connection::Clock;
+use self::file::Files;
 use self::writer::Writer;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
@@ -85,6 +87,7 @@ pub(super) struct SqliteEngine {
     writer: Writer,
     readers: Mutex<Vec<Connection>>,
     bell: Arc<Bell>,
+    files: Files,
     /// Tells this database from others, when a caller hands in a connection.
     pub(super) database: String,
 }
@@ -95,13 +98,15 @@ impl SqliteEngine {
         let db = connection::open_writer(&settings)?;
         migrate::migrate(&db, &settings)?;
         let database = connection::database_id(&db)?;
-        let writer = Writer::new(db, settings.busy_limit, settings.clock.clone());
+        let files = Files::at(&settings.path);
+        let writer = Writer::new(db, files.clone(), settings.busy_limit, settings.clock.clone());
         let (readers, bell) = (Mutex::new(Vec::new()), Arc::new(Bell::new()));
-        Ok(SqliteEngine { settings, writer, readers, bell, database })
+        Ok(SqliteEngine { settings, writer, readers, bell, files, database })
     }
 
     /// One look at the database as of one moment.
     fn read<R>(&self, look: impl Fn(&Connection, i64) -> Result<R>) -> Result<R> {
+        self.files.check()?;
         let kept = self.readers.lock().pop();
         let db = match kept {
             Some(db) => db,

@@ -24,6 +24,7 @@ use rusqlite::Connection;
 
 use super::super::error::{Result, TaskError};
 use super::connection::{Clock, failed, patiently};
+use super::file::Files;
 use crate::panics;
 use crate::sync::{Condvar, Mutex, spin_turn};
 
@@ -35,6 +36,7 @@ const PATIENCE: usize = 20;
 
 pub(super) struct Writer {
     state: Mutex<State>,
+    files: Files,
     busy_limit: Duration,
     clock: Clock,
 }
@@ -48,8 +50,9 @@ struct State {
 }
 
 impl Writer {
-    pub(super) fn new(db: Connection, busy_limit: Duration, clock: Clock) -> Writer {
-        Writer { state: Mutex::new(State { waiting: VecDeque::new(), db: Some(db), regulars: 0 }), busy_limit, clock }
+    pub(super) fn new(db: Connection, files: Files, busy_limit: Duration, clock: Clock) -> Writer {
+        let state = State { waiting: VecDeque::new(), db: Some(db), regulars: 0 };
+        Writer { state: Mutex::new(state), files, busy_limit, clock }
     }
 
     /// Runs `work` in a transaction, which is committed when this returns. It gets the time, in milliseconds.
@@ -160,6 +163,8 @@ impl Writer {
                     }
                 }
             }
+            // As late as it can be: what goes into a file that nobody will find is not acknowledged.
+            self.files.check()?;
             run("COMMIT")
         })();
         if !db.is_autocommit() && (result.is_err() || alone) {
@@ -281,6 +286,7 @@ fn copy(error: &TaskError, doing: &'static str) -> TaskError {
     let text = |source: &crate::error::BoxError| source.to_string().into();
     match error {
         TaskError::Busy { waited } => TaskError::Busy { waited: *waited },
+        TaskError::FileReplaced { path } => TaskError::FileReplaced { path: path.clone() },
         TaskError::DiskFull { source, .. } => TaskError::DiskFull { doing, source: text(source) },
         TaskError::Database { source, .. } => TaskError::Database { doing, source: text(source) },
         other => TaskError::Database { doing, source: other.to_string().into() },

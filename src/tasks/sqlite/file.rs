@@ -1,0 +1,62 @@
+//! Whether the files that are open are still those at their path. SQLite goes on writing into a file that was removed or
+//! renamed, and whoever opens the path next finds another one, or none: what was acknowledged would be lost.
+
+use std::path::{Path, PathBuf};
+
+use super::super::error::{Result, TaskError};
+
+/// The database and the two files beside it, as they were when they were opened.
+///
+/// As long as a connection is open, SQLite itself removes neither of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    path: PathBuf,
+    identities: [Option<Identity>; 3],
+}
+
+/// What the system tells files apart by.
+type Identity = (u64, u64);
+
+const BESIDE: [&str; 3] = ["", "-wal", "-shm"];
+
+impl Files {
+    /// Those at `path` now. A connection must have read from them.
+    pub(super) fn at(path: &Path) -> Files {
+        Files { path: path.to_owned(), identities: BESIDE.map(|suffix| identity(&beside(path, suffix))) }
+    }
+
+    /// # Errors
+    /// [`TaskError::FileReplaced`].
+    pub(super) fn check(&self) -> Result<()> {
+        for (suffix, opened) in BESIDE.iter().zip(self.identities) {
+            let path = beside(&self.path, suffix);
+            if identity(&path) != opened {
+                return Err(TaskError::FileReplaced { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `path` leads to the same files: not to a copy, nor past the log by another name.
+    pub(super) fn are_at(&self, path: &Path) -> bool {
+        Files::at(path).identities == self.identities
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Elsewhere the system lets nobody move or remove a file that is open.
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<Identity> {
+    None
+}
