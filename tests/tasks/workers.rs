@@ -553,11 +553,13 @@ pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
         .expect("started");
     let handle = put(&queue, "a");
     gate.await_arrivals(1);
+    assert_eq!(worker.stats().stuck, 0);
     bed.pass(HANG * 20);
     assert_eq!(queue.tidy().expect("rescued").returned, 1);
     assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    assert_eq!(worker.stats().stuck, 1, "the first handler has not returned");
     gate.open();
     told.pass();
     let stats = worker.drain(HANG).expect("idle");
-    assert_eq!((stats.started, stats.finished, stats.stale), (2, 1, 1), "{stats}");
+    assert_eq!((stats.started, stats.finished, stats.stale, stats.stuck), (2, 1, 1, 0), "{stats}");
 }

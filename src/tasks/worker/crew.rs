@@ -40,6 +40,8 @@ struct State {
     buffer: VecDeque<Arc<TaskContext>>,
     /// All that is held, by number.
     held: HashMap<i64, Arc<TaskContext>>,
+    /// Whose handlers have not returned, lost or not, by number and fence.
+    at_work: HashMap<(i64, i64), Arc<TaskContext>>,
     runners: usize,
     /// The claim loop is there.
     claiming: bool,
@@ -68,6 +70,7 @@ impl Crew {
         let state = State {
             buffer: VecDeque::new(),
             held: HashMap::new(),
+            at_work: HashMap::new(),
             runners: 0,
             claiming: true,
             draining: false,
@@ -85,7 +88,9 @@ impl Crew {
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
-        self.state.lock().stats
+        let state = self.state.lock();
+        let stuck = state.at_work.values().filter(|task| task.is_lost()).count() as u64;
+        WorkerStats { stuck, ..state.stats }
     }
 
     pub(super) fn handler(&self, task: &TaskContext) -> Option<&dyn Handler> {
@@ -260,7 +265,7 @@ impl Crew {
     }
 
     /// What became of the start of a task. Says whether to run it.
-    pub(super) fn started(&self, task: &TaskContext, stepped: Stepped) -> bool {
+    pub(super) fn started(&self, task: &Arc<TaskContext>, stepped: Stepped) -> bool {
         let mut state = self.state.lock();
         if stepped == Stepped::Stale {
             task.set_lost();
@@ -269,6 +274,7 @@ impl Crew {
         }
         state.stats.started += 1;
         state.stats.running += 1;
+        state.at_work.insert((task.id(), task.fence()), task.clone());
         if state.draining {
             task.set_stopping();
         }
@@ -282,6 +288,7 @@ impl Crew {
     pub(super) fn ended(&self, task: &TaskContext, took: Duration, stepped: Stepped) {
         let mut state = self.state.lock();
         forget(&mut state, task);
+        state.at_work.remove(&(task.id(), task.fence()));
         let pace = state.pace.unwrap_or(took.as_secs_f64());
         state.pace = Some(pace + (took.as_secs_f64() - pace) / 8.0);
         let stats = &mut state.stats;
@@ -322,6 +329,7 @@ impl Crew {
         let why = format!("{what} could not be written: {}", chain(why));
         state.given_up.insert((task.id(), task.fence()), (Instant::now(), why));
         if was_running {
+            state.at_work.remove(&(task.id(), task.fence()));
             state.stats.running -= 1;
             state.stats.stale += 1;
         }
@@ -540,7 +548,7 @@ mod tests {
             input: None,
             has_checkpoint: false,
         };
-        let task = TaskContext::new(queue, crew.id.clone(), claimed);
+        let task = Arc::new(TaskContext::new(queue, crew.id.clone(), claimed));
         assert!(crew.started(&task, Stepped::Done(TaskStatus::Running)));
         let heard = Arc::new(AtomicUsize::new(0));
         // The counters could be asked for.

@@ -90,6 +90,9 @@ pub struct WorkerStats {
     pub given_back: u64,
     /// Handlers at work now.
     pub running: u64,
+    /// Of those, the ones that have lost their task: its time limit passed, or its lease. They keep a thread until they return;
+    /// if the number stays, a handler doesn't ask [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
+    pub stuck: u64,
     /// Calls of the database that failed, and were or will be tried again.
     pub errors: u64,
 }
