@@ -533,6 +533,20 @@ pub(crate) fn an_error_that_panics_when_it_is_shown_is_a_failure(bed: &dyn Bed) 
     worker.drain(HANG).expect("no runner was lost");
 }
 
+pub(crate) fn a_handler_of_a_type_that_nobody_registered_is_told_of(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let worker = Worker::builder(&queue)
+        .maintenance_interval(Duration::from_millis(5))
+        .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
+        .handle("misspelt", |_: &TaskContext| Ok::<_, TaskError>(()))
+        .start()
+        .expect("started");
+    eventually("it is seen", || worker.stats().unregistered == 1);
+    queue.register(TaskType::new("misspelt")).expect("registered");
+    eventually("it is mended", || worker.stats().unregistered == 0);
+    worker.drain(HANG).expect("idle");
+}
+
 /// The lease ends, somebody puts the task back, and the same worker takes it, all between two heartbeats.
 pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
     let queue = bed.queue();

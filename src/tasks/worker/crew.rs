@@ -441,10 +441,33 @@ impl Crew {
 
     /// Rescues and deletes, of all workers.
     pub(super) fn tidy(&self) {
+        self.look_for_types();
         match self.queue.tidy() {
             Ok(tidied) if tidied != Default::default() => event!(INFO, "tidied", tidied = tidied),
             Ok(_) => {}
             Err(error) => self.note_error("tidying", &error),
+        }
+    }
+
+    /// A handler of a type that nobody registered gets nothing to do: said, because it may be a slip of the pen.
+    fn look_for_types(&self) {
+        let known = match self.queue.engine().types() {
+            Ok(known) => known,
+            Err(error) => return self.note_error("looking for types", &error),
+        };
+        let unknown: Vec<&str> = (self.types.iter().map(|name| &**name))
+            .filter(|name| known.iter().all(|known| known.name() != *name))
+            .collect();
+        let count = unknown.len() as u64;
+        let before = std::mem::replace(&mut self.state.lock().stats.unregistered, count);
+        if count > before {
+            let (worker, types) = (self.id.to_string(), unknown.join(", "));
+            event!(
+                WARN,
+                "a worker has handlers of types that nobody has registered: register them",
+                worker = worker,
+                types = types
+            );
         }
     }
 

@@ -93,6 +93,9 @@ pub struct WorkerStats {
     /// Of those, the ones that have lost their task: its time limit passed, or its lease. They keep a thread until they return;
     /// if the number stays, a handler doesn't ask [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
     pub stuck: u64,
+    /// Types of its handlers that nobody has registered, when it looked last, on its maintenance: no task of theirs can exist. They
+    /// may be misspelt, or yet to be [registered](TaskQueue::register).
+    pub unregistered: u64,
     /// Calls of the database that failed, and were or will be tried again.
     pub errors: u64,
 }
