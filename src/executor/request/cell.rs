@@ -409,11 +409,17 @@ impl<F, T> Request<F, T> {
     }
 }
 
+/// What was written last, by whoever let go of the request before. The count of the request's `Arc` orders that before
+/// the drop; loom doesn't see it, and takes a read-modify-write for it.
+fn last(atomic: &AtomicU8) -> u8 {
+    if cfg!(loom) { atomic.fetch_or(0, Ordering::AcqRel) } else { atomic.load(Ordering::Acquire) }
+}
+
 impl<F, T> Drop for Request<F, T> {
     fn drop(&mut self) {
         // Nothing else refers to the request any more, so the phase and the claim stay as they are.
-        let phase = self.head.phase.load(Ordering::Acquire);
-        let free = self.head.claim.load(Ordering::Acquire) == FREE;
+        let phase = last(&self.head.phase);
+        let free = last(&self.head.claim) == FREE;
         // The destructor of the user's values is called on whichever thread comes last: its panic is not that thread's.
         // SAFETY: by the table, the field that is dropped is the one that is there.
         self.memory.with_mut(|memory| unsafe {
