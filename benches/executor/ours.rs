@@ -129,6 +129,10 @@ impl<const N: usize> Rival for Keys<N> {
     }
 
     fn spawn(&self, work: impl FnOnce() -> u64 + Send + 'static) -> Self::Handle {
+        if N == 1 {
+            // A gate has a request wait on each thread, and modifiers of one key never run at once.
+            return self.submit.spawn(work);
+        }
         self.spawn_on(self.turn.fetch_add(1, Ordering::Relaxed), work)
     }
 
