@@ -6,6 +6,9 @@
 //! ended: a thread that publishes the end either sees the bit and then finds the entry, or published
 //! first, and then the observer is refused.
 
+// A model has one shard.
+#![cfg_attr(loom, allow(clippy::modulo_one))]
+
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
