@@ -101,7 +101,7 @@ fn cancel_or_run_but_not_both() {
 
 #[test]
 fn a_resize_meets_a_thread_that_parks() {
-    check("resize/park", 3, || {
+    check("resize/park", 4, || {
         let executor = executor(2);
         let first = executor.spawn(|| 1).expect("accepted");
         executor.resize(1).expect("live");
@@ -124,7 +124,7 @@ fn a_reset_loses_nothing() {
 
 #[test]
 fn a_modifier_hands_over_its_lane() {
-    check("lanes hand-over", 2, || {
+    check("lanes hand-over", 3, || {
         let executor = executor(2);
         let store = Plain::new();
         let add = |store: &Plain, _key: &str| {
@@ -291,7 +291,7 @@ fn every_snapshot_adds_up() {
 
 #[test]
 fn a_timer_that_parks_meets_an_earlier_entry() {
-    check("timer insert/park", 2, || {
+    check("timer insert/park", 3, || {
         let executor = executor(1);
         let store = Arc::new(());
         let first = executor.submit_after(std::time::Duration::ZERO, &store, |_: &(), ()| Ok::<_, Error>(1), true, ());
