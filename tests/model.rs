@@ -187,7 +187,7 @@ fn the_last_handle_goes_while_work_is_queued() {
 
 #[test]
 fn another_thread_runs_what_a_worker_waits_for() {
-    check("block/stand in", 2, || {
+    check("block/stand in", 3, || {
         let executor = executor(1);
         let inner = executor.clone();
         let outer = executor
