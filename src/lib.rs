@@ -215,6 +215,7 @@
 //! - `http`: HTTP for blocking clients: kept connections, time limits, retries, expiring tokens, rate limits, downloads that
 //!   arrive whole (`client::http`).
 //! - `postgres`: durable tasks on a PostgreSQL server, shared by many machines; compiles its client library in. For Unix.
+//! - `cron`: schedules by cron expressions in time zones, for durable tasks.
 //! - `postgres-tls`: TLS for the connections to PostgreSQL, by the system's OpenSSL, whose headers the build needs.
 //! - `sqlite`: durable tasks on SQLite, compiled in: a queue in one file that survives a crash, for the processes of one
 //!   machine.

@@ -23,6 +23,7 @@ use super::error::Result;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::retry::RetryPolicy;
+use super::schedule::{Firing, Stored};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -124,8 +125,29 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Deletes up to `limit` ended tasks whose retention is over; returns how many it deleted.
     fn prune(&self, limit: usize) -> Result<u64>;
 
-    /// Moves all times of tasks back by `time`, their logs' aside: for tests.
+    /// Moves all times of tasks back by `time`, their logs' aside, and the time of schedules forth: for tests.
     fn pass_time(&self, time: Duration) -> Result<()>;
+
+    /// The time of schedules: the database's, in milliseconds since 1970, and what has [passed](Engine::pass_time).
+    fn now(&self) -> Result<i64>;
+
+    /// Inserts a schedule, or gives the one of that name these settings: a pause stays, and so do its times if rule and zone
+    /// are as they were.
+    fn put_schedule(&self, schedule: Stored) -> Result<()>;
+
+    /// False: there was none.
+    fn remove_schedule(&self, name: &str) -> Result<bool>;
+
+    /// All schedules, or those alone whose time has come and that are not paused, by name, and the time. One that can't be read
+    /// is passed over.
+    fn schedules(&self, due: bool) -> Result<(i64, Vec<Stored>)>;
+
+    /// Pauses a schedule, or has it go on at `next`. False: there is none of that name.
+    fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool>;
+
+    /// Does a firing, and says how many tasks were enqueued. `None`: the schedule is not due at that time, because another
+    /// process has fired it, or it was changed. `QueueFull`, `UnknownType`.
+    fn fire(&self, firing: Firing) -> Result<Option<u64>>;
 
     /// For a database's own parts of the room to recognise their engine.
     fn as_any(&self) -> &dyn std::any::Any;

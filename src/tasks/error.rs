@@ -45,6 +45,10 @@ pub enum TaskError {
     #[error("the task type `{0}` is not registered; register it first")]
     UnknownType(String),
 
+    /// There is no schedule of this name.
+    #[error("there is no schedule `{0}`; put it first")]
+    UnknownSchedule(String),
+
     /// The type still has tasks, so it was not unregistered.
     #[error("{tasks} tasks of type `{task_type}` exist; delete them, or unregister by force")]
     InUse {

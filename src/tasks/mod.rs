@@ -113,6 +113,27 @@
 //! [`TaskQueue::submit`] puts all of it into the executor's four arguments: `submit("store", "op", is_modifier, args)` enqueues
 //! a named operation of a [`Store`](crate::Store) that workers have registered.
 //!
+//! # Schedules
+//!
+//! [`TaskQueue::put_schedule`] has a task enqueued every so often, or, with the feature `cron`, by a cron expression in a time
+//! zone. Schedules are in the database: any worker fires them, whatever it handles, and each time is fired once, however many
+//! machines look. Workers look once a second. Put them each time a program starts: what is there already keeps its times, so
+//! that what was missed while no worker ran is made up for as [`Missed`] says.
+//!
+#![cfg_attr(not(feature = "cron"), doc = "```ignore")]
+#![cfg_attr(feature = "cron", doc = "```no_run")]
+//! # use fulmar::tasks::{Missed, NewTask, Schedule, TaskError, TaskQueue, TaskType};
+//! # use std::time::Duration;
+//! # let queue = TaskQueue::open("queue.db")?;
+//! queue.register(TaskType::new("report").retention(Duration::from_secs(7 * 86_400)))?;
+//! let weekdays = Schedule::cron("report", "30 8 * * 1-5", NewTask::new("report", "morning")).zone("Europe/Vienna");
+//! queue.put_schedule(weekdays.missed(Missed::Skip))?;
+//! # Ok::<(), TaskError>(())
+//! ```
+//!
+//! A fixed time of the day fires once a day when clocks are set, too: `Schedule::zone` says how. A run that is still at work
+//! doesn't keep the next one from being enqueued: give the task a key ([`NewTask::ordered`]), and one runs at a time.
+//!
 //! # Stopping
 //!
 //! [`Worker::drain`] takes no more tasks, puts back at once what has not started, and waits for the handlers at work. Call it on
@@ -146,7 +167,7 @@
 //!
 //! # Testing your handlers
 //!
-//! [`WorkerBuilder::run_due`] runs what may start now on the test's own thread, with the handlers of your worker, and
+//! [`WorkerBuilder::run_due`] runs what may start now, what is scheduled for now included, on the test's own thread, with the handlers of your worker, and
 //! [`TaskQueue::pass_time`] lets an hour pass at once. Both work on either engine.
 //!
 //! # SQLite
@@ -213,6 +234,7 @@ mod new_task;
 mod postgres;
 mod queue;
 mod retry;
+mod schedule;
 mod schema;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -239,6 +261,7 @@ pub use retry::RetryPolicy;
 /// The crate whose connections [`TaskQueue::enqueue_in`] takes.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;
+pub use schedule::{Missed, Schedule, ScheduleInfo};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Durability;
 pub use stats::{QueueStats, TypeStats};

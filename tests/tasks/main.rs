@@ -3,6 +3,8 @@
 mod acceptance;
 mod child;
 mod conformance;
+#[cfg(feature = "cron")]
+mod cron;
 mod due;
 #[cfg(unix)]
 mod faults;
@@ -16,6 +18,7 @@ mod postgres_faults;
 #[cfg(feature = "postgres")]
 mod postgres_sessions;
 mod races;
+mod schedule;
 mod sqlite;
 #[cfg(unix)]
 mod sqlite_faults;
@@ -59,6 +62,10 @@ macro_rules! conformance {
                 once: the_end_of_a_task_is_in_its_handlers_commit, a_transaction_that_is_rolled_back_finishes_nothing,
                 who_has_lost_the_task_finishes_nothing_in_a_transaction, an_end_in_a_transaction_opens_the_lane,
                 a_worker_takes_the_handlers_commit_for_the_end;
+                schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
+                missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,
+                a_paused_schedule_makes_up_for_nothing, what_can_not_be_fired_keeps_no_other_from_it,
+                schedules_that_make_no_sense_are_refused;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
                 no_database_is_locked;
@@ -72,6 +79,8 @@ macro_rules! conformance {
                 tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
                 a_stray_task_is_found_and_put_back, an_outcome_that_can_not_be_written_is_a_lost_attempt, an_error_that_panics_when_it_is_shown_is_a_failure,
                 a_handler_whose_task_was_taken_anew_is_told, a_handler_of_a_type_that_nobody_registered_is_told_of);
+            #[cfg(feature = "cron")]
+            $crate::conformance!(@ $bed, [$(#[$attribute])?], cron: cron_expressions_have_their_zone);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,

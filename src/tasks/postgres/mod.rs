@@ -22,6 +22,7 @@ mod pool;
 mod produce;
 mod read;
 mod reap;
+mod schedule;
 mod sql;
 mod steer;
 mod steps;
@@ -53,6 +54,7 @@ use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef}
 use super::error::{Result, TaskError};
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
+use super::schedule::{Firing, Stored};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -436,6 +438,35 @@ impl Engine for PostgresEngine {
         self.core.patiently("letting time pass", |db, _| steer::pass_time(db, time))?;
         self.tell(News::Work);
         Ok(())
+    }
+
+    fn now(&self) -> Result<i64> {
+        self.core.patiently("asking for the time", |db, _| schedule::now(db))
+    }
+
+    fn put_schedule(&self, schedule: Stored) -> Result<()> {
+        self.core.patiently("putting a schedule", |db, _| schedule::put(db, &schedule))
+    }
+
+    fn remove_schedule(&self, name: &str) -> Result<bool> {
+        self.core.patiently("removing a schedule", |db, in_doubt| Ok(schedule::remove(db, name)? || in_doubt))
+    }
+
+    fn schedules(&self, due: bool) -> Result<(i64, Vec<Stored>)> {
+        self.core.promptly("reading schedules", |db, _| schedule::all(db, due))
+    }
+
+    fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool> {
+        self.core.patiently("pausing a schedule", |db, _| schedule::pause(db, name, next))
+    }
+
+    fn fire(&self, firing: Firing) -> Result<Option<u64>> {
+        // If the first try was committed and its answer lost, the second finds that the schedule's time has moved on.
+        let fired = self.core.promptly("firing a schedule", |db, _| schedule::fire(db, &firing))?;
+        if fired.is_some_and(|tasks| tasks > 0) {
+            self.tell(News::Work);
+        }
+        Ok(fired)
     }
 
     fn as_any(&self) -> &dyn Any {

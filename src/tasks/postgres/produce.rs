@@ -64,6 +64,11 @@ fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<
     Ok(ids)
 }
 
+/// Inserts all tasks in a transaction of the engine's own.
+pub(super) fn insert_in(tx: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
+    insert_all(tx, &Batch::new(tasks), tasks, pieces(tasks), 0)
+}
+
 /// As [`enqueue`], in a transaction that is open already, and that is as before if it fails.
 pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
     db.script("SAVEPOINT fulmar_enqueue")?;

@@ -198,6 +198,11 @@ pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), Fault
     let sql =
         "UPDATE fulmar_task SET run_at = run_at - $1::int8, created = created - $1::int8, lease = lease - $1::int8,
          deadline = deadline - $1::int8, ended = ended - $1::int8";
-    db.execute(sql, &[millis(time).into()])?;
-    Ok(())
+    let mut tx = db.begin()?;
+    tx.execute(sql, &[millis(time).into()])?;
+    // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
+    let moved = "INSERT INTO fulmar_setting AS s (name, value) VALUES ('passed', ($1::int8)::text)
+         ON CONFLICT (name) DO UPDATE SET value = (s.value::int8 + $1::int8)::text";
+    tx.execute(moved, &[millis(time).into()])?;
+    Ok(tx.commit()?)
 }

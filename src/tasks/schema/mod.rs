@@ -3,7 +3,11 @@
 
 /// Those of SQLite, oldest first.
 #[cfg(feature = "sqlite")]
-pub(super) const SQLITE: &[&str] = &[include_str!("sqlite/0001_tasks.sql"), include_str!("sqlite/0002_operators.sql")];
+pub(super) const SQLITE: &[&str] = &[
+    include_str!("sqlite/0001_tasks.sql"),
+    include_str!("sqlite/0002_operators.sql"),
+    include_str!("sqlite/0003_schedules.sql"),
+];
 
 /// Those of PostgreSQL, oldest first.
 #[cfg(feature = "postgres")]
@@ -11,4 +15,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0001_tasks.sql"),
     include_str!("postgres/0002_plans.sql"),
     include_str!("postgres/0003_operators.sql"),
+    include_str!("postgres/0004_schedules.sql"),
 ];

@@ -15,6 +15,7 @@ mod migrate;
 mod produce;
 mod read;
 mod reap;
+mod schedule;
 mod steer;
 mod steps;
 mod types;
@@ -36,6 +37,7 @@ use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef}
 use super::error::{Result, TaskError};
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
+use super::schedule::{Firing, Stored};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -295,6 +297,39 @@ impl Engine for SqliteEngine {
         self.write("letting time pass", move |db, _| steer::pass_time(db, time))?;
         self.bell.ring(News::Work);
         Ok(())
+    }
+
+    fn now(&self) -> Result<i64> {
+        self.read(schedule::time)
+    }
+
+    fn put_schedule(&self, schedule: Stored) -> Result<()> {
+        self.write("putting a schedule", move |db, _| schedule::put(db, &schedule))
+    }
+
+    fn remove_schedule(&self, name: &str) -> Result<bool> {
+        let name = name.to_owned();
+        self.write("removing a schedule", move |db, _| schedule::remove(db, &name))
+    }
+
+    fn schedules(&self, due: bool) -> Result<(i64, Vec<Stored>)> {
+        self.read(|db, now| {
+            let now = schedule::time(db, now)?;
+            Ok((now, schedule::all(db, due.then_some(now))?))
+        })
+    }
+
+    fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool> {
+        let name = name.to_owned();
+        self.write("pausing a schedule", move |db, _| schedule::pause(db, &name, next))
+    }
+
+    fn fire(&self, firing: Firing) -> Result<Option<u64>> {
+        let fired = self.write("firing a schedule", move |db, now| schedule::fire(db, now, &firing))?;
+        if fired.is_some_and(|tasks| tasks > 0) {
+            self.bell.ring(News::Work);
+        }
+        Ok(fired)
     }
 
     fn as_any(&self) -> &dyn Any {

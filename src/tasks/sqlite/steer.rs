@@ -135,6 +135,11 @@ pub(super) fn is_paused(db: &Connection) -> Result<bool> {
 pub(super) fn pass_time(db: &Connection, time: Duration) -> Result<()> {
     let sql = "UPDATE fulmar_task SET run_at = run_at - ?1, created = created - ?1, lease = lease - ?1,
          deadline = deadline - ?1, ended = ended - ?1";
-    db.execute(sql, [millis(time)]).map_err(failed("letting time pass"))?;
+    // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
+    let moved = "INSERT INTO fulmar_setting (name, value) VALUES ('passed', ?1)
+         ON CONFLICT (name) DO UPDATE SET value = value + ?1";
+    for sql in [sql, moved] {
+        db.execute(sql, [millis(time)]).map_err(failed("letting time pass"))?;
+    }
     Ok(())
 }

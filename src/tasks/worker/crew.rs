@@ -449,6 +449,16 @@ impl Crew {
         }
     }
 
+    /// Enqueues what is scheduled for now, of all types: another worker may have the handlers.
+    pub(super) fn fire_schedules(&self) {
+        if self.state.lock().draining {
+            return;
+        }
+        if let Err(error) = self.queue.fire_schedules() {
+            self.note_error("firing schedules", &error);
+        }
+    }
+
     /// A handler of a type that nobody registered gets nothing to do: said, because it may be a slip of the pen.
     fn look_for_types(&self) {
         let known = match self.queue.engine().types() {

@@ -30,6 +30,9 @@ use crate::trace::event;
 /// Threads for the claim loop, heartbeats, cancellations and maintenance: none of them has to wait for another.
 const HOUSEKEEPERS: usize = 4;
 
+/// How often a worker looks for schedules whose time has come.
+const SCHEDULES: Duration = Duration::from_secs(1);
+
 /// Takes tasks of a [`TaskQueue`] and runs their handlers, until it is [drained](Worker::drain) or dropped.
 ///
 /// ```
@@ -222,6 +225,7 @@ impl WorkerBuilder {
         round(lease / 3, Crew::beat)?;
         round(poll, Crew::look_for_cancellations)?;
         round(maintenance, Crew::tidy)?;
+        round(SCHEDULES, Crew::fire_schedules)?;
         let claimer = crew.clone();
         house.spawn(move || claimer.claim_loop())?;
         event!(INFO, "worker started", worker = crew.id.to_string(), at_once = at_once);

@@ -23,8 +23,8 @@ pub struct Attempted {
 }
 
 impl WorkerBuilder {
-    /// Runs all tasks that may start now, one after the other, on this thread, those included that their handlers enqueue; returns
-    /// when none is left. Nothing else starts, and no time passes by itself: for tests, with
+    /// Runs all tasks that may start now, one after the other, on this thread, those included that their handlers enqueue and those
+    /// of schedules whose time has come; returns when none is left. Nothing else starts, and no time passes by itself: for tests, with
     /// [`pass_time`](TaskQueue::pass_time) for what is due later.
     ///
     /// ```
@@ -56,6 +56,7 @@ impl WorkerBuilder {
     pub fn run_due(&self) -> Result<Vec<Attempted>> {
         let types: Vec<&str> = self.handlers.keys().map(|name| &**name).collect();
         let mut attempted = Vec::new();
+        self.queue.fire_schedules()?;
         while let Some(claim) = self.queue.dequeue(&self.id, &types, 1, self.lease)?.pop() {
             let (task_type, identifier) = (claim.task().task_type().to_owned(), claim.task().identifier().to_owned());
             if attempted.len() == MOST_ATTEMPTS {
@@ -76,8 +77,8 @@ impl WorkerBuilder {
 
 impl TaskQueue {
     /// Lets time pass for all tasks in the database, as if it had been waited for: times to start come, leases and time limits
-    /// end, retention is over. For tests, on a database of their own: it moves the times of all tasks back, of which only their logs
-    /// are not aware. Workers, and [`tidy`](TaskQueue::tidy), act on it the next time they look.
+    /// end, retention is over, schedules are due. For tests, on a database of their own: it moves the times of all tasks back, of which only their logs
+    /// are not aware, and the clock of schedules forth. Workers, and [`tidy`](TaskQueue::tidy), act on it the next time they look.
     ///
     /// # Errors
     /// Those of the database.
