@@ -5,11 +5,19 @@
 //! heartbeat: all leases of the worker in one statement, every third of a lease; what is not in the answer is lost
 //! ```
 //!
-//! Handlers run on an executor. What keeps the house (the claim loop, heartbeats, looks for cancellations, maintenance) has
-//! a small one of its own, on whose timer it stands, so that no handler can keep a lease from being renewed.
+//! Handlers run on an executor. The claim loop, heartbeats, looks for cancellations and maintenance
+//! run on a small executor of the worker's own and by its timer, so that no handler can keep a
+//! lease from being renewed.
+//!
+//! One file for each thing that it does: `claim`, `handlers`, `leases`, `maintenance`, `stop`. What
+//! they share is in `shared`.
 
-mod crew;
-mod runner;
+mod claim;
+mod handlers;
+mod leases;
+mod maintenance;
+mod shared;
+mod stop;
 mod testing;
 
 use std::collections::HashMap;
@@ -17,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::crew::Crew;
+use self::shared::Shared;
 pub use self::testing::Attempted;
 use super::error::{Result, TaskError};
 use super::handler::Handler;
@@ -27,13 +35,15 @@ use crate::executor::{Executor, Periodic};
 use crate::time::Deadline;
 use crate::trace::event;
 
-/// Threads for the claim loop, heartbeats, cancellations and maintenance: none of them has to wait for another.
-const HOUSEKEEPERS: usize = 4;
+/// Threads for the claim loop, heartbeats, cancellations, maintenance and schedules: none of them
+/// has to wait for another.
+const BACKGROUND_THREADS: usize = 5;
 
 /// How often a worker looks for schedules whose time has come.
 const SCHEDULES: Duration = Duration::from_secs(1);
 
-/// Takes tasks of a [`TaskQueue`] and runs their handlers, until it is [drained](Worker::drain) or dropped.
+/// Takes tasks of a [`TaskQueue`] and runs their handlers, until it is [drained](Worker::drain) or
+/// dropped.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -62,11 +72,11 @@ const SCHEDULES: Duration = Duration::from_secs(1);
 /// ```
 #[must_use = "dropping a worker stops it"]
 pub struct Worker {
-    crew: Arc<Crew>,
-    /// What keeps the house on time; ends with the worker.
-    rounds: Vec<Periodic>,
+    shared: Arc<Shared>,
+    /// Heartbeats, looks for cancellations, maintenance; they end with the worker.
+    background: Vec<Periodic>,
     /// Kept for its threads.
-    _house: Executor,
+    _background_executor: Executor,
 }
 
 /// What a worker has done so far: a snapshot.
@@ -87,17 +97,20 @@ pub struct WorkerStats {
     pub paused: u64,
     /// Attempts after which the task was cancelled.
     pub cancelled: u64,
-    /// Attempts of which the lease was lost before they ended, so that what they came to was discarded.
+    /// Attempts of which the lease was lost before they ended, so that what they came to was
+    /// discarded.
     pub stale: u64,
     /// Tasks put back before they started.
     pub given_back: u64,
     /// Handlers at work now.
     pub running: u64,
-    /// Of those, the ones that have lost their task: its time limit passed, or its lease. They keep a thread until they return;
-    /// if the number stays, a handler doesn't ask [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
+    /// Of those, the ones that have lost their task: its time limit passed, or its lease. They keep
+    /// a thread until they return; if the number stays, a handler doesn't ask
+    /// [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
     pub stuck: u64,
-    /// Types of its handlers that nobody has registered, when it looked last, on its maintenance: no task of theirs can exist. They
-    /// may be misspelt, or yet to be [registered](TaskQueue::register).
+    /// Types of its handlers that nobody has registered, when it looked last, on its maintenance:
+    /// no task of theirs can exist. They may be misspelt, or yet to be
+    /// [registered](TaskQueue::register).
     pub unregistered: u64,
     /// Calls of the database that failed, and were or will be tried again.
     pub errors: u64,
@@ -124,63 +137,69 @@ pub struct WorkerBuilder {
     executor: Option<Executor>,
     at_once: Option<usize>,
     batch: Option<usize>,
-    together: usize,
+    start_together: usize,
     lease: Duration,
     maintenance: Option<Duration>,
     id: WorkerId,
 }
 
 impl WorkerBuilder {
-    /// Has `handler` run for tasks of `task_type`. Only types with a handler are taken. A second one for the same type
-    /// replaces the first.
+    /// Has `handler` run for tasks of `task_type`. Only types with a handler are taken. A second
+    /// one for the same type replaces the first.
     pub fn handle(mut self, task_type: impl Into<String>, handler: impl Handler) -> WorkerBuilder {
         self.handlers.insert(task_type.into(), Arc::new(handler));
         self
     }
 
-    /// Where handlers run. Defaults to an executor of the worker's own, with [`at_once`](WorkerBuilder::at_once) threads.
-    /// A thread that has begun with tasks goes on as long as there are some. If the executor is shut down, the worker puts
-    /// back what has not started and takes no more; if it is full, the worker tries again after a second.
+    /// Where handlers run. Defaults to an executor of the worker's own, with
+    /// [`at_once`](WorkerBuilder::at_once) threads. A thread that has begun with tasks goes on as
+    /// long as there are some. If the executor is shut down, the worker puts back what has not
+    /// started and takes no more; if it is full, the worker tries again after a second.
     pub fn executor(mut self, executor: &Executor) -> WorkerBuilder {
         self.executor = Some(executor.clone());
         self
     }
 
-    /// How many handlers may run at once, at least 1. Defaults to the threads of the executor, or to the number of cores,
-    /// but at least 4.
+    /// How many handlers may run at once, at least 1. Defaults to the threads of the executor, or
+    /// to the number of cores, but at least 4.
     pub fn at_once(mut self, tasks: usize) -> WorkerBuilder {
         self.at_once = Some(tasks);
         self
     }
 
-    /// How many tasks this worker has ready beside those at work, at least 1, and so how many it takes at once. The more,
-    /// the cheaper for the database, and the more wait here where another machine might have started them; what has not
-    /// started is not charged with an attempt if this worker dies. By default as many as it will get to within 100 ms, by
-    /// how long the last ones took, but no more than run [at once](WorkerBuilder::at_once): none of those that take long.
+    /// How many tasks this worker has ready beside those at work, at least 1, and so how many it
+    /// takes at once. The more, the cheaper for the database, and the more wait here where another
+    /// machine might have started them; what has not started is not charged with an attempt if this
+    /// worker dies. By default as many as it will get to within 100 ms, by how long the last ones
+    /// took, but no more than run [at once](WorkerBuilder::at_once): none of those that take long.
     pub fn batch(mut self, tasks: usize) -> WorkerBuilder {
         self.batch = Some(tasks);
         self
     }
 
-    /// How many tasks a thread may start together, at least 1: one commit starts them, and one ends them, which makes many
-    /// small tasks much cheaper. The price: a task that has ended is told of only with the last of its fellows, and if this
-    /// worker dies, all of them are charged with a lost attempt, whichever was at work. From then on each is started alone,
-    /// so that a poison task takes nobody along twice; give the type a restart limit of at least 1. Only tasks that are in the
-    /// [batch](WorkerBuilder::batch) and that no other thread could take are started so. Defaults to 1.
+    /// How many tasks a thread may start together, at least 1: one commit starts them, and one ends
+    /// them, which makes many small tasks much cheaper. The price: a task that has ended is told of
+    /// only with the last of its fellows, and if this worker dies, all of them are charged with a
+    /// lost attempt, whichever was at work. From then on each is started alone, so that a poison
+    /// task takes nobody along twice; give the type a restart limit of at least 1. Only tasks that
+    /// are in the [batch](WorkerBuilder::batch) and that no other thread could take are started so.
+    /// Defaults to 1.
     pub fn start_together(mut self, tasks: usize) -> WorkerBuilder {
-        self.together = tasks;
+        self.start_together = tasks;
         self
     }
 
-    /// How long a task stays with this worker after its last sign of life; it gives one every third of that. Short leases
-    /// are taken up sooner after a crash, long ones bear longer outages of the database and stops of the process. Says
-    /// nothing about how long a task may take. Defaults to 30 s; at least 30 ms.
+    /// How long a task stays with this worker after its last sign of life; it gives one every third
+    /// of that. Short leases are taken up sooner after a crash, long ones bear longer outages of
+    /// the database and stops of the process. Says nothing about how long a task may take. Defaults
+    /// to 30 s; at least 30 ms.
     pub fn lease(mut self, time: Duration) -> WorkerBuilder {
         self.lease = time;
         self
     }
 
-    /// How often this worker looks for lost and retired tasks, of all workers. Defaults to half a lease.
+    /// How often this worker looks for lost and retired tasks, of all workers. Defaults to half a
+    /// lease.
     pub fn maintenance_interval(mut self, interval: Duration) -> WorkerBuilder {
         self.maintenance = Some(interval);
         self
@@ -189,13 +208,13 @@ impl WorkerBuilder {
     /// Starts it.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] for settings that make no sense; [`TaskError::Executor`] if the system refuses a thread,
-    /// or for the global executor if `FULMAR_THREADS` makes no sense.
+    /// [`TaskError::Invalid`] for settings that make no sense; [`TaskError::Executor`] if the
+    /// system refuses a thread, or for the global executor if `FULMAR_THREADS` makes no sense.
     pub fn start(self) -> Result<Worker> {
         let invalid = |text: &str| Err(TaskError::Invalid(text.into()));
         let cores = crate::sync::thread::cores().max(4);
         let at_once = self.at_once.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
-        if at_once == 0 || self.batch == Some(0) || self.together == 0 {
+        if at_once == 0 || self.batch == Some(0) || self.start_together == 0 {
             return invalid("a worker of 0 tasks at once does nothing: use 1 or more");
         }
         if self.handlers.is_empty() {
@@ -204,32 +223,32 @@ impl WorkerBuilder {
         if self.lease < Duration::from_millis(30) {
             return invalid("a lease below 30 ms can't be kept: use a longer one");
         }
-        let hands = match &self.executor {
+        let executor = match &self.executor {
             Some(executor) => executor.clone(),
             None => Executor::builder().threads(at_once).thread_name("worker").build()?,
         };
-        hands.check_settings()?;
-        let house = Executor::builder().threads(HOUSEKEEPERS).thread_name("worker-house").build()?;
+        executor.check_settings()?;
+        let background_executor = Executor::builder().threads(BACKGROUND_THREADS).thread_name("worker-bg").build()?;
         let (poll, lease) = (self.queue.poll(), self.lease);
         let maintenance = self.maintenance.unwrap_or(lease / 2).max(Duration::from_millis(1));
-        let crew = Arc::new(Crew::new(self, hands, at_once));
-        let mut rounds = Vec::new();
-        let mut round = |period, work: fn(&Crew)| -> Result<()> {
-            let work = move |crew: &Crew, ()| -> Result<(), TaskError> {
-                work(crew);
+        let shared = Arc::new(Shared::new(self, executor, at_once));
+        let mut background = Vec::new();
+        let mut every = |period, work: fn(&Shared)| -> Result<()> {
+            let work = move |shared: &Shared, ()| -> Result<(), TaskError> {
+                work(shared);
                 Ok(())
             };
-            rounds.push(house.submit_every(period, &crew, work, false, ())?);
+            background.push(background_executor.submit_every(period, &shared, work, false, ())?);
             Ok(())
         };
-        round(lease / 3, Crew::beat)?;
-        round(poll, Crew::look_for_cancellations)?;
-        round(maintenance, Crew::tidy)?;
-        round(SCHEDULES, Crew::fire_schedules)?;
-        let claimer = crew.clone();
-        house.spawn(move || claimer.claim_loop())?;
-        event!(INFO, "worker started", worker = crew.id.to_string(), at_once = at_once);
-        Ok(Worker { crew, rounds, _house: house })
+        every(lease / 3, Shared::heartbeat)?;
+        every(poll, Shared::poll_cancellations)?;
+        every(maintenance, Shared::maintain)?;
+        every(SCHEDULES, Shared::fire_schedules)?;
+        let claimer = shared.clone();
+        background_executor.spawn(move || claimer.claim_loop())?;
+        event!(INFO, "worker started", worker = shared.id.to_string(), at_once = at_once);
+        Ok(Worker { shared, background, _background_executor: background_executor })
     }
 }
 
@@ -242,7 +261,7 @@ impl Worker {
             executor: None,
             at_once: None,
             batch: None,
-            together: 1,
+            start_together: 1,
             lease: Duration::from_secs(30),
             maintenance: None,
             id: WorkerId::new(),
@@ -251,59 +270,63 @@ impl Worker {
 
     /// Who it is: new for each worker.
     pub fn id(&self) -> &WorkerId {
-        &self.crew.id
+        &self.shared.id
     }
 
     /// What it has done so far.
     pub fn stats(&self) -> WorkerStats {
-        self.crew.stats()
+        self.shared.stats()
     }
 
-    /// Takes no more tasks, puts those back that have not started, without charging them, and waits until the handlers at
-    /// work have returned. They can see it ([`TaskContext::is_stopping`](super::TaskContext::is_stopping)) and pause.
+    /// Takes no more tasks, puts those back that have not started, without charging them, and waits
+    /// until the handlers at work have returned. They can see it
+    /// ([`TaskContext::is_stopping`](super::TaskContext::is_stopping)) and pause.
     ///
     /// Once this has returned well, the worker holds nothing.
     ///
     /// # Errors
     /// [`TaskError::Timeout`]: `left` handlers are still at work. They are told to stop
-    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and until the worker is dropped their leases are kept,
-    /// and what they come to is written: call it again to wait longer. Those that obey and return an error go back to the queue,
-    /// at the price of a restart; those that don't go back when their leases are over. A claim on its way counts as one of them, so a limit of zero may be too short for an idle worker, too.
+    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)), and until the worker is
+    /// dropped their leases are kept, and what they come to is written: call it again to wait
+    /// longer. Those that obey and return an error go back to the queue, at the price of a restart;
+    /// those that don't go back when their leases are over. A claim on its way counts as one of
+    /// them, so a limit of zero may be too short for an idle worker, too.
     pub fn drain(&self, timeout: impl Into<Option<Duration>>) -> Result<WorkerStats> {
         let deadline = Deadline::start(timeout);
-        self.crew.stop_claiming();
-        match self.crew.wait_for_end(deadline) {
+        self.shared.stop_claiming();
+        match self.shared.wait_for_end(deadline) {
             0 => {
-                self.end_rounds();
-                event!(INFO, "worker drained", worker = self.crew.id.to_string(), stats = self.stats().to_string());
+                self.end_background();
+                event!(INFO, "worker drained", worker = self.shared.id.to_string(), stats = self.stats().to_string());
                 Ok(self.stats())
             }
             left => {
-                self.crew.tell_all_to_stop();
+                self.shared.cancel_handlers();
                 Err(TaskError::Timeout { limit: deadline.limit(), left: left as u64 })
             }
         }
     }
 
-    fn end_rounds(&self) {
-        for round in &self.rounds {
-            round.cancel();
+    fn end_background(&self) {
+        for periodic in &self.background {
+            periodic.cancel();
         }
     }
 }
 
 impl Drop for Worker {
-    /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at work, waits for nobody.
-    /// A handler that obeys and returns an error puts its task back, at the price of a restart.
+    /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at
+    /// work, waits for nobody. A handler that obeys and returns an error puts its task back, at the
+    /// price of a restart.
     fn drop(&mut self) {
-        self.crew.stop_claiming();
-        self.crew.abandon();
-        self.end_rounds();
+        self.shared.stop_claiming();
+        self.shared.abandon();
+        self.end_background();
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("id", &self.crew.id).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Worker").field("id", &self.shared.id).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,51 @@
+//! Maintenance: what a worker does now and then for the whole queue.
+
+use super::super::error::TaskError;
+use super::shared::Shared;
+use crate::trace::event;
+
+impl Shared {
+    /// Takes up tasks whose workers are lost, and deletes retired ones, of all workers.
+    pub(super) fn maintain(&self) {
+        if let Err(error) = self.look_for_types() {
+            self.note_error("looking for types", &error);
+        }
+        match self.queue.tidy() {
+            Ok(tidied) if tidied != Default::default() => event!(INFO, "tidied", tidied = tidied),
+            Ok(_) => {}
+            Err(error) => self.note_error("tidying", &error),
+        }
+    }
+
+    /// Enqueues the tasks of schedules whose time has come, of all types: another worker may have
+    /// the handlers.
+    pub(super) fn fire_schedules(&self) {
+        if self.state.lock().draining {
+            return;
+        }
+        if let Err(error) = self.queue.fire_schedules() {
+            self.note_error("firing schedules", &error);
+        }
+    }
+
+    /// A handler of a type that is not registered gets nothing to do: said, because it may be a
+    /// slip of the pen.
+    fn look_for_types(&self) -> Result<(), TaskError> {
+        let known = self.queue.engine().types()?;
+        let unknown: Vec<&str> = (self.types.iter().map(|name| &**name))
+            .filter(|name| known.iter().all(|known| known.name() != *name))
+            .collect();
+        let count = unknown.len() as u64;
+        let before = std::mem::replace(&mut self.state.lock().stats.unregistered, count);
+        if count > before {
+            let (worker, types) = (self.id.to_string(), unknown.join(", "));
+            event!(
+                WARN,
+                "a worker has handlers of types that nobody has registered: register them",
+                worker = worker,
+                types = types
+            );
+        }
+        Ok(())
+    }
+}
