@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 
-use fulmar::client::http::{Download, HttpClient, HttpError, HttpErrorKind};
+use fulmar::client::http::{Download, HttpClient, HttpError, HttpErrorKind, Response};
 use rustls::version::TLS13;
 
 use super::tls_server::{Authority, TlsServer, TlsStream, local};
@@ -47,36 +47,49 @@ fn client() -> HttpClient {
 /// A body, and whether its length was known.
 type Outcome = Result<(Vec<u8>, bool), HttpError>;
 
-/// By both ways to read a body: into memory and into a file, of which nothing must be left under its name.
-fn read(url: &str, client: &HttpClient) -> (Outcome, Outcome) {
-    let in_memory = client.get(url).send().map(|reply| (reply.bytes().to_vec(), reply.length_known()));
-    let folder = Folder::new();
-    let file = client.get(url).download(&Download::new(folder.path(), "file"));
-    if file.is_err() {
-        assert_eq!(folder.names(), [""; 0], "half a file is left");
-    }
-    (in_memory, file.map(|file| (folder.read("file"), file.length_known)))
+/// By every way to read a body: into memory and into a file, each with and without a caller that may cancel.
+/// Of a file that was cut nothing must be left under its name.
+fn read(url: &str, client: &HttpClient) -> [(&'static str, Outcome); 4] {
+    let in_memory = |reply: Response| (reply.bytes().to_vec(), reply.length_known());
+    let on_disk = |may_cancel: bool| {
+        let folder = Folder::new();
+        let mut download = Download::new(folder.path(), "file");
+        if may_cancel {
+            download = download.cancelled(|| false);
+        }
+        let file = client.get(url).download(&download);
+        if file.is_err() {
+            assert_eq!(folder.names(), [""; 0], "half a file is left");
+        }
+        file.map(|file| (folder.read("file"), file.length_known))
+    };
+    [
+        ("in memory", client.get(url).send().map(in_memory)),
+        ("in memory, unless cancelled", client.get(url).send_unless(|| false).map(in_memory)),
+        ("a file", on_disk(false)),
+        ("a file, unless cancelled", on_disk(true)),
+    ]
 }
 
-fn whole(url: &str, body: &[u8], length_known: bool) {
-    let (in_memory, file) = read(url, &client());
-    assert_eq!(in_memory.expect("a reply"), (body.to_vec(), length_known), "in memory");
-    assert_eq!(file.expect("a file"), (body.to_vec(), length_known), "a file");
+fn whole(url: &str, client: &HttpClient, body: &[u8], length_known: bool) {
+    for (way, outcome) in read(url, client) {
+        assert_eq!(outcome.expect(way), (body.to_vec(), length_known), "{way}");
+    }
 }
 
 fn cut(url: &str, client: &HttpClient) {
-    let (in_memory, file) = read(url, client);
-    for error in [in_memory.expect_err("a cut reply"), file.expect_err("a cut file")] {
-        assert_eq!(error.kind(), HttpErrorKind::Broken, "{error:?}");
-        assert!(error.may_have_arrived() && error.is_retryable(), "{error:?}");
+    for (way, outcome) in read(url, client) {
+        let error = outcome.expect_err(way);
+        assert_eq!(error.kind(), HttpErrorKind::Broken, "{way}: {error:?}");
+        assert!(error.may_have_arrived() && error.is_retryable(), "{way}: {error:?}");
     }
 }
 
 #[test]
 fn a_body_ends_where_its_length_or_its_last_chunk_says() {
-    whole(&saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Closed), b"hello", true);
-    whole(&saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", End::Closed), b"hello", true);
-    whole(&saying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", End::Closed), b"", true);
+    whole(&saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", End::Closed), &client(), b"hello", true);
+    whole(&saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", End::Closed), &client(), b"hello", true);
+    whole(&saying(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", End::Closed), &client(), b"", true);
     let chunked: [&'static [u8]; 4] = [
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n5;name=\"a\"\r\nhello\r\n0\r\nTrailer: x\r\n\r\n",
@@ -86,14 +99,14 @@ fn a_body_ends_where_its_length_or_its_last_chunk_says() {
         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     ];
     for text in chunked {
-        whole(&saying(text, End::Closed), b"hello", true);
+        whole(&saying(text, End::Closed), &client(), b"hello", true);
     }
 }
 
 #[test]
 fn a_body_without_a_length_ends_with_the_connection_and_says_that_its_length_was_not_known() {
-    whole(&saying(b"HTTP/1.1 200 OK\r\n\r\nhello", End::Closed), b"hello", false);
-    whole(&saying(b"HTTP/1.0 200 OK\r\n\r\nhello", End::Closed), b"hello", false);
+    whole(&saying(b"HTTP/1.1 200 OK\r\n\r\nhello", End::Closed), &client(), b"hello", false);
+    whole(&saying(b"HTTP/1.0 200 OK\r\n\r\nhello", End::Closed), &client(), b"hello", false);
 }
 
 #[test]
@@ -113,7 +126,7 @@ fn a_body_that_is_cut_is_an_error_in_memory_and_on_the_disk() {
 }
 
 #[test]
-fn a_reset_is_no_end_of_a_body_without_a_length() {
+fn a_reset_is_no_end_of_a_body_without_a_length_however_it_is_waited_for() {
     cut(&saying(b"HTTP/1.1 200 OK\r\n\r\nhello", End::Reset), &client());
     cut(&saying(b"HTTP/1.0 200 OK\r\nContent-Type: text/csv\r\n\r\na,b\n1,2\n", End::Reset), &client());
 }
@@ -133,9 +146,7 @@ fn over_tls_the_end_has_to_be_announced() {
     };
     const HALF: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nhello";
     let server = TlsServer::answering(signed.config(), move |_, stream| say(stream, HALF, true));
-    let (in_memory, file) = read(&server.url(), &client);
-    assert_eq!(in_memory.expect("whole"), (b"hello".to_vec(), false));
-    assert_eq!(file.expect("whole"), (b"hello".to_vec(), false));
+    whole(&server.url(), &client, b"hello", false);
 
     let server = TlsServer::answering(signed.config_of(&TLS13), move |_, stream| say(stream, HALF, false));
     cut(&server.url(), &client);
@@ -143,9 +154,7 @@ fn over_tls_the_end_has_to_be_announced() {
     // A length says as much as an announcement.
     const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
     let server = TlsServer::answering(signed.config(), move |_, stream| say(stream, WHOLE, false));
-    let (in_memory, file) = read(&server.url(), &client);
-    assert_eq!(in_memory.expect("whole"), (b"hello".to_vec(), true));
-    assert_eq!(file.expect("whole"), (b"hello".to_vec(), true));
+    whole(&server.url(), &client, b"hello", true);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A connection to a server, and those that are kept for the next request.
 
-use std::io::{BufReader, ErrorKind, Write};
+use std::io::{BufReader, Write};
 use std::time::{Duration, Instant};
 
 use super::super::origin::Origin;
@@ -56,7 +56,6 @@ impl Connection {
         if !self.reader.buffer().is_empty() || self.reader.get_mut().holds_bytes() {
             return true;
         }
-        let socket = self.reader.get_ref().socket();
         loop {
             if cancelled() {
                 return false;
@@ -64,15 +63,8 @@ impl Connection {
             let look = next_look(Some(cancelled));
             let Some(next) = [until, look].into_iter().flatten().min() else { return true };
             let left = next.saturating_duration_since(Instant::now());
-            // What goes wrong here goes wrong for the read that follows, which tells of it.
-            if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+            if left.is_zero() || self.reader.get_mut().wait(left) {
                 return true;
-            }
-            match socket.peek(&mut [0]) {
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
-                }
-                _ => return true,
             }
         }
     }

@@ -16,17 +16,24 @@ pub(super) trait Stream: Read + Write + Send + Sync {
 
     /// Whether there is something to read above the socket.
     fn holds_bytes(&mut self) -> bool;
+
+    /// Waits at most so long until something comes over the socket, an end or an error included.
+    /// `false`: nothing came. An error is told by the next read.
+    fn wait(&mut self, limit: Duration) -> bool;
 }
 
 /// A socket. Its time limits count from the deadline and not from the last byte.
 pub(super) struct Socket {
     tcp: TcpStream,
     deadline: Option<Instant>,
+    /// What a wait met. The system tells of a reset once: the read after it would see an end, and
+    /// take half a body for the whole.
+    failed: Option<io::Error>,
 }
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream) -> Socket {
-        Socket { tcp, deadline: None }
+        Socket { tcp, deadline: None, failed: None }
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
@@ -39,6 +46,9 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         loop {
             self.tcp.set_read_timeout(self.left()?)?;
             match self.tcp.read(buffer) {
@@ -77,6 +87,20 @@ impl Stream for Socket {
 
     fn holds_bytes(&mut self) -> bool {
         false
+    }
+
+    fn wait(&mut self, limit: Duration) -> bool {
+        use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+        // The system takes zero for "no limit". Where it takes no limit at all, the read says so.
+        if self.tcp.set_read_timeout(Some(limit.max(Duration::from_micros(1)))).is_err() {
+            return true;
+        }
+        match self.tcp.peek(&mut [0]) {
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => return false,
+            Err(error) => self.failed = Some(error),
+            Ok(_) => {}
+        }
+        true
     }
 }
 
@@ -144,6 +168,10 @@ impl Stream for Tls {
     fn holds_bytes(&mut self) -> bool {
         let decrypted = self.0.conn.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() > 0);
         decrypted || self.0.sock.holds_bytes()
+    }
+
+    fn wait(&mut self, limit: Duration) -> bool {
+        self.0.sock.wait(limit)
     }
 }
 
