@@ -318,6 +318,42 @@ fn nothing_is_lost_and_nothing_runs_twice() {
     });
 }
 
+/// A request that has its place on its key and is not queued yet may still be refused: no waiting thread runs it before.
+#[test]
+fn a_request_is_run_only_after_it_was_queued() {
+    check("submissions on one key during a shutdown", || {
+        let executor = executor(1 + random(2));
+        let (store, ran) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
+        let submitters: Vec<_> = (0..2)
+            .map(|_| {
+                let (executor, store, ran) = (executor.clone(), store.clone(), ran.clone());
+                thread::spawn(move || {
+                    let operation = move |_: &(), _key: &'static str| {
+                        ran.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, Error>(())
+                    };
+                    let Ok(request) = executor.submit(&store, operation, true, "a") else { return 0 };
+                    // A thread stands in for the operation that waits, and runs first what is ahead of its request.
+                    drop(executor.spawn(move || request.wait(None)));
+                    1
+                })
+            })
+            .collect();
+        let watcher = thread::spawn({
+            let executor = executor.clone();
+            move || {
+                let stats = executor.stats();
+                assert!(stats.unfinished() <= stats.submitted, "{stats}");
+            }
+        });
+        end(&executor);
+        let accepted: usize = submitters.into_iter().map(|submitter| submitter.join().expect("no panic")).sum();
+        watcher.join().expect("no panic");
+        end(&executor);
+        assert_eq!(ran.load(Ordering::SeqCst), accepted);
+    });
+}
+
 #[test]
 fn whoever_waits_for_room_is_let_in() {
     check("full queue", || {

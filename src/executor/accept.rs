@@ -21,7 +21,10 @@ impl Core {
         F: FnOnce() -> Result<T> + Send + 'static,
     {
         self.ensure_thread().map_err(Error::Spawn)?;
-        let request = self.request(place.kind, Status::Queued, self.clock.now(), operation);
+        // On a lane other threads see it before it is queued: they must not run what may be refused.
+        let alone = place.lane.is_none() || self.room.is_some();
+        let status = if alone { Status::Queued } else { Status::Deferred };
+        let request = self.request(place.kind, status, self.clock.now(), operation);
         match &self.room {
             None => self.accept(place.lane, request.clone())?,
             Some(room) => self.accept_bounded(room, &[(place.lane, request.clone())])?,
@@ -181,7 +184,7 @@ impl Core {
 
     /// Queues a request that has entered its lane.
     fn queue_ready(self: &Arc<Core>, job: Task) -> Result<()> {
-        match self.pool.push([job.clone()]) {
+        match self.pool.push_entered(job.clone()) {
             Ok(wakeup) => {
                 self.act(wakeup);
                 Ok(())

@@ -204,11 +204,22 @@ impl Pool {
 
     /// Queues new jobs, unless the pool is closed: then it takes none of them.
     pub(super) fn push(&self, jobs: impl IntoIterator<Item = Task>) -> Result<Wakeup, Closed> {
+        self.push_each(jobs, |_| {})
+    }
+
+    /// As `push`, for a job that other threads can see on its lane, and may run only once it is queued.
+    pub(super) fn push_entered(&self, job: Task) -> Result<Wakeup, Closed> {
+        // Under the lock in which it is counted, and only if the pool takes it.
+        self.push_each([job], |job| job.head().undo_defer())
+    }
+
+    fn push_each(&self, jobs: impl IntoIterator<Item = Task>, queued: impl Fn(&Task)) -> Result<Wakeup, Closed> {
         let mut state = self.state.lock();
         if !state.open {
             return Err(Closed);
         }
         for job in jobs {
+            queued(&job);
             state.back.push_back(job);
             state.pushed += 1;
         }

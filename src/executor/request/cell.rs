@@ -137,7 +137,7 @@ impl Head {
         self.trace.defer();
     }
 
-    /// Takes back `defer`, before another thread can see the request.
+    /// `Deferred -> Queued`, before another thread may run or cancel the request.
     pub(crate) fn undo_defer(&self) {
         self.phase.store(QUEUED, Ordering::Relaxed);
         self.trace.undo_defer();
