@@ -5,6 +5,7 @@ use super::error::Result;
 use super::handle::TaskHandle;
 use super::new_task::{Checked, NewTask};
 use super::queue::TaskQueue;
+use super::unique::Accepted;
 
 /// A connection of the caller's own, on which a transaction is open: with feature `sqlite`, a `rusqlite::Connection`, which
 /// a `rusqlite::Transaction` is as well.
@@ -14,7 +15,7 @@ pub trait CallersTransaction {
     /// # Errors
     /// As [`TaskQueue::enqueue_in`].
     #[doc(hidden)]
-    fn accept(&self, queue: &TaskQueue, tasks: Acceptable) -> Result<Vec<i64>>;
+    fn accept(&self, queue: &TaskQueue, tasks: Acceptable) -> Result<Vec<Accepted>>;
 
     /// Not for users. False: the worker has lost the task.
     ///
@@ -76,7 +77,7 @@ impl TaskQueue {
     ) -> Result<Vec<TaskHandle>> {
         let tasks = tasks.into_iter().map(NewTask::checked).collect::<Result<Vec<Checked>>>()?;
         let names: Vec<TaskRef> = tasks.iter().map(Checked::name).collect();
-        let ids = connection.accept(self, Acceptable(tasks))?;
-        Ok(ids.into_iter().zip(names).map(|(id, name)| TaskHandle::new(self.clone(), id, name)).collect())
+        let accepted = connection.accept(self, Acceptable(tasks))?;
+        Ok(accepted.into_iter().zip(names).map(|(task, name)| TaskHandle::accepted(self.clone(), task, name)).collect())
     }
 }

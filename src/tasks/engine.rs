@@ -28,6 +28,7 @@ use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
 use super::task_type::TaskType;
+use super::unique::Accepted;
 use super::worker_id::WorkerId;
 
 pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
@@ -46,9 +47,10 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// How many tasks may wait (`Accepted` and `Scheduled`); `None` is no limit.
     fn set_capacity(&self, capacity: Option<u64>) -> Result<()>;
 
-    /// Inserts all of `tasks`, in their order, or none; returns their numbers. The capacity is checked in the same step.
-    /// `QueueFull`, `Duplicate`, `UnknownType`.
-    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>>;
+    /// Inserts all of `tasks`, in their order, or none, and says what stands for each: where another is in the way of one that
+    /// is unique, it is that, which is changed as was asked for. The capacity is checked in the same step, for those that are
+    /// inserted. `QueueFull`, `Duplicate`, `UnknownType`.
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>>;
 
     fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>>;
 

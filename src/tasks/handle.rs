@@ -6,6 +6,7 @@ use super::engine::TaskRef;
 use super::error::Result;
 use super::queue::TaskQueue;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
+use super::unique::Accepted;
 
 /// Names a task of a queue. It holds nothing of it: drop it, and the task goes on.
 #[derive(Clone, Debug)]
@@ -13,11 +14,27 @@ pub struct TaskHandle {
     queue: TaskQueue,
     id: Option<i64>,
     name: TaskRef,
+    existed: bool,
 }
 
 impl TaskHandle {
-    pub(super) fn new(queue: TaskQueue, id: impl Into<Option<i64>>, name: TaskRef) -> TaskHandle {
-        TaskHandle { queue, id: id.into(), name }
+    pub(super) fn new(queue: TaskQueue, name: TaskRef) -> TaskHandle {
+        TaskHandle { queue, id: None, name, existed: false }
+    }
+
+    /// Of a task that was to be enqueued by this name.
+    pub(super) fn accepted(queue: TaskQueue, task: Accepted, mut name: TaskRef) -> TaskHandle {
+        let existed = task.existing.is_some();
+        if let Some(identifier) = task.existing {
+            name.identifier = identifier;
+        }
+        TaskHandle { queue, id: Some(task.id), name, existed }
+    }
+
+    /// Whether its enqueuing found it in the place of the task that was to be enqueued, because of its
+    /// [`Unique`](super::Unique).
+    pub fn existed(&self) -> bool {
+        self.existed
     }
 
     /// The task's number, if this handle came from its enqueuing. A [retry](TaskQueue::retry) of a task with a key gives it

@@ -113,6 +113,13 @@
 //! [`TaskQueue::submit`] puts all of it into the executor's four arguments: `submit("store", "op", is_modifier, args)` enqueues
 //! a named operation of a [`Store`](crate::Store) that workers have registered.
 //!
+//! # One is enough
+//!
+//! An identifier is unique for as long as its task exists. [`NewTask::unique`] is about more: of the tasks with the same key, or the
+//! same input, one stands for all, while it waits, until it has ended, or for a period, and the one that waits may be
+//! replaced or pushed back: see [`Unique`]. The look and the enqueuing are one step on all machines; on PostgreSQL they take a
+//! lock of the key for the time of a commit.
+//!
 //! # Schedules
 //!
 //! [`TaskQueue::put_schedule`] has a task enqueued every so often, or, with the feature `cron`, by a cron expression in a time
@@ -132,7 +139,8 @@
 //! ```
 //!
 //! A fixed time of the day fires once a day when clocks are set, too: `Schedule::zone` says how. A run that is still at work
-//! doesn't keep the next one from being enqueued: give the task a key ([`NewTask::ordered`]), and one runs at a time.
+//! doesn't keep the next one from being enqueued: have the task be unique [until it has ended](Unique::until_ended), and the next one
+//! is left out; or give it a key ([`NewTask::ordered`]), and it waits.
 //!
 //! # Stopping
 //!
@@ -202,7 +210,7 @@
 //! they are found by polling. TLS needs the feature `postgres-tls`, and `QueueBuilder::password` is for tokens that don't live
 //! long.
 //!
-//! Transactions of your own enqueue at READ COMMITTED if tasks have a key or the queue a capacity; others are refused. The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
+//! Transactions of your own enqueue at READ COMMITTED if tasks have a key, or are unique, or the queue has a capacity; others are refused. The database's encoding must be UTF8, or SQL_ASCII: others lack letters.
 //!
 //! While somebody else's transaction stays open, PostgreSQL can't clean up after tasks, and claims walk past all that were taken
 //! since: [`TaskQueue::stats`] warns of it, with the session's number. In that state a claim may for a second pass over a
@@ -243,6 +251,7 @@ mod status;
 mod steer;
 mod store;
 mod task_type;
+mod unique;
 mod worker;
 mod worker_id;
 
@@ -268,5 +277,6 @@ pub use stats::{QueueStats, TypeStats};
 pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;
 pub use task_type::TaskType;
+pub use unique::{Accepted, Unique};
 pub use worker::{Attempted, Worker, WorkerBuilder, WorkerStats};
 pub use worker_id::WorkerId;

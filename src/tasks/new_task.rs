@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::engine::TaskRef;
 use super::error::{Result, TaskError};
 use super::task_type::check_name;
+use super::unique::{CheckedUnique, Unique};
+use super::worker_id::random_name;
 
 /// The largest input, response or checkpoint: 64 MiB.
 pub const LARGEST_PAYLOAD: usize = 64 << 20;
@@ -40,6 +42,7 @@ pub struct NewTask {
     pub(super) start: Start,
     pub(super) key: Option<String>,
     pub(super) is_modifier: bool,
+    pub(super) unique: Option<Unique>,
 }
 
 /// When a task may start.
@@ -61,7 +64,13 @@ impl NewTask {
             start: Start::After(Duration::ZERO),
             key: None,
             is_modifier: false,
+            unique: None,
         }
+    }
+
+    /// As [`new`](NewTask::new), with an identifier of chance, which no other task has.
+    pub fn unnamed(task_type: impl Into<String>) -> NewTask {
+        NewTask::new(task_type, random_name())
     }
 
     /// What the handler gets, as JSON. A value that can't be written as JSON is an error of the enqueuing.
@@ -109,6 +118,13 @@ impl NewTask {
         self
     }
 
+    /// Is enough once: if another task of the type with the same key is there, that stands for this one. Defaults to none but
+    /// the identifier.
+    pub fn unique(mut self, unique: Unique) -> NewTask {
+        self.unique = Some(unique);
+        self
+    }
+
     /// The type that was given.
     pub fn task_type(&self) -> &str {
         &self.task_type
@@ -129,6 +145,7 @@ impl NewTask {
         let input =
             self.input.map_err(|why| why.error("input", &format!("the input of task `{}`", self.identifier)))?;
         check_size("input", &input)?;
+        let unique = self.unique.map(|unique| unique.checked(&input)).transpose()?;
         Ok(Checked {
             task_type: self.task_type,
             identifier: self.identifier,
@@ -138,6 +155,7 @@ impl NewTask {
             start: self.start,
             key: self.key,
             is_modifier: self.is_modifier,
+            unique,
         })
     }
 }
@@ -166,6 +184,7 @@ pub(super) struct Checked {
     pub(super) start: Start,
     pub(super) key: Option<String>,
     pub(super) is_modifier: bool,
+    pub(super) unique: Option<CheckedUnique>,
 }
 
 impl Checked {

@@ -323,13 +323,13 @@ impl TaskQueue {
             return Ok(Vec::new());
         }
         let names: Vec<TaskRef> = tasks.iter().map(Checked::name).collect();
-        let ids = self.engine().enqueue(tasks)?;
-        Ok(ids.into_iter().zip(names).map(|(id, name)| TaskHandle::new(self.clone(), id, name)).collect())
+        let accepted = self.engine().enqueue(tasks)?;
+        Ok(accepted.into_iter().zip(names).map(|(task, name)| TaskHandle::accepted(self.clone(), task, name)).collect())
     }
 
     /// A handle to a task, whether it exists or not.
     pub fn task(&self, task_type: &str, identifier: &str) -> TaskHandle {
-        TaskHandle::new(self.clone(), None, name(task_type, identifier))
+        TaskHandle::new(self.clone(), name(task_type, identifier))
     }
 
     /// Where a task stands.

@@ -24,6 +24,7 @@ mod sqlite;
 mod sqlite_faults;
 mod steer;
 mod support;
+mod unique;
 mod workers;
 
 /// Runs every test of the suite on one engine: `conformance!(sqlite, crate::sqlite::Bed::new())`, with an attribute for
@@ -66,6 +67,11 @@ macro_rules! conformance {
                 missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,
                 a_paused_schedule_makes_up_for_nothing, what_can_not_be_fired_keeps_no_other_from_it,
                 schedules_that_make_no_sense_are_refused;
+                unique: one_that_waits_stands_for_the_next, one_that_has_not_ended_stands_for_the_next,
+                one_of_a_period_stands_for_the_next, the_input_may_be_the_key, what_waits_is_replaced_or_pushed_back,
+                an_order_is_kept_where_what_waits_is_pushed_back, many_at_once_have_their_own_among_them,
+                one_of_many_producers_is_first, in_a_transaction_of_the_callers_one_is_enough,
+                a_retried_task_keeps_its_key, a_schedule_s_task_may_be_unique;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
                 no_database_is_locked;

@@ -8,6 +8,7 @@ use super::super::caller::{Acceptable, CallersTransaction, Ending};
 use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
+use super::super::unique::Accepted;
 use super::connection::{Rows, Transaction};
 use super::fault::{Fault, told};
 use super::{PostgresEngine, produce, steps};
@@ -125,7 +126,7 @@ impl PostgresTransaction<'_> {
 }
 
 impl CallersTransaction for PostgresTransaction<'_> {
-    fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
+    fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<Accepted>> {
         self.demand_same(queue)?;
         if tasks.is_empty() {
             return Ok(Vec::new());

@@ -26,7 +26,7 @@ pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
     match rows.only()?.get(0)? {
         "read committed" | "read uncommitted" => Ok(()),
         level => Err(TaskError::Invalid(format!(
-            "a task with a key, or for a queue with a capacity, can't be enqueued at isolation level {}, which hides what \
+            "a task with a key, one that is unique, or one for a queue with a capacity can't be enqueued at isolation level {}, which hides what \
              others have enqueued meanwhile: begin the transaction at READ COMMITTED",
             level.to_uppercase()
         ))

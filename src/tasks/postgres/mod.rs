@@ -31,6 +31,7 @@ mod target;
 mod tests;
 mod trail;
 mod types;
+mod unique;
 mod value;
 mod waker;
 
@@ -59,6 +60,7 @@ use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
 use super::task_type::TaskType;
+use super::unique::Accepted;
 use super::worker_id::{WorkerId, random_number};
 use crate::backoff::Backoff;
 use crate::sync::{Condvar, Mutex};
@@ -274,7 +276,7 @@ impl Engine for PostgresEngine {
         self.core.patiently("setting the capacity", |db, _| produce::set_capacity(db, capacity))
     }
 
-    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>> {
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>> {
         // By it we know our own, if the answer to the commit is lost.
         let mark = (random_number() >> 1) as i64;
         let ids = self.core.patiently("enqueuing", |db, in_doubt| match produce::enqueue(db, &tasks, mark) {

@@ -8,16 +8,17 @@ use super::super::error::TaskError;
 use super::super::look::Statuses;
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
+use super::super::unique::Accepted;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
 use super::lanes::{self, CAPACITY, FULMAR};
 use super::sql::then;
 use super::value::Param;
-use super::{millis, not_found, reap, steer};
+use super::{millis, not_found, reap, steer, unique};
 
 /// The largest input that is kept in the task's own row, in bytes.
-const SMALL: i64 = 256;
+pub(super) const SMALL: i64 = 256;
 
 /// The most tasks, and about the most bytes, of one statement.
 const MOST_TASKS: usize = 2_000;
@@ -40,7 +41,7 @@ pub(super) fn capacity(db: &mut Connection) -> Result<Option<u64>, Fault> {
 }
 
 /// Inserts all tasks or none; `mark` is found in the log of each.
-pub(super) fn enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<i64>, Fault> {
+pub(super) fn enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<Accepted>, Fault> {
     let inserted = try_enqueue(db, tasks, mark);
     match inserted {
         Err(Fault::Pg(error)) if error.sqlstate() == Some("23505") => Err(duplicate(db, tasks)?),
@@ -48,29 +49,28 @@ pub(super) fn enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Resu
     }
 }
 
-fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<i64>, Fault> {
+fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<Accepted>, Fault> {
     let batch = Batch::new(tasks);
-    let pieces = pieces(tasks);
-    if let ([all], false) = (&*pieces, batch.is_ordered) {
+    if let ([all], false, false) = (&*pieces(tasks), batch.is_ordered, batch.is_unique) {
         let ids = insert(db, &batch, tasks, all.clone(), mark, false)?;
         if !ids.is_empty() {
-            return Ok(ids);
+            return Ok(ids.into_iter().map(Accepted::new).collect());
         }
         // A type is unknown, or the queue has a capacity.
     }
     let mut tx = db.begin()?;
-    let ids = insert_all(&mut tx, &batch, tasks, pieces, mark)?;
+    let accepted = insert_all(&mut tx, &batch, tasks, mark)?;
     tx.commit()?;
-    Ok(ids)
+    Ok(accepted)
 }
 
 /// Inserts all tasks in a transaction of the engine's own.
-pub(super) fn insert_in(tx: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
-    insert_all(tx, &Batch::new(tasks), tasks, pieces(tasks), 0)
+pub(super) fn insert_in(tx: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
+    insert_all(tx, &Batch::new(tasks), tasks, 0)
 }
 
 /// As [`enqueue`], in a transaction that is open already, and that is as before if it fails.
-pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
+pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
     db.script("SAVEPOINT fulmar_enqueue")?;
     let inserted = insert_within(db, tasks);
     if inserted.is_err() && db.is_good() {
@@ -86,25 +86,20 @@ pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<V
     inserted
 }
 
-fn insert_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<i64>, Fault> {
+fn insert_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
     let batch = Batch::new(tasks);
-    if batch.is_ordered || capacity(db)?.is_some() {
+    if batch.is_ordered || batch.is_unique || capacity(db)?.is_some() {
         lanes::demand_read_committed(db)?;
     }
-    insert_all(db, &batch, tasks, pieces(tasks), 0)
+    insert_all(db, &batch, tasks, 0)
 }
 
 /// Takes the locks that are needed, and inserts. For a transaction.
-fn insert_all(
-    db: &mut Connection,
-    batch: &Batch<'_>,
-    tasks: &[Checked],
-    pieces: Vec<std::ops::Range<usize>>,
-    mark: i64,
-) -> Result<Vec<i64>, Fault> {
+fn insert_all(db: &mut Connection, batch: &Batch<'_>, tasks: &[Checked], mark: i64) -> Result<Vec<Accepted>, Fault> {
     let types = lock_types(db, batch)?;
-    if capacity(db)?.is_some() {
-        make_room(db, tasks.len())?;
+    let is_limited = capacity(db)?.is_some();
+    if is_limited {
+        lock_capacity(db)?;
     }
     if batch.is_ordered {
         let ordered =
@@ -112,8 +107,31 @@ fn insert_all(
         let (of_types, keys): (Vec<i64>, Vec<&str>) = ordered.unzip();
         lanes::lock(db, &of_types, &keys)?;
     }
+    if !batch.is_unique {
+        let ids = insert_pieces(db, batch, tasks, mark, is_limited)?;
+        return Ok(ids.into_iter().map(Accepted::new).collect());
+    }
+    let standing = unique::find(db, &types, tasks)?;
+    if standing.fresh.is_empty() {
+        return Ok(standing.accepted(&[]));
+    }
+    let ids = insert_pieces(db, &Batch::new(&standing.fresh), &standing.fresh, mark, is_limited)?;
+    unique::keep(db, &types, &standing.fresh, &ids)?;
+    Ok(standing.accepted(&ids))
+}
+
+fn insert_pieces(
+    db: &mut Connection,
+    batch: &Batch<'_>,
+    tasks: &[Checked],
+    mark: i64,
+    is_limited: bool,
+) -> Result<Vec<i64>, Fault> {
+    if is_limited {
+        make_room(db, tasks.len())?;
+    }
     let mut ids = Vec::with_capacity(tasks.len());
-    for piece in pieces {
+    for piece in pieces(tasks) {
         ids.extend(insert(db, batch, tasks, piece, mark, true)?);
     }
     Ok(ids)
@@ -134,9 +152,14 @@ fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a 
     batch.types.iter().map(id).collect()
 }
 
-/// Holds the capacity's lock until the transaction ends: between the look and the insert nobody else inserts.
-fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
+/// Until the transaction ends: between the look and the insert nobody else inserts.
+fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
     db.query("SELECT pg_advisory_xact_lock($1::int8::int4, $2::int8::int4)", &[FULMAR.into(), CAPACITY.into()])?;
+    Ok(())
+}
+
+/// The capacity's lock is held.
+fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
     let Some(capacity) = capacity(db)? else {
         return Ok(());
     };
@@ -161,6 +184,7 @@ fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
 struct Batch<'a> {
     types: Vec<&'a str>,
     is_ordered: bool,
+    is_unique: bool,
     /// Which of them have to wait for others of them.
     behind: HashSet<usize>,
 }
@@ -181,7 +205,8 @@ impl<'a> Batch<'a> {
             }
             lanes.insert((&task.task_type, key), lane.unwrap_or(false) || task.is_modifier);
         }
-        Batch { types, is_ordered: !lanes.is_empty(), behind }
+        let is_unique = tasks.iter().any(|task| task.unique.is_some());
+        Batch { types, is_ordered: !lanes.is_empty(), is_unique, behind }
     }
 }
 
@@ -317,7 +342,7 @@ fn duplicate(db: &mut Connection, tasks: &[Checked]) -> Result<Fault, Fault> {
 }
 
 /// The numbers of the tasks, if it was the enqueuing with this mark that inserted them.
-pub(super) fn find_marked(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Option<Vec<i64>>, Fault> {
+pub(super) fn find_marked(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Option<Vec<Accepted>>, Fault> {
     let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
     let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();
     let rows = db.query(
@@ -332,7 +357,7 @@ pub(super) fn find_marked(db: &mut Connection, tasks: &[Checked], mark: i64) -> 
     if rows.len() != tasks.len() {
         return Ok(None);
     }
-    rows.iter().map(|row| Ok(row.get(0)?)).collect::<Result<_, Fault>>().map(Some)
+    rows.iter().map(|row| Ok(Accepted::new(row.get(0)?))).collect::<Result<_, Fault>>().map(Some)
 }
 
 /// A task as those see it who cancel it or delete it.

@@ -185,6 +185,7 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
                  SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE SKIP LOCKED)) RETURNING id),
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
              c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
+             q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
              r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
              l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
          SELECT count(*) FROM t",
@@ -200,6 +201,7 @@ pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgErro
         "WITH t AS (DELETE FROM fulmar_task WHERE type_id = $1::int8 RETURNING id),
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
              c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
+             q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
              r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
              l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
          SELECT count(*) FROM t",

@@ -103,7 +103,7 @@ pub(super) fn fire(db: &mut Connection, firing: &Firing) -> Result<Option<u64>, 
     let there: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
     let missing = (1..).zip(tasks).filter(|(ord, _)| !there.contains(ord)).map(|(_, task)| task.clone());
     let missing: Vec<_> = missing.collect();
-    let enqueued = if missing.is_empty() { 0 } else { produce::insert_in(&mut tx, &missing)?.len() };
+    let accepted = if missing.is_empty() { Vec::new() } else { produce::insert_in(&mut tx, &missing)? };
     tx.commit()?;
-    Ok(Some(enqueued as u64))
+    Ok(Some(accepted.iter().filter(|task| task.existing.is_none()).count() as u64))
 }

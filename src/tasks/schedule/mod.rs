@@ -18,6 +18,7 @@ use super::error::{Result, TaskError};
 use super::new_task::{Checked, NewTask, Start};
 use super::queue::TaskQueue;
 use super::task_type::check_name;
+use super::unique::{CheckedUnique, Unique};
 use crate::trace::event;
 
 /// A task that is enqueued again and again, at times by the database's clock.
@@ -342,6 +343,7 @@ fn to_template(task: Checked) -> (String, Vec<u8>) {
         "priority": task.priority,
         "key": task.key,
         "is_modifier": task.is_modifier,
+        "unique": task.unique.as_ref().map(CheckedUnique::to_json),
     });
     (template.to_string(), task.input)
 }
@@ -358,6 +360,10 @@ fn from_template(stored: &Stored) -> Result<NewTask> {
     task.priority = template["priority"].as_i64().and_then(|priority| priority.try_into().ok()).ok_or_else(nonsense)?;
     task.key = template["key"].as_str().map(str::to_owned);
     task.is_modifier = template["is_modifier"].as_bool().ok_or_else(nonsense)?;
+    task.unique = match &template["unique"] {
+        Value::Null => None,
+        unique => Some(Unique::from_json(unique).ok_or_else(nonsense)?),
+    };
     task.start = Start::After(Duration::ZERO);
     Ok(task)
 }

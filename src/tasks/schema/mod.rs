@@ -7,6 +7,7 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0001_tasks.sql"),
     include_str!("sqlite/0002_operators.sql"),
     include_str!("sqlite/0003_schedules.sql"),
+    include_str!("sqlite/0004_unique.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.
@@ -16,4 +17,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0002_plans.sql"),
     include_str!("postgres/0003_operators.sql"),
     include_str!("postgres/0004_schedules.sql"),
+    include_str!("postgres/0005_unique.sql"),
 ];

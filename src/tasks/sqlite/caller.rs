@@ -8,11 +8,12 @@ use super::super::caller::{Acceptable, CallersTransaction, Ending};
 use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
+use super::super::unique::Accepted;
 use super::connection::{database_id, failed};
 use super::{SqliteEngine, produce, steps};
 
 impl CallersTransaction for Connection {
-    fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<i64>> {
+    fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<Accepted>> {
         within(self, queue, |now| produce::enqueue(self, now, &tasks))
     }
 

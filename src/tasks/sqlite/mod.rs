@@ -19,6 +19,7 @@ mod schedule;
 mod steer;
 mod steps;
 mod types;
+mod unique;
 mod writer;
 
 use std::any::Any;
@@ -42,6 +43,7 @@ use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
 use super::task_type::TaskType;
+use super::unique::Accepted;
 use super::worker_id::WorkerId;
 use crate::sync::Mutex;
 
@@ -161,7 +163,7 @@ impl Engine for SqliteEngine {
         self.write("setting the capacity", move |db, _| produce::set_capacity(db, capacity))
     }
 
-    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<i64>> {
+    fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>> {
         let ids = self.write("enqueuing", move |db, now| produce::enqueue(db, now, &tasks))?;
         self.bell.ring(News::Work);
         Ok(ids)

@@ -8,8 +8,9 @@ use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
+use super::super::unique::Accepted;
 use super::connection::failed;
-use super::{gate, lanes, millis, not_found, steps, types};
+use super::{gate, lanes, millis, not_found, steps, types, unique};
 
 pub(super) fn set_capacity(db: &Connection, capacity: Option<u64>) -> Result<()> {
     let capacity = capacity.map(|tasks| i64::try_from(tasks).unwrap_or(i64::MAX));
@@ -30,9 +31,13 @@ pub(super) fn capacity(db: &Connection) -> Result<Option<u64>> {
 }
 
 /// Inserts all tasks; with an error, the caller takes back what was inserted.
-pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Vec<i64>> {
-    make_room(db, tasks.len() as u64)?;
-    let mut ids = Vec::with_capacity(tasks.len());
+pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Vec<Accepted>> {
+    // What others stand for needs no room.
+    let is_unique = tasks.iter().any(|task| task.unique.is_some());
+    if !is_unique {
+        make_room(db, tasks.len() as u64)?;
+    }
+    let mut accepted = Vec::with_capacity(tasks.len());
     let mut of_type: Option<(&str, i64)> = None;
     for task in tasks {
         let type_id = match of_type {
@@ -40,9 +45,18 @@ pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Ve
             _ => types::find(db, &task.task_type)?.ok_or_else(|| TaskError::UnknownType(task.task_type.clone()))?,
         };
         of_type = Some((&task.task_type, type_id));
-        ids.push(insert(db, now, type_id, task)?);
+        if let Some(existing) = unique::find(db, now, type_id, task)? {
+            accepted.push(existing);
+            continue;
+        }
+        if is_unique {
+            make_room(db, 1)?;
+        }
+        let id = insert(db, now, type_id, task)?;
+        unique::keep(db, type_id, id, task)?;
+        accepted.push(Accepted::new(id));
     }
-    Ok(ids)
+    Ok(accepted)
 }
 
 fn make_room(db: &Connection, wanted: u64) -> Result<()> {
@@ -170,6 +184,7 @@ pub(super) fn erase(db: &Connection, id: i64) -> Result<()> {
         "DELETE FROM fulmar_task WHERE id = ?1",
         "DELETE FROM fulmar_task_input WHERE task_id = ?1",
         "DELETE FROM fulmar_task_checkpoint WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_unique WHERE task_id = ?1",
         "DELETE FROM fulmar_task_response WHERE task_id = ?1",
         "DELETE FROM fulmar_task_log WHERE task_id = ?1",
     ] {

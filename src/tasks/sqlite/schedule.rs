@@ -102,5 +102,6 @@ pub(super) fn fire(db: &Connection, now: i64, firing: &Firing) -> Result<Option<
     if missing.is_empty() {
         return Ok(Some(0));
     }
-    Ok(Some(produce::enqueue(db, now, &missing)?.len() as u64))
+    let accepted = produce::enqueue(db, now, &missing)?;
+    Ok(Some(accepted.iter().filter(|task| task.existing.is_none()).count() as u64))
 }

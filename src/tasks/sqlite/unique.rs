@@ -1,0 +1,65 @@
+//! Tasks of which one is enough. One process writes at a time, so that a look and what follows are one step.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::error::Result;
+use super::super::new_task::Checked;
+use super::super::status::TaskStatus;
+use super::super::unique::{Accepted, CheckedUnique, Conflict};
+use super::connection::failed;
+use super::{gate, millis, produce, steps};
+
+const DOING: &str = "enqueuing";
+
+/// The task that stands for a new one, changed as that asks for.
+pub(super) fn find(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<Option<Accepted>> {
+    let Some(unique) = &task.unique else {
+        return Ok(None);
+    };
+    let since = unique.period().map_or(i64::MIN, |period| now.saturating_sub(millis(period)));
+    let found: Option<(i64, String, i64)> = db
+        .prepare_cached(
+            "SELECT t.id, t.identifier, t.status FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
+             WHERE u.type_id = ?1 AND u.key = ?2 AND (?3 >> t.status) & 1 AND t.created > ?4
+             ORDER BY t.status <> 0, t.id DESC LIMIT 1",
+        )
+        .and_then(|mut sql| {
+            let params = params![type_id, unique.key, unique.statuses().0, since];
+            sql.query_row(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
+        })
+        .map_err(failed(DOING))?;
+    let Some((id, identifier, status)) = found else {
+        return Ok(None);
+    };
+    if status == TaskStatus::Accepted.code() {
+        change(db, now, id, task, unique)?;
+    }
+    Ok(Some(Accepted { id, existing: Some(identifier) }))
+}
+
+fn change(db: &Connection, now: i64, id: i64, task: &Checked, unique: &CheckedUnique) -> Result<()> {
+    if unique.conflict == Conflict::Keep {
+        return Ok(());
+    }
+    let run = |sql: &str, params: &dyn Fn(&mut rusqlite::Statement<'_>) -> rusqlite::Result<usize>| {
+        db.prepare_cached(sql).and_then(|mut sql| params(&mut sql)).map_err(failed(DOING))
+    };
+    run("UPDATE fulmar_task SET priority = ?2 WHERE id = ?1", &|sql| sql.execute(params![id, task.priority]))?;
+    run("UPDATE fulmar_task_input SET body = ?2 WHERE task_id = ?1", &|sql| sql.execute(params![id, task.input]))?;
+    if unique.conflict == Conflict::PushBack {
+        let run_at = produce::run_at(task.start, now);
+        let open = "UPDATE fulmar_task SET run_at = ?2, gate = CASE WHEN gate = 2 THEN 2 ELSE ?3 END WHERE id = ?1";
+        run(open, &|sql| sql.execute([id, run_at, gate::of(run_at, now)]))?;
+    }
+    steps::note(db, id, now, TaskStatus::Accepted, &unique.words(&task.message))
+}
+
+/// Notes the key of a new task.
+pub(super) fn keep(db: &Connection, type_id: i64, id: i64, task: &Checked) -> Result<()> {
+    if let Some(unique) = &task.unique {
+        db.prepare_cached("INSERT INTO fulmar_task_unique (type_id, key, task_id) VALUES (?1, ?2, ?3)")
+            .and_then(|mut sql| sql.execute(params![type_id, unique.key, id]))
+            .map_err(failed(DOING))?;
+    }
+    Ok(())
+}
