@@ -1,8 +1,12 @@
-//! How long to wait before the next attempt, as pure data: no clock, no sleep, no randomness of its own.
+//! How long to wait before the next attempt, and how often there is one, as pure data: no clock, no sleep, no randomness of its own.
 //!
 //! Source: Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), the variant "equal jitter".
 
+mod retry_policy;
+
 use std::time::Duration;
+
+pub use retry_policy::RetryPolicy;
 
 /// A schedule of delays that grow by a factor up to a limit.
 ///
@@ -18,16 +22,23 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
-    first: Duration,
-    factor: f64,
-    cap: Duration,
-    jitter: f64,
+    pub(crate) first: Duration,
+    pub(crate) factor: f64,
+    pub(crate) cap: Duration,
+    pub(crate) jitter: f64,
 }
 
 impl Backoff {
     /// Starts with `first`, doubles each time, never beyond 60 s, without jitter.
     pub const fn new(first: Duration) -> Backoff {
         Backoff { first, factor: 2.0, cap: Duration::from_secs(60), jitter: 0.0 }
+    }
+
+    /// Another first delay.
+    #[must_use]
+    pub const fn first(mut self, delay: Duration) -> Backoff {
+        self.first = delay;
+        self
     }
 
     /// What each delay is multiplied by to give the next. Defaults to 2; below 1, or not a number, counts as 1.

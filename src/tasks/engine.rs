@@ -22,7 +22,6 @@ use super::bell::Bell;
 use super::error::Result;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
-use super::retry::RetryPolicy;
 use super::schedule::{Firing, Stored};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
@@ -30,6 +29,7 @@ use super::steer::Steering;
 use super::task_type::TaskType;
 use super::unique::Accepted;
 use super::worker_id::WorkerId;
+use crate::backoff::RetryPolicy;
 
 pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Rung as the contract says.

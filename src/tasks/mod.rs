@@ -241,7 +241,6 @@ mod new_task;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod queue;
-mod retry;
 mod schedule;
 mod schema;
 #[cfg(feature = "sqlite")]
@@ -255,6 +254,7 @@ mod unique;
 mod worker;
 mod worker_id;
 
+pub use crate::backoff::RetryPolicy;
 pub use caller::{Acceptable, CallersTransaction, Ending};
 pub use claim::Claim;
 pub use error::{Result, TaskError};
@@ -266,7 +266,6 @@ pub use new_task::{LARGEST_PAYLOAD, NewTask};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresTransaction;
 pub use queue::{QueueBuilder, TaskQueue};
-pub use retry::RetryPolicy;
 /// The crate whose connections [`TaskQueue::enqueue_in`] takes.
 #[cfg(feature = "sqlite")]
 pub use rusqlite;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::{Result, TaskError};
-use super::retry::RetryPolicy;
+use crate::backoff::RetryPolicy;
 
 /// The settings of a task type, kept in the database. What its tasks do is the worker's:
 /// [`WorkerBuilder::handle`](super::WorkerBuilder::handle).
@@ -58,7 +58,8 @@ impl TaskType {
         self
     }
 
-    /// What happens after a handler's error or panic. Defaults to [`RetryPolicy::never`].
+    /// What happens after a handler's error or panic. Attempts that were lost with their worker count for the
+    /// [restart limit](TaskType::restart_limit) instead. Defaults to [`RetryPolicy::never`].
     pub fn retry(mut self, policy: RetryPolicy) -> TaskType {
         self.retry = policy;
         self

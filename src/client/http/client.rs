@@ -11,8 +11,9 @@ use super::limit::{Limiter, RateLimit};
 use super::method::Method;
 use super::origin::Origin;
 use super::request::RequestBuilder;
-use super::retry::RetryPolicy;
+use super::retry::Retries;
 use super::wire::{Identity, Proxies, Proxy, TlsSettings, Wire, certificates};
+use crate::backoff::RetryPolicy;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -70,7 +71,7 @@ pub(super) struct Shared {
     pub(super) wire: Wire,
     pub(super) timeouts: Timeouts,
     pub(super) max_body: u64,
-    pub(super) retry: RetryPolicy,
+    pub(super) retries: Retries,
     pub(super) limiter: Limiter,
     pub(super) auth: Vec<Arc<dyn Authenticate>>,
     pub(super) cookies: Option<Jar>,
@@ -84,7 +85,7 @@ impl HttpClient {
             user_agent: concat!("fulmar/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeouts: Timeouts::default(),
             max_body: 64 << 20,
-            retry: RetryPolicy::default(),
+            retries: Retries::default(),
             rate_limit: RateLimit::none(),
             auth: Vec::new(),
             cookies: false,
@@ -138,7 +139,7 @@ impl fmt::Debug for HttpClient {
         f.debug_struct("HttpClient")
             .field("timeouts", &self.shared.timeouts)
             .field("max_body", &self.shared.max_body)
-            .field("retry", &self.shared.retry)
+            .field("retry", &self.shared.retries.policy)
             .finish_non_exhaustive()
     }
 }
@@ -149,7 +150,7 @@ pub struct HttpClientBuilder {
     user_agent: String,
     timeouts: Timeouts,
     max_body: u64,
-    retry: RetryPolicy,
+    retries: Retries,
     rate_limit: RateLimit,
     auth: Vec<Arc<dyn Authenticate>>,
     cookies: bool,
@@ -180,9 +181,24 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Which failures are tried again, and when. Defaults to those of [`RetryPolicy`].
+    /// How often a request is sent again, and after what delay. Defaults to 4 attempts, 500 ms doubling up to 30 s,
+    /// each shorter by a chance of up to a half.
+    ///
+    /// Sent again are idempotent requests, after connections that failed or broke, time limits of a phase, and the
+    /// statuses 408, 429, 502, 503, 504 and those of [`retry_on`](RequestBuilder::retry_on). Other requests are sent
+    /// again only if they surely were not processed: no connection came about, or the server said 429.
+    ///
+    /// `Retry-After` (seconds or a date) wins over the delay, up to
+    /// [`max_retry_after`](HttpClientBuilder::max_retry_after).
     pub fn retry(mut self, policy: RetryPolicy) -> HttpClientBuilder {
-        self.retry = policy;
+        self.retries.policy = policy;
+        self
+    }
+
+    /// The longest `Retry-After` that is waited for. If a server asks for more, the error comes back at once with what
+    /// it asked for. Defaults to 2 minutes.
+    pub fn max_retry_after(mut self, limit: Duration) -> HttpClientBuilder {
+        self.retries.max_retry_after = limit;
         self
     }
 
@@ -299,7 +315,7 @@ impl HttpClientBuilder {
             wire: Wire::new(self.tls, proxies, self.timeouts, self.user_agent),
             timeouts: self.timeouts,
             max_body: self.max_body,
-            retry: self.retry,
+            retries: self.retries,
             limiter,
             auth: self.auth,
             cookies: self.cookies.then(Jar::default),
@@ -315,7 +331,7 @@ impl fmt::Debug for HttpClientBuilder {
             .field("user_agent", &self.user_agent)
             .field("timeouts", &self.timeouts)
             .field("max_body", &self.max_body)
-            .field("retry", &self.retry)
+            .field("retry", &self.retries.policy)
             .field("rate_limit", &self.rate_limit)
             .finish_non_exhaustive()
     }

@@ -71,6 +71,7 @@ mod tokens;
 mod wait;
 mod wire;
 
+pub use crate::backoff::RetryPolicy;
 pub use auth::{Authenticate, Basic, Bearer, Credentials, Renewal};
 pub use client::{HttpClient, HttpClientBuilder, Timeouts};
 pub use download::{Download, Downloaded, Existing};
@@ -82,7 +83,6 @@ pub use method::Method;
 pub use origin::Origin;
 pub use request::RequestBuilder;
 pub use response::Response;
-pub use retry::RetryPolicy;
 pub use stream::ResponseStream;
 #[cfg(feature = "pairs")]
 pub(crate) use tokens::failure_of;

@@ -3,60 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use super::error::{HttpError, HttpErrorKind};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, RetryPolicy};
 
-/// How often a request is sent again, and after what delay.
-///
-/// Sent again are idempotent requests, after connections that failed or broke, time limits of a phase, and the statuses
-/// 408, 429, 502, 503, 504 and those of [`retry_on`](super::RequestBuilder::retry_on). Other requests are sent again only
-/// if they surely were not processed: no connection came about, or the server said 429.
-///
-/// `Retry-After` (seconds or a date) wins over the backoff, up to a cap; a server that asks for more is taken at its word,
-/// and the error comes back at once with what it asked for.
-///
-/// Defaults to 4 attempts, 500 ms doubling up to 30 s with half of it as jitter, and a cap of 2 minutes on `Retry-After`.
-///
-/// ```
-/// use fulmar::backoff::Backoff;
-/// use fulmar::client::http::{HttpClient, RetryPolicy};
-/// use std::time::Duration;
-///
-/// let backoff = Backoff::new(Duration::from_millis(100)).jitter(0.5);
-/// let client = HttpClient::builder().retry(RetryPolicy::attempts(6).backoff(backoff)).build()?;
-/// # Ok::<(), fulmar::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryPolicy {
-    attempts: u32,
-    backoff: Backoff,
-    max_retry_after: Duration,
+/// How often a request is sent again, and how long it waits for that.
+#[derive(Clone, Debug)]
+pub(super) struct Retries {
+    pub(super) policy: RetryPolicy,
+    /// The longest `Retry-After` that is waited for.
+    pub(super) max_retry_after: Duration,
 }
 
-impl RetryPolicy {
-    /// At most so many attempts, the first included; 0 counts as 1.
-    pub fn attempts(attempts: u32) -> RetryPolicy {
-        RetryPolicy { attempts: attempts.max(1), ..RetryPolicy::default() }
-    }
-
-    /// One attempt.
-    pub fn never() -> RetryPolicy {
-        RetryPolicy::attempts(1)
-    }
-
-    /// The delays between attempts. Defaults to 500 ms, doubling up to 30 s, less up to a half of each.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> RetryPolicy {
-        self.backoff = backoff;
-        self
-    }
-
-    /// The longest `Retry-After` that is waited for. Defaults to 2 minutes.
-    #[must_use]
-    pub fn max_retry_after(mut self, limit: Duration) -> RetryPolicy {
-        self.max_retry_after = limit;
-        self
-    }
-
+impl Retries {
     /// How long to wait before the next attempt, after `failures` in a row of which `error` is the last; `None`: give up.
     pub(super) fn delay(
         &self,
@@ -69,24 +26,21 @@ impl RetryPolicy {
         let by_protocol = error.status().is_some_and(|status| retry_on.contains(&status));
         let worth_it = error.is_retryable() || by_protocol;
         let harmless = idempotent || is_unprocessed(error);
-        if failures >= self.attempts || !worth_it || !harmless || is_callers(error.kind()) {
+        if !worth_it || !harmless || is_callers(error.kind()) {
             return None;
         }
+        let delay = self.policy.delay(failures.saturating_sub(1), seed)?;
         match error.retry_after() {
-            Some(asked) if asked > self.max_retry_after => None,
-            Some(asked) => Some(asked),
-            None => Some(self.backoff.delay_with(failures.saturating_sub(1), seed)),
+            Some(asked) => (asked <= self.max_retry_after).then_some(asked),
+            None => Some(delay),
         }
     }
 }
 
-impl Default for RetryPolicy {
-    fn default() -> RetryPolicy {
-        RetryPolicy {
-            attempts: 4,
-            backoff: Backoff::new(Duration::from_millis(500)).cap(Duration::from_secs(30)).jitter(0.5),
-            max_retry_after: Duration::from_secs(120),
-        }
+impl Default for Retries {
+    fn default() -> Retries {
+        let backoff = Backoff::new(Duration::from_millis(500)).cap(Duration::from_secs(30)).jitter(0.5);
+        Retries { policy: RetryPolicy::attempts(4).backoff(backoff), max_retry_after: Duration::from_secs(120) }
     }
 }
 

@@ -95,8 +95,8 @@ impl HttpClient {
         if plan.once {
             return false;
         }
-        let retry = &self.shared.retry;
-        let Some(delay) = retry.delay(failures, error, plan.idempotent, &plan.retry_on, self.seed()) else {
+        let retries = &self.shared.retries;
+        let Some(delay) = retries.delay(failures, error, plan.idempotent, &plan.retry_on, self.seed()) else {
             return false;
         };
         // Waiting for what can't be is no use: the error is better told now.

@@ -4,15 +4,15 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::super::error::TaskError;
-use super::super::retry::RetryPolicy;
 use super::super::task_type::TaskType;
 use super::connection::{Connection, Row};
 use super::fault::Fault;
 use super::value::Param;
 use super::{millis, nonsense, reap};
+use crate::backoff::RetryPolicy;
 
 pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Result<(), Fault> {
-    let retry = &of_type.retry;
+    let RetryPolicy { retries, backoff } = of_type.retry;
     db.execute(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
              retry_factor, retry_cap, retry_jitter, paused)
@@ -28,11 +28,11 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Res
             of_type.retention.map(millis).into(),
             i64::from(of_type.restart_limit).into(),
             of_type.at_once.map(i64::from).into(),
-            i64::from(retry.limit).into(),
-            millis(retry.first).into(),
-            Param::Float(if retry.factor.is_nan() { 1.0 } else { retry.factor }),
-            millis(retry.cap).into(),
-            Param::Float(if retry.jitter.is_nan() { 0.0 } else { retry.jitter }),
+            i64::from(retries).into(),
+            millis(backoff.first).into(),
+            Param::Float(backoff.factor),
+            millis(backoff.cap).into(),
+            Param::Float(backoff.jitter),
             replace.into(),
         ],
     )?;
@@ -79,13 +79,11 @@ pub(super) fn all(db: &mut Connection) -> Result<Vec<TaskType>, Fault> {
 
 /// The five columns of a retry policy, from `first` on.
 pub(super) fn policy(row: Row<'_>, first: usize) -> Result<RetryPolicy, Fault> {
-    Ok(RetryPolicy {
-        limit: small(row.get(first)?)?,
-        first: duration(row.get(first + 1)?),
-        factor: row.get(first + 2)?,
-        cap: duration(row.get(first + 3)?),
-        jitter: row.get(first + 4)?,
-    })
+    Ok(RetryPolicy::times(small(row.get(first)?)?)
+        .first(duration(row.get(first + 1)?))
+        .factor(row.get(first + 2)?)
+        .cap(duration(row.get(first + 3)?))
+        .jitter(row.get(first + 4)?))
 }
 
 pub(super) fn duration(millis: i64) -> Duration {

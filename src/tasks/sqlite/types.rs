@@ -5,13 +5,13 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::error::{Result, TaskError};
-use super::super::retry::RetryPolicy;
 use super::super::task_type::TaskType;
 use super::connection::failed;
 use super::millis;
+use crate::backoff::RetryPolicy;
 
 pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<()> {
-    let retry = &of_type.retry;
+    let RetryPolicy { retries, backoff } = of_type.retry;
     db.prepare_cached(
         "INSERT INTO fulmar_task_type (name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first,
              retry_factor, retry_cap, retry_jitter, paused)
@@ -28,12 +28,11 @@ pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<
             of_type.retention.map(millis),
             of_type.restart_limit,
             of_type.at_once,
-            retry.limit,
-            millis(retry.first),
-            // What is no number would be stored as NULL.
-            if retry.factor.is_nan() { 1.0 } else { retry.factor },
-            millis(retry.cap),
-            if retry.jitter.is_nan() { 0.0 } else { retry.jitter },
+            retries,
+            millis(backoff.first),
+            backoff.factor,
+            millis(backoff.cap),
+            backoff.jitter,
             replace,
         ])
     })
@@ -103,13 +102,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TaskType> {
 
 /// The five columns of a retry policy, from `first` on.
 pub(super) fn policy(row: &Row<'_>, first: usize) -> rusqlite::Result<RetryPolicy> {
-    Ok(RetryPolicy {
-        limit: row.get(first)?,
-        first: duration(row.get(first + 1)?),
-        factor: row.get(first + 2)?,
-        cap: duration(row.get(first + 3)?),
-        jitter: row.get(first + 4)?,
-    })
+    Ok(RetryPolicy::times(row.get(first)?)
+        .first(duration(row.get(first + 1)?))
+        .factor(row.get(first + 2)?)
+        .cap(duration(row.get(first + 3)?))
+        .jitter(row.get(first + 4)?))
 }
 
 pub(super) fn duration(millis: i64) -> Duration {

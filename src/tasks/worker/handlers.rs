@@ -192,10 +192,10 @@ impl Shared {
 mod tests {
     use super::super::super::engine::Claimed;
     use super::super::super::queue::TaskQueue;
-    use super::super::super::retry::RetryPolicy;
     use super::super::super::worker_id::WorkerId;
     use super::super::Worker;
     use super::*;
+    use crate::backoff::RetryPolicy;
     use crate::error::BoxError;
     use crate::executor::Executor;
     use crate::sync::{AtomicUsize, Ordering};
@@ -216,7 +216,7 @@ mod tests {
             identifier: "a".into(),
             starts: 0,
             failures: 0,
-            retry: RetryPolicy::default(),
+            retry: RetryPolicy::never(),
             input: None,
             has_checkpoint: false,
         };

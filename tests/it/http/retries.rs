@@ -99,8 +99,8 @@ fn attempts_have_an_end_and_the_error_counts_them() {
 fn retry_after_is_obeyed_in_seconds_and_as_a_date_up_to_its_cap() {
     // The backoff alone would wait for an hour, and the test with it.
     let hour = Backoff::new(Duration::from_secs(3600)).cap(Duration::from_secs(3600));
-    let policy = RetryPolicy::attempts(2).backoff(hour).max_retry_after(Duration::from_secs(60));
-    let client = quick().retry(policy).build().expect("sound settings");
+    let builder = quick().retry(RetryPolicy::attempts(2).backoff(hour)).max_retry_after(Duration::from_secs(60));
+    let client = builder.build().expect("sound settings");
     let past = httpdate::fmt_http_date(SystemTime::now() - Duration::from_secs(5));
     for value in ["0".to_owned(), past] {
         let server = failing(1, move |stream| reply(stream, 503, &[("Retry-After", &value)], b""));
