@@ -166,6 +166,11 @@ impl JobError {
         JobError { source: error.into(), then: Then::Wait { at_least: delay } }
     }
 
+    /// Whether nothing was tried, and the step is only called again later.
+    pub fn is_wait(&self) -> bool {
+        matches!(self.then, Then::Wait { .. })
+    }
+
     /// Whether the job has failed for good.
     pub fn is_fatal(&self) -> bool {
         self.then == Then::Fail

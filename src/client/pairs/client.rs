@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
+use url::{Position, Url};
 
 use crate::client::http::archive::Limits;
 use crate::client::http::{
@@ -230,6 +231,10 @@ impl Calls<'_> {
             || (query.is_point() && query.output_type().is_some_and(|kind| kind.eq_ignore_ascii_case("csv")));
         let accept = if compact_csv { "text/csv" } else { "application/json" };
         let response = self.send(self.request(Method::Post, "/query")?.accept(accept).json(&query.to_submit()))?;
+        if response.method() != Method::Post {
+            // The answer to a redirect's GET: it says nothing of the submission.
+            return Err(PairsError::SentOn { to: place(response.url()) });
+        }
         read(&response, |text| Submission::parse(text, csv, response.length_known()))
     }
 
@@ -314,6 +319,11 @@ fn read<T>(response: &Response, parse: impl Fn(&str) -> Result<T, PairsError>) -
         },
         error => error,
     })
+}
+
+/// A URL without what may be secret in it.
+fn place(url: &str) -> String {
+    Url::parse(url).map(|url| url[..Position::AfterPath].to_owned()).unwrap_or_default()
 }
 
 fn refused_merge(base: &str, other: &str, error: HttpError) -> PairsError {
@@ -448,7 +458,7 @@ impl ClientBuilder {
     /// How often a call that changes nothing is tried, and with which pauses. Defaults to the HTTP client's own policy.
     /// A batch has its own attempts.
     pub fn retry(self, policy: RetryPolicy) -> ClientBuilder {
-        self.http(|http| http.retry(policy.clone()))
+        self.http(|http| http.retry(policy))
     }
 
     /// Trusts the certificates in this PEM text beside the system's: for a server of one's own.

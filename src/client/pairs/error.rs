@@ -44,6 +44,28 @@ pub enum PairsError {
     #[error("the PAIRS server's answer makes no sense: {0}")]
     Reply(String),
 
+    /// The answer to a submission was lost, and it can't be told whether its job exists. It is not
+    /// submitted again: look into the [list](super::Client::list) for it.
+    #[error(
+        "the answer to submitting query {name:?} was lost, and its job may exist: look into the list of jobs ({why})"
+    )]
+    LostReply {
+        /// The query's name; empty if it has none.
+        name: String,
+        /// Why the list doesn't tell.
+        why: String,
+        /// How the answer was lost.
+        source: Box<PairsError>,
+    },
+
+    /// The server sent a submission on to another place, and what answers there took none. The
+    /// client was given another URL than that of the API.
+    #[error("the server sent the submission on to {to}, and no job came of that: name the URL of its API as the host")]
+    SentOn {
+        /// Where to, without what may be secret.
+        to: String,
+    },
+
     /// The values of points came in part; the text says how that is known. Nothing was made on the server.
     #[error("the values of points came in part: {0}")]
     Incomplete(String),

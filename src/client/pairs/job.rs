@@ -42,8 +42,8 @@ const THROTTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 const MAX_DATA: u64 = 64 << 20;
 
 /// What the report says of a query that ends before it is known whether there is a job.
-const NOBODY_KNOWS: &str =
-    "the answer to the submission was lost: there may be a job on the server that nobody knows of";
+const MAY_EXIST: &str =
+    "the answer to the submission was lost: the server may have a job for it, which this batch doesn't know";
 
 /// What the report says of CSV whose end nothing proves.
 const UNKNOWN_LENGTH: &str = "the server didn't say how long the CSV is: that no line of it was lost can't be known";
@@ -184,13 +184,29 @@ impl Job {
         JobError::fatal(error)
     }
 
-    /// What is to follow a look for a lost job that failed; if nothing is, the report says what may be.
-    fn note_if_last(&mut self, error: PairsError, cx: &mut Context<'_>) -> JobError {
-        let error = self.follow(error, false);
-        if error.is_fatal() || cx.attempt() >= self.shared.attempts {
-            cx.note(NOBODY_KNOWS);
+    /// What is to follow a look for a lost job that failed. The last one tells how the answer was lost, and that
+    /// the list could not be had.
+    fn after_failed_look(&mut self, error: PairsError, cx: &mut Context<'_>) -> JobError {
+        let why = error.to_string();
+        let next = self.follow(error, false);
+        if !next.is_fatal() && cx.attempt() < self.shared.attempts {
+            return next;
         }
-        error
+        cx.note(MAY_EXIST);
+        // A wait is no attempt: it goes on.
+        if next.is_wait() { next } else { self.lost(why) }
+    }
+
+    /// The end of a query whose job may exist.
+    fn lost(&mut self, why: String) -> JobError {
+        let creation = Creation::new(submit::likeness(&self.query));
+        JobError::fatal(match std::mem::replace(&mut self.creation, creation).into_lost() {
+            Some(source) => {
+                let name = self.query.name().unwrap_or_default().to_owned();
+                PairsError::LostReply { name, why, source: Box::new(source) }
+            }
+            None => PairsError::Reply(why),
+        })
     }
 
     /// Writes the values of points that were answered at once to a file.
@@ -288,7 +304,7 @@ impl RemoteJob for Job {
             }
             // A batch that is cancelled calls for no further step.
             Ok(_) if cx.is_cancelled() => {
-                cx.note(NOBODY_KNOWS);
+                cx.note(MAY_EXIST);
                 Err(JobError::wait("it is cancelled", TWINS))
             }
             Ok(Step::Look(after)) => Err(JobError::wait("the answer to the submission was lost", after)),
@@ -302,16 +318,14 @@ impl RemoteJob for Job {
             Ok(Step::NotYet) => Err(JobError::wait("the same query is being submitted", TWINS)),
             Err(Failure::Refused(error)) => {
                 if was_lost {
-                    cx.note(NOBODY_KNOWS);
+                    cx.note(MAY_EXIST);
                 }
                 Err(self.follow(error, true))
             }
-            Err(Failure::NoLook(error)) => Err(self.note_if_last(error, cx)),
+            Err(Failure::NoLook(error)) => Err(self.after_failed_look(error, cx)),
             Err(Failure::Unclear(why)) => {
-                cx.note(format!("{NOBODY_KNOWS} ({why})"));
-                let lost =
-                    std::mem::replace(&mut self.creation, Creation::new(submit::likeness(&self.query))).into_lost();
-                Err(JobError::fatal(lost.unwrap_or(PairsError::Reply(why))))
+                cx.note(format!("{MAY_EXIST} ({why})"));
+                Err(self.lost(why))
             }
         }
     }

@@ -62,6 +62,8 @@ impl Maker for QueryMaker<'_> {
             }
             // The server said something, but not what.
             PairsError::Reply(_) => Doubt::Unnamed,
+            // The first server may have done it.
+            PairsError::SentOn { .. } => Doubt::Lost,
             _ => Doubt::None,
         }
     }

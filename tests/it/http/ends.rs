@@ -1,11 +1,12 @@
 //! Which end of a body is one, and which is a cut. (RFC 9112, 8 and 9.8)
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 
 use fulmar::client::http::{Download, HttpClient, HttpError, HttpErrorKind, Response};
 use rustls::version::TLS13;
 
+use super::server::read_until;
 use super::tls_server::{Authority, TlsServer, TlsStream, local};
 use super::{Folder, quick, soon};
 
@@ -25,12 +26,7 @@ fn saying(text: &'static [u8], end: End) -> String {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             // Closing with something unread is a reset: one byte of the request is left for that.
-            let mut request = Vec::new();
-            let complete = if end == End::Reset { &b"\r\n\r"[..] } else { b"\r\n\r\n" };
-            let mut byte = [0];
-            while !request.ends_with(complete) && stream.read_exact(&mut byte).is_ok() {
-                request.push(byte[0]);
-            }
+            read_until(&mut stream, if end == End::Reset { b"\r\n\r" } else { b"\r\n\r\n" });
             let _ = stream.write_all(text);
             if end == End::Closed {
                 let _ = stream.shutdown(Shutdown::Both);

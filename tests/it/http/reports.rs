@@ -1,12 +1,12 @@
 //! What users of other clients have reported, each tried here.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 
 use fulmar::client::http::{HttpErrorKind, Method};
 
-use super::server::{Server, Then, head, reply};
+use super::server::{Server, Then, head, read_until, reply};
 use super::tls_server::{Authority, TlsServer, TlsStream, local};
 use super::{client, quick, soon};
 
@@ -86,11 +86,7 @@ fn proxy(answer: &'static [u8], server: &TlsServer) -> String {
     let (url, port) = (format!("http://{}", listener.local_addr().expect("an address")), server.port);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut request = Vec::new();
-            let mut byte = [0];
-            while !request.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
-                request.push(byte[0]);
-            }
+            read_until(&mut stream, b"\r\n\r\n");
             let _ = stream.write_all(answer);
             let server = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
             let (mut from, mut to) = (stream.try_clone().expect("a socket"), server.try_clone().expect("a socket"));

@@ -126,6 +126,14 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
     Some(seen)
 }
 
+/// Reads up to these bytes and no further: a test that leaves the rest unread says so by what they are.
+pub(super) fn read_until(stream: &mut impl Read, end: &[u8]) {
+    let (mut read, mut byte) = (Vec::new(), [0]);
+    while !read.ends_with(end) && stream.read_exact(&mut byte).is_ok() {
+        read.push(byte[0]);
+    }
+}
+
 /// A whole reply. What can't be sent any more concerns nobody.
 pub(super) fn reply(stream: &mut TcpStream, status: u16, headers: &[(&str, &str)], body: &[u8]) -> Then {
     head(stream, status, headers, Some(body.len()));

@@ -228,9 +228,17 @@ fn what_can_not_be_found_out_is_said() {
 
 #[test]
 fn a_request_that_is_sent_on_and_makes_no_job_says_where_to() {
-    let (server, connection) = server(Config::quick());
-    server.plan("create", Fault::Redirect, 1);
-    let error = connection.create_job(sum("sent on")).expect_err("no job came of it");
-    assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains("/neighbour/jobs")), "{error:?}");
-    assert!(server.jobs().is_empty() && server.count("list") == 1, "it was looked for");
+    for status in [301, 302, 303] {
+        let (server, connection) = server(Config::quick());
+        server.plan("create", Fault::Redirect(status), 1);
+        let error = connection.create_job(sum("sent on")).expect_err("no job came of it");
+        let OpenEoError::Invalid(text) = &error else { panic!("{status}: {error:?}") };
+        let origin = connection.root_url().split("/openeo").next().expect("an origin");
+        let said = format!(
+            "the back-end sent the request to create a job on to {origin}/neighbour/jobs, and no job came of that: \
+             connect by the URL of its API"
+        );
+        assert_eq!(*text, said, "{status}");
+        assert!(server.jobs().is_empty() && server.count("list") == 1, "{status}: it was looked for");
+    }
 }

@@ -188,7 +188,7 @@ fn expired_links_are_fetched_anew_and_strangers_get_no_credentials() {
 fn a_redirect_to_a_neighbour_on_the_same_host_gets_no_credentials() {
     let (server, connection) = server(Config { checksums: false, ..with_assets(&[("a.txt", "text/plain", 14)]) });
     let job = finished(&connection, "neighbour");
-    server.plan("asset", Fault::Redirect, 1);
+    server.plan("asset", Fault::Redirect(302), 1);
     assert_eq!(job.results().asset("a.txt").expect("there").load_bytes().expect("had"), b"of a neighbour");
     assert_eq!(server.count("leaked credentials"), 0);
 }

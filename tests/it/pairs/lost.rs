@@ -4,7 +4,9 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use fulmar::client::pairs::{Client, Query, batch_query, start_batch_query};
+use fulmar::batch::BatchReport;
+use fulmar::client::http::HttpErrorKind;
+use fulmar::client::pairs::{Client, PairsError, Query, QueryResult, batch_query, start_batch_query};
 
 use super::scripted::{Server, Then, reply};
 use super::{Folder, options, point, square, told};
@@ -36,7 +38,7 @@ fn a_batch_that_is_cancelled_while_it_looks_for_a_lost_job_submits_no_other() {
     let report = batch.wait(HANG).expect("it ends");
     assert_eq!(report.stats.cancelled, 1, "{}", told(&report));
     assert_eq!(posts(&server), 1, "{:?}", report.jobs[0].notes);
-    assert!(report.jobs[0].notes.iter().any(|note| note.contains("nobody knows")), "{:?}", report.jobs[0].notes);
+    assert!(report.jobs[0].notes.iter().any(|note| note.contains("may have a job")), "{:?}", report.jobs[0].notes);
 }
 
 #[test]
@@ -76,6 +78,56 @@ fn a_submission_that_outlived_its_token_twice_is_made_again_and_nothing_is_in_do
         assert!(report.jobs[0].attempts.submit > 1, "the first had no more than one renewal");
         assert!(report.jobs[0].notes.is_empty(), "{:?}", report.jobs[0].notes);
         assert!(server.seen().iter().all(|seen| !seen.target.contains("/list")), "there was nothing to look for");
+    }
+}
+
+/// What comes of one query.
+fn run(server: &Server) -> BatchReport<QueryResult> {
+    batch_query(&client(server), [square("a")], options(&Folder::new())).expect("sound")
+}
+
+fn failure(report: &BatchReport<QueryResult>) -> &PairsError {
+    let outcome = report.jobs[0].outcome.as_ref();
+    outcome.expect_err("it can't succeed").error().unwrap_or_else(|| panic!("{}", told(report)))
+}
+
+#[test]
+fn a_job_that_may_exist_is_a_lost_reply_that_says_why() {
+    // A list that has entries which can't be read; one that can't be had; one that may have it.
+    let gap = r#"{"totPages":1,"queryJobList":[7]}"#;
+    let alike = r#"{"totPages":1,"queryJobList":[{"id":"1","status":"Queued","statusCode":0}]}"#;
+    for (status, list, said) in [(200, gap, "which may lack some"), (403, "{}", "403"), (200, alike, "it may be 1")] {
+        let server = Server::start(move |seen, stream| match seen.method.as_str() {
+            "POST" => Then::Close,
+            _ if seen.target.contains("/list") => reply(stream, status, &[], list.as_bytes()),
+            _ => reply(stream, 404, &[], b"{}"),
+        });
+        let report = run(&server);
+        let (error, notes) = (failure(&report), &report.jobs[0].notes);
+        let PairsError::LostReply { name, why, source } = error else { panic!("{error:?}") };
+        assert!(name == "a" && why.contains(said), "{error}");
+        assert!(matches!(&**source, PairsError::Http(error) if error.kind() == HttpErrorKind::Broken), "{source:?}");
+        assert!(!error.is_retryable() && notes.iter().any(|note| note.contains("may have a job")), "{notes:?}");
+        assert_eq!(posts(&server), 1);
+    }
+}
+
+#[test]
+fn a_submission_that_is_sent_on_and_makes_no_job_says_where_to() {
+    for status in [301, 302, 303] {
+        let server = Server::start(move |seen, stream| match (seen.method.as_str(), seen.target.as_str()) {
+            ("POST", _) => reply(stream, status, &[("Location", "/login?next=secret")], b""),
+            (_, target) if target.contains("/list") => reply(stream, 200, &[], br#"{"totPages":1,"queryJobList":[]}"#),
+            _ => reply(stream, 200, &[("Content-Type", "text/html")], b"<html>who are you?</html>"),
+        });
+        let report = run(&server);
+        let error = failure(&report);
+        let said = format!(
+            "the server sent the submission on to {}, and no job came of that: name the URL of its API as the host",
+            server.url("/login")
+        );
+        assert!(matches!(error, PairsError::SentOn { .. }) && error.to_string() == said, "{status}: {error}");
+        assert_eq!(posts(&server), 1, "{status}");
     }
 }
 

@@ -102,9 +102,8 @@ impl TlsSettings {
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
-        let trust: Arc<dyn ServerCertVerifier> =
-            if self.verify { Arc::new(self.trust(provider)?) } else { Arc::new(Anybody(provider)) };
-        let builder = builder.dangerous().with_custom_certificate_verifier(trust);
+        let chains = if self.verify { Some(self.chains(provider.clone())?) } else { None };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Trust { provider, chains }));
         match &self.identity {
             None => Ok(builder.with_no_client_auth()),
             Some(Identity { chain, key }) => {
@@ -113,7 +112,7 @@ impl TlsSettings {
         }
     }
 
-    fn trust(&self, provider: Arc<CryptoProvider>) -> std::result::Result<Trust, Fault> {
+    fn chains(&self, provider: Arc<CryptoProvider>) -> std::result::Result<Chains, Fault> {
         let mut named = self.roots.clone();
         if self.system_roots {
             named.extend(system_roots()?);
@@ -125,10 +124,10 @@ impl TlsSettings {
             // A bare container has no store.
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| failed("no certificate of an authority to trust could be read").with_source(error))?;
-        Ok(Trust { chains, named })
+        Ok(Chains { roots, named })
     }
 }
 
@@ -153,11 +152,19 @@ fn system_roots() -> std::result::Result<Vec<CertificateDer<'static>>, Fault> {
     Ok(found.certs)
 }
 
+/// Whose certificates are trusted.
+#[derive(Debug)]
+struct Trust {
+    provider: Arc<CryptoProvider>,
+    /// `None`: every certificate, if only its owner is at the other end.
+    chains: Option<Chains>,
+}
+
 /// Chains up to a trusted authority, and beside them every certificate that is named itself: a server that signed its own
 /// is trusted as OpenSSL trusts it, whether it calls itself an authority or not.
 #[derive(Debug)]
-struct Trust {
-    chains: Arc<WebPkiServerVerifier>,
+struct Chains {
+    roots: Arc<WebPkiServerVerifier>,
     named: Vec<CertificateDer<'static>>,
 }
 
@@ -170,11 +177,11 @@ impl ServerCertVerifier for Trust {
         ocsp: &[u8],
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        let verdict = self.chains.verify_server_cert(own, intermediates, name, ocsp, now);
-        match verdict {
+        let Some(Chains { roots, named }) = &self.chains else { return Ok(ServerCertVerified::assertion()) };
+        match roots.verify_server_cert(own, intermediates, name, ocsp, now) {
             // Who signed it doesn't matter if it is named itself. Its time was looked at before; its host was not.
             Err(rustls::Error::InvalidCertificate(error))
-                if is_of_issuer(&error) && self.named.iter().any(|named| named == own) =>
+                if is_of_issuer(&error) && named.iter().any(|named| named == own) =>
             {
                 rustls::client::verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
                 Ok(ServerCertVerified::assertion())
@@ -189,7 +196,8 @@ impl ServerCertVerifier for Trust {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, own, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, own, signed, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -198,11 +206,12 @@ impl ServerCertVerifier for Trust {
         own: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, own, signed)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, own, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -215,47 +224,6 @@ fn is_of_issuer(error: &CertificateError) -> bool {
 fn is_authority(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(OtherError(other))
         if matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)))
-}
-
-/// Takes every certificate, if only its owner is at the other end.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        own: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, own, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        own: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, own, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn failed(text: impl Into<std::borrow::Cow<'static, str>>) -> Fault {

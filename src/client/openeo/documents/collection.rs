@@ -39,8 +39,8 @@ impl Collection {
         text(&self.document, "license")
     }
 
-    /// The names of its bands, in order: from its dimensions, or else from its summaries, from itself (STAC 1.1), or from what it
-    /// says of its items' assets, each once; none if none of them tells.
+    /// The names of its bands, in order: from its dimensions, or else from its summaries, from itself (STAC 1.1), from the
+    /// variables of its cube that hold data, or from what it says of its items' assets, each once; none if none of them tells.
     pub fn bands(&self) -> Vec<&str> {
         let of_dimensions = fields(&self.document, "cube:dimensions")
             .filter(|(_, dimension)| text(dimension, "type") == Some("bands"))
@@ -55,6 +55,13 @@ impl Collection {
             if !bands.is_empty() {
                 return bands;
             }
+        }
+        // A cube without a dimension for bands has its values in variables.
+        let holds_data = |variable: &&Value| text(variable, "type").is_none_or(|kind| kind == "data");
+        let variables = fields(&self.document, "cube:variables").filter(|(_, variable)| holds_data(variable));
+        let variables: Vec<&str> = variables.map(|(name, _)| name.as_str()).collect();
+        if !variables.is_empty() {
+            return variables;
         }
         let mut bands = Vec::new();
         for name in fields(&self.document, "item_assets").flat_map(|(_, asset)| bands_of(asset)) {
@@ -160,6 +167,29 @@ mod tests {
             json!({"a": {"bands": [{"name": "B02"}]}, "b": {"eo:bands": [{"name": "B02"}, {"name": "SCL"}]}, "c": 7});
         assert_eq!(bands(json!({"item_assets": assets})), "B02 SCL");
         assert_eq!(bands(json!({"summaries": null, "cube:dimensions": []})), "");
+    }
+
+    /// openeo-python-client 791.
+    #[test]
+    fn variables_of_a_cube_are_its_bands_if_no_dimension_has_them() {
+        let variables = json!({
+            "B02": {"type": "data", "dimensions": ["t", "y", "x"]},
+            "SCL": {"dimensions": ["t", "y", "x"]},
+            "spatial_ref": {"type": "auxiliary", "dimensions": []},
+            "odd": 7,
+        });
+        let of = |mut document: Value| {
+            document["cube:variables"] = variables.clone();
+            Collection::new(document).bands().join(" ")
+        };
+        let cube = json!({"x": {"type": "spatial", "axis": "x"}, "t": {"type": "temporal"}});
+        assert_eq!(of(json!({"cube:dimensions": cube})), "B02 SCL odd");
+        assert_eq!(
+            of(json!({"cube:dimensions": cube, "item_assets": {"a": {"bands": [{"name": "B04"}]}}})),
+            "B02 SCL odd"
+        );
+        assert_eq!(of(json!({"cube:dimensions": {"bands": {"type": "bands", "values": ["B08"]}}})), "B08");
+        assert_eq!(of(json!({"summaries": {"eo:bands": [{"name": "VV"}]}})), "VV");
     }
 
     #[test]

@@ -43,9 +43,9 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
         Some(Fault::NotFound) => return Answer::Reply(not_found("?")),
         Some(Fault::TooManyJobs) => return Answer::Reply(too_many()),
         Some(Fault::Expired) => return Answer::Reply(expired()),
-        Some(Fault::Redirect) => {
+        Some(Fault::Redirect(status)) => {
             let to = format!("{}/neighbour/{}", shared.origin, path.last().copied().unwrap_or_default());
-            return Answer::Reply(Reply::new(302, "text/plain", Vec::new()).header("Location", to));
+            return Answer::Reply(Reply::new(status, "text/plain", Vec::new()).header("Location", to));
         }
         _ => {}
     }

@@ -26,8 +26,8 @@ pub enum Fault {
     CutThenExpire(usize),
     /// It is done when the test lets it go on.
     Hang,
-    /// It is sent on to a neighbour: a path of the same host that isn't below the API's root.
-    Redirect,
+    /// It is sent on with this status to a neighbour: a path of the same host that isn't below the API's root.
+    Redirect(u16),
     /// The last byte of the body is another.
     Damaged,
     /// The link has expired: 410, `ResultLinkExpired`.
