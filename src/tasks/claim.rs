@@ -9,8 +9,10 @@ use super::queue::TaskQueue;
 use super::status::TaskStatus;
 use super::worker_id::WorkerId;
 
-/// A task that a worker took with [`TaskQueue::dequeue`]. Every call is fenced: once the lease was taken away it is
-/// [`TaskError::Stale`] and changes nothing. Dropping it leaves the task to the lease.
+/// A task that a worker took with [`TaskQueue::dequeue`]. Every call is fenced: once the lease is
+/// over, by the database's clock, it is [`TaskError::Stale`] and changes nothing, even if no other
+/// worker has the task yet. Only [`give_back`](Claim::give_back) and [`lose`](Claim::lose) do what
+/// they say until the lease is taken away. Dropping it leaves the task to the lease.
 #[derive(Debug)]
 pub struct Claim {
     task: TaskContext,
@@ -29,12 +31,14 @@ impl Claim {
     /// Starts it: from now on the attempt counts, and its time limit runs.
     ///
     /// # Errors
-    /// [`TaskError::Stale`], as of all that follow, also if it was started before; those of the database.
+    /// [`TaskError::Stale`], as of all that follow, also if it was started before; those of the
+    /// database.
     pub fn start(&self) -> Result<()> {
         self.task.act(Action::Start).map(drop)
     }
 
-    /// Ends the attempt well, with what was stored in [`task`](Claim::task); or as that was told to fail or to pause.
+    /// Ends the attempt well, with what was stored in [`task`](Claim::task); or as that was told to
+    /// fail or to pause.
     ///
     /// # Errors
     /// Those of [`start`](Claim::start), also if it was not started.
@@ -43,7 +47,8 @@ impl Claim {
         self.task.act(outcome)
     }
 
-    /// Ends the attempt with an error: the task is retried as its type says, or has failed.
+    /// Ends the attempt with an error: the task is retried as its type says, or has failed. If an
+    /// earlier call said that the lease is lost, it [gives the task up](Claim::lose) instead.
     ///
     /// # Errors
     /// Those of [`finish`](Claim::finish).
@@ -52,8 +57,9 @@ impl Claim {
         self.task.act(outcome)
     }
 
-    /// Gives an attempt up of which nobody knows what it came to, or whose end can't be written: it is charged as lost, not as
-    /// failed. The task goes back to the queue at once, or has failed beyond its type's restart limit, as if its worker had died.
+    /// Gives an attempt up of which nobody knows what it came to, or whose end can't be written: it
+    /// is charged as lost, not as failed. The task goes back to the queue at once, or has failed
+    /// beyond its type's restart limit, as if its worker had died.
     ///
     /// # Errors
     /// Those of [`finish`](Claim::finish).

@@ -4,8 +4,9 @@
 //!
 //! - **One step each.** Every call is one transaction: all of it is durable when it returns `Ok`, and nothing of it
 //!   happened if it returns an error, [`TaskError::Unreachable`] aside.
-//! - **Fenced.** A claim adds one to the task's token. What a worker does to a task is guarded by number, token, worker
-//!   and the states that it may leave; where no row fits, the answer is [`Stepped::Stale`] and nothing was written.
+//! - **Fenced.** A claim adds one to the task's token. What a worker does to a task is guarded by number, token, worker,
+//!   a lease that is not over, and the states that it may leave; where no row fits, the answer is [`Stepped::Stale`] and
+//!   nothing was written. To give the task up it suffices that the lease was not taken away yet.
 //! - **The database's clock.** No time of a caller is compared with one of the database: durations go in, and the engine
 //!   adds them to the time there.
 //! - **Logged.** Every change writes its log entry in the same transaction.
@@ -104,7 +105,7 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// stale one changes nothing for the rest.
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>>;
 
-    /// Renews the leases of all tasks that `worker` holds and whose time limit has not passed, all at once, and returns
+    /// Renews the leases of all tasks that `worker` holds and of which neither the lease nor the time limit is over, all at once, and returns
     /// them. What is not in the answer is lost. A task that somebody else has a lock on may be left as it is, if nobody can take
     /// it away meanwhile: the others don't wait for it.
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>>;
@@ -217,6 +218,14 @@ pub(super) enum Action {
     GiveBack { reason: String },
     /// `Running` stays. `None` leaves the progress as it is.
     Note { progress: Option<f32>, message: String },
+}
+
+impl Action {
+    /// Whether the worker only gives the task up, which it may do even if its lease is over.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn gives_up(&self) -> bool {
+        matches!(self, Action::GiveBack { .. } | Action::Lose { .. })
+    }
 }
 
 #[cfg(feature = "postgres")]

@@ -112,26 +112,63 @@ pub(crate) fn a_failure_strands_nothing(bed: &dyn Bed) {
     assert_eq!(bed.count("SELECT count(*) FROM fulmar_task WHERE ended IS NULL OR worker IS NOT NULL"), 0);
 }
 
-/// A lease that is over is taken away by the next who looks: any worker, or `tidy`. Nobody need have the task since.
+/// By the database's clock, and before anything has taken the task away.
 pub(crate) fn completion_or_renewal_after_expiry_is_refused(bed: &dyn Bed) {
     let queue = bed.queue();
     let handle = put(&queue, "a");
     let late = claim(&queue);
     late.start().expect("ours");
+    put(&queue, "b");
+    let waiting = claim(&queue);
     bed.pass(2 * LEASE);
-    assert_eq!(queue.tidy().expect("rescued").returned, 1);
-    let entries = history(&queue, "a");
-    for refused in [
-        late.renew(LEASE),
-        late.finish().map(drop),
-        late.fail("late").map(drop),
-        late.task().progress(0.5, "late"),
-        transaction_at(&bed.address(), &queue, &|tx, _| late.task().finish_in(tx)),
-    ] {
-        assert!(refused.expect_err("stale").is_stale());
+    for stage in ["expired", "taken away"] {
+        if stage == "taken away" {
+            assert_eq!(queue.tidy().expect("rescued").returned, 2);
+        }
+        let seen = || (handle.info().expect("known"), history(&queue, "a"), history(&queue, "b"));
+        let before = seen();
+        for refused in [
+            // First, because a claim that is known to be lost is only given up by this.
+            late.fail("late").map(drop),
+            late.renew(LEASE),
+            late.finish().map(drop),
+            late.task().progress(0.5, "late"),
+            transaction_at(&bed.address(), &queue, &|tx, _| late.task().finish_in(tx)),
+            waiting.renew(LEASE),
+            waiting.start(),
+        ] {
+            assert!(refused.expect_err("stale").is_stale(), "{stage}");
+        }
+        assert_eq!(seen(), before, "{stage}");
     }
     assert!(late.task().is_lost());
-    assert_eq!((handle.status().expect("known"), history(&queue, "a")), (Accepted, entries));
+    assert_eq!(handle.status().expect("known"), Accepted);
+}
+
+/// To give up what is lost takes nothing from any other worker, and the task need not wait for a rescue.
+pub(crate) fn an_expired_task_may_be_given_up_until_it_is_taken_away(bed: &dyn Bed) {
+    let queue = bed.queue();
+    for (name, starts) in [("started", true), ("waiting", false)] {
+        for is_taken_away in [false, true] {
+            let handle = put(&queue, &format!("{name}-{is_taken_away}"));
+            let late = claim(&queue);
+            if starts {
+                late.start().expect("ours");
+            }
+            bed.pass(2 * LEASE);
+            if is_taken_away {
+                assert_eq!(queue.tidy().expect("rescued").returned, 1);
+            }
+            let given_up = if starts { late.lose("late").map(drop) } else { late.give_back("late") };
+            assert_eq!(given_up.is_err_and(|error| error.is_stale()), is_taken_away, "{name}");
+            let info = handle.info().expect("known");
+            assert_eq!((info.status, info.lost), (Accepted, u32::from(starts)), "{name}: charged once");
+            assert_eq!(queue.tidy().expect("nothing to do").returned, 0);
+            let next = claim(&queue);
+            next.start().expect("ours");
+            assert_eq!(next.finish().expect("ours"), Finished);
+        }
+    }
 }
 
 /// Connections of their own, as processes have them, all writing at once.

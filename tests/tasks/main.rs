@@ -74,6 +74,7 @@ macro_rules! conformance {
                 a_retried_task_keeps_its_key, a_schedule_s_task_may_be_unique;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
+                an_expired_task_may_be_given_up_until_it_is_taken_away,
                 no_database_is_locked;
                 races: sixteen_producers_fill_it_exactly, one_of_many_gets_the_identifier, the_reaper_races_the_finish,
                 cancel_races_the_finish;

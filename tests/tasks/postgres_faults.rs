@@ -800,13 +800,14 @@ fn leases_are_renewed_though_all_connections_are_taken() {
     put(&queue, "a");
     let claim = claim(&queue);
     claim.start().expect("ours");
-    bed.pass(2 * LEASE);
+    bed.pass(LEASE * 2 / 3);
     queue
         .postgres_transaction(|tx| {
             tx.query("SELECT 1", &[])?;
             claim.renew(LEASE)
         })
         .expect("it is ours, and nobody stands in its way");
+    bed.pass(LEASE * 2 / 3);
     assert_eq!(queue.tidy().expect("nothing to do").returned, 0);
     assert_eq!(claim.finish().expect("ours"), TaskStatus::Finished);
 }
@@ -822,23 +823,30 @@ fn a_locked_row_keeps_no_lease_from_being_renewed() {
     put(&queue, "b");
     let claims = claims(&queue, &worker, 9);
     claims.iter().for_each(|claim| claim.start().expect("ours"));
-    bed.pass(2 * LEASE);
+    bed.pass(LEASE * 2 / 3);
+    let lock = format!("SELECT id FROM {}.fulmar_task WHERE identifier = 'a' FOR UPDATE", bed.name());
     bed.around()
         .postgres_transaction(|tx| {
-            let lock = format!("SELECT id FROM {}.fulmar_task WHERE identifier = 'a' FOR UPDATE", bed.name());
             tx.query(&lock, &[])?;
             claims[1].renew(LEASE).expect("nobody stands in its way");
             claims[0].renew(LEASE).expect("it is ours still, though its lease could not be renewed");
+            Ok::<_, TaskError>(())
+        })
+        .expect("a lock");
+    bed.pass(LEASE * 2 / 3);
+    bed.around()
+        .postgres_transaction(|tx| {
+            tx.query(&lock, &[])?;
+            assert!(claims[0].renew(LEASE).expect_err("it was locked for longer than its lease").is_stale());
+            claims[1].renew(LEASE).expect("that was renewed");
             assert_eq!(queue.tidy()?.returned, 0, "one is locked, and the other one's lease is good");
             Ok::<_, TaskError>(())
         })
         .expect("a lock");
-    claims[0].renew(LEASE).expect("nobody took it");
-    assert_eq!(queue.tidy().expect("nothing to do").returned, 0);
-    for claim in &claims {
-        assert_eq!(claim.finish().expect("ours"), TaskStatus::Finished);
-        assert!(claim.renew(LEASE).expect_err("it has ended").is_stale());
-    }
+    assert_eq!(queue.tidy().expect("rescued").returned, 1);
+    assert!(claims[0].finish().expect_err("taken away").is_stale());
+    assert_eq!(claims[1].finish().expect("ours"), TaskStatus::Finished);
+    assert!(claims[1].renew(LEASE).expect_err("it has ended").is_stale());
 }
 
 /// A role or a database may bring settings of its own, and a schema any name.

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::faults::{Process, assert_account, patient_queue, violations, wait_for_all};
 use crate::sqlite::File;
-use crate::support::{Bed, Gate, HANG, claim, eventually, put, task};
+use crate::support::{Bed, Gate, HANG, claim, eventually, is_unfenced, put, task};
 
 /// The part of a process that takes the writer's lock and keeps it.
 pub(crate) fn hold(address: &str) {
@@ -142,7 +142,7 @@ fn skewed_clocks_finish_nothing_twice() {
         worker.signal(Signal::TERM);
         worker.until("drained ");
     }
-    if !cfg!(fulmar_unguarded) {
+    if !is_unfenced() {
         assert_account(&violations(&queue, &names));
     }
 }

@@ -157,6 +157,11 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// This is a build of a copy of the crate that has no fence: see `unfenced` in tests/run.
+pub(crate) fn is_unfenced() -> bool {
+    std::env::var_os("FULMAR_UNFENCED").is_some()
+}
+
 /// How often races are run: few in CI, `FULMAR_TASK_RACES` for the full size.
 pub(crate) fn races() -> usize {
     number("FULMAR_TASK_RACES", 200)

@@ -407,11 +407,13 @@ fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
     )
 }
 
-/// The tasks of the worker `$1` whose time is not over.
+/// The tasks of the worker `$1` whose lease and time limit are not over.
 macro_rules! kept {
     () => {
         concat!(
-            "worker = $1::text AND worker IS NOT NULL AND status IN (1, 2) AND (deadline IS NULL OR deadline > ",
+            "worker = $1::text AND worker IS NOT NULL AND status IN (1, 2) AND lease > ",
+            now!(),
+            " AND (deadline IS NULL OR deadline > ",
             then!(),
             ")"
         )

@@ -13,6 +13,7 @@ mod combine;
 mod connection;
 mod error;
 mod fault;
+mod fence;
 mod herald;
 mod lanes;
 mod libpq;

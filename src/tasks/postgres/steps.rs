@@ -10,6 +10,7 @@ use super::super::error::Result as TaskResult;
 use super::super::status::{Response, TaskStatus};
 use super::connection::{Connection, Transaction};
 use super::fault::Fault;
+use super::fence::fence;
 use super::sql::{now, trail};
 use super::value::Param;
 use super::{lanes, millis, reap, trail};
@@ -47,23 +48,6 @@ impl Doubts {
     fn holds(&self, step: &Step) -> bool {
         self.0.lock().contains(&(step.task, step.token))
     }
-}
-
-/// What has to be so for a worker to change a task. `IS NOT DISTINCT FROM` keeps the index on workers out of the plan:
-/// without statistics the server prefers it to the task's number, and walks past all that the worker ever held. With `--cfg fulmar_unguarded` it is taken out, for the test that
-/// shows that the others would notice.
-#[cfg(not(fulmar_unguarded))]
-macro_rules! fence {
-    () => {
-        "t.token = s.token AND t.worker IS NOT DISTINCT FROM $1::text
-             AND t.status = CASE WHEN s.kind IN (0, 5) THEN 1 ELSE 2 END"
-    };
-}
-#[cfg(fulmar_unguarded)]
-macro_rules! fence {
-    () => {
-        "s.token IS NOT NULL AND $1::text IS NOT NULL"
-    };
 }
 
 /// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the lane is a subquery, and

@@ -134,7 +134,7 @@ pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Dur
     let mut sql = db
         .prepare_cached(
             "UPDATE fulmar_task SET lease = ?2
-             WHERE worker = ?1 AND status IN (1, 2) AND (deadline IS NULL OR deadline > ?3)
+             WHERE worker = ?1 AND status IN (1, 2) AND lease > ?3 AND (deadline IS NULL OR deadline > ?3)
              RETURNING id, token, cancel_requested",
         )
         .map_err(failed(doing))?;

@@ -7,6 +7,7 @@
 mod caller;
 mod claim;
 mod connection;
+mod fence;
 mod file;
 mod filesystem;
 mod lanes;

@@ -6,15 +6,8 @@ use super::super::engine::{Action, Step, Stepped};
 use super::super::error::Result;
 use super::super::status::{Response, TaskStatus};
 use super::connection::{failed, in_savepoint, is_of_row};
+use super::fence::FENCE;
 use super::{gate, lanes, millis, reap};
-
-/// What has to be so for a worker to change a task. With `--cfg fulmar_unguarded` it is taken out, for the test that
-/// shows that the others would notice.
-const FENCE: &str = if cfg!(fulmar_unguarded) {
-    "id = ?1 AND (?2 IS NULL OR 1) AND (?3 IS NULL OR 1)"
-} else {
-    "id = ?1 AND token = ?2 AND worker = ?3"
-};
 
 pub(super) fn step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
     steps.iter().map(|step| one(db, now, step)).collect()
@@ -34,7 +27,7 @@ pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<
 }
 
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
-    let Some(held) = holds(db, step)? else {
+    let Some(held) = holds(db, now, step)? else {
         let finished = if step.finished_in { find_finished(db, step)? } else { None };
         return Ok(finished.map_or(Stepped::Stale, Stepped::Done));
     };
@@ -119,16 +112,19 @@ impl Held {
 }
 
 /// The task, if the worker holds it in a state that the action may leave.
-fn holds(db: &Connection, step: &Step) -> Result<Option<Held>> {
+fn holds(db: &Connection, now: i64, step: &Step) -> Result<Option<Held>> {
     let state = match step.action {
         Action::Start | Action::GiveBack { .. } => TaskStatus::Scheduled,
         _ => TaskStatus::Running,
     };
-    let guard = if cfg!(fulmar_unguarded) { "(?4 IS NULL OR 1)" } else { "status = ?4" };
-    let sql = format!("{HELD} WHERE {FENCE} AND {guard}");
+    let sql = format!("{HELD} WHERE {FENCE}");
     db.prepare_cached(&sql)
         .and_then(|mut sql| {
-            sql.query_row(params![step.task, step.token, step.worker.as_str(), state.code()], Held::read).optional()
+            sql.query_row(
+                params![step.task, step.token, step.worker.as_str(), now, step.action.gives_up(), state.code()],
+                Held::read,
+            )
+            .optional()
         })
         .map_err(failed("looking at a task's fence"))
 }
