@@ -75,7 +75,7 @@ impl TaskQueue {
         connection: &C,
         tasks: impl IntoIterator<Item = NewTask>,
     ) -> Result<Vec<TaskHandle>> {
-        let tasks = tasks.into_iter().map(NewTask::checked).collect::<Result<Vec<Checked>>>()?;
+        let tasks = self.checked(tasks)?;
         let names: Vec<TaskRef> = tasks.iter().map(Checked::name).collect();
         let accepted = connection.accept(self, Acceptable(tasks))?;
         Ok(accepted.into_iter().zip(names).map(|(task, name)| TaskHandle::accepted(self.clone(), task, name)).collect())

@@ -186,6 +186,10 @@ pub(super) struct Claimed {
     /// The input, if it is small enough to come along; else it is [loaded](Engine::load) when asked for.
     pub(super) input: Option<Vec<u8>>,
     pub(super) has_checkpoint: bool,
+    /// The context of whoever enqueued it.
+    pub(super) context: Option<String>,
+    /// How long it could have started before it was taken.
+    pub(super) waited: Duration,
 }
 
 /// One thing that a worker does to one task. Cheap to clone, for another try.

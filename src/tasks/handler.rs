@@ -119,6 +119,17 @@ impl TaskContext {
         self.claimed.failures
     }
 
+    /// The context of whoever enqueued it, such as W3C's `traceparent`: what
+    /// [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gave there.
+    pub fn trace_context(&self) -> Option<&str> {
+        self.claimed.context.as_deref()
+    }
+
+    /// How long it could have started before it was taken.
+    pub(super) fn waited(&self) -> Duration {
+        self.claimed.waited
+    }
+
     /// The input, as JSON, in any type that reads it; `serde_json::Value` reads all.
     ///
     /// # Errors
@@ -348,8 +359,18 @@ impl TaskContext {
 
     /// Runs `handler`, and says what the attempt came to. Its panics go no further.
     pub(super) fn attempt_with(&self, handler: &dyn Handler) -> Action {
+        #[cfg(feature = "tracing")]
+        let mut span = None;
+        #[cfg(feature = "tracing")]
+        crate::trace::tell(|| {
+            let (task_type, identifier, attempt) = (self.task_type(), self.identifier(), self.attempt());
+            let new = tracing::info_span!(target: "fulmar", "task", task_type, identifier, attempt, context = self.trace_context());
+            span = Some(new.entered());
+        });
         // What the handler's error says, and what its destructor does, is the user's code as well.
         let returned = panics::catch(|| handler.run(self).map_err(|error| chain(&*error)));
+        #[cfg(feature = "tracing")]
+        crate::trace::tell(|| drop(span));
         self.outcome(returned.unwrap_or_else(|panic| Err(format!("panicked: {panic}"))))
     }
 
@@ -428,4 +449,68 @@ pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = source.source();
     }
     text
+}
+
+#[cfg(all(test, feature = "tracing", feature = "sqlite"))]
+mod tests {
+    use std::sync::Arc;
+
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    use super::super::new_task::NewTask;
+    use super::super::task_type::TaskType;
+    use super::super::worker::Worker;
+    use super::*;
+
+    /// What spans are called, and what they say.
+    #[derive(Clone, Default)]
+    struct Spans(Arc<Mutex<Vec<String>>>);
+
+    impl Visit for &Spans {
+        fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+            self.0.lock().push(format!("{}={value:?}", field.name()));
+        }
+    }
+
+    impl Subscriber for Spans {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, attributes: &Attributes<'_>) -> Id {
+            if attributes.metadata().name() == "task" {
+                attributes.record(&mut { self });
+            }
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {
+            self.0.lock().push("enter".into());
+        }
+        fn exit(&self, _: &Id) {
+            self.0.lock().push("exit".into());
+        }
+    }
+
+    #[test]
+    fn an_attempt_is_a_span_with_the_submitter_s_context() {
+        let folder = std::env::temp_dir().join(format!("fulmar-span-{}", WorkerId::new()));
+        std::fs::create_dir(&folder).expect("a folder of its own");
+        let queue = TaskQueue::open(folder.join("queue.db")).expect("the queue opens");
+        queue.register(TaskType::new("t")).expect("registered");
+        queue.enqueue(NewTask::new("t", "a").trace_context("00-1-2-01")).expect("accepted");
+        let spans = Spans::default();
+        let inside = spans.clone();
+        let handlers = Worker::builder(&queue).handle("t", move |_: &TaskContext| {
+            inside.0.lock().push("handler".into());
+            Ok::<(), TaskError>(())
+        });
+        tracing::subscriber::with_default(spans.clone(), || handlers.run_due()).expect("run");
+        let said = spans.0.lock().join(" ");
+        assert_eq!(said, "task_type=\"t\" identifier=\"a\" attempt=1 context=\"00-1-2-01\" enter handler exit");
+        let _ = std::fs::remove_dir_all(&folder);
+    }
 }

@@ -173,6 +173,15 @@
 //! # Ok::<(), fulmar::tasks::TaskError>(())
 //! ```
 //!
+//! # What is seen
+//!
+//! [`TaskQueue::open_metrics`] is a page for Prometheus and the like: how many tasks wait and run, how long they waited, and how long
+//! handlers, claims and commits took. [`WorkerBuilder::on_event`] tells a program of its own attempts. With the feature `tracing`
+//! each attempt is a span, `task`; what goes wrong is an event at `WARN`.
+//!
+//! The context of whoever enqueues goes with the task: [`QueueBuilder::trace_context`] is asked for it, as W3C's `traceparent`
+//! for example, and [`TaskContext::trace_context`] gives it to the handler, on whichever machine.
+//!
 //! # Testing your handlers
 //!
 //! [`WorkerBuilder::run_due`] runs what may start now, what is scheduled for now included, on the test's own thread, with the handlers of your worker, and
@@ -237,6 +246,7 @@ mod handle;
 mod handler;
 mod look;
 mod maintenance;
+mod metrics;
 mod new_task;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -277,5 +287,5 @@ pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;
 pub use task_type::TaskType;
 pub use unique::{Accepted, Unique};
-pub use worker::{Attempted, Worker, WorkerBuilder, WorkerStats};
+pub use worker::{Attempted, TaskEvent, Worker, WorkerBuilder, WorkerStats};
 pub use worker_id::WorkerId;

@@ -43,6 +43,7 @@ pub struct NewTask {
     pub(super) key: Option<String>,
     pub(super) is_modifier: bool,
     pub(super) unique: Option<Unique>,
+    pub(super) context: Option<String>,
 }
 
 /// When a task may start.
@@ -65,6 +66,7 @@ impl NewTask {
             key: None,
             is_modifier: false,
             unique: None,
+            context: None,
         }
     }
 
@@ -125,6 +127,14 @@ impl NewTask {
         self
     }
 
+    /// The context of whoever enqueues it, such as W3C's `traceparent`, at most 512 bytes: its handler gets it
+    /// ([`TaskContext::trace_context`](super::TaskContext::trace_context)). Defaults to what
+    /// [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gives.
+    pub fn trace_context(mut self, context: impl Into<String>) -> NewTask {
+        self.context = Some(context.into());
+        self
+    }
+
     /// The type that was given.
     pub fn task_type(&self) -> &str {
         &self.task_type
@@ -145,6 +155,9 @@ impl NewTask {
         let input =
             self.input.map_err(|why| why.error("input", &format!("the input of task `{}`", self.identifier)))?;
         check_size("input", &input)?;
+        if let Some(context) = &self.context {
+            check_name("the context of a task", context)?;
+        }
         let unique = self.unique.map(|unique| unique.checked(&input)).transpose()?;
         Ok(Checked {
             task_type: self.task_type,
@@ -156,6 +169,7 @@ impl NewTask {
             key: self.key,
             is_modifier: self.is_modifier,
             unique,
+            context: self.context,
         })
     }
 }
@@ -185,6 +199,7 @@ pub(super) struct Checked {
     pub(super) key: Option<String>,
     pub(super) is_modifier: bool,
     pub(super) unique: Option<CheckedUnique>,
+    pub(super) context: Option<String>,
 }
 
 impl Checked {

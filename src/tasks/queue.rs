@@ -12,6 +12,7 @@ use super::claim::Claim;
 use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
 use super::handle::TaskHandle;
+use super::metrics::Metrics;
 use super::new_task::{Checked, NewTask, clean};
 #[cfg(feature = "postgres")]
 use super::postgres::{PasswordSource, PostgresEngine, PostgresSettings};
@@ -19,8 +20,9 @@ use super::postgres::{PasswordSource, PostgresEngine, PostgresSettings};
 use super::sqlite::{Durability, SqliteEngine, SqliteSettings};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
-use super::task_type::TaskType;
+use super::task_type::{TaskType, check_name};
 use super::worker_id::WorkerId;
+use crate::sync::Ordering;
 use crate::time::Deadline;
 
 /// A durable queue. Cloning it is cheap and gives a handle to the same connections.
@@ -52,6 +54,18 @@ pub struct TaskQueue {
 pub(super) struct Shared {
     pub(super) engine: Box<dyn Engine>,
     pub(super) poll: Duration,
+    pub(super) metrics: Metrics,
+    pub(super) context: Option<ContextSource>,
+}
+
+/// Asked for the context of whoever enqueues.
+#[derive(Clone)]
+pub(super) struct ContextSource(Arc<dyn Fn() -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for ContextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContextSource")
+    }
 }
 
 /// Settings of a [`TaskQueue`].
@@ -59,6 +73,7 @@ pub(super) struct Shared {
 #[must_use = "a builder does nothing until `open`"]
 pub struct QueueBuilder {
     poll: Duration,
+    context: Option<ContextSource>,
     #[cfg(feature = "sqlite")]
     durability: Durability,
     busy_limit: Option<Duration>,
@@ -83,6 +98,14 @@ impl QueueBuilder {
     /// ended, and those whose time has come. Defaults to 100 ms, at least 1 ms, at most a day. An idle look reads one row.
     pub fn poll_interval(mut self, interval: Duration) -> QueueBuilder {
         self.poll = interval.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3_600));
+        self
+    }
+
+    /// Asked for the context of each enqueuing, on the thread that enqueues: what is to be told of its task wherever it runs, such
+    /// as W3C's `traceparent`. Tasks that have [one of their own](NewTask::trace_context) keep it. A context beyond 512 bytes, or with a
+    /// control character, is left out, and so is one of a source that panics. On PostgreSQL a context costs an enqueuing two round trips more.
+    pub fn trace_context(mut self, source: impl Fn() -> Option<String> + Send + Sync + 'static) -> QueueBuilder {
+        self.context = Some(ContextSource(Arc::new(source)));
         self
     }
 
@@ -174,7 +197,7 @@ impl QueueBuilder {
         settings.busy_limit = self.busy_limit.unwrap_or(settings.busy_limit);
         settings.largest_file = self.largest_file;
         settings.clock.set(self.clock.unwrap_or(0));
-        Ok(TaskQueue::new(Box::new(SqliteEngine::open(settings)?), self.poll))
+        Ok(TaskQueue::new(Box::new(SqliteEngine::open(settings)?), self.poll, self.context))
     }
 
     /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL `postgres://user:password@host/database` or
@@ -197,19 +220,20 @@ impl QueueBuilder {
         settings.schema = self.schema;
         settings.direct = self.direct;
         settings.password = self.password;
-        Ok(TaskQueue::new(Box::new(PostgresEngine::open(settings)?), self.poll))
+        Ok(TaskQueue::new(Box::new(PostgresEngine::open(settings)?), self.poll, self.context))
     }
 }
 
 impl TaskQueue {
-    pub(super) fn new(engine: Box<dyn Engine>, poll: Duration) -> TaskQueue {
-        TaskQueue { shared: Arc::new(Shared { engine, poll }) }
+    fn new(engine: Box<dyn Engine>, poll: Duration, context: Option<ContextSource>) -> TaskQueue {
+        TaskQueue { shared: Arc::new(Shared { engine, poll, metrics: Metrics::default(), context }) }
     }
 
     /// Settings for a queue.
     pub fn builder() -> QueueBuilder {
         QueueBuilder {
             poll: Duration::from_millis(100),
+            context: None,
             #[cfg(feature = "sqlite")]
             durability: Durability::Full,
             busy_limit: None,
@@ -250,6 +274,25 @@ impl TaskQueue {
 
     pub(super) fn engine(&self) -> &dyn Engine {
         &*self.shared.engine
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// Tasks as an engine may store them, with the context of this enqueuing.
+    pub(super) fn checked(&self, tasks: impl IntoIterator<Item = NewTask>) -> Result<Vec<Checked>> {
+        let mut tasks = tasks.into_iter().map(NewTask::checked).collect::<Result<Vec<Checked>>>()?;
+        if let Some(ContextSource(source)) = &self.shared.context {
+            let context = crate::panics::catch(|| source()).ok().flatten();
+            let context = context.filter(|context| check_name("a context", context).is_ok());
+            for task in &mut tasks {
+                if task.context.is_none() {
+                    task.context.clone_from(&context);
+                }
+            }
+        }
+        Ok(tasks)
     }
 
     pub(super) fn poll(&self) -> Duration {
@@ -318,12 +361,16 @@ impl TaskQueue {
     /// # Errors
     /// Those of [`enqueue`](TaskQueue::enqueue); the queue must have room for all.
     pub fn enqueue_many(&self, tasks: impl IntoIterator<Item = NewTask>) -> Result<Vec<TaskHandle>> {
-        let tasks = tasks.into_iter().map(NewTask::checked).collect::<Result<Vec<Checked>>>()?;
+        let tasks = self.checked(tasks)?;
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
         let names: Vec<TaskRef> = tasks.iter().map(Checked::name).collect();
-        let accepted = self.engine().enqueue(tasks)?;
+        let accepted = self.metrics().enqueue.time(|| self.engine().enqueue(tasks))?;
+        for (task, name) in accepted.iter().zip(&names) {
+            let is_new = u64::from(task.existing.is_none());
+            self.metrics().of_type(&name.task_type).enqueued.fetch_add(is_new, Ordering::Relaxed);
+        }
         Ok(accepted.into_iter().zip(names).map(|(task, name)| TaskHandle::accepted(self.clone(), task, name)).collect())
     }
 
@@ -439,7 +486,8 @@ impl TaskQueue {
     ) -> Result<Vec<Claim>> {
         // A type that is named twice has its tasks once.
         let types: Vec<String> = BTreeSet::from_iter(types).into_iter().map(|&name| name.to_owned()).collect();
-        let claimed = self.engine().claim(worker, &types, limit, lease, &clean(message))?;
+        let message = clean(message);
+        let claimed = self.metrics().claim.time(|| self.engine().claim(worker, &types, limit, lease, &message))?;
         Ok(claimed.into_iter().map(|claimed| Claim::new(self.clone(), worker.clone(), claimed)).collect())
     }
 

@@ -19,6 +19,7 @@ mod postgres_faults;
 mod postgres_sessions;
 mod races;
 mod schedule;
+mod seen;
 mod sqlite;
 #[cfg(unix)]
 mod sqlite_faults;
@@ -72,6 +73,8 @@ macro_rules! conformance {
                 an_order_is_kept_where_what_waits_is_pushed_back, many_at_once_have_their_own_among_them,
                 one_of_many_producers_is_first, in_a_transaction_of_the_callers_one_is_enough,
                 a_retried_task_keeps_its_key, a_schedule_s_task_may_be_unique;
+                seen: the_page_for_prometheus_tells_what_happened, events_tell_of_starts_and_ends,
+                the_submitters_context_comes_to_the_handler;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
                 an_expired_task_may_be_given_up_until_it_is_taken_away,

@@ -265,12 +265,15 @@ macro_rules! take {
 
 macro_rules! taken {
     () => {
-        " RETURNING t.rank, t.id, t.token, y.name, t.identifier, t.starts, t.failures, y.retry_limit, y.retry_first,
+        concat!(
+            " RETURNING t.rank, t.id, t.token, y.name, t.identifier, t.starts, t.failures, y.retry_limit, y.retry_first,
              y.retry_factor, y.retry_cap, y.retry_jitter,
              coalesce(t.input, (SELECT CASE WHEN octet_length(i.body) <= $3::int8 THEN i.body END
                  FROM fulmar_task_input i WHERE i.task_id = t.id)),
              t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id),
-             octet_length(t.trail)::int8"
+             octet_length(t.trail)::int8, (SELECT x.context FROM fulmar_task_context x WHERE x.task_id = t.id),
+             ", then!(), " - t.run_at"
+        )
     };
 }
 
@@ -367,6 +370,8 @@ fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Re
             retry: types::policy(row, 7)?,
             input: row.get(12)?,
             has_checkpoint: row.get(13)?,
+            context: row.get(15)?,
+            waited: types::duration(row.get(16)?),
         };
         Ok::<_, Fault>((row.get(0)?, claimed, row.get::<i64>(14)?))
     };

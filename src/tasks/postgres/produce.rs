@@ -51,7 +51,7 @@ pub(super) fn enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Resu
 
 fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<Accepted>, Fault> {
     let batch = Batch::new(tasks);
-    if let ([all], false, false) = (&*pieces(tasks), batch.is_ordered, batch.is_unique) {
+    if let ([all], false, false) = (&*pieces(tasks), batch.is_ordered, batch.is_unique || batch.has_context) {
         let ids = insert(db, &batch, tasks, all.clone(), mark, false)?;
         if !ids.is_empty() {
             return Ok(ids.into_iter().map(Accepted::new).collect());
@@ -134,6 +134,14 @@ fn insert_pieces(
     for piece in pieces(tasks) {
         ids.extend(insert(db, batch, tasks, piece, mark, true)?);
     }
+    if batch.has_context {
+        let with = tasks.iter().zip(&ids).filter_map(|(task, &id)| Some((id, task.context.as_deref()?)));
+        let (ids, contexts): (Vec<i64>, Vec<&str>) = with.unzip();
+        db.execute(
+            "INSERT INTO fulmar_task_context (task_id, context) SELECT * FROM unnest($1::int8[], $2::text[])",
+            &[Param::Ints(&ids), Param::Texts(&contexts)],
+        )?;
+    }
     Ok(ids)
 }
 
@@ -185,6 +193,7 @@ struct Batch<'a> {
     types: Vec<&'a str>,
     is_ordered: bool,
     is_unique: bool,
+    has_context: bool,
     /// Which of them have to wait for others of them.
     behind: HashSet<usize>,
 }
@@ -206,7 +215,8 @@ impl<'a> Batch<'a> {
             lanes.insert((&task.task_type, key), lane.unwrap_or(false) || task.is_modifier);
         }
         let is_unique = tasks.iter().any(|task| task.unique.is_some());
-        Batch { types, is_ordered: !lanes.is_empty(), is_unique, behind }
+        let has_context = tasks.iter().any(|task| task.context.is_some());
+        Batch { types, is_ordered: !lanes.is_empty(), is_unique, has_context, behind }
     }
 }
 

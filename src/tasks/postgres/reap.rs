@@ -186,6 +186,7 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
              c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
              q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
+             x AS (DELETE FROM fulmar_task_context d USING t WHERE d.task_id = t.id),
              r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
              l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
          SELECT count(*) FROM t",
@@ -202,6 +203,7 @@ pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgErro
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
              c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
              q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
+             x AS (DELETE FROM fulmar_task_context d USING t WHERE d.task_id = t.id),
              r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
              l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
          SELECT count(*) FROM t",

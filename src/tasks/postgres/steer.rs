@@ -101,6 +101,7 @@ const RETRY: &str = concat!(
      i AS (UPDATE fulmar_task_input d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      q AS (UPDATE fulmar_task_unique d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     x AS (UPDATE fulmar_task_context d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old), ",
     logged!(),
     " SELECT status, id FROM u"

@@ -8,6 +8,7 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0002_operators.sql"),
     include_str!("sqlite/0003_schedules.sql"),
     include_str!("sqlite/0004_unique.sql"),
+    include_str!("sqlite/0005_context.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.
@@ -18,4 +19,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0003_operators.sql"),
     include_str!("postgres/0004_schedules.sql"),
     include_str!("postgres/0005_unique.sql"),
+    include_str!("postgres/0006_context.sql"),
 ];

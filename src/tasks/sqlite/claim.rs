@@ -91,11 +91,12 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
             "SELECT t.token + 1, y.name, t.identifier, t.starts, t.failures,
                  y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,
                  (SELECT CASE WHEN length(body) <= ?2 THEN body END FROM fulmar_task_input WHERE task_id = t.id),
-                 t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id), t.entries + 1
+                 t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id), t.entries + 1,
+                 (SELECT context FROM fulmar_task_context WHERE task_id = t.id), ?3 - t.run_at
              FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
         )
         .and_then(|mut sql| {
-            sql.query_row([id, ALONG], |row| {
+            sql.query_row([id, ALONG, now], |row| {
                 let claimed = Claimed {
                     id,
                     token: row.get(0)?,
@@ -106,6 +107,8 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
                     retry: types::policy(row, 5)?,
                     input: row.get(10)?,
                     has_checkpoint: row.get(11)?,
+                    context: row.get(13)?,
+                    waited: types::duration(row.get(14)?),
                 };
                 Ok((claimed, row.get(12)?))
             })

@@ -107,6 +107,11 @@ fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64
     db.prepare_cached("INSERT INTO fulmar_task_input (task_id, body) VALUES (?1, ?2)")
         .and_then(|mut sql| sql.execute(params![id, task.input]))
         .map_err(failed(doing))?;
+    if let Some(context) = &task.context {
+        db.prepare_cached("INSERT INTO fulmar_task_context (task_id, context) VALUES (?1, ?2)")
+            .and_then(|mut sql| sql.execute(params![id, context]))
+            .map_err(failed(doing))?;
+    }
     steps::log(db, id, 0, now, TaskStatus::Accepted, &task.message)?;
     Ok(id)
 }
@@ -185,6 +190,7 @@ pub(super) fn erase(db: &Connection, id: i64) -> Result<()> {
         "DELETE FROM fulmar_task_input WHERE task_id = ?1",
         "DELETE FROM fulmar_task_checkpoint WHERE task_id = ?1",
         "DELETE FROM fulmar_task_unique WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_context WHERE task_id = ?1",
         "DELETE FROM fulmar_task_response WHERE task_id = ?1",
         "DELETE FROM fulmar_task_log WHERE task_id = ?1",
     ] {

@@ -92,6 +92,7 @@ fn renumber(db: &Connection, id: i64) -> Result<i64> {
         "UPDATE fulmar_task_input SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_checkpoint SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_unique SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_context SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_response SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_log SET task_id = ?2 WHERE task_id = ?1",
     ] {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::bell::News;
+use super::super::engine::Claimed;
+use super::super::error::TaskError;
 use super::super::handler::TaskContext;
 use super::handlers;
 use super::shared::{LONGEST_PAUSE, Shared, State};
@@ -22,7 +24,7 @@ impl Shared {
             let Some(wanted) = self.wait_for_room() else {
                 break;
             };
-            let idle = match self.queue.engine().claim(&self.id, &self.types, wanted, self.lease, "") {
+            let idle = match self.claim(wanted) {
                 Ok(claimed) => {
                     let is_all = claimed.len() < wanted;
                     let claimed = claimed
@@ -46,6 +48,11 @@ impl Shared {
         state.claiming = false;
         drop(state);
         self.changed.notify_all();
+    }
+
+    fn claim(&self, wanted: usize) -> Result<Vec<Claimed>, TaskError> {
+        let engine = self.queue.engine();
+        self.queue.metrics().claim.time(|| engine.claim(&self.id, &self.types, wanted, self.lease, ""))
     }
 
     /// How many to claim; `None` when the worker drains.

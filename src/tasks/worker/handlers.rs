@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::TaskError;
 use super::super::handler::{TaskContext, chain};
+use super::super::metrics::Outcome;
 use super::super::status::TaskStatus;
+use super::TaskEvent;
 use super::shared::{LONGEST_PAUSE, Shared};
 use crate::backoff::Backoff;
+use crate::panics;
 use crate::trace::event;
 
 /// Runs on a thread of the executor.
@@ -32,7 +35,10 @@ pub(super) fn run(shared: &Arc<Shared>) {
         for Owed { task, took, .. } in owed.drain(..) {
             match stepped.next() {
                 Some(stepped) => shared.ended(&task, took, stepped),
-                None => shared.give_up(&task, true, why),
+                None => {
+                    shared.give_up(&task, true, why);
+                    shared.tell_end(&task, None, took);
+                }
             }
         }
         let mut started = Vec::new();
@@ -73,7 +79,7 @@ fn settle(shared: &Shared, steps: &[Step]) -> Result<Vec<Stepped>, TaskError> {
     let seed = steps.first().map_or(0, |step| step.task as u64);
     let mut tries = 0;
     loop {
-        match shared.queue.engine().step(steps.to_vec()) {
+        match shared.queue.metrics().commit.time(|| shared.queue.engine().step(steps.to_vec())) {
             Err(error) if error.is_retryable() => {
                 if !shared.may_retry(&error, pauses.delay_with(tries, seed)) {
                     return Err(error);
@@ -131,6 +137,9 @@ impl Shared {
         if state.cancelling {
             task.set_called_off();
         }
+        drop(state);
+        self.queue.metrics().of_type(task.task_type()).waiting.record(task.waited());
+        self.tell(&TaskEvent::Started(task));
         true
     }
 
@@ -155,6 +164,24 @@ impl Shared {
         if stepped == Stepped::Stale {
             task.set_lost();
             event!(WARN, "a lost task's outcome was discarded", task = task.id(), worker = self.id.to_string());
+        }
+        let status = match stepped {
+            Stepped::Done(status) => Some(status),
+            Stepped::Stale => None,
+        };
+        self.tell_end(task, status, took);
+    }
+
+    /// Counts the end of an attempt, and tells of it. `None`: its outcome was discarded.
+    fn tell_end(&self, task: &TaskContext, status: Option<TaskStatus>, took: Duration) {
+        let outcome = status.map_or(Outcome::Lost, outcome);
+        self.queue.metrics().of_type(task.task_type()).ended(outcome, took);
+        self.tell(&TaskEvent::Ended { task, status, took });
+    }
+
+    fn tell(&self, event: &TaskEvent<'_>) {
+        if let Some(listener) = &self.listener {
+            panics::contain(|| listener(event));
         }
     }
 
@@ -185,6 +212,16 @@ impl Shared {
             state.stats.running -= 1;
             state.stats.stale += 1;
         }
+    }
+}
+
+fn outcome(status: TaskStatus) -> Outcome {
+    match status {
+        TaskStatus::Finished => Outcome::Finished,
+        TaskStatus::Failed => Outcome::Failed,
+        TaskStatus::Paused => Outcome::Paused,
+        TaskStatus::Cancelled => Outcome::Cancelled,
+        TaskStatus::Accepted | TaskStatus::Scheduled | TaskStatus::Running => Outcome::Retried,
     }
 }
 
@@ -219,6 +256,8 @@ mod tests {
             retry: RetryPolicy::never(),
             input: None,
             has_checkpoint: false,
+            context: None,
+            waited: Duration::ZERO,
         };
         let task = Arc::new(TaskContext::new(queue, shared.id.clone(), claimed));
         assert!(shared.started(&task, Stepped::Done(TaskStatus::Running)));

@@ -13,6 +13,7 @@
 //! they share is in `shared`.
 
 mod claim;
+mod event;
 mod handlers;
 mod leases;
 mod maintenance;
@@ -25,6 +26,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::event::Listener;
+pub use self::event::TaskEvent;
 use self::shared::Shared;
 pub use self::testing::Attempted;
 use super::error::{Result, TaskError};
@@ -141,6 +144,7 @@ pub struct WorkerBuilder {
     lease: Duration,
     maintenance: Option<Duration>,
     id: WorkerId,
+    listener: Option<Listener>,
 }
 
 impl WorkerBuilder {
@@ -265,6 +269,7 @@ impl Worker {
             lease: Duration::from_secs(30),
             maintenance: None,
             id: WorkerId::new(),
+            listener: None,
         }
     }
 

@@ -16,7 +16,7 @@ use super::super::error::TaskError;
 use super::super::handler::{Handler, TaskContext};
 use super::super::queue::TaskQueue;
 use super::super::worker_id::WorkerId;
-use super::{WorkerBuilder, WorkerStats};
+use super::{Listener, WorkerBuilder, WorkerStats};
 use crate::executor::Executor;
 use crate::sync::{Condvar, Mutex};
 use crate::trace::event;
@@ -40,6 +40,7 @@ pub(super) struct Shared {
     pub(super) batch: Option<usize>,
     pub(super) start_together: usize,
     pub(super) lease: Duration,
+    pub(super) listener: Option<Listener>,
     pub(super) state: Mutex<State>,
     /// The buffer has room, a runner has ended, or the worker stops.
     pub(super) changed: Condvar,
@@ -76,7 +77,7 @@ pub(super) struct State {
 
 impl Shared {
     pub(super) fn new(builder: WorkerBuilder, executor: Executor, at_once: usize) -> Shared {
-        let WorkerBuilder { queue, handlers, batch, start_together, lease, id, .. } = builder;
+        let WorkerBuilder { queue, handlers, batch, start_together, lease, id, listener, .. } = builder;
         let types = handlers.keys().cloned().collect();
         let state = State {
             buffer: VecDeque::new(),
@@ -95,7 +96,7 @@ impl Shared {
             given_up: HashMap::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { queue, id, handlers, types, executor, at_once, batch, start_together, lease, state, changed }
+        Shared { queue, id, handlers, types, executor, at_once, batch, start_together, lease, listener, state, changed }
     }
 
     pub(super) fn stats(&self) -> WorkerStats {
