@@ -15,10 +15,10 @@ mod tasks_common;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fulmar::tasks::TaskQueue;
 use fulmar::tasks::rusqlite::Connection;
+use fulmar::tasks::{TaskContext, TaskError, TaskQueue, Worker};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits};
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits};
 
 const GOALS: [Goal; 2] = [
     Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1), (8, 100)], times: 3.0 },
@@ -51,6 +51,11 @@ fn main() {
         let (folder, count) = (Folder::new(), if plan.test { 5 } else { 200 });
         let queue = open(&folder.0);
         tell_waits("in the same process", ours::wake_ups(&queue, &queue, count), None);
+        // A queue that was opened by itself hears as much of the other as one in another process.
+        let other = TaskQueue::open(folder.0.join("queue.db")).expect("the queue opens");
+        let goal = Some(Duration::from_millis(5));
+        tell_waits("in another process, by a look at the file", ours::wake_ups(&queue, &other, count), goal);
+        tell_idle(&queue, Duration::from_secs(if plan.test { 0 } else { 10 }));
     }
     if plan.has("million") {
         beside(plan.test);
@@ -59,6 +64,26 @@ fn main() {
         let folder = Folder::new();
         operators::tell(&open(&folder.0), plan.test);
     }
+}
+
+/// How much of a core a worker takes that has nothing to do.
+fn tell_idle(queue: &TaskQueue, time: Duration) {
+    // In hundredths of a second, of all threads; fields 14 and 15, of which the second field may hold spaces.
+    let used = || -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+    };
+    let worker =
+        Worker::builder(queue).handle("noop", |_: &TaskContext| Ok::<_, TaskError>(())).start().expect("started");
+    let (start, before) = (Instant::now(), used());
+    std::thread::sleep(time);
+    let share = (used().zip(before)).map(|(after, before)| (after - before) as f64 / start.elapsed().as_secs_f64());
+    match share {
+        Some(share) => println!("an idle worker takes {share:.2} % of a core; goal: <= 1, {}", met(share <= 1.0)),
+        None => println!("an idle worker takes an unknown part of a core: NOT RUN, /proc is not there"),
+    }
+    worker.drain(None).expect("it ends");
 }
 
 fn open(folder: &Path) -> TaskQueue {

@@ -1,5 +1,7 @@
 //! How those who wait for work, or for the end of a task, are woken: a count that only grows, and a condition variable.
 
+#[cfg(feature = "sqlite")]
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::sync::{Condvar, Mutex};
@@ -8,12 +10,17 @@ use crate::sync::{Condvar, Mutex};
 struct Rings {
     work: u64,
     ends: u64,
+    /// Threads in [`Bell::wait`].
+    waiting: usize,
+    closed: bool,
 }
 
 /// Rung by an engine. A ring says only that looking may pay: the truth is in the database.
 pub(super) struct Bell {
     rings: Mutex<Rings>,
     rung: Condvar,
+    /// A thread began to wait where none did, or the bell was closed.
+    watched: Condvar,
 }
 
 /// What to wait for.
@@ -25,7 +32,7 @@ pub(super) enum News {
 
 impl Bell {
     pub(super) fn new() -> Bell {
-        Bell { rings: Mutex::new(Rings::default()), rung: Condvar::new() }
+        Bell { rings: Mutex::new(Rings::default()), rung: Condvar::new(), watched: Condvar::new() }
     }
 
     pub(super) fn ring(&self, news: News) {
@@ -46,11 +53,45 @@ impl Bell {
     /// Waits until it was rung since `seen`, or until `until`.
     pub(super) fn wait(&self, news: News, seen: u64, until: Instant) {
         let mut rings = self.rings.lock();
+        rings.waiting += 1;
+        if rings.waiting == 1 {
+            self.watched.notify_one();
+        }
         while Bell::of(&rings, news) == seen {
             if self.rung.wait_until(&mut rings, until).timed_out() {
-                return;
+                break;
             }
         }
+        rings.waiting -= 1;
+    }
+
+    /// For an engine that hears nothing of other processes: asks `has_news` every `period` while a thread waits, and rings for
+    /// everything if it has. Ends when the bell is [closed](Bell::close).
+    #[cfg(feature = "sqlite")]
+    pub(super) fn watch(&self, period: Duration, mut has_news: impl FnMut() -> bool) {
+        let mut rings = self.rings.lock();
+        loop {
+            while rings.waiting == 0 && !rings.closed {
+                self.watched.wait(&mut rings);
+            }
+            let until = Instant::now() + period;
+            while !rings.closed && !self.watched.wait_until(&mut rings, until).timed_out() {}
+            if rings.closed {
+                return;
+            }
+            drop(rings);
+            if has_news() {
+                self.ring(News::Work);
+                self.ring(News::End);
+            }
+            rings = self.rings.lock();
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    pub(super) fn close(&self) {
+        self.rings.lock().closed = true;
+        self.watched.notify_all();
     }
 
     fn of(rings: &Rings, news: News) -> u64 {

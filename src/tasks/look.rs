@@ -103,6 +103,12 @@ impl TaskFilter {
         TaskFilter { statuses: Some(both), ..self.clone() }
     }
 
+    /// What it looks for in texts.
+    #[cfg(feature = "postgres")]
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        [&self.task_type, &self.key, &self.text].into_iter().filter_map(Option::as_deref)
+    }
+
     /// The rows that have to be read for it.
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn source(&self) -> Source {

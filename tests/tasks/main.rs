@@ -26,6 +26,8 @@ mod sqlite_faults;
 mod steer;
 mod support;
 mod unique;
+mod waits;
+mod words;
 mod workers;
 
 /// Runs every test of the suite on one engine: `conformance!(sqlite, crate::sqlite::Bed::new())`, with an attribute for
@@ -64,6 +66,8 @@ macro_rules! conformance {
                 once: the_end_of_a_task_is_in_its_handlers_commit, a_transaction_that_is_rolled_back_finishes_nothing,
                 who_has_lost_the_task_finishes_nothing_in_a_transaction, an_end_in_a_transaction_opens_the_lane,
                 a_worker_takes_the_handlers_commit_for_the_end;
+                waits: another_process_wakes_workers_and_waiters;
+                words: a_zero_byte_is_in_no_name;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
                 missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,
                 a_paused_schedule_makes_up_for_nothing, what_can_not_be_fired_keeps_no_other_from_it,

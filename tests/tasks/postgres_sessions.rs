@@ -209,19 +209,6 @@ fn a_sequence_behind_its_table_is_called_that_and_the_remedy_works() {
     put(&queue, "b");
 }
 
-#[test]
-#[ignore = "tests/run brings it: a PostgreSQL server"]
-fn a_name_that_no_task_can_have_is_not_found() {
-    let queue = Schema::new().queue();
-    for (task_type, name) in [("t", "a\0b"), ("t\0", "a")] {
-        assert!(matches!(queue.status(task_type, name), Err(TaskError::NotFound { .. })));
-        assert!(matches!(queue.log(task_type, name), Err(TaskError::NotFound { .. })));
-        assert!(matches!(queue.response(task_type, name), Err(TaskError::NotFound { .. })));
-        assert!(matches!(queue.cancel(task_type, name), Err(TaskError::NotFound { .. })));
-        assert!(matches!(queue.delete(task_type, name), Err(TaskError::NotFound { .. })));
-    }
-}
-
 /// Whatever a queue or a caller's transaction set, the next client of a pooler's session finds as it was. Workers work.
 #[test]
 #[ignore = "tests/run brings it: a PgBouncer in transaction mode"]

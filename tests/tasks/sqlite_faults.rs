@@ -404,3 +404,33 @@ fn a_connection_to_a_copy_is_another_database() {
     transaction.commit().expect("committed");
     assert_eq!(queue.status("t", "a").expect("known"), TaskStatus::Accepted);
 }
+
+/// A reader that is forgotten keeps the log from being reused: it grows, `stats` says why, and afterwards the disk is given
+/// back.
+#[test]
+fn a_log_that_a_forgotten_reader_lets_grow_is_warned_of_and_shrinks_again() {
+    let file = File::new();
+    let queue = file.queue();
+    let log = || std::fs::metadata(format!("{}-wal", file.address())).expect("a log").len();
+    let grow = |names: std::ops::Range<u32>| {
+        for n in names {
+            queue.enqueue(task(n.to_string()).input_bytes(vec![7; 4 << 20])).expect("accepted");
+        }
+    };
+    grow(0..6);
+    assert_eq!(queue.stats().expect("read").warnings, [""; 0], "large tasks alone are no reason");
+    let reader = file.connect();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM fulmar_task").expect("a snapshot");
+    grow(6..12);
+    let warnings = queue.stats().expect("read").warnings;
+    assert!(
+        matches!(&*warnings, [one] if one.contains("write-ahead log") && one.contains("read transaction")),
+        "{warnings:?}"
+    );
+    assert!(log() > 24 << 20, "{}", log());
+    reader.execute_batch("COMMIT").expect("its end");
+    grow(12..14);
+    assert_eq!(queue.stats().expect("read").warnings, [""; 0]);
+    put(&queue, "last");
+    assert!(log() <= 16 << 20, "{}", log());
+}

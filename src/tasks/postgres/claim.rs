@@ -100,7 +100,7 @@ impl Claims {
         if names.is_empty() || wish.limit == 0 {
             return Ok(Vec::new());
         }
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        let names = possible(names);
         let opened = self.timers_are_due();
         if opened {
             open_timers(db)?;
@@ -398,6 +398,11 @@ fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Re
     Ok(())
 }
 
+/// Without the names that PostgreSQL can't hold, and that no type has.
+fn possible(names: &[String]) -> Vec<&str> {
+    names.iter().map(|name| &**name).filter(|name| !super::has_zero(name)).collect()
+}
+
 /// Moves tasks whose time has come to those that are ready; returns how many.
 fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
     db.execute(
@@ -458,7 +463,7 @@ fn held(rows: &Rows) -> Result<Vec<Held>, Fault> {
 }
 
 pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<Duration>, Fault> {
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let names = possible(names);
     // The next time is of any type: whoever looks too early looks once more.
     let rows = db.query(
         concat!(

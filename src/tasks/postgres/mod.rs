@@ -260,6 +260,9 @@ impl Engine for PostgresEngine {
     }
 
     fn remove_type(&self, name: &str, force: bool) -> Result<()> {
+        if has_zero(name) {
+            return Err(TaskError::UnknownType(name.to_owned()));
+        }
         self.core.patiently("unregistering a task type", |db, in_doubt| match types::remove(db, name, force) {
             // It was ours that removed it, or somebody else's: it is gone, as was asked for.
             Err(Fault::Task(TaskError::UnknownType(_))) if in_doubt => Ok(()),
@@ -343,14 +346,23 @@ impl Engine for PostgresEngine {
     }
 
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {
+        if filter.texts().any(has_zero) {
+            return Ok(TaskPage { tasks: Vec::new(), next: None });
+        }
         self.core.patiently("listing tasks", |db, _| look::list(db, filter, limit))
     }
 
     fn find(&self, filter: &TaskFilter, limit: usize) -> Result<(Vec<i64>, Option<i64>)> {
+        if filter.texts().any(has_zero) {
+            return Ok((Vec::new(), None));
+        }
         self.core.patiently("listing tasks", |db, _| look::find(db, filter, limit))
     }
 
     fn count(&self, filter: &TaskFilter) -> Result<u64> {
+        if filter.texts().any(has_zero) {
+            return Ok(0);
+        }
         self.core.patiently("counting tasks", |db, _| look::count(db, filter))
     }
 
@@ -362,6 +374,9 @@ impl Engine for PostgresEngine {
     }
 
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()> {
+        if let Some(name) = task_type.filter(|name| has_zero(name)) {
+            return Err(TaskError::UnknownType(name.to_owned()));
+        }
         self.core.patiently("pausing", |db, _| steer::set_paused(db, task_type, paused))?;
         self.tell(News::Work);
         Ok(())
@@ -452,6 +467,9 @@ impl Engine for PostgresEngine {
     }
 
     fn remove_schedule(&self, name: &str) -> Result<bool> {
+        if has_zero(name) {
+            return Ok(false);
+        }
         self.core.patiently("removing a schedule", |db, in_doubt| Ok(schedule::remove(db, name)? || in_doubt))
     }
 
@@ -460,6 +478,9 @@ impl Engine for PostgresEngine {
     }
 
     fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool> {
+        if has_zero(name) {
+            return Ok(false);
+        }
         self.core.patiently("pausing a schedule", |db, _| schedule::pause(db, name, next))
     }
 
@@ -492,7 +513,11 @@ fn millis(duration: Duration) -> i64 {
 
 /// Whether PostgreSQL can't hold such a name, so that no task has it.
 fn is_impossible(task: &TaskRef) -> bool {
-    task.task_type.contains('\0') || task.identifier.contains('\0')
+    has_zero(&task.task_type) || has_zero(&task.identifier)
+}
+
+fn has_zero(name: &str) -> bool {
+    name.contains('\0')
 }
 
 fn not_found(task: &TaskRef) -> TaskError {

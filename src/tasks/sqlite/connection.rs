@@ -33,6 +33,10 @@ pub(super) fn to_time(millis: i64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).unwrap_or(0))).unwrap_or(UNIX_EPOCH)
 }
 
+/// A write-ahead log of more bytes than this is longer than one that can be emptied: SQLite does that at 4 MiB, and large
+/// payloads go beyond it.
+pub(super) const LONG_LOG: u64 = 16 << 20;
+
 pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
     let doing = "opening the database";
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -53,6 +57,8 @@ pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
         Ok(())
     })?;
     db.pragma_update(None, "synchronous", synchronous).map_err(failed(doing))?;
+    // A log that has grown keeps its size on the disk otherwise.
+    db.query_row(&format!("PRAGMA journal_size_limit = {LONG_LOG}"), [], |_| Ok(())).map_err(failed(doing))?;
     db.pragma_update(None, "temp_store", "MEMORY").map_err(failed(doing))?;
     db.pragma_update(None, "cache_size", -16_000).map_err(failed(doing))?;
     if let Some(bytes) = settings.largest_file {
@@ -71,6 +77,21 @@ pub(super) fn open_reader(settings: &SqliteSettings) -> Result<Connection> {
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "query_only", true).map_err(failed(doing))?;
     Ok(db)
+}
+
+/// How many bytes of the write-ahead log can't be copied into the database, because a reader needs it as it is without them.
+pub(super) fn unfinished_log(db: &Connection) -> Result<u64> {
+    let doing = "looking at the write-ahead log";
+    let (frames, copied): (i64, i64) = db
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+        .map_err(failed(doing))?;
+    let page: i64 = db.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed(doing))?;
+    Ok(u64::try_from((frames - copied).saturating_mul(page)).unwrap_or(0))
+}
+
+/// Grows by one with the first look after commits of other connections, and never by this connection's own.
+pub(super) fn data_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// What tells this database from all others, if the schema is there.

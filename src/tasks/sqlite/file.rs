@@ -2,6 +2,7 @@
 //! renamed, and whoever opens the path next finds another one, or none: what was acknowledged would be lost.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::super::error::{Result, TaskError};
 
@@ -35,6 +36,16 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// How large the write-ahead log is, in bytes.
+    pub(super) fn log_size(&self) -> Option<u64> {
+        std::fs::metadata(beside(&self.path, "-wal")).ok().map(|file| file.len())
+    }
+
+    /// When the write-ahead log was written last.
+    pub(super) fn log_written(&self) -> Option<SystemTime> {
+        std::fs::metadata(beside(&self.path, "-wal")).ok()?.modified().ok()
     }
 
     /// Whether `path` leads to the same files: not to a copy, nor past the log by another name.

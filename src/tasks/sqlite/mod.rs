@@ -21,6 +21,7 @@ mod steer;
 mod steps;
 mod types;
 mod unique;
+mod watch;
 mod writer;
 
 use std::any::Any;
@@ -33,6 +34,7 @@ use rusqlite::Connection;
 
 use self::connection::Clock;
 use self::file::Files;
+use self::watch::Watch;
 use self::writer::Writer;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
@@ -88,8 +90,10 @@ impl SqliteSettings {
 const KEPT_READERS: usize = 4;
 
 pub(super) struct SqliteEngine {
+    /// Ends before the rest is closed.
+    _watch: Watch,
     settings: SqliteSettings,
-    writer: Writer,
+    writer: Arc<Writer>,
     readers: Mutex<Vec<Connection>>,
     bell: Arc<Bell>,
     files: Files,
@@ -104,24 +108,31 @@ impl SqliteEngine {
         migrate::migrate(&db, &settings)?;
         let database = connection::database_id(&db)?;
         let files = Files::at(&settings.path);
-        let writer = Writer::new(db, files.clone(), settings.busy_limit, settings.clock.clone());
+        let writer = Arc::new(Writer::new(db, files.clone(), settings.busy_limit, settings.clock.clone()));
         let (readers, bell) = (Mutex::new(Vec::new()), Arc::new(Bell::new()));
-        Ok(SqliteEngine { settings, writer, readers, bell, files, database })
+        let watch = Watch::start(&writer, &files, &bell)?;
+        Ok(SqliteEngine { _watch: watch, settings, writer, readers, bell, files, database })
     }
 
     /// One look at the database as of one moment.
     fn read<R>(&self, look: impl Fn(&Connection, i64) -> Result<R>) -> Result<R> {
+        let now = self.settings.clock.now();
+        self.with_reader(|db| {
+            connection::patiently(self.settings.busy_limit, "reading", || {
+                let snapshot = db.unchecked_transaction().map_err(connection::failed("reading"))?;
+                look(&snapshot, now)
+            })
+        })
+    }
+
+    fn with_reader<R>(&self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
         self.files.check()?;
         let kept = self.readers.lock().pop();
         let db = match kept {
             Some(db) => db,
             None => connection::open_reader(&self.settings)?,
         };
-        let now = self.settings.clock.now();
-        let seen = connection::patiently(self.settings.busy_limit, "reading", || {
-            let snapshot = db.unchecked_transaction().map_err(connection::failed("reading"))?;
-            look(&snapshot, now)
-        });
+        let seen = work(&db);
         let mut readers = self.readers.lock();
         if readers.len() < KEPT_READERS {
             readers.push(db);
@@ -199,7 +210,18 @@ impl Engine for SqliteEngine {
     }
 
     fn stats(&self) -> Result<QueueStats> {
-        self.read(read::stats)
+        let mut stats = self.read(read::stats)?;
+        if let Some(bytes) = self.files.log_size().filter(|bytes| *bytes > connection::LONG_LOG) {
+            let held = self.with_reader(connection::unfinished_log)?;
+            stats.warnings.extend((held > connection::LONG_LOG).then(|| {
+                format!(
+                    "the write-ahead log has grown to {} MiB: a connection to the SQLite file has kept a read transaction open, and \
+                     until that ends the log can't be reused, and reads get slower",
+                    bytes >> 20
+                )
+            }));
+        }
+        Ok(stats)
     }
 
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::super::error::{Result, TaskError};
-use super::connection::{Clock, failed, patiently};
+use super::connection::{Clock, data_version, failed, patiently};
 use super::file::Files;
 use crate::panics;
 use crate::sync::{Condvar, Mutex, spin_turn};
@@ -47,11 +47,13 @@ struct State {
     db: Option<Connection>,
     /// How many threads wrote, or wanted to, when the last commit was through.
     regulars: usize,
+    /// The version of the data at the last look.
+    version: Option<i64>,
 }
 
 impl Writer {
     pub(super) fn new(db: Connection, files: Files, busy_limit: Duration, clock: Clock) -> Writer {
-        let state = State { waiting: VecDeque::new(), db: Some(db), regulars: 0 };
+        let state = State { waiting: VecDeque::new(), db: Some(db), regulars: 0, version: None };
         Writer { state: Mutex::new(state), files, busy_limit, clock }
     }
 
@@ -95,6 +97,15 @@ impl Writer {
             }
             state = self.state.lock();
         }
+    }
+
+    /// Whether other connections have committed since the last look. False while a thread writes, so look again.
+    pub(super) fn has_foreign_commits(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(version) = state.db.as_ref().and_then(|db| data_version(db).ok()) else {
+            return false;
+        };
+        state.version.replace(version) != Some(version)
     }
 
     /// Waits until all who wrote the last time are there again, or nobody comes any more.
