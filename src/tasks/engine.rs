@@ -55,6 +55,10 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
 
     fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>>;
 
+    /// Where each of `tasks` stands, as the status's code: one that makes no sense keeps none of the others from being told.
+    /// `None`: there is no such task.
+    fn statuses(&self, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>>;
+
     /// Oldest first; `None` if there is no such task.
     fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>>;
 

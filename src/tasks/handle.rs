@@ -43,6 +43,10 @@ impl TaskHandle {
         self.id
     }
 
+    pub(super) fn name(&self) -> &TaskRef {
+        &self.name
+    }
+
     /// The task's type.
     pub fn task_type(&self) -> &str {
         &self.name.task_type

@@ -264,6 +264,7 @@ mod steer;
 mod store;
 mod task_type;
 mod unique;
+mod wait;
 mod worker;
 mod worker_id;
 

@@ -5,9 +5,8 @@ use std::fmt;
 #[cfg(feature = "sqlite")]
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bell::News;
 use super::claim::Claim;
 use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
@@ -21,9 +20,9 @@ use super::sqlite::{Durability, SqliteEngine, SqliteSettings};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::task_type::{TaskType, check_name};
+use super::wait::Waiters;
 use super::worker_id::WorkerId;
 use crate::sync::Ordering;
-use crate::time::Deadline;
 
 /// A durable queue. Cloning it is cheap and gives a handle to the same connections.
 ///
@@ -54,6 +53,7 @@ pub struct TaskQueue {
 pub(super) struct Shared {
     pub(super) engine: Box<dyn Engine>,
     pub(super) poll: Duration,
+    pub(super) waiters: Waiters,
     pub(super) metrics: Metrics,
     pub(super) context: Option<ContextSource>,
 }
@@ -226,7 +226,15 @@ impl QueueBuilder {
 
 impl TaskQueue {
     fn new(engine: Box<dyn Engine>, poll: Duration, context: Option<ContextSource>) -> TaskQueue {
-        TaskQueue { shared: Arc::new(Shared { engine, poll, metrics: Metrics::default(), context }) }
+        TaskQueue {
+            shared: Arc::new(Shared {
+                engine,
+                poll,
+                waiters: Waiters::default(),
+                metrics: Metrics::default(),
+                context,
+            }),
+        }
     }
 
     /// Settings for a queue.
@@ -293,6 +301,10 @@ impl TaskQueue {
             }
         }
         Ok(tasks)
+    }
+
+    pub(super) fn waiters(&self) -> &Waiters {
+        &self.shared.waiters
     }
 
     pub(super) fn poll(&self) -> Duration {
@@ -430,27 +442,6 @@ impl TaskQueue {
     /// [`TaskError::NotFound`].
     pub fn cancel(&self, task_type: &str, identifier: &str) -> Result<TaskStatus> {
         self.engine().cancel(&name(task_type, identifier), "cancelled")
-    }
-
-    /// Waits until a task has ended, in whatever way, and says in which.
-    ///
-    /// # Errors
-    /// [`TaskError::Timeout`]; [`TaskError::NotFound`], also if it is deleted meanwhile.
-    pub fn wait(&self, task_type: &str, identifier: &str, timeout: impl Into<Option<Duration>>) -> Result<TaskStatus> {
-        let deadline = Deadline::start(timeout);
-        loop {
-            let seen = self.engine().bell().count(News::End);
-            let status = self.status(task_type, identifier)?;
-            if status.is_ended() {
-                return Ok(status);
-            }
-            if deadline.is_past() {
-                return Err(TaskError::Timeout { limit: deadline.limit(), left: 1 });
-            }
-            let poll = Instant::now() + self.poll();
-            let until = deadline.at().map_or(poll, |at| at.min(poll));
-            self.engine().bell().wait(News::End, seen, until);
-        }
     }
 
     /// The queue in numbers.

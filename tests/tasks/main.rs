@@ -66,7 +66,8 @@ macro_rules! conformance {
                 once: the_end_of_a_task_is_in_its_handlers_commit, a_transaction_that_is_rolled_back_finishes_nothing,
                 who_has_lost_the_task_finishes_nothing_in_a_transaction, an_end_in_a_transaction_opens_the_lane,
                 a_worker_takes_the_handlers_commit_for_the_end;
-                waits: another_process_wakes_workers_and_waiters;
+                waits: another_process_wakes_workers_and_waiters, many_threads_wait_and_each_is_told_of_its_task,
+                all_and_any_are_waited_for_in_one_call, one_bad_row_keeps_no_other_from_being_waited_for;
                 words: a_zero_byte_is_in_no_name;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
                 missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,

@@ -302,6 +302,10 @@ impl Engine for PostgresEngine {
         self.core.patiently("reading a task", |db, _| read::info(db, task))
     }
 
+    fn statuses(&self, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>> {
+        self.core.patiently("looking where tasks stand", |db, _| read::statuses(db, tasks))
+    }
+
     fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
         if is_impossible(task) {
             return Ok(None);

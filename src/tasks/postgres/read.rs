@@ -12,6 +12,7 @@ use super::error::PgError;
 use super::fault::Fault;
 use super::look::{self, columns};
 use super::sql::then;
+use super::value::Param;
 use super::{produce, steer, trail, types};
 
 pub(super) fn to_time(millis: i64) -> SystemTime {
@@ -29,6 +30,30 @@ pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInf
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
     rows.first().map(look::read).transpose()
+}
+
+pub(super) fn statuses(db: &mut Connection, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>, Fault> {
+    // What the server can't be asked for isn't there.
+    let known = |task: &&TaskRef| !super::is_impossible(task);
+    let asked = || tasks.iter().filter(known);
+    let types: Vec<&str> = asked().map(|task| &*task.task_type).collect();
+    let names: Vec<&str> = asked().map(|task| &*task.identifier).collect();
+    // As a join it might be planned to read all tasks.
+    let rows = db.query(
+        "SELECT (SELECT t.status FROM fulmar_task t WHERE t.identifier = w.identifier
+             AND t.type_id = (SELECT y.id FROM fulmar_task_type y WHERE y.name = w.type))
+         FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (type, identifier, number) ORDER BY w.number",
+        &[Param::Texts(&types), Param::Texts(&names)],
+    )?;
+    if rows.len() != types.len() {
+        return Err(super::nonsense("looking where tasks stand", format!("{} of {} tasks", rows.len(), types.len())));
+    }
+    let mut codes = rows.iter().map(|row| row.get::<Option<i64>>(0));
+    tasks
+        .iter()
+        .map(|task| if known(&task) { codes.next().transpose().map(Option::flatten) } else { Ok(None) })
+        .map(|code| Ok(code?))
+        .collect()
 }
 
 pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>, Fault> {

@@ -185,6 +185,10 @@ impl Engine for SqliteEngine {
         self.read(|db, _| read::info(db, task))
     }
 
+    fn statuses(&self, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>> {
+        self.read(|db, _| read::statuses(db, tasks))
+    }
+
     fn log(&self, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
         self.read(|db, _| read::log(db, task))
     }

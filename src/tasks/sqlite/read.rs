@@ -29,6 +29,15 @@ pub(super) fn info(db: &Connection, task: &TaskRef) -> Result<Option<TaskInfo>> 
         .transpose()
 }
 
+pub(super) fn statuses(db: &Connection, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>> {
+    let doing = "looking where tasks stand";
+    let mut sql = db
+        .prepare_cached(&format!("SELECT CAST(status AS INTEGER) FROM fulmar_task WHERE {FIND}"))
+        .map_err(failed(doing))?;
+    let mut status = |task: &TaskRef| sql.query_row([&task.task_type, &task.identifier], |row| row.get(0)).optional();
+    tasks.iter().map(|task| status(task).map_err(failed(doing))).collect()
+}
+
 pub(super) fn log(db: &Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>> {
     let doing = "reading a log";
     let Some(id) = id(db, task)? else {
