@@ -159,6 +159,10 @@ impl Raw {
     /// # Errors
     /// What libpq or the server said, without the password.
     pub(super) fn connect(options: &[(CString, CString)]) -> Result<Raw, String> {
+        // Before anything else uses OpenSSL in this process: it sets it up without a handler for the process's end, which would
+        // free what a thread of ours may be using then, be it for a password: the thread that listens for news is not waited for.
+        #[cfg(feature = "postgres-tls")]
+        openssl_sys::init();
         let null = std::iter::once(ptr::null());
         let keywords: Vec<_> = options.iter().map(|(keyword, _)| keyword.as_ptr()).chain(null.clone()).collect();
         let values: Vec<_> = options.iter().map(|(_, value)| value.as_ptr()).chain(null).collect();
