@@ -442,7 +442,8 @@ fn a_newer_schema_is_refused_though_somebody_migrates() {
     bed.sql("UPDATE fulmar_setting SET value = '99' WHERE name = 'schema'");
     bed.around()
         .postgres_transaction(|tx| {
-            tx.query("SELECT pg_advisory_xact_lock(1718971501, 0)", &[])?;
+            let locks = format!("(1718971501 # hashtext('\"{}\".fulmar_locks')) & -4", bed.name());
+            tx.query(&format!("SELECT pg_advisory_xact_lock({locks}, 0)"), &[])?;
             let refused = TaskQueue::connect(&bed.address()).expect_err("too new");
             assert!(matches!(refused, TaskError::SchemaTooNew { found: 99, .. }), "{refused}");
             Ok::<_, TaskError>(())
@@ -490,7 +491,7 @@ fn killed_sessions_cost_no_more_than_the_poll_interval() {
     // What the session that listens does now and then, and no other.
     let listeners = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND state = 'idle'
-             AND query IN ('LISTEN \"fulmar_news\"', 'SELECT pg_notify($1::text, $2::text)', 'SELECT true')"
+             AND (query LIKE 'LISTEN \"news_of_fulmar_%' OR query IN ('SELECT pg_notify($1::text, $2::text)', 'SELECT true'))"
     );
     for round in 0..5 {
         eventually("it listens", || bed.count(&listeners) == 1);
@@ -510,11 +511,13 @@ fn a_long_transaction_of_somebody_else_is_warned_of() {
     let queue = bed.open_with(TaskQueue::builder().old_transaction(Duration::ZERO));
     queue.register(TaskType::new("t")).expect("registered");
     let name = WorkerId::new().to_string();
-    let other = TaskQueue::connect(&format!("{}&application_name={name}", bed.address())).expect("a connection");
     let warned = || queue.stats().expect("read").warnings.iter().any(|warning| warning.contains(&name));
     assert!(!warned());
-    other
+    // The name is that of this one transaction: by that of a queue the session that listens for its news would be found, too,
+    // which has a transaction for a moment now and then, and no moment is too short here.
+    bed.around()
         .postgres_transaction(|tx| {
+            tx.execute(&format!("SET LOCAL application_name = '{name}'"), &[])?;
             tx.query("SELECT txid_current()", &[])?;
             // It tells of the oldest, and other tests have theirs.
             eventually("it is warned of", warned);
@@ -538,15 +541,16 @@ fn a_transaction_of_another_role_is_warned_of_too() {
     let queue = builder.connect(&format!("postgres://{role}:x@{server}")).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
     let name = WorkerId::new().to_string();
-    let other = TaskQueue::connect(&format!("{address}&application_name={name}")).expect("a connection");
     let warned = || {
         let warnings = queue.stats().expect("read").warnings;
         let found = warnings.into_iter().find(|warning| warning.contains(&name));
         assert!(found.as_ref().is_none_or(|warning| warning.contains("transactions of others")), "{found:?}");
         found.is_some()
     };
-    other
+    // As above, the transaction's alone.
+    bed.around()
         .postgres_transaction(|tx| {
+            tx.execute(&format!("SET LOCAL application_name = '{name}'"), &[])?;
             tx.query("SELECT txid_current()", &[])?;
             let mut tasks = 0;
             eventually("it is in the way", || {

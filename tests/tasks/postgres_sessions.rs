@@ -8,7 +8,7 @@ use fulmar::BoxError;
 use fulmar::tasks::{TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
 
 use crate::postgres::Schema;
-use crate::support::{Bed, HANG, claim, eventually, put, task};
+use crate::support::{Bed, HANG, claim, claims, eventually, put, task};
 
 /// The server without any schema in its address.
 fn server() -> String {
@@ -90,6 +90,32 @@ fn a_schema_that_is_not_there_is_made_once() {
 /// How many sessions have this name.
 fn sessions(bed: &Schema, name: &str) -> i64 {
     bed.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'"))
+}
+
+/// Locks and channels of news are the whole database's: each schema's queue has its own.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn queues_of_two_schemas_do_not_disturb_each_other() {
+    let (one, two) = (Schema::new(), Schema::new());
+    let hasty = |bed: &Schema| bed.open_with(TaskQueue::builder().busy_limit(Duration::from_millis(50)));
+    let queues = [hasty(&one), hasty(&two)];
+    for queue in &queues {
+        queue.register(TaskType::new("t").at_once(5)).expect("registered");
+        queue.set_capacity(9).expect("set");
+    }
+    let new = |name: &str| task(name).ordered("k", false);
+    let [first, second] = &queues;
+    first
+        .postgres_transaction(|tx| {
+            // It holds the locks of the capacity and of the key.
+            first.enqueue_in(tx, [new("a")])?;
+            assert!(matches!(first.enqueue(new("b")), Err(TaskError::Busy { .. })), "the test would show nothing");
+            second.enqueue(new("a"))?;
+            assert_eq!(claims(second, &WorkerId::new(), 9).len(), 1);
+            two.ask("SELECT fulmar_enqueue('t', 'by function', 'null', key => 'k')");
+            Ok::<_, TaskError>(())
+        })
+        .expect("committed");
 }
 
 /// What is waited for in vain here goes on there, unless the server is told.

@@ -13,12 +13,11 @@ use super::connection::{Heard, Limits};
 use super::error::PgError;
 use super::libpq;
 use super::pool::Door;
+use super::sql::locks;
 use super::target::Target;
 use super::waker::Waker;
 use crate::backoff::Backoff;
 use crate::sync::{Mutex, thread};
-
-const CHANNEL: &str = "fulmar_news";
 
 /// In the long run no more than one notification a process in this time; after a quiet time, some at once.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -112,7 +111,10 @@ impl Desk {
         if !connection.is_pooled() {
             connection.script("SET synchronous_commit = off")?;
         }
-        connection.listen(CHANNEL)?;
+        // A channel is the whole database's: its name is this schema's alone, as the numbers of its locks are.
+        let name = concat!("SELECT 'news_of_fulmar_' || to_hex(", locks!(), ")");
+        let channel: String = connection.query_once(name, &[])?.only()?.get(0)?;
+        connection.listen(&channel)?;
         *failures = 0;
         // What was told while nobody listened.
         self.ring(true, true);
@@ -135,7 +137,7 @@ impl Desk {
             if something && now + PAUSE * AT_ONCE >= pace {
                 pace = pace.max(now) + PAUSE;
                 let news = format!("{}{} {}", mark(work, 'w'), mark(end, 'e'), self.tag);
-                connection.query("SELECT pg_notify($1::text, $2::text)", &[CHANNEL.into(), (&*news).into()])?;
+                connection.query("SELECT pg_notify($1::text, $2::text)", &[(&*channel).into(), (&*news).into()])?;
                 continue;
             }
             let until = if something { pace - PAUSE * AT_ONCE } else { now + self.limits.heartbeat };

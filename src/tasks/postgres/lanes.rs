@@ -11,13 +11,8 @@ use super::super::error::TaskError;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
-use super::sql::now;
+use super::sql::{locks, now};
 use super::value::Param;
-
-/// The first half of our locks' numbers: `fulm`. Others on the database have others.
-pub(super) const FULMAR: i64 = 0x6675_6c6d;
-/// The halves of the numbers of: migrations (0), the capacity, types' limits at once, lanes.
-pub(super) const CAPACITY: i64 = 1;
 
 /// For a transaction of the caller's: refuses an isolation level at which a look after a lock sees what was there before it.
 /// There two tasks that exclude each other could both be let through, and a full queue could take more.
@@ -38,10 +33,14 @@ pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
 /// that one transaction never holds more than a thousand: the server has room for some thousands in all.
 pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
     db.query(
-        "SELECT pg_advisory_xact_lock($3::int8::int4 + 2, number) FROM (
+        concat!(
+            "SELECT pg_advisory_xact_lock(",
+            locks!(),
+            " + 2, number) FROM (
              SELECT DISTINCT (hashtextextended(lane, type_id) & 1023)::int4 AS number
-             FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane) ORDER BY number OFFSET 0) AS numbers",
-        &[Param::Ints(types), Param::Texts(lanes), FULMAR.into()],
+             FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane) ORDER BY number OFFSET 0) AS numbers"
+        ),
+        &[Param::Ints(types), Param::Texts(lanes)],
     )
     .map(drop)
 }
@@ -49,10 +48,14 @@ pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result
 /// For a transaction: takes the locks of types with a limit at once.
 pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgError> {
     db.query(
-        "SELECT pg_advisory_xact_lock($2::int8::int4 + 1, number) FROM (
+        concat!(
+            "SELECT pg_advisory_xact_lock(",
+            locks!(),
+            " + 1, number) FROM (
              SELECT DISTINCT (type_id & 2147483647)::int4 AS number FROM unnest($1::int8[]) AS t (type_id)
-             ORDER BY number OFFSET 0) AS numbers",
-        &[Param::Ints(types), FULMAR.into()],
+             ORDER BY number OFFSET 0) AS numbers"
+        ),
+        &[Param::Ints(types)],
     )
     .map(drop)
 }
@@ -103,10 +106,14 @@ pub(super) fn follow_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgE
 /// As [`lock`], of the lanes of these tasks, which never change.
 pub(super) fn lock_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     db.query(
-        "SELECT pg_advisory_xact_lock($2::int8::int4 + 2, number) FROM (
+        concat!(
+            "SELECT pg_advisory_xact_lock(",
+            locks!(),
+            " + 2, number) FROM (
              SELECT DISTINCT (hashtextextended(lane, type_id) & 1023)::int4 AS number
-             FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL ORDER BY number OFFSET 0) AS numbers",
-        &[Param::Ints(tasks), FULMAR.into()],
+             FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL ORDER BY number OFFSET 0) AS numbers"
+        ),
+        &[Param::Ints(tasks)],
     )
     .map(drop)
 }

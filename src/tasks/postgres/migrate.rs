@@ -5,7 +5,7 @@ use super::super::schema::POSTGRES as MIGRATIONS;
 use super::super::worker_id::random_name;
 use super::connection::Connection;
 use super::fault::Fault;
-use super::lanes::FULMAR;
+use super::sql::locks;
 use super::target::identifier;
 
 /// Which schema the queue is in, which is made if it was `named` and isn't there. By itself it is the first of the session's
@@ -56,7 +56,7 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
         return known(found, newest);
     }
     let mut tx = db.begin()?;
-    tx.query("SELECT pg_advisory_xact_lock($1::int8::int4, 0)", &[FULMAR.into()])?;
+    tx.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 0)"), &[])?;
     // The session may remember that a table isn't there which the lock's last holder has made. The server takes note of such
     // news when a table is locked.
     tx.script("LOCK TABLE pg_catalog.pg_class IN ACCESS SHARE MODE")?;

@@ -133,13 +133,14 @@ impl PostgresEngine {
         let password = password.map(|PasswordSource(password)| password);
         let direct = direct.map(|conninfo| Target::parse(&conninfo)).transpose();
         let direct = direct.map_err(|error| told("reading the direct connection string", error))?;
-        let (target, direct) =
+        let (target, mut direct) =
             (target.with_password(password.clone()), direct.map(|direct| direct.with_password(password)));
         let mut core = Core { pool: Pool::new(target, limits, connections), patience, old_snapshot };
         let doing = "finding the queue's schema";
         let schema =
             core.attempt(doing, Duration::ZERO, limits.statement, |db, _| migrate::find_schema(db, schema.as_deref()))?;
         core.pool.set_schema(&schema);
+        direct.iter_mut().for_each(|direct| direct.set_schema(&schema));
         let target = direct.unwrap_or_else(|| core.pool.target.clone());
         core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| migrate::migrate(db))?;
         let bell = Arc::new(Bell::new());

@@ -12,8 +12,8 @@ use super::super::unique::Accepted;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
-use super::lanes::{self, CAPACITY, FULMAR};
-use super::sql::then;
+use super::lanes;
+use super::sql::{locks, then};
 use super::value::Param;
 use super::{millis, not_found, reap, steer, unique};
 
@@ -162,7 +162,7 @@ fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a 
 
 /// Until the transaction ends: between the look and the insert nobody else inserts.
 fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
-    db.query("SELECT pg_advisory_xact_lock($1::int8::int4, $2::int8::int4)", &[FULMAR.into(), CAPACITY.into()])?;
+    db.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
     Ok(())
 }
 

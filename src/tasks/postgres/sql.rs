@@ -29,4 +29,13 @@ macro_rules! trail {
     };
 }
 
-pub(super) use {now, then, trail};
+/// The first of four numbers that advisory locks of this queue begin with, for: migrations (0) and the capacity (1), types with
+/// a limit at once, lanes, unique keys. Queues in other schemas have others, because the schema is written into the literal,
+/// and so have, most likely, other programs.
+macro_rules! locks {
+    () => {
+        "((1718971501 # hashtext('fulmar_locks')) & -4)"
+    };
+}
+
+pub(super) use {locks, now, then, trail};

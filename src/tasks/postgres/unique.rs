@@ -10,10 +10,9 @@ use super::super::unique::{Accepted, CheckedUnique, Conflict};
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
-use super::lanes::FULMAR;
 use super::millis;
 use super::produce::{self, SMALL};
-use super::sql::{now, then};
+use super::sql::{locks, now, then};
 use super::value::Param;
 
 /// What stands for each task of an enqueuing.
@@ -95,10 +94,14 @@ fn look(
         periods.push(unique.period().map(millis));
     }
     db.query(
-        "SELECT pg_advisory_xact_lock($3::int8::int4 + 3, number) FROM (
+        concat!(
+            "SELECT pg_advisory_xact_lock(",
+            locks!(),
+            " + 3, number) FROM (
              SELECT DISTINCT (hashtextextended(key, type_id) & 1023)::int4 AS number
-             FROM unnest($1::int8[], $2::text[]) AS k (type_id, key) ORDER BY number OFFSET 0) AS numbers",
-        &[Param::Ints(&of_types), Param::Texts(&keys), FULMAR.into()],
+             FROM unnest($1::int8[], $2::text[]) AS k (type_id, key) ORDER BY number OFFSET 0) AS numbers"
+        ),
+        &[Param::Ints(&of_types), Param::Texts(&keys)],
     )?;
     // A task that a worker takes meanwhile is looked at again once its lock is had, and may be in nobody's way any more.
     let rows = db.query(

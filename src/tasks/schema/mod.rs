@@ -20,4 +20,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0004_schedules.sql"),
     include_str!("postgres/0005_unique.sql"),
     include_str!("postgres/0006_context.sql"),
+    include_str!("postgres/0007_locks.sql"),
 ];
