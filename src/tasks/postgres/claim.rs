@@ -272,7 +272,7 @@ macro_rules! taken {
                  FROM fulmar_task_input i WHERE i.task_id = t.id)),
              t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id),
              octet_length(t.trail)::int8, (SELECT x.context FROM fulmar_task_context x WHERE x.task_id = t.id),
-             ", then!(), " - t.run_at"
+             ", then!(), " - greatest(t.run_at, 0)"
         )
     };
 }

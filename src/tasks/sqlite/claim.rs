@@ -92,7 +92,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
                  y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,
                  (SELECT CASE WHEN length(body) <= ?2 THEN body END FROM fulmar_task_input WHERE task_id = t.id),
                  t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id), t.entries + 1,
-                 (SELECT context FROM fulmar_task_context WHERE task_id = t.id), ?3 - t.run_at
+                 (SELECT context FROM fulmar_task_context WHERE task_id = t.id), ?3 - max(t.run_at, 0)
              FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
         )
         .and_then(|mut sql| {
