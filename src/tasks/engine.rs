@@ -91,7 +91,7 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether tasks of a type, or without one of all types, are claimed. `UnknownType`.
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()>;
 
-    /// Takes up to `limit` ready tasks of `types`, those of higher priority first, then the older ones: `Scheduled`, with
+    /// Takes up to `limit` ready tasks of `types`, which are sorted and each named once, those of higher priority first, then the older ones: `Scheduled`, with
     /// a new token and a lease, and [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
     /// once, never one whose order forbids it.
     /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no
@@ -120,7 +120,7 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// What a task carries. `NotFound` if it was deleted meanwhile; a part that was never stored is `None`.
     fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>>;
 
-    /// How long it is until a task of `types` may be claimed; zero if one may be now, `None` if none waits. Reads only; a
+    /// How long it is until a task of `types`, which are sorted, may be claimed; zero if one may be now, `None` if none waits. Reads only; a
     /// limit at once is not looked at.
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>>;
 

@@ -25,6 +25,7 @@ mod sqlite;
 mod sqlite_faults;
 mod steer;
 mod support;
+mod types;
 mod unique;
 mod waits;
 mod words;
@@ -68,6 +69,7 @@ macro_rules! conformance {
                 a_worker_takes_the_handlers_commit_for_the_end;
                 waits: another_process_wakes_workers_and_waiters, many_threads_wait_and_each_is_told_of_its_task,
                 all_and_any_are_waited_for_in_one_call, one_bad_row_keeps_no_other_from_being_waited_for;
+                types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
                 missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,

@@ -131,6 +131,10 @@ impl Claims {
         opened: bool,
         taken: &mut Vec<(i64, Claimed)>,
     ) -> Result<(), Fault> {
+        // Without this, types with a limit would wait until those without one have no task left.
+        if self.know_not_all(names) {
+            self.look_at_types(db, names)?;
+        }
         self.take(db, wish, names, taken)?;
         if taken.len() < wish.limit && !opened && open_timers(db)? > 0 {
             self.take(db, wish, names, taken)?;
@@ -151,12 +155,20 @@ impl Claims {
         due
     }
 
+    fn know_not_all(&self, names: &[&str]) -> bool {
+        let memory = self.0.lock();
+        names.iter().any(|name| !memory.limited.contains_key(*name))
+    }
+
     /// Looks which of the types have a limit at once. True: more of them than were known.
     fn look_at_types(&self, db: &mut Connection, names: &[&str]) -> Result<bool, Fault> {
         let sql = "SELECT name, at_once IS NOT NULL FROM fulmar_task_type WHERE name = ANY($1::text[])";
         let rows = db.query(sql, &[Param::Texts(names)])?;
         let mut memory = self.0.lock();
         let mut more = false;
+        for name in names {
+            memory.limited.entry((*name).to_owned()).or_insert(false);
+        }
         for row in rows.iter() {
             let (name, limited): (&str, bool) = (row.get(0)?, row.get(1)?);
             more |= limited && memory.limited.get(name) != Some(&true);

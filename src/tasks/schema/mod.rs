@@ -9,6 +9,7 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0003_schedules.sql"),
     include_str!("sqlite/0004_unique.sql"),
     include_str!("sqlite/0005_context.sql"),
+    include_str!("sqlite/0006_many_types.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.

@@ -1,28 +1,21 @@
 //! Taking tasks, and keeping them.
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
 use super::super::status::TaskStatus;
 use super::super::worker_id::WorkerId;
 use super::connection::failed;
-use super::{millis, reap, steps, types};
+use super::{millis, ready, reap, steps, types};
 
 /// The most tasks whose time has come that one claim moves to those that are ready.
 const MOST_DUE: i64 = 1_000;
 
 /// The largest input that comes along with its task, in bytes.
 const ALONG: i64 = 64 << 10;
-
-/// A task that may be claimed.
-struct Ready {
-    id: i64,
-    priority: i64,
-}
 
 pub(super) fn claim(
     db: &Connection,
@@ -40,46 +33,11 @@ pub(super) fn claim(
     .and_then(|mut sql| sql.execute([now, MOST_DUE]))
     .map_err(failed("looking for tasks whose time has come"))?;
 
-    let mut ready = Vec::new();
-    for name in names {
-        ready.extend(ready_of(db, name, limit)?);
-    }
-    ready.sort_by_key(|task| (Reverse(task.priority), task.id));
-    ready.truncate(limit);
+    let ready = ready::first(db, names, limit)?;
     let until = now.saturating_add(millis(lease));
     let saying = if message.is_empty() { "" } else { SAYING };
     let words = [&*taken_by(worker.as_str()), saying, message].concat();
     ready.iter().filter_map(|task| take(db, now, worker, task.id, until, &words).transpose()).collect()
-}
-
-/// The first tasks of a type, as many as it may have at once.
-fn ready_of(db: &Connection, name: &str, limit: usize) -> Result<Vec<Ready>> {
-    let doing = "looking for tasks to claim";
-    let of_type: Option<(i64, Option<i64>)> = db
-        .prepare_cached("SELECT id, at_once FROM fulmar_task_type WHERE name = ?1 AND paused = 0")
-        .and_then(|mut sql| sql.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional())
-        .map_err(failed(doing))?;
-    let Some((type_id, at_once)) = of_type else {
-        return Ok(Vec::new());
-    };
-    let mut limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    if let Some(at_once) = at_once {
-        // The plus keeps SQLite from the index of all tasks of the type, of which there may be millions that have ended.
-        let held: i64 = db
-            .prepare_cached("SELECT count(*) FROM fulmar_task WHERE worker IS NOT NULL AND +type_id = ?1")
-            .and_then(|mut sql| sql.query_row([type_id], |row| row.get(0)))
-            .map_err(failed(doing))?;
-        limit = limit.min(at_once.saturating_sub(held)).max(0);
-    }
-    let mut sql = db
-        .prepare_cached(
-            "SELECT id, CAST(priority AS INTEGER) FROM fulmar_task WHERE gate = 0 AND type_id = ?1 ORDER BY priority DESC, id LIMIT ?2",
-        )
-        .map_err(failed(doing))?;
-    let ready = sql
-        .query_map([type_id, limit], |row| Ok(Ready { id: row.get(0)?, priority: row.get(1)? }))
-        .and_then(Iterator::collect);
-    ready.map_err(failed(doing))
 }
 
 /// Takes one task. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
@@ -162,20 +120,8 @@ pub(super) fn cancel_requests(db: &Connection, worker: &WorkerId) -> Result<Vec<
 
 pub(super) fn next_due(db: &Connection, now: i64, names: &[String]) -> Result<Option<Duration>> {
     let doing = "looking for the next task";
-    for name in names {
-        let Some(type_id) = types::find(db, name)? else {
-            continue;
-        };
-        if types::is_paused(db, type_id)? {
-            continue;
-        }
-        let is_ready = db
-            .prepare_cached("SELECT 1 FROM fulmar_task WHERE gate = 0 AND type_id = ?1 LIMIT 1")
-            .and_then(|mut sql| sql.exists([type_id]))
-            .map_err(failed(doing))?;
-        if is_ready {
-            return Ok(Some(Duration::ZERO));
-        }
+    if ready::is_any(db, names)? {
+        return Ok(Some(Duration::ZERO));
     }
     // Of any type: whoever looks too early looks once more.
     let next: Option<i64> = db

@@ -15,6 +15,7 @@ mod look;
 mod migrate;
 mod produce;
 mod read;
+mod ready;
 mod reap;
 mod schedule;
 mod steer;
@@ -95,6 +96,8 @@ pub(super) struct SqliteEngine {
     settings: SqliteSettings,
     writer: Arc<Writer>,
     readers: Mutex<Vec<Connection>>,
+    /// The names of the types of the last claim: mostly the next one's, too, and there may be thousands.
+    claimed: Mutex<Arc<[String]>>,
     bell: Arc<Bell>,
     files: Files,
     /// Tells this database from others, when a caller hands in a connection.
@@ -109,9 +112,10 @@ impl SqliteEngine {
         let database = connection::database_id(&db)?;
         let files = Files::at(&settings.path);
         let writer = Arc::new(Writer::new(db, files.clone(), settings.busy_limit, settings.clock.clone()));
-        let (readers, bell) = (Mutex::new(Vec::new()), Arc::new(Bell::new()));
+        let (readers, claimed) = (Mutex::new(Vec::new()), Mutex::new(Arc::from([])));
+        let bell = Arc::new(Bell::new());
         let watch = Watch::start(&writer, &files, &bell)?;
-        Ok(SqliteEngine { _watch: watch, settings, writer, readers, bell, files, database })
+        Ok(SqliteEngine { _watch: watch, settings, writer, readers, claimed, bell, files, database })
     }
 
     /// One look at the database as of one moment.
@@ -123,6 +127,15 @@ impl SqliteEngine {
                 look(&snapshot, now)
             })
         })
+    }
+
+    /// The same names, to be kept by another thread.
+    fn kept(&self, types: &[String]) -> Arc<[String]> {
+        let mut claimed = self.claimed.lock();
+        if **claimed != *types {
+            *claimed = types.into();
+        }
+        Arc::clone(&claimed)
     }
 
     fn with_reader<R>(&self, work: impl FnOnce(&Connection) -> Result<R>) -> Result<R> {
@@ -263,7 +276,7 @@ impl Engine for SqliteEngine {
         lease: Duration,
         message: &str,
     ) -> Result<Vec<Claimed>> {
-        let (worker, types, message) = (worker.clone(), types.to_owned(), message.to_owned());
+        let (worker, types, message) = (worker.clone(), self.kept(types), message.to_owned());
         self.write("claiming tasks", move |db, now| claim::claim(db, now, &worker, &types, limit, lease, &message))
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub(super) queue: TaskQueue,
     pub(super) id: WorkerId,
     pub(super) handlers: HashMap<String, Arc<dyn Handler>>,
-    /// The names of the handlers' types.
+    /// The names of the handlers' types, sorted.
     pub(super) types: Vec<String>,
     /// Where handlers run.
     pub(super) executor: Executor,
@@ -78,7 +78,8 @@ pub(super) struct State {
 impl Shared {
     pub(super) fn new(builder: WorkerBuilder, executor: Executor, at_once: usize) -> Shared {
         let WorkerBuilder { queue, handlers, batch, start_together, lease, id, listener, .. } = builder;
-        let types = handlers.keys().cloned().collect();
+        let mut types: Vec<String> = handlers.keys().cloned().collect();
+        types.sort_unstable();
         let state = State {
             buffer: VecDeque::new(),
             held: HashMap::new(),
