@@ -1,6 +1,7 @@
 //! Dates of the proleptic Gregorian calendar, in UTC, as services and file names write them.
 //!
-//! Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil` and `civil_from_days`.
+//! Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `days_from_civil` and
+//! `civil_from_days`.
 
 #![cfg_attr(not(feature = "pairs"), allow(dead_code))] // openEO's client writes none.
 
@@ -8,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: i64 = 86_400;
 
-/// Reads `2023-01-02`, or that with a time: `2023-01-02T03:04:05Z`, seconds and `Z` optional. Seconds since 1970, and
-/// `None` for what is no such thing.
+/// Reads `2023-01-02`, or that with a time: `2023-01-02T03:04:05Z`, seconds and `Z` optional.
+/// Seconds since 1970, and `None` for what is no such thing.
 pub(super) fn parse(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', ' ']).map_or((text, None), |(date, time)| (date, Some(time)));
     let mut parts = date.splitn(3, '-').map(digits);

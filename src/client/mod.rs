@@ -1,4 +1,5 @@
-//! Clients of remote services, each behind the feature of its name, and the HTTP that they stand on.
+//! Clients of remote services, each behind the feature of its name, and the HTTP that they stand
+//! on.
 
 #[cfg(any(feature = "openeo", feature = "pairs"))]
 mod creation;

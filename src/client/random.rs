@@ -1,5 +1,5 @@
-//! Values made at random, for what holds for everything that a stranger may send. A failure prints its seed, and
-//! `FULMAR_SEED=seed` repeats it.
+//! Values made at random, for what holds for everything that a stranger may send. A failure prints
+//! its seed, and `FULMAR_SEED=seed` repeats it.
 
 #![cfg_attr(not(all(feature = "openeo", feature = "pairs")), allow(dead_code))]
 

@@ -1,8 +1,8 @@
 //! Zip archives from strangers, unpacked whole or not at all.
 //!
-//! Everything that an archive says of itself is hostile: names, sizes, types. Names must be plain, every file must be new,
-//! only files and folders are made, and limits count the bytes that are really written. All goes into a folder beside the
-//! final one, which is renamed when all is there.
+//! Everything that an archive says of itself is hostile: names, sizes, types. Names must be plain,
+//! every file must be new, only files and folders are made, and limits count the bytes that are
+//! really written. All goes into a folder beside the final one, which is renamed when all is there.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,8 @@ use zip::result::ZipError;
 use super::download::sync_folder;
 use super::file_name::component_fault;
 
-/// How much may be unpacked before the ratio counts: small archives of much the same compress very well.
+/// How much may be unpacked before the ratio counts: small archives of much the same compress very
+/// well.
 const FREE: u64 = 64 << 20;
 
 /// How deep folders may lie.
@@ -24,11 +25,13 @@ const DEEPEST: usize = 32;
 /// What an archive may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Files and folders in it, those included that are only part of a file's name. Defaults to 10,000.
+    /// Files and folders in it, those included that are only part of a file's name. Defaults to
+    /// 10,000.
     pub entries: usize,
     /// Bytes of all files together, unpacked. Defaults to 16 GiB.
     pub bytes: u64,
-    /// Bytes unpacked for each byte of the archive, once more than 64 MiB are unpacked. Defaults to 250.
+    /// Bytes unpacked for each byte of the archive, once more than 64 MiB are unpacked. Defaults to
+    /// 250.
     pub ratio: u64,
 }
 
@@ -52,8 +55,8 @@ pub enum ArchiveError {
         source: io::Error,
     },
 
-    /// An entry that may not or can't be unpacked: a name that leads elsewhere, a link, a device, a name that is there twice,
-    /// encryption, a kind of compression other than deflate.
+    /// An entry that may not or can't be unpacked: a name that leads elsewhere, a link, a device, a
+    /// name that is there twice, encryption, a kind of compression other than deflate.
     #[error("{} is not unpacked: its entry {name:?} {fault}", archive.display())]
     Refused {
         /// The archive.
@@ -88,9 +91,11 @@ pub enum ArchiveError {
     },
 }
 
-/// Unpacks a zip archive into `folder`, which is made by this, and gives the files' paths in the order of the archive.
+/// Unpacks a zip archive into `folder`, which is made by this, and gives the files' paths in the
+/// order of the archive.
 ///
-/// The index of the archive is held in memory, its files are not. Permissions and times in the archive are ignored.
+/// The index of the archive is held in memory, its files are not. Permissions and times in the
+/// archive are ignored.
 ///
 /// # Errors
 /// [`ArchiveError`]. Then `folder` is as it was before.
@@ -134,7 +139,8 @@ pub fn unpack(
             error => reading.damaged(error),
         })?;
         let name = reading.checked_name(&entry, &mut seen)?;
-        // Entries that lie over each other could be read for ever, even where nothing comes out of them.
+        // Entries that lie over each other could be read for ever, even where nothing comes out of
+        // them.
         packed = packed.saturating_add(entry.compressed_size());
         if packed > size {
             return Err(reading.refused(entry.name(), "shares its bytes with another"));
@@ -152,7 +158,8 @@ pub fn unpack(
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
-        // Never over a file that is there: the second of two names that a file system takes for one fails here.
+        // Never over a file that is there: the second of two names that a file system takes for one
+        // fails here.
         let mut file = OpenOptions::new().write(true).create_new(true).open(&to).map_err(|error| failed(&to, error))?;
         reading.copy(&mut entry, &mut file, &to, &mut budget)?;
         file.sync_all().map_err(|error| failed(&to, error))?;
@@ -175,7 +182,8 @@ struct Budget<'a> {
 }
 
 impl Reading<'_> {
-    /// The name as a path below the folder, if the entry is a plain file or folder with a plain and new name.
+    /// The name as a path below the folder, if the entry is a plain file or folder with a plain and
+    /// new name.
     fn checked_name<R: Read>(
         &self,
         entry: &zip::read::ZipFile<'_, R>,
@@ -303,7 +311,8 @@ impl Staging {
     }
 
     fn rename(mut self, folder: &Path) -> Result<(), ArchiveError> {
-        // Some systems don't rename onto an empty folder. If somebody has put something there meanwhile, both fail.
+        // Some systems don't rename onto an empty folder. If another process has put something
+        // there meanwhile, both fail.
         let renamed = fs::rename(&self.path, folder).or_else(|error| {
             fs::remove_dir(folder).map_err(|_| error)?;
             fs::rename(&self.path, folder)
@@ -324,7 +333,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         if !self.done {
-            // Nobody is left to be told; the caller has an error already.
+            // The caller has an error already: a second one would hide it.
             let _ = fs::remove_dir_all(&self.path);
         }
     }

@@ -1,4 +1,5 @@
-//! Credentials: whose they are, how they get onto a request, and what to do when the server won't have them any more.
+//! Credentials: for which origins they are, how they get onto a request, and what to do when the
+//! server won't have them any more.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,33 +14,36 @@ use crate::time::Deadline;
 
 /// Puts credentials onto the requests to the origins that they belong to.
 ///
-/// [`Basic`], [`Bearer`] and [`Tokens`](super::Tokens) do for most services. A client may have several; the first that
-/// belongs to the origin of a request is asked.
+/// [`Basic`], [`Bearer`] and [`Tokens`](super::Tokens) do for most services. A client may have
+/// several; the first that belongs to the origin of a request is asked.
 ///
 /// Called from many threads at once.
 pub trait Authenticate: Send + Sync {
-    /// Whether these credentials are for this origin. Nothing else of the trait is called for any other.
+    /// Whether these credentials are for this origin. Nothing else of the trait is called for any
+    /// other.
     fn belongs_to(&self, origin: &Origin) -> bool;
 
-    /// Puts credentials onto one request. May go and get them first; who can be told to go away meanwhile
-    /// ([`Credentials::remaining`]).
+    /// Puts credentials onto one request. May get them first, for as long as the request has time
+    /// left ([`Credentials::remaining`]).
     ///
     /// # Errors
     /// Any: the request isn't sent, and its error has this one as its source.
     fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError>;
 
-    /// Whether this reply, of a status of 400 or more, means that the credentials have expired, so that renewing them helps.
-    /// Defaults to never.
+    /// Whether this reply, of a status of 400 or more, means that the credentials have expired, so
+    /// that renewing them helps. Defaults to never.
     fn is_expired(&self, status: u16, body: &str) -> bool {
         let _ = (status, body);
         false
     }
 
-    /// Renews the credentials, unless another thread has done so since they were applied; then the request is sent again,
-    /// once, whatever its method: the server has refused it, not processed it.
+    /// Renews the credentials, unless another thread has done so since they were applied; then the
+    /// request is sent again, once, whatever its method: the server has refused it, not processed
+    /// it.
     ///
     /// # Errors
-    /// Any: the error of the request has this one as its source. Defaults to one that says that they can't be renewed.
+    /// Any: the error of the request has this one as its source. Defaults to one that says that
+    /// they can't be renewed.
     fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
         let _ = renewal;
         Err("these credentials can't be renewed".into())
@@ -56,7 +60,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Sets a header of the request, and wins over one of that name that the caller set. Its value is shown nowhere.
+    /// Sets a header of the request, and wins over one of that name that the caller set. Its value
+    /// is shown nowhere.
     pub fn header(&mut self, name: &str, value: &str) {
         self.secrets.add(value);
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -77,8 +82,9 @@ impl Credentials {
         remaining(self.deadline)
     }
 
-    /// Whether the request waits for nothing but the network ([`once`](super::RequestBuilder::once)): then getting credentials
-    /// mustn't wait for backoffs either.
+    /// Whether the request waits for nothing but the network
+    /// ([`once`](super::RequestBuilder::once)): then getting credentials mustn't wait for backoffs
+    /// either.
     pub fn is_once(&self) -> bool {
         self.once
     }
@@ -138,7 +144,8 @@ pub struct Basic {
 }
 
 impl Basic {
-    /// Credentials for the origin of `url`; its path doesn't matter. What is no such URL belongs to no request.
+    /// Credentials for the origin of `url`; its path doesn't matter. What is no such URL belongs to
+    /// no request.
     pub fn new(url: &str, user: &str, password: &str) -> Basic {
         let header = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         Basic { origin: Origin::of(url), header, password: password.to_owned() }
@@ -170,7 +177,8 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// A token for the origin of `url`; its path doesn't matter. What is no such URL belongs to no request.
+    /// A token for the origin of `url`; its path doesn't matter. What is no such URL belongs to no
+    /// request.
     pub fn new(url: &str, token: &str) -> Bearer {
         Bearer { origin: Origin::of(url), header: format!("Bearer {token}") }
     }

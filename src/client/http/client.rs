@@ -8,44 +8,16 @@ use std::time::Duration;
 use super::auth::Authenticate;
 use super::cookies::Jar;
 use super::limit::{Limiter, RateLimit};
-use super::method::Method;
 use super::origin::Origin;
-use super::request::RequestBuilder;
 use super::retry::Retries;
+use super::timeouts::Timeouts;
 use super::wire::{Identity, Proxies, Proxy, TlsSettings, Wire, certificates};
 use crate::backoff::RetryPolicy;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The time limits of a request, each counted on its own; `None` is no limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Finding the host, and again connecting to it, encryption included. Defaults to 10 s.
-    pub connect: Option<Duration>,
-    /// The longest wait until the network takes the next 64 KiB of the request. Defaults to 60 s.
-    pub send: Option<Duration>,
-    /// From the end of sending until the reply's headers are there. Defaults to 60 s.
-    pub first_byte: Option<Duration>,
-    /// The longest silence within the reply's body. Defaults to 60 s.
-    pub body: Option<Duration>,
-    /// The whole, with all attempts, redirects and waits. Defaults to 5 minutes. Downloads, which may be of any size, have
-    /// none but what [`RequestBuilder::timeout`] says.
-    pub total: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Timeouts {
-        Timeouts {
-            connect: Some(Duration::from_secs(10)),
-            send: Some(Duration::from_secs(60)),
-            first_byte: Some(Duration::from_secs(60)),
-            body: Some(Duration::from_secs(60)),
-            total: Some(Duration::from_secs(300)),
-        }
-    }
-}
-
-/// A client for HTTP and HTTPS that keeps its connections. Cloning it is cheap and gives a handle to the same.
+/// A client for HTTP and HTTPS that keeps its connections. Cloning it is cheap and gives a handle
+/// to the same.
 ///
 /// All handles share connections, credentials and rate limits; use one for all threads.
 ///
@@ -95,31 +67,6 @@ impl HttpClient {
             no_proxy: None,
             environment_proxy: true,
         }
-    }
-
-    /// A `GET` of `url`, which is parsed when the request is sent.
-    pub fn get(&self, url: &str) -> RequestBuilder {
-        self.request(Method::Get, url)
-    }
-
-    /// A `POST` to `url`.
-    pub fn post(&self, url: &str) -> RequestBuilder {
-        self.request(Method::Post, url)
-    }
-
-    /// A `PUT` to `url`.
-    pub fn put(&self, url: &str) -> RequestBuilder {
-        self.request(Method::Put, url)
-    }
-
-    /// A `DELETE` of `url`.
-    pub fn delete(&self, url: &str) -> RequestBuilder {
-        self.request(Method::Delete, url)
-    }
-
-    /// A request of any method.
-    pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
-        RequestBuilder::new(self.clone(), method, url)
     }
 
     /// The credentials for an origin.
@@ -174,19 +121,20 @@ impl HttpClientBuilder {
         self
     }
 
-    /// The most that is read into memory of one reply, in bytes after decompression. Defaults to 64 MiB. Downloads have a
-    /// limit of their own.
+    /// The most that is read into memory of one reply, in bytes after decompression. Defaults to 64
+    /// MiB. Downloads have a limit of their own.
     pub fn max_body(mut self, bytes: u64) -> HttpClientBuilder {
         self.max_body = bytes;
         self
     }
 
-    /// How often a request is sent again, and after what delay. Defaults to 4 attempts, 500 ms doubling up to 30 s,
-    /// each shorter by a chance of up to a half.
+    /// How often a request is sent again, and after what delay. Defaults to 4 attempts, 500 ms
+    /// doubling up to 30 s, each shorter by a chance of up to a half.
     ///
-    /// Sent again are idempotent requests, after connections that failed or broke, time limits of a phase, and the
-    /// statuses 408, 429, 502, 503, 504 and those of [`retry_on`](RequestBuilder::retry_on). Other requests are sent
-    /// again only if they surely were not processed: no connection came about, or the server said 429.
+    /// Sent again are idempotent requests, after connections that failed or broke, time limits of a
+    /// phase, and the statuses 408, 429, 502, 503, 504 and those of
+    /// [`retry_on`](super::RequestBuilder::retry_on). Other requests are sent again only if they
+    /// surely were not processed: no connection came about, or the server said 429.
     ///
     /// `Retry-After` (seconds or a date) wins over the delay, up to
     /// [`max_retry_after`](HttpClientBuilder::max_retry_after).
@@ -195,21 +143,22 @@ impl HttpClientBuilder {
         self
     }
 
-    /// The longest `Retry-After` that is waited for. If a server asks for more, the error comes back at once with what
-    /// it asked for. Defaults to 2 minutes.
+    /// The longest `Retry-After` that is waited for. If a server asks for more, the error comes
+    /// back at once with what it asked for. Defaults to 2 minutes.
     pub fn max_retry_after(mut self, limit: Duration) -> HttpClientBuilder {
         self.retries.max_retry_after = limit;
         self
     }
 
-    /// Adds credentials. Each says which origins it is for; of several for one origin, the first wins. Defaults to none.
+    /// Adds credentials. Each says which origins it is for; of several for one origin, the first
+    /// wins. Defaults to none.
     pub fn auth(mut self, auth: impl Authenticate + 'static) -> HttpClientBuilder {
         self.auth.push(Arc::new(auth));
         self
     }
 
-    /// Whether cookies are kept for the life of the client and sent back to the origin that set them, and to no other: for
-    /// services that log in with them. Defaults to no.
+    /// Whether cookies are kept for the life of the client and sent back to the origin that set
+    /// them, and to no other: for services that log in with them. Defaults to no.
     pub fn cookies(mut self, kept: bool) -> HttpClientBuilder {
         self.cookies = kept;
         self
@@ -221,10 +170,12 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM text, too: those of authorities, and that of a server that signed its own.
+    /// Trusts the certificates in this PEM text, too: those of authorities, and that of a server
+    /// that signed its own.
     ///
-    /// Defaults to the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, and to Mozilla's where the
-    /// system has none. They are read when the first connection needs them.
+    /// Defaults to the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// name, and to Mozilla's where the system has none. They are read when the first connection
+    /// needs them.
     pub fn root_certificate(mut self, pem: impl AsRef<[u8]>) -> HttpClientBuilder {
         match certificates(pem.as_ref()) {
             Ok(found) => self.tls.roots.extend(found),
@@ -240,8 +191,8 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Shows this certificate to servers that want one: PEM texts of the certificate, with those between it and its authority
-    /// behind it, and of its key. Defaults to none.
+    /// Shows this certificate to servers that want one: PEM texts of the certificate, with those
+    /// between it and its authority behind it, and of its key. Defaults to none.
     pub fn client_certificate(mut self, chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> HttpClientBuilder {
         match Identity::of_pem(chain_pem.as_ref(), key_pem.as_ref()) {
             Ok(identity) => self.tls.identity = Some(identity),
@@ -250,23 +201,26 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Takes any certificate of any server, expired, for another host, or of nobody that is trusted. Whoever sits between can
-    /// then read and change everything, passwords included: for tests, and for networks where nobody else is. Defaults to no.
+    /// Takes any certificate of any server: one that has expired, one for another host, or one
+    /// whose authority isn't trusted. Every machine on the way can then read and change everything,
+    /// passwords included: for tests, and for networks of your own. Defaults to no.
     pub fn danger_accept_invalid_certificates(mut self, accepted: bool) -> HttpClientBuilder {
         self.tls.verify = !accepted;
         self
     }
 
-    /// Sends all requests through this proxy, whatever the environment names: `http://user:password@host:port`, or with
-    /// `https`, `socks5` or `socks5h`; of the last two, the first looks names up on this machine and the other at the proxy.
-    /// User and password are percent-encoded. Defaults to what the environment names.
+    /// Sends all requests through this proxy, whatever the environment names:
+    /// `http://user:password@host:port`, or with `https`, `socks5` or `socks5h`; of the last two,
+    /// the first looks names up on this machine and the other at the proxy. User and password are
+    /// percent-encoded. Defaults to what the environment names.
     pub fn proxy(mut self, url: &str) -> HttpClientBuilder {
         self.proxy = Some(url.to_owned());
         self
     }
 
-    /// Hosts that are asked directly, in place of what `NO_PROXY` lists: names, which cover what is below them, addresses, nets
-    /// such as `10.0.0.0/8`, each with a port if it is for that alone, between commas or blanks; or `*`.
+    /// Hosts that are asked directly, in place of what `NO_PROXY` lists: names, which cover what is
+    /// below them, addresses, nets such as `10.0.0.0/8`, each with a port if it is for that alone,
+    /// between commas or blanks; or `*`.
     pub fn no_proxy(mut self, hosts: &str) -> HttpClientBuilder {
         self.no_proxy = Some(hosts.to_owned());
         self
@@ -274,10 +228,12 @@ impl HttpClientBuilder {
 
     /// Whether the proxies that the environment names are used. Defaults to yes.
     ///
-    /// As curl and Python's requests do: `HTTP_PROXY` is for `http`, `HTTPS_PROXY` for `https`, `ALL_PROXY` for both if the
-    /// other isn't set, and `NO_PROXY` lists the hosts that are asked directly. In lower case they win over those in upper
-    /// case; an empty one counts as not set. A value that makes no sense makes requests fail with
-    /// [`HttpErrorKind::Proxy`](super::HttpErrorKind::Proxy). They are read by [`build`](HttpClientBuilder::build).
+    /// As curl and Python's requests do: `HTTP_PROXY` is for `http`, `HTTPS_PROXY` for `https`,
+    /// `ALL_PROXY` for both if the other isn't set, and `NO_PROXY` lists the hosts that are asked
+    /// directly. In lower case they win over those in upper case; an empty one counts as not set. A
+    /// value that makes no sense makes requests fail with
+    /// [`HttpErrorKind::Proxy`](super::HttpErrorKind::Proxy). They are read by
+    /// [`build`](HttpClientBuilder::build).
     pub fn environment_proxy(mut self, used: bool) -> HttpClientBuilder {
         self.environment_proxy = used;
         self
@@ -298,11 +254,11 @@ impl HttpClientBuilder {
         Ok(proxies.except(self.no_proxy.as_deref()))
     }
 
-    /// Makes the client. It connects to nobody yet.
+    /// Makes the client. It opens no connection yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a rate limit that lets nothing through, a certificate, key or proxy that is none, or a user agent
-    /// that is no header.
+    /// [`Error::Invalid`] for a rate limit that lets nothing through, a certificate, key or proxy
+    /// that is none, or a user agent that is no header.
     pub fn build(mut self) -> Result<HttpClient> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);

@@ -1,8 +1,8 @@
 //! Cookies, for services that log in with them. (RFC 6265)
 //!
-//! A cookie goes back to the origin that set it, and to no other: `Domain` is passed over, as every other secret here belongs to
-//! one origin. Of what is left, `Path`, `Max-Age`, `Expires` and the deletion of cookies are as the RFC has them. Nothing is
-//! kept on the disk.
+//! A cookie goes back to the origin that set it, and to no other: `Domain` is passed over, as every
+//! other secret here belongs to one origin. Of what is left, `Path`, `Max-Age`, `Expires` and the
+//! deletion of cookies are as the RFC has them. Nothing is kept on the disk.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,8 @@ use url::Url;
 use super::origin::Origin;
 use crate::sync::Mutex;
 
-/// How many cookies of one origin are kept, and how long each may be: the least that the RFC asks for.
+/// How many cookies of one origin are kept, and how long each may be: the least that the RFC asks
+/// for.
 const MOST: usize = 50;
 const LONGEST: usize = 4096;
 
@@ -80,7 +81,7 @@ impl Cookie {
                 // In a form that is none of HTTP's it is a cookie of this session.
                 "expires" => cookie.expires = httpdate::parse_http_date(value).ok(),
                 "max-age" => lifetime = value.parse::<i64>().ok(),
-                // It would go over an open connection, which nobody who sets this wants.
+                // A server that sets this doesn't want it sent over an open connection.
                 "secure" if url.scheme() != "https" => return None,
                 _ => {}
             }

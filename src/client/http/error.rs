@@ -1,4 +1,5 @@
-//! What went wrong with a request, said so that the reader knows what was asked, of whom, and what to do.
+//! What went wrong with a request, said so that the reader knows what was asked, of whom, and what
+//! to do.
 
 use std::error::Error;
 use std::fmt;
@@ -7,55 +8,16 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::kind::HttpErrorKind;
 use super::method::Method;
 use super::redact::{self, Secrets};
 use super::wire::Fault;
 use crate::error::BoxError;
 
-/// What kind of thing went wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum HttpErrorKind {
-    /// The request, the URL or a setting makes no sense; nothing was sent.
-    Invalid,
-    /// No connection came about: the host's name can't be looked up, nothing listens there, the network is down. Nothing
-    /// was sent.
-    Connect,
-    /// The connection could not be secured: the certificate isn't trusted, or the server speaks no TLS that we do. Nothing
-    /// was sent.
-    Tls,
-    /// The proxy let nothing through: it refuses the host, wants a password, can't be reached, or its settings make no
-    /// sense. The server got nothing.
-    Proxy,
-    /// A time limit passed.
-    Timeout,
-    /// The connection broke, or what came over it was no HTTP.
-    Broken,
-    /// The server answered with this status, 400 or more.
-    Status(u16),
-    /// A redirect that isn't followed: to nowhere, to another scheme, in a circle, or one that would carry data to a stranger.
-    Redirect,
-    /// The reply is larger than what was agreed to.
-    TooLarge,
-    /// The reply is not what was asked for: other type, other length, other checksum, no JSON.
-    Content,
-    /// Credentials could not be had or renewed.
-    Unauthorized,
-    /// The client's own rate limit: nothing was sent. Only in the mode [`once`](super::RequestBuilder::once), or if the time
-    /// limit passes before the turn would come.
-    RateLimited,
-    /// A file could not be written, or may not.
-    File,
-    /// Another download to the same file name is under way.
-    Busy,
-    /// The caller cancelled.
-    Cancelled,
-}
-
 /// Why a request gave no reply, or a reply no use.
 ///
-/// The text names method, URL, attempts and what the server said. Secrets are in no part of it; of the URL's query only
-/// the names are shown.
+/// The text names method, URL, attempts and what the server said. Secrets are in no part of it; of
+/// the URL's query only the names are shown.
 ///
 /// ```
 /// use fulmar::client::http::{HttpClient, HttpErrorKind};
@@ -112,13 +74,14 @@ impl HttpError {
         }
     }
 
-    /// What the server said, or what is wrong: one line of at most 500 characters or so, without secrets.
+    /// What the server said, or what is wrong: one line of at most 500 characters or so, without
+    /// secrets.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The body of the server's reply, for errors that a protocol describes: at most 64 KiB, the secrets that the request
-    /// carried taken out; empty if there was none.
+    /// The body of the server's reply, for errors that a protocol describes: at most 64 KiB, the
+    /// secrets that the request carried taken out; empty if there was none.
     pub fn body(&self) -> &str {
         &self.0.body
     }
@@ -128,22 +91,23 @@ impl HttpError {
         self.0.content_type.as_deref()
     }
 
-    /// How long the server asked to wait before the next request, or when the client's own rate limit has room again.
+    /// How long the server asked to wait before the next request, or when the client's own rate
+    /// limit has room again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Whether the same request may succeed later with nothing else changed. It doesn't say that repeating is harmless: for
-    /// that, ask [`may_have_arrived`](HttpError::may_have_arrived), too.
+    /// Whether the same request may succeed later with nothing else changed. It doesn't say that
+    /// repeating is harmless: for that, ask [`may_have_arrived`](HttpError::may_have_arrived), too.
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// Whether the server may have done what was asked. `false` only if it surely has not: no connection came about, it
-    /// wasn't sent, or the server refused it (4xx, 503).
+    /// Whether the server may have done what was asked. `false` only if it surely has not: no
+    /// connection came about, it wasn't sent, or the server refused it (4xx, 503).
     ///
-    /// Whoever creates something by `POST` and sees `true` must look for it before asking again. A gateway that says 503
-    /// after it has lost the server behind it breaks this; then look as well.
+    /// After a `POST` that creates something, `true` means: look for it before you ask again. A
+    /// gateway that says 503 after it has lost the server behind it breaks this; then look as well.
     pub fn may_have_arrived(&self) -> bool {
         self.0.may_have_arrived
     }
@@ -227,7 +191,8 @@ impl HttpError {
     }
 }
 
-/// A source without secrets. The types of what we stand on stay inside, but for those of the standard library.
+/// A source without secrets. The types of what we stand on stay inside, but for those of the
+/// standard library.
 fn cause(source: BoxError, secrets: &Secrets) -> BoxError {
     let text = redact::plain(&secrets.hide(&source.to_string()), redact::WORDS);
     match source.downcast_ref::<io::Error>() {
@@ -254,7 +219,7 @@ impl fmt::Display for HttpError {
 
 impl fmt::Debug for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The body is left out: it is long, and a server may put into it what nobody asked for.
+        // The body is left out: it is long, and a server may put anything into it.
         f.debug_struct("HttpError")
             .field("kind", &self.0.kind)
             .field("method", &self.0.method)

@@ -3,14 +3,21 @@
 use super::redact::is_reordering;
 use crate::error::{Error, Result};
 
-/// What a name may hold in bytes: what file systems take, less the suffixes that a download gives it meanwhile.
+/// What follows the name of a file that is being downloaded.
+pub(super) const PART: &str = ".part";
+
+/// What follows the name in the file that says how to go on.
+pub(super) const STATE: &str = ".part.resume";
+
+/// What a name may hold in bytes: what file systems take, less the suffixes that a download gives
+/// it meanwhile.
 const LONGEST: usize = 230;
 
 /// What Windows keeps for itself, whatever ending follows.
 const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "com", "lpt"];
 
-/// Checks that `name` is one plain name of a file, on every system that users may have: no path, nothing that climbs, no
-/// device, nothing that a download uses itself.
+/// Checks that `name` is one plain name of a file, on every system that users may have: no path,
+/// nothing that climbs, no device, nothing that a download uses itself.
 ///
 /// # Errors
 /// [`Error::Invalid`] says what is wrong with the name.
@@ -26,8 +33,7 @@ const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "co
 pub fn check_file_name(name: &str) -> Result<()> {
     let lower = name.to_lowercase();
     let wrong = component_fault(name).or_else(|| {
-        (lower.ends_with(".part") || lower.ends_with(super::download::STATE))
-            .then_some("has the ending of unfinished downloads")
+        (lower.ends_with(PART) || lower.ends_with(STATE)).then_some("has the ending of unfinished downloads")
     });
     match wrong {
         None => Ok(()),

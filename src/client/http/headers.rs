@@ -1,6 +1,7 @@
 //! What headers of a reply say. Pure: every value is hostile until it has gone through here.
 
-/// What a `Content-Range` says: the bytes from `first` to `last`, both included, of `total` if that is known.
+/// What a `Content-Range` says: the bytes from `first` to `last`, both included, of `total` if that
+/// is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentRange {
     pub(super) first: u64,
@@ -8,7 +9,8 @@ pub(super) struct ContentRange {
     pub(super) total: Option<u64>,
 }
 
-/// `bytes 5-9/10` or `bytes 5-9/*`. `None` for anything else, ranges that make no sense included. (RFC 9110, 14.4)
+/// `bytes 5-9/10` or `bytes 5-9/*`. `None` for anything else, ranges that make no sense included.
+/// (RFC 9110, 14.4)
 pub(super) fn content_range(value: &str) -> Option<ContentRange> {
     let (unit, rest) = value.trim().split_once(' ')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -40,10 +42,11 @@ pub(super) fn strong_etag(value: &str) -> Option<&str> {
     inner.bytes().all(|byte| byte > b' ' && byte != b'"' && byte != 0x7f).then_some(value)
 }
 
-/// The file name that a `Content-Disposition` proposes, if it is one that [`check_file_name`](super::check_file_name) takes.
+/// The file name that a `Content-Disposition` proposes, if it is one that
+/// [`check_file_name`](super::check_file_name) takes.
 ///
-/// Understands `filename=` and `filename*=` in UTF-8, which wins (RFC 6266, RFC 8187). A name with a path in it is refused, not
-/// cut: who sends one means something else.
+/// Understands `filename=` and `filename*=` in UTF-8, which wins (RFC 6266, RFC 8187). A name with
+/// a path in it is refused, not cut: a server that sends one means something else.
 ///
 /// ```
 /// use fulmar::client::http::file_name_of;

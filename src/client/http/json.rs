@@ -1,4 +1,5 @@
-//! JSON as servers send it: with a byte order mark, and with the numbers that Python writes and JSON doesn't know.
+//! JSON as servers send it: with a byte order mark, and with the numbers that Python writes and
+//! JSON doesn't know.
 
 use std::borrow::Cow;
 
@@ -26,8 +27,8 @@ fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// The text with `null` in the place of every number that JSON doesn't know, and how many there were. What stands in strings
-/// is left as it is.
+/// The text with `null` in the place of every number that JSON doesn't know, and how many there
+/// were. What stands in strings is left as it is.
 fn with_nulls(text: &[u8]) -> (Cow<'_, [u8]>, usize) {
     let (mut made, mut copied, mut count) = (Vec::new(), 0, 0);
     let (mut at, mut in_string) = (0, false);

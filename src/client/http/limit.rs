@@ -1,7 +1,8 @@
-//! How fast and how often at once a host is asked, whoever asks.
+//! How fast and how often at once a host is asked, by all threads together.
 //!
-//! Requests to one host are spaced evenly: each takes the next free point in time, so that any window of a second has at
-//! most as many as agreed. The points are handed out under a lock and waited for outside of it.
+//! Requests to one host are spaced evenly: each takes the next free point in time, so that any
+//! window of a second has at most as many as agreed. The points are handed out under a lock and
+//! waited for outside of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,16 +14,19 @@ use crate::error::{Error, Result};
 use crate::sync::{Condvar, Mutex};
 use crate::time::Deadline;
 
-/// What a caller in the mode `once` is told to wait if all places are taken: nobody knows when one will be free.
+/// What a caller in the mode `once` is told to wait if all places are taken: when one will be free
+/// isn't known.
 const GUESS: Duration = Duration::from_millis(100);
 
-/// The longest distance between two requests: a century. The clock has no room for many that are much longer.
+/// The longest distance between two requests: a century. The clock has no room for many that are
+/// much longer.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// When so many hosts have been asked, those that are at rest are forgotten.
 const MANY_HOSTS: usize = 1_000;
 
-/// The requests that a client sends to each host (scheme, host and port), all its threads and clones together.
+/// The requests that a client sends to each host (scheme, host and port), all its threads and
+/// clones together.
 ///
 /// ```
 /// use fulmar::client::http::{HttpClient, RateLimit};
@@ -47,7 +51,8 @@ impl RateLimit {
         RateLimit { per_second: Some(requests), at_once: None }
     }
 
-    /// So many requests at once, from the moment one may be sent until its reply is read or dropped. It must be more than 0.
+    /// So many requests at once, from the moment one may be sent until its reply is read or
+    /// dropped. It must be more than 0.
     #[must_use]
     pub fn at_once(mut self, requests: usize) -> RateLimit {
         self.at_once = Some(requests);
@@ -90,7 +95,8 @@ struct HostState {
     running: usize,
     /// The next free point in time.
     next: Instant,
-    /// Up to when callers that were turned away have been told to come back, so that they don't all come at once.
+    /// Up to when callers that were turned away have been told to come back, so that they don't all
+    /// come at once.
     promised: Instant,
 }
 
@@ -155,7 +161,7 @@ impl Limiter {
             return Err(Refused::Full(told - now));
         }
         if deadline.at().is_some_and(|at| turn > at) {
-            // Whoever was woken and takes no place passes the call on.
+            // A thread that was woken and takes no place wakes the next.
             host.freed.notify_one();
             return Err(Refused::Full(turn - now));
         }
@@ -163,7 +169,7 @@ impl Limiter {
         state.running += 1;
         let permit = Permit(Some(host.clone()));
         drop(state);
-        // The turn is taken, and nobody else can have it: all that is left is to let time pass.
+        // The turn belongs to this thread alone: all that is left is to let time pass.
         if !pause(turn.saturating_duration_since(now), Deadline::start(None), cancelled) {
             return Err(Refused::Cancelled);
         }

@@ -1,10 +1,11 @@
-//! Who is asked: scheme, host and port, which is what credentials belong to.
+//! The server that is asked: scheme, host and port, which is what credentials belong to.
 
 use std::fmt;
 
 use url::Url;
 
-/// A scheme, a host and a port: what credentials, secret headers and rate limits belong to. (RFC 6454)
+/// A scheme, a host and a port: what credentials, secret headers and rate limits belong to. (RFC
+/// 6454)
 ///
 /// ```
 /// use fulmar::client::http::Origin;

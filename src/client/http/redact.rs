@@ -1,4 +1,5 @@
-//! What may be shown: URLs without what may be a secret, and a server's words without the secrets it was sent.
+//! What may be shown: URLs without what may be a secret, and a server's words without the secrets
+//! it was sent.
 
 use url::Url;
 
@@ -8,14 +9,17 @@ pub(super) const HIDDEN: &str = "***";
 /// The longest piece of a server's words in an error, in characters.
 pub(super) const WORDS: usize = 500;
 
-/// What is shown of a URL's path in bytes, and of its query in pairs: a server that redirects says how long they are.
+/// What is shown of a URL's path in bytes, and of its query in pairs: a server that redirects says
+/// how long they are.
 const LONGEST_PATH: usize = 1_000;
 const MOST_PAIRS: usize = 50;
 
-/// Secrets shorter than this are left where they are: blotting out every `a` would hide the message, not the secret.
+/// Secrets shorter than this are left where they are: blotting out every `a` would hide the
+/// message, not the secret.
 const SHORTEST: usize = 4;
 
-/// The URL without user, password and fragment, and with no value of its query: a signed URL carries its key there.
+/// The URL without user, password and fragment, and with no value of its query: a signed URL
+/// carries its key there.
 pub(super) fn url(url: &Url) -> String {
     let mut shown = url.clone();
     // Both fail for URLs without a host only, which have neither.
@@ -42,14 +46,15 @@ pub(super) fn url(url: &Url) -> String {
     shown
 }
 
-/// A URL that couldn't be parsed, so that nobody knows where its secrets stand: up to what may begin them.
+/// A URL that couldn't be parsed, so that its secrets may stand anywhere: up to what may begin
+/// them.
 pub(super) fn unparsed(text: &str) -> String {
     // Whatever stands before an `@` may be a password, and a password may hold anything.
     let shown = if text.contains('@') { HIDDEN } else { text.split(['?', '#']).next().unwrap_or_default() };
     plain(shown, 200)
 }
 
-/// The secrets of one exchange: what must not be shown, whoever repeats it.
+/// The secrets of one exchange: what must not be shown, whether we or the server repeat it.
 #[derive(Clone, Default)]
 pub(super) struct Secrets(Vec<String>);
 
@@ -64,7 +69,8 @@ impl Secrets {
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// `text` with every secret hidden, also where JSON, HTML or a URL would have escaped some of it.
+    /// `text` with every secret hidden, also where JSON, HTML or a URL would have escaped some of
+    /// it.
     pub(super) fn hide(&self, text: &str) -> String {
         let mut shown = String::with_capacity(text.len());
         let mut hidden_to = 0;
@@ -160,7 +166,8 @@ pub(super) fn is_reordering(c: char) -> bool {
 
 /// An error of JSON without the values that it quotes.
 pub(super) fn without_quotes(text: &str) -> String {
-    // Numbers and names of variants and fields stand between backticks. What is expected is known from the program, and shown.
+    // Numbers and names of variants and fields stand between backticks. What is expected is known
+    // from the program, and shown.
     let end = text.rfind("`, expected").or_else(|| text.rfind("`, there are no"));
     let text = match (text.find('`'), end) {
         (Some(start), Some(end)) if start < end => format!("{}`{HIDDEN}{}", &text[..start], &text[end..]),

@@ -9,34 +9,20 @@ use url::Url;
 
 use super::client::HttpClient;
 use super::download::{self, Download, Downloaded};
-use super::error::{HttpError, HttpErrorKind};
+use super::error::HttpError;
+use super::kind::HttpErrorKind;
 use super::method::Method;
 use super::origin::Origin;
 use super::payload::Payload;
+use super::plan::{Header, Plan, hide_query, is_secret_name};
 use super::redact::{self, Secrets};
 use super::response::Response;
 use super::stream::ResponseStream;
 use super::wait::Cancelled;
 use crate::time::Deadline;
 
-/// Parts of names whose values are taken for secrets.
-const SECRET_NAMES: &[&str] = &[
-    "auth",
-    "cookie",
-    "credential",
-    "session",
-    "token",
-    "secret",
-    "password",
-    "passwd",
-    "apikey",
-    "api-key",
-    "api_key",
-    "signature",
-    "assertion",
-];
-
-/// A request in the making: setters, and then [`send`](RequestBuilder::send) or [`download`](RequestBuilder::download).
+/// A request in the making: setters, and then [`send`](RequestBuilder::send) or
+/// [`download`](RequestBuilder::download).
 #[must_use = "a request is sent by `send` or `download`"]
 pub struct RequestBuilder {
     client: HttpClient,
@@ -57,31 +43,31 @@ pub struct RequestBuilder {
     fault: Option<String>,
 }
 
-#[derive(Clone)]
-pub(super) struct Header {
-    pub(super) name: String,
-    pub(super) value: String,
-    /// Goes to the origin of the first URL only, and is shown nowhere.
-    pub(super) secret: bool,
-}
+impl HttpClient {
+    /// A `GET` of `url`, which is parsed when the request is sent.
+    pub fn get(&self, url: &str) -> RequestBuilder {
+        self.request(Method::Get, url)
+    }
 
-/// A request, checked, with everything that its attempts have in common.
-pub(super) struct Plan {
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) origin: Origin,
-    pub(super) headers: Vec<Header>,
-    pub(super) body: Option<Payload>,
-    pub(super) idempotent: bool,
-    pub(super) retry_on: Vec<u16>,
-    pub(super) deadline: Deadline,
-    /// Where it isn't the client's.
-    pub(super) first_byte: Option<Option<Duration>>,
-    pub(super) max_body: u64,
-    pub(super) once: bool,
-    pub(super) authenticated: bool,
-    pub(super) auth_below: Option<Url>,
-    pub(super) secrets: Secrets,
+    /// A `POST` to `url`.
+    pub fn post(&self, url: &str) -> RequestBuilder {
+        self.request(Method::Post, url)
+    }
+
+    /// A `PUT` to `url`.
+    pub fn put(&self, url: &str) -> RequestBuilder {
+        self.request(Method::Put, url)
+    }
+
+    /// A `DELETE` of `url`.
+    pub fn delete(&self, url: &str) -> RequestBuilder {
+        self.request(Method::Delete, url)
+    }
+
+    /// A request of any method.
+    pub fn request(&self, method: Method, url: &str) -> RequestBuilder {
+        RequestBuilder::new(self.clone(), method, url)
+    }
 }
 
 impl RequestBuilder {
@@ -115,9 +101,9 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets a header; the last of one name wins. It goes along with redirects, unless its name is that of a secret
-    /// (`Authorization`, `Cookie`, anything with `token`, `api-key` and the like): then it is a
-    /// [`secret_header`](RequestBuilder::secret_header).
+    /// Sets a header; the last of one name wins. It goes along with redirects, unless its name is
+    /// that of a secret (`Authorization`, `Cookie`, anything with `token`, `api-key` and the like):
+    /// then it is a [`secret_header`](RequestBuilder::secret_header).
     pub fn header(mut self, name: &str, value: &str) -> RequestBuilder {
         if is_secret_name(name) {
             return self.secret_header(name, value);
@@ -126,7 +112,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets a header that goes to the origin of this request's URL and no other, redirects included, and is shown nowhere.
+    /// Sets a header that goes to the origin of this request's URL and no other, redirects
+    /// included, and is shown nowhere.
     pub fn secret_header(mut self, name: &str, value: &str) -> RequestBuilder {
         self.secrets.add(value);
         self.headers.push(Header { name: name.to_owned(), value: value.to_owned(), secret: true });
@@ -147,8 +134,8 @@ impl RequestBuilder {
         self.header("Content-Type", "application/json")
     }
 
-    /// Sends fields as a form in a body. Values whose names are those of secrets (`apikey`, `password`, `refresh_token`) are
-    /// shown nowhere.
+    /// Sends fields as a form in a body. Values whose names are those of secrets (`apikey`,
+    /// `password`, `refresh_token`) are shown nowhere.
     pub fn form(mut self, fields: &[(&str, &str)]) -> RequestBuilder {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         for (name, value) in fields {
@@ -167,8 +154,9 @@ impl RequestBuilder {
         self.header("Content-Type", media_type)
     }
 
-    /// Sends a file of any type, read while it is sent: memory stays the same for any size. It must not change meanwhile. If it
-    /// can't be read, the request fails with [`HttpErrorKind::File`] when it is sent.
+    /// Sends a file of any type, read while it is sent: memory stays the same for any size. It must
+    /// not change meanwhile. If it can't be read, the request fails with [`HttpErrorKind::File`]
+    /// when it is sent.
     pub fn body_file(mut self, media_type: &str, path: impl Into<PathBuf>) -> RequestBuilder {
         self.body = Some(Payload::File(path.into()));
         self.header("Content-Type", media_type)
@@ -186,34 +174,38 @@ impl RequestBuilder {
         self
     }
 
-    /// Further statuses that this protocol wants repeated, such as 500. Only idempotent requests are.
+    /// Further statuses that this protocol wants repeated, such as 500. Only idempotent requests
+    /// are.
     pub fn retry_on(mut self, statuses: &[u16]) -> RequestBuilder {
         self.retry_on.extend_from_slice(statuses);
         self
     }
 
-    /// The limit of the whole: all attempts, redirects and waits. Defaults to [`Timeouts::total`](super::Timeouts::total), for
-    /// downloads to none.
+    /// The limit of the whole: all attempts, redirects and waits. Defaults to
+    /// [`Timeouts::total`](super::Timeouts::total), for downloads to none.
     pub fn timeout(mut self, total: Duration) -> RequestBuilder {
         self.timeout = Some(total);
         self
     }
 
-    /// How long the server may take until the reply's headers are there, for requests that it computes the answer to; `None` is
-    /// no limit but that of the whole. Defaults to [`Timeouts::first_byte`](super::Timeouts::first_byte).
+    /// How long the server may take until the reply's headers are there, for requests that it
+    /// computes the answer to; `None` is no limit but that of the whole. Defaults to
+    /// [`Timeouts::first_byte`](super::Timeouts::first_byte).
     pub fn first_byte(mut self, limit: impl Into<Option<Duration>>) -> RequestBuilder {
         self.first_byte = Some(limit.into());
         self
     }
 
-    /// The limit of what is read into memory, in bytes after decompression. Defaults to the client's.
+    /// The limit of what is read into memory, in bytes after decompression. Defaults to the
+    /// client's.
     pub fn max_body(mut self, bytes: u64) -> RequestBuilder {
         self.max_body = Some(bytes);
         self
     }
 
-    /// One attempt, and no wait but for the network: neither backoff nor rate limit. The error says whether
-    /// ([`HttpError::is_retryable`]) and when ([`HttpError::retry_after`]) to come back. For callers that have a timer.
+    /// One attempt, and no wait but for the network: neither backoff nor rate limit. The error says
+    /// whether ([`HttpError::is_retryable`]) and when ([`HttpError::retry_after`]) to come back.
+    /// For callers that have a timer.
     ///
     /// An expired token is still renewed, and redirects are followed.
     pub fn once(mut self) -> RequestBuilder {
@@ -227,8 +219,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sends the client's credentials only to URLs below this one, redirects included: for services that share their host with
-    /// others. Defaults to all of the host.
+    /// Sends the client's credentials only to URLs below this one, redirects included: for services
+    /// that share their host with others. Defaults to all of the host.
     pub fn auth_below(mut self, root: &str) -> RequestBuilder {
         match Url::parse(root) {
             Ok(root) => self.auth_below = Some(root),
@@ -237,7 +229,8 @@ impl RequestBuilder {
         self
     }
 
-    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and reads the reply.
+    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and reads the
+    /// reply.
     ///
     /// # Timing
     /// At most the time limit of the whole, on the monotonic clock, counted from this call.
@@ -247,8 +240,9 @@ impl RequestBuilder {
         self.send_with(None)
     }
 
-    /// As [`send`](RequestBuilder::send), unless `cancelled` says `true`: it is asked ten times a second while the reply, or the
-    /// turn for the next attempt, is waited for. What the server does with the request by then is its own affair.
+    /// As [`send`](RequestBuilder::send), unless `cancelled` says `true`: it is asked ten times a
+    /// second while the reply, or the turn for the next attempt, is waited for. What the server
+    /// does with the request by then is its own affair.
     ///
     /// # Errors
     /// [`HttpErrorKind::Cancelled`], else as for `send`.
@@ -256,12 +250,12 @@ impl RequestBuilder {
         self.send_with(Some(&cancelled))
     }
 
-    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, until a reply begins; its body is read by
-    /// the caller, piece by piece.
+    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, until a reply
+    /// begins; its body is read by the caller, piece by piece.
     ///
     /// # Timing
-    /// At most [`timeout`](RequestBuilder::timeout), if one was set, the reading included; a silence within the body has the
-    /// client's limit in any case.
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set, the reading included; a
+    /// silence within the body has the client's limit in any case.
     /// # Errors
     /// [`HttpError`], also for each status of 400 or more.
     pub fn stream(self) -> Result<ResponseStream, HttpError> {
@@ -276,11 +270,13 @@ impl RequestBuilder {
         client.send(&self.plan(total)?, cancelled)
     }
 
-    /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its name.
+    /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its
+    /// name.
     ///
     /// # Timing
-    /// At most [`timeout`](RequestBuilder::timeout), if one was set. Set one for servers that aren't trusted: without, one that
-    /// for ever sends what is no data (trailers, a byte a minute) is ended by nothing.
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set. Set one for servers that
+    /// aren't trusted: without, one that for ever sends what is no data (trailers, a byte a minute)
+    /// is ended by nothing.
     /// # Errors
     /// [`HttpError`]; [`Download`] says what is left on the disk then.
     pub fn download(self, download: &Download<'_>) -> Result<Downloaded, HttpError> {
@@ -329,40 +325,9 @@ impl RequestBuilder {
     }
 }
 
-impl Plan {
-    /// Whether the client's credentials may go to this URL.
-    pub(super) fn takes_credentials_to(&self, url: &Url) -> bool {
-        self.authenticated && self.auth_below.as_ref().is_none_or(|root| is_below(url, root))
-    }
-}
-
-/// Whether a URL is another or its own, or below it.
-pub(super) fn is_below(url: &Url, root: &Url) -> bool {
-    let rest = url.path().strip_prefix(root.path().trim_end_matches('/'));
-    Origin::of_url(url) == Origin::of_url(root) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
 impl fmt::Debug for RequestBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = Url::parse(&self.url).map_or_else(|_| redact::unparsed(&self.url), |url| redact::url(&url));
         f.debug_struct("RequestBuilder").field("method", &self.method).field("url", &url).finish_non_exhaustive()
     }
-}
-
-/// Adds the secrets in a URL's query.
-pub(super) fn hide_query(url: &Url, secrets: &mut Secrets) {
-    for (_, value) in url.query_pairs().filter(|(name, _)| is_secret_name(name)) {
-        secrets.add(&value);
-    }
-}
-
-fn is_secret_name(name: &str) -> bool {
-    // A key may be a secret, or just the name of a thing.
-    is_credential_name(name) || name.to_ascii_lowercase().ends_with("key")
-}
-
-/// Whether a value of that name is a secret and nothing else.
-pub(super) fn is_credential_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == "sig" || SECRET_NAMES.iter().any(|part| name.contains(part))
 }

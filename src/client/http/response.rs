@@ -7,12 +7,13 @@ use ::http::HeaderMap;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::error::{HttpError, HttpErrorKind};
+use super::error::HttpError;
 use super::headers::{file_name_of, media_type};
 use super::json;
+use super::kind::HttpErrorKind;
+use super::live::Live;
 use super::method::Method;
 use super::redact::{self, Secrets};
-use super::send::Live;
 use super::wire::Reply;
 
 /// A reply with a status below 400, read whole.
@@ -29,7 +30,8 @@ pub struct Response {
 }
 
 impl Response {
-    /// The method of the request that was answered: of a `POST` that was sent on to its result, that is `GET`.
+    /// The method of the request that was answered: of a `POST` that was sent on to its result,
+    /// that is `GET`.
     pub fn method(&self) -> Method {
         self.method
     }
@@ -44,13 +46,14 @@ impl Response {
         header(&self.headers, name)
     }
 
-    /// Whether the server said how long the body is. If not, it ends where the connection does, and a reply that was cut short
-    /// on the way can't always be told from one that is whole.
+    /// Whether the server said how long the body is. If not, it ends where the connection does, and
+    /// a reply that was cut short on the way can't always be told from one that is whole.
     pub fn length_known(&self) -> bool {
         self.is_delimited
     }
 
-    /// The URL that answered, after redirects, with its query. It may hold secrets that the caller put there.
+    /// The URL that answered, after redirects, with its query. It may hold secrets that the caller
+    /// put there.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -70,7 +73,8 @@ impl Response {
         &self.body
     }
 
-    /// The body as it came, compressed or not: some servers store files so, and name the length and checksum of that.
+    /// The body as it came, compressed or not: some servers store files so, and name the length and
+    /// checksum of that.
     pub fn stored_bytes(&self) -> &[u8] {
         self.packed.as_deref().unwrap_or(&self.body)
     }
@@ -89,16 +93,19 @@ impl Response {
             .map_err(|error| self.unusable("the reply is not text in UTF-8").with_source(error))
     }
 
-    /// `text` without the secrets of the request, which a server may repeat: for an error or a log that quotes the reply.
+    /// `text` without the secrets of the request, which a server may repeat: for an error or a log
+    /// that quotes the reply.
     pub fn hide(&self, text: &str) -> String {
         self.secrets.hide(text)
     }
 
-    /// The body as JSON. A byte order mark before it is passed over; `NaN`, `Infinity` and `-Infinity`, which are no JSON and are
-    /// sent all the same, are read as null, and [`not_numbers`](Response::not_numbers) counts them.
+    /// The body as JSON. A byte order mark before it is passed over; `NaN`, `Infinity` and
+    /// `-Infinity`, which are no JSON and are sent all the same, are read as null, and
+    /// [`not_numbers`](Response::not_numbers) counts them.
     ///
     /// # Errors
-    /// [`HttpErrorKind::Content`], if it is none, or not of this shape. The source says where; values are not shown.
+    /// [`HttpErrorKind::Content`], if it is none, or not of this shape. The source says where;
+    /// values are not shown.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
         json::from_slice(&self.body).map_err(|error| {
             let what = match self.content_type().as_deref() {
@@ -172,11 +179,12 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
 }
 
-/// Whether a body is compressed, in the one way that is asked for; an error says that it is in another.
+/// Whether a body is compressed, in the one way that is asked for; an error says that it is in
+/// another.
 pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, &'static str> {
     match header(headers, "content-encoding").map(|value| value.trim().to_ascii_lowercase()).as_deref() {
         None | Some("" | "identity") => Ok(false),
         Some("gzip" | "x-gzip") => Ok(true),
-        Some(_) => Err("the server compressed the reply in a way that nobody asked for"),
+        Some(_) => Err("the server compressed the reply in a way that it wasn't asked for"),
     }
 }

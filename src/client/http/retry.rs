@@ -1,8 +1,10 @@
-//! Which failures are worth another attempt, and when. Pure: handed the error, and `now` where a date is read.
+//! Which failures are worth another attempt, and when. Pure: handed the error, and `now` where a
+//! date is read.
 
 use std::time::{Duration, SystemTime};
 
-use super::error::{HttpError, HttpErrorKind};
+use super::error::HttpError;
+use super::kind::HttpErrorKind;
 use crate::backoff::{Backoff, RetryPolicy};
 
 /// How often a request is sent again, and how long it waits for that.
@@ -14,7 +16,8 @@ pub(super) struct Retries {
 }
 
 impl Retries {
-    /// How long to wait before the next attempt, after `failures` in a row of which `error` is the last; `None`: give up.
+    /// How long to wait before the next attempt, after `failures` in a row of which `error` is the
+    /// last; `None`: give up.
     pub(super) fn delay(
         &self,
         failures: u32,
@@ -49,12 +52,14 @@ fn is_callers(kind: HttpErrorKind) -> bool {
     matches!(kind, HttpErrorKind::Busy | HttpErrorKind::Unauthorized)
 }
 
-/// Surely not processed. Of the statuses only 429 counts: a gateway may say 503 for a server that did get the request.
+/// Surely not processed. Of the statuses only 429 counts: a gateway may say 503 for a server that
+/// did get the request.
 fn is_unprocessed(error: &HttpError) -> bool {
     !error.may_have_arrived() && error.status().is_none_or(|status| status == 429)
 }
 
-/// `Retry-After` as seconds or as a date, from `now`; what is neither is `None`, a date in the past zero.
+/// `Retry-After` as seconds or as a date, from `now`; what is neither is `None`, a date in the past
+/// zero.
 pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,5 @@
-//! From a plan to a reply: attempts, and within each the redirects, the credentials and the leave to ask.
+//! From a plan to a reply: attempts, and within each the redirects, the credentials and the leave
+//! to ask.
 
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,15 +10,17 @@ use url::Url;
 
 use super::auth::{Credentials, Renewal};
 use super::client::HttpClient;
-use super::error::{HttpError, HttpErrorKind};
+use super::error::HttpError;
 use super::headers::media_type;
-use super::limit::{Permit, Refused};
+use super::kind::HttpErrorKind;
+use super::limit::Refused;
+use super::live::Live;
 use super::method::Method;
 use super::origin::Origin;
 use super::payload::Payload;
+use super::plan::{self, Plan};
 use super::redact::{self, Secrets};
 use super::redirect;
-use super::request::{self, Plan};
 use super::response::{self, Response};
 use super::retry::retry_after;
 use super::tokens;
@@ -31,16 +34,6 @@ const ERROR_BODY: u64 = 64 << 10;
 
 /// How long it is waited for while it comes; a silence in it may last as long as in any body.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A reply below 400 whose body is still to come.
-pub(super) struct Live {
-    pub(super) reply: Reply,
-    pub(super) url: Url,
-    pub(super) method: Method,
-    pub(super) secrets: Secrets,
-    /// Held until the body is read.
-    pub(super) permit: Permit,
-}
 
 /// One step of an attempt: what is asked of whom.
 struct Step<'a> {
@@ -130,7 +123,8 @@ impl HttpClient {
         outcome.map_err(|error| if processed { error.arrived(true) } else { error })
     }
 
-    /// Sets `processed` once a server has answered a request that isn't idempotent by sending it on to the result.
+    /// Sets `processed` once a server has answered a request that isn't idempotent by sending it on
+    /// to the result.
     fn steps(
         &self,
         plan: &Plan,
@@ -189,8 +183,8 @@ impl HttpClient {
                 hops += 1;
                 *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
-                // A signed URL is a secret of whoever sent it, too.
-                request::hide_query(&step.url, &mut secrets);
+                // A signed URL is a secret, too.
+                plan::hide_query(&step.url, &mut secrets);
                 // A short body is read, so that the connection can be used again.
                 drain(reply.body);
                 continue;
@@ -271,7 +265,8 @@ fn follow<'a>(step: Step<'a>, status: u16, location: Option<&str>, hops: usize) 
     Ok(Step { method: next.method, url: next.url, origin, body: step.body.filter(|_| next.keeps_body) })
 }
 
-/// The headers of one step. Secret ones go to the origin of the plan's URL only; credentials win over all.
+/// The headers of one step. Secret ones go to the origin of the plan's URL only; credentials win
+/// over all.
 fn headers(
     plan: &Plan,
     step: &Step<'_>,
@@ -301,8 +296,8 @@ fn headers(
     Ok(headers)
 }
 
-/// A location as text. Bytes that are no UTF-8, of old servers that write in Latin-1, are escaped as they are: it is what
-/// browsers do, and what such servers understand.
+/// A location as text. Bytes that are no UTF-8, of old servers that write in Latin-1, are escaped
+/// as they are: it is what browsers do, and what such servers understand.
 fn location_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -316,12 +311,14 @@ fn date(headers: &HeaderMap) -> SystemTime {
     date.unwrap_or_else(SystemTime::now)
 }
 
-/// Reads what is left of a short body. What goes wrong here concerns nobody: the connection isn't used again then.
+/// Reads what is left of a short body. If that goes wrong, the connection isn't used again, and
+/// nothing else follows.
 fn drain(body: Body) {
     drop(read_some(body));
 }
 
-/// A body that breaks off, or that comes drop by drop, is told as far as it came: the status says enough.
+/// A body that breaks off, or that comes drop by drop, is told as far as it came: the status says
+/// enough.
 fn error_body(reply: Reply) -> String {
     let is_packed = response::is_gzip(&reply.headers).unwrap_or(false);
     let bytes = read_some(reply.body);
@@ -372,7 +369,8 @@ fn words(body: &str, content_type: Option<&str>) -> String {
     if !is_page {
         return body.to_owned();
     }
-    // The title says more than the first tags do. No lower-casing of the whole: it would move the places.
+    // The title says more than the first tags do. No lower-casing of the whole: it would move the
+    // places.
     let title = ["<title>", "<TITLE>"].iter().find_map(|tag| body.split_once(tag));
     match title {
         Some((_, rest)) => format!("a page: {}", rest.split('<').next().unwrap_or_default()),

@@ -7,18 +7,20 @@ use ::http::HeaderMap;
 use flate2::read::MultiGzDecoder;
 use url::Url;
 
-use super::error::{HttpError, HttpErrorKind};
+use super::error::HttpError;
 use super::headers::media_type;
+use super::kind::HttpErrorKind;
 use super::limit::Permit;
+use super::live::Live;
 use super::method::Method;
 use super::redact::{self, Secrets};
 use super::response::{header, is_gzip};
-use super::send::Live;
 use super::wire::{Body, Reply};
 
-/// A reply with a status below 400, whose body is read as it comes, decompressed. It is whole when a read gives 0 bytes: a
-/// connection that is cut is an error before that, with an [`HttpError`] in it. Memory stays the same for any size; the limit
-/// for what is read into memory doesn't count here.
+/// A reply with a status below 400, whose body is read as it comes, decompressed. It is whole when
+/// a read gives 0 bytes: a connection that is cut is an error before that, with an [`HttpError`] in
+/// it. Memory stays the same for any size; the limit for what is read into memory doesn't count
+/// here.
 ///
 /// ```
 /// # use std::io::Write;
@@ -92,8 +94,8 @@ impl ResponseStream {
         self.length
     }
 
-    /// Whether the server says where the body ends. If not, it ends where the connection does, and one that was cut short on the
-    /// way can't always be told from one that is whole.
+    /// Whether the server says where the body ends. If not, it ends where the connection does, and
+    /// one that was cut short on the way can't always be told from one that is whole.
     pub fn length_known(&self) -> bool {
         self.length_known
     }

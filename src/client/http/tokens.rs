@@ -4,13 +4,15 @@
 //! Idle(epoch) -> Renewing -> Idle(epoch + 1), with a token or with the failure
 //! ```
 //!
-//! Every renewal that ended, well or not, has a number, the epoch. A request remembers the epoch that it took its token in.
-//! When the server refuses the token, and a renewal has ended since, the outcome of that one is the answer: a token to try
-//! with, or its failure. So of all requests that were under way with one token, exactly one renews it, and a failure
-//! reaches all of them; a request that starts later tries anew.
+//! Every renewal that ended, well or not, has a number, the epoch. A request remembers the epoch
+//! that it took its token in. When the server refuses the token, and a renewal has ended since, the
+//! outcome of that one is the answer: a token to try with, or its failure. So of all requests that
+//! were under way with one token, exactly one renews it, and a failure reaches all of them; a
+//! request that starts later tries anew.
 //!
-//! Two failures are nobody else's: of a renewal that may not wait (`once`) or had run out of time, for those who may and have;
-//! and of an early one, while the token still is good.
+//! Two failures don't reach the others: that of a renewal that may not wait (`once`) or had run out
+//! of time, since other requests may wait and have time; and that of an early renewal, while the
+//! token still is good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -54,11 +56,13 @@ impl fmt::Debug for Token {
 type Expired = Box<dyn Fn(u16, &str) -> bool + Send + Sync>;
 type Headers = Box<dyn Fn(&str) -> Vec<(String, String)> + Send + Sync>;
 
-/// Tokens that expire. However many threads meet the expired one, one of them renews it, and the others wait for that.
+/// Tokens that expire. However many threads meet the expired one, one of them renews it, and the
+/// others wait for that.
 ///
-/// The function that gets a token mostly asks another host, by a client of its own. With this one it must say
-/// [`without_auth`](super::RequestBuilder::without_auth), or it is refused: it would wait for itself.
-/// It is handed a [`Renewal`], whose [`is_once`](Renewal::is_once) it should pass on.
+/// The function that gets a token mostly asks another host, by a client of its own. With this one
+/// it must say [`without_auth`](super::RequestBuilder::without_auth), or it is refused: it would
+/// wait for itself. It is handed a [`Renewal`], whose [`is_once`](Renewal::is_once) it should pass
+/// on.
 ///
 /// ```
 /// # use std::io::{Read, Write};
@@ -98,7 +102,7 @@ pub struct Tokens<F> {
 struct State {
     /// How many renewals have ended.
     epoch: u64,
-    /// Who renews, if anybody does.
+    /// The thread that renews, if one does.
     renewing: Option<Thread>,
     token: Option<Held>,
     /// Why the last renewal failed, if it did.
@@ -123,7 +127,8 @@ impl<F> Tokens<F>
 where
     F: Fn(&Renewal) -> Result<Token, BoxError> + Send + Sync,
 {
-    /// Tokens for the origin of `url`, got by `fetch` when the first request needs one, and after that when one expires.
+    /// Tokens for the origin of `url`, got by `fetch` when the first request needs one, and after
+    /// that when one expires.
     ///
     /// # Errors
     /// [`Error::Invalid`](crate::Error::Invalid), if `url` is no `http` or `https` URL.
@@ -162,16 +167,16 @@ where
         self
     }
 
-    /// How long before its end a token is renewed, if its life is known. Defaults to a tenth of its life, at most 1 minute;
-    /// a time as long as its life or longer counts as half of it. If that fails, the old one is used to its end, and the next
-    /// try is a few seconds later.
+    /// How long before its end a token is renewed, if its life is known. Defaults to a tenth of its
+    /// life, at most 1 minute; a time as long as its life or longer counts as half of it. If that
+    /// fails, the old one is used to its end, and the next try is a few seconds later.
     #[must_use]
     pub fn renew_before(mut self, time: Duration) -> Tokens<F> {
         self.before = Some(time);
         self
     }
 
-    /// Waits until nobody renews, or says that time is up.
+    /// Waits until no thread renews, or says that time is up.
     fn idle(&self, deadline: Deadline) -> Result<MutexGuard<'_, State>, BoxError> {
         let mut state = self.state.lock();
         while let Some(renewer) = &state.renewing {
@@ -192,7 +197,8 @@ where
         Ok(state)
     }
 
-    /// Renews, alone. The lock is free meanwhile. Unless the token was `refused`, it is kept if it can't be renewed yet.
+    /// Renews, alone. The lock is free meanwhile. Unless the token was `refused`, it is kept if it
+    /// can't be renewed yet.
     fn renew_now<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -254,7 +260,8 @@ where
         let mut state = self.idle(credentials.deadline)?;
         if !state.token.as_ref().is_some_and(Held::is_fresh) {
             let renewal = Renewal { generation: state.epoch, deadline: credentials.deadline, once: credentials.once };
-            // Whoever waited here for a renewal that failed has its outcome, and doesn't try once more.
+            // A thread that waited here for a renewal that failed has its outcome, and doesn't try
+            // once more.
             if state.epoch > seen {
                 if let Some(failure) = state.failure.as_ref().filter(|failure| failure.holds_for(&renewal)) {
                     return Err(failure.share());
@@ -313,7 +320,7 @@ impl Held {
 }
 
 impl Failure {
-    /// Whether it is the answer for this one, too, who has waited for it.
+    /// Whether it is also the answer for this renewal, which has waited for it.
     fn holds_for(&self, renewal: &Renewal) -> bool {
         !self.hasty || renewal.once || renewal.deadline.is_past()
     }
@@ -329,7 +336,7 @@ impl<F> fmt::Debug for Tokens<F> {
     }
 }
 
-/// One failure, for all who waited for it.
+/// One failure, for all requests that waited for it.
 #[derive(Debug)]
 struct Shared(Arc<BoxError>);
 

@@ -1,17 +1,18 @@
-//! Waiting without sleeping: on a condition variable with a deadline, looking at what may end the wait.
+//! Waiting without sleeping: on a condition variable with a deadline, looking at what may end the
+//! wait.
 
 use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex};
 use crate::time::Deadline;
 
-/// How often a wait asks a caller's `cancelled`, which has no way to wake anybody.
+/// How often a wait asks a caller's `cancelled`, which has no way to wake the waiting thread.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A caller's way to end a wait, if there is one.
 pub(crate) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
 
-/// When to ask again, if there is anybody to ask.
+/// When to ask `cancelled` again, if there is one.
 pub(super) fn next_look(cancelled: Cancelled<'_>) -> Option<Instant> {
     cancelled.map(|_| Instant::now() + LOOK)
 }
@@ -30,7 +31,7 @@ pub(crate) fn pause(delay: Duration, deadline: Deadline, cancelled: Cancelled<'_
         }
         let look = next_look(cancelled);
         match [end.at(), deadline.at(), look].into_iter().flatten().min() {
-            // Woken by nobody but the clock.
+            // Only the clock wakes it.
             Some(at) => drop(cond.wait_until(&mut guard, at)),
             None => cond.wait(&mut guard),
         }

@@ -1,4 +1,5 @@
-//! What a back-end has: collections, processes, formats of files, runtimes for users' code. It needs no login.
+//! What a back-end has: collections, processes, formats of files, runtimes for users' code. It
+//! needs no login.
 //!
 //! Source: openEO API 1.2, "EO Data Discovery", "Process Discovery", "Capabilities".
 
@@ -32,8 +33,8 @@ impl Connection {
         Ok(Collection::new(self.object(&format!("/collections/{}", segments(id)))?))
     }
 
-    /// All processes of the back-end; or those of a `namespace`, such as `"backend"`, or a user's that he shares. Pages are
-    /// followed to the end.
+    /// All processes of the back-end; or those of a `namespace`, such as `"backend"`, or a user's
+    /// that he shares. Pages are followed to the end.
     ///
     /// # Errors
     /// As for [`list_collections`](Connection::list_collections).
@@ -41,11 +42,12 @@ impl Connection {
         self.listing(&processes_of(namespace.into()), "processes")
     }
 
-    /// One process of the back-end, or of a namespace; or the one that a URL describes, as calls name it in their `namespace`.
-    /// Credentials go to that URL only if it is the API's own.
+    /// One process of the back-end, or of a namespace; or the one that a URL describes, as calls
+    /// name it in their `namespace`. Credentials go to that URL only if it is the API's own.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] if it isn't in the list, else as for [`list_processes`](Connection::list_processes).
+    /// [`OpenEoError::Invalid`] if it isn't in the list, else as for
+    /// [`list_processes`](Connection::list_processes).
     pub fn describe_process<'a>(
         &self,
         id: &str,

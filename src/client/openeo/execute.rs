@@ -1,4 +1,5 @@
-//! A graph computed at once, while the request waits: for what takes seconds or minutes. Longer ones are batch jobs.
+//! A graph computed at once, while the request waits: for what takes seconds or minutes. Longer
+//! ones are batch jobs.
 //!
 //! Source: openEO API 1.2, "Synchronous Data Processing" (`POST /result`).
 
@@ -51,7 +52,8 @@ impl<'a> ExecuteOptions<'a> {
         }
     }
 
-    /// How long the whole may take, from the request to the last byte; `None` is for ever. Defaults to 30 minutes.
+    /// How long the whole may take, from the request to the last byte; `None` is for ever. Defaults
+    /// to 30 minutes.
     pub fn time_limit(mut self, limit: impl Into<Option<Duration>>) -> ExecuteOptions<'a> {
         self.time_limit = limit.into();
         self
@@ -63,15 +65,17 @@ impl<'a> ExecuteOptions<'a> {
         self
     }
 
-    /// The most bytes that the result may have. Defaults to no limit for a file, and to the HTTP client's for a value.
+    /// The most bytes that the result may have. Defaults to no limit for a file, and to the HTTP
+    /// client's for a value.
     pub fn max_bytes(mut self, bytes: u64) -> ExecuteOptions<'a> {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Asked ten times a second while the back-end computes, and after each piece that comes; `true` ends the wait. So does a cancel
-    /// of the [request](crate::AsyncRequest::cancel) that computes it, if it runs on an executor. What the back-end does about a
-    /// caller that has gone, and whether it bills it, is its own affair.
+    /// Asked ten times a second while the back-end computes, and after each piece that comes;
+    /// `true` ends the wait. So does a cancel of the [request](crate::AsyncRequest::cancel) that
+    /// computes it, if it runs on an executor. What the back-end does about a caller that has gone,
+    /// and whether it bills it, is its own affair.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> ExecuteOptions<'a> {
         self.cancelled = Some(Box::new(cancelled));
         self
@@ -146,7 +150,8 @@ impl Executed {
         self.response.header("openeo-identifier").map(|id| plain(id, 200))
     }
 
-    /// Whether the back-end said how long the result is. If not, one that was cut short can't always be told from a whole one.
+    /// Whether the back-end said how long the result is. If not, one that was cut short can't
+    /// always be told from a whole one.
     pub fn length_known(&self) -> bool {
         self.response.length_known()
     }
@@ -159,14 +164,16 @@ impl fmt::Debug for Executed {
 }
 
 impl Connection {
-    /// Computes a graph at once, and returns its result in memory. Plan, budget and options of a [`NewJob`] go along; there is
-    /// no job. (`POST /result`)
+    /// Computes a graph at once, and returns its result in memory. Plan, budget and options of a
+    /// [`NewJob`] go along; there is no job. (`POST /result`)
     ///
-    /// A reply that is lost is not asked for again: it would be computed, and billed, once more. That is for you to decide.
+    /// A reply that is lost is not asked for again: it would be computed, and billed, once more.
+    /// That is for you to decide.
     ///
     /// # Errors
-    /// The back-end's: it may refuse what is too large for this. [`OpenEoError::Http`] of the kind `Timeout` if the time limit
-    /// passes, `Cancelled` if the caller cancelled, and `TooLarge` for more than fits: [`download`](Connection::download) it.
+    /// The back-end's: it may refuse what is too large for this. [`OpenEoError::Http`] of the kind
+    /// `Timeout` if the time limit passes, `Cancelled` if the caller cancelled, and `TooLarge` for
+    /// more than fits: [`download`](Connection::download) it.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -193,8 +200,8 @@ impl Connection {
         Ok(Executed { response })
     }
 
-    /// Computes a graph at once, and streams its result to a file, which has its name when it is whole. As
-    /// [`execute`](Connection::execute), and memory stays the same for any size.
+    /// Computes a graph at once, and streams its result to a file, which has its name when it is
+    /// whole. As [`execute`](Connection::execute), and memory stays the same for any size.
     ///
     /// # Errors
     /// As for `execute`, and what is wrong with the file.
@@ -208,7 +215,8 @@ impl Connection {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.ok_or_else(|| OpenEoError::Invalid(format!("{} is no path of a file", path.display())))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A result that has come in part is never gone on with: another request would compute another.
+        // A result that has come in part is never gone on with: another request would compute
+        // another.
         let download = Download::new(folder, name).existing(options.existing).resume(false);
         let download = download.max_bytes(options.max_bytes.unwrap_or(u64::MAX));
         let download = download.cancelled(|| options.is_cancelled()).progress(|done, total| {

@@ -2,20 +2,22 @@
 //!
 //! Promises:
 //!
-//! - A job is made once, also when the reply is lost: it is made again only if the job list is whole and has nothing like it.
-//!   Where that can't be proven, the error says that it may exist.
+//! - A job is made once, also when the reply is lost: it is made again only if the job list is
+//!   whole and has nothing like it. Where that can't be proven, the error says that it may exist.
 //! - A start, too: after an unclear answer the job is looked at first.
 //! - What can be had is had, and what can't is named beside it: pages, items, assets, logs.
 //! - A token that expires is renewed once for all threads, and the request repeated once.
-//! - A file stands under its name when it is whole and has the size and checksum that the results say.
+//! - A file stands under its name when it is whole and has the size and checksum that the results
+//!   say.
 //! - Credentials go below the API's root, and nowhere else.
 //! - What a back-end names (files, links, pages, log lines) is checked before it is used or shown.
 //!
-//! Left to others: running processes here, secondary web services and files of users, for which there is
-//! [`Connection::api`].
+//! Left to others: running processes here, secondary web services and files of users, for which
+//! there is [`Connection::api`].
 //!
-//! Sources: openEO API 1.2; the batch job chapter of the openEO Python client's documentation, whose order this page follows;
-//! captured exchanges of that client, version 0.53.0, with two back-ends.
+//! Sources: openEO API 1.2; the batch job chapter of the openEO Python client's documentation,
+//! whose order this page follows; captured exchanges of that client, version 0.53.0, with two
+//! back-ends.
 //!
 //! # Batch jobs
 //!
@@ -27,8 +29,9 @@
 //! - get the listing of its results,
 //! - download them, or use them in another way.
 //!
-//! No step need be done by the same tool as the one before: a job is as well started in a web editor, and its results
-//! downloaded here. All examples on this page run against a small back-end of this crate's tests.
+//! No step need be done by the same tool as the one before: a job is as well started in a web
+//! editor, and its results downloaded here. All examples on this page run against a small back-end
+//! of this crate's tests.
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -40,16 +43,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! There are other ways to log in: as a service ([client credentials](Connection::authenticate_oidc_client_credentials)), as a
-//! person with a [browser](Connection::authenticate_oidc_device), with a
-//! [refresh token](Connection::authenticate_oidc_refresh_token), a [password](Connection::authenticate_oidc_password), a
-//! [token from elsewhere](Connection::authenticate_bearer), or as the
+//! There are other ways to log in: as a service ([client
+//! credentials](Connection::authenticate_oidc_client_credentials)), as a person with a
+//! [browser](Connection::authenticate_oidc_device), with a [refresh
+//! token](Connection::authenticate_oidc_refresh_token), a
+//! [password](Connection::authenticate_oidc_password), a [token from
+//! elsewhere](Connection::authenticate_bearer), or as the
 //! [environment](Connection::authenticate_from_environment) says.
 //!
 //! # Create a batch job
 //!
-//! A [`ProcessGraph`] is built step by step, or read from JSON. In what *format* the result is to be saved is a step of it, or a
-//! setting of the job:
+//! A [`ProcessGraph`] is built step by step, or read from JSON. In what *format* the result is to
+//! be saved is a step of it, or a setting of the job:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -86,7 +91,8 @@
 //!
 //! # The batch job object
 //!
-//! A [`BatchJob`] is a *reference on this side* to a job that *exists on the back-end*, and is fully identified by its id:
+//! A [`BatchJob`] is a *reference on this side* to a job that *exists on the back-end*, and is
+//! fully identified by its id:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -100,7 +106,8 @@
 //!
 //! ## Reconnecting to a batch job
 //!
-//! Take note of the id. With it the job is found again, at another time, from another program, whatever client made it:
+//! Take note of the id. With it the job is found again, at another time, from another program,
+//! whatever client made it:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -163,14 +170,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error. Results can be relied
-//! on when it is finished. To wait for jobs that were started elsewhere there is [`BatchJob::wait`], and for many at once
-//! [`Connection::wait_jobs`].
+//! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error.
+//! Results can be relied on when it is finished. To wait for jobs that were started elsewhere there
+//! is [`BatchJob::wait`], and for many at once [`Connection::wait_jobs`].
 //!
 //! ## Create, start and wait in one go
 //!
-//! [`BatchJob::start_and_wait`] starts a job that was created, and asks for its status until it ends: after 5 s, then rarer by a
-//! quarter each time, up to 60 s. It prints a line for each look:
+//! [`BatchJob::start_and_wait`] starts a job that was created, and asks for its status until it
+//! ends: after 5 s, then rarer by a quarter each time, up to 60 s. It prints a line for each look:
 //!
 //! ```text
 //! 0:00:00 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': send 'start'
@@ -242,7 +249,8 @@
 //!
 //! ## Automatic batch job log printing
 //!
-//! When a job fails that is waited for, its error logs are printed, and how to see all of them. The error carries them:
+//! When a job fails that is waited for, its error logs are printed, and how to see all of them. The
+//! error carries them:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -286,8 +294,8 @@
 //!
 //! ## Download all assets
 //!
-//! Several at once, each whole or not there; the metadata beside them, in `job-results.json`. Files are called as the results
-//! call them, as far as that is safe.
+//! Several at once, each whole or not there; the metadata beside them, in `job-results.json`. Files
+//! are called as the results call them, as far as that is safe.
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -379,16 +387,19 @@
 //!
 //! # Many jobs
 //!
-//! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as many at once as it takes. A
-//! [`Connection`] is also a [`Store`](crate::Store): its operations are the API's verbs.
+//! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as
+//! many at once as it takes. A [`Connection`] is also a [`Store`](crate::Store): its operations are
+//! the API's verbs.
 //!
 //! # Compute at once
 //!
-//! What takes seconds needs no job: [`Connection::execute`] waits for the value, and [`Connection::download`] for the file.
+//! What takes seconds needs no job: [`Connection::execute`] waits for the value, and
+//! [`Connection::download`] for the file.
 //!
 //! # Processes with parameters
 //!
-//! A graph may hold [`Parameter`]s, filled for each row of a table, each tile of an area, each month of a year:
+//! A graph may hold [`Parameter`]s, filled for each row of a table, each tile of an area, each
+//! month of a year:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -410,8 +421,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`parameters_from_csv`] reads the rows of a table. With [`Connection::save_user_defined_process`] the graph is stored on the
-//! back-end under a name, and [`ProcessGraph::call`] uses it there, or one that others share.
+//! [`parameters_from_csv`] reads the rows of a table. With
+//! [`Connection::save_user_defined_process`] the graph is stored on the back-end under a name, and
+//! [`ProcessGraph::call`] uses it there, or one that others share.
 //!
 //! # What a back-end has
 //!

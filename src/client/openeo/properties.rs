@@ -1,4 +1,5 @@
-//! What holds for everything that a back-end, a file or a user may hand in, tried on values made at random.
+//! What holds for everything that a back-end, a file or a user may hand in, tried on values made at
+//! random.
 
 use std::fmt::Display;
 

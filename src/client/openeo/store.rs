@@ -1,4 +1,5 @@
-//! The verbs of the API as named operations, for requests that come from a file, a message, a queue.
+//! The verbs of the API as named operations, for requests that come from a file, a message, a
+//! queue.
 
 use serde_json::{Value, json};
 
@@ -52,7 +53,8 @@ const OPERATIONS: &[&str] = &[
 /// | `job_logs` | `id`, `offset`, `level` | an array |
 /// | `download_results` | `id`, `folder` | an array of paths |
 ///
-/// Requests on one job come in the order of their submission if they name it as `key`, too: `{"id": id, "key": id}`.
+/// Requests on one job come in the order of their submission if they name it as `key`, too: `{"id":
+/// id, "key": id}`.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;

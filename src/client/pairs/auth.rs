@@ -1,4 +1,5 @@
-//! The four ways to say who one is: user and password, and three kinds of API keys that buy a token.
+//! The four ways to log in: user and password, and three kinds of API keys that buy a
+//! token.
 //!
 //! | key | from | token by |
 //! |---|---|---|
@@ -52,8 +53,9 @@ pub(super) enum KeyKind {
     },
 }
 
-/// Whether a refusal means that the token has expired: 401 or 403 with `claim expired` from a legacy host, 500 with
-/// `Invalid-JWT-Validate` from the others. (`constants.py`, `CLIENT_TOKEN_REFRESH_MESSAGE*`)
+/// Whether a refusal means that the token has expired: 401 or 403 with `claim expired` from a
+/// legacy host, 500 with `Invalid-JWT-Validate` from the others. (`constants.py`,
+/// `CLIENT_TOKEN_REFRESH_MESSAGE*`)
 pub(super) fn is_expired(status: u16, body: &str) -> bool {
     match status {
         401 | 403 => body.contains("claim expired"),
@@ -172,7 +174,8 @@ impl KeyExchange {
         response.json().map_err(|error| self.failure(host, &error, secrets))
     }
 
-    /// A token with its life and the next refresh token, unless the answer is a refusal in the guise of a success.
+    /// A token with its life and the next refresh token, unless the answer is a refusal in the
+    /// guise of a success.
     pub(super) fn granted(&self, grant: &Value, host: &'static str) -> Result<(Token, Option<String>), PairsError> {
         let token = grant.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
         let token = Token::new(token.ok_or_else(|| self.refusal(host, grant))?);
@@ -194,8 +197,8 @@ impl KeyExchange {
         PairsError::Authentication { host, message, is_retryable: said.is_none() }
     }
 
-    /// The refusal of a token host in its own words. The error of the request isn't kept as the source: it may repeat them
-    /// with a key in them.
+    /// The refusal of a token host in its own words. The error of the request isn't kept as the
+    /// source: it may repeat them with a key in them.
     fn failure(&self, host: &'static str, error: &HttpError, secrets: &[&str]) -> PairsError {
         let said: Value = serde_json::from_str(error.body()).unwrap_or_default();
         let word = |name: &str| said.get(name).and_then(schema::text);

@@ -1,6 +1,7 @@
 //! Many queries at once, in a sliding window.
 //!
-//! Source: `ibmpairs` 3.1.17, `query.py`: `batch_query` and `query_worker`, whose options these are.
+//! Source: `ibmpairs` 3.1.17, `query.py`: `batch_query` and `query_worker`, whose options these
+//! are.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -21,8 +22,8 @@ use crate::client::pairs::job::{Job, Name, QueryResult, Shared};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
-/// Status intervals shorter than this are refused, unless [`BatchOptions::status_interval_floor`] says otherwise.
-/// (`QUERY_MIN_STATUS_INTERVAL`)
+/// Status intervals shorter than this are refused, unless [`BatchOptions::status_interval_floor`]
+/// says otherwise. (`QUERY_MIN_STATUS_INTERVAL`)
 const FLOOR: Duration = Duration::from_secs(15);
 
 /// `QUERY_STATUS_CHECK_INTERVAL`.
@@ -34,12 +35,13 @@ const WORKERS: usize = 8;
 /// How often a step of a query is tried, if the failure may pass.
 const ATTEMPTS: u32 = 10;
 
-/// Runs queries, a window of them at a time, and waits for all: each is submitted, asked about until it is done, and
-/// downloaded. The report has every query, in input order, with its result or why there is none; one that fails touches no
-/// other.
+/// Runs queries, a window of them at a time, and waits for all: each is submitted, asked about
+/// until it is done, and downloaded. The report has every query, in input order, with its result or
+/// why there is none; one that fails touches no other.
 ///
-/// A submission whose answer was lost is looked for among one's jobs. It is repeated, and its notes say so, only if the list of
-/// them is whole and has none like it; where that can't be proven, its notes say that there may be a job.
+/// A submission whose answer was lost is looked for among the user's jobs. It is repeated, and its
+/// notes say so, only if the list of them is whole and has none like it; where that can't be
+/// proven, its notes say that there may be a job.
 ///
 /// # Errors
 /// [`Error::Invalid`] for options that make no sense. What happens to a query is in the report.
@@ -67,7 +69,8 @@ pub fn batch_query(
     start_batch_query(client, queries, options)?.wait(None)
 }
 
-/// Starts what [`batch_query`] runs, and returns at once: to watch it, to wait with a time limit, to cancel it.
+/// Starts what [`batch_query`] runs, and returns at once: to watch it, to wait with a time limit,
+/// to cancel it.
 ///
 /// # Errors
 /// As [`batch_query`].
@@ -105,7 +108,8 @@ pub fn start_batch_query(
     Ok(runner.start(jobs))
 }
 
-/// How a batch of queries is run: the options of the Python client's `batch_query`, and what they lack.
+/// How a batch of queries is run: the options of the Python client's `batch_query`, and what they
+/// lack.
 #[derive(Clone)]
 #[must_use]
 pub struct BatchOptions {
@@ -145,35 +149,38 @@ impl BatchOptions {
         }
     }
 
-    /// How many queries are in flight at most. Defaults to 8; there is no upper limit. They hold no threads: how many
-    /// steps are at work is the [runner's](BatchOptions::runner_with) `at_once`.
+    /// How many queries are in flight at most. Defaults to 8; there is no upper limit. They hold no
+    /// threads: how many steps are at work is the [runner's](BatchOptions::runner_with) `at_once`.
     pub fn workers(mut self, workers: usize) -> BatchOptions {
         self.workers = workers;
         self
     }
 
-    /// The longest time between two questions for a query's status. Defaults to 30 s, and may not be less than the
-    /// [floor](BatchOptions::status_interval_floor). The first question comes after the floor's time, and from then on the
-    /// pauses grow by a quarter up to this.
+    /// The longest time between two questions for a query's status. Defaults to 30 s, and may not
+    /// be less than the [floor](BatchOptions::status_interval_floor). The first question comes
+    /// after the floor's time, and from then on the pauses grow by a quarter up to this.
     pub fn status_interval(mut self, interval: Duration) -> BatchOptions {
         self.interval = interval;
         self
     }
 
-    /// The shortest time between two questions for a query's status. Defaults to 15 s, out of consideration for a server
-    /// that many share; for one of your own, or a test's, set what it bears.
+    /// The shortest time between two questions for a query's status. Defaults to 15 s, out of
+    /// consideration for a server that many share; for one of your own, or a test's, set what it
+    /// bears.
     pub fn status_interval_floor(mut self, floor: Duration) -> BatchOptions {
         self.floor = floor;
         self
     }
 
-    /// Whether queries are submitted. Defaults to true; if not, each must have the id that it got before.
+    /// Whether queries are submitted. Defaults to true; if not, each must have the id that it got
+    /// before.
     pub fn submit(mut self, submit: bool) -> BatchOptions {
         self.submit = submit;
         self
     }
 
-    /// Whether each query is waited for. Defaults to true. A download waits for its query in any case.
+    /// Whether each query is waited for. Defaults to true. A download waits for its query in any
+    /// case.
     pub fn status(mut self, status: bool) -> BatchOptions {
         self.status = status;
         self
@@ -191,9 +198,10 @@ impl BatchOptions {
         self
     }
 
-    /// Whether the values of point queries that ask for a job themselves (`batch`) are kept in memory as well as in their
-    /// files. Defaults to false. Those of queries for an answer at once always are, even if the server made a job of one;
-    /// values beyond 64 MiB are in their file alone, and the report says so.
+    /// Whether the values of point queries that ask for a job themselves (`batch`) are kept in
+    /// memory as well as in their files. Defaults to false. Those of queries for an answer at once
+    /// always are, even if the server made a job of one; values beyond 64 MiB are in their file
+    /// alone, and the report says so.
     pub fn online(mut self, online: bool) -> BatchOptions {
         self.online = online;
         self
@@ -225,8 +233,8 @@ impl BatchOptions {
         self
     }
 
-    /// Whatever else a [`BatchRunner`] can be told: executor, steps at once, time limits, events, progress. Window, polls and
-    /// attempts are set by these options.
+    /// Whatever else a [`BatchRunner`] can be told: executor, steps at once, time limits, events,
+    /// progress. Window, polls and attempts are set by these options.
     pub fn runner_with(mut self, set: impl FnOnce(BatchRunnerBuilder) -> BatchRunnerBuilder) -> BatchOptions {
         self.runner = set(self.runner);
         self
@@ -282,9 +290,10 @@ struct Names {
 }
 
 impl Names {
-    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None` for the id. As in the
-    /// Python client that is what the query says itself; for points that are answered at once its name, else `point_query_`
-    /// and the time, here in UTC. The second of a name gets a number.
+    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None`
+    /// for the id. As in the Python client that is what the query says itself; for points that are
+    /// answered at once its name, else `point_query_` and the time, here in UTC. The second of a
+    /// name gets a number.
     fn of(&mut self, query: &Query) -> Option<Name> {
         let given = query.download_file_name().filter(|name| !is_id(name));
         let name = match (given, query.is_interactive()) {
@@ -307,7 +316,8 @@ impl Names {
     }
 }
 
-/// The name of an earlier run's files, which a query that was printed and read again still has. (`QUERY_ID_PATTERN`)
+/// The name of an earlier run's files, which a query that was printed and read again still has.
+/// (`QUERY_ID_PATTERN`)
 fn is_id(name: &str) -> bool {
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     name.split_once('_').is_some_and(|(one, other)| digits(one, 10) && digits(other, 8))

@@ -1,7 +1,8 @@
 //! No credentials in the clear for a server that wants `https`.
 //!
-//! Who writes `http://` may mean it: a server of one's own, a tunnel. But one that sends every request on to `https` would get
-//! user and password in the clear first. So before the first call with credentials the server is asked once without.
+//! A host named with `http://` may be meant so: a server of the user's own, a tunnel. But a server
+//! that sends every request on to `https` would get user and password in the clear first. So before
+//! the first call with credentials the server is asked once without.
 
 use crate::client::http::{HttpClient, HttpErrorKind};
 use crate::client::pairs::{PairsError, host};
@@ -26,7 +27,8 @@ impl Cleartext {
     /// Whether credentials may go there; asks if that isn't known yet, with one attempt if `once`.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if the server sends on to `https`; [`PairsError::Http`] if it doesn't answer.
+    /// [`PairsError::Invalid`] if the server sends on to `https`; [`PairsError::Http`] if it
+    /// doesn't answer.
     pub(super) fn check(&self, http: &HttpClient, once: bool) -> Result<(), PairsError> {
         // Relaxed: a second thread that asks, too, does no harm.
         if self.is_settled.load(Ordering::Relaxed) {

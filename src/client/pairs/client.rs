@@ -29,10 +29,12 @@ const MAX_REPLY: u64 = 64 << 20;
 /// The largest answer of a token host, in bytes.
 const MAX_TOKEN_REPLY: u64 = 1 << 20;
 
-/// A PAIRS server, and who one is there. Cheap to clone; clones share connections, tokens and rate limits.
+/// A PAIRS server, and the credentials for it. Cheap to clone; clones share connections, tokens and
+/// rate limits.
 ///
-/// Every call blocks until it is answered, and is for use from any number of threads at once. Calls that change nothing are
-/// repeated if the network or the server fails for a moment; a submission never is.
+/// Every call blocks until it is answered, and is for use from any number of threads at once. Calls
+/// that change nothing are repeated if the network or the server fails for a moment; a submission
+/// never is.
 ///
 /// ```no_run
 /// use fulmar::client::pairs::{Client, Query, Submission};
@@ -60,8 +62,9 @@ struct Inner {
 }
 
 impl Client {
-    /// Starts with a host: `pairs.res.ibm.com`, `api.ibm.com`, or any URL at which the API begins, such as
-    /// `http://127.0.0.1:9090/v2`. IBM's own hosts get the path of their API; without a scheme it is `https`.
+    /// Starts with a host: `pairs.res.ibm.com`, `api.ibm.com`, or any URL at which the API begins,
+    /// such as `http://127.0.0.1:9090/v2`. IBM's own hosts get the path of their API; without a
+    /// scheme it is `https`.
     pub fn builder(host: &str) -> ClientBuilder {
         ClientBuilder::new(host)
     }
@@ -76,17 +79,19 @@ impl Client {
         &self.0.base
     }
 
-    /// Submits a query: `POST /query`. Points are answered at once, unless there are too many; anything else becomes a job.
+    /// Submits a query: `POST /query`. Points are answered at once, unless there are too many;
+    /// anything else becomes a job.
     ///
     /// # Errors
     /// [`PairsError::Http`] if the server refuses or can't be reached. If the error's
-    /// [`may_have_arrived`](HttpError::may_have_arrived) is true, the job may exist: look for it in the [list](Client::list)
-    /// before you submit again. [`batch_query`](super::batch_query) does.
+    /// [`may_have_arrived`](HttpError::may_have_arrived) is true, the job may exist: look for it in
+    /// the [list](Client::list) before you submit again. [`batch_query`](super::batch_query) does.
     pub fn submit(&self, query: &Query) -> Result<Submission, PairsError> {
         self.calls().submit(query, false)
     }
 
-    /// [Submits](Client::submit) a query whose points are to be answered as CSV, whatever its `outputType` says.
+    /// [Submits](Client::submit) a query whose points are to be answered as CSV, whatever its
+    /// `outputType` says.
     ///
     /// # Errors
     /// As [`submit`](Client::submit).
@@ -123,7 +128,8 @@ impl Client {
         self.calls().history(id)
     }
 
-    /// A page of one's own queries, newest first: `GET /queryjobs/list`. Pages are counted from 1.
+    /// A page of the user's own queries, newest first: `GET /queryjobs/list`. Pages are counted
+    /// from 1.
     ///
     /// # Errors
     /// [`PairsError::Http`] and [`PairsError::Reply`].
@@ -141,10 +147,12 @@ impl Client {
         calls.send(calls.request(Method::Put, &path)?.json(&json!({"flag": favorite}))).map(drop)
     }
 
-    /// Merges the result of `other` into that of `base`, on the server: `PUT /queryjobs/{base}/merge/{other}`.
+    /// Merges the result of `other` into that of `base`, on the server: `PUT
+    /// /queryjobs/{base}/merge/{other}`.
     ///
     /// # Errors
-    /// [`PairsError::Merge`] says which of the two is to blame: they must be one's own, succeeded, and for the same box.
+    /// [`PairsError::Merge`] says which of the two is to blame: they must be the user's own,
+    /// succeeded, and for the same box.
     pub fn merge(&self, base: &str, other: &str) -> Result<Vec<MergedLayer>, PairsError> {
         let calls = self.calls();
         let path = format!("/queryjobs/{}/merge/{}", id::check(base)?, id::check(other)?);
@@ -155,17 +163,19 @@ impl Client {
         }
     }
 
-    /// Downloads what a query has produced, to `{folder}/{id}.zip`, unpacked to `{folder}/{id}/`; bare JSON and CSV to
-    /// `{folder}/{id}.json` and `.csv`. The folder is created. What stands there from an earlier time is replaced.
+    /// Downloads what a query has produced, to `{folder}/{id}.zip`, unpacked to `{folder}/{id}/`;
+    /// bare JSON and CSV to `{folder}/{id}.json` and `.csv`. The folder is created. What stands
+    /// there from an earlier time is replaced.
     ///
     /// # Errors
-    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what came is no data,
-    /// [`PairsError::Archive`] if it isn't unpacked.
+    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what
+    /// came is no data, [`PairsError::Archive`] if it isn't unpacked.
     pub fn download(&self, id: &str, folder: impl AsRef<Path>) -> Result<Files, PairsError> {
         self.download_as(id, folder, id)
     }
 
-    /// [Downloads](Client::download) to files that are called `name` in place of the id, without an ending.
+    /// [Downloads](Client::download) to files that are called `name` in place of the id, without an
+    /// ending.
     ///
     /// # Errors
     /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
@@ -173,12 +183,12 @@ impl Client {
         download::fetch(&self.calls(), id, folder.as_ref(), name, self.allowance(), &mut |_, _| {}, &|| false)
     }
 
-    /// A request for anything else below the API's root, such as the catalogue: with the client's credentials, which go nowhere
-    /// else, its time limits and its retries. `path` begins with `/`.
+    /// A request for anything else below the API's root, such as the catalogue: with the client's
+    /// credentials, which go nowhere else, its time limits and its retries. `path` begins with `/`.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if the host was named with `http://` and sends on to `https`, which is asked once for each client;
-    /// [`PairsError::Http`] if that can't be found out.
+    /// [`PairsError::Invalid`] if the host was named with `http://` and sends on to `https`, which
+    /// is asked once for each client; [`PairsError::Http`] if that can't be found out.
     ///
     /// ```
     /// # let server = pairs_server::Server::start(pairs_server::Config::default())?;
@@ -198,7 +208,8 @@ impl Client {
         self.0.allowance
     }
 
-    /// Whether a refusal says no more than that the token has expired, and another call gets a new one: nothing was done.
+    /// Whether a refusal says no more than that the token has expired, and another call gets a new
+    /// one: nothing was done.
     pub(super) fn has_outlived_token(&self, error: &HttpError) -> bool {
         self.0.renews && error.status().is_some_and(|status| is_expired(status, error.body()))
     }
@@ -308,7 +319,8 @@ impl Calls<'_> {
     }
 }
 
-/// Reads an answer. One that makes no sense is quoted without the secrets of its request, which a server may repeat.
+/// Reads an answer. One that makes no sense is quoted without the secrets of its request, which a
+/// server may repeat.
 fn read<T>(response: &Response, parse: impl Fn(&str) -> Result<T, PairsError>) -> Result<T, PairsError> {
     let text = response.text()?;
     parse(text).map_err(|error| match error {
@@ -328,7 +340,7 @@ fn place(url: &str) -> String {
 
 fn refused_merge(base: &str, other: &str, error: HttpError) -> PairsError {
     let reason = match error.status() {
-        Some(401) => "one of them is somebody else's",
+        Some(401) => "one of them belongs to another user",
         Some(404) => "one of them doesn't exist or hasn't succeeded",
         Some(412) => "they are for different boxes",
         _ => return error.into(),
@@ -354,7 +366,7 @@ pub struct ClientBuilder {
 }
 
 enum Identity {
-    Nobody,
+    None,
     Basic { user: String, password: String },
     PasswordFile { user: String, path: PathBuf },
     Token(String),
@@ -366,7 +378,7 @@ impl ClientBuilder {
     fn new(host: &str) -> ClientBuilder {
         ClientBuilder {
             base: host::base(host),
-            identity: Identity::Nobody,
+            identity: Identity::None,
             client_id: None,
             tenant: None,
             org_id: None,
@@ -379,13 +391,14 @@ impl ClientBuilder {
         }
     }
 
-    /// User and password, for each call. The last of the six ways to say who one is counts.
+    /// User and password, for each call. Of the six ways to log in, the last that was set counts.
     pub fn basic(mut self, user: &str, password: &str) -> ClientBuilder {
         self.identity = Identity::Basic { user: user.to_owned(), password: password.to_owned() };
         self
     }
 
-    /// A user whose password stands in a file, in a line `server:user:password`, with `\:` for a colon.
+    /// A user whose password stands in a file, in a line `server:user:password`, with `\:` for a
+    /// colon.
     pub fn password_file(mut self, user: &str, path: impl Into<PathBuf>) -> ClientBuilder {
         self.identity = Identity::PasswordFile { user: user.to_owned(), path: path.into() };
         self
@@ -397,8 +410,9 @@ impl ClientBuilder {
         self
     }
 
-    /// A key that buys tokens: of the legacy host if the API is, of Environmental Intelligence if it begins with `PHX`, else
-    /// of IBM Cloud IAM. The latter two need [`tenant_id`](ClientBuilder::tenant_id) and [`org_id`](ClientBuilder::org_id).
+    /// A key that buys tokens: of the legacy host if the API is, of Environmental Intelligence if
+    /// it begins with `PHX`, else of IBM Cloud IAM. The latter two need
+    /// [`tenant_id`](ClientBuilder::tenant_id) and [`org_id`](ClientBuilder::org_id).
     pub fn api_key(mut self, key: &str) -> ClientBuilder {
         self.identity = Identity::ApiKey(key.to_owned());
         self
@@ -411,14 +425,15 @@ impl ClientBuilder {
         self
     }
 
-    /// The tenant, with or without `saascore-` or `geospatial-` before it. Goes along with every call as `x-ibm-client-id`,
-    /// unless the API is the legacy one.
+    /// The tenant, with or without `saascore-` or `geospatial-` before it. Goes along with every
+    /// call as `x-ibm-client-id`, unless the API is the legacy one.
     pub fn tenant_id(mut self, tenant: &str) -> ClientBuilder {
         self.tenant = Some(host::tenant(tenant).to_owned());
         self
     }
 
-    /// The client's own name, where it is no tenant's. Defaults to `ibm-pairs` for legacy keys, else to the tenant's.
+    /// The client's own name, where it is no tenant's. Defaults to `ibm-pairs` for legacy keys,
+    /// else to the tenant's.
     pub fn client_id(mut self, client_id: &str) -> ClientBuilder {
         self.client_id = Some(client_id.to_owned());
         self
@@ -449,26 +464,28 @@ impl ClientBuilder {
         self
     }
 
-    /// How many requests a second are sent, and how many at once, whatever the number of threads. No limit by default.
+    /// How many requests a second are sent, and how many at once, whatever the number of threads.
+    /// No limit by default.
     pub fn rate_limit(mut self, limit: RateLimit) -> ClientBuilder {
         self.http = self.http.rate_limit(limit);
         self
     }
 
-    /// How often a call that changes nothing is tried, and with which pauses. Defaults to the HTTP client's own policy.
-    /// A batch has its own attempts.
+    /// How often a call that changes nothing is tried, and with which pauses. Defaults to the HTTP
+    /// client's own policy. A batch has its own attempts.
     pub fn retry(self, policy: RetryPolicy) -> ClientBuilder {
         self.http(|http| http.retry(policy))
     }
 
-    /// Trusts the certificates in this PEM text beside the system's: for a server of one's own.
+    /// Trusts the certificates in this PEM text beside the system's: for a server of your own.
     pub fn root_certificate(self, pem: &[u8]) -> ClientBuilder {
         self.http(|http| http.root_certificate(pem))
     }
 
-    /// Takes any certificate, of anybody, for the calls and for the tokens: `verify = False` of the Python client. Whoever stands
-    /// between here and the server can then read the credentials and change the data; to trust a server of one's own, name its
-    /// certificate by [`root_certificate`](ClientBuilder::root_certificate). Defaults to no.
+    /// Takes any certificate of any server, for the calls and for the tokens: `verify = False` of
+    /// the Python client. Every machine between here and the server can then read the credentials
+    /// and change the data; to trust a server of your own, name its certificate by
+    /// [`root_certificate`](ClientBuilder::root_certificate). Defaults to no.
     pub fn danger_accept_invalid_certificates(self, accepted: bool) -> ClientBuilder {
         self.http(|http| http.danger_accept_invalid_certificates(accepted))
     }
@@ -479,16 +496,17 @@ impl ClientBuilder {
         self
     }
 
-    /// What the archive that a query has produced may take unpacked. Defaults to 10,000 entries, 16 GiB, and, beyond 64 MiB, 250
-    /// times its own size. A raster with the same value everywhere comes up to 1,000 times smaller than it is, and more than
-    /// 64 MiB of such want a higher ratio.
+    /// What the archive that a query has produced may take unpacked. Defaults to 10,000 entries, 16
+    /// GiB, and, beyond 64 MiB, 250 times its own size. A raster with the same value everywhere
+    /// comes up to 1,000 times smaller than it is, and more than 64 MiB of such want a higher
+    /// ratio.
     pub fn archive_limits(mut self, limits: Limits) -> ClientBuilder {
         self.allowance.archive = limits;
         self
     }
 
-    /// Any other setting of the HTTP clients, that for calls and that for tokens: time limits, user agent, proxy.
-    /// Credentials are this builder's affair.
+    /// Any other setting of the HTTP clients, that for calls and that for tokens: time limits, user
+    /// agent, proxy. Credentials are this builder's affair.
     pub fn http(mut self, set: impl Fn(HttpClientBuilder) -> HttpClientBuilder) -> ClientBuilder {
         self.http = set(self.http);
         self.tokens = set(self.tokens);
@@ -498,8 +516,8 @@ impl ClientBuilder {
     /// The client. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, the host's URL holds a user, a query or a fragment,
-    /// or a password file has no line for this host.
+    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, the host's URL holds a
+    /// user, a query or a fragment, or a password file has no line for this host.
     pub fn build(self) -> Result<Client, PairsError> {
         let invalid = |error: crate::error::Error| PairsError::Invalid(error.to_string());
         if let Some(fault) = host::fault(&self.base) {
@@ -507,9 +525,9 @@ impl ClientBuilder {
         }
         let legacy = self.legacy.unwrap_or_else(|| host::is_legacy(&self.base));
         let mut http = self.http;
-        let cleartext = (!matches!(self.identity, Identity::Nobody)).then(|| Cleartext::new(&self.base));
+        let cleartext = (!matches!(self.identity, Identity::None)).then(|| Cleartext::new(&self.base));
         let key = match self.identity {
-            Identity::Nobody => None,
+            Identity::None => None,
             Identity::Basic { user, password } => {
                 http = http.auth(Basic::new(&self.base, &user, &password));
                 None

@@ -1,4 +1,5 @@
-//! What a file is, by its content: servers say `application/octet-stream`, and gateways say anything.
+//! What a file is, by its content: servers say `application/octet-stream`, and gateways say
+//! anything.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -77,7 +78,8 @@ fn is_refusal(text: &str) -> bool {
     object.is_some_and(|object| !object.contains_key("data") && SIGNS.iter().any(|sign| object.contains_key(*sign)))
 }
 
-/// JSON with a zero in the place of each number that JSON doesn't know, so that it can be checked piece by piece.
+/// JSON with a zero in the place of each number that JSON doesn't know, so that it can be checked
+/// piece by piece.
 struct Numbers<R> {
     inner: R,
     in_string: bool,

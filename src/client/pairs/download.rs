@@ -1,4 +1,5 @@
-//! What a query has produced, fetched and told apart by its content: an archive, which is unpacked, or bare JSON or CSV.
+//! What a query has produced, fetched and told apart by its content: an archive, which is unpacked,
+//! or bare JSON or CSV.
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
 
@@ -27,11 +28,12 @@ pub struct Files {
     pub files: Vec<PathBuf>,
     /// How many bytes were downloaded.
     pub bytes: u64,
-    /// Whether CSV may lack its last lines: the server didn't say how long it is, and it ends with a line. Archives and JSON say
-    /// themselves where they end.
+    /// Whether CSV may lack its last lines: the server didn't say how long it is, and it ends with
+    /// a line. Archives and JSON say themselves where they end.
     pub may_lack_lines: bool,
-    /// How many numbers in a bare JSON file are none that JSON knows: `NaN`, `Infinity`. The file has them as they came, and
-    /// strict readers refuse it; [`QueryResult::data`](super::QueryResult) has null for them.
+    /// How many numbers in a bare JSON file are none that JSON knows: `NaN`, `Infinity`. The file
+    /// has them as they came, and strict readers refuse it;
+    /// [`QueryResult::data`](super::QueryResult) has null for them.
     pub not_numbers: u64,
 }
 
@@ -48,7 +50,8 @@ impl Default for Allowance {
     }
 }
 
-/// Downloads to `{folder}/{name}.zip` and unpacks to `{folder}/{name}/`, or to `{folder}/{name}.json` or `.csv`.
+/// Downloads to `{folder}/{name}.zip` and unpacks to `{folder}/{name}/`, or to
+/// `{folder}/{name}.json` or `.csv`.
 pub(super) fn fetch(
     calls: &Calls<'_>,
     id: &str,
@@ -64,7 +67,7 @@ pub(super) fn fetch(
     let path = downloaded.path;
     let files = sort_out(&path, downloaded.length_known, id, folder, name, &allowance.archive);
     if files.is_err() {
-        // Whatever still is there, nobody can use it, and the next attempt brings another.
+        // What still is there is of no use, and the next attempt brings another.
         let _ = fs::remove_file(&path);
     }
     files.map(|files| Files { bytes: downloaded.bytes, ..files })
@@ -72,7 +75,7 @@ pub(super) fn fetch(
 
 /// Removes what downloads that failed have left for the next attempt, when there will be none.
 pub(super) fn discard(folder: &Path, name: &str) {
-    // Who has just been told of a failure needn't be told that its leftovers stay.
+    // The caller has the download's error already: that its leftovers stay would hide it.
     let _ = unknown(folder, name).discard();
 }
 
@@ -96,7 +99,8 @@ fn sort_out(
         Content::Zip => {
             let (target, archive) = (folder.join(name), named("zip"));
             let files = match unpack(path, &target, id, limits) {
-                // It came whole, and was paid for: what isn't unpacked here can be by other means, or with other limits.
+                // It came whole, and was paid for: what isn't unpacked here can be by other means,
+                // or with other limits.
                 Err(PairsError::Archive { id, source: ArchiveError::TooLarge { limit, .. } }) => {
                     rename(&archive)?;
                     return Err(PairsError::Archive { id, source: ArchiveError::TooLarge { archive, limit } });
@@ -133,7 +137,7 @@ fn unpack(archive: &Path, target: &Path, id: &str, limits: &Limits) -> Result<Ve
         let path = path.to_owned();
         move |error| PairsError::file(&path, error)
     };
-    // Endings that nobody uses: what has them is removed, as left by a run that was killed.
+    // Only this client uses these endings: a run that was killed has left what has them.
     let fresh = if target.exists() { with_suffix(target, ".unpacked~") } else { target.to_owned() };
     if fresh != target {
         remove(&fresh).map_err(file(&fresh))?;

@@ -1,4 +1,5 @@
-//! What can go wrong between here and a PAIRS server, said so that the reader knows which query, what was tried and why.
+//! What can go wrong between here and a PAIRS server, said so that the reader knows which query,
+//! what was tried and why.
 
 use crate::client::http::archive::ArchiveError;
 use crate::client::http::{HttpError, HttpErrorKind};
@@ -29,10 +30,11 @@ pub enum PairsError {
         source: HttpError,
     },
 
-    /// Credentials were refused, or the host that turns them into a token failed. No secret is in the text.
+    /// Credentials were refused, or the host that turns them into a token failed. No secret is in
+    /// the text.
     #[error("no token from {host}: {message}")]
     Authentication {
-        /// Who was asked.
+        /// The host that was asked.
         host: &'static str,
         /// What it said.
         message: String,
@@ -40,7 +42,8 @@ pub enum PairsError {
         is_retryable: bool,
     },
 
-    /// The server's answer isn't what the protocol promises; the text says what was expected and what came.
+    /// The server's answer isn't what the protocol promises; the text says what was expected and
+    /// what came.
     #[error("the PAIRS server's answer makes no sense: {0}")]
     Reply(String),
 
@@ -66,7 +69,8 @@ pub enum PairsError {
         to: String,
     },
 
-    /// The values of points came in part; the text says how that is known. Nothing was made on the server.
+    /// The values of points came in part; the text says how that is known. Nothing was made on the
+    /// server.
     #[error("the values of points came in part: {0}")]
     Incomplete(String),
 
@@ -105,8 +109,8 @@ pub enum PairsError {
         reason: String,
     },
 
-    /// The archive that was downloaded could not be unpacked. It was removed if it is damaged; one that came whole is kept, in the
-    /// place that the source names.
+    /// The archive that was downloaded could not be unpacked. It was removed if it is damaged; one
+    /// that came whole is kept, in the place that the source names.
     #[error("the archive of query {id} could not be unpacked{kept}", kept = kept(.source))]
     Archive {
         /// The query's id.
@@ -148,8 +152,8 @@ impl PairsError {
         PairsError::File { path: path.display().to_string(), source }
     }
 
-    /// Whether the same call may succeed later with nothing else changed. It doesn't say that repeating is harmless: a
-    /// submission whose answer was lost may have created a job.
+    /// Whether the same call may succeed later with nothing else changed. It doesn't say that
+    /// repeating is harmless: a submission whose answer was lost may have created a job.
     pub fn is_retryable(&self) -> bool {
         match self {
             // Content: a page of a proxy in place of data.

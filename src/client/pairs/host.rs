@@ -1,12 +1,13 @@
 //! Where the API of a host begins.
 //!
-//! Source: `ibmpairs` 3.1.17, `common.py` (`ensure_protocol`, `ensure_api_path`) and `constants.py` (`CLIENT_*URL*`).
+//! Source: `ibmpairs` 3.1.17, `common.py` (`ensure_protocol`, `ensure_api_path`) and `constants.py`
+//! (`CLIENT_*URL*`).
 
 /// The legacy host.
 pub(super) const LEGACY: &str = "https://pairs.res.ibm.com/v2";
 
-/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own hosts if it is missing; these
-/// speak `https` only. Any other host is taken as it is.
+/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own
+/// hosts if it is missing; these speak `https` only. Any other host is taken as it is.
 pub(super) fn base(host: &str) -> String {
     let host = host.trim().trim_end_matches('/');
     let with_scheme = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
@@ -29,7 +30,8 @@ pub(super) fn base(host: &str) -> String {
     }
 }
 
-/// A base as it may be shown: without user and password, and without what only a URL with a secret has.
+/// A base as it may be shown: without user and password, and without what only a URL with a secret
+/// has.
 pub(super) fn shown(base: &str) -> String {
     let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
     // The last one: a password may hold anything.

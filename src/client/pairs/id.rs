@@ -1,7 +1,7 @@
 //! Ids, checked before they become part of a URL or of a path.
 //!
-//! Real ones are ten digits, `_` and eight digits (`constants.py`, `QUERY_ID_PATTERN`). Servers that are no IBM hosts may
-//! number otherwise, so this asks only for what can do no harm.
+//! Real ones are ten digits, `_` and eight digits (`constants.py`, `QUERY_ID_PATTERN`). Servers
+//! that are no IBM hosts may number otherwise, so this asks only for what can do no harm.
 
 use crate::client::pairs::PairsError;
 

@@ -7,7 +7,8 @@
 //!    `-- id --> poll .. poll --> fetch
 //! ```
 //!
-//! No step sleeps, and each asks the server once; only the look for a job whose answer was lost takes several questions.
+//! No step sleeps, and each asks the server once; only the look for a job whose answer was lost
+//! takes several questions.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -29,13 +30,15 @@ use crate::sync::Mutex;
 /// Where the Python client puts its files.
 const DEFAULT_FOLDER: &str = "download";
 
-/// How long to wait for those who submit the very same query at this moment, before looking whose job is whose.
+/// How long to wait for jobs that submit the very same query at this moment, before looking which
+/// one of the list belongs to which.
 const TWINS: Duration = Duration::from_millis(200);
 
 /// A server that throttles names a time; if it doesn't, this is it.
 const THROTTLED: Duration = Duration::from_secs(1);
 
-/// A server that throttles a query for so long, and has served no other of the batch meanwhile, won't stop.
+/// A server that throttles a query for so long, and has served no other of the batch meanwhile,
+/// won't stop.
 const THROTTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A point answer beyond this size, in bytes, stays in its file alone.
@@ -76,7 +79,7 @@ pub(super) struct Shared {
     pub(super) folder: Option<PathBuf>,
     pub(super) attempts: u32,
     pub(super) allowance: Allowance,
-    /// Which jobs are whose.
+    /// Which jobs of the server this client has made or found.
     pub(super) ledger: Ledger,
     /// Where files are being written, without their endings.
     pub(super) places: Mutex<HashSet<PathBuf>>,
@@ -170,7 +173,8 @@ impl Job {
             }
             return JobError::wait(error, after.unwrap_or(THROTTLED));
         }
-        // The protocol's 500 mostly is a passing one; but a submission that it befell may have done its work.
+        // The protocol's 500 mostly is a passing one; but a submission that it befell may have done
+        // its work.
         let server_error = matches!(&error, PairsError::Http(error) if error.status() == Some(500));
         // The call has renewed its token once already: a slow one may have outlived that as well.
         let outlived = matches!(&error, PairsError::Http(error) if self.shared.client.has_outlived_token(error));
@@ -184,8 +188,8 @@ impl Job {
         JobError::fatal(error)
     }
 
-    /// What is to follow a look for a lost job that failed. The last one tells how the answer was lost, and that
-    /// the list could not be had.
+    /// What is to follow a look for a lost job that failed. The last one tells how the answer was
+    /// lost, and that the list could not be had.
     fn after_failed_look(&mut self, error: PairsError, cx: &mut Context<'_>) -> JobError {
         let why = error.to_string();
         let next = self.follow(error, false);
@@ -251,7 +255,8 @@ impl Job {
             Ok(files) => files,
             Err(error) => {
                 let is_packaging = matches!(&error, PairsError::Http(error) if error.status() == Some(404));
-                // 404 after success means that it isn't packaged yet. There is a limit to believing that: the attempts.
+                // 404 after success means that it isn't packaged yet. There is a limit to believing
+                // that: the attempts.
                 return Err(if is_packaging { JobError::retry(error) } else { self.follow(error, false) });
             }
         };
@@ -385,7 +390,7 @@ impl RemoteJob for Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // Nobody will go on with what a failed download has left.
+        // No later attempt goes on with what a failed download has left.
         if self.has_leftovers {
             if let Some(id) = self.query.id() {
                 download::discard(&self.folder(), &self.name_for(id));

@@ -1,21 +1,26 @@
-//! IBM PAIRS, also known as Environmental Intelligence Geospatial: queries for layers of the earth, on many of its servers.
+//! IBM PAIRS, also known as Environmental Intelligence Geospatial: queries for layers of the earth,
+//! on many of its servers.
 //!
-//! A [`Query`] for an area becomes a job on the server, which is asked about until it is done, and then downloaded; one for
-//! a few points is answered at once. [`Client`] has the calls one by one, [`batch_query`] runs many queries in a sliding
-//! window.
+//! A [`Query`] for an area becomes a job on the server, which is asked about until it is done, and
+//! then downloaded; one for a few points is answered at once. [`Client`] has the calls one by one,
+//! [`batch_query`] runs many queries in a sliding window.
 //!
 //! Promises:
 //!
 //! - One query's failure touches no other, and each is in the report with its reason.
-//! - No job is created twice on a guess: a submission whose answer was lost is repeated only where the whole list of jobs has
-//!   nothing like it, and the report says so; otherwise the query fails, and the report says what may be.
-//! - A result stands under its final name only when it is whole and is data: archives are unpacked safely, a page in HTML
-//!   is no result.
-//! - What can't be read of a list or of values loses nothing beside it, and is named; what may lack its end is said to.
-//! - What a server says is checked before it becomes a path or a URL, and panics nobody.
-//! - Secrets appear in no error, no `Debug` and no log, and don't go in the clear to a server that wants `https`.
+//! - No job is created twice on a guess: a submission whose answer was lost is repeated only where
+//!   the whole list of jobs has nothing like it, and the report says so; otherwise the query fails,
+//!   and the report says what may be.
+//! - A result stands under its final name only when it is whole and is data: archives are unpacked
+//!   safely, a page in HTML is no result.
+//! - What can't be read of a list or of values loses nothing beside it, and is named; what may lack
+//!   its end is said to.
+//! - What a server says is checked before it becomes a path or a URL, and causes no panic.
+//! - Secrets appear in no error, no `Debug` and no log, and don't go in the clear to a server that
+//!   wants `https`.
 //!
-//! Left to others: uploads of data, the catalogue, areas of interest, dashboards; [`Client::request`] reaches them.
+//! Left to others: uploads of data, the catalogue, areas of interest, dashboards;
+//! [`Client::request`] reaches them.
 //!
 //! ```
 //! # let server = pairs_server::Server::start(pairs_server::Config {
@@ -39,7 +44,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Source of the protocol: the Python client `ibmpairs` 3.1.17 and the replies captured in its test data.
+//! Source of the protocol: the Python client `ibmpairs` 3.1.17 and the replies captured in its test
+//! data.
 
 mod auth;
 mod batch;

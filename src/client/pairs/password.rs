@@ -13,7 +13,8 @@ const MAX_SIZE: u64 = 1 << 20;
 /// The password of `user` on `server` in the file at `path`.
 ///
 /// # Errors
-/// [`PairsError::Invalid`] if the file can't be read, isn't text, or has no such line. No error repeats a line.
+/// [`PairsError::Invalid`] if the file can't be read, isn't text, or has no such line. No error
+/// repeats a line.
 pub(super) fn from_file(path: &Path, server: &str, user: &str) -> Result<String, PairsError> {
     let shown = path.display();
     let unreadable = |error: std::io::Error| PairsError::Invalid(format!("the password file {shown}: {error}"));

@@ -1,7 +1,7 @@
 //! The values of point queries, as JSON or as CSV.
 //!
-//! Source: replies captured in the test data of `ibmpairs` 3.1.17, `query.py`: `QueryResponseData`, and `async_download`
-//! for what its file holds.
+//! Source: replies captured in the test data of `ibmpairs` 3.1.17, `query.py`: `QueryResponseData`,
+//! and `async_download` for what its file holds.
 
 use serde_json::Value;
 
@@ -75,8 +75,8 @@ impl PointData {
         PointData { form: Form::Values(values), length_known: true }
     }
 
-    /// CSV, unless it is something else: its first line must name a column of point data. If its length isn't known, it must end
-    /// with a line.
+    /// CSV, unless it is something else: its first line must name a column of point data. If its
+    /// length isn't known, it must end with a line.
     pub(super) fn csv(text: &str, length_known: bool) -> Result<PointData, PairsError> {
         if !is_csv(text) {
             return Err(unexpected("values of points", text));
@@ -96,14 +96,14 @@ impl PointData {
         }
     }
 
-    /// Whether these surely are all values. Some servers don't say how much CSV there is; then one whose connection was closed
-    /// between two lines looks like all of it.
+    /// Whether these surely are all values. Some servers don't say how much CSV there is; then one
+    /// whose connection was closed between two lines looks like all of it.
     pub fn length_known(&self) -> bool {
         self.length_known
     }
 
-    /// The values, whichever form they came in. One that can't be read loses no other: it has its place in the list, and
-    /// [`unreadable`](PointValue::unreadable) says what is wrong with it.
+    /// The values, whichever form they came in. One that can't be read loses no other: it has its
+    /// place in the list, and [`unreadable`](PointValue::unreadable) says what is wrong with it.
     ///
     /// # Errors
     /// [`PairsError::Reply`] if CSV has no sound first line.
@@ -202,7 +202,8 @@ impl PointValue {
     }
 }
 
-/// Whether a text begins as the CSV of a point query does. An HTML page, or an error in prose, doesn't.
+/// Whether a text begins as the CSV of a point query does. An HTML page, or an error in prose,
+/// doesn't.
 pub(super) fn is_csv(text: &str) -> bool {
     let first = without_mark(text).lines().next().unwrap_or_default();
     let mut names = first.split(',').map(|name| name.trim().trim_matches('"'));

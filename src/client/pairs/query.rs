@@ -1,7 +1,7 @@
 //! What is asked of PAIRS: which layers, where, when, and in which form.
 //!
-//! Source: `ibmpairs` 3.1.17, `query.py`: class `Query` and its `from_dict`, `to_dict`, `to_dict_query_post`, `is_bulk` and
-//! `replace_dates`.
+//! Source: `ibmpairs` 3.1.17, `query.py`: class `Query` and its `from_dict`, `to_dict`,
+//! `to_dict_query_post`, `is_bulk` and `replace_dates`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,12 @@ use crate::client::pairs::{PairsError, id, schema};
 /// Fields that describe one run of a query and are never submitted: the Python client's own names.
 const RUN: &[&str] = &["submit_response", "status_response", "download_status", "merge_response", "merge_status"];
 
-/// One query, from JSON as users of the Python client have it, or put together with [`Query::builder`].
+/// One query, from JSON as users of the Python client have it, or put together with
+/// [`Query::builder`].
 ///
-/// Both spellings are read: what is submitted (`outputType`) and what the Python client's `to_dict` writes (`output_type`,
-/// with `id`, `download_folder` and `download_file_name`). A field that isn't known is kept and submitted as it came.
+/// Both spellings are read: what is submitted (`outputType`) and what the Python client's `to_dict`
+/// writes (`output_type`, with `id`, `download_folder` and `download_file_name`). A field that
+/// isn't known is kept and submitted as it came.
 ///
 /// ```
 /// use fulmar::client::pairs::Query;
@@ -67,7 +69,8 @@ impl Query {
     /// Reads a query from a JSON object in either spelling.
     ///
     /// # Errors
-    /// [`PairsError::Query`] names the field that is not of its type, or says that this is no object.
+    /// [`PairsError::Query`] names the field that is not of its type, or says that this is no
+    /// object.
     pub fn from_value(value: Value) -> Result<Query, PairsError> {
         let Value::Object(mut object) = value else {
             return Err(PairsError::Query("it is not a JSON object".to_owned()));
@@ -90,8 +93,8 @@ impl Query {
 
     /// What is submitted: the wire's spelling, without what only concerns this side.
     ///
-    /// A point query that is answered at once knows no other forms than JSON and CSV; as in the Python client, any other
-    /// `outputType` becomes `json`.
+    /// A point query that is answered at once knows no other forms than JSON and CSV; as in the
+    /// Python client, any other `outputType` becomes `json`.
     pub fn to_submit(&self) -> Value {
         let mut body = self.body.clone();
         let known = |kind: &str| ["json", "csv"].iter().any(|known| kind.eq_ignore_ascii_case(known));
@@ -101,7 +104,8 @@ impl Query {
         Value::Object(body)
     }
 
-    /// The Python client's dictionary: its spelling, with `id`, `download_folder` and `download_file_name`.
+    /// The Python client's dictionary: its spelling, with `id`, `download_folder` and
+    /// `download_file_name`.
     pub fn to_dict(&self) -> Value {
         let mut dict = schema::to_dict(&self.body, schema::QUERY);
         dict.extend(self.run.clone());
@@ -113,12 +117,13 @@ impl Query {
         Value::Object(dict)
     }
 
-    /// The same query for other dates, as the Python client's `replace_dates`: each interval of the query and of its layers
-    /// becomes `start` to `end`, days as `2023-01-02`; a query without any gets one. Takes days, and days with a time of
-    /// which only the day counts; a layer's alias that ends in `ID.MILLISECONDS>MILLISECONDS` follows, in UTC.
+    /// The same query for other dates, as the Python client's `replace_dates`: each interval of the
+    /// query and of its layers becomes `start` to `end`, days as `2023-01-02`; a query without any
+    /// gets one. Takes days, and days with a time of which only the day counts; a layer's alias
+    /// that ends in `ID.MILLISECONDS>MILLISECONDS` follows, in UTC.
     ///
-    /// Unlike there a snapshot gives way to the new interval instead of standing beside it, and a query without a name
-    /// isn't called `no_name`.
+    /// Unlike there a snapshot gives way to the new interval instead of standing beside it, and a
+    /// query without a name isn't called `no_name`.
     ///
     /// # Errors
     /// [`PairsError::Invalid`] names what is no date.
@@ -193,7 +198,8 @@ impl Query {
         self.field("dryRun").and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// Whether the server answers at once: points, and not `batch`. It may still turn one into a job that is too large.
+    /// Whether the server answers at once: points, and not `batch`. It may still turn one into a
+    /// job that is too large.
     pub fn is_interactive(&self) -> bool {
         let batch = self.field("batch").and_then(Value::as_str).unwrap_or("");
         self.is_point() && (batch.is_empty() || batch.eq_ignore_ascii_case("false"))
@@ -250,7 +256,8 @@ impl fmt::Debug for Query {
     }
 }
 
-/// Puts a [`Query`] together. Each setter replaces what an earlier one of its kind set, except those that add.
+/// Puts a [`Query`] together. Each setter replaces what an earlier one of its kind set, except
+/// those that add.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct QueryBuilder {
@@ -273,7 +280,8 @@ impl QueryBuilder {
         self.spatial(json!({"type": "square", "coordinates": [south, west, north, east]}))
     }
 
-    /// Asks for points, each as latitude and longitude in degrees. Answered at once, unless there are too many.
+    /// Asks for points, each as latitude and longitude in degrees. Answered at once, unless there
+    /// are too many.
     pub fn points(self, points: &[(f64, f64)]) -> QueryBuilder {
         let coordinates: Vec<f64> = points.iter().flat_map(|&(latitude, longitude)| [latitude, longitude]).collect();
         self.spatial(json!({"type": "point", "coordinates": coordinates}))
@@ -306,7 +314,8 @@ impl QueryBuilder {
         self
     }
 
-    /// The name that the server shows as `nickname`, and that names the file of a point query. None by default.
+    /// The name that the server shows as `nickname`, and that names the file of a point query. None
+    /// by default.
     pub fn name(self, name: &str) -> QueryBuilder {
         self.field("name", name.into())
     }
@@ -338,7 +347,8 @@ impl QueryBuilder {
         self
     }
 
-    /// What the files are called, without an ending. Defaults to the id; for points answered at once, to the name.
+    /// What the files are called, without an ending. Defaults to the id; for points answered at
+    /// once, to the name.
     pub fn download_file_name(mut self, name: &str) -> QueryBuilder {
         self.file_name = Some(name.to_owned());
         self

@@ -1,8 +1,8 @@
-//! What a PAIRS server says, read with suspicion: types are loose as in the Python client, ids and sizes are checked, and
-//! nothing that comes from outside panics.
+//! What a PAIRS server says, read with suspicion: types are loose as in the Python client, ids and
+//! sizes are checked, and nothing that comes from outside panics.
 //!
-//! Source: replies captured in the test data of `ibmpairs` 3.1.17, and `query.py`: `QueryResponse`, `QueryResponseData`,
-//! `QueryJob`, `QueryJobs`, `QueryHistory`, `QueryJobLayer` and `Info`.
+//! Source: replies captured in the test data of `ibmpairs` 3.1.17, and `query.py`: `QueryResponse`,
+//! `QueryResponseData`, `QueryJob`, `QueryJobs`, `QueryHistory`, `QueryJobLayer` and `Info`.
 
 use serde_json::{Map, Value};
 
@@ -78,8 +78,8 @@ pub struct QueryJobs {
     pub pages: u64,
     /// The queries of this page.
     pub jobs: Vec<QueryJob>,
-    /// What stood between them and is no query, in words: one line each. While there are such, a query that isn't among the
-    /// others may be there all the same.
+    /// What stood between them and is no query, in words: one line each. While there are such, a
+    /// query that isn't among the others may be there all the same.
     pub unreadable: Vec<String>,
 }
 
@@ -93,7 +93,8 @@ pub struct QueryHistory {
     pub kind: Option<String>,
     /// When, as the server writes it: mostly milliseconds since 1970.
     pub date: Option<String>,
-    /// What was submitted. It names no folder and no file: those are for whoever runs it again to say.
+    /// What was submitted. It names no folder and no file: the program that runs it again names
+    /// them.
     pub query: Option<Query>,
     /// The size of the result, in bytes.
     pub size_total: Option<i64>,
@@ -138,11 +139,12 @@ pub struct MergedLayer {
 }
 
 impl Submission {
-    /// Reads the answer to a submission. CSV counts as such only if it was asked for, and need not be whole if it isn't known how
-    /// long the answer is.
+    /// Reads the answer to a submission. CSV counts as such only if it was asked for, and need not
+    /// be whole if it isn't known how long the answer is.
     ///
     /// # Errors
-    /// [`PairsError::Incomplete`] for CSV that was cut; [`PairsError::Reply`] if it is neither a job, nor values, nor an estimate, or if the id can't be one.
+    /// [`PairsError::Incomplete`] for CSV that was cut; [`PairsError::Reply`] if it is neither a
+    /// job, nor values, nor an estimate, or if the id can't be one.
     pub(super) fn parse(text: &str, csv: bool, length_known: bool) -> Result<Submission, PairsError> {
         let object = match json(text) {
             Some(Value::Object(object)) => object,

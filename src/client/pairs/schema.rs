@@ -1,10 +1,13 @@
-//! The fields of a query as a table: what each is called on the wire and in the Python client's dictionaries, and its type.
+//! The fields of a query as a table: what each is called on the wire and in the Python client's
+//! dictionaries, and its type.
 //!
-//! One walk over the table reads both spellings and the loose types that the Python client accepts (numbers as text, text
-//! as numbers); another writes the second spelling. A field that isn't in the table is kept as it came.
+//! One walk over the table reads both spellings and the loose types that the Python client accepts
+//! (numbers as text, text as numbers); another writes the second spelling. A field that isn't in
+//! the table is kept as it came.
 //!
-//! Source: `ibmpairs` 3.1.17, `query.py`: `from_dict`, `to_dict` and `to_dict_query_post` of `Query`, `Layer`, `Spatial`,
-//! `Temporal` and the classes inside them; `common.py`: `check_str`, `check_int`, `check_float`, `check_bool`.
+//! Source: `ibmpairs` 3.1.17, `query.py`: `from_dict`, `to_dict` and `to_dict_query_post` of
+//! `Query`, `Layer`, `Spatial`, `Temporal` and the classes inside them; `common.py`: `check_str`,
+//! `check_int`, `check_float`, `check_bool`.
 
 use serde_json::{Map, Value};
 
@@ -110,7 +113,8 @@ const PROCESSOR: &[Field] =
 
 const OPTION: &[Field] = &[field("name", Kind::Text), field("value", Kind::Text)];
 
-/// Reads either spelling into the one of the wire, with the table's types. What is `null` is left out.
+/// Reads either spelling into the one of the wire, with the table's types. What is `null` is left
+/// out.
 ///
 /// # Errors
 /// [`PairsError::Query`] names the field whose value can't be of its type.

@@ -1,7 +1,8 @@
 //! The codes that say how far a query is.
 //!
-//! Source: `ibmpairs` 3.1.17, `constants.py` (`QUERY_STATUS_*_CODES`) and the comments in `query.py`'s `async_status`. The
-//! text beside a code differs between servers ("Succeeded", "Succeeded(20)"), so only the number decides.
+//! Source: `ibmpairs` 3.1.17, `constants.py` (`QUERY_STATUS_*_CODES`) and the comments in
+//! `query.py`'s `async_status`. The text beside a code differs between servers ("Succeeded",
+//! "Succeeded(20)"), so only the number decides.
 
 use std::fmt;
 
@@ -34,7 +35,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StatusCode(i64);
 
-/// What a [`StatusCode`] means for whoever waits.
+/// What a [`StatusCode`] means for a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Not at its end: ask again.
@@ -43,7 +44,8 @@ pub enum Phase {
     Succeeded,
     /// There never will be.
     Failed,
-    /// The server used a number that nobody wrote down. Waiting on might last for ever, so this counts as failed.
+    /// The server used a number that is documented nowhere. A wait might last for ever, so this
+    /// counts as failed.
     Unknown,
 }
 
@@ -79,7 +81,7 @@ impl StatusCode {
         self.row().map(|&(_, name, _)| name)
     }
 
-    /// What the code means for whoever waits.
+    /// What the code means for a wait.
     pub fn phase(self) -> Phase {
         self.row().map_or(Phase::Unknown, |&(_, _, phase)| phase)
     }

@@ -1,4 +1,5 @@
-//! A client as a store: its calls by name, with JSON in and out, so that a request can be written down.
+//! A client as a store: its calls by name, with JSON in and out, so that a request can be written
+//! down.
 
 use serde_json::{Value, json};
 
@@ -8,8 +9,8 @@ use crate::client::pairs::{PairsError, Query, Submission};
 use crate::error::BoxError;
 use crate::executor::Store;
 
-/// The operations are `submit`, `status`, `download`, `merge`, `history`, `list`, `favorite` and `dry_run`; answers have the
-/// names of the Python client's dictionaries.
+/// The operations are `submit`, `status`, `download`, `merge`, `history`, `list`, `favorite` and
+/// `dry_run`; answers have the names of the Python client's dictionaries.
 ///
 /// | operation | arguments | answer |
 /// |---|---|---|

@@ -64,7 +64,7 @@ impl Expected {
     /// The size of the file that is there, if it is what is expected.
     pub(super) fn matching(&self, path: &Path) -> io::Result<Option<u64>> {
         let found = match path.metadata() {
-            // A link to nowhere, or somebody has just removed it.
+            // A link to nowhere, or another process has just removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found?,
         };

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use expected::{Checksum, Expected, Hash};
 use part::OpenError;
 
-pub(super) use part::{STATE, sync_folder};
+pub(super) use part::sync_folder;
 pub(super) use transfer::run;
 
 /// How much is read and written at a time; all the memory that a download takes besides.
@@ -29,8 +29,9 @@ const BUFFER: usize = 64 << 10;
 pub enum Existing {
     /// Replace it, in one step, when the new one is whole.
     Replace,
-    /// Leave it, ask nobody, and say [`Downloaded::kept`]: for batches that go on where an earlier one stopped. If a length
-    /// or checksum is expected and the file has another, it is replaced.
+    /// Leave it, ask no server, and say [`Downloaded::kept`]: for batches that go on where an
+    /// earlier one stopped. If a length or checksum is expected and the file has another, it is
+    /// replaced.
     Keep,
     /// Fail.
     Refuse,
@@ -40,23 +41,26 @@ type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 
 /// Where a download goes, and what is expected of it.
 ///
-/// It is streamed to `NAME.part`, checked, synced and renamed: under its final name there is a whole file, or what was there
-/// before. Memory stays the same for any size.
+/// It is streamed to `NAME.part`, checked, synced and renamed: under its final name there is a
+/// whole file, or what was there before. Memory stays the same for any size.
 ///
 /// # What is checked
-/// The name ([`check_file_name`](super::check_file_name)); the status; that it is no page in HTML, by type and by its
-/// first bytes, unless that was asked for; the length, as the server says it and as the caller expects it; the checksum. A
-/// file that is stored compressed (`Content-Encoding`) is unpacked, unless its name or type says that it is meant to be so.
+/// The name ([`check_file_name`](super::check_file_name)); the status; that it is no page in HTML,
+/// by type and by its first bytes, unless that was asked for; the length, as the server says it and
+/// as the caller expects it; the checksum. A file that is stored compressed (`Content-Encoding`) is
+/// unpacked, unless its name or type says that it is meant to be so.
 ///
 /// # Cut connections
-/// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` to know the file by. Whatever
-/// it answers that isn't exactly the rest of the same file, the download starts over. This works across calls, too.
+/// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` to
+/// know the file by. Whatever it answers that isn't exactly the rest of the same file, the download
+/// starts over. This works across calls, too.
 ///
 /// # What is left
-/// After a success: the file. After a failure that may pass (a cut, a time limit, a cancel), if the rest can be asked for:
-/// `NAME.part`, and `NAME.part.resume` that tells what it is; the next download of the same URL, but for a signature
-/// in its query, to the same name goes on there, and [`discard`](Download::discard) removes both. After any other
-/// failure: nothing. A process that is killed leaves `NAME.part`, which the next download of that name starts over.
+/// After a success: the file. After a failure that may pass (a cut, a time limit, a cancel), if the
+/// rest can be asked for: `NAME.part`, and `NAME.part.resume` that tells what it is; the next
+/// download of the same URL, but for a signature in its query, to the same name goes on there, and
+/// [`discard`](Download::discard) removes both. After any other failure: nothing. A process that is
+/// killed leaves `NAME.part`, which the next download of that name starts over.
 ///
 /// # At once
 /// Of two downloads to one name, in this or another process, one goes on, and the other fails with
@@ -92,12 +96,13 @@ pub struct Downloaded {
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Whether the server or the caller said how long it is, or what its checksum is. If not, it ends where the connection did:
-    /// orderly, but one who cuts it in an orderly way can't be told from the end.
+    /// Whether the server or the caller said how long it is, or what its checksum is. If not, it
+    /// ends where the connection did. The connection was closed in order, but a proxy that gives up
+    /// may close it so, too.
     pub length_known: bool,
     /// Whether a part of it was there from before: of an earlier attempt, or an earlier call.
     pub resumed: bool,
-    /// Whether it was there already, and nobody was asked ([`Existing::Keep`]).
+    /// Whether it was there already, and no server was asked ([`Existing::Keep`]).
     pub kept: bool,
     /// The type that the server said, without parameters and in lower case.
     pub content_type: Option<String>,
@@ -106,7 +111,8 @@ pub struct Downloaded {
 }
 
 impl<'a> Download<'a> {
-    /// A download to `folder`, which is made if it isn't there, under `name`, which must be one plain name of a file.
+    /// A download to `folder`, which is made if it isn't there, under `name`, which must be one
+    /// plain name of a file.
     pub fn new(folder: impl Into<PathBuf>, name: impl Into<String>) -> Download<'a> {
         Download {
             folder: folder.into(),
@@ -127,15 +133,17 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// Whether the rest is asked for after a cut. Defaults to yes; if not, every attempt starts over and leaves nothing.
+    /// Whether the rest is asked for after a cut. Defaults to yes; if not, every attempt starts
+    /// over and leaves nothing.
     #[must_use]
     pub fn resume(mut self, resume: bool) -> Download<'a> {
         self.resume = resume;
         self
     }
 
-    /// The size in bytes that the file must have, as it is stored: one that the server stores compressed, and says so, may have
-    /// it before or after it is unpacked. Defaults to what the server says.
+    /// The size in bytes that the file must have, as it is stored: one that the server stores
+    /// compressed, and says so, may have it before or after it is unpacked. Defaults to what the
+    /// server says.
     #[must_use]
     pub fn length(mut self, bytes: u64) -> Download<'a> {
         self.expected.length = Some(bytes);
@@ -166,8 +174,9 @@ impl<'a> Download<'a> {
         self.checksum(|| Box::new(Sha512::new()), &checksum)
     }
 
-    /// The only types that are taken: `application/zip`, `image/*`. Defaults to all but HTML, which mostly is a page that
-    /// asks to log in; naming `text/html`, `text/*` or `*/*` here takes it. A reply without a type is taken.
+    /// The only types that are taken: `application/zip`, `image/*`. Defaults to all but HTML, which
+    /// mostly is a page that asks to log in; naming `text/html`, `text/*` or `*/*` here takes it. A
+    /// reply without a type is taken.
     #[must_use]
     pub fn accept_types(mut self, media_types: &[&str]) -> Download<'a> {
         self.expected.accept(media_types);
@@ -181,17 +190,18 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// Called with the bytes that are there and those that will be, if that is known, after each piece of at most 64 KiB. On the
-    /// thread that downloads; it should be quick.
+    /// Called with the bytes that are there and those that will be, if that is known, after each
+    /// piece of at most 64 KiB. On the thread that downloads; it should be quick.
     #[must_use]
     pub fn progress(self, progress: impl FnMut(u64, Option<u64>) + 'a) -> Download<'a> {
         *self.progress.borrow_mut() = Some(Box::new(progress));
         self
     }
 
-    /// Asked before each attempt and after each piece, and ten times a second while it waits: for the server, for the next attempt
-    /// or for its turn under a rate limit. `true` ends the download with
-    /// [`HttpErrorKind::Cancelled`](super::HttpErrorKind::Cancelled). Only connecting goes on up to its time limit.
+    /// Asked before each attempt and after each piece, and ten times a second while it waits: for
+    /// the server, for the next attempt or for its turn under a rate limit. `true` ends the
+    /// download with [`HttpErrorKind::Cancelled`](super::HttpErrorKind::Cancelled). Only connecting
+    /// goes on up to its time limit.
     #[must_use]
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> Download<'a> {
         self.cancelled = Some(Box::new(cancelled));
@@ -207,11 +217,12 @@ impl<'a> Download<'a> {
         Ok(self.folder.join(&self.name))
     }
 
-    /// Removes what an earlier, failed download to this name left; a file under the final name stays.
+    /// Removes what an earlier, failed download to this name left; a file under the final name
+    /// stays.
     ///
     /// # Errors
-    /// [`Error::Invalid`], if the name isn't one plain name of a file, if a download to it is under way, or if the system
-    /// doesn't let it be removed.
+    /// [`Error::Invalid`], if the name isn't one plain name of a file, if a download to it is under
+    /// way, or if the system doesn't let it be removed.
     pub fn discard(&self) -> Result<()> {
         check_file_name(&self.name)?;
         part::discard(&self.folder, &self.name).map_err(|error| {

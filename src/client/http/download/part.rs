@@ -1,12 +1,13 @@
 //! The file that a download grows in, until it gets its final name.
 //!
-//! `NAME.part` is locked while someone writes to it, so that no other thread or process does. Only who holds the lock
-//! touches it or `NAME.part.resume`, removes them, or renames the part. A lock says nothing about names: whoever gets it
-//! looks whether the name still means the file that it locked, and opens again if not. A process that dies gives its locks
-//! back.
+//! `NAME.part` is locked while a thread writes to it, so that no other thread or process does. Only
+//! the holder of the lock touches it or `NAME.part.resume`, removes them, or renames the part. A
+//! lock says nothing about names: the thread that gets it looks whether the name still means the
+//! file that it locked, and opens again if not. A process that dies gives its locks back.
 //!
-//! `NAME.part.resume` says what the part is the beginning of. It is written only after the part is on the disk, so that what
-//! it promises is there even if the machine stops; a part without it is started over.
+//! `NAME.part.resume` says what the part is the beginning of. It is written only after the part is
+//! on the disk, so that what it promises is there even if the machine stops; a part without it is
+//! started over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,12 +15,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::super::file_name::{PART, STATE};
 use super::super::headers::strong_etag;
-
-const PART: &str = ".part";
-
-/// What follows the name in the file that says how to go on.
-pub(in super::super) const STATE: &str = ".part.resume";
 
 /// How much of such a file is read.
 const LONGEST_STATE: u64 = 16 << 10;
@@ -45,7 +42,7 @@ pub(super) struct Saved {
 /// Why there is no part to write to.
 #[derive(Debug)]
 pub(super) enum OpenError {
-    /// Somebody else is at it.
+    /// Another download is writing it.
     Busy,
     Io(io::Error),
 }
@@ -63,7 +60,8 @@ impl Part {
     /// Opens or creates the part of `name` in `folder`, which exists.
     pub(super) fn open(folder: &Path, name: &str) -> Result<Part, OpenError> {
         let (target, part, state) = paths(folder, name);
-        // Again and again only if others rename and remove at the same time; each turn means that one of them got on.
+        // Again and again only if others rename and remove at the same time; each turn means that
+        // one of them got on.
         for _ in 0..1_000 {
             match fs::symlink_metadata(&part) {
                 Ok(found) if !found.is_file() => {
@@ -86,8 +84,8 @@ impl Part {
             if !is_same(&file, &part) {
                 continue;
             }
-            // A process that died in `place`, or somebody else, has left the part a second name, mostly the final one. What
-            // stands under that must not be written to.
+            // A process that died in `place`, or another program, has left the part a second name,
+            // mostly the final one. What stands under that must not be written to.
             if is_linked(&file).map_err(OpenError::Io)? {
                 remove(&part).map_err(OpenError::Io)?;
                 continue;
@@ -104,7 +102,8 @@ impl Part {
         Part { file, part, state, target, settled: false }
     }
 
-    /// What the part is the beginning of, if that is known and the part has as much as was promised.
+    /// What the part is the beginning of, if that is known and the part has as much as was
+    /// promised.
     pub(super) fn saved(&self) -> Option<Saved> {
         let mut text = String::new();
         fs::symlink_metadata(&self.state).ok().filter(fs::Metadata::is_file)?;
@@ -146,7 +145,7 @@ impl Part {
     pub(super) fn keep(mut self, saved: &Saved) -> io::Result<()> {
         self.file.set_len(saved.length)?;
         self.file.sync_all()?;
-        // A new file, never one that somebody laid there.
+        // A new file, never one that another program laid there.
         remove(&self.state)?;
         let mut state = OpenOptions::new().write(true).create_new(true).open(&self.state)?;
         state.write_all(written(saved).as_bytes())?;
@@ -155,7 +154,8 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the part its final name, when it is on the disk. With `replace` false, a file that is there by now stays.
+    /// Gives the part its final name, when it is on the disk. With `replace` false, a file that is
+    /// there by now stays.
     pub(super) fn finish(mut self, replace: bool) -> io::Result<PathBuf> {
         self.file.sync_all()?;
         remove(&self.state)?;
@@ -183,7 +183,8 @@ impl Write for Part {
 impl Drop for Part {
     fn drop(&mut self) {
         if !self.settled {
-            // The state first: a part without it is harmless. Nobody is left to be told.
+            // The state first: a part without it is harmless. A drop has no way to tell of an
+            // error.
             let _ = remove(&self.state);
             let _ = remove(&self.part);
         }
@@ -209,7 +210,8 @@ fn place(part: &Path, target: &Path) -> io::Result<()> {
     let linked = if cfg!(unix) { fs::hard_link(part, target) } else { Err(io::ErrorKind::Unsupported.into()) };
     match linked {
         Ok(()) => {
-            // The file is in place under its name. If it keeps the other one, too, `open` takes that away.
+            // The file is in place under its name. If it keeps the other one, too, `open` takes
+            // that away.
             let _ = remove(part);
             Ok(())
         }

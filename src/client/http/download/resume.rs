@@ -1,10 +1,11 @@
-//! Whether the rest of a file may be asked for, and whether what comes then is it. (RFC 9110, 13 and 14)
+//! Whether the rest of a file may be asked for, and whether what comes then is it. (RFC 9110, 13
+//! and 14)
 
 use ::http::HeaderMap;
 use sha2::{Digest, Sha256};
 
 use super::super::headers::{content_range, number, strong_etag};
-use super::super::request::{Plan, is_credential_name};
+use super::super::plan::{Plan, is_credential_name};
 use super::super::response::header;
 use super::part::Validator;
 
@@ -30,7 +31,8 @@ pub(super) fn is_the_rest(
     Ok(())
 }
 
-/// What to know the file by later. A date only counts if it is at least a second old: within one, a file may change twice.
+/// What to know the file by later. A date only counts if it is at least a second old: within one, a
+/// file may change twice.
 pub(super) fn validator(headers: &HeaderMap) -> Option<Validator> {
     if header(headers, "accept-ranges").is_some_and(|ranges| ranges.trim().eq_ignore_ascii_case("none")) {
         return None;
@@ -46,8 +48,9 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<Validator> {
     (age.as_secs() >= 1).then(|| Validator { value: modified.to_owned(), is_etag: false })
 }
 
-/// Tells URLs apart without showing them. The query counts, since validators and lengths of two files may well be the same,
-/// but what belongs to a signature doesn't: that changes from day to day.
+/// Tells URLs apart without showing them. The query counts, since validators and lengths of two
+/// files may well be the same, but what belongs to a signature doesn't: that changes from day to
+/// day.
 pub(super) fn fingerprint(plan: &Plan) -> String {
     let mut url = plan.url.clone();
     let is_sas = url.query_pairs().any(|(name, _)| name == "sig");

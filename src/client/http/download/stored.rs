@@ -1,4 +1,5 @@
-//! A body as it is stored, and what is in it: some servers keep files compressed and say so with `Content-Encoding`.
+//! A body as it is stored, and what is in it: some servers keep files compressed and say so with
+//! `Content-Encoding`.
 
 use std::io::{self, Read};
 
@@ -37,8 +38,8 @@ impl Content {
         }
     }
 
-    /// Waits until there is something to read. `false`: `cancelled` said so meanwhile. What is unpacked may lie in the decoder: there
-    /// only the cancel is looked at.
+    /// Waits until there is something to read. `false`: `cancelled` said so meanwhile. What is
+    /// unpacked may lie in the decoder: there only the cancel is looked at.
     pub(super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
         match self {
             Content::Plain(body) => body.wait(cancelled),
@@ -78,7 +79,8 @@ impl Read for Stored {
     }
 }
 
-/// Whether a body is to be unpacked: not if the file is meant to be a compressed one, which servers say in the same way.
+/// Whether a body is to be unpacked: not if the file is meant to be a compressed one, which servers
+/// say in the same way.
 pub(super) fn is_to_be_unpacked(encoding: Option<&str>, content_type: Option<&str>, name: &str) -> bool {
     let is_gzip = encoding.is_some_and(|encoding| matches!(&*encoding.to_ascii_lowercase(), "gzip" | "x-gzip"));
     let name = name.to_ascii_lowercase();

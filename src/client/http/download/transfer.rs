@@ -4,12 +4,14 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::super::client::HttpClient;
-use super::super::error::{HttpError, HttpErrorKind};
+use super::super::error::HttpError;
 use super::super::headers::{file_name_of, media_type};
+use super::super::kind::HttpErrorKind;
+use super::super::live::Live;
 use super::super::method::Method;
-use super::super::request::Plan;
+use super::super::plan::Plan;
 use super::super::response::header;
-use super::super::send::{Live, sent};
+use super::super::send::sent;
 use super::super::wait::Cancelled;
 use super::expected::Hash;
 use super::part::{OpenError, Part, Saved, Validator};
@@ -18,7 +20,8 @@ use super::stored::{Content, Packed, is_to_be_unpacked};
 use super::{BUFFER, Download, Downloaded, Existing};
 use crate::trace::event;
 
-/// How much of the beginning must be there before it is looked at: a page in HTML may come in pieces.
+/// How much of the beginning must be there before it is looked at: a page in HTML may come in
+/// pieces.
 const BEGINNING: usize = 256;
 
 /// An attempt that gets so much further isn't counted as one that failed in a row.
@@ -150,7 +153,8 @@ impl Transfer<'_, '_> {
         Ok(())
     }
 
-    /// One request, and what comes of it to the disk. What has been written counts, even if it fails then.
+    /// One request, and what comes of it to the disk. What has been written counts, even if it
+    /// fails then.
     fn attempt(&mut self, client: &HttpClient) -> Result<Arrived, HttpError> {
         if self.download.is_cancelled() {
             return Err(self.cancelled().arrived(false));

@@ -1,11 +1,12 @@
-//! The body of a reply, to its end: which end is one, and which is a cut. (RFC 9112, 6.3, 7.1, 8 and 9.8)
+//! The body of a reply, to its end: which end is one, and which is a cut. (RFC 9112, 6.3, 7.1, 8
+//! and 9.8)
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::timeouts::until;
 use super::connection::{Connection, Pool};
-use super::dial::until;
 use super::fault::Fault;
 use super::head::Framing;
 use crate::time::Deadline;
@@ -76,7 +77,8 @@ impl Body {
         }
     }
 
-    /// Waits until there is something to read, an end included. `false`: `cancelled` said so meanwhile.
+    /// Waits until there is something to read, an end included. `false`: `cancelled` said so
+    /// meanwhile.
     pub(in super::super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
         let until = until(self.silence, self.total);
         // The read that follows is the end of this wait, and no other.
@@ -173,8 +175,8 @@ impl Body {
         }
     }
 
-    /// The last chunk has come, and with it all of the body. What follows says nothing of it: if that is cut, the connection is
-    /// of no more use, and nothing else is wrong.
+    /// The last chunk has come, and with it all of the body. What follows says nothing of it: if
+    /// that is cut, the connection is of no more use, and nothing else is wrong.
     fn trailers(&mut self, mut connection: Connection) -> Result<(), Fault> {
         let mut left = MOST_TRAILERS;
         self.state = loop {
@@ -222,7 +224,7 @@ fn read(connection: &mut Connection, out: &mut [u8]) -> io::Result<usize> {
     connection.reader.read(out)
 }
 
-/// Hexadecimal digits, and after a semicolon what nobody needs.
+/// Hexadecimal digits, and after a semicolon extensions, which are passed over.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());

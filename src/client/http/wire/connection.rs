@@ -12,7 +12,8 @@ use crate::sync::Mutex;
 const KEPT_PER_HOST: usize = 32;
 const KEPT: usize = 128;
 
-/// How long an unused connection is kept: shorter than what servers allow, or a request meets one that was just closed.
+/// How long an unused connection is kept: shorter than what servers allow, or a request meets one
+/// that was just closed.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
 /// How much is read at a time.
@@ -51,7 +52,8 @@ impl Connection {
         self.reader.get_mut().limit(until);
     }
 
-    /// Waits until something comes, an end included, or until then. `false`: the caller doesn't want to wait any longer.
+    /// Waits until something comes, an end included, or until then. `false`: the caller doesn't
+    /// want to wait any longer.
     pub(super) fn wait(&mut self, until: Option<Instant>, cancelled: &dyn Fn() -> bool) -> bool {
         if !self.reader.buffer().is_empty() || self.reader.get_mut().holds_bytes() {
             return true;
@@ -104,7 +106,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection that has nothing more to say. One that has said more than it was asked isn't trusted again.
+    /// Keeps a connection that has nothing more to say. One that has said more than it was asked
+    /// isn't trusted again.
     pub(super) fn put(&self, connection: Connection) {
         if !connection.reader.buffer().is_empty() {
             return;

@@ -1,4 +1,5 @@
-//! From a host's name to a connection: look it up, connect, through a proxy if there is one, and secure it.
+//! From a host's name to a connection: look it up, connect, through a proxy if there is one, and
+//! secure it.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -7,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::super::error::HttpErrorKind;
+use super::super::kind::HttpErrorKind;
 use super::super::origin::Origin;
+use super::super::timeouts::until;
 use super::Wire;
 use super::connection::Connection;
 use super::fault::Fault;
@@ -77,17 +79,13 @@ impl Wire {
     }
 }
 
-/// When a phase that starts now has to end.
-pub(super) fn until(phase: Option<Duration>, total: Deadline) -> Option<Instant> {
-    [Deadline::start(phase).at(), total.at()].into_iter().flatten().min()
-}
-
 /// The address that a host's name itself is.
 fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
-/// Looks a name up. The system has no time limit for that, so it happens on a thread of its own if there is to be one.
+/// Looks a name up. The system has no time limit for that, so it happens on a thread of its own if
+/// there is to be one.
 fn resolve(host: &str, port: u16, until: Option<Instant>) -> Result<Vec<SocketAddr>, Fault> {
     if let Some(ip) = address(host) {
         return Ok(vec![SocketAddr::new(ip, port)]);
@@ -134,8 +132,9 @@ fn connect(addresses: &[SocketAddr], until: Option<Instant>) -> Result<TcpStream
     })
 }
 
-/// One of several addresses may lead nowhere, as IPv6 does in many a network. So each gets a moment first, and only if none answers
-/// in that time, each but the last gets half of the time that is left. (After RFC 8305, which tries them at the same time.)
+/// One of several addresses may lead nowhere, as IPv6 does in many a network. So each gets a moment
+/// first, and only if none answers in that time, each but the last gets half of the time that is
+/// left. (After RFC 8305, which tries them at the same time.)
 fn connect_by<T>(
     addresses: &[SocketAddr],
     until: Option<Instant>,
@@ -207,7 +206,7 @@ mod tests {
             tried.push((address.port(), limit.expect("a limit")));
             Err::<(), _>(answers[usize::from(address.port()) - 1].into())
         });
-        (tried, outcome.expect_err("nobody answers"))
+        (tried, outcome.expect_err("no server answers"))
     }
 
     #[test]

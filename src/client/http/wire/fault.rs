@@ -5,10 +5,11 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::super::error::HttpErrorKind;
+use super::super::kind::HttpErrorKind;
 use crate::error::BoxError;
 
-/// What went wrong on the wire. It may travel inside of an [`io::Error`], through readers that know nothing else.
+/// What went wrong on the wire. It may travel inside of an [`io::Error`], through readers that know
+/// nothing else.
 #[derive(Debug)]
 pub(in super::super) struct Fault {
     pub(in super::super) kind: HttpErrorKind,
@@ -16,7 +17,8 @@ pub(in super::super) struct Fault {
     /// Whether the server may have got the request.
     pub(in super::super) arrived: bool,
     pub(in super::super) retryable: bool,
-    /// Whether the connection ended before the first byte of a reply: one that was kept may have been closed meanwhile.
+    /// Whether the connection ended before the first byte of a reply: one that was kept may have
+    /// been closed meanwhile.
     pub(super) unanswered: bool,
     pub(in super::super) source: Option<BoxError>,
 }
@@ -46,7 +48,8 @@ impl Fault {
         self
     }
 
-    /// What a reader reports: a fault that travelled through it, or what the reader itself found wrong.
+    /// What a reader reports: a fault that travelled through it, or what the reader itself found
+    /// wrong.
     pub(in super::super) fn of_reader(error: io::Error, otherwise: &'static str) -> Fault {
         match error.downcast::<Fault>() {
             Ok(fault) => fault,

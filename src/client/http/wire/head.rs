@@ -71,7 +71,8 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n")
 }
 
-/// How many of `bytes` the head takes, of which the first `seen` have been looked at before; `None`: more is to come.
+/// How many of `bytes` the head takes, of which the first `seen` have been looked at before;
+/// `None`: more is to come.
 pub(super) fn end(bytes: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(3);
     (from..bytes.len()).find_map(|at| {
@@ -86,8 +87,8 @@ pub(super) fn end(bytes: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-/// Reads a whole head. Old servers fold lines and put blanks before colons: that is taken, and lines that are no headers are
-/// left out.
+/// Reads a whole head. Old servers fold lines and put blanks before colons: that is taken, and
+/// lines that are no headers are left out.
 pub(super) fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
@@ -136,7 +137,7 @@ impl Head {
         match codings.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             [] => {}
             ["chunked"] => return Ok(Framing::Chunked),
-            _ => return Err(Fault::broken("the server encoded the transfer in a way that nobody asked for")),
+            _ => return Err(Fault::broken("the server encoded the transfer in a way that it wasn't asked for")),
         }
         let mut lengths: Vec<String> = self.tokens(header::CONTENT_LENGTH).collect();
         lengths.dedup();
@@ -152,13 +153,14 @@ impl Head {
     /// Whether the connection can serve another request after this reply.
     pub(super) fn keeps_connection(&self) -> bool {
         let says = |word: &str| self.tokens(header::CONNECTION).any(|token| token == word);
-        // Who sends chunks and a length is confused about where the reply ends.
+        // A server that sends chunks and a length is confused about where the reply ends.
         let is_confused = self.headers.contains_key(header::TRANSFER_ENCODING)
             && (self.is_old || self.headers.contains_key(header::CONTENT_LENGTH));
         !is_confused && if self.is_old { says("keep-alive") } else { !says("close") }
     }
 
-    /// How long the server keeps an unused connection, if it says so: `Keep-Alive: timeout=5`. (RFC 2068, 19.7.1.1)
+    /// How long the server keeps an unused connection, if it says so: `Keep-Alive: timeout=5`. (RFC
+    /// 2068, 19.7.1.1)
     pub(super) fn kept_for(&self) -> Option<Duration> {
         let seconds = self.tokens(HeaderName::from_static("keep-alive")).find_map(|word| {
             let (name, seconds) = word.split_once('=')?;

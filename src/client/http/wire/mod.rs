@@ -1,9 +1,12 @@
-//! One request over one connection, and its reply: HTTP/1.1 without redirects, credentials and attempts, which are above.
+//! One request over one connection, and its reply: HTTP/1.1 without redirects, credentials and
+//! attempts, which are above.
 //!
 //! Promises:
 //!
-//! - An error says whether the server may have got the request. Before the connection stands and is secured, it has not.
-//! - A body ends only where the protocol says so: a connection that is cut or reset is an error, never an end.
+//! - An error says whether the server may have got the request. Before the connection stands and is
+//!   secured, it has not.
+//! - A body ends only where the protocol says so: a connection that is cut or reset is an error,
+//!   never an end.
 //! - Every read and write has a deadline.
 //! - A server that refuses a request while it is sent is heard.
 //!
@@ -28,15 +31,14 @@ use std::time::{Duration, Instant};
 use http::HeaderMap;
 use url::Url;
 
-use super::client::Timeouts;
-use super::error::HttpErrorKind;
+use super::kind::HttpErrorKind;
 use super::method::Method;
 use super::origin::Origin;
 use super::payload::{Payload, Source};
+use super::timeouts::{Timeouts, until};
 use super::wait::{Cancelled, next_look};
 use crate::time::Deadline;
 use connection::{Connection, Pool};
-use dial::until;
 use head::Head;
 
 pub(super) use body::Body;
@@ -92,8 +94,9 @@ impl Wire {
     pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Reply, Fault> {
         if let Some(kept) = self.pool.take(ask.origin) {
             match self.ask_over(kept, ask) {
-                // The server was about to close it, and the request crossed that on its way (RFC 9112, 9.3.1). Only what changes
-                // nothing is asked again without a word: a second DELETE finds nothing, and the caller must know why.
+                // The server was about to close it, and the request crossed that on its way (RFC
+                // 9112, 9.3.1). Only what changes nothing is asked again without a word: a second
+                // DELETE finds nothing, and the caller must know why.
                 Err(fault) if fault.unanswered && ask.method.is_safe() => {}
                 outcome => return outcome,
             }
@@ -112,7 +115,8 @@ impl Wire {
                 (self.receive(&mut connection, until, ask.total, ask.cancelled)?, true)
             }
             Err(error) => {
-                // A server may refuse what it hasn't read: a body that is too long, a stranger. It says so, and hangs up.
+                // A server may refuse what it hasn't read: a body that is too long, a stranger. It
+                // says so, and hangs up.
                 match self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total, None) {
                     Ok(head) if head.status >= 300 => (head, false),
                     Err(refusal) if refusal.kind == HttpErrorKind::Tls => return Err(refusal),
@@ -177,7 +181,7 @@ impl Wire {
         total: Deadline,
         cancelled: Cancelled<'_>,
     ) -> Result<Head, Fault> {
-        // A read that somebody may end is a row of short ones.
+        // A read that the caller may cancel is a row of short ones.
         let soon = || [until, next_look(cancelled)].into_iter().flatten().min();
         connection.limit(soon());
         let (mut bytes, mut passed) = (Vec::new(), 0);
@@ -223,7 +227,7 @@ impl Wire {
             }
             let head = head::parse(&bytes[..end])?;
             match head.status {
-                101 => return Err(Fault::broken("the server switched to a protocol that nobody asked for")),
+                101 => return Err(Fault::broken("the server switched to a protocol that it wasn't asked for")),
                 100..=199 => bytes.clear(),
                 _ => return Ok(head),
             }
@@ -247,7 +251,8 @@ fn unsent(error: io::Error, total: Deadline) -> Fault {
     }
 }
 
-/// What a file that is being sent did meanwhile. The server has got a part, and knows by the length that it is one.
+/// What a file that is being sent did meanwhile. The server has got a part, and knows by the length
+/// that it is one.
 fn changed(error: io::Error) -> io::Error {
     let fault = Fault::broken("the file that is to be sent could not be read to its end").with_source(error);
     Fault { kind: HttpErrorKind::File, retryable: false, ..fault }.into()
@@ -259,7 +264,8 @@ fn too_long() -> Fault {
 
 /// Why there is no reply.
 fn silence(error: io::Error, connection: &Connection, is_first: bool, total: Deadline) -> Fault {
-    // In TLS 1.3 a server refuses a client after the handshake has ended for the client, but before it reads a request.
+    // In TLS 1.3 a server refuses a client after the handshake has ended for the client, but before
+    // it reads a request.
     if is_first && !connection.has_served && tls::is_refusal(&error) {
         if let Some(refusal) = tls::fault_of(&error) {
             return refusal;

@@ -47,7 +47,7 @@ fn a_head_that_is_read_makes_sense() {
         }
         if let Framing::Chunked = framing {
             assert!(head.headers.contains_key("transfer-encoding"), "{text:?}");
-            // Two ends in one head: nobody knows where the next reply begins.
+            // Two ends in one head: where the next reply begins can't be told.
             assert!(!keeps || !head.headers.contains_key("content-length"), "{text:?}");
         }
     });

@@ -1,7 +1,8 @@
-//! Which proxy a request goes through, if any, by the rules of curl and of Python's requests. Pure but for
-//! [`Proxies::of_environment`], which reads it.
+//! Which proxy a request goes through, if any, by the rules of curl and of Python's requests. Pure
+//! but for [`Proxies::of_environment`], which reads it.
 //!
-//! Sources: curl's manual, "Environment" (`lib/noproxy.c` for the details); Python, `urllib.request.getproxies_environment`.
+//! Sources: curl's manual, "Environment" (`lib/noproxy.c` for the details); Python,
+//! `urllib.request.getproxies_environment`.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +10,7 @@ use std::net::IpAddr;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::super::error::HttpErrorKind;
+use super::super::kind::HttpErrorKind;
 use super::fault::Fault;
 
 /// How the proxy is spoken to.
@@ -36,8 +37,9 @@ pub(in super::super) struct Proxy {
 }
 
 impl Proxy {
-    /// `http://user:password@host:port`; without a scheme it is `http`, without a port that of the scheme. The error says what
-    /// is wrong, and repeats nothing of the text, which may hold a password.
+    /// `http://user:password@host:port`; without a scheme it is `http`, without a port that of the
+    /// scheme. The error says what is wrong, and repeats nothing of the text, which may hold a
+    /// password.
     pub(in super::super) fn parse(text: &str, set_by: &'static str) -> Result<Proxy, String> {
         let text = text.trim();
         let wrong =
@@ -66,7 +68,7 @@ impl Proxy {
         Ok(Proxy { speaks, host, port: url.port().unwrap_or(usual), user, set_by })
     }
 
-    /// The header `Proxy-Authorization`, if there is somebody to be. (RFC 7617)
+    /// The header `Proxy-Authorization`, if the proxy's URL has a user. (RFC 7617)
     pub(super) fn authorization(&self) -> Option<String> {
         use base64::Engine;
         let (user, password) = self.user.as_ref()?;
@@ -75,7 +77,7 @@ impl Proxy {
     }
 }
 
-/// Where it is and who set it; never the password.
+/// Where it is and which setting named it; never the password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the proxy {}:{} of {}", self.host, self.port, self.set_by)
@@ -96,8 +98,9 @@ impl Proxies {
         Proxies { http: Some(Ok(proxy.clone())), https: Some(Ok(proxy)), except: NoProxy::default() }
     }
 
-    /// What `variable` says: `http_proxy`, `HTTP_PROXY` and so on. Lower case wins; an empty one counts as not set. In a CGI
-    /// program `HTTP_PROXY` is a header that a stranger sent, so it isn't read there.
+    /// What `variable` says: `http_proxy`, `HTTP_PROXY` and so on. Lower case wins; an empty one
+    /// counts as not set. In a CGI program `HTTP_PROXY` is a header that a stranger sent, so it
+    /// isn't read there.
     pub(in super::super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Proxies {
         let read = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
         let is_cgi = variable("REQUEST_METHOD").is_some();

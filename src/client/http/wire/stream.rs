@@ -1,4 +1,5 @@
-//! A connection as bytes: a socket, and TLS over whatever carries it, with a deadline for each read and write.
+//! A connection as bytes: a socket, and TLS over whatever carries it, with a deadline for each read
+//! and write.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -109,7 +110,8 @@ fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-/// TLS over another stream. The end without a `close_notify` is an error, `UnexpectedEof`: anybody can cut a connection.
+/// TLS over another stream. The end without a `close_notify` is an error, `UnexpectedEof`: every
+/// machine on the way can cut a connection.
 pub(super) struct Tls(StreamOwned<ClientConnection, Box<dyn Stream>>);
 
 impl Tls {
@@ -126,7 +128,8 @@ impl Tls {
     }
 }
 
-/// What the server said before it broke the connection off, if it said why: it may have done so before all was sent.
+/// What the server said before it broke the connection off, if it said why: it may have done so
+/// before all was sent.
 fn last_word(tls: &mut ClientConnection, mut below: &mut dyn Stream, error: io::Error) -> io::Error {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     if !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
@@ -177,7 +180,7 @@ impl Stream for Tls {
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        // Says goodbye, if that takes no time. Nobody is left to be told that it didn't work.
+        // Says goodbye, if that takes no time. That it didn't work changes nothing.
         self.0.conn.send_close_notify();
         if self.socket().set_nonblocking(true).is_ok() {
             self.limit(None);
@@ -186,7 +189,8 @@ impl Drop for Tls {
     }
 }
 
-/// Whether an unused connection still stands: nothing has come over it, and no end either. What comes unasked is no reply.
+/// Whether an unused connection still stands: nothing has come over it, and no end either. What
+/// comes unasked is no reply.
 pub(super) fn is_quiet(socket: &TcpStream) -> bool {
     if socket.set_nonblocking(true).is_err() {
         return false;

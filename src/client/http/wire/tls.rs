@@ -14,13 +14,14 @@ use rustls::{
     OtherError, PeerIncompatible, RootCertStore, SignatureScheme,
 };
 
-use super::super::error::HttpErrorKind;
+use super::super::kind::HttpErrorKind;
 use super::fault::Fault;
 use super::stream::{Stream, Tls};
 use crate::error::{Error, Result};
 use crate::sync::OnceLock;
 
-/// The settings of a client. The system's certificates are read when the first connection needs them.
+/// The settings of a client. The system's certificates are read when the first connection needs
+/// them.
 pub(in super::super) struct TlsSettings {
     /// Trusted beside the system's.
     pub(in super::super) roots: Vec<CertificateDer<'static>>,
@@ -118,7 +119,7 @@ impl TlsSettings {
             named.extend(system_roots()?);
         }
         let mut roots = RootCertStore::empty();
-        // One that is too old for the parser is no reason to trust nobody.
+        // One that is too old for the parser is no reason to do without the others.
         roots.add_parsable_certificates(named.iter().cloned());
         if self.system_roots && roots.len() <= self.roots.len() {
             // A bare container has no store.
@@ -160,8 +161,9 @@ struct Trust {
     chains: Option<Chains>,
 }
 
-/// Chains up to a trusted authority, and beside them every certificate that is named itself: a server that signed its own
-/// is trusted as OpenSSL trusts it, whether it calls itself an authority or not.
+/// Chains up to a trusted authority, and beside them every certificate that is named itself: a
+/// server that signed its own is trusted as OpenSSL trusts it, whether it calls itself an authority
+/// or not.
 #[derive(Debug)]
 struct Chains {
     roots: Arc<WebPkiServerVerifier>,
@@ -179,7 +181,8 @@ impl ServerCertVerifier for Trust {
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         let Some(Chains { roots, named }) = &self.chains else { return Ok(ServerCertVerified::assertion()) };
         match roots.verify_server_cert(own, intermediates, name, ocsp, now) {
-            // Who signed it doesn't matter if it is named itself. Its time was looked at before; its host was not.
+            // Who signed it doesn't matter if it is named itself. Its time was looked at before;
+            // its host was not.
             Err(rustls::Error::InvalidCertificate(error))
                 if is_of_issuer(&error) && named.iter().any(|named| named == own) =>
             {
@@ -220,7 +223,8 @@ fn is_of_issuer(error: &CertificateError) -> bool {
     matches!(error, CertificateError::UnknownIssuer) || is_authority(error)
 }
 
-/// Whether it is the certificate of an authority, where one of a server should be: as `openssl req -x509` makes it.
+/// Whether it is the certificate of an authority, where one of a server should be: as `openssl req
+/// -x509` makes it.
 fn is_authority(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(OtherError(other))
         if matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)))
@@ -236,8 +240,8 @@ pub(super) fn fault_of(error: &io::Error) -> Option<Fault> {
     Some(failed(words(error)).with_source(error.clone()))
 }
 
-/// Whether a server that got no request yet would say this: in TLS 1.3 it refuses a client only after the client thinks that
-/// all is well.
+/// Whether a server that got no request yet would say this: in TLS 1.3 it refuses a client only
+/// after the client thinks that all is well.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     matches!(error, Some(rustls::Error::AlertReceived(alert)) if *alert != AlertDescription::InternalError

@@ -1,9 +1,10 @@
-//! Through a proxy to a server: `CONNECT` (RFC 9110, 9.3.6), and SOCKS 5 (RFC 1928, with user and password by RFC 1929).
+//! Through a proxy to a server: `CONNECT` (RFC 9110, 9.3.6), and SOCKS 5 (RFC 1928, with user and
+//! password by RFC 1929).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::error::HttpErrorKind;
+use super::super::kind::HttpErrorKind;
 use super::fault::Fault;
 use super::head;
 use super::proxy::Proxy;
@@ -107,7 +108,7 @@ pub(super) fn socks5(stream: &mut dyn Stream, proxy: &Proxy, target: &Target<'_>
         5 => return Err(refused(proxy, "says that the host refused the connection", true)),
         code => return Err(refused(proxy, &format!("failed (SOCKS reply {code})"), code == 1)),
     }
-    // The address that it speaks from, which concerns nobody.
+    // The address that it speaks from, which is of no use here.
     let length = match head[3] {
         1 => 4,
         4 => 16,
@@ -121,7 +122,7 @@ pub(super) fn socks5(stream: &mut dyn Stream, proxy: &Proxy, target: &Target<'_>
     stream.read_exact(&mut [0; 257][..length + 2]).map_err(broke)
 }
 
-/// A proxy that asks who the caller is, or doesn't believe it.
+/// A proxy that wants a user and a password, or doesn't take the ones it got.
 pub(in super::super) const WANTS_PASSWORD: &str = "wants a user and a password, or doesn't take the ones it got (407): \
                                                    set them in the proxy's URL, http://user:password@host:port";
 

@@ -1,4 +1,4 @@
-//! A connection: which back-end, what it can do, and who is asking.
+//! A connection: which back-end, what it can do, and as which user.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl Connection {
     }
 
     /// As [`connect`](Connection::connect), with time limits, attempts, rate limits, certificates
-    /// or a name of one's own.
+    /// or a name of your own.
     ///
     /// # Errors
     /// As for `connect`, and what is wrong with the settings.
@@ -95,7 +95,7 @@ impl Connection {
         Ok(Connection { shared, once: false })
     }
 
-    /// A connection that asked nobody.
+    /// A connection that has asked no server yet.
     #[cfg(test)]
     pub(crate) fn offline(root: &str) -> Connection {
         let keys = Arc::new(Keys::none());
@@ -149,7 +149,7 @@ impl Connection {
         &self.shared.ledger
     }
 
-    /// Who the back-end takes the caller for. (`GET /me`)
+    /// The user that the back-end knows the caller as. (`GET /me`)
     ///
     /// # Errors
     /// The back-end's; without credentials it refuses.
@@ -231,7 +231,7 @@ fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoErro
     let reply = match http.get(&url).accept("application/json").send() {
         Ok(reply) => reply,
         Err(error) => {
-            // Who isn't there at all is told so by the next request.
+            // If the server isn't there at all, the next request says so.
             event!(DEBUG, "no version document", url = error.url(), kind = error.kind());
             return Ok(None);
         }
@@ -246,7 +246,7 @@ fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoErro
 const VERSIONS: &str = "/.well-known/openeo";
 
 /// Where a request ended that was sent to `asked`, if that is elsewhere. From http that must be the
-/// same host: anybody on the way could have written the redirect.
+/// same host: any machine on the way could have written the redirect.
 fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     let (Ok(from), Ok(mut to)) = (Url::parse(asked), Url::parse(answered)) else { return Ok(None) };
     to.set_query(None);
@@ -257,7 +257,7 @@ fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     if from.scheme() == "http" && from.host_str() != to.host_str() {
         let host = to.host_str().unwrap_or_default();
         return Err(OpenEoError::Invalid(format!(
-            "{asked} redirects to another host, {host}, over a connection that anybody can change: connect to that one if you trust it"
+            "{asked} redirects to another host, {host}, over a connection that every machine on the way can change: connect to that one if you trust it"
         )));
     }
     Ok(Some(to.into()))

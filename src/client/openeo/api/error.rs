@@ -254,8 +254,8 @@ impl OpenEoError {
         self.code() == Some("JobNotFound") || matches!(self.status(), Some(404 | 422))
     }
 
-    /// Whether the back-end couldn't be reached: nobody was there, or nobody to be trusted. Nothing
-    /// was sent, and it may pass: a certificate is renewed, a proxy let in.
+    /// Whether the back-end couldn't be reached: no server answered, or none that is trusted.
+    /// Nothing was sent, and it may pass: a certificate is renewed, a proxy let in.
     pub(crate) fn is_unreachable(&self) -> bool {
         use HttpErrorKind::{Connect, Proxy, Tls};
         matches!(self.http().map(HttpError::kind), Some(Connect | Proxy | Tls))

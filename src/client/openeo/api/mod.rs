@@ -1,8 +1,10 @@
-//! The low room: which back-end, who is asking, and one request to it, with all that can go wrong.
+//! The low room: which back-end, as which user, and one request to it, with all that can go wrong.
 //!
-//! It knows nothing of jobs. What is built on it makes requests by [`Connection::request`](connection::Connection::request)
-//! and [`request_link`](connection::Connection::request_link), patient ones or, by way of the view
-//! [`once`](connection::Connection::once), such as are tried once and wait for nothing but the network.
+//! It knows nothing of jobs. What is built on it makes requests by
+//! [`Connection::request`](connection::Connection::request) and
+//! [`request_link`](connection::Connection::request_link), patient ones or, by way of the view
+//! [`once`](connection::Connection::once), such as are tried once and wait for nothing but the
+//! network.
 
 pub(super) mod connection;
 pub(super) mod error;

@@ -6,12 +6,14 @@ use crate::client::http::{Method, RequestBuilder};
 use crate::client::openeo::documents::text::plain;
 
 impl Connection {
-    /// A request to any path of the API, such as `/services` or `/files/{user}/{path}`: with the user's credentials, which go
-    /// nowhere else, the connection's time limits, rate limits and attempts. `send` it, `stream` the reply, or `download` it to a
-    /// file; send JSON, bytes, or a file of any size (`body_file`). [`OpenEoError::from`] reads a refusal in openEO's words.
+    /// A request to any path of the API, such as `/services` or `/files/{user}/{path}`: with the
+    /// user's credentials, which go nowhere else, the connection's time limits, rate limits and
+    /// attempts. `send` it, `stream` the reply, or `download` it to a file; send JSON, bytes, or a
+    /// file of any size (`body_file`). [`OpenEoError::from`] reads a refusal in openEO's words.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for a path without a slash before it, or one that leads out of the API.
+    /// [`OpenEoError::Invalid`] for a path without a slash before it, or one that leads out of the
+    /// API.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;

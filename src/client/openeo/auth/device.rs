@@ -112,7 +112,7 @@ fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant
         form.push(("client_secret", secret));
     }
     let mut interval = seconds("interval").unwrap_or(INTERVAL).max(Duration::from_millis(100));
-    let too_late = |source| provider.failed("nobody logged in before the code expired", source);
+    let too_late = |source| provider.failed("the login was not completed before the code expired", source);
     // However short-lived the code is, it is asked about once.
     let mut wait = interval.min(expires_in.mul_f64(0.9));
     loop {

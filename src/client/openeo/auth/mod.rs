@@ -1,4 +1,4 @@
-//! Who is asking: basic credentials, or tokens of an OIDC provider.
+//! Logging in: basic credentials, or tokens of an OIDC provider.
 //!
 //! A back-end wants `Bearer basic//TOKEN`, or `Bearer oidc/PROVIDER/TOKEN`. A token that has
 //! expired is renewed once for all threads, and the request repeated once; how, depends on what it

@@ -10,7 +10,8 @@ use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 
-/// What a back-end's provider is called, who issues its tokens, and which scopes they want.
+/// What a back-end's provider is called, which issuer its tokens come from, and which scopes they
+/// want.
 pub(super) struct Provider {
     pub(super) id: String,
     pub(super) issuer: String,
@@ -68,8 +69,8 @@ impl Provider {
             .send()
             .and_then(|reply| reply.json())
             .map_err(|error| failed("its configuration could not be had".into(), Some(error)))?;
-        // Who answers for another issuer may be after its tokens. (OpenID Connect Discovery 1.0,
-        // 4.3)
+        // A server that answers for another issuer may be after that one's tokens. (OpenID Connect
+        // Discovery 1.0, 4.3)
         let answers_for = text(&configuration, "issuer").unwrap_or_default();
         if answers_for.trim_end_matches('/') != issuer.trim_end_matches('/') {
             return Err(failed(format!("it answers for another issuer, {}", plain(&answers_for, 200)), None));
@@ -190,8 +191,8 @@ pub(super) fn oauth_error(error: &HttpError) -> Option<String> {
     text(&serde_json::from_str(error.body()).ok()?, "error")
 }
 
-/// Who issues the tokens. A back-end that is spoken to safely names nobody who isn't: he would get
-/// secrets in the clear.
+/// The issuer of the tokens. A back-end at `https` may name no issuer at `http`: secrets would go
+/// there in the clear.
 fn issuer_of(entry: &Value, root: &str) -> Result<String, &'static str> {
     let issuer = text(entry, "issuer").ok_or("the back-end doesn't say who issues its tokens")?;
     if is_as_safe(&issuer, root) {

@@ -12,18 +12,18 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
 use crate::time::Deadline;
 
-/// How often is looked whether somebody else's lock is gone.
+/// How often a thread looks whether another's lock is gone.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A file of refresh tokens, by issuer and client, in the form of the Python client's
 /// `refresh-tokens.json`. Only its owner may read it (mode 0600 on Unix, from the start), and one
 /// that others may read is refused.
 ///
-/// Whoever gets a new token for an old one and writes it, in whichever thread or process, does so
-/// alone: an empty file beside it, `NAME.lock`, is locked meanwhile. So several may share a file,
-/// also where a provider takes each refresh token once. Nobody waits longer for the lock than a
-/// minute. On a file system without locks the last of those who write at once wins, and what the
-/// others had is asked for anew.
+/// A thread that gets a new token for an old one and writes it does so alone, among the threads of
+/// all processes: an empty file beside it, `NAME.lock`, is locked meanwhile. So several may share a
+/// file, also where a provider takes each refresh token once. No thread waits longer for the lock
+/// than a minute. On a file system without locks the last of several writers wins, and the tokens
+/// of the others are asked for anew.
 #[derive(Clone)]
 pub struct RefreshTokens {
     path: PathBuf,
@@ -45,7 +45,7 @@ impl RefreshTokens {
         Ok(all.get(key(issuer)).and_then(|of| of.get(client)?.get("refresh_token")?.as_str()).map(str::to_owned))
     }
 
-    /// Writes a token; whoever has read the file for it before, does both under one lock.
+    /// Writes a token; a caller that has read the file for it before does both under one lock.
     pub(super) fn set(&self, _: &Lock, issuer: &str, client: &str, token: &str) -> Result<(), OpenEoError> {
         let mut all = self.read()?;
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -78,9 +78,9 @@ impl RefreshTokens {
         })
     }
 
-    /// Until it is dropped nobody else has it. It is none on a file system without locks, and if
-    /// somebody keeps it for longer than `patience`: a process that stands still is to hold up
-    /// nobody for good.
+    /// Until it is dropped no other thread has it. It is no lock on a file system without locks,
+    /// and if another process keeps the lock for longer than `patience`: one that stands still must
+    /// not hold up the others for good.
     pub(super) fn lock(&self, patience: Duration) -> Result<Lock, OpenEoError> {
         let failed = |error| OpenEoError::written(&self.path, error);
         let file = private().create(true).truncate(false).open(self.beside(".lock")).map_err(failed)?;
@@ -122,7 +122,7 @@ impl fmt::Debug for RefreshTokens {
     }
 }
 
-/// To open files that are nobody else's from the start.
+/// To open files that only their owner can read, from the start.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_somebody_keeps_holds_up_nobody_for_good() {
+    fn a_lock_that_is_never_given_back_holds_up_no_login_for_good() {
         let path = std::env::temp_dir().join(format!("fulmar-lock-{}.json", std::process::id()));
         let tokens = RefreshTokens::at(&path);
         let held = tokens.lock(Duration::ZERO).expect("free");

@@ -30,7 +30,7 @@ struct Refresh {
     in_file: Option<String>,
 }
 
-/// How long to wait for somebody else who is renewing a token of the same file.
+/// How long to wait for another process that renews a token of the same file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Session {
@@ -81,13 +81,13 @@ impl Session {
         self.grant(&[("grant_type", "client_credentials"), ("scope", &scope)], renewal)
     }
 
-    /// `None`, if there is no refresh token. Whoever else has the same file waits meanwhile, and
-    /// finds the new one there: many providers take a refresh token once.
+    /// `None`, if there is no refresh token. Another process with the same file waits meanwhile,
+    /// and finds the new one there: many providers take a refresh token once.
     pub(super) fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         let lock = self.lock(renewal);
         let Some(token) = self.newest() else { return Ok(None) };
         let outcome = match self.refresh(&token, renewal, lock.as_ref()) {
-            // Somebody who knows of no lock may have used it up just now.
+            // A program that takes no lock may have used it up just now.
             Err(error) if is_refusal(&error) => match self.newest().filter(|newer| *newer != token) {
                 Some(newer) => self.refresh(&newer, renewal, lock.as_ref()),
                 None => Err(error),
@@ -103,8 +103,8 @@ impl Session {
         Ok(grant)
     }
 
-    /// The token in the file, if somebody has put another there; else the one that is known here,
-    /// which is newer than the file's if it couldn't be written.
+    /// The token in the file, if another process has put another there; else the one that is known
+    /// here, which is newer than the file's if it couldn't be written.
     fn newest(&self) -> Option<String> {
         let mut known = self.refresh.lock();
         if let Some(store) = &self.oidc.store {

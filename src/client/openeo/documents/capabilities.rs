@@ -30,7 +30,8 @@ impl Capabilities {
         self.text("title")
     }
 
-    /// Whether an endpoint is there: `supports("GET", "/jobs/{job_id}/estimate")`. Names in braces may differ.
+    /// Whether an endpoint is there: `supports("GET", "/jobs/{job_id}/estimate")`. Names in braces
+    /// may differ.
     pub fn supports(&self, method: &str, path: &str) -> bool {
         let endpoints = self.document.get("endpoints").and_then(Value::as_array);
         endpoints.into_iter().flatten().any(|endpoint| {
@@ -40,7 +41,8 @@ impl Capabilities {
         })
     }
 
-    /// Whether bearer tokens that are JSON Web Tokens go without a prefix. (openEO API 1.3, `authentication/jwt`)
+    /// Whether bearer tokens that are JSON Web Tokens go without a prefix. (openEO API 1.3,
+    /// `authentication/jwt`)
     pub(crate) fn takes_jwt(&self) -> bool {
         let classes = self.document.get("conformsTo").and_then(Value::as_array).into_iter().flatten();
         classes.filter_map(Value::as_str).any(|class| {

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::listing::{Listed, fields, text, texts};
 use super::table::Table;
 
-/// A collection that graphs can load, in its details or in the list, which has fewer of them. Prints as a table.
+/// A collection that graphs can load, in its details or in the list, which has fewer of them.
+/// Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collection {
     document: Value,
@@ -39,8 +40,9 @@ impl Collection {
         text(&self.document, "license")
     }
 
-    /// The names of its bands, in order: from its dimensions, or else from its summaries, from itself (STAC 1.1), from the
-    /// variables of its cube that hold data, or from what it says of its items' assets, each once; none if none of them tells.
+    /// The names of its bands, in order: from its dimensions, or else from its summaries, from
+    /// itself (STAC 1.1), from the variables of its cube that hold data, or from what it says of
+    /// its items' assets, each once; none if none of them tells.
     pub fn bands(&self) -> Vec<&str> {
         let of_dimensions = fields(&self.document, "cube:dimensions")
             .filter(|(_, dimension)| text(dimension, "type") == Some("bands"))

@@ -58,8 +58,9 @@ impl<T> Listing<T> {
         self.items.is_empty()
     }
 
-    /// Whether these are all. A page that can't be had leaves those before it; a link to another host, or in a circle, isn't
-    /// followed, nor is one after 1,000 pages or 100,000 items; and an aggregator may not have reached all its back-ends.
+    /// Whether these are all. A page that can't be had leaves those before it; a link to another
+    /// host, or in a circle, isn't followed, nor is one after 1,000 pages or 100,000 items; and an
+    /// aggregator may not have reached all its back-ends.
     pub fn is_complete(&self) -> bool {
         self.gap.is_none()
     }

@@ -10,7 +10,7 @@ use super::text::{plain, text_of};
 /// How grave a log entry is, from least to most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
-    /// For those who look closely.
+    /// Details for debugging.
     Debug,
     /// For the record.
     Info,

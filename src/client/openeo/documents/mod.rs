@@ -1,4 +1,5 @@
-//! What back-ends send, read with suspicion: any field may be missing, null, or of another type. Pure: nothing is asked here.
+//! What back-ends send, read with suspicion: any field may be missing, null, or of another type.
+//! Pure: nothing is asked here.
 
 pub(super) mod capabilities;
 pub(super) mod collection;

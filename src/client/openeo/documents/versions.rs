@@ -4,13 +4,14 @@
 
 use serde_json::Value;
 
-/// The URL of the highest production version that this client speaks, or of the highest of all if none is in production;
-/// `None` if the document names none. `resolve` tells what a link in it means, for one who was asked by `scheme`.
+/// The URL of the highest production version that this client speaks, or of the highest of all if
+/// none is in production; `None` if the document names none. `resolve` tells what a link in it
+/// means; `scheme` is how the document was asked for.
 pub(crate) fn best_version(document: &Value, scheme: &str, resolve: impl Fn(&str) -> Option<String>) -> Option<String> {
     let usable = |entry: &Value| {
         let url = resolve(entry.get("url")?.as_str()?)?;
         let version = version(entry.get("api_version")?.as_str()?)?;
-        // Who is asked safely sends nobody elsewhere to speak openly.
+        // A document that came over https leads to no API over http.
         let is_as_safe = scheme != "https" || url.starts_with("https:");
         let production = entry.get("production").and_then(Value::as_bool).unwrap_or(true);
         (is_spoken(version) && is_as_safe).then_some((production, version, url))

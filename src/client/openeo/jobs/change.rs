@@ -56,7 +56,8 @@ impl JobChange {
         self.field("plan", json!(plan))
     }
 
-    /// What it may cost at most, in the back-end's currency; `None` is no limit. One that is no finite number can't be sent.
+    /// What it may cost at most, in the back-end's currency; `None` is no limit. One that is no
+    /// finite number can't be sent.
     pub fn budget(mut self, budget: impl Into<Option<f64>>) -> JobChange {
         let budget = budget.into();
         let is_sound = budget.is_none_or(f64::is_finite);

@@ -42,11 +42,12 @@ impl ProcessGraph {
         graph
     }
 
-    /// Reads one: `{"node": {"process_id": .., "arguments": ..}, ..}`, bare, or within `process_graph`, or within `process`.
+    /// Reads one: `{"node": {"process_id": .., "arguments": ..}, ..}`, bare, or within
+    /// `process_graph`, or within `process`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the node and what is wrong: no process, a reference to a node that isn't there or to
-    /// itself in a circle, no result or several.
+    /// [`OpenEoError::Invalid`] names the node and what is wrong: no process, a reference to a node
+    /// that isn't there or to itself in a circle, no result or several.
     pub fn from_json(document: Value) -> Result<ProcessGraph, OpenEoError> {
         let mut document = document;
         for wrapping in ["process", "process_graph"] {
@@ -80,9 +81,11 @@ impl ProcessGraph {
         }
     }
 
-    /// West, south, east, north, in degrees of WGS 84; or a [`BoundingBox`](crate::client::openeo::BoundingBox), a
-    /// [`Parameter`](crate::client::openeo::Parameter), or whatever else the back-end takes as JSON. For a collection that was just
-    /// loaded it says what to load; later it is the process `filter_bbox`.
+    /// West, south, east, north, in degrees of WGS 84; or a
+    /// [`BoundingBox`](crate::client::openeo::BoundingBox), a
+    /// [`Parameter`](crate::client::openeo::Parameter), or whatever else the back-end takes as
+    /// JSON. For a collection that was just loaded it says what to load; later it is the process
+    /// `filter_bbox`.
     #[must_use]
     pub fn spatial_extent(self, extent: impl Into<Value>) -> ProcessGraph {
         let extent = match extent.into() {
@@ -94,15 +97,16 @@ impl ProcessGraph {
         self.narrow("spatial_extent", "filter_bbox", "extent", extent)
     }
 
-    /// A [`Period`](crate::client::openeo::Period), a [`Parameter`](crate::client::openeo::Parameter), or two dates or times as JSON,
-    /// as in [`temporal_extent`](ProcessGraph::temporal_extent).
+    /// A [`Period`](crate::client::openeo::Period), a
+    /// [`Parameter`](crate::client::openeo::Parameter), or two dates or times as JSON, as in
+    /// [`temporal_extent`](ProcessGraph::temporal_extent).
     #[must_use]
     pub fn temporal_interval(self, interval: impl Into<Value>) -> ProcessGraph {
         self.narrow("temporal_extent", "filter_temporal", "extent", interval.into())
     }
 
-    /// From the first day or time, that included, to the last, that excluded, as RFC 3339 has them: `2022-06-01`. On a
-    /// collection that was just loaded, or as `filter_temporal`.
+    /// From the first day or time, that included, to the last, that excluded, as RFC 3339 has them:
+    /// `2022-06-01`. On a collection that was just loaded, or as `filter_temporal`.
     #[must_use]
     pub fn temporal_extent(self, from: &str, to: &str) -> ProcessGraph {
         self.temporal_interval(json!([from, to]))
@@ -115,8 +119,8 @@ impl ProcessGraph {
         self.narrow("bands", "filter_bands", "bands", json!(bands))
     }
 
-    /// Any process, on the result so far: that becomes its argument `data`, unless the arguments have that name, or refer to
-    /// a node ([`here`](ProcessGraph::here)).
+    /// Any process, on the result so far: that becomes its argument `data`, unless the arguments
+    /// have that name, or refer to a node ([`here`](ProcessGraph::here)).
     #[must_use]
     pub fn process(mut self, process: &str, arguments: Value) -> ProcessGraph {
         let mut arguments = match arguments {
@@ -189,7 +193,8 @@ fn invalid<T>(why: &str) -> Result<T, OpenEoError> {
     Err(OpenEoError::Invalid(format!("this is no process graph: {why}")))
 }
 
-/// Every node that a value refers to. Graphs within arguments (of `reduce_dimension`, say) have nodes of their own.
+/// Every node that a value refers to. Graphs within arguments (of `reduce_dimension`, say) have
+/// nodes of their own.
 fn references(value: &Value) -> Box<dyn Iterator<Item = String> + '_> {
     match value {
         Value::Object(object) if object.contains_key("process_graph") => Box::new(std::iter::empty()),
@@ -202,7 +207,8 @@ fn references(value: &Value) -> Box<dyn Iterator<Item = String> + '_> {
     }
 }
 
-/// A node on a circle, if there is one: what is left when nodes that refer to none that is left are taken away again and again.
+/// A node on a circle, if there is one: what is left when nodes that refer to none that is left are
+/// taken away again and again.
 fn circle(nodes: &Map<String, Value>) -> Option<String> {
     let mut left: BTreeSet<&String> = nodes.keys().collect();
     loop {

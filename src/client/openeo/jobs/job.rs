@@ -43,7 +43,8 @@ impl BatchJob {
         self.is_new
     }
 
-    /// What the back-end calls the job. It is all that it takes to find the job again: [`Connection::job`].
+    /// What the back-end calls the job. It is all that it takes to find the job again:
+    /// [`Connection::job`].
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -90,7 +91,8 @@ impl BatchJob {
     /// Removes it, with its results and logs; stops it first if need be.
     ///
     /// # Errors
-    /// The back-end's. That there is no such job is none, if an earlier attempt of this very call had an unclear answer.
+    /// The back-end's. That there is no such job is none, if an earlier attempt of this very call
+    /// had an unclear answer.
     pub fn delete(&self) -> Result<(), OpenEoError> {
         match self.connection.send(self.connection.request(Method::Delete, &self.path(""))) {
             Err(error) if error.is_not_found() && error.http().is_some_and(|http| http.attempts() > 1) => Ok(()),
@@ -98,7 +100,8 @@ impl BatchJob {
         }
     }
 
-    /// What the back-end thinks it will cost and take: `costs`, `duration`, `size`, whatever it can say.
+    /// What the back-end thinks it will cost and take: `costs`, `duration`, `size`, whatever it can
+    /// say.
     ///
     /// # Errors
     /// The back-end's; many say `FeatureUnsupported`.
@@ -130,7 +133,8 @@ impl BatchJob {
 }
 
 impl Connection {
-    /// A job of this back-end by its id, without asking the back-end: made another day, by another program, in any language.
+    /// A job of this back-end by its id, without asking the back-end: made another day, by another
+    /// program, in any language.
     pub fn job(&self, id: &str) -> BatchJob {
         BatchJob::new(self.clone(), id)
     }

@@ -7,8 +7,8 @@ use crate::client::openeo::api::pages::Pages;
 use crate::client::openeo::documents::log::{LogEntry, LogLevel, Logs};
 
 impl BatchJob {
-    /// The job's logs: of at least `level`, and after the entry whose id is `offset`, if they are given. Pages are
-    /// followed to the end, or as far as they can be had: [`Logs::gap`] tells.
+    /// The job's logs: of at least `level`, and after the entry whose id is `offset`, if they are
+    /// given. Pages are followed to the end, or as far as they can be had: [`Logs::gap`] tells.
     ///
     /// # Errors
     /// The back-end's, for the first page.

@@ -31,8 +31,8 @@ impl BatchJob {
     ///
     /// # Errors
     /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After
-    /// an unclear answer to a start of a job that had ended before, and has ended now, nobody knows
-    /// whether it ran in between: that answer is the error.
+    /// an unclear answer to a start of a job that had ended before, and has ended now, it isn't
+    /// known whether it ran in between: that answer is the error.
     pub fn start(&self) -> Result<(), OpenEoError> {
         let had_ended = !self.is_new() && self.describe().is_ok_and(|found| found.status().is_ended());
         let mut start = Start { had_ended, ..Start::default() };

@@ -11,7 +11,8 @@ use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
 impl Connection {
-    /// What the back-end thinks of a process graph: `code: message` for each fault; empty if there is none.
+    /// What the back-end thinks of a process graph: `code: message` for each fault; empty if there
+    /// is none.
     ///
     /// # Errors
     /// The back-end's, for instance that it can't tell.

@@ -1,7 +1,7 @@
 //! Waiting for one job, with a line for each look.
 //!
-//! The caller's own thread waits, on a clock and nothing else. Hundreds of jobs are better served by
-//! [`run_jobs`](crate::client::openeo::run_jobs), which also makes, starts and downloads them.
+//! The caller's own thread waits, on a clock and nothing else. Hundreds of jobs are better served
+//! by [`run_jobs`](crate::client::openeo::run_jobs), which also makes, starts and downloads them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,19 +19,22 @@ use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
 use crate::time::Deadline;
 
-/// After how many looks in a row at a job that was started, and still is as it was made, it is started again; and how often.
+/// After how many looks in a row at a job that was started, and still is as it was made, it is
+/// started again; and how often.
 pub(crate) const IDLE_LOOKS: u32 = 3;
 pub(crate) const RESTARTS: u32 = 3;
 
 impl BatchJob {
-    /// Starts the job, and waits for its end. It prints how the job stands at each look, and if it fails, its error logs. Where
-    /// the back-end takes the start and nothing comes of it, it is sent again.
+    /// Starts the job, and waits for its end. It prints how the job stands at each look, and if it
+    /// fails, its error logs. Where the back-end takes the start and nothing comes of it, it is
+    /// sent again.
     ///
     /// # Timing
     /// Monotonic clock, counted from this call; the time limit bounds the wait, not the job.
     /// # Errors
-    /// [`OpenEoError::JobFailed`], with the error logs, if it ends otherwise than finished; [`OpenEoError::TimeLimit`] and
-    /// [`OpenEoError::TooManySoftErrors`], after which the job goes on; the back-end's.
+    /// [`OpenEoError::JobFailed`], with the error logs, if it ends otherwise than finished;
+    /// [`OpenEoError::TimeLimit`] and [`OpenEoError::TooManySoftErrors`], after which the job goes
+    /// on; the back-end's.
     pub fn start_and_wait(&self, options: WaitOptions<'_>) -> Result<JobDescription, OpenEoError> {
         let mut wait = Wait::new(options);
         wait.say(self, "send 'start'");
@@ -43,7 +46,8 @@ impl BatchJob {
     /// Waits for the end of a job that was started before, here or elsewhere.
     ///
     /// # Errors
-    /// As for [`start_and_wait`](BatchJob::start_and_wait). A job that nobody ever starts is waited for until the limit.
+    /// As for [`start_and_wait`](BatchJob::start_and_wait). A job that is never started is waited
+    /// for until the limit.
     pub fn wait(&self, options: WaitOptions<'_>) -> Result<JobDescription, OpenEoError> {
         Wait::new(options).until_end(self)
     }

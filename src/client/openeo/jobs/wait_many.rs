@@ -12,22 +12,23 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::is_soft;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 
-/// How long one job, or the list, may keep others waiting that are waited for as well: as long as they wait anyway until the
-/// next look, within these limits.
+/// How long one job, or the list, may keep others waiting that are waited for as well: as long as
+/// they wait anyway until the next look, within these limits.
 const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// From so many jobs of one back-end on, the job list is asked once instead of each job.
 const LIST_FROM: usize = 4;
 
 impl Connection {
-    /// Waits for many jobs at once, of this back-end or others, in input order: how each has ended, or why that can't be
-    /// told. From four jobs on, a back-end is asked for its job list once instead of for each. A line is printed for each
-    /// change of a status.
+    /// Waits for many jobs at once, of this back-end or others, in input order: how each has ended,
+    /// or why that can't be told. From four jobs on, a back-end is asked for its job list once
+    /// instead of for each. A line is printed for each change of a status.
     ///
-    /// The error of one job is its own: the others are still waited for. A look that takes longer than the pause between two (at
-    /// least 1 s, at most 10 s) counts as failed softly, and is made after the others the next time, so that one job whose status
-    /// doesn't come keeps nobody waiting. A back-end that doesn't answer is left alone until the next round, and if it answered
-    /// nothing in this one, that is a soft error of all its jobs.
+    /// The error of one job is its own: the others are still waited for. A look that takes longer
+    /// than the pause between two (at least 1 s, at most 10 s) counts as failed softly, and is made
+    /// after the others the next time, so that one job whose status doesn't come keeps no other job
+    /// waiting. A back-end that doesn't answer is left alone until the next round, and if it
+    /// answered nothing in this one, that is a soft error of all its jobs.
     pub fn wait_jobs(jobs: &[BatchJob], options: WaitOptions<'_>) -> Vec<Result<JobDescription, OpenEoError>> {
         let mut wait = Wait::new(options);
         let mut open: Vec<Watched> = jobs.iter().map(Watched::new).collect();
@@ -75,7 +76,7 @@ impl Wait<'_> {
     fn look_at_all(&mut self, open: &mut [Watched<'_>], brief: Duration) {
         let now = Instant::now();
         let mut due: Vec<&mut Watched<'_>> = open.iter_mut().filter(|watched| watched.is_due(now)).collect();
-        // Whose status didn't come, comes last.
+        // Last those whose status didn't come the last time: they delay no other.
         due.sort_by_key(|watched| watched.failed);
         while let Some(root) = due.first().map(|watched| watched.job.connection().clone()) {
             let (of_root, others) =

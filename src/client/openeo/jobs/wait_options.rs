@@ -40,7 +40,7 @@ impl<'a> WaitOptions<'a> {
             time_limit: None,
             require_success: true,
             show_error_logs: true,
-            // Not `println!`: that nobody reads any more is no reason to panic.
+            // Not `println!`: it panics when the reader of a pipe has gone.
             printer: Box::new(|line| drop(writeln!(std::io::stdout(), "{line}"))),
             cancelled: Box::new(|| false),
         }
@@ -52,15 +52,18 @@ impl<'a> WaitOptions<'a> {
         self
     }
 
-    /// How many looks in a row may fail softly (no connection, a timeout, 429, 502, 503, 504), and how long to wait after each.
-    /// Defaults to 10, 30 s apart; longer where the server says so, up to an hour.
+    /// How many looks in a row may fail softly (no connection, a timeout, 429, 502, 503, 504), and
+    /// how long to wait after each. Defaults to 10, 30 s apart; longer where the server says so, up
+    /// to an hour.
     pub fn soft_errors(mut self, count: u32, pause: Duration) -> WaitOptions<'a> {
         self.soft_errors = count;
         self.soft_error_pause = pause;
         self
     }
 
-    /// How long to wait in all. Then the error is [`TimeLimit`](crate::client::openeo::OpenEoError::TimeLimit), and the job goes on. Defaults to no limit.
+    /// How long to wait in all. Then the error is
+    /// [`TimeLimit`](crate::client::openeo::OpenEoError::TimeLimit), and the job goes on. Defaults
+    /// to no limit.
     pub fn time_limit(mut self, limit: impl Into<Option<Duration>>) -> WaitOptions<'a> {
         self.time_limit = limit.into();
         self
@@ -89,8 +92,9 @@ impl<'a> WaitOptions<'a> {
         self.printer(|_| {})
     }
 
-    /// Asked before each look, and ten times a second between two; `true` ends the wait with [`Cancelled`](crate::client::openeo::OpenEoError::Cancelled), and the
-    /// job goes on. A look that is on its way delays that up to its own time limit.
+    /// Asked before each look, and ten times a second between two; `true` ends the wait with
+    /// [`Cancelled`](crate::client::openeo::OpenEoError::Cancelled), and the job goes on. A look
+    /// that is on its way delays that up to its own time limit.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> WaitOptions<'a> {
         self.cancelled = Box::new(cancelled);
         self

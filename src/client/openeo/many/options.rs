@@ -122,7 +122,7 @@ impl RunOptions {
     }
 
     /// Called when a job was stopped, by
-    /// [`cancel_running_job_after`](RunOptions::cancel_running_job_after) or by somebody else.
+    /// [`cancel_running_job_after`](RunOptions::cancel_running_job_after) or by another program.
     pub fn on_cancel(mut self, hook: impl Fn(&BatchJob) + Send + Sync + 'static) -> RunOptions {
         self.on_cancel = Some(Arc::new(hook));
         self

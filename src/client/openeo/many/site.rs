@@ -35,7 +35,7 @@ pub(super) struct Site {
     warnings: Mutex<HashMap<Likeness, Vec<String>>>,
 }
 
-/// Who has a place, who waits for one, and whether there is any to be had.
+/// How many jobs have a place, how many wait for one, and whether there is any to be had.
 #[derive(Default)]
 struct Room {
     /// Places with a job that is started, or about to be.
@@ -169,7 +169,7 @@ impl Site {
         self.looks.lock().look(id, interval, due, now)
     }
 
-    /// Reads the list, by one request, and puts down what it says. An error is nobody's: for a
+    /// Reads the list, by one request, and puts down what it says. An error fails no job: for a
     /// while each job is asked about alone.
     pub(super) fn read_list(&self, now: Instant) {
         let jobs = self.looks.lock().watched();
@@ -340,7 +340,7 @@ mod tests {
         let mut places: Vec<Place> = (0..9).map(|_| place(&sites)).collect();
         let mut on_their_way: Vec<Call> = places.iter_mut().filter_map(|place| place.may_create(now)).collect();
         assert_eq!(on_their_way.len(), CREATIONS);
-        assert!(places[5].may_create(now + SLOW).is_some(), "those that hang are in nobody's way");
+        assert!(places[5].may_create(now + SLOW).is_some(), "those that hang are in no other's way");
         on_their_way.pop();
         assert!(places[5].may_create(now).is_some());
         drop(on_their_way);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_back_end_that_is_down_is_preferred_by_nobody_until_its_time_has_passed() {
+    fn a_back_end_that_is_down_gets_no_job_before_others_until_its_time_has_passed() {
         let sites = [site(9, 9), site(1, 1)];
         let now = Instant::now();
         sites[0].mark_down(now);

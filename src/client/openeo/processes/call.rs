@@ -6,12 +6,14 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::graph::ProcessGraph;
 
-/// What the processes of openEO call the parameters of the graphs that they take. In such a graph these names are its own.
+/// What the processes of openEO call the parameters of the graphs that they take. In such a graph
+/// these names are its own.
 const OF_CALLBACKS: [&str; 7] = ["context", "data", "index", "label", "value", "x", "y"];
 
 impl ProcessGraph {
-    /// Starts with a process of somebody: of the user if `namespace` is `None` or `"user"`, of the back-end if it is
-    /// `"backend"`, of another user or a collection if the back-end knows it by that name, or the URL of its description.
+    /// Starts with a stored process: one of the user if `namespace` is `None` or `"user"`, of the
+    /// back-end if it is `"backend"`, of another user or a collection if the back-end knows it by
+    /// that name, or the URL of its description.
     ///
     /// ```
     /// use fulmar::client::openeo::ProcessGraph;
@@ -28,8 +30,8 @@ impl ProcessGraph {
         }
     }
 
-    /// The parameters that have no value, by name, each once. Those that a graph within is called with, such as `data` of a
-    /// reducer, are not among them.
+    /// The parameters that have no value, by name, each once. Those that a graph within is called
+    /// with, such as `data` of a reducer, are not among them.
     pub fn parameters(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut visit = |name: &str, is_within: bool| {
@@ -46,12 +48,14 @@ impl ProcessGraph {
         names
     }
 
-    /// The graph with values in the places of its parameters: from an object by name, as it was read from JSON. What isn't named
-    /// stays a parameter; to be sure that none is left, ask [`parameters`](ProcessGraph::parameters).
+    /// The graph with values in the places of its parameters: from an object by name, as it was
+    /// read from JSON. What isn't named stays a parameter; to be sure that none is left, ask
+    /// [`parameters`](ProcessGraph::parameters).
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] if the values are no object, if one of them belongs to no parameter, or if a name is one that
-    /// graphs within have for parameters of their own (`x`, `data`, ..) and is used there.
+    /// [`OpenEoError::Invalid`] if the values are no object, if one of them belongs to no
+    /// parameter, or if a name is one that graphs within have for parameters of their own (`x`,
+    /// `data`, ..) and is used there.
     pub fn fill(&self, values: &Value) -> Result<ProcessGraph, OpenEoError> {
         let Value::Object(values) = values else {
             return Err(OpenEoError::Invalid("the values of parameters are an object, each by its name".to_owned()));
@@ -85,8 +89,8 @@ impl ProcessGraph {
     }
 }
 
-/// A value with other values in the places of parameters, where `visit` has one for their name; it is told whether that stands
-/// in a graph within.
+/// A value with other values in the places of parameters, where `visit` has one for their name; it
+/// is told whether that stands in a graph within.
 fn replaced(value: &Value, is_within: bool, visit: &mut impl FnMut(&str, bool) -> Option<Value>) -> Value {
     match value {
         Value::Object(object) => {

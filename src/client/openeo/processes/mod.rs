@@ -1,4 +1,5 @@
-//! Processes with parameters: how a graph names them, how they are filled, and those that users store.
+//! Processes with parameters: how a graph names them, how they are filled, and those that users
+//! store.
 
 pub(super) mod call;
 pub(super) mod parameter;

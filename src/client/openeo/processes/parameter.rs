@@ -1,6 +1,7 @@
 //! A parameter of a process, and what a value for it may be. Pure.
 //!
-//! Source: openEO API 1.2, "process parameters"; `openeo` 0.53.0, `api/process.py`, whose documents these are, byte for byte.
+//! Source: openEO API 1.2, "process parameters"; `openeo` 0.53.0, `api/process.py`, whose documents
+//! these are, byte for byte.
 
 use serde_json::{Map, Value, json};
 
@@ -96,7 +97,8 @@ impl Parameter {
         Parameter::new(name, description, schema)
     }
 
-    /// Two dates or times, the second of which is excluded: a [`Period`](crate::client::openeo::Period), for one.
+    /// Two dates or times, the second of which is excluded: a
+    /// [`Period`](crate::client::openeo::Period), for one.
     pub fn temporal_interval(name: &str) -> Parameter {
         let description = "Temporal extent specified as two-element array with start and end date/date-time.";
         let items = json!({"anyOf": [
@@ -171,8 +173,9 @@ impl Parameter {
         json!({"from_parameter": self.name})
     }
 
-    /// The value that a cell of a table means: text where the schema wants text, JSON where it wants anything else. A cell that
-    /// is empty is no value. Without a schema it is JSON if it reads as such, else text.
+    /// The value that a cell of a table means: text where the schema wants text, JSON where it
+    /// wants anything else. A cell that is empty is no value. Without a schema it is JSON if it
+    /// reads as such, else text.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] names the parameter whose value is none of its types.

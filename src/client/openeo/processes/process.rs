@@ -8,7 +8,8 @@ use super::parameter::Parameter;
 use crate::client::openeo::documents::listing::{Listed, text, texts};
 use crate::client::openeo::documents::table::Table;
 
-/// A process that graphs can call, of the back-end or of a user, in its details or in a list. Prints as a table.
+/// A process that graphs can call, of the back-end or of a user, in its details or in a list.
+/// Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Process {
     document: Value,
@@ -46,7 +47,8 @@ impl Process {
         self.document.get("returns").filter(|returns| !returns.is_null())
     }
 
-    /// What it consists of, if the back-end tells it here: what users store always has one, lists leave it out.
+    /// What it consists of, if the back-end tells it here: what users store always has one, lists
+    /// leave it out.
     pub fn process_graph(&self) -> Option<&Value> {
         self.document.get("process_graph").filter(|graph| !graph.is_null())
     }

@@ -10,13 +10,14 @@ use super::parameter::Parameter;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 
-/// Reads CSV, with the names of parameters in its first line, into one object of values a row. A column that is no parameter's is
-/// left out, so that a table may hold more; a cell is read as the parameter's schema wants it
-/// ([`Parameter::value_of`]), and an empty one is the parameter's default.
+/// Reads CSV, with the names of parameters in its first line, into one object of values a row. A
+/// column that is no parameter's is left out, so that a table may hold more; a cell is read as the
+/// parameter's schema wants it ([`Parameter::value_of`]), and an empty one is the parameter's
+/// default.
 ///
 /// # Errors
-/// [`OpenEoError::Invalid`] for what is no CSV, for a cell that is no value of its parameter, and for one that is empty and has
-/// no default; it names the line.
+/// [`OpenEoError::Invalid`] for what is no CSV, for a cell that is no value of its parameter, and
+/// for one that is empty and has no default; it names the line.
 ///
 /// ```
 /// use fulmar::client::openeo::{Parameter, ProcessGraph, parameters_from_csv};

@@ -1,6 +1,7 @@
 //! Processes that users store on a back-end.
 //!
-//! Source: openEO API 1.2, "User-Defined Processes"; `openeo` 0.53.0, `rest/udp.py`, `build_process_dict`.
+//! Source: openEO API 1.2, "User-Defined Processes"; `openeo` 0.53.0, `rest/udp.py`,
+//! `build_process_dict`.
 
 use serde_json::{Map, Value, json};
 
@@ -102,11 +103,12 @@ impl NewProcess {
 }
 
 impl Connection {
-    /// Stores a process of the user under an id, in place of one that is there. (`PUT /process_graphs/{id}`)
+    /// Stores a process of the user under an id, in place of one that is there. (`PUT
+    /// /process_graphs/{id}`)
     ///
     /// # Errors
-    /// The back-end's, for an id or a graph that it doesn't take; [`OpenEoError::Invalid`] if the graph has a parameter that
-    /// wasn't said.
+    /// The back-end's, for an id or a graph that it doesn't take; [`OpenEoError::Invalid`] if the
+    /// graph has a parameter that wasn't said.
     pub fn save_user_defined_process(&self, id: &str, process: &NewProcess) -> Result<(), OpenEoError> {
         process.check()?;
         self.send(self.request(Method::Put, &path(id)).json(&process.as_json())).map(drop)
@@ -131,7 +133,8 @@ impl Connection {
     /// Removes a process of the user. Jobs that use it may fail from then on.
     ///
     /// # Errors
-    /// The back-end's. That there is none is no error, if an earlier attempt of this very call had an unclear answer.
+    /// The back-end's. That there is none is no error, if an earlier attempt of this very call had
+    /// an unclear answer.
     pub fn delete_user_defined_process(&self, id: &str) -> Result<(), OpenEoError> {
         match self.send(self.request(Method::Delete, &path(id))) {
             Err(error) if error.is_not_found() && error.http().is_some_and(|http| http.attempts() > 1) => Ok(()),

@@ -48,7 +48,7 @@ impl ResultAsset {
         ResultAsset { cache: self.cache.once(), ..self.clone() }
     }
 
-    /// What the results call it. Whoever wrote it may have put anything there.
+    /// What the results call it. A back-end may write anything there.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -20,7 +20,7 @@ pub struct JobResults {
 }
 
 impl BatchJob {
-    /// A handle to the results. Asks nobody yet.
+    /// A handle to the results. Sends no request yet.
     pub fn results(&self) -> JobResults {
         JobResults { cache: MetadataCache::new(self.clone(), false) }
     }

@@ -22,8 +22,8 @@ pub(crate) fn write_json(path: &Path, document: &Value) -> Result<(), OpenEoErro
     })
 }
 
-/// A file of a name of its own: somebody else may write the same at this moment, or have died at
-/// it.
+/// A file of a name of its own: another thread may write the same at this moment, or a process may
+/// have died at it.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     for number in 0..1_000 {
         let mut name = path.file_name().unwrap_or_default().to_owned();

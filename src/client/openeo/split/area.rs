@@ -1,15 +1,17 @@
 //! A box of the earth, and the grid that it is cut into.
 //!
-//! Source: `openeo` 0.53.0, `extra/job_management/_job_splitting.py`, `_split_bounding_box`, whose tiles these are, bit for bit.
+//! Source: `openeo` 0.53.0, `extra/job_management/_job_splitting.py`, `_split_bounding_box`, whose
+//! tiles these are, bit for bit.
 
 use serde_json::{Value, json};
 
 use crate::client::openeo::api::error::OpenEoError;
 
-/// More tiles than anybody has jobs for: a size of a wrong unit, mostly.
+/// More tiles than a back-end runs jobs for: a size in a wrong unit, mostly.
 const MOST_TILES: u64 = 1_000_000;
 
-/// The box between four edges, in degrees of WGS 84 unless [`crs`](BoundingBox::crs) says otherwise.
+/// The box between four edges, in degrees of WGS 84 unless [`crs`](BoundingBox::crs) says
+/// otherwise.
 ///
 /// ```
 /// use fulmar::client::openeo::BoundingBox;
@@ -28,11 +30,13 @@ pub struct BoundingBox {
     pub west: f64,
     /// Its southern edge.
     pub south: f64,
-    /// Its eastern edge; less than `west`, or more than 180 degrees, if it crosses the antimeridian.
+    /// Its eastern edge; less than `west`, or more than 180 degrees, if it crosses the
+    /// antimeridian.
     pub east: f64,
     /// Its northern edge.
     pub north: f64,
-    /// The code of EPSG or the text in WKT2 that says what the edges are counted in; `None` is WGS 84.
+    /// The code of EPSG or the text in WKT2 that says what the edges are counted in; `None` is WGS
+    /// 84.
     pub crs: Option<Value>,
 }
 
@@ -49,7 +53,8 @@ impl BoundingBox {
         self
     }
 
-    /// Reads `{"west": .., "south": .., "east": .., "north": .., "crs": ..}`, or the four numbers in that order.
+    /// Reads `{"west": .., "south": .., "east": .., "north": .., "crs": ..}`, or the four numbers
+    /// in that order.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] names the edge that is missing or no number.
@@ -73,12 +78,13 @@ impl BoundingBox {
         document
     }
 
-    /// Tiles that are `size` wide and high, in the unit of the edges, from the south-western corner; those at the northern
-    /// and eastern edge may be smaller. Column by column from the west, each from the south.
+    /// Tiles that are `size` wide and high, in the unit of the edges, from the south-western
+    /// corner; those at the northern and eastern edge may be smaller. Column by column from the
+    /// west, each from the south.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for a size that is no positive number, a box without an area or with edges that are no numbers,
-    /// and for more than a million tiles.
+    /// [`OpenEoError::Invalid`] for a size that is no positive number, a box without an area or
+    /// with edges that are no numbers, and for more than a million tiles.
     pub fn split_by_size(&self, size: f64) -> Result<Vec<BoundingBox>, OpenEoError> {
         if !(size.is_finite() && size > 0.0) {
             return Err(OpenEoError::Invalid(format!("the size of tiles is a positive number, and not {size}")));
@@ -104,12 +110,12 @@ impl BoundingBox {
         Ok(tiles)
     }
 
-    /// So many columns and rows of tiles of one size. Neighbours share their edge to the last bit. Column by column from the
-    /// west, each from the south.
+    /// So many columns and rows of tiles of one size. Neighbours share their edge to the last bit.
+    /// Column by column from the west, each from the south.
     ///
     /// # Errors
-    /// As for [`split_by_size`](BoundingBox::split_by_size); a box across the antimeridian is cut there first, so that it has no
-    /// even columns: split its two parts.
+    /// As for [`split_by_size`](BoundingBox::split_by_size); a box across the antimeridian is cut
+    /// there first, so that it has no even columns: split its two parts.
     pub fn split_by_count(&self, columns: u32, rows: u32) -> Result<Vec<BoundingBox>, OpenEoError> {
         if columns == 0 || rows == 0 {
             return Err(OpenEoError::Invalid("an area is split into at least one column and one row".to_owned()));
@@ -156,7 +162,8 @@ impl BoundingBox {
         if !is_degrees || self.west == self.east || self.east - self.west >= 360.0 {
             return invalid("its western edge is west of its eastern one");
         }
-        // Degrees go round; only those that have gone round lose the last bits in being turned back.
+        // Degrees go round; only those that have gone round lose the last bits in being turned
+        // back.
         let west = if (-180.0..180.0).contains(&self.west) {
             self.west
         } else {

@@ -9,7 +9,7 @@ use crate::client::openeo::api::error::OpenEoError;
 
 const DAY: i64 = 86_400;
 
-/// More pieces than anybody has jobs for.
+/// More pieces than a back-end runs jobs for.
 const MOST_PIECES: usize = 100_000;
 
 /// From one day, that included, to another, that excluded, in UTC: openEO's left-closed interval.
@@ -34,7 +34,8 @@ impl Period {
     /// The days from `from` to before `to`, as `2022-01-31`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for what is no date, and for a period that doesn't end after it begins.
+    /// [`OpenEoError::Invalid`] for what is no date, and for a period that doesn't end after it
+    /// begins.
     pub fn new(from: &str, to: &str) -> Result<Period, OpenEoError> {
         let read = |text: &str| {
             let found = date::parse(text).filter(|_| !text.contains(['T', ' ']));
@@ -62,7 +63,8 @@ impl Period {
         json!([self.start(), self.end()])
     }
 
-    /// Pieces of so many months of the calendar, cut at the first of a month; the first and the last may be shorter.
+    /// Pieces of so many months of the calendar, cut at the first of a month; the first and the
+    /// last may be shorter.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] for 0 months.

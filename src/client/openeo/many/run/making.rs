@@ -164,8 +164,8 @@ fn is_the_back_ends(error: &OpenEoError) -> bool {
     (refuses_us || is_soft(error)) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
-/// The job list couldn't be read: it may be the next time. Until then nobody knows whether the job
-/// exists.
+/// The job list couldn't be read: it may be the next time. Until then it isn't known whether the
+/// job exists.
 fn look_again(error: OpenEoError) -> JobError {
     let (is_over, after) = match &error {
         OpenEoError::LostReply { source, .. } => (!is_soft(source), source.http().and_then(HttpError::retry_after)),

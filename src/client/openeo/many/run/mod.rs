@@ -229,7 +229,7 @@ impl RemoteJob for Run {
                     Err(error) => return Err(job_error(error)),
                 };
             if !may_run {
-                // Nobody but this batch knows of it, and nothing was computed.
+                // Only this batch knows of it, and nothing was computed.
                 return match job.once().delete() {
                     Err(error) if !error.is_not_found() => Err(job_error(error)),
                     _ => {

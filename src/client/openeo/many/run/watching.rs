@@ -47,8 +47,8 @@ impl Run {
         Poll::Pending { state, progress, retry_after: None }
     }
 
-    /// What is left is fetched, once no job waits to be started: a download that comes later costs
-    /// nobody anything.
+    /// What is left is fetched, once no job waits to be started: a download that comes later delays
+    /// no job.
     pub(super) fn ended(&mut self) -> Poll {
         let gives_way = self.site.as_ref().is_some_and(|site| site.has_starts(Instant::now())) && self.yields < YIELDS;
         self.yields += 1;
@@ -95,7 +95,7 @@ impl Run {
         }
     }
 
-    /// Who was told of by the list isn't asked for a while.
+    /// A job whose status stood in the list isn't asked about for a while.
     fn listed(&mut self, now: Instant) {
         if self.next_ask.is_none_or(|at| now >= at) {
             self.asked += 1;
