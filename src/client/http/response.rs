@@ -179,12 +179,20 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
 }
 
+/// The codings of HTTP that change a body, in IANA's registry. Servers write other words as well,
+/// of how a file was uploaded or of its letters: those say nothing of the bytes.
+const CODINGS: &[&str] =
+    &["br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip", "zstd"];
+
 /// Whether a body is compressed, in the one way that is asked for; an error says that it is in
 /// another.
 pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, &'static str> {
-    match header(headers, "content-encoding").map(|value| value.trim().to_ascii_lowercase()).as_deref() {
-        None | Some("" | "identity") => Ok(false),
-        Some("gzip" | "x-gzip") => Ok(true),
-        Some(_) => Err("the server compressed the reply in a way that it wasn't asked for"),
+    let values = headers.get_all("content-encoding").iter().filter_map(|value| value.to_str().ok());
+    let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());
+    let codings: Vec<String> = words.filter(|word| CODINGS.contains(&word.as_str())).collect();
+    match codings.as_slice() {
+        [] => Ok(false),
+        [one] if one == "gzip" || one == "x-gzip" => Ok(true),
+        _ => Err("the server compressed the reply in a way that it wasn't asked for"),
     }
 }

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 
-use fulmar::client::http::{HttpErrorKind, Method};
+use fulmar::client::http::{Bearer, Download, HttpErrorKind, Method};
 
 use super::server::{Server, Then, head, read_until, reply};
 use super::tls_server::{Authority, TlsServer, TlsStream, local};
-use super::{client, quick, soon};
+use super::{Folder, client, quick, soon};
 
 /// aiohttp, xh, methanol: an empty body that is said to be compressed was one that could not be unpacked.
 #[test]
@@ -157,11 +157,7 @@ fn a_farewell_that_is_missing_harms_nothing_that_is_whole_and_hides_no_error() {
     let authority = Authority::new("Authority of these tests");
     let signed = authority.sign(&local());
     let client = quick().retry(soon(1)).root_certificate(authority.pem()).build().expect("sound settings");
-    let packed = {
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        packed.write_all(b"hello").expect("in memory");
-        packed.finish().expect("in memory")
-    };
+    let packed = gzip(b"hello");
     let size = format!("{:x}\r\n", packed.len());
     let head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n";
     let whole = [&head[..], size.as_bytes(), &packed, b"\r\n0\r\n\r\n"].concat();
@@ -178,4 +174,112 @@ fn a_farewell_that_is_missing_harms_nothing_that_is_whole_and_hides_no_error() {
     let error = client.get(&server.url()).send().expect_err("an error");
     assert_eq!(error.kind(), HttpErrorKind::Status(500), "{error:?}");
     assert!(error.to_string().contains("the tape is torn"), "{error}");
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(text).expect("in memory");
+    packed.finish().expect("in memory")
+}
+
+/// urllib3 5189, and the objects of S3 that were uploaded in signed chunks: a list of codings of which
+/// one packs, and words that are no codings at all.
+#[test]
+fn words_about_the_encoding_that_change_no_byte_are_passed_over() {
+    let plain: &[&[&str]] = &[&["aws-chunked"], &["UTF-8"], &["identity, none"], &["identity", ""]];
+    let packed: &[&[&str]] = &[&["gzip, identity"], &["identity", "gzip"], &["aws-chunked,GZIP"], &["x-gzip, utf-8"]];
+    for (values, is_packed) in plain.iter().map(|values| (*values, false)).chain(packed.iter().map(|v| (*v, true))) {
+        let server = Server::start(move |_, stream| {
+            let headers: Vec<(&str, &str)> = values.iter().map(|value| ("Content-Encoding", *value)).collect();
+            reply(stream, 200, &headers, &if is_packed { gzip(b"a,b\n") } else { b"a,b\n".to_vec() })
+        });
+        let (client, folder) = (client(), Folder::new());
+        assert_eq!(client.get(&server.url("/")).send().expect("read").bytes(), b"a,b\n", "{values:?}");
+        let mut text = String::new();
+        let mut stream = client.get(&server.url("/")).stream().expect("read");
+        std::io::Read::read_to_string(&mut stream, &mut text).expect("read");
+        assert_eq!(text, "a,b\n", "{values:?}");
+        client.get(&server.url("/")).download(&Download::new(folder.path(), "a.csv")).expect("downloaded");
+        assert_eq!(folder.read("a.csv"), b"a,b\n", "{values:?}");
+    }
+    for values in ["br", "gzip, br", "gzip, gzip", "deflate"] {
+        let server = Server::start(move |_, stream| reply(stream, 200, &[("Content-Encoding", values)], b"..."));
+        let error = client().get(&server.url("/")).send().expect_err("not asked for");
+        assert_eq!(error.kind(), HttpErrorKind::Content, "{values}: {error}");
+    }
+}
+
+/// requests 6711: a path that begins with two slashes is part of a signature, and no host.
+#[test]
+fn a_path_with_two_slashes_is_sent_as_it_is() {
+    let server = Server::start(|seen, stream| reply(stream, 200, &[], seen.target.as_bytes()));
+    let reply = client().get(&server.url("//bucket//key.txt?X-Amz-Signature=ab%2Fcd")).send().expect("a reply");
+    assert_eq!(reply.text().expect("text"), "//bucket//key.txt?X-Amz-Signature=ab%2Fcd");
+}
+
+/// urllib3 1822, and 24 of the documentation of SpaceTraders: `Retry-After` that is no number of seconds and
+/// no date. The status is what went wrong, and the next attempt comes after the usual delay.
+#[test]
+fn a_time_to_come_back_that_makes_no_sense_counts_as_none() {
+    for value in ["1m0s", "0.493", "-1", "soon", "", "Wed, 99 Foo 2026 25:00:00 GMT"] {
+        let server = Server::start(move |seen, stream| match seen.number {
+            0 => reply(stream, 429, &[("Retry-After", value)], b""),
+            _ => reply(stream, 200, &[], b"ok"),
+        });
+        client().get(&server.url("/")).send().expect("repeated");
+        let server = Server::start(move |_, stream| reply(stream, 429, &[("Retry-After", value)], b""));
+        let error = client().get(&server.url("/")).once().send().expect_err("refused");
+        assert_eq!((error.kind(), error.retry_after()), (HttpErrorKind::Status(429), None), "{value}");
+    }
+}
+
+/// requests 5948 and urllib3 1352: chunks that break off after sound headers are asked for again, as any
+/// other failure of a request that can be repeated is.
+#[test]
+fn chunks_that_break_off_are_asked_for_again() {
+    let server = Server::start(|seen, stream| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let _ = stream.write_all(head.as_bytes());
+        if seen.number < 2 {
+            return Then::Close;
+        }
+        let _ = stream.write_all(b"0\r\n\r\n");
+        Then::Keep
+    });
+    let client = client();
+    assert_eq!(client.get(&server.url("/")).send().expect("whole at last").bytes(), b"hello");
+    assert_eq!(server.seen().len(), 3);
+}
+
+/// ureq 967: the tunnel that a proxy is asked for, and the `Host` beside it, are of the server and not of the
+/// proxy.
+#[test]
+fn a_proxy_is_asked_for_the_server_in_both_places() {
+    let proxy = Server::start(|_, stream| reply(stream, 403, &[], b""));
+    let client = quick().retry(soon(1)).proxy(&proxy.url("")).build().expect("sound settings");
+    let error = client.get("https://host.example:8443/path").send().expect_err("refused");
+    assert_eq!(error.kind(), HttpErrorKind::Proxy, "{error}");
+    let seen = proxy.seen();
+    assert_eq!((seen.len(), seen[0].method.as_str()), (1, "CONNECT"));
+    assert_eq!((seen[0].target.as_str(), seen[0].header("host")), ("host.example:8443", Some("host.example:8443")));
+}
+
+/// reqwest 2985: `https` that redirects to `http` at the same host and port. No credentials go there, and
+/// nothing else.
+#[test]
+fn a_redirect_to_http_at_the_same_port_is_not_followed() {
+    let authority = Authority::new("Authority of these tests");
+    let server = TlsServer::answering(authority.sign(&local()).config(), |head, stream| {
+        let host = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("host: ").map(str::to_owned));
+        let location = format!("http://{}/next", host.expect("a host"));
+        let text = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.write_all(text.as_bytes());
+        let _ = stream.flush();
+        true
+    });
+    let builder = quick().root_certificate(authority.pem()).auth(Bearer::new(&server.url(), "secret-token"));
+    let client = builder.build().expect("sound settings");
+    let error = client.get(&server.url()).send().expect_err("not followed");
+    assert_eq!((error.kind(), error.attempts()), (HttpErrorKind::Redirect, 1), "{error}");
+    assert_eq!((server.connections(), server.requests()), (1, 1), "it was asked again");
 }

@@ -144,7 +144,9 @@ fn what_is_whole_is_read_as_it_is_and_what_is_cut_is_never_taken_for_it() {
         let folder = Folder::new();
         talker.say(&text[..cut], random);
         let outcome = client().get(&talker.url).download(&Download::new(folder.path(), "file"));
-        assert!(outcome.is_err() && !folder.path().join("file").exists(), "cut at {cut} of {needed}: {outcome:?}");
+        let error = outcome.expect_err("it is cut");
+        assert_eq!(error.kind(), HttpErrorKind::Broken, "cut at {cut} of {needed}: {error:?}");
+        assert!(!folder.path().join("file").exists(), "cut at {cut} of {needed}");
     });
 }
 

@@ -244,6 +244,24 @@ fn a_link_to_the_next_page_is_followed_to_no_stranger_and_in_no_circle() {
     assert_eq!(stranger.count("total"), 0, "nobody asked there");
 }
 
+/// pystac-client 334: a page without entries that names itself as the next one.
+#[test]
+fn an_empty_page_that_leads_to_itself_is_the_last() {
+    let (server, connection) = server(Config::quick());
+    connection.create_job(sum("listed")).expect("created");
+    let root = server.root();
+    server.rewrite("list", move |request, list| {
+        if request.query("page").is_some() {
+            list["jobs"] = serde_json::json!([]);
+        }
+        list["links"] = serde_json::json!([{"rel": "next", "href": format!("{root}/jobs?page=1")}]);
+    });
+    let list = connection.list_jobs().expect("listed");
+    assert_eq!((list.len(), server.count("list")), (1, 2), "{list}");
+    // That there is no more is what the server means, and doesn't say.
+    assert!(!list.is_complete(), "{list}");
+}
+
 #[test]
 fn a_page_that_can_not_be_had_leaves_those_before_it() {
     let (server, connection) = server(Config { page: Some(2), ..Config::quick() });

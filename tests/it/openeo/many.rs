@@ -391,6 +391,24 @@ fn an_asset_that_is_gone_leaves_its_siblings() {
     assert_eq!(names, ["job-results.json", "job_j-000001.json", "openEO.tif", "out.csv"]);
 }
 
+/// openeo-geopyspark-driver 1149: an asset that the results offer, and whose file doesn't exist, is answered
+/// with 500 each time.
+#[test]
+fn an_asset_that_the_back_end_fails_to_send_leaves_its_siblings() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    server.rewrite("results", |_, doc| {
+        let href = format!("{}?page=7", doc["assets"]["openEO.tif"]["href"].as_str().expect("a link"));
+        doc["assets"]["missing.tif"] = serde_json::json!({"href": href, "type": "image/tiff"});
+    });
+    server.plan_page("asset", 7, Fault::Status(500));
+    let error = run_one(&connection, folder.path()).expect_err("one is missing");
+    let OpenEoError::Downloads { total: 3, failed, .. } = &error else { panic!("{error:?}") };
+    assert!(failed.len() == 1 && failed[0].0 == "missing.tif" && failed[0].1.contains("500"), "{failed:?}");
+    let names = names_in(&folder.path().join("job_j-000001"));
+    assert_eq!(names, ["job-results.json", "job_j-000001.json", "openEO.tif", "out.csv"]);
+}
+
 #[test]
 fn details_that_can_not_be_had_leave_the_files() {
     let (server, connection) = server(Config { run: Duration::from_millis(50), ..Config::quick() });

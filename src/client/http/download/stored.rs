@@ -81,8 +81,7 @@ impl Read for Stored {
 
 /// Whether a body is to be unpacked: not if the file is meant to be a compressed one, which servers
 /// say in the same way.
-pub(super) fn is_to_be_unpacked(encoding: Option<&str>, content_type: Option<&str>, name: &str) -> bool {
-    let is_gzip = encoding.is_some_and(|encoding| matches!(&*encoding.to_ascii_lowercase(), "gzip" | "x-gzip"));
+pub(super) fn is_to_be_unpacked(is_gzip: bool, content_type: Option<&str>, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let is_meant = [".gz", ".tgz", ".svgz"].iter().any(|ending| name.ends_with(ending))
         || content_type

@@ -10,7 +10,7 @@ use super::super::kind::HttpErrorKind;
 use super::super::live::Live;
 use super::super::method::Method;
 use super::super::plan::Plan;
-use super::super::response::header;
+use super::super::response::{header, is_gzip};
 use super::super::send::sent;
 use super::super::wait::Cancelled;
 use super::expected::Hash;
@@ -179,8 +179,9 @@ impl Transfer<'_, '_> {
         let headers = &live.reply.headers;
         let content_type = header(headers, "content-type").and_then(media_type);
         let file_name = header(headers, "content-disposition").and_then(file_name_of);
-        let encoding = header(headers, "content-encoding").map(str::trim);
-        let is_packed = is_to_be_unpacked(encoding, content_type.as_deref(), &self.download.name);
+        // What is stored in another coding stays as it is stored.
+        let is_gzip = is_gzip(headers).unwrap_or(false);
+        let is_packed = is_to_be_unpacked(is_gzip, content_type.as_deref(), &self.download.name);
         let total = match (live.reply.status, &asked) {
             (206, Some((validator, total))) => {
                 if let Err(text) = is_the_rest(headers, self.done, validator, *total) {
