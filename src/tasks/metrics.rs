@@ -80,6 +80,8 @@ const OUTCOMES: [(Outcome, &str); 6] = [
 #[derive(Debug, Default)]
 pub(super) struct OfType {
     pub(super) enqueued: AtomicU64,
+    /// Handlers that lost their task and did not return.
+    pub(super) stuck: AtomicU64,
     outcomes: [AtomicU64; OUTCOMES.len()],
     /// From when they could start until they were taken.
     pub(super) waiting: Histogram,
@@ -192,6 +194,15 @@ impl Metrics {
         for (name, of_type) in &types {
             let enqueued = of_type.enqueued.load(Ordering::Relaxed);
             writeln!(page, "fulmar_enqueued_total{{type=\"{name}\"}} {enqueued}")?;
+        }
+        head(
+            page,
+            "fulmar_stuck",
+            "counter",
+            "Handlers of this process that lost their task and did not return soon.",
+        )?;
+        for (name, of_type) in &types {
+            writeln!(page, "fulmar_stuck_total{{type=\"{name}\"}} {}", of_type.stuck.load(Ordering::Relaxed))?;
         }
         head(page, "fulmar_attempts", "counter", "Attempts of this process that have ended, by what they came to.")?;
         for (name, of_type) in &types {

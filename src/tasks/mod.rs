@@ -90,7 +90,10 @@
 //! crashes are likelier than stalls, and minutes where the database may be away.
 //!
 //! A *time limit* ([`TaskType::time_limit`]) is how long one attempt may take, healthy or not. Beyond it the attempt is lost:
-//! the task goes back, and the handler is told.
+//! the task goes back, and the handler is told. A handler that neither returns nor asks hangs on to its thread. The worker
+//! replaces that thread by another one, and at most as many as run at once, so that no other type starves
+//! ([`WorkerStats::stuck`], [`WorkerStats::replaced`], [`TaskEvent::Stuck`], `fulmar_stuck_total`). When those hang, too, it
+//! takes no more tasks until a handler returns: watch the numbers, and end the process then.
 //!
 //! A *restart limit* ([`TaskType::restart_limit`]) counts lost attempts: those whose worker died, those beyond the time limit,
 //! those whose outcome could not be written, and those that returned an error because their worker stopped or their lease was lost.

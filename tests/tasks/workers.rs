@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fulmar::tasks::{
-    NewTask, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker,
+    NewTask, RetryPolicy, TaskContext, TaskError, TaskEvent, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker,
+    WorkerId,
 };
 use fulmar::{BoxError, Store};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, Gate, HANG, claim, eventually, history, last_message, put, task};
+use crate::support::{Bed, Gate, HANG, claim, claims, eventually, history, last_message, put, task};
 
 /// Short, so that heartbeats are seen; long enough for a machine that is busy.
 const SHORT: Duration = Duration::from_millis(900);
@@ -576,4 +577,56 @@ pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
     told.pass();
     let stats = worker.drain(HANG).expect("idle");
     assert_eq!((stats.started, stats.finished, stats.stale, stats.stuck), (2, 1, 1, 0), "{stats}");
+}
+
+/// Handlers that neither return nor ask keep their threads, and other threads take their place, up to a bound: other types
+/// go on. Beyond it the worker takes nothing, and goes on when a handler returns.
+pub(crate) fn handlers_that_hang_starve_no_other_type(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("poison").time_limit(Duration::from_millis(1)).restart_limit(0)).expect("registered");
+    let (gate, told) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let (inside, tell) = (gate.clone(), told.clone());
+    let worker = Worker::builder(&queue)
+        .at_once(1)
+        .lease(Duration::from_millis(90))
+        .maintenance_interval(Duration::from_millis(10))
+        .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
+        .handle("poison", move |_: &TaskContext| {
+            inside.pass();
+            Ok::<_, TaskError>(())
+        })
+        .on_event(move |event| {
+            if let TaskEvent::Stuck(task) = event {
+                tell.lock().expect("nobody panics under it").push(task.identifier().to_owned());
+            }
+        })
+        .start()
+        .expect("started");
+    let poison = |name: &str| queue.enqueue(NewTask::new("poison", name)).expect("accepted");
+    let first = poison("first");
+    gate.await_arrivals(1);
+    assert_eq!(put(&queue, "beside one").wait(HANG).expect("another thread runs it"), TaskStatus::Finished);
+    eventually("it is counted", || {
+        let stats = worker.stats();
+        (stats.running, stats.stuck, stats.replaced) == (1, 1, 1)
+    });
+    assert_eq!(first.wait(HANG).expect("it ends"), TaskStatus::Failed);
+
+    poison("second");
+    gate.await_arrivals(2);
+    eventually("the second is stuck, too", || told.lock().expect("nobody panics under it").len() == 2);
+    assert_eq!(*told.lock().expect("nobody panics under it"), ["first", "second"]);
+    put(&queue, "beside none");
+    let other = bed.open();
+    eventually("it is left to other workers", || !claims(&other, &WorkerId::new(), 1).is_empty());
+    assert_eq!(worker.stats().replaced, 1, "no more than run at once");
+    assert!(queue.open_metrics().expect("read").contains("fulmar_stuck_total{type=\"poison\"} 2\n"));
+    other.cancel("t", "beside none").expect("known");
+
+    let next = put(&queue, "after");
+    gate.open();
+    assert_eq!(next.wait(HANG).expect("the threads are free again"), TaskStatus::Finished);
+    eventually("no thread is replaced", || worker.stats().replaced == 0);
+    let stats = worker.drain(HANG).expect("it ends");
+    assert_eq!((stats.stuck, stats.stale), (0, 2), "{stats}");
 }

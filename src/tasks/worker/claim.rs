@@ -10,6 +10,8 @@ use super::super::error::TaskError;
 use super::super::handler::TaskContext;
 use super::handlers;
 use super::shared::{LONGEST_PAUSE, Shared, State};
+use super::stop::STOPS;
+use super::stuck::HANGS;
 use crate::error::Error;
 
 /// Tasks that the threads get to within this time are claimed in advance.
@@ -73,7 +75,10 @@ impl Shared {
     /// How many to claim now; none while there are enough.
     pub(super) fn room(&self, state: &State) -> usize {
         // One for each idle thread; and while all are at work, a few to have ready for them.
-        let idle = self.at_once.saturating_sub(state.runners);
+        let idle = self.most_runners(state).saturating_sub(state.runners);
+        if self.is_stuck(state) {
+            return 0;
+        }
         let ahead = self.batch.unwrap_or_else(|| self.prefetch(state));
         // A claim costs a commit: wait until half of the buffer is empty, unless a thread is idle.
         let is_worth_it = state.buffer.len() * 2 <= ahead || idle > state.buffer.len();
@@ -129,10 +134,15 @@ impl Shared {
             state.buffer.push_back(task);
         }
         if state.draining {
-            self.give_back(state);
+            self.give_back(state, STOPS);
             return true;
         }
-        let wanted = (self.at_once - state.runners.min(self.at_once)).min(state.buffer.len());
+        if self.is_stuck(&state) {
+            // Since the claim was sent.
+            self.give_back(state, HANGS);
+            return true;
+        }
+        let wanted = self.most_runners(&state).saturating_sub(state.runners).min(state.buffer.len());
         state.runners += wanted;
         drop(state);
         for spawned in 0..wanted {
@@ -153,7 +163,7 @@ impl Shared {
         // It would refuse the next ones, too.
         state.draining |= matches!(error, Error::ShutDown);
         if state.runners == 0 || state.draining {
-            self.give_back(state);
+            self.give_back(state, STOPS);
         } else {
             drop(state);
         }

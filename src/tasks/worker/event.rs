@@ -22,6 +22,9 @@ pub enum TaskEvent<'a> {
         /// How long the handler took.
         took: Duration,
     },
+    /// The handler has lost the task and has not returned since the last heartbeat: its thread hangs. Told on a thread of the
+    /// worker's own, because the handler's will not come.
+    Stuck(&'a TaskContext),
 }
 
 /// Who is told.

@@ -100,10 +100,13 @@ impl Shared {
     /// still `owes` a step.
     pub(super) fn next(&self, owes: bool) -> Vec<Arc<TaskContext>> {
         let mut state = self.state.lock();
-        let mut next: Vec<Arc<TaskContext>> = state.buffer.pop_front().into_iter().collect();
+        // Where a handler has returned that was taken for stuck, there is one runner too many.
+        let is_surplus = state.runners > self.most_runners(&state);
+        let first = if is_surplus { None } else { state.buffer.pop_front() };
+        let mut next: Vec<Arc<TaskContext>> = first.into_iter().collect();
         // One that was started before may be what killed its worker: it starts alone.
         let is_fresh = |task: &Arc<TaskContext>| task.attempt() == 1;
-        if next.iter().all(is_fresh) {
+        if !is_surplus && next.iter().all(is_fresh) {
             // A task that another thread could start now is left to that thread.
             let share = state.buffer.len() / self.at_once.max(1);
             while next.len() < self.start_together.min(share + 1) && state.buffer.front().is_some_and(is_fresh) {
@@ -148,6 +151,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.forget(task);
         state.at_work.remove(&(task.id(), task.fence()));
+        state.stuck.remove(&(task.id(), task.fence()));
         let mean = state.mean_attempt.unwrap_or(took.as_secs_f64());
         state.mean_attempt = Some(mean + (took.as_secs_f64() - mean) / 8.0);
         let stats = &mut state.stats;
@@ -179,7 +183,7 @@ impl Shared {
         self.tell(&TaskEvent::Ended { task, status, took });
     }
 
-    fn tell(&self, event: &TaskEvent<'_>) {
+    pub(super) fn tell(&self, event: &TaskEvent<'_>) {
         if let Some(listener) = &self.listener {
             panics::contain(|| listener(event));
         }
@@ -209,6 +213,7 @@ impl Shared {
         state.given_up.insert((task.id(), task.fence()), (Instant::now(), why));
         if was_running {
             state.at_work.remove(&(task.id(), task.fence()));
+            state.stuck.remove(&(task.id(), task.fence()));
             state.stats.running -= 1;
             state.stats.stale += 1;
         }

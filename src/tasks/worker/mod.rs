@@ -9,7 +9,7 @@
 //! run on a small executor of the worker's own and by its timer, so that no handler can keep a
 //! lease from being renewed.
 //!
-//! One file for each thing that it does: `claim`, `handlers`, `leases`, `maintenance`, `stop`. What
+//! One file for each thing that it does: `claim`, `handlers`, `leases`, `maintenance`, `stop`, `stuck`. What
 //! they share is in `shared`.
 
 mod claim;
@@ -19,6 +19,7 @@ mod leases;
 mod maintenance;
 mod shared;
 mod stop;
+mod stuck;
 mod testing;
 
 use std::collections::HashMap;
@@ -111,6 +112,11 @@ pub struct WorkerStats {
     /// a thread until they return; if the number stays, a handler doesn't ask
     /// [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
     pub stuck: u64,
+    /// Threads that were added for those: one for each handler that has not returned by the next
+    /// heartbeat, but no more than run [at once](WorkerBuilder::at_once), and none on an executor
+    /// that was [given](WorkerBuilder::executor). When these hang, too, the worker takes no more
+    /// tasks until a handler returns: end the process then.
+    pub replaced: u64,
     /// Types of its handlers that nobody has registered, when it looked last, on its maintenance:
     /// no task of theirs can exist. They may be misspelt, or yet to be
     /// [registered](TaskQueue::register).
@@ -245,7 +251,10 @@ impl WorkerBuilder {
             background.push(background_executor.submit_every(period, &shared, work, false, ())?);
             Ok(())
         };
-        every(lease / 3, Shared::heartbeat)?;
+        every(lease / 3, |shared| {
+            shared.look_for_stuck();
+            shared.heartbeat();
+        })?;
         every(poll, Shared::poll_cancellations)?;
         every(maintenance, Shared::maintain)?;
         every(SCHEDULES, Shared::fire_schedules)?;

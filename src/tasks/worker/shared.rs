@@ -36,6 +36,8 @@ pub(super) struct Shared {
     /// Where handlers run.
     pub(super) executor: Executor,
     pub(super) at_once: usize,
+    /// How many threads that hang may be replaced.
+    pub(super) replaceable: usize,
     /// How many tasks to prefetch; `None` is as many as the threads get to soon.
     pub(super) batch: Option<usize>,
     pub(super) start_together: usize,
@@ -53,6 +55,10 @@ pub(super) struct State {
     pub(super) held: HashMap<i64, Arc<TaskContext>>,
     /// The tasks whose handlers have not returned, lost or not.
     pub(super) at_work: HashMap<Fenced, Arc<TaskContext>>,
+    /// Of those, the ones that had lost their task when it was looked last.
+    pub(super) lost: HashSet<Fenced>,
+    /// Of those, the ones that had lost it the time before, too: their threads hang.
+    pub(super) stuck: HashSet<Fenced>,
     /// Threads of the executor that run handlers, or are about to.
     pub(super) runners: usize,
     /// The claim loop has not ended.
@@ -77,6 +83,8 @@ pub(super) struct State {
 
 impl Shared {
     pub(super) fn new(builder: WorkerBuilder, executor: Executor, at_once: usize) -> Shared {
+        // The threads of an executor that was given are others' to count.
+        let replaceable = if builder.executor.is_none() { at_once } else { 0 };
         let WorkerBuilder { queue, handlers, batch, start_together, lease, id, listener, .. } = builder;
         let mut types: Vec<String> = handlers.keys().cloned().collect();
         types.sort_unstable();
@@ -84,6 +92,8 @@ impl Shared {
             buffer: VecDeque::new(),
             held: HashMap::new(),
             at_work: HashMap::new(),
+            lost: HashSet::new(),
+            stuck: HashSet::new(),
             runners: 0,
             claiming: true,
             draining: false,
@@ -97,7 +107,21 @@ impl Shared {
             given_up: HashMap::new(),
         };
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { queue, id, handlers, types, executor, at_once, batch, start_together, lease, listener, state, changed }
+        Shared {
+            queue,
+            id,
+            handlers,
+            types,
+            executor,
+            at_once,
+            replaceable,
+            batch,
+            start_together,
+            lease,
+            listener,
+            state,
+            changed,
+        }
     }
 
     pub(super) fn stats(&self) -> WorkerStats {

@@ -7,13 +7,16 @@ use super::shared::{Shared, State};
 use crate::sync::MutexGuard;
 use crate::time::Deadline;
 
+/// Why a task is put back, mostly.
+pub(super) const STOPS: &str = "given back: its worker stops";
+
 impl Shared {
     /// Claims no more, and puts back what has not started.
     pub(super) fn stop_claiming(&self) {
         let mut state = self.state.lock();
         state.draining = true;
         state.held.values().for_each(|task| task.set_stopping());
-        self.give_back(state);
+        self.give_back(state, STOPS);
         self.changed.notify_all();
         // The claim loop may be waiting for work.
         self.queue.engine().bell().ring(News::Work);
@@ -47,7 +50,7 @@ impl Shared {
     }
 
     /// Puts the buffer back, in one step.
-    pub(super) fn give_back(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn give_back(&self, mut state: MutexGuard<'_, State>, reason: &str) {
         let tasks = std::mem::take(&mut state.buffer);
         for task in &tasks {
             state.forget(task);
@@ -57,7 +60,7 @@ impl Shared {
         if tasks.is_empty() {
             return;
         }
-        let action = || Action::GiveBack { reason: "given back: its worker stops".into() };
+        let action = || Action::GiveBack { reason: reason.into() };
         let steps = tasks.iter().map(|task| task.step(action())).collect();
         if let Err(error) = self.queue.engine().step(steps) {
             // They go back when their leases are over, uncharged.
