@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use fulmar::tasks::rusqlite::Connection;
 use fulmar::tasks::{TaskContext, TaskError, TaskQueue, Worker};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits};
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits, types};
 
 const GOALS: [Goal; 2] = [
     Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1), (8, 100)], times: 3.0 },
@@ -59,6 +59,16 @@ fn main() {
     }
     if plan.has("million") {
         beside(plan.test);
+    }
+    if plan.has("types") {
+        let folders: std::cell::RefCell<Vec<Folder>> = Default::default();
+        let fresh = || {
+            let folder = Folder::new();
+            let queue = open(&folder.0);
+            folders.borrow_mut().push(folder);
+            queue
+        };
+        types::tell(fresh, plan.test);
     }
     if plan.has("operators") {
         let folder = Folder::new();

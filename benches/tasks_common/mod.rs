@@ -8,6 +8,7 @@
 pub(crate) mod operators;
 pub(crate) mod ours;
 pub(crate) mod peers;
+pub(crate) mod types;
 
 use std::time::Duration;
 

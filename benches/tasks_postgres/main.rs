@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use fulmar::tasks::{TaskError, TaskQueue};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits};
+use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits, types};
 
 const GOALS: [Goal; 4] = [
     Goal { of: "claim, finish", load: (8, 100), peers: &[(8, 100)], times: 1.0 },
@@ -45,6 +45,16 @@ fn main() {
     }
     if plan.has("million") {
         beside(&url, plan.test);
+    }
+    if plan.has("types") {
+        let beds: std::cell::RefCell<Vec<Bed>> = Default::default();
+        let fresh = || {
+            let bed = Bed::new(&url, 8);
+            let queue = bed.queue.clone();
+            beds.borrow_mut().push(bed);
+            queue
+        };
+        types::tell(fresh, plan.test);
     }
     if plan.has("operators") {
         operators::tell(&Bed::new(&url, 4).queue, plan.test);

@@ -7,6 +7,7 @@
 //! taken since. So after a slow claim the next ones begin where it found something, for a second: in that second a task
 //! of higher priority, or one that was given back, may be overtaken.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ const MOST_DUE: i64 = 1_000;
 
 /// The largest input that comes along with its task, in bytes.
 const ALONG: i64 = 64 << 10;
+
+/// Up to so many types are asked one by one.
+const FEW: usize = 8;
 
 /// A claim that takes longer has walked past many dead rows.
 const SLOW: Duration = Duration::from_millis(20);
@@ -193,6 +197,9 @@ impl Claims {
             _ if is_limited => take_carefully(db, wish, names, taken),
             [name] => self.take_of_one(db, wish, name, taken),
             names => {
+                if names.len() > FEW && take_of_first(db, wish, names, taken)? {
+                    return Ok(());
+                }
                 take_of_many(db, wish, names, 4, taken)?;
                 // Others may have been at the very same tasks.
                 if taken.len() < wish.limit {
@@ -322,6 +329,46 @@ fn take_of_many(
         ],
     )?;
     read(db, &rows, taken)
+}
+
+/// The first of all tasks, whatever their type, of which those of other types are passed over: for thousands of types it costs
+/// what it costs for one. False: too few of these types are among the first of all.
+fn take_of_first(
+    db: &mut Connection,
+    wish: Wish<'_>,
+    names: &[&str],
+    taken: &mut Vec<(i64, Claimed)>,
+) -> Result<bool, Fault> {
+    let limit = wish.missing(taken);
+    let most = limit.saturating_mul(4).saturating_add(100);
+    let rows = db.query(
+        "SELECT c.id, y.name, y.at_once IS NULL AND y.paused = 0
+         FROM (SELECT id, type_id, rank FROM fulmar_task WHERE gate = 0 ORDER BY rank + 0, id LIMIT $1::int8) AS c
+         LEFT JOIN fulmar_task_type y ON y.id = c.type_id ORDER BY c.rank, c.id",
+        &[most.into()],
+    )?;
+    let mut ours = Vec::new();
+    for row in rows.iter() {
+        let (name, is_free): (Option<Cow<'_, str>>, Option<bool>) = (row.get(1)?, row.get(2)?);
+        let is_ours = |name: Cow<'_, str>| names.binary_search(&&*name).is_ok();
+        if is_free == Some(true) && name.is_some_and(is_ours) {
+            ours.push(row.get(0)?);
+        }
+    }
+    let is_all = i64::try_from(rows.len()).is_ok_and(|rows| rows < most);
+    if !ours.is_empty() {
+        let rows = db.query(
+            concat!(
+                take!(),
+                "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY($5::int8[])
+                     ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
+                taken!()
+            ),
+            &[wish.worker.as_str().into(), millis(wish.lease).into(), ALONG.into(), limit.into(), Param::Ints(&ours)],
+        )?;
+        read(db, &rows, taken)?;
+    }
+    Ok(is_all || taken.len() >= wish.limit)
 }
 
 /// Types with a limit at once are counted under a lock, which lasts until the claim is committed.

@@ -22,4 +22,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0005_unique.sql"),
     include_str!("postgres/0006_context.sql"),
     include_str!("postgres/0007_locks.sql"),
+    include_str!("postgres/0008_many_types.sql"),
 ];
