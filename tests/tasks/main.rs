@@ -11,6 +11,7 @@ mod faults;
 mod lanes;
 mod look;
 mod once;
+mod peers;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
@@ -69,6 +70,11 @@ macro_rules! conformance {
                 a_worker_takes_the_handlers_commit_for_the_end;
                 waits: another_process_wakes_workers_and_waiters, many_threads_wait_and_each_is_told_of_its_task,
                 all_and_any_are_waited_for_in_one_call, one_bad_row_keeps_no_other_from_being_waited_for;
+                peers: a_lost_task_comes_back_though_another_of_its_key_waits, a_task_that_died_with_its_worker_stands_in_nobodys_way,
+                a_place_below_a_limit_is_given_back_once, a_limit_holds_across_a_kill,
+                a_limit_that_is_taken_away_holds_nothing_back, a_firing_that_finds_no_room_is_made_up_for,
+                thousands_that_are_due_at_once_all_come, an_error_with_a_zero_byte_is_a_failure_like_others,
+                a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
