@@ -132,6 +132,36 @@ pub enum TaskError {
         known: i64,
     },
 
+    /// A queue that was opened [read-only](super::QueueBuilder::read_only) has an older schema, which only a program that may write
+    /// can bring up to date.
+    #[error("the database has schema {found}, and this program reads {known}; open it once to write")]
+    SchemaTooOld {
+        /// What the database has.
+        found: i64,
+        /// What is known here.
+        known: i64,
+    },
+
+    /// There is no queue to open, and none was to be made.
+    #[error("there is no queue in `{place}`; make it first, or look for a slip of the pen")]
+    NoQueue {
+        /// The file, or the schema of a server's database.
+        place: String,
+    },
+
+    /// The queue was opened to be looked at.
+    #[error("the queue was opened read-only; nothing was changed")]
+    ReadOnly,
+
+    /// Tasks could not be written out or read in.
+    #[error("{doing} failed")]
+    Transfer {
+        /// What was tried.
+        doing: &'static str,
+        /// Why it failed.
+        source: BoxError,
+    },
+
     /// The file lies where SQLite's shared memory does not work, and a database would be corrupted.
     #[error("`{}` lies on a network file system ({kind}), where SQLite corrupts; use a local disk, or PostgreSQL", path.display())]
     NetworkFileSystem {

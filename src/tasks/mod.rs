@@ -237,12 +237,13 @@
 //! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server
 //! to keep. Everything on this page is the same on both engines, and one suite of tests runs on both. To move, have
 //! producers open the new queue and register the same types there, let a worker on the old queue run until its
-//! [`stats`](TaskQueue::stats) have a depth of zero, and keep the file for the responses that somebody may still ask for.
-//! Tasks are not copied: an identifier on the one queue is a stranger to the other.
+//! [`stats`](TaskQueue::stats) have a depth of zero, and keep the file for the responses that somebody may still ask for. What waits
+//! for long can be moved: [`TaskQueue::export`] writes it as lines of JSON, and [`TaskQueue::import`] reads them.
 
 // Without an engine there is nothing to open, and half of this lies idle.
 #![cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(dead_code))]
 
+mod access;
 mod bell;
 mod caller;
 mod claim;
@@ -266,6 +267,7 @@ mod status;
 mod steer;
 mod store;
 mod task_type;
+mod transfer;
 mod unique;
 mod wait;
 mod worker;
@@ -293,6 +295,7 @@ pub use stats::{QueueStats, TypeStats};
 pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;
 pub use task_type::TaskType;
+pub use transfer::Imported;
 pub use unique::{Accepted, Unique};
 pub use worker::{Attempted, TaskEvent, Worker, WorkerBuilder, WorkerStats};
 pub use worker_id::WorkerId;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::{Access, ReadOnly};
 use super::claim::Claim;
 use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
@@ -74,6 +75,7 @@ impl fmt::Debug for ContextSource {
 pub struct QueueBuilder {
     poll: Duration,
     context: Option<ContextSource>,
+    access: Access,
     #[cfg(feature = "sqlite")]
     durability: Durability,
     busy_limit: Option<Duration>,
@@ -106,6 +108,21 @@ impl QueueBuilder {
     /// control character, is left out, and so is one of a source that panics. On PostgreSQL a context costs an enqueuing two round trips more.
     pub fn trace_context(mut self, source: impl Fn() -> Option<String> + Send + Sync + 'static) -> QueueBuilder {
         self.context = Some(ContextSource(Arc::new(source)));
+        self
+    }
+
+    /// Opens a queue that is there, and makes none: a path or a schema with a slip of the pen is [`TaskError::NoQueue`]. Its schema is
+    /// brought up to date still.
+    pub fn existing_only(mut self) -> QueueBuilder {
+        self.access = Access::Existing;
+        self
+    }
+
+    /// Opens a queue that is there to look at it: whatever would change it is [`TaskError::ReadOnly`], and its schema stays as it is.
+    /// For dashboards, for roles that may only read, and for a standby of PostgreSQL. The folder of a SQLite file has to be
+    /// writable if no other process has the queue open, because the log's index beside the file is made then.
+    pub fn read_only(mut self) -> QueueBuilder {
+        self.access = Access::ReadOnly;
         self
     }
 
@@ -197,7 +214,8 @@ impl QueueBuilder {
         settings.busy_limit = self.busy_limit.unwrap_or(settings.busy_limit);
         settings.largest_file = self.largest_file;
         settings.clock.set(self.clock.unwrap_or(0));
-        Ok(TaskQueue::new(Box::new(SqliteEngine::open(settings)?), self.poll, self.context))
+        settings.access = self.access;
+        Ok(TaskQueue::new(SqliteEngine::open(settings)?, self))
     }
 
     /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL `postgres://user:password@host/database` or
@@ -217,15 +235,20 @@ impl QueueBuilder {
         settings.patience = self.busy_limit.unwrap_or(settings.patience);
         settings.connections = self.connections.unwrap_or(settings.connections);
         settings.old_snapshot = self.old_transaction.unwrap_or(settings.old_snapshot);
-        settings.schema = self.schema;
-        settings.direct = self.direct;
-        settings.password = self.password;
-        Ok(TaskQueue::new(Box::new(PostgresEngine::open(settings)?), self.poll, self.context))
+        settings.schema.clone_from(&self.schema);
+        settings.direct.clone_from(&self.direct);
+        settings.password.clone_from(&self.password);
+        settings.access = self.access;
+        Ok(TaskQueue::new(PostgresEngine::open(settings)?, self))
     }
 }
 
 impl TaskQueue {
-    fn new(engine: Box<dyn Engine>, poll: Duration, context: Option<ContextSource>) -> TaskQueue {
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    fn new(engine: impl Engine, builder: QueueBuilder) -> TaskQueue {
+        let QueueBuilder { poll, context, access, .. } = builder;
+        let engine: Box<dyn Engine> =
+            if access == Access::ReadOnly { Box::new(ReadOnly(engine)) } else { Box::new(engine) };
         TaskQueue {
             shared: Arc::new(Shared {
                 engine,
@@ -242,6 +265,7 @@ impl TaskQueue {
         QueueBuilder {
             poll: Duration::from_millis(100),
             context: None,
+            access: Access::Create,
             #[cfg(feature = "sqlite")]
             durability: Durability::Full,
             busy_limit: None,

@@ -1,6 +1,7 @@
 //! Durable tasks from outside: one suite for every engine, and the faults that each can show.
 
 mod acceptance;
+mod access;
 mod child;
 mod conformance;
 #[cfg(feature = "cron")]
@@ -88,6 +89,8 @@ macro_rules! conformance {
                 a_retried_task_keeps_its_key, a_schedule_s_task_may_be_unique;
                 seen: the_page_for_prometheus_tells_what_happened, events_tell_of_starts_and_ends,
                 the_submitters_context_comes_to_the_handler;
+                access: a_queue_that_is_not_there_is_not_made, who_only_looks_changes_nothing,
+                what_waits_moves_to_another_queue;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
                 an_expired_task_may_be_given_up_until_it_is_taken_away,

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
-use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
+use fulmar::tasks::{
+    NewTask, TaskContext, TaskError, TaskFilter, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
+};
 use rustix::process::Signal;
 
 use crate::faults::{Process, assert_account, patient_queue, violations, wait_for_all};
 use crate::sqlite::File;
-use crate::support::{Bed, Gate, HANG, claim, eventually, is_unfenced, put, task};
+use crate::support::{Bed, Gate, HANG, claim, claims, eventually, is_unfenced, put, task};
 
 /// The part of a process that takes the writer's lock and keeps it.
 pub(crate) fn hold(address: &str) {
@@ -18,6 +20,40 @@ pub(crate) fn hold(address: &str) {
     println!("@ holding");
     let mut line = String::new();
     let _ = std::io::stdin().read_line(&mut line);
+}
+
+#[test]
+fn a_backup_is_of_one_moment_while_others_write() {
+    let file = File::new();
+    let queue = file.queue();
+    queue.enqueue_many((0..500).map(|n| task(n.to_string()))).expect("accepted");
+    let copy = file.path().with_file_name("copy.db");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Two at a time: a copy of a moment has both of them or none.
+            for n in 0.. {
+                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    break;
+                }
+                queue.enqueue_many([task(format!("x{n}")), task(format!("y{n}"))]).expect("accepted");
+            }
+        });
+        let done = queue.backup(&copy);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        done.expect("backed up");
+    });
+    let restored = TaskQueue::builder().existing_only().open(&copy).expect("it is a queue");
+    let tasks: Vec<String> =
+        restored.list_all(&TaskFilter::new()).map(|task| task.expect("a sound row").identifier).collect();
+    assert!(tasks.len() >= 500 && tasks.len() % 2 == 0, "{}", tasks.len());
+    assert_eq!(claims(&restored, &WorkerId::new(), 1).len(), 1);
+    assert!(matches!(queue.backup(&copy), Err(TaskError::Invalid(_))), "nothing is replaced");
+    let reader = TaskQueue::builder().read_only().open(file.path()).expect("it is there");
+    let second = file.path().with_file_name("second.db");
+    reader.backup(&second).expect("a backup reads");
+    assert!(second.exists() && !second.with_file_name("second.db.part").exists());
+    assert!(queue.backup(file.path().with_file_name("no folder").join("x")).is_err());
 }
 
 #[test]

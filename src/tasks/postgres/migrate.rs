@@ -1,5 +1,6 @@
 //! The schema's versions, applied on open, under an advisory lock, so that one of many processes does it.
 
+use super::super::access::Access;
 use super::super::error::TaskError;
 use super::super::schema::POSTGRES as MIGRATIONS;
 use super::super::worker_id::random_name;
@@ -10,7 +11,7 @@ use super::target::identifier;
 
 /// Which schema the queue is in, which is made if it was `named` and isn't there. By itself it is the first of the session's
 /// path, and stays that.
-pub(super) fn find_schema(db: &mut Connection, named: Option<&str>) -> Result<String, Fault> {
+pub(super) fn find_schema(db: &mut Connection, named: Option<&str>, access: Access) -> Result<String, Fault> {
     let Some(name) = named else {
         let rows = db.query_once(
             "SELECT current_schema()::text, n.nspname::text FROM (SELECT to_regclass('fulmar_setting') AS found) AS f
@@ -34,6 +35,9 @@ pub(super) fn find_schema(db: &mut Connection, named: Option<&str>) -> Result<St
     }
     let known = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1::text)";
     if !db.query_once(known, &[name.into()])?.only()?.get::<bool>(0)? {
+        if access != Access::Create {
+            return Err(TaskError::NoQueue { place: name.to_owned() }.into());
+        }
         match db.script(&format!("CREATE SCHEMA IF NOT EXISTS {}", identifier(name))) {
             // Another process was faster.
             Err(error) if matches!(error.sqlstate(), Some("42P06" | "23505")) => {}
@@ -48,12 +52,13 @@ fn invalid(words: impl Into<String>) -> Fault {
 }
 
 /// Brings the schema up to date. A newer one than is known here is refused, and nothing is changed.
-pub(super) fn migrate(db: &mut Connection) -> Result<(), Fault> {
+pub(super) fn migrate(db: &mut Connection, access: Access) -> Result<(), Fault> {
     let newest = MIGRATIONS.len() as i64;
     // Mostly it is, and then nobody has to wait for a lock.
     let found = version(db)?;
-    if found >= newest {
-        return known(found, newest);
+    let schema = db.schema().to_owned();
+    if !access.migrates(found, newest, || schema)? {
+        return Ok(());
     }
     let mut tx = db.begin()?;
     tx.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 0)"), &[])?;

@@ -51,6 +51,7 @@ use self::herald::Herald;
 use self::pool::{Loan, Pool};
 use self::steps::Doubts;
 use self::target::Target;
+use super::access::Access;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
@@ -74,6 +75,7 @@ pub(super) struct PostgresSettings {
     pub(super) direct: Option<String>,
     pub(super) password: Option<PasswordSource>,
     pub(super) schema: Option<String>,
+    pub(super) access: Access,
     limits: Limits,
     /// How long an operation of a user is tried again while the server can't be reached.
     pub(super) patience: Duration,
@@ -94,8 +96,18 @@ impl PostgresSettings {
             heartbeat: Duration::from_secs(5),
         };
         let (patience, old_snapshot) = (Duration::from_secs(10), Duration::from_secs(60));
-        let (direct, password, schema) = (None, None, None);
-        Ok(PostgresSettings { target, direct, password, schema, limits, patience, connections: 8, old_snapshot })
+        let (direct, password, schema, access) = (None, None, None, Access::Create);
+        Ok(PostgresSettings {
+            target,
+            direct,
+            password,
+            schema,
+            access,
+            limits,
+            patience,
+            connections: 8,
+            old_snapshot,
+        })
     }
 }
 
@@ -127,7 +139,7 @@ struct Core {
 
 impl PostgresEngine {
     pub(super) fn open(settings: PostgresSettings) -> Result<PostgresEngine> {
-        let PostgresSettings { target, direct, password, schema, limits, patience, connections, old_snapshot } =
+        let PostgresSettings { target, direct, password, schema, access, limits, patience, connections, old_snapshot } =
             settings;
         let limits = Limits { lock: patience, ..limits };
         let password = password.map(|PasswordSource(password)| password);
@@ -137,12 +149,15 @@ impl PostgresEngine {
             (target.with_password(password.clone()), direct.map(|direct| direct.with_password(password)));
         let mut core = Core { pool: Pool::new(target, limits, connections), patience, old_snapshot };
         let doing = "finding the queue's schema";
-        let schema =
-            core.attempt(doing, Duration::ZERO, limits.statement, |db, _| migrate::find_schema(db, schema.as_deref()))?;
+        let schema = core.attempt(doing, Duration::ZERO, limits.statement, |db, _| {
+            migrate::find_schema(db, schema.as_deref(), access)
+        })?;
         core.pool.set_schema(&schema);
         direct.iter_mut().for_each(|direct| direct.set_schema(&schema));
         let target = direct.unwrap_or_else(|| core.pool.target.clone());
-        core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| migrate::migrate(db))?;
+        core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| {
+            migrate::migrate(db, access)
+        })?;
         let bell = Arc::new(Bell::new());
         let herald = Herald::start(target, limits, Arc::clone(&bell))
             .map_err(|error| TaskError::Unreachable { doing: "starting to listen for news", source: error.into() })?;

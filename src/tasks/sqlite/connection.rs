@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
+use super::super::access::Access;
 use super::super::error::{Result, TaskError};
 use super::{Durability, SqliteSettings};
 use crate::backoff::Backoff;
@@ -39,8 +40,13 @@ pub(super) const LONG_LOG: u64 = 16 << 20;
 
 pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
     let doing = "opening the database";
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(&settings.path, flags).map_err(failed(doing))?;
+    let access = match settings.access {
+        Access::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+        Access::Existing => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+    };
+    let db =
+        Connection::open_with_flags(&settings.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed(doing))?;
     // Waiting is ours to do: see `patiently`.
     db.busy_timeout(Duration::ZERO).map_err(failed(doing))?;
     db.set_prepared_statement_cache_capacity(128);
@@ -48,6 +54,9 @@ pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
         Durability::Full => "FULL",
         Durability::Process => "NORMAL",
     };
+    if settings.access == Access::ReadOnly {
+        return Ok(db);
+    }
     patiently(settings.busy_limit, doing, || {
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed(doing))?;
         if mode != "wal" {
@@ -71,8 +80,12 @@ pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
 
 pub(super) fn open_reader(settings: &SqliteSettings) -> Result<Connection> {
     let doing = "opening the database for reading";
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(&settings.path, flags).map_err(failed(doing))?;
+    let access = match settings.access {
+        Access::ReadOnly => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Access::Create | Access::Existing => OpenFlags::SQLITE_OPEN_READ_WRITE,
+    };
+    let db =
+        Connection::open_with_flags(&settings.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed(doing))?;
     db.busy_timeout(Duration::ZERO).map_err(failed(doing))?;
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "query_only", true).map_err(failed(doing))?;

@@ -4,6 +4,7 @@
 //! connections of their own and wait for nobody. The journal is a write-ahead log with full durability: what was
 //! acknowledged survives a power cut. Files on network file systems are refused.
 
+mod backup;
 mod caller;
 mod claim;
 mod connection;
@@ -37,6 +38,7 @@ use self::connection::Clock;
 use self::file::Files;
 use self::watch::Watch;
 use self::writer::Writer;
+use super::access::Access;
 use super::bell::{Bell, News};
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
@@ -66,6 +68,7 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub(super) struct SqliteSettings {
     pub(super) path: PathBuf,
+    pub(super) access: Access,
     pub(super) durability: Durability,
     /// How long a writer waits for those of other processes.
     pub(super) busy_limit: Duration,
@@ -79,6 +82,7 @@ impl SqliteSettings {
     pub(super) fn new(path: &Path) -> SqliteSettings {
         SqliteSettings {
             path: path.to_owned(),
+            access: Access::Create,
             durability: Durability::default(),
             busy_limit: Duration::from_secs(30),
             largest_file: None,
@@ -107,6 +111,9 @@ pub(super) struct SqliteEngine {
 impl SqliteEngine {
     pub(super) fn open(mut settings: SqliteSettings) -> Result<SqliteEngine> {
         settings.path = filesystem::checked(&settings.path)?;
+        if settings.access != Access::Create && !settings.path.exists() {
+            return Err(TaskError::NoQueue { place: settings.path.display().to_string() });
+        }
         let db = connection::open_writer(&settings)?;
         migrate::migrate(&db, &settings)?;
         let database = connection::database_id(&db)?;
