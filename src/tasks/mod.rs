@@ -176,6 +176,34 @@
 //! # Ok::<(), fulmar::tasks::TaskError>(())
 //! ```
 //!
+//! # Operations
+//!
+//! - **Sizing.** One worker a process is enough. Its threads are [`at_once`](WorkerBuilder::at_once): as many as handlers wait or
+//!   compute at a time. A process takes up to `QueueBuilder::connections` connections to PostgreSQL, and two more for leases and
+//!   for news: ten by default, so that 20 processes need 200 of the server's. A commit costs a flush of the disk whatever it
+//!   holds: [`enqueue_many`](TaskQueue::enqueue_many) and [`start_together`](WorkerBuilder::start_together) share one among many
+//!   tasks. Give each type a [`retention`](TaskType::retention), or what has ended is kept for ever.
+//! - **Cron.** No process is the scheduler: see [Schedules](#schedules). A program without a worker calls
+//!   [`fire_schedules`](TaskQueue::fire_schedules).
+//! - **Schemas.** On PostgreSQL `QueueBuilder::schema` says whose tables. Each tenant may have a queue in a schema of its own, and
+//!   its role needs no rights elsewhere. The first process of a new version brings the schema up to date, under a lock, and
+//!   its role must have the right to. Older programs refuse a newer schema and change nothing, so stop them first.
+//! - **Poolers.** Behind PgBouncer in transaction mode give `QueueBuilder::direct` a way past it, for news. In session mode
+//!   nothing is to be done.
+//! - **TLS.** The feature `postgres-tls`, and `sslmode=verify-full` in the connection string: `require` encrypts, and trusts any
+//!   server. `QueueBuilder::password` is asked before each login, for tokens that live for minutes.
+//! - **Backups.** `TaskQueue::backup` copies a SQLite file in use. A copy by other means leaves out the log beside the file.
+//!   PostgreSQL has `pg_dump` and its archives. After a restore, tasks run again that had ended since: handlers are repeatable for
+//!   that, too.
+//! - **Dashboards.** Open the queue [`read_only`](QueueBuilder::read_only), or select from the views `fulmar_tasks`,
+//!   `fulmar_depth` and `fulmar_schedules`. Alarms are worth having on the age of the oldest task that could start, on failed
+//!   tasks, on the warnings of [`stats`](TaskQueue::stats), and on [`WorkerStats::stuck`].
+//! - **Exactly once.** What a handler does in the queue's own database is committed with the end of its task by
+//!   [`finish_in`](TaskContext::finish_in), and [`enqueue_in`](TaskQueue::enqueue_in) puts the next task into the same transaction.
+//!   So each step of a chain over one database happens once, whatever crashes.
+//! - **One at once by key.** Tasks with a key that are all modifiers ([`NewTask::ordered`]) run one at a time for each key, on all
+//!   machines.
+//!
 //! # What is seen
 //!
 //! [`TaskQueue::open_metrics`] is a page for Prometheus and the like: how many tasks wait and run, how long they waited, and how long
