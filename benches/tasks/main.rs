@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use fulmar::tasks::rusqlite::Connection;
 use fulmar::tasks::{TaskContext, TaskError, TaskQueue, Worker};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits, types};
+use tasks_common::{
+    Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits, types, waiters,
+};
 
 const GOALS: [Goal; 2] = [
     Goal { of: "claim, finish", load: (8, 1), peers: &[(8, 1), (8, 100)], times: 3.0 },
@@ -59,6 +61,10 @@ fn main() {
     }
     if plan.has("million") {
         beside(plan.test);
+    }
+    if plan.has("waiters") {
+        let folder = Folder::new();
+        waiters::tell(&open(&folder.0), plan.test, || None);
     }
     if plan.has("types") {
         let folders: std::cell::RefCell<Vec<Folder>> = Default::default();

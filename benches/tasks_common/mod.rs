@@ -9,6 +9,7 @@ pub(crate) mod operators;
 pub(crate) mod ours;
 pub(crate) mod peers;
 pub(crate) mod types;
+pub(crate) mod waiters;
 
 use std::time::Duration;
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use fulmar::tasks::{TaskError, TaskQueue};
 
-use tasks_common::{Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits, types};
+use tasks_common::{
+    Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits, types, waiters,
+};
 
 const GOALS: [Goal; 4] = [
     Goal { of: "claim, finish", load: (8, 100), peers: &[(8, 100)], times: 1.0 },
@@ -45,6 +47,18 @@ fn main() {
     }
     if plan.has("million") {
         beside(&url, plan.test);
+    }
+    if plan.has("waiters") {
+        let bed = Bed::new(&url, 8);
+        let count = || {
+            // What sessions have done is told to others after a second at most.
+            std::thread::sleep(std::time::Duration::from_millis(1_200));
+            let sql =
+                "SELECT (xact_commit + xact_rollback)::text FROM pg_stat_database WHERE datname = current_database()";
+            let rows = bed.around.postgres_transaction(|tx| tx.query(sql, &[])).ok()?;
+            rows.first()?.first()?.as_deref()?.parse().ok()
+        };
+        waiters::tell(&bed.queue, plan.test, count);
     }
     if plan.has("types") {
         let beds: std::cell::RefCell<Vec<Bed>> = Default::default();

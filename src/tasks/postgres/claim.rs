@@ -8,7 +8,7 @@
 //! of higher priority, or one that was given back, may be overtaken.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::engine::{Claimed, Held};
@@ -27,6 +27,9 @@ const MOST_DUE: i64 = 1_000;
 /// The largest input that comes along with its task, in bytes.
 const ALONG: i64 = 64 << 10;
 
+/// The most lists of types that are remembered.
+const MOST_LISTS: usize = 16;
+
 /// Up to so many types are asked one by one.
 const FEW: usize = 8;
 
@@ -43,8 +46,10 @@ const TIMERS: Duration = Duration::from_millis(50);
 pub(super) struct Claims(Mutex<Memory>);
 
 struct Memory {
-    /// Which of the types were seen to have a limit at once.
-    limited: HashMap<String, bool>,
+    /// Types that were seen to have a limit at once.
+    limited: HashSet<String>,
+    /// The lists of types for which that was looked at: one for each worker, which may have thousands.
+    asked: Vec<Vec<String>>,
     timers: Option<Instant>,
     marks: HashMap<String, Mark>,
     /// How long the slowest of the last claims took, and when.
@@ -76,18 +81,20 @@ impl Wish<'_> {
 
 impl Claims {
     pub(super) fn new() -> Claims {
-        let (limited, marks) = (HashMap::new(), HashMap::new());
-        Claims(Mutex::new(Memory { limited, timers: None, marks, slowest: None }))
+        let (limited, asked, marks) = (HashSet::new(), Vec::new(), HashMap::new());
+        Claims(Mutex::new(Memory { limited, asked, timers: None, marks, slowest: None }))
     }
 
     /// Types have changed.
     pub(super) fn forget_types(&self) {
-        self.0.lock().limited.clear();
+        let mut memory = self.0.lock();
+        memory.limited.clear();
+        memory.asked.clear();
     }
 
     /// Whether a type that this process claims has a limit at once, as far as it knows.
     pub(super) fn know_a_limit(&self) -> bool {
-        self.0.lock().limited.values().any(|limited| *limited)
+        !self.0.lock().limited.is_empty()
     }
 
     /// In the last minute claims were slow.
@@ -160,8 +167,7 @@ impl Claims {
     }
 
     fn know_not_all(&self, names: &[&str]) -> bool {
-        let memory = self.0.lock();
-        names.iter().any(|name| !memory.limited.contains_key(*name))
+        !self.0.lock().asked.iter().any(|asked| asked == names)
     }
 
     /// Looks which of the types have a limit at once. True: more of them than were known.
@@ -170,13 +176,19 @@ impl Claims {
         let rows = db.query(sql, &[Param::Texts(names)])?;
         let mut memory = self.0.lock();
         let mut more = false;
-        for name in names {
-            memory.limited.entry((*name).to_owned()).or_insert(false);
+        if !memory.asked.iter().any(|asked| asked == names) {
+            if memory.asked.len() >= MOST_LISTS {
+                memory.asked.clear();
+            }
+            memory.asked.push(names.iter().map(|name| (*name).to_owned()).collect());
         }
         for row in rows.iter() {
             let (name, limited): (&str, bool) = (row.get(0)?, row.get(1)?);
-            more |= limited && memory.limited.get(name) != Some(&true);
-            memory.limited.insert(name.to_owned(), limited);
+            if limited {
+                more |= memory.limited.insert(name.to_owned());
+            } else {
+                memory.limited.remove(name);
+            }
         }
         Ok(more)
     }
@@ -191,7 +203,7 @@ impl Claims {
     ) -> Result<(), Fault> {
         let is_limited = {
             let memory = self.0.lock();
-            names.iter().any(|name| memory.limited.get(*name) == Some(&true))
+            !memory.limited.is_empty() && names.iter().any(|name| memory.limited.contains(*name))
         };
         match names {
             _ if is_limited => take_carefully(db, wish, names, taken),
@@ -340,7 +352,7 @@ fn take_of_first(
     taken: &mut Vec<(i64, Claimed)>,
 ) -> Result<bool, Fault> {
     let limit = wish.missing(taken);
-    let most = limit.saturating_mul(4).saturating_add(100);
+    let most = limit.saturating_mul(2).saturating_add(32);
     let rows = db.query(
         "SELECT c.id, y.name, y.at_once IS NULL AND y.paused = 0
          FROM (SELECT id, type_id, rank FROM fulmar_task WHERE gate = 0 ORDER BY rank + 0, id LIMIT $1::int8) AS c
