@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access::{Access, ReadOnly};
+use super::access::Access;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::access::ReadOnly;
 use super::claim::Claim;
 use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
