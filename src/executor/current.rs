@@ -106,7 +106,8 @@ impl Drop for Scope {
     fn drop(&mut self) {
         if self.0 {
             let left = look!(RUNNING, |running| running.borrow_mut().pop()).flatten();
-            if let (Some(lent), Some(worker)) = (left.and_then(|left| left.lent), worker()) {
+            let Some(lent) = left.and_then(|left| left.lent) else { return };
+            if let Some(worker) = worker() {
                 worker.core.pool.unblock(&worker.seat, &worker.lent, lent.iter().map(|(_, awaited)| awaited));
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::current;
 use super::pool::Task;
-use super::request::{Job, Kind, Observer, Outcome, Status};
+use super::request::{Head, Kind, Observer, Outcome, Status};
 use super::wait::block::Blocked;
 use super::wait::graph::would_deadlock;
 use super::wait::park;
@@ -128,7 +128,7 @@ impl<T> AsyncRequest<T> {
     pub fn on_complete(&self, callback: impl FnOnce(Status) + Send + 'static) -> CallbackHandle {
         let number = self.core.next_number();
         let observer = Observer::Callback(number, Box::new(callback));
-        if let Err(callback) = self.core.observers.register(self.job().head(), observer) {
+        if let Err(callback) = self.core.observers.register(self.head(), observer) {
             let status = self.status();
             current::call_nested(move || callback.tell(status));
         }
@@ -155,8 +155,8 @@ impl<T> AsyncRequest<T> {
         AsyncRequest::new(self.request.clone(), self.core.clone())
     }
 
-    pub(super) fn job(&self) -> &(dyn Job + 'static) {
-        self.request.job()
+    pub(super) fn head(&self) -> &Head {
+        self.request.head()
     }
 
     pub(super) fn core(&self) -> &Arc<Core> {
@@ -302,7 +302,7 @@ impl<T> Future for AsyncRequest<T> {
             return Poll::Ready(taken);
         }
         let task = Observer::Task(context.waker().clone());
-        if self.core.observers.register(self.job().head(), task).is_err() {
+        if self.core.observers.register(self.head(), task).is_err() {
             return Poll::Ready(self.request.take().unwrap_or(Err(Error::ResultTaken)));
         }
         self.polled = true;
@@ -322,7 +322,7 @@ impl<T> Drop for AsyncRequest<T> {
     fn drop(&mut self) {
         if self.polled && !self.is_done() {
             let is_task = |observer: &Observer| matches!(observer, Observer::Task(_));
-            self.core.observers.remove(self.job().head(), is_task);
+            self.core.observers.remove(self.head(), is_task);
         }
     }
 }

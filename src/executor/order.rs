@@ -185,8 +185,8 @@ impl Order {
         let mut lanes = self.lanes_of(head.ticket());
         let shown = show();
         if head.ticket() != NO_TICKET {
-            released.key = Some(lanes.key(head.ticket() / SHARDS as u32));
-            lanes.leave(head.ticket() / SHARDS as u32, |job| released.push(job.clone()));
+            let key = lanes.leave(head.ticket() / SHARDS as u32, |job| released.push(job.clone()));
+            released.key = Some(key);
             head.set_ticket(NO_TICKET);
         }
         (shown, released)

@@ -63,8 +63,37 @@ impl fmt::Display for Stats {
     }
 }
 
-/// What threads count while they run requests, each in a stripe of its own, so that they don't fight for a cache line.
+/// What threads count while they run requests, each in a stripe of its own, so that they don't
+/// fight for a cache line. The last stripe is shared by the threads that have none of their own.
 pub(super) struct Stripes(Box<[CachePadded<Stripe>]>);
+
+/// The stripe that a thread counts in.
+#[derive(Clone, Copy)]
+pub(super) struct StripeOf {
+    index: usize,
+    shared: bool,
+}
+
+impl StripeOf {
+    /// That of a pool's thread, whose `seat` no other thread has at the same time.
+    pub(super) fn seat(seat: usize) -> StripeOf {
+        if seat < OWN { StripeOf { index: seat, shared: false } } else { StripeOf::shared() }
+    }
+
+    pub(super) fn shared() -> StripeOf {
+        StripeOf { index: OWN, shared: true }
+    }
+
+    fn count(self, counter: &AtomicU64) {
+        // Release: pairs with `read`.
+        if self.shared {
+            counter.fetch_add(1, Ordering::Release);
+        } else {
+            // No read-modify-write, for this thread alone writes it.
+            counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
+        }
+    }
+}
 
 struct Stripe {
     started: AtomicU64,
@@ -82,8 +111,8 @@ pub(super) struct Ran {
     pub(super) panicked: u64,
 }
 
-/// Fewer in a model, whose states they multiply.
-const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
+/// Stripes that one thread writes. Fewer in a model, whose states they multiply.
+const OWN: usize = if cfg!(loom) { 1 } else { 16 };
 
 impl Stripes {
     pub(super) fn new() -> Stripes {
@@ -95,16 +124,16 @@ impl Stripes {
                 panicked: AtomicU64::new(0),
             })
         };
-        Stripes((0..STRIPES).map(stripe).collect())
+        Stripes((0..=OWN).map(stripe).collect())
     }
 
-    pub(super) fn count_start(&self, stripe: usize) {
-        count(&self.0[stripe % STRIPES].started);
+    pub(super) fn count_start(&self, of: StripeOf) {
+        of.count(&self.0[of.index].started);
     }
 
-    pub(super) fn count_end(&self, stripe: usize, status: Status) {
-        let stripe = &self.0[stripe % STRIPES];
-        count(match status {
+    pub(super) fn count_end(&self, of: StripeOf, status: Status) {
+        let stripe = &self.0[of.index];
+        of.count(match status {
             Status::Completed => &stripe.completed,
             Status::Panicked => &stripe.panicked,
             _ => &stripe.failed,
@@ -123,9 +152,4 @@ impl Stripes {
         let started = sum(|stripe| &stripe.started);
         Ran { started, completed, failed, panicked }
     }
-}
-
-fn count(counter: &AtomicU64) {
-    // Release: pairs with `read`.
-    counter.fetch_add(1, Ordering::Release);
 }

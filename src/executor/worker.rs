@@ -9,20 +9,21 @@ use super::core::{Core, Due};
 use super::current::{self, Worker};
 use super::lifecycle::Outside;
 use super::pool::{Next, Seat, Task, Turn, Wakeup};
+use super::stats::StripeOf;
 use crate::sync::{AtomicBool, Ordering, thread};
 use crate::time::Deadline;
 
 /// What a thread keeps between the requests that it runs: its stripe of the counters, and the time when the last one
 /// ended, which is when the next one starts. So a request costs one look at the clock, not two.
 pub(super) struct Lap {
-    stripe: usize,
+    stripe: StripeOf,
     /// Whether the thread is one of the pool's; on others the executor has to count what they run.
     seated: bool,
     last: Option<u64>,
 }
 
 impl Lap {
-    fn new(stripe: usize, seated: bool) -> Lap {
+    fn new(stripe: StripeOf, seated: bool) -> Lap {
         Lap { stripe, seated, last: None }
     }
 
@@ -128,7 +129,7 @@ impl Core {
     /// Runs a queued request on this thread, which is not the pool's, or ahead of its turn.
     pub(super) fn run_now(self: &Arc<Core>, job: Task) -> bool {
         // A lap of its own: an outer request's time goes on.
-        self.run(job, &mut Lap::new(0, false))
+        self.run(job, &mut Lap::new(StripeOf::shared(), false))
     }
 
     /// Runs a request from its start to its end. Returns whether it did: not if it was cancelled, or has started elsewhere.
@@ -144,11 +145,12 @@ impl Core {
         // Until the end, callbacks and destructors included: a wait in one of them is a wait on this thread.
         let scope = current::enter(job.clone(), self);
         let ended = job.call(begun, lap.start(&self.clock), &|| self.clock.now());
+        let status = ended.status;
         lap.last = Some(ended.at);
         // Before the end is seen, so that a waiter that returns finds it counted.
-        self.ran.count_end(lap.stripe, ended.status);
-        job.head().trace.end(ended.status);
-        let ((status, observed), released) = self.order.leave(job.head(), || job.head().publish());
+        self.ran.count_end(lap.stripe, status);
+        job.head().trace.end(status);
+        let (observed, released) = self.order.leave(job.head(), || job.head().publish(ended));
         self.release(released);
         if observed {
             if let Some(entry) = self.observers.take(job.head()) {
@@ -188,7 +190,7 @@ fn live(core: Arc<Core>, seat: Arc<Seat>) {
         let _scope = current::enter_core(&core);
         core.hooks.start();
     }
-    let mut lap = Lap::new(seat.index, true);
+    let mut lap = Lap::new(StripeOf::seat(seat.index), true);
     let mut turn = Turn::new(seat);
     loop {
         let next = core.pool.next(&mut turn, |job| core.order.queued_ahead(job.head()));

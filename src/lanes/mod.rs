@@ -109,10 +109,11 @@ impl<T> Lanes<T> {
         Ok((ticket, !self.entries[ticket].deferred))
     }
 
-    /// Takes an entry out, admitted or deferred, and hands what may run now to `released`, in order.
-    pub(crate) fn leave(&mut self, ticket: Ticket, released: impl FnMut(&T)) -> T {
+    /// Takes an entry out, admitted or deferred, and hands what may run now to `released`, in order. Returns its key.
+    pub(crate) fn leave(&mut self, ticket: Ticket, released: impl FnMut(&T)) -> LaneKey {
         let entry = self.entries.remove(ticket);
         let lane = &mut self.lanes[entry.lane];
+        let key = lane.key;
         match entry.prev {
             NONE => lane.first = entry.next,
             prev => self.entries[prev].next = entry.next,
@@ -132,10 +133,10 @@ impl<T> Lanes<T> {
         if lane.first != NONE {
             self.admit(entry.lane, released);
         } else {
-            let lane = self.lanes.remove(entry.lane);
-            self.index.remove(lane.key);
+            self.lanes.remove(entry.lane);
+            self.index.remove(key);
         }
-        entry.item
+        key
     }
 
     /// The lane that an entry is on.
@@ -264,9 +265,9 @@ mod tests {
                 let (ticket, ready) = enter(&mut lanes, keys.key(lane, None), modifier, item);
                 model.push((lane, modifier, ready, ticket, item));
             } else {
-                let (_, _, _, ticket, left) = model.remove(random(model.len()));
+                let (lane, _, _, ticket, _) = model.remove(random(model.len()));
                 let mut released = Vec::new();
-                assert_eq!(lanes.leave(ticket, |item| released.push(*item)), left);
+                assert_eq!(lanes.leave(ticket, |item| released.push(*item)), keys.key(lane, None));
                 for entry in &mut model {
                     entry.2 |= released.contains(&entry.4);
                 }
@@ -295,7 +296,7 @@ mod tests {
             let tickets: Vec<Ticket> =
                 (0..KEYS).map(|n| enter(&mut lanes, key(&keys, &n.to_string()), true, n).0).collect();
             for (n, ticket) in tickets.iter().enumerate().filter(|(n, _)| Some(*n) != stays) {
-                assert_eq!(lanes.leave(*ticket, |_| {}), n);
+                assert_eq!(lanes.leave(*ticket, |_| {}), key(&keys, &n.to_string()));
             }
             assert_eq!(lanes.is_empty(), stays.is_none());
             assert!(lanes.entries.capacity() < 1_000, "{} entries kept for {stays:?}", lanes.entries.capacity());

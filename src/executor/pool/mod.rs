@@ -40,6 +40,8 @@ pub(super) struct Pool {
     /// What workers take from. The lock is taken before the state's.
     front: CachePadded<Mutex<Queue<Task>>>,
     state: CachePadded<Mutex<State>>,
+    /// Whether something was pushed since the last exchange of the queues, or is awaited. A hint, as those below.
+    work: CachePadded<AtomicBool>,
     hints: CachePadded<Hints>,
     /// A thread has ended, or another part of the executor has something to tell those who wait for the end.
     changed: Condvar,
@@ -49,8 +51,6 @@ pub(super) struct Pool {
 
 /// Copies of what the state holds, for looks without the lock. Whoever acts on one takes the lock and looks again.
 struct Hints {
-    /// Whether something was pushed since the last exchange of the queues, or is awaited.
-    work: AtomicBool,
     /// Whether a blocked operation waits for something that nobody has looked at: that comes before the queue, or each
     /// operation that waits for its parts would have the next one start instead, with a thread of its own.
     awaited: AtomicBool,
@@ -183,6 +183,7 @@ impl Pool {
         Pool {
             front: CachePadded::new(Mutex::new(Queue::new())),
             state: CachePadded::new(Mutex::new(State::new(threads))),
+            work: CachePadded::new(AtomicBool::new(false)),
             hints: CachePadded::new(Hints::new()),
             changed: Condvar::new(),
             thread_name,
@@ -248,11 +249,17 @@ impl Pool {
     }
 
     fn wake_for_pushed(&self, state: &mut State) -> Wakeup {
-        // Relaxed: a hint.
-        self.hints.work.store(true, Ordering::Relaxed);
+        self.note_work();
         let wakeup = state.wake_for_work(false);
         self.publish(state);
         wakeup
+    }
+
+    fn note_work(&self) {
+        // Relaxed: a hint. Written only if it changes, because a thread that spins reads it.
+        if !self.work.load(Ordering::Relaxed) {
+            self.work.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What a worker is to do next. `ahead` finds what has to run first for a job that its key holds back.
@@ -288,7 +295,7 @@ impl Pool {
             }
             if front.len() == 0 {
                 std::mem::swap(&mut *front, &mut state.back);
-                self.hints.work.store(false, Ordering::Relaxed);
+                self.work.store(false, Ordering::Relaxed);
             }
             if let Some(job) = front.pop_front() {
                 let more = front.len() > 0;
@@ -359,7 +366,7 @@ impl Pool {
     /// Spins until something is pushed, or until sleeping would have been cheaper.
     pub(super) fn spin(&self) {
         for _ in 0..spin_turns() {
-            if self.hints.work.load(Ordering::Relaxed) {
+            if self.work.load(Ordering::Relaxed) {
                 break;
             }
             spin_turn();
@@ -390,7 +397,7 @@ impl Pool {
         let mut state = self.state.lock();
         if awaited.is_some() {
             state.awaited.extend(awaited);
-            self.hints.work.store(true, Ordering::Relaxed);
+            self.note_work();
         }
         // Relaxed: changed under the lock alone.
         blocked.store(true, Ordering::Relaxed);
@@ -410,7 +417,7 @@ impl Pool {
         if !state.awaited.iter().any(|other| Arc::ptr_eq(other, awaited)) {
             state.awaited.push_back(awaited.clone());
         }
-        self.hints.work.store(true, Ordering::Relaxed);
+        self.note_work();
         let wakeup = state.wake_for_work(front.len() > 0);
         self.publish(&state);
         wakeup
@@ -684,7 +691,6 @@ impl Pool {
 impl Hints {
     fn new() -> Hints {
         Hints {
-            work: AtomicBool::new(false),
             awaited: AtomicBool::new(false),
             surplus: AtomicBool::new(false),
             live: AtomicUsize::new(0),

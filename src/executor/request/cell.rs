@@ -1,7 +1,7 @@
 //! The state machine of one request, and the memory that first holds its operation and then its outcome.
 //!
 //! ```text
-//! Deferred -> Queued -> Running -> (written) -> Completed | Failed | Panicked
+//! Deferred -> Queued -> Running -> Completed | Failed | Panicked
 //!     |          |
 //!     +----------+----> Cancelled
 //! ```
@@ -20,8 +20,7 @@
 //! | phase | the memory holds | owner |
 //! |---|---|---|
 //! | `Deferred`, `Queued` | the operation | none: only the winner of the next transition touches it |
-//! | `Running` | nothing, then the outcome | the winner of `Queued -> Running` ([`Head::begin`]) |
-//! | written | the outcome | none: its owner has let go, and [`Head::publish`] hands it on |
+//! | `Running` | nothing, then the outcome | the winner of `Queued -> Running` ([`Head::begin`]), until [`Head::publish`] |
 //! | `Completed` | the value, if `claim` is `FREE` | the winner of `FREE -> HELD` |
 //! | `Failed`, `Panicked` | the failure, always | the winner of `FREE -> HELD` or `TAKEN -> HELD` |
 //! | `Cancelled` | the operation, if `claim` is `FREE` | the winner of `FREE -> HELD` |
@@ -48,8 +47,6 @@ pub(crate) const NO_TICKET: u32 = u32::MAX;
 
 /// The low bits of the phase: the status.
 const STATUS: u8 = 0b0000_0111;
-/// The outcome is written, and its status is in the low bits, but other threads still see `Running`.
-const WRITTEN: u8 = 0b0000_1000;
 /// Something waits to be told of the end: the executor's table has an entry for this request.
 const OBSERVED: u8 = 0b0001_0000;
 
@@ -156,11 +153,15 @@ impl Head {
         begun.ok().map(|_| Begun { head: self.address() })
     }
 
-    /// Shows the written outcome to all threads. Returns the final status, and whether the request is observed.
-    pub(crate) fn publish(&self) -> (Status, bool) {
-        let phase = self.change(|phase| (phase & WRITTEN != 0).then_some(phase & !WRITTEN));
-        let phase = phase.unwrap_or_else(|phase| phase);
-        (status_of(phase & !WRITTEN), phase & OBSERVED != 0)
+    /// Shows the written outcome to all threads. Returns whether the request is observed.
+    pub(crate) fn publish(&self, ended: Ended) -> bool {
+        assert_eq!(ended.head, self.address(), "the proof is that of another request");
+        // `ended` is proof that the phase is `Running` and the outcome written. The only other
+        // change of a running request is `observe`, which leaves the status.
+        // AcqRel: gives the memory up, see the table above.
+        let before = self.phase.fetch_xor(RUNNING ^ ended.status as u8, Ordering::AcqRel);
+        debug_assert_eq!(before & STATUS, RUNNING, "only the owner ends a running request");
+        before & OBSERVED != 0
     }
 
     /// `Deferred | Queued -> Cancelled`; on a running request it leaves word for the operation.
@@ -238,9 +239,6 @@ impl Head {
 }
 
 fn status_of(phase: u8) -> Status {
-    if phase & WRITTEN != 0 {
-        return Status::Running;
-    }
     match phase & STATUS {
         DEFERRED => Status::Deferred,
         QUEUED => Status::Queued,
@@ -252,8 +250,11 @@ fn status_of(phase: u8) -> Status {
     }
 }
 
-/// How and when an operation ended.
+/// How and when an operation ended: proof that its outcome is written. There is one for each request.
+#[must_use = "the request stays `Running` until it is published"]
 pub(crate) struct Ended {
+    /// The address of the request's head.
+    head: usize,
     pub(crate) status: Status,
     /// On the clock that `Job::call` was given.
     pub(crate) at: u64,
@@ -279,7 +280,6 @@ pub(crate) trait Job: Send + Sync {
 
 /// A request whose operation is forgotten: what the handle sees.
 pub(crate) trait Outcome<T>: Job {
-    fn job(&self) -> &(dyn Job + 'static);
     fn as_job(self: Arc<Self>) -> Arc<dyn Job>;
     /// Takes the result out; `None` while there is none.
     fn take(&self) -> Option<Result<T>>;
@@ -338,23 +338,19 @@ impl<F, T> Request<F, T> {
         })
     }
 
-    /// Writes the outcome; the owner lets go.
-    fn write(&self, outcome: Result<T, Failure>) -> Status {
+    /// Writes the outcome, which [`Head::publish`] shows.
+    fn write(&self, outcome: Result<T, Failure>, at: u64) -> Ended {
         let (memory, status) = match outcome {
-            Ok(value) => (Memory { value: ManuallyDrop::new(value) }, COMPLETED),
+            Ok(value) => (Memory { value: ManuallyDrop::new(value) }, Status::Completed),
             Err(failure) => {
-                let status = if failure.payload.is_some() { PANICKED } else { FAILED };
+                let status = if failure.payload.is_some() { Status::Panicked } else { Status::Failed };
                 (Memory { failure: ManuallyDrop::new(Box::new(failure)) }, status)
             }
         };
         // SAFETY: called by `call` alone, behind `operation`: this thread still owns the memory, and
         // nothing is in it that would have to be dropped.
         self.memory.with_mut(|place| unsafe { place.write(memory) });
-        // Nothing else changes the phase of a running request but `observe`, which leaves the status.
-        let written = |phase: u8| (phase & STATUS == RUNNING).then_some(phase & OBSERVED | WRITTEN | status);
-        let before = self.head.change(written);
-        debug_assert!(before.is_ok(), "only the owner ends a running request");
-        status_of(status)
+        Ended { head: self.head.address(), status, at }
     }
 
     /// Takes the outcome, whether or not a continuation owns it.
@@ -420,13 +416,16 @@ impl<F, T> Drop for Request<F, T> {
         // Nothing else refers to the request any more, so the phase and the claim stay as they are.
         let phase = last(&self.head.phase);
         let free = last(&self.head.claim) == FREE;
-        // The destructor of the user's values is called on whichever thread comes last: its panic is not that thread's.
+        // The destructors of the user's values run on the thread that drops the last reference: a panic of theirs
+        // ends here. Plain values have none, and pay nothing.
         // SAFETY: by the table, the field that is dropped is the one that is there.
         self.memory.with_mut(|memory| unsafe {
             match phase & STATUS {
                 DEFERRED | QUEUED => panics::contain(|| ManuallyDrop::drop(&mut (*memory).operation)),
                 CANCELLED if free => panics::contain(|| ManuallyDrop::drop(&mut (*memory).operation)),
-                COMPLETED if free => panics::contain(|| ManuallyDrop::drop(&mut (*memory).value)),
+                COMPLETED if free && std::mem::needs_drop::<T>() => {
+                    panics::contain(|| ManuallyDrop::drop(&mut (*memory).value));
+                }
                 FAILED | PANICKED => panics::contain(|| ManuallyDrop::drop(&mut (*memory).failure)),
                 // Nothing is left in it.
                 _ => {}
@@ -453,12 +452,12 @@ where
         let outcome = self.head.trace.run(|| panics::catch_payload(operation));
         let at = now();
         self.head.duration.store(at.saturating_sub(started), Ordering::Relaxed);
-        let status = self.write(match outcome {
+        let outcome = match outcome {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(Failure { error, payload: None }),
             Err(payload) => Err(Failure { error: Error::Panicked(payload.message()), payload: Some(payload) }),
-        });
-        Ended { status, at }
+        };
+        self.write(outcome, at)
     }
 
     fn discard(&self) {
@@ -472,10 +471,6 @@ where
     F: FnOnce() -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
-    fn job(&self) -> &(dyn Job + 'static) {
-        self
-    }
-
     fn as_job(self: Arc<Self>) -> Arc<dyn Job> {
         self
     }
@@ -516,19 +511,20 @@ mod tests {
         Request::new(1, Kind::Accessor, status, 5, Box::new(operation))
     }
 
-    fn run(request: &Plain) {
+    fn run(request: &Plain) -> Ended {
         let begun = request.head.begin().expect("it is queued");
-        request.call(begun, 7, &|| 10);
+        request.call(begun, 7, &|| 10)
     }
 
     #[test]
     fn an_outcome_is_seen_when_it_is_published_and_taken_once() {
         let request = request(Status::Queued, || Ok("value".into()));
         assert!(request.take().is_none(), "not before it ran");
-        run(&request);
+        let ended = run(&request);
         assert_eq!(request.head.status(), Status::Running, "written and not shown");
         assert!(request.take().is_none());
-        assert_eq!(request.head.publish(), (Status::Completed, false));
+        assert_eq!(ended.status, Status::Completed);
+        assert!(!request.head.publish(ended), "observed");
         assert_eq!(request.take().expect("an end").expect("a value"), "value");
         assert!(matches!(request.take(), Some(Err(Error::ResultTaken))));
         request.restore("again".into());
@@ -557,20 +553,15 @@ mod tests {
         undiscarded.head.cancel(9);
         drop(undiscarded);
         let untaken = request(Status::Queued, held());
-        run(&untaken);
+        untaken.head.publish(run(&untaken));
         drop(untaken);
-        let written = request(Status::Queued, held());
-        run(&written);
-        written.head.publish();
-        drop(written);
         assert_eq!(Arc::strong_count(&count), 1);
     }
 
     #[test]
     fn a_payload_outlives_the_error_and_is_taken_once() {
         let request = request(Status::Queued, || std::panic::panic_any(7_u8));
-        run(&request);
-        request.head.publish();
+        request.head.publish(run(&request));
         assert!(matches!(request.take(), Some(Err(Error::Panicked(_)))));
         assert_eq!(request.panic_payload().and_then(|payload| payload.downcast::<u8>().ok()), Some(Box::new(7)));
         assert!(request.panic_payload().is_none());
@@ -581,8 +572,7 @@ mod tests {
     fn a_reserved_result_is_the_continuations() {
         let request = request(Status::Queued, || Ok("value".into()));
         request.head.reserve(true);
-        run(&request);
-        request.head.publish();
+        request.head.publish(run(&request));
         assert!(matches!(request.take(), Some(Err(Error::ResultTaken))));
         assert!(!request.head.has_value());
         assert_eq!(request.take_reserved().expect("an end").expect("a value"), "value");

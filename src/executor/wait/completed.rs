@@ -36,7 +36,7 @@ pub fn as_completed<T>(
     let inbox = Inbox::new();
     for (index, request) in requests.iter().enumerate() {
         let observer = Observer::Inbox(inbox.clone(), index);
-        if request.core().observers.register(request.job().head(), observer).is_err() {
+        if request.core().observers.register(request.head(), observer).is_err() {
             inbox.put(index);
         }
     }
@@ -87,7 +87,7 @@ impl<T> Drop for AsCompleted<'_, T> {
         // What is unfinished, or came as a timeout, still has this iteration among its observers.
         for request in self.requests.iter().filter(|request| !request.is_done()) {
             let mine = |other: &Observer| matches!(other, Observer::Inbox(inbox, _) if Arc::ptr_eq(inbox, &self.inbox));
-            request.core().observers.remove(request.job().head(), mine);
+            request.core().observers.remove(request.head(), mine);
         }
     }
 }

@@ -42,20 +42,28 @@ pub(in crate::executor) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: De
 
 /// Waits until all of `requests` have ended, and returns the index of the first one that has no value to take.
 pub(in crate::executor) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
-    let waited = if current::is_worker() { all_inside(requests, deadline) } else { all_outside(requests, deadline) };
-    waited.map_err(|error| match error {
+    let waited = if current::is_worker() { all_inside(requests, deadline) } else { Ok(()) };
+    waited.and_then(|()| all_outside(requests, deadline)).map_err(|error| match error {
         Error::Timeout { limit, .. } => {
             let left = requests.iter().filter(|request| !request.is_done()).count();
             Error::Timeout { limit, left: left as u64 }
         }
         error => error,
-    })?;
-    Ok(requests.iter().position(|request| !request.job().head().has_value()))
+    })
 }
 
-fn all_outside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
+/// As `for_all`, on a thread that runs no request, or once all have ended.
+fn all_outside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
+    let mut without_value = None;
     // The last one first: when it has ended, most have, and this thread was woken once.
-    requests.iter().rev().try_for_each(|request| for_one(request, deadline))
+    for (index, request) in requests.iter().enumerate().rev() {
+        for_one(request, deadline)?;
+        // Here, while its memory is in the cache.
+        if !request.head().has_value() {
+            without_value = Some(index);
+        }
+    }
+    Ok(without_value)
 }
 
 fn all_inside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
@@ -94,7 +102,7 @@ fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
         spin_turn();
     }
     let _watches: Vec<Watch<'_>> =
-        requests.iter().map(|request| Watch::start(request.core(), request.job().head(), None)).collect();
+        requests.iter().map(|request| Watch::start(request.core(), request.head(), None)).collect();
     while !is_done() && !deadline.is_past() {
         requests[0].core().park(deadline);
     }
