@@ -12,6 +12,7 @@ struct Rings {
     ends: u64,
     /// Threads in [`Bell::wait`].
     waiting: usize,
+    #[cfg(feature = "sqlite")]
     closed: bool,
 }
 
