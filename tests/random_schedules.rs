@@ -354,6 +354,35 @@ fn a_request_is_run_only_after_it_was_queued() {
     });
 }
 
+/// A shutdown and a reset each change several parts: together they leave all of them open, or all closed.
+#[test]
+fn a_shutdown_during_a_reset_leaves_it_open_or_closed() {
+    check("shutdown and reset", || {
+        let executor = executor(1 + random(2));
+        drop(executor.spawn(|| ()).expect("accepted"));
+        let closers: Vec<_> = (0..2)
+            .map(|_| {
+                let executor = executor.clone();
+                thread::spawn(move || executor.shutdown(None).expect("ends"))
+            })
+            .collect();
+        // Zero looks once: what is left of the old threads doesn't matter here.
+        drop(executor.reset(1, Duration::ZERO));
+        closers.into_iter().for_each(|closer| closer.join().expect("no panic"));
+        match executor.spawn(|| ()) {
+            Ok(request) => {
+                assert!(matches!(executor.await_termination(None), Err(Error::Invalid(_))), "it is open");
+                request.then(|()| Ok::<_, Error>(())).expect("open for all").wait(None).expect("it runs");
+            }
+            Err(refused) => {
+                assert!(matches!(refused, Error::ShutDown));
+                executor.await_termination(None).expect("it is closed");
+            }
+        }
+        end(&executor);
+    });
+}
+
 #[test]
 fn whoever_waits_for_room_is_let_in() {
     check("full queue", || {

@@ -44,6 +44,9 @@ pub(super) struct Core {
     pub(super) hooks: Hooks,
     /// Why new requests are refused, if they are.
     pub(super) closed: Mutex<Option<Closed>>,
+    /// Held while the executor closes or opens, because both change several parts one by one.
+    /// Taken before all other locks.
+    pub(super) lifecycle: Mutex<()>,
 }
 
 /// Why an executor takes no requests.
@@ -105,6 +108,7 @@ impl Core {
             refusals: AtomicU64::new(0),
             hooks,
             closed: Mutex::new(closed),
+            lifecycle: Mutex::new(()),
         })
     }
 }

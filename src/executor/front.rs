@@ -54,8 +54,8 @@ impl Executor {
     /// Submits `op` on `store` and returns at once with a handle to its result.
     ///
     /// Requests on one store and one key ([`Args`]) keep their order: accessors share, a modifier (`is_modifier`) runs
-    /// alone, and nobody overtakes an earlier request that it clashes with. Different keys and different stores never
-    /// wait for each other. A store is known by its `Arc`: clones of one are the same store.
+    /// alone, and no request overtakes an earlier one that it clashes with. Different keys and
+    /// different stores never wait for each other. A store is known by its `Arc`: clones of one are the same store.
     ///
     /// # Memory consistency
     /// What the caller did before happens-before the operation.
@@ -70,7 +70,7 @@ impl Executor {
     /// struct Log(Mutex<Vec<String>>);
     /// impl Log {
     ///     fn add(&self, line: &str) -> Result<usize, std::fmt::Error> {
-    ///         let mut lines = self.0.lock().expect("nobody panics under it");
+    ///         let mut lines = self.0.lock().expect("no thread panics under it");
     ///         lines.push(line.to_owned());
     ///         Ok(lines.len())
     ///     }
@@ -120,8 +120,8 @@ impl Executor {
         self.core().check_settings()
     }
 
-    /// Has `alarmed` rung at `at`, unless it is called off or there is a shutdown before, of which it is told. Waits for
-    /// nobody and is waited for by nobody: it was not submitted.
+    /// Rings `alarmed` at `at`, unless it is called off or the executor is shut down before; then it
+    /// is told of that. No wait and no shutdown waits for it, because it was not submitted.
     pub(crate) fn alarm_at(&self, at: Instant, alarmed: Arc<dyn Alarmed>) -> Result<Alarm> {
         let core = self.core();
         core.set_alarm(at, Due::Alarm(alarmed), Some(core.timer.session()))

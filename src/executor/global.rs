@@ -22,7 +22,7 @@ impl Executor {
 
 /// [`Executor::submit`] on the global executor.
 ///
-/// Nobody waits for it when `main` returns: call [`async_shutdown`] first, or wait for what matters.
+/// A return from `main` doesn't wait for it: call [`async_shutdown`] first, or wait for what matters.
 ///
 /// # Errors
 /// As there; and [`Error::Invalid`](crate::Error::Invalid) if `FULMAR_THREADS` makes no sense, until

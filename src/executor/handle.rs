@@ -91,9 +91,9 @@ impl<T> AsyncRequest<T> {
     /// the return from here.
     /// # Errors
     /// [`Error::Timeout`]; [`Error::Operation`] with the operation's own error; [`Error::Panicked`];
-    /// [`Error::Cancelled`]; [`Error::ResultTaken`] if somebody took the result before; [`Error::WouldDeadlock`], at once,
-    /// if the request can't end before the operation that waits here; [`Error::Spawn`] if the request needs a thread, the
-    /// system refuses one, and 16 operations run inside one another on this thread's stack already.
+    /// [`Error::Cancelled`]; [`Error::ResultTaken`] if the result was taken before;
+    /// [`Error::WouldDeadlock`], at once, if the request can't end before the operation that waits
+    /// here; [`Error::Spawn`] if the request needs a thread, the system refuses one, and 16 operations run inside one another on this thread's stack already.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<T> {
         park::for_one(self, Deadline::start(timeout))?;
         self.request.take().unwrap_or(Err(Error::ResultTaken))
@@ -118,13 +118,14 @@ impl<T> AsyncRequest<T> {
         self.request.panic_payload()
     }
 
-    /// Calls `callback` once when the request has ended, with its final status: on the thread that ended it, or at once
-    /// if it has ended. The result stays in the handle. Callbacks are called in their order, once all who wait have been
-    /// told. A panic in one concerns nobody else. Where callbacks end requests whose callbacks end others, 16 are called
-    /// inside one another, and the rest when the innermost has returned.
+    /// Calls `callback` once when the request has ended, with its final status: on the thread that
+    /// ended it, or at once if it has ended. The result stays in the handle. Callbacks are called in
+    /// their order, after all waiting threads have been told. If one panics, the others are still
+    /// called. If callbacks end requests whose callbacks end others, 16 are called inside one another,
+    /// and the rest when the innermost has returned.
     ///
-    /// The thread is one of the pool's: keep it short, or submit. The returned handle takes the callback back; dropping
-    /// that does nothing.
+    /// The thread is one of the pool's: keep the callback short, or submit. The returned handle takes
+    /// the callback back; dropping that handle does nothing.
     pub fn on_complete(&self, callback: impl FnOnce(Status) + Send + 'static) -> CallbackHandle {
         let number = self.core.next_number();
         let observer = Observer::Callback(number, Box::new(callback));
@@ -275,7 +276,7 @@ pub(super) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Optio
         match missing(request) {
             Ok(value) => values.push(value),
             Err(error) => {
-                // Somebody took one before: those taken here go back.
+                // Another thread took one before: those taken here go back.
                 for (request, value) in requests.iter().zip(values) {
                     request.request.restore(value);
                 }
@@ -307,7 +308,7 @@ impl<T> Future for AsyncRequest<T> {
         }
         self.polled = true;
         if current::is_worker() {
-            // Whoever polls inside an operation is about to block its thread.
+            // An operation that polls is about to block its thread.
             let node = self.node();
             if would_deadlock(std::slice::from_ref(&node)) {
                 return Poll::Ready(Err(Error::WouldDeadlock));

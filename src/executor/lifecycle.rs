@@ -33,6 +33,7 @@ impl Core {
 
     /// Refuses new requests from now on.
     pub(super) fn close(&self) {
+        let lifecycle = self.lifecycle.lock();
         self.closed.lock().get_or_insert(Closed::ShutDown);
         self.order.close();
         self.pool.close();
@@ -41,6 +42,8 @@ impl Core {
         if let Some(room) = &self.room {
             room.call_all();
         }
+        // A series that is told so drops what its user captured: not under a lock.
+        drop(lifecycle);
         for given_up in given_up {
             if let Due::Alarm(alarmed) = given_up {
                 panics::contain(|| alarmed.give_up());
@@ -50,12 +53,15 @@ impl Core {
 
     /// Takes requests again, or still, with new threads. Returns what to wait for the end of the old ones with.
     pub(super) fn reopen(self: &Arc<Core>, threads: usize) -> u64 {
+        // Without it, a shutdown at the same time may close parts that were just opened.
+        let lifecycle = self.lifecycle.lock();
         let mut closed = self.closed.lock();
         self.timer.open();
         let (epoch, wakeup) = self.pool.reset(threads);
         self.order.open();
         *closed = None;
         drop(closed);
+        drop(lifecycle);
         self.act(wakeup);
         epoch
     }

@@ -203,8 +203,8 @@ type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 struct Series {
     core: Weak<Core>,
     place: Place,
-    /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and so does who ends the
-    /// series, to take it away: neither is held up by anybody else.
+    /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and the thread that ends the
+    /// series locks it to take it away: no other thread does.
     run: Mutex<Option<Box<dyn Fn() -> Run + Send>>>,
     /// The timer's session in which it was submitted.
     session: u64,
@@ -228,6 +228,9 @@ impl Series {
     fn arm(self: &Arc<Series>, core: &Core, at: Instant) -> Result<()> {
         let mut state = self.state.lock();
         if state.done {
+            // A cancel since the last run found neither an alarm nor a run to take away, and left this to us.
+            drop(state);
+            self.forget_run();
             return Ok(());
         }
         state.due = at;
@@ -246,6 +249,10 @@ impl Series {
         }
         let series = self.clone();
         let operation = move || {
+            // A cancel may have come before this request was known as the one that runs.
+            if series.state.lock().done {
+                return Err(Error::Cancelled);
+            }
             let run = series.run.lock().as_ref().map(|make| make());
             run.map_or(Err(Error::Cancelled), |run| run())
         };

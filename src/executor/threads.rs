@@ -1,4 +1,4 @@
-//! How many threads an executor may have, and has where nobody says.
+//! How many threads an executor may have, and has if no number is given.
 
 use crate::error::{Error, Result};
 use crate::sync::thread;

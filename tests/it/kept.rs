@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
+use std::time::Duration;
 
 use fulmar::{AsyncRequest, Error, Executor, Status};
 
-use crate::support::{Gate, HANG, ends, executor, occupy};
+use crate::support::{Gate, HANG, ends, eventually, executor, occupy};
 
 fn long_lived(gate: &Gate) -> (Executor, AsyncRequest<()>) {
     let executor = executor(1);
@@ -76,9 +77,9 @@ fn a_waiter_that_gave_up_is_gone() {
     let (executor, request) = long_lived(&gate);
     let both = [request, executor.spawn(|| ()).expect("accepted")];
     for _ in 0..1_000 {
-        let late = fulmar::as_completed(&both, std::time::Duration::ZERO).count();
+        let late = fulmar::as_completed(&both, Duration::ZERO).count();
         assert_eq!(late, 2);
-        assert!(executor.wait_any_request(&both, std::time::Duration::ZERO).is_err());
+        assert!(executor.wait_any_request(&both, Duration::ZERO).is_err());
     }
     gate.open();
     executor.wait_requests(&both, None).expect("both end");
@@ -129,4 +130,84 @@ fn a_panic_in_any_place_of_the_users_harms_nobody() {
         assert_eq!(tell.recv().expect("it is called"), Status::Completed);
         executor.shutdown(None).expect("ends");
     });
+}
+
+#[test]
+fn a_payload_that_is_no_text_is_given_once() {
+    let executor = executor(1);
+    let request = executor.spawn(|| std::panic::panic_any(vec![7_u8])).expect("accepted");
+    assert!(matches!(request.wait(HANG), Err(Error::Panicked(_))));
+    let payload = request.panic_payload().expect("it is kept beside the error");
+    assert_eq!(payload.downcast_ref::<Vec<u8>>(), Some(&vec![7]));
+    assert!(request.panic_payload().is_none(), "it was given");
+    let resumed = thread::spawn(|| std::panic::resume_unwind(payload)).join().expect_err("it goes on");
+    assert_eq!(resumed.downcast_ref::<Vec<u8>>(), Some(&vec![7]));
+
+    let gate = Gate::new();
+    let running = occupy(&executor, &gate);
+    assert!(running.panic_payload().is_none(), "it has not ended");
+    gate.open();
+    running.wait(HANG).expect("no panic");
+    assert!(running.panic_payload().is_none(), "it didn't panic");
+}
+
+#[test]
+fn a_callback_that_is_taken_back_is_gone_at_once() {
+    let gate = Gate::new();
+    let (_executor, request) = long_lived(&gate);
+    let (kept, (told, tell)) = (Arc::new(()), channel());
+    let tell_of = |number| {
+        let told = told.clone();
+        request.on_complete(move |_| told.send(number).expect("the test listens"))
+    };
+    tell_of(0);
+    for _ in 0..1_000 {
+        let captured = kept.clone();
+        let callback = request.on_complete(move |_| drop(captured));
+        assert!(callback.cancel());
+        assert_eq!(Arc::strong_count(&kept), 1, "what it captured is gone with it");
+        assert!(!callback.cancel(), "it was taken back before");
+    }
+    let last = tell_of(1);
+    gate.open();
+    request.wait(HANG).expect("it ends");
+    assert_eq!([tell.recv(), tell.recv()], [Ok(0), Ok(1)], "the others are called in their order");
+    assert!(!last.cancel(), "it was called");
+}
+
+#[test]
+fn a_series_that_captures_its_executor_goes_on_until_it_is_cancelled() {
+    let executor = executor(1);
+    let (captured, canary, (tick, ticks)) = (executor.clone(), Arc::new(()), channel());
+    let kept = canary.clone();
+    let run = move |_: &(), ()| {
+        let (_kept, _captured) = (&kept, &captured);
+        tick.send(())
+    };
+    let series = executor.submit_every(Duration::from_micros(100), &Arc::new(()), run, false, ()).expect("accepted");
+    drop(executor);
+    for _ in 0..10 {
+        ticks.recv_timeout(HANG).expect("it goes on without another handle");
+    }
+    assert!(series.cancel());
+    eventually("what it captured is dropped, although its handle is kept", || Arc::strong_count(&canary) == 1);
+}
+
+/// A cancel between the end of a run and the next alarm left what the series captured to its last handle.
+#[test]
+fn a_series_cancelled_at_any_moment_keeps_nothing() {
+    let executor = executor(2);
+    let (store, canary) = (Arc::new(()), Arc::new(()));
+    for round in 0..2_000_u64 {
+        let kept = canary.clone();
+        let run = move |_: &(), ()| {
+            let _kept = &kept;
+            Ok::<_, Error>(())
+        };
+        let series = executor.submit_every(Duration::from_nanos(1), &store, run, false, ()).expect("accepted");
+        eventually("it runs", || series.runs() > round % 4);
+        assert!(series.cancel());
+        eventually("what it captured is dropped", || Arc::strong_count(&canary) == 1);
+    }
+    executor.shutdown(HANG).expect("it ends");
 }

@@ -22,6 +22,7 @@ mod progress;
 mod promises;
 mod queue;
 mod regressions;
+mod reports;
 mod support;
 mod timer;
 mod waits;

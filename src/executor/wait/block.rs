@@ -80,8 +80,8 @@ impl Blocked {
         Some(Blocked(waiter.clone()))
     }
 
-    /// Lets another thread work in this one's place until the current operation ends, first of all on `target`: the
-    /// operation polls it, and its own executor, which nobody here knows, is about to park this thread.
+    /// Lets another thread work in this one's place until the current operation ends, first of all on
+    /// `target`: the operation polls it, and is about to park this thread in a way unknown here.
     pub(in crate::executor) fn lend(target: &Node) {
         let Some(worker) = current::worker() else { return };
         let core = &worker.core;
