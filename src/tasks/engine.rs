@@ -228,11 +228,52 @@ pub(super) enum Action {
     Note { progress: Option<f32>, message: String },
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl Action {
-    /// Whether the worker only gives the task up, which it may do even if its lease is over.
-    #[cfg(feature = "sqlite")]
-    pub(super) fn gives_up(&self) -> bool {
-        matches!(self, Action::GiveBack { .. } | Action::Lose { .. })
+    /// What the log is to say.
+    pub(super) fn words(&self) -> &str {
+        match self {
+            Action::Start => "",
+            Action::Finish { message: words, .. }
+            | Action::Fail { reason: words, .. }
+            | Action::Pause { message: words, .. }
+            | Action::Lose { reason: words }
+            | Action::GiveBack { reason: words }
+            | Action::Note { message: words, .. } => words,
+        }
+    }
+
+    /// How long the task waits if it goes back; `None` if its time to start stays.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        match self {
+            Action::Fail { retry, .. } => *retry,
+            Action::Pause { after, .. } => Some(*after),
+            Action::Lose { .. } => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    pub(super) fn response(&self) -> Option<&Response> {
+        match self {
+            Action::Finish { response, .. } | Action::Fail { response, .. } | Action::Pause { response, .. } => {
+                response.as_deref()
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<&[u8]> {
+        match self {
+            Action::Pause { checkpoint, .. } => checkpoint.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Option<f32> {
+        match self {
+            Action::Note { progress, .. } => *progress,
+            _ => None,
+        }
     }
 }
 
@@ -240,20 +281,10 @@ impl Action {
 impl Step {
     /// About how much of it there is to send, in bytes.
     pub(super) fn size(&self) -> usize {
-        let size = |message: &str, response: &Option<Arc<Response>>| {
-            message.len() + response.as_ref().map_or(0, |response| response.body.len())
-        };
-        match &self.action {
-            Action::Start => 0,
-            Action::Finish { message, response } => size(message, response),
-            Action::Fail { reason, response, .. } => size(reason, response),
-            Action::Pause { message, checkpoint, response, .. } => {
-                size(message, response) + checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
-            }
-            Action::Lose { reason: message } | Action::GiveBack { reason: message } | Action::Note { message, .. } => {
-                message.len()
-            }
-        }
+        let (response, checkpoint) = (self.action.response(), self.action.checkpoint());
+        self.action.words().len()
+            + response.map_or(0, |response| response.body.len())
+            + checkpoint.map_or(0, <[u8]>::len)
     }
 }
 

@@ -58,13 +58,19 @@
 //! # What a fence guarantees
 //!
 //! Each claim of a task gives it a new token. All that a worker does to the task, it does with its token; once another worker
-//! has claimed the task, or the lease was taken away, the old token fits nothing. So a worker that was stopped for an hour (a
+//! has claimed the task, or the lease is over, the old token fits nothing. So a worker that was stopped for an hour (a
 //! virtual machine moved, a laptop was closed) can wake up and finish its work, and nothing happens: the call says
 //! [`TaskError::Stale`], the outcome is discarded, and a [`Worker`] counts it ([`WorkerStats::stale`]).
 //!
 //! The fence protects the queue, not the rest of the world. If a handler writes elsewhere, and doing so twice would hurt,
 //! give that system something to refuse the second by: the task's identifier as a key of its own, or
 //! [`TaskContext::fence`], which only grows, to be compared with the last one seen.
+//!
+//! # Where a task goes
+//!
+//! [`TaskStatus`] draws it. What decides is one pure function, which both databases act by: a test holds each of them against
+//! it, in every combination of what is done and what is known. To print the table:
+//! `cargo test --lib --all-features transition::tests::table -- --nocapture`.
 //!
 //! # How to write a handler
 //!
@@ -296,6 +302,8 @@ mod steer;
 mod store;
 mod task_type;
 mod transfer;
+#[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code, reason = "each engine uses its part"))]
+mod transition;
 mod unique;
 mod wait;
 mod worker;

@@ -11,6 +11,7 @@ use super::look::{Statuses, TaskFilter};
 use super::new_task::{Start, clean};
 use super::queue::TaskQueue;
 use super::status::TaskStatus;
+use super::transition::{Change, Facts, transition};
 
 /// How long a batch is to take.
 const BATCH_TIME: Duration = Duration::from_millis(20);
@@ -38,10 +39,14 @@ pub(super) enum Steering {
 impl Steering {
     /// Those that it may be done to.
     pub(super) fn from(&self) -> Statuses {
-        use TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused, Running, Scheduled};
+        use TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
+        let allows = |change| {
+            let allows = |status: &TaskStatus| transition(change, Facts::at(*status)).is_some();
+            Statuses::of(TaskStatus::ALL.into_iter().filter(allows))
+        };
         match self {
-            Steering::Retry { .. } => Statuses::of([Failed, Cancelled]),
-            Steering::Cancel { .. } => Statuses::of([Accepted, Scheduled, Running, Paused]),
+            Steering::Retry { .. } => allows(Change::Retry),
+            Steering::Cancel { .. } => allows(Change::Cancel),
             Steering::Delete => Statuses::of([Accepted, Paused, Finished, Failed, Cancelled]),
             Steering::Priority(_) | Steering::Start(_) => Statuses::of([Accepted, Paused]),
         }

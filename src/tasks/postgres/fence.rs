@@ -5,16 +5,16 @@
 
 /// For a task `t`, a step `s`, and `$1` the worker. Used beside `now!`.
 ///
-/// A step of kind 5 or 7 only gives the task up: the rescue of an expired lease would do the same.
+/// A step that only gives the task up does what the rescue of an expired lease would.
 ///
 /// `IS NOT DISTINCT FROM` keeps the index on workers out of the plan: without statistics the server
 /// prefers it to the task's number, and walks past all that the worker ever held.
 macro_rules! fence {
     () => {
         concat!(
-            "t.token = s.token AND t.worker IS NOT DISTINCT FROM $1::text AND (s.kind IN (5, 7) OR t.lease > ",
+            "t.token = s.token AND t.worker IS NOT DISTINCT FROM $1::text AND (s.gives_up = 1 OR t.lease > ",
             now!(),
-            ") AND t.status = CASE WHEN s.kind IN (0, 5) THEN 1 ELSE 2 END"
+            ") AND t.status = s.leaves"
         )
     };
 }

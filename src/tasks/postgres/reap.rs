@@ -1,6 +1,8 @@
 //! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
 
 use super::super::engine::Reaped;
+use super::super::status::TaskStatus;
+use super::super::transition::{Change, Facts, status, transition, words};
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
@@ -70,6 +72,8 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
     if !ordered.is_empty() {
         lanes::lock_those(&mut tx, ordered)?;
     }
+    let running = Facts::at(TaskStatus::Running);
+    let expired = |facts: Facts| transition(Change::Expire, facts).map_or(facts.status, |next| next.status).code();
     let rows = tx.query(
         concat!(
             "WITH c AS MATERIALIZED (
@@ -78,42 +82,53 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
                      AND (lease <= ", then!(), " OR deadline <= ", then!(), ") ORDER BY id FOR UPDATE SKIP LOCKED),
              j AS MATERIALIZED (
                  SELECT c.id, c.was, CASE WHEN c.late THEN 'its time limit passed' ELSE 'its worker was lost' END AS why,
-                     y.restart_limit, CASE WHEN c.was = 1 THEN 0 WHEN c.was <> 2 OR y.id IS NULL THEN 5
-                         WHEN t.cancel_requested THEN 6 WHEN t.lost >= y.restart_limit THEN 5 ELSE 0 END AS status
+                     y.restart_limit,
+                     CASE WHEN c.was = ", status!(Scheduled), " THEN $2::int8
+                         WHEN c.was <> ", status!(Running), " OR y.id IS NULL THEN ", status!(Failed), "
+                         WHEN t.cancel_requested THEN $3::int8 WHEN t.lost >= y.restart_limit THEN $4::int8
+                         ELSE $5::int8 END AS status
                  FROM c JOIN fulmar_task t ON t.id = c.id LEFT JOIN fulmar_task_type y ON y.id = t.type_id),
              u AS (
-                 UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN 0 THEN 0 END,
-                     run_at = CASE WHEN j.was = 1 THEN least(t.run_at, ", now!(), ") WHEN j.status = 0 THEN ", now!(), "
-                         ELSE t.run_at END,
-                     ended = CASE j.status WHEN 0 THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
-                     deadline = NULL, lost = t.lost + (j.was = 2)::int4, entries = t.entries + 1
+                 UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN ", status!(Accepted), " THEN 0 END,
+                     run_at = CASE WHEN j.was = ", status!(Scheduled), " THEN least(t.run_at, ", now!(), ")
+                         WHEN j.status = ", status!(Accepted), " THEN ", now!(), " ELSE t.run_at END,
+                     ended = CASE j.status WHEN ", status!(Accepted), " THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
+                     deadline = NULL, lost = t.lost + (j.was = ", status!(Running), ")::int4, entries = t.entries + 1
                  FROM j WHERE t.id = j.id
                  RETURNING t.id, t.entries, t.status, t.lost, t.lane, j.was, j.why, j.restart_limit),
              l AS (
                  INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
                  SELECT u.id, u.entries, ", now!(), ", u.status, 0, CASE
-                     WHEN u.was = 1 THEN u.why || ' before it started'
-                     WHEN u.was <> 2 THEN 'it was held, and not at work, which makes no sense'
+                     WHEN u.was = ", status!(Scheduled), " THEN u.why || '", words!(not_started), "'
+                     WHEN u.was <> ", status!(Running), " THEN 'it was held, and not at work, which makes no sense'
                      WHEN u.restart_limit IS NULL THEN 'its type is gone'
-                     WHEN u.status = 6 THEN u.why
-                     WHEN u.status = 5 THEN u.why || ', and its restart limit of ' || u.restart_limit || ' is reached'
-                     ELSE u.why || '; restart ' || u.lost || ' of ' || u.restart_limit END
+                     WHEN u.status = ", status!(Cancelled), " THEN u.why
+                     WHEN u.status = ", status!(Failed), " THEN u.why || '", words!(limit), "' || u.restart_limit || '",
+                         words!(reached), "'
+                     ELSE u.why || '", words!(restart), "' || u.lost || '", words!(of), "' || u.restart_limit END
                  FROM u)
              SELECT was, status, id, lane IS NOT NULL, restart_limit IS NULL FROM u"
         ),
-        &[Param::Ints(ids)],
+        &[
+            Param::Ints(ids),
+            expired(Facts::at(TaskStatus::Scheduled)).into(),
+            expired(Facts { cancel_requested: true, ..running }).into(),
+            expired(Facts { is_spent: true, ..running }).into(),
+            expired(running).into(),
+        ],
     )?;
     let mut reaped = Reaped::default();
     let mut left = Vec::new();
     for row in rows.iter() {
-        let (was, status): (i64, i64) = (row.get(0)?, row.get(1)?);
-        match (was, status) {
-            _ if !(1..=2).contains(&was) || row.get(4)? => reaped.bad += 1,
-            (_, 0) => reaped.returned += 1,
-            (_, 6) => reaped.cancelled += 1,
-            _ => reaped.failed += 1,
+        let (was, status) = (TaskStatus::from_code(row.get(0)?), TaskStatus::from_code(row.get(1)?)?);
+        let was_held = was.is_ok_and(|was| transition(Change::Expire, Facts::at(was)).is_some());
+        match status {
+            _ if !was_held || row.get(4)? => reaped.bad += 1,
+            TaskStatus::Cancelled => reaped.cancelled += 1,
+            TaskStatus::Failed => reaped.failed += 1,
+            _ => reaped.returned += 1,
         }
-        if status != 0 && row.get(3)? {
+        if status.is_ended() && row.get(3)? {
             left.push(row.get(2)?);
         }
     }
@@ -136,7 +151,9 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
     let rows = db.query(
         concat!(
             "WITH u AS (
-                 UPDATE fulmar_task t SET status = 5, gate = NULL, ended = ",
+                 UPDATE fulmar_task t SET status = ",
+            status!(Failed),
+            ", gate = NULL, ended = ",
             now!(),
             ", worker = NULL, lease = NULL, deadline = NULL, entries = 1 + (
                      SELECT greatest(coalesce(max(l.entry), 0), octet_length(t.trail) / 24 + count(*))

@@ -7,6 +7,7 @@ use super::super::look::Statuses;
 use super::super::new_task::Start;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
+use super::super::transition::{status, words};
 use super::connection::{Connection, Rows};
 use super::error::PgError;
 use super::fault::Fault;
@@ -67,9 +68,13 @@ fn lanes_of(db: &mut Connection, tasks: &[i64]) -> Result<Vec<(i64, String)>, Fa
 /// Those of the tasks `$1` that stand at one of `$2`, locked, by number.
 macro_rules! those {
     () => {
-        "WITH c AS MATERIALIZED (
-             SELECT id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
+        concat!(
+            "WITH c AS MATERIALIZED (
+             SELECT id, lane, status = ",
+            status!(Running),
+            " AS runs FROM fulmar_task WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
              ORDER BY id FOR UPDATE)"
+        )
     };
 }
 
@@ -93,7 +98,9 @@ const RETRY: &str = concat!(
          SELECT id, CASE WHEN lane IS NULL THEN id ELSE nextval('fulmar_task_number') END AS number
          FROM (SELECT * FROM c ORDER BY id) AS c),
      u AS (
-         UPDATE fulmar_task t SET id = n.number, status = 0, gate = CASE WHEN t.lane IS NULL THEN 0 ELSE 2 END, run_at = ",
+         UPDATE fulmar_task t SET id = n.number, status = ",
+    status!(Accepted),
+    ", gate = CASE WHEN t.lane IS NULL THEN 0 ELSE 2 END, run_at = ",
     now!(),
     ", ended = NULL, failures = 0, lost = 0, progress = 0, cancel_requested = false, entries = t.entries + 1
          FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status),
@@ -111,19 +118,23 @@ const RETRY: &str = concat!(
 const CANCEL: &str = concat!(
     those!(),
     ", u AS (
-         UPDATE fulmar_task t SET status = CASE t.status WHEN 2 THEN 2 ELSE 6 END,
-             cancel_requested = t.cancel_requested OR t.status = 2, gate = NULL,
-             ended = CASE t.status WHEN 2 THEN NULL ELSE ",
+         UPDATE fulmar_task t SET status = CASE WHEN c.runs THEN t.status ELSE ",
+    status!(Cancelled),
+    " END,
+             cancel_requested = t.cancel_requested OR c.runs, gate = NULL,
+             ended = CASE WHEN NOT c.runs THEN ",
     now!(),
     " END,
-             worker = CASE t.status WHEN 2 THEN t.worker END, lease = CASE t.status WHEN 2 THEN t.lease END,
-             deadline = CASE t.status WHEN 2 THEN t.deadline END, entries = t.entries + 1
-         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status),
+             worker = CASE WHEN c.runs THEN t.worker END, lease = CASE WHEN c.runs THEN t.lease END,
+             deadline = CASE WHEN c.runs THEN t.deadline END, entries = t.entries + 1
+         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status, c.runs),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
     now!(),
-    ", u.status, 0, CASE u.status WHEN 2 THEN 'cancellation requested: ' ELSE '' END || $3::text FROM u)
+    ", u.status, 0, CASE WHEN u.runs THEN '",
+    words!(request),
+    "' ELSE '' END || $3::text FROM u)
      SELECT status, id FROM u"
 );
 

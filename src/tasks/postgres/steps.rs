@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::Result as TaskResult;
-use super::super::status::{Response, TaskStatus};
+use super::super::status::TaskStatus;
+use super::super::transition::{Change, Rule, charge, rule as rule_columns, status, words};
 use super::connection::{Connection, Transaction};
 use super::fault::Fault;
 use super::fence::fence;
@@ -50,34 +51,68 @@ impl Doubts {
     }
 }
 
+/// Where a step takes its task, which a user may have cancelled meanwhile.
+macro_rules! becomes {
+    () => {
+        "CASE WHEN t.cancel_requested THEN s.if_cancelled ELSE s.status END"
+    };
+}
+
 /// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the lane is a subquery, and
 /// no join. `$1` the worker, `$2` whether the locks of all lanes are held. If they aren't, and a task
-/// that may end has a lane, nothing is done at all.
+/// that may end has a lane, nothing is done at all. Where a task goes is not decided here: see [`Rule`].
 macro_rules! change {
     ($trail:expr) => {
         concat!(
-            "UPDATE fulmar_task t SET
-                 status = CASE WHEN s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN 6 ELSE s.status END,
-                 gate = CASE WHEN s.status IN (0, 3) AND (s.kind = 5 OR NOT t.cancel_requested)
-                     THEN (s.delay > 0)::int4 END,
-                 run_at = CASE WHEN s.kind = 5 THEN least(t.run_at, ",
+            "UPDATE fulmar_task t SET status = ",
+            becomes!(),
+            ", gate = CASE WHEN ",
+            becomes!(),
+            " IN ",
+            status!(waiting),
+            " THEN s.gate END,
+                 run_at = CASE WHEN ",
+            becomes!(),
+            " NOT IN ",
+            status!(waiting),
+            " THEN t.run_at WHEN s.delay IS NULL THEN least(t.run_at, ",
             now!(),
-            ") WHEN s.status IN (0, 3) AND NOT t.cancel_requested THEN ",
+            ") ELSE ",
             now!(),
-            " + s.delay ELSE t.run_at END,
-                 ended = CASE WHEN s.status IN (4, 5) OR s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN ",
+            " + s.delay END,
+                 ended = CASE WHEN ",
+            becomes!(),
+            " IN ",
+            status!(ended),
+            " THEN ",
             now!(),
             " END,
-                 worker = CASE s.status WHEN 2 THEN t.worker END,
-                 lease = CASE s.status WHEN 2 THEN t.lease END,
-                 deadline = CASE WHEN s.kind = 0 THEN ",
+                 worker = CASE s.status WHEN ",
+            status!(Running),
+            " THEN t.worker END,
+                 lease = CASE s.status WHEN ",
+            status!(Running),
+            " THEN t.lease END,
+                 deadline = CASE WHEN s.charge = ",
+            charge!(Start),
+            " THEN ",
             now!(),
             " + (SELECT y.time_limit FROM fulmar_task_type y
-                         WHERE y.id = t.type_id) WHEN s.status = 2 THEN t.deadline END,
-                 starts = t.starts + (s.kind = 0)::int4,
-                 failures = t.failures + (s.kind IN (2, 3))::int4,
-                 lost = t.lost + (s.kind = 7)::int4,
-                 progress = CASE s.status WHEN 4 THEN 1 ELSE coalesce(s.progress, t.progress) END,
+                         WHERE y.id = t.type_id) WHEN s.status = ",
+            status!(Running),
+            " THEN t.deadline END,
+                 starts = t.starts + (s.charge = ",
+            charge!(Start),
+            ")::int4,
+                 failures = t.failures + (s.charge = ",
+            charge!(Failure),
+            ")::int4,
+                 lost = t.lost + (s.charge = ",
+            charge!(Loss),
+            ")::int4,
+                 progress = CASE s.status WHEN ",
+            status!(Finished),
+            " THEN 1 ELSE coalesce(s.progress, t.progress) END,
                  entries = t.entries + 1,
                  trail = ",
             $trail,
@@ -85,8 +120,11 @@ macro_rules! change {
              FROM s WHERE t.id = s.id AND ",
             fence!(),
             "
-                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE x.kind IN (1, 2, 3, 4, 7)
-                     AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
+                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE (x.status IN ",
+            status!(ended),
+            " OR x.if_cancelled IN ",
+            status!(ended),
+            ") AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
              RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane"
         )
     };
@@ -95,48 +133,66 @@ macro_rules! change {
 /// The entry that a step adds to the trail, under the status that the task has from then on.
 macro_rules! step_trail {
     () => {
-        trail!("CASE WHEN s.kind IN (2, 3, 4, 7) AND t.cancel_requested THEN 6 ELSE s.status END", "s.token")
+        trail!(becomes!(), "s.token")
     };
 }
 
 /// Steps without words or anything else to store.
 const PLAIN: &str = concat!(
     "WITH s AS MATERIALIZED (
-         SELECT * FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[]) WITH ORDINALITY
-             AS s (id, token, kind, status, delay, progress, ord)) ",
+         SELECT id, token, delay, progress, ord, ",
+    rule_columns!(),
+    " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[]) WITH ORDINALITY
+             AS s (id, token, rule, delay, progress, ord)) ",
     change!(step_trail!())
 );
 
-/// Steps of every kind. Where a lost attempt leads is the type's to say; while the fence holds, nobody else changes the count.
+/// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence holds, nobody else changes
+/// the count.
 const FULL: &str = concat!(
     "WITH s AS MATERIALIZED (
-         SELECT p.id, p.token, p.kind, CASE p.kind WHEN 7 THEN f.status ELSE p.status END AS status, p.delay, p.progress,
-             p.message || coalesce(f.words, '') AS message, p.media_type, p.body, p.checkpoint, p.ord
-         FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::float8[], $9::text[],
-             $10::text[], $11::bytea[], $12::bytea[]) WITH ORDINALITY
-             AS p (id, token, kind, status, delay, progress, message, media_type, body, checkpoint, ord)
+         SELECT p.id, p.token, p.leaves, CASE WHEN f.is_spent THEN p.if_spent ELSE p.status END AS status, p.if_cancelled,
+             p.gate, p.charge, p.gives_up, p.delay, p.progress, p.message || coalesce(f.words, '') AS message,
+             p.media_type, p.body, p.checkpoint, p.ord
+         FROM (SELECT *, ",
+    rule_columns!(),
+    " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[], $8::text[],
+             $9::text[], $10::bytea[], $11::bytea[]) WITH ORDINALITY
+             AS n (id, token, rule, delay, progress, message, media_type, body, checkpoint, ord)) AS p
          LEFT JOIN LATERAL (
-             SELECT CASE WHEN o.lost >= y.restart_limit THEN 5 ELSE 0 END AS status,
-                 CASE WHEN o.cancel_requested THEN ''
-                     WHEN o.lost >= y.restart_limit THEN ', and its restart limit of ' || y.restart_limit || ' is reached'
-                     ELSE '; restart ' || o.lost + 1 || ' of ' || y.restart_limit END AS words
-             FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id WHERE o.id = p.id AND p.kind = 7) AS f ON true),
+             SELECT o.lost >= y.restart_limit AS is_spent,
+                 CASE WHEN o.cancel_requested THEN '' WHEN o.lost >= y.restart_limit THEN '",
+    words!(limit),
+    "' || y.restart_limit || '",
+    words!(reached),
+    "' ELSE '",
+    words!(restart),
+    "' || o.lost + 1 || '",
+    words!(of),
+    "' || y.restart_limit END AS words
+             FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id
+             WHERE o.id = p.id AND p.charge = ",
+    charge!(Loss),
+    ") AS f ON true),
      u AS (",
-    change!(concat!("CASE WHEN s.message = '' AND s.kind < 6 THEN ", step_trail!(), " ELSE t.trail END")),
+    // A note has a row of the log whatever it says: a trail that grew with each would be copied with each.
+    change!(concat!("CASE WHEN s.message = '' AND s.status <> s.leaves THEN ", step_trail!(), " ELSE t.trail END")),
     ", t.id, t.entries),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
     now!(),
     ", u.status, s.token, s.message FROM u JOIN s ON s.ord = u.ord
-         WHERE s.message <> '' OR s.kind >= 6),
+         WHERE s.message <> '' OR s.status = s.leaves),
      r AS (
          INSERT INTO fulmar_task_response (task_id, media_type, body)
          SELECT u.id, s.media_type, s.body FROM u JOIN s ON s.ord = u.ord WHERE s.media_type IS NOT NULL
          ON CONFLICT (task_id) DO UPDATE SET media_type = excluded.media_type, body = excluded.body),
      c AS (
          INSERT INTO fulmar_task_checkpoint (task_id, body)
-         SELECT u.id, s.checkpoint FROM u JOIN s ON s.ord = u.ord WHERE s.checkpoint IS NOT NULL AND u.status = 3
+         SELECT u.id, s.checkpoint FROM u JOIN s ON s.ord = u.ord WHERE s.checkpoint IS NOT NULL AND u.status = ",
+    status!(Paused),
+    "
          ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
      SELECT ord, status, has_lane FROM u"
 );
@@ -204,8 +260,7 @@ fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: 
             return Ok(false);
         }
     }
-    let ends = |action: &Action| !matches!(action, Action::Start | Action::GiveBack { .. } | Action::Note { .. });
-    let ordered = in_lanes(db, steps.iter().filter(|step| ends(&step.action)))?;
+    let ordered = in_lanes(db, steps.iter().filter(|step| rule(&step.action).may_end()))?;
     if rounds.len() == 1 && ordered.is_empty() {
         return Ok(false);
     }
@@ -309,29 +364,28 @@ fn change(
     locked: bool,
     stepped: &mut [Stepped],
 ) -> Result<Changed, Fault> {
-    let rows: Vec<RowOf<'_>> = round.steps.iter().map(|&at| RowOf::new(&steps[at].action)).collect();
+    let actions: Vec<&Action> = round.steps.iter().map(|&at| &steps[at].action).collect();
     let ids: Vec<i64> = round.steps.iter().map(|&at| steps[at].task).collect();
     let tokens: Vec<i64> = round.steps.iter().map(|&at| steps[at].token).collect();
-    let kinds: Vec<i64> = rows.iter().map(|row| row.kind).collect();
-    let statuses: Vec<i64> = rows.iter().map(|row| row.status.code()).collect();
-    let delays: Vec<i64> = rows.iter().map(|row| row.delay).collect();
-    let progress: Vec<Option<f64>> = rows.iter().map(|row| row.progress).collect();
+    let rules: Vec<i64> = actions.iter().map(|action| rule(action).0).collect();
+    let delays: Vec<Option<i64>> = actions.iter().map(|action| action.delay().map(millis)).collect();
+    let progress: Vec<Option<f64>> = actions.iter().map(|action| action.progress().map(f64::from)).collect();
     let mut params = vec![
         round.worker.into(),
         locked.into(),
         Param::Ints(&ids),
         Param::Ints(&tokens),
-        Param::Ints(&kinds),
-        Param::Ints(&statuses),
-        Param::Ints(&delays),
+        Param::Ints(&rules),
+        Param::MaybeInts(&delays),
         Param::MaybeFloats(&progress),
     ];
-    let messages: Vec<&str> = rows.iter().map(|row| row.message).collect();
+    let messages: Vec<&str> = actions.iter().map(|action| action.words()).collect();
     let media_types: Vec<Option<&str>> =
-        rows.iter().map(|row| row.response.map(|response| &*response.media_type)).collect();
-    let bodies: Vec<Option<&[u8]>> = rows.iter().map(|row| row.response.map(|response| &*response.body)).collect();
-    let checkpoints: Vec<Option<&[u8]>> = rows.iter().map(|row| row.checkpoint).collect();
-    let found = if rows.iter().all(RowOf::is_plain) {
+        actions.iter().map(|action| action.response().map(|response| &*response.media_type)).collect();
+    let bodies: Vec<Option<&[u8]>> =
+        actions.iter().map(|action| action.response().map(|response| &*response.body)).collect();
+    let checkpoints: Vec<Option<&[u8]>> = actions.iter().map(|action| action.checkpoint()).collect();
+    let found = if actions.iter().all(|action| is_plain(action)) {
         db.query(PLAIN, &params)?
     } else {
         params.extend([
@@ -357,57 +411,15 @@ fn change(
     Ok(changed)
 }
 
-/// An action as a row.
-struct RowOf<'a> {
-    kind: i64,
-    status: TaskStatus,
-    delay: i64,
-    progress: Option<f64>,
-    message: &'a str,
-    response: Option<&'a Response>,
-    checkpoint: Option<&'a [u8]>,
+fn rule(action: &Action) -> Rule {
+    let is_delayed = action.delay().is_some_and(|delay| !delay.is_zero());
+    Rule::new(Change::of(action), is_delayed)
 }
 
-impl<'a> RowOf<'a> {
-    fn new(action: &'a Action) -> RowOf<'a> {
-        let row = |kind, status, message| RowOf {
-            kind,
-            status,
-            delay: 0,
-            progress: None,
-            message,
-            response: None,
-            checkpoint: None,
-        };
-        match action {
-            Action::Start => row(0, TaskStatus::Running, ""),
-            Action::Finish { message, response } => {
-                RowOf { response: response.as_deref(), ..row(1, TaskStatus::Finished, message) }
-            }
-            Action::Fail { reason, retry: None, response } => {
-                RowOf { response: response.as_deref(), ..row(2, TaskStatus::Failed, reason) }
-            }
-            Action::Fail { reason, retry: Some(delay), response } => {
-                let row = row(3, TaskStatus::Accepted, reason);
-                RowOf { delay: millis(*delay), response: response.as_deref(), ..row }
-            }
-            Action::Pause { message, after, checkpoint, response } => {
-                let row = row(4, TaskStatus::Paused, message);
-                let (response, checkpoint) = (response.as_deref(), checkpoint.as_deref());
-                RowOf { delay: millis(*after), response, checkpoint, ..row }
-            }
-            // Where to is the statement's to say.
-            Action::Lose { reason } => row(7, TaskStatus::Accepted, reason),
-            Action::GiveBack { reason } => row(5, TaskStatus::Accepted, reason),
-            Action::Note { progress, message } => {
-                RowOf { progress: progress.map(f64::from), ..row(6, TaskStatus::Running, message) }
-            }
-        }
-    }
-
-    fn is_plain(&self) -> bool {
-        self.message.is_empty() && self.response.is_none() && self.checkpoint.is_none() && self.kind < 6
-    }
+/// It leaves the task's log with an entry without words, and stores nothing.
+fn is_plain(action: &Action) -> bool {
+    let has_words = !action.words().is_empty() || matches!(action, Action::Lose { .. } | Action::Note { .. });
+    !has_words && action.response().is_none() && action.checkpoint().is_none()
 }
 
 /// The lanes of the tasks.
@@ -464,6 +476,7 @@ pub(super) fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskSt
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::status::Response;
     use super::super::super::worker_id::WorkerId;
     use super::*;
 

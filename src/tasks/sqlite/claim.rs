@@ -7,6 +7,7 @@ use rusqlite::{Connection, params};
 use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
 use super::super::status::TaskStatus;
+use super::super::transition::{Change, Facts, transition};
 use super::super::worker_id::WorkerId;
 use super::connection::failed;
 use super::{millis, ready, reap, steps, types};
@@ -50,7 +51,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
                  y.retry_limit, y.retry_first, y.retry_factor, y.retry_cap, y.retry_jitter,
                  (SELECT CASE WHEN length(body) <= ?2 THEN body END FROM fulmar_task_input WHERE task_id = t.id),
                  t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint WHERE task_id = t.id), t.entries + 1,
-                 (SELECT context FROM fulmar_task_context WHERE task_id = t.id), ?3 - max(t.run_at, 0)
+                 (SELECT context FROM fulmar_task_context WHERE task_id = t.id), ?3 - max(t.run_at, 0), t.status
              FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
         )
         .and_then(|mut sql| {
@@ -68,10 +69,10 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
                     context: row.get(13)?,
                     waited: types::duration(row.get(14)?),
                 };
-                Ok((claimed, row.get(12)?))
+                Ok((claimed, row.get(12)?, row.get(15)?))
             })
         });
-    let (claimed, entry) = match read {
+    let (claimed, entry, status): (_, i64, i64) = match read {
         Ok(read) => read,
         Err(error) if error.sqlite_error_code().is_none() => {
             crate::trace::event!(WARN, "a task can't be claimed", task = id, error = error.to_string());
@@ -80,13 +81,19 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
         }
         Err(error) => return Err(failed(doing)(error)),
     };
+    let waiting = TaskStatus::from_code(status).ok();
+    let Some(next) = waiting.and_then(|status| transition(Change::Claim, Facts::at(status))) else {
+        crate::trace::event!(WARN, "a task that is ready does not wait", task = id, status = status);
+        reap::set_aside(db, now, id)?;
+        return Ok(None);
+    };
     db.prepare_cached(
-        "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = ?2, lease = ?3, entries = entries + 1
+        "UPDATE fulmar_task SET status = ?4, gate = NULL, token = token + 1, worker = ?2, lease = ?3, entries = entries + 1
          WHERE id = ?1",
     )
-    .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until]))
+    .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until, next.status.code()]))
     .map_err(failed(doing))?;
-    steps::log(db, id, entry, now, TaskStatus::Scheduled, words)?;
+    steps::log(db, id, entry, now, next.status, &next.words.text(words, 0, 0))?;
     Ok(Some(claimed))
 }
 

@@ -6,8 +6,8 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::Result;
+use super::super::transition::Gate;
 use super::connection::failed;
-use super::gate;
 
 /// Whether a task that comes last in its lane has to wait for those before it.
 pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier: bool) -> Result<bool> {
@@ -42,7 +42,7 @@ pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Res
     let accessor_is_ahead = |modifier: i64| accessor.is_some_and(|(accessor, _)| accessor < modifier);
     match modifier {
         Some((id, held)) if !accessor_is_ahead(id) => {
-            if held == Some(gate::ORDER) {
+            if held == Some(Gate::Order.code()) {
                 db.prepare_cached("UPDATE fulmar_task SET gate = (run_at > ?2) WHERE id = ?1")
                     .and_then(|mut sql| sql.execute([id, now]))
                     .map_err(failed(doing))?;

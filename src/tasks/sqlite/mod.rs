@@ -392,18 +392,6 @@ impl fmt::Debug for SqliteEngine {
     }
 }
 
-/// What keeps a task that no worker holds.
-mod gate {
-    pub(super) const OPEN: i64 = 0;
-    pub(super) const TIME: i64 = 1;
-    pub(super) const ORDER: i64 = 2;
-
-    /// For a task that its order does not keep.
-    pub(super) fn of(run_at: i64, now: i64) -> i64 {
-        if run_at <= now { OPEN } else { TIME }
-    }
-}
-
 /// A duration as the database keeps it: whole milliseconds, rounded up, so that nothing is early.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)

@@ -8,9 +8,10 @@ use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
+use super::super::transition::{Change, Facts, Gate, transition};
 use super::super::unique::Accepted;
 use super::connection::failed;
-use super::{gate, lanes, millis, not_found, steps, types, unique};
+use super::{lanes, millis, not_found, steps, types, unique};
 
 pub(super) fn set_capacity(db: &Connection, capacity: Option<u64>) -> Result<()> {
     let capacity = capacity.map(|tasks| i64::try_from(tasks).unwrap_or(i64::MAX));
@@ -88,7 +89,7 @@ fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64
         Some(lane) => lanes::is_blocked(db, type_id, lane, task.is_modifier)?,
         None => false,
     };
-    let gate = if blocked { gate::ORDER } else { gate::of(run_at, now) };
+    let gate = if blocked { Gate::Order } else { Gate::by_time(run_at > now) }.code();
     db.prepare_cached(
         "INSERT INTO fulmar_task (type_id, identifier, status, gate, priority, run_at, created, lane, is_modifier)
          VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -133,19 +134,18 @@ pub(super) fn cancel(db: &Connection, now: i64, task: &TaskRef, reason: &str) ->
     cancel_one(db, now, id, status, reason)
 }
 
+/// Says where the task stands then; one that has ended stays.
 pub(super) fn cancel_one(db: &Connection, now: i64, id: i64, status: TaskStatus, reason: &str) -> Result<TaskStatus> {
-    if status.is_ended() {
+    let Some(next) = transition(Change::Cancel, Facts::at(status)) else {
         return Ok(status);
+    };
+    let (task, words) = (steps::find(db, id)?, next.words.text(reason, 0, 0));
+    if next.status.is_ended() {
+        steps::end(db, now, id, next, &words, &task)?;
+    } else {
+        steps::hold(db, now, id, next, None, &words, &task)?;
     }
-    if status == TaskStatus::Running {
-        db.prepare_cached("UPDATE fulmar_task SET cancel_requested = 1 WHERE id = ?1")
-            .and_then(|mut sql| sql.execute([id]))
-            .map_err(failed("cancelling a task"))?;
-        steps::note(db, id, now, status, &format!("cancellation requested: {reason}"))?;
-        return Ok(status);
-    }
-    steps::end(db, now, id, TaskStatus::Cancelled, reason)?;
-    Ok(TaskStatus::Cancelled)
+    Ok(next.status)
 }
 
 pub(super) fn delete(db: &Connection, now: i64, task: &TaskRef) -> Result<()> {

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 use super::super::engine::Reaped;
 use super::super::error::{Result, TaskError};
 use super::super::status::TaskStatus;
+use super::super::transition::{Change, Charge, Facts, Transition, transition};
 use super::connection::{failed, in_savepoint, is_of_row};
 use super::{lanes, produce, steps};
 
@@ -62,58 +63,64 @@ fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
         .prepare_cached("SELECT status, coalesce(deadline <= ?2, 0) FROM fulmar_task WHERE id = ?1")
         .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(failed("rescuing a task"))?;
-    let status = TaskStatus::from_code(status)?;
-    match status {
-        TaskStatus::Scheduled => {
-            steps::put_back(db, now, id, "its worker was lost before it started")?;
-            return Ok(TaskStatus::Accepted);
-        }
-        TaskStatus::Running => {}
-        other => {
-            let text = format!("a task with a lease is {other}");
-            return Err(TaskError::Database { doing: "rescuing a task", source: text.into() });
-        }
+    let (task, losses) = (steps::find(db, id)?, losses(db, id)?);
+    let mut facts = Facts::at(TaskStatus::from_code(status)?);
+    facts.cancel_requested = task.cancel_requested;
+    facts.is_spent = losses.is_spent();
+    let Some(next) = transition(Change::Expire, facts) else {
+        let text = format!("a task with a lease is {}", facts.status);
+        return Err(TaskError::Database { doing: "rescuing a task", source: text.into() });
+    };
+    let words = losses.words(next, if late { "its time limit passed" } else { "its worker was lost" });
+    if next.status.is_ended() {
+        steps::end(db, now, id, next, &words, &task)?;
+    } else {
+        // What has not started waits as before; its time had come once.
+        let run_at = if next.charge == Charge::Loss { now } else { steps::run_at(db, id)?.min(now) };
+        steps::wait(db, now, id, next, run_at, &words)?;
     }
-    lose(db, now, id, if late { "its time limit passed" } else { "its worker was lost" })
+    Ok(next.status)
 }
 
-/// Charges a lost attempt: the task goes back, or ends.
-pub(super) fn lose(db: &Connection, now: i64, id: i64, why: &str) -> Result<TaskStatus> {
-    let (lost, limit, cancel): (i64, i64, bool) = db
-        .prepare_cached(
-            "SELECT t.lost, y.restart_limit, t.cancel_requested
-             FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
-        )
-        .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
-        .map_err(failed("looking at a lost task"))?;
-    let lost = lost.saturating_add(1);
-    db.prepare_cached("UPDATE fulmar_task SET lost = ?2 WHERE id = ?1")
-        .and_then(|mut sql| sql.execute([id, lost]))
-        .map_err(failed("rescuing a task"))?;
-    if cancel {
-        steps::end(db, now, id, TaskStatus::Cancelled, why)?;
-        Ok(TaskStatus::Cancelled)
-    } else if lost > limit {
-        let reason = format!("{why}, and its restart limit of {limit} is reached");
-        steps::end(db, now, id, TaskStatus::Failed, &reason)?;
-        Ok(TaskStatus::Failed)
-    } else {
-        steps::wait(db, now, id, TaskStatus::Accepted, now, &format!("{why}; restart {lost} of {limit}"))?;
-        Ok(TaskStatus::Accepted)
+/// How many attempts of a task were lost, and how many may be.
+#[derive(Clone, Copy)]
+pub(super) struct Losses {
+    lost: i64,
+    limit: i64,
+}
+
+pub(super) fn losses(db: &Connection, id: i64) -> Result<Losses> {
+    db.prepare_cached(
+        "SELECT t.lost, y.restart_limit FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
+    )
+    .and_then(|mut sql| sql.query_row([id], |row| Ok(Losses { lost: row.get(0)?, limit: row.get(1)? })))
+    .map_err(failed("looking at a lost task"))
+}
+
+impl Losses {
+    pub(super) fn is_spent(self) -> bool {
+        self.lost >= self.limit
+    }
+
+    pub(super) fn words(self, next: Transition, why: &str) -> String {
+        next.words.text(why, self.lost.saturating_add(1), self.limit)
     }
 }
 
 /// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
 pub(super) fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
     let doing = "setting a bad task aside";
+    // Whatever its status says.
+    let failed_now =
+        transition(Change::SetAside, Facts::at(TaskStatus::Accepted)).map_or(TaskStatus::Failed, |next| next.status);
     // Neither its order nor its count of entries need make sense.
     let (type_id, lane): (i64, Value) = db
         .prepare_cached(
-            "UPDATE fulmar_task SET status = 5, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL,
+            "UPDATE fulmar_task SET status = ?3, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL,
                  entries = coalesce((SELECT max(entry) FROM fulmar_task_log WHERE task_id = ?1), 0) + 1
              WHERE id = ?1 RETURNING type_id, lane",
         )
-        .and_then(|mut sql| sql.query_row([id, now], |row| Ok((row.get(0)?, row.get(1)?))))
+        .and_then(|mut sql| sql.query_row(params![id, now, failed_now.code()], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(failed(doing))?;
     db.prepare_cached(
         "INSERT INTO fulmar_task_log (task_id, entry, time, status, message)

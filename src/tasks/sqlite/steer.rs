@@ -8,8 +8,9 @@ use super::super::error::{Result, TaskError};
 use super::super::look::Statuses;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
+use super::super::transition::{Change, Facts, Gate, transition};
 use super::connection::failed;
-use super::{gate, lanes, millis, produce, steps};
+use super::{lanes, millis, produce, steps};
 
 const DOING: &str = "steering tasks";
 
@@ -21,7 +22,11 @@ pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, st
             continue;
         };
         match steering {
-            Steering::Retry { reason } => retry(db, now, id, reason)?,
+            Steering::Retry { reason } => {
+                if !retry(db, now, id, status, reason)? {
+                    continue;
+                }
+            }
             Steering::Cancel { reason } => produce::cancel_one(db, now, id, status, reason).map(drop)?,
             Steering::Delete => produce::delete_one(db, now, id, status)?,
             Steering::Priority(priority) => {
@@ -32,7 +37,7 @@ pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, st
                 let run_at = produce::run_at(*start, now);
                 change(db, "UPDATE fulmar_task SET run_at = ?2 WHERE id = ?1", id, run_at)?;
                 let open = "UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN (0, 1)";
-                change(db, open, id, gate::of(run_at, now))?;
+                change(db, open, id, Gate::by_time(run_at > now).code())?;
                 steps::note(db, id, now, status, &words)?;
             }
         }
@@ -54,31 +59,33 @@ fn change(db: &Connection, sql: &str, id: i64, value: i64) -> Result<()> {
     Ok(())
 }
 
-/// An ended task waits again, and in its order behind all others.
-fn retry(db: &Connection, now: i64, id: i64, why: &str) -> Result<()> {
+/// A task that failed or was cancelled waits again, and in its order behind all others. Says whether it was one.
+fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> Result<bool> {
     let (type_id, lane): (i64, Option<String>) = db
         .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
         .and_then(|mut sql| sql.query_row([id], |row| Ok((row.get(0)?, row.get(1)?))))
         .map_err(failed(DOING))?;
-    // An order goes by numbers, and those of it that run are always before those that wait.
-    let (id, gate) = match lane {
-        Some(_) => (renumber(db, id)?, gate::ORDER),
-        None => (id, gate::OPEN),
+    let mut facts = Facts::at(status);
+    facts.has_key = lane.is_some();
+    let Some(next) = transition(Change::Retry, facts) else {
+        return Ok(false);
     };
+    // An order goes by numbers, and those of it that run are always before those that wait.
+    let id = if lane.is_some() { renumber(db, id)? } else { id };
     db.prepare_cached("DELETE FROM fulmar_task_response WHERE task_id = ?1")
         .and_then(|mut sql| sql.execute([id]))
         .map_err(failed(DOING))?;
     db.prepare_cached(
-        "UPDATE fulmar_task SET status = 0, gate = ?2, run_at = ?3, ended = NULL, failures = 0, lost = 0, progress = 0,
+        "UPDATE fulmar_task SET status = ?4, gate = ?2, run_at = ?3, ended = NULL, failures = 0, lost = 0, progress = 0,
              cancel_requested = 0 WHERE id = ?1",
     )
-    .and_then(|mut sql| sql.execute([id, gate, now]))
+    .and_then(|mut sql| sql.execute(params![id, next.gate.map(Gate::code), now, next.status.code()]))
     .map_err(failed(DOING))?;
-    steps::note(db, id, now, TaskStatus::Accepted, why)?;
-    match lane {
-        Some(lane) => lanes::follow(db, now, type_id, &lane),
-        None => Ok(()),
+    steps::note(db, id, now, next.status, &next.words.text(why, 0, 0))?;
+    if let Some(lane) = lane {
+        lanes::follow(db, now, type_id, &lane)?;
     }
+    Ok(true)
 }
 
 /// Gives a task the next number that no task ever had.

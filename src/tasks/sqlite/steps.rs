@@ -2,12 +2,13 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::engine::{Action, Step, Stepped};
+use super::super::engine::{Step, Stepped};
 use super::super::error::Result;
 use super::super::status::{Response, TaskStatus};
+use super::super::transition::{Change, Charge, Facts, Gate, Transition, Words, transition};
 use super::connection::{failed, in_savepoint, is_of_row};
 use super::fence::FENCE;
-use super::{gate, lanes, millis, reap};
+use super::{lanes, millis, reap};
 
 pub(super) fn step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
     steps.iter().map(|step| one(db, now, step)).collect()
@@ -27,81 +28,59 @@ pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<
 }
 
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
-    let Some(held) = holds(db, now, step)? else {
+    let Some(task) = holds(db, now, step)? else {
         let finished = if step.finished_in { find_finished(db, step)? } else { None };
         return Ok(finished.map_or(Stepped::Stale, Stepped::Done));
     };
-    let (id, cancel_requested) = (step.task, held.cancel_requested);
-    let status = match &step.action {
-        Action::Start => {
-            start(db, now, id, &held)?;
-            TaskStatus::Running
-        }
-        Action::Finish { message, response } => {
-            respond(db, id, response.as_deref())?;
-            end_as(db, now, id, TaskStatus::Finished, message, &held)?;
-            TaskStatus::Finished
-        }
-        Action::Fail { reason, retry, response } => {
-            respond(db, id, response.as_deref())?;
-            fail(db, id)?;
-            match retry {
-                _ if cancel_requested => {
-                    end_as(db, now, id, TaskStatus::Cancelled, reason, &held)?;
-                    TaskStatus::Cancelled
-                }
-                Some(delay) => {
-                    let until = now.saturating_add(millis(*delay));
-                    wait(db, now, id, TaskStatus::Accepted, until, reason)?;
-                    TaskStatus::Accepted
-                }
-                None => {
-                    end_as(db, now, id, TaskStatus::Failed, reason, &held)?;
-                    TaskStatus::Failed
-                }
-            }
-        }
-        Action::Pause { message, after, checkpoint, response } => {
-            respond(db, id, response.as_deref())?;
-            if cancel_requested {
-                end_as(db, now, id, TaskStatus::Cancelled, message, &held)?;
-                TaskStatus::Cancelled
-            } else {
-                keep(db, id, checkpoint.as_deref())?;
-                wait(db, now, id, TaskStatus::Paused, now.saturating_add(millis(*after)), message)?;
-                TaskStatus::Paused
-            }
-        }
-        Action::Lose { reason } => reap::lose(db, now, id, reason)?,
-        Action::GiveBack { reason } => {
-            put_back(db, now, id, reason)?;
-            TaskStatus::Accepted
-        }
-        Action::Note { progress, message } => {
-            db.prepare_cached("UPDATE fulmar_task SET progress = coalesce(?2, progress) WHERE id = ?1")
-                .and_then(|mut sql| sql.execute(params![id, progress.map(f64::from)]))
-                .map_err(failed("noting progress"))?;
-            note(db, id, now, TaskStatus::Running, message)?;
-            TaskStatus::Running
-        }
+    let (id, change) = (step.task, Change::of(&step.action));
+    let losses = match change {
+        Change::Lose => Some(reap::losses(db, id)?),
+        _ => None,
     };
-    Ok(Stepped::Done(status))
+    let mut facts = Facts::at(change.leaves());
+    facts.cancel_requested = task.cancel_requested;
+    facts.is_spent = losses.is_some_and(|losses| losses.is_spent());
+    facts.is_delayed = step.action.delay().is_some_and(|delay| !delay.is_zero());
+    let Some(next) = transition(change, facts) else {
+        return Ok(Stepped::Stale);
+    };
+    respond(db, id, step.action.response())?;
+    if next.status == TaskStatus::Paused {
+        keep(db, id, step.action.checkpoint())?;
+    }
+    let words = match losses {
+        Some(losses) => losses.words(next, step.action.words()),
+        None => next.words.text(step.action.words(), task.starts + 1, 0),
+    };
+    if next.status.is_ended() {
+        end(db, now, id, next, &words, &task)?;
+    } else if next.gate.is_some() {
+        // Without a delay it waits as before it was taken. Its time had come once: a clock that was set back does not matter.
+        let run_at = match step.action.delay() {
+            Some(delay) => now.saturating_add(millis(delay)),
+            None => run_at(db, id)?.min(now),
+        };
+        wait(db, now, id, next, run_at, &words)?;
+    } else {
+        hold(db, now, id, next, step.action.progress(), &words, &task)?;
+    }
+    Ok(Stepped::Done(next.status))
 }
 
 /// What a change has to know of a task. Read before, because an `UPDATE .. RETURNING` takes longer than both.
-struct Held {
-    cancel_requested: bool,
+pub(super) struct Task {
+    pub(super) cancel_requested: bool,
     entries: i64,
     starts: i64,
     type_id: i64,
     lane: Option<String>,
 }
 
-const HELD: &str = "SELECT cancel_requested, entries, starts, type_id, lane FROM fulmar_task";
+const TASK: &str = "SELECT cancel_requested, entries, starts, type_id, lane FROM fulmar_task";
 
-impl Held {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Held> {
-        Ok(Held {
+impl Task {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Task> {
+        Ok(Task {
             cancel_requested: row.get(0)?,
             entries: row.get(1)?,
             starts: row.get(2)?,
@@ -111,22 +90,23 @@ impl Held {
     }
 }
 
-/// The task, if the worker holds it in a state that the action may leave.
-fn holds(db: &Connection, now: i64, step: &Step) -> Result<Option<Held>> {
-    let state = match step.action {
-        Action::Start | Action::GiveBack { .. } => TaskStatus::Scheduled,
-        _ => TaskStatus::Running,
-    };
-    let sql = format!("{HELD} WHERE {FENCE}");
-    db.prepare_cached(&sql)
+/// The task, if the fence holds.
+fn holds(db: &Connection, now: i64, step: &Step) -> Result<Option<Task>> {
+    let change = Change::of(&step.action);
+    let (gives_up, leaves) = (change.gives_up(), change.leaves().code());
+    db.prepare_cached(&format!("{TASK} WHERE {FENCE}"))
         .and_then(|mut sql| {
-            sql.query_row(
-                params![step.task, step.token, step.worker.as_str(), now, step.action.gives_up(), state.code()],
-                Held::read,
-            )
-            .optional()
+            let fence = params![step.task, step.token, step.worker.as_str(), now, gives_up, leaves];
+            sql.query_row(fence, Task::read).optional()
         })
         .map_err(failed("looking at a task's fence"))
+}
+
+/// A task that its worker does not hold, or need not.
+pub(super) fn find(db: &Connection, id: i64) -> Result<Task> {
+    db.prepare_cached(&format!("{TASK} WHERE id = ?1"))
+        .and_then(|mut sql| sql.query_row([id], Task::read))
+        .map_err(failed("looking at a task"))
 }
 
 /// Where the task stands, if it has ended under the step's token and nobody has retried it since.
@@ -136,23 +116,6 @@ fn find_finished(db: &Connection, step: &Step) -> Result<Option<TaskStatus>> {
         .and_then(|mut sql| sql.query_row([step.task, step.token], |row| row.get(0)).optional())
         .map_err(failed("looking whether a task was finished"))?;
     code.map(TaskStatus::from_code).transpose()
-}
-
-fn start(db: &Connection, now: i64, id: i64, held: &Held) -> Result<()> {
-    db.prepare_cached(
-        "UPDATE fulmar_task SET status = 2, starts = starts + 1, entries = entries + 1,
-             deadline = ?2 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id) WHERE id = ?1",
-    )
-    .and_then(|mut sql| sql.execute([id, now]))
-    .map_err(failed("starting a task"))?;
-    log(db, id, held.entries + 1, now, TaskStatus::Running, &format!("attempt {}", held.starts + 1))
-}
-
-fn fail(db: &Connection, id: i64) -> Result<()> {
-    db.prepare_cached("UPDATE fulmar_task SET failures = failures + 1 WHERE id = ?1")
-        .and_then(|mut sql| sql.execute([id]))
-        .map_err(failed("counting a failure"))?;
-    Ok(())
 }
 
 fn respond(db: &Connection, id: i64, response: Option<&Response>) -> Result<()> {
@@ -179,51 +142,76 @@ fn keep(db: &Connection, id: i64, checkpoint: Option<&[u8]>) -> Result<()> {
     Ok(())
 }
 
+/// A task stays with its worker, or is started by it.
+pub(super) fn hold(
+    db: &Connection,
+    now: i64,
+    id: i64,
+    next: Transition,
+    progress: Option<f32>,
+    words: &str,
+    task: &Task,
+) -> Result<()> {
+    let starts = next.charge == Charge::Start;
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = ?2, starts = starts + ?3, progress = coalesce(?4, progress), entries = entries + 1,
+             deadline = CASE WHEN ?3 THEN ?5 + (SELECT time_limit FROM fulmar_task_type y WHERE y.id = type_id)
+                 ELSE deadline END,
+             cancel_requested = cancel_requested OR ?6 WHERE id = ?1",
+    )
+    .and_then(|mut sql| {
+        let requested = next.words == Words::Request;
+        sql.execute(params![id, next.status.code(), starts, progress.map(f64::from), now, requested])
+    })
+    .map_err(failed("changing a task at work"))?;
+    log(db, id, task.entries + 1, now, next.status, words)
+}
+
 /// A task leaves its worker and waits until `run_at`. It keeps its place in its order: whoever has run was let in.
-pub(super) fn wait(db: &Connection, now: i64, id: i64, to: TaskStatus, run_at: i64, why: &str) -> Result<()> {
+pub(super) fn wait(db: &Connection, now: i64, id: i64, next: Transition, run_at: i64, words: &str) -> Result<()> {
     let entry: i64 = db
         .prepare_cached(
             "UPDATE fulmar_task SET status = ?2, gate = ?3, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL,
-                 entries = entries + 1 WHERE id = ?1 RETURNING entries",
+                 failures = failures + ?5, lost = lost + ?6, entries = entries + 1 WHERE id = ?1 RETURNING entries",
         )
-        .and_then(|mut sql| sql.query_row([id, to.code(), gate::of(run_at, now), run_at], |row| row.get(0)))
+        .and_then(|mut sql| {
+            let gate = next.gate.map(Gate::code);
+            let (failed, lost) = charges(next);
+            sql.query_row(params![id, next.status.code(), gate, run_at, failed, lost], |row| row.get(0))
+        })
         .map_err(failed("putting a task back"))?;
-    log(db, id, entry, now, to, why)
+    log(db, id, entry, now, next.status, words)
 }
 
-/// A task that has not started waits as before.
-pub(super) fn put_back(db: &Connection, now: i64, id: i64, why: &str) -> Result<()> {
-    let run_at: i64 = db
-        .prepare_cached("SELECT run_at FROM fulmar_task WHERE id = ?1")
+pub(super) fn run_at(db: &Connection, id: i64) -> Result<i64> {
+    db.prepare_cached("SELECT run_at FROM fulmar_task WHERE id = ?1")
         .and_then(|mut sql| sql.query_row([id], |row| row.get(0)))
-        .map_err(failed("putting a task back"))?;
-    // Its time had come once; a clock that was set back does not matter.
-    wait(db, now, id, TaskStatus::Accepted, run_at.min(now), why)
+        .map_err(failed("putting a task back"))
 }
 
-/// A task ends, and those who wait for it in its order follow.
-pub(super) fn end(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str) -> Result<()> {
-    let held = db
-        .prepare_cached(&format!("{HELD} WHERE id = ?1"))
-        .and_then(|mut sql| sql.query_row([id], Held::read))
-        .map_err(failed(ENDING))?;
-    end_as(db, now, id, to, why, &held)
-}
-
-const ENDING: &str = "ending a task";
-
-fn end_as(db: &Connection, now: i64, id: i64, to: TaskStatus, why: &str, held: &Held) -> Result<()> {
+/// A task ends, and those that wait for it in its order follow.
+pub(super) fn end(db: &Connection, now: i64, id: i64, next: Transition, words: &str, task: &Task) -> Result<()> {
     db.prepare_cached(
         "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
-             entries = entries + 1, progress = CASE WHEN ?2 = 4 THEN 1 ELSE progress END WHERE id = ?1",
+             failures = failures + ?4, lost = lost + ?5, entries = entries + 1,
+             progress = CASE WHEN ?6 THEN 1 ELSE progress END WHERE id = ?1",
     )
-    .and_then(|mut sql| sql.execute([id, to.code(), now]))
-    .map_err(failed(ENDING))?;
-    log(db, id, held.entries + 1, now, to, why)?;
-    match &held.lane {
-        Some(lane) => lanes::follow(db, now, held.type_id, lane),
+    .and_then(|mut sql| {
+        let (failed, lost) = charges(next);
+        let is_finished = next.status == TaskStatus::Finished;
+        sql.execute(params![id, next.status.code(), now, failed, lost, is_finished])
+    })
+    .map_err(failed("ending a task"))?;
+    log(db, id, task.entries + 1, now, next.status, words)?;
+    match &task.lane {
+        Some(lane) => lanes::follow(db, now, task.type_id, lane),
         None => Ok(()),
     }
+}
+
+/// How many failures and losses to add.
+fn charges(next: Transition) -> (bool, bool) {
+    (next.charge == Charge::Failure, next.charge == Charge::Loss)
 }
 
 /// The next entry of a task's log.

@@ -5,9 +5,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::error::Result;
 use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
+use super::super::transition::Gate;
 use super::super::unique::{Accepted, CheckedUnique, Conflict};
 use super::connection::failed;
-use super::{gate, millis, produce, steps};
+use super::{millis, produce, steps};
 
 const DOING: &str = "enqueuing";
 
@@ -49,7 +50,7 @@ fn change(db: &Connection, now: i64, id: i64, task: &Checked, unique: &CheckedUn
     if unique.conflict == Conflict::PushBack {
         let run_at = produce::run_at(task.start, now);
         let open = "UPDATE fulmar_task SET run_at = ?2, gate = CASE WHEN gate = 2 THEN 2 ELSE ?3 END WHERE id = ?1";
-        run(open, &|sql| sql.execute([id, run_at, gate::of(run_at, now)]))?;
+        run(open, &|sql| sql.execute([id, run_at, Gate::by_time(run_at > now).code()]))?;
     }
     steps::note(db, id, now, TaskStatus::Accepted, &unique.words(&task.message))
 }
