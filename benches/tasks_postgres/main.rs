@@ -7,6 +7,7 @@
 //! claims down, and what operators wait for beside a million waiting ones.
 //! `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
 
+mod pressure;
 #[path = "../tasks_common/mod.rs"]
 mod tasks_common;
 
@@ -73,6 +74,7 @@ fn main() {
     if plan.has("operators") {
         operators::tell(&Bed::new(&url, 4).queue, plan.test);
     }
+    pressure::tell(&url, &plan);
 }
 
 /// Whether many finished tasks slow claims down.
