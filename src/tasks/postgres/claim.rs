@@ -294,6 +294,7 @@ macro_rules! take {
     };
 }
 
+/// What comes from another table is a scalar subquery: of an `EXISTS` the server may make a hash of that whole table.
 macro_rules! taken {
     () => {
         concat!(
@@ -301,7 +302,7 @@ macro_rules! taken {
              y.retry_factor, y.retry_cap, y.retry_jitter,
              coalesce(t.input, (SELECT CASE WHEN octet_length(i.body) <= $3::int8 THEN i.body END
                  FROM fulmar_task_input i WHERE i.task_id = t.id)),
-             t.starts > 0 AND EXISTS (SELECT 1 FROM fulmar_task_checkpoint c WHERE c.task_id = t.id),
+             t.starts > 0 AND (SELECT true FROM fulmar_task_checkpoint c WHERE c.task_id = t.id) IS NOT NULL,
              octet_length(t.trail)::int8, (SELECT x.context FROM fulmar_task_context x WHERE x.task_id = t.id),
              ", then!(), " - greatest(t.run_at, 0)"
         )
