@@ -49,6 +49,7 @@ const STATICS: &[(&str, &str, &str)] = &[
 const UNSAFE: &[(&str, &str)] = &[
     ("src/executor/request/cell.rs", "one memory for a request's operation, then its result, that no lock guards"),
     ("src/tasks/postgres/libpq.rs", "PostgreSQL's client library is written in C: the bindings to it, made safe"),
+    ("tests/fork.rs", "no safe crate has `fork`"),
 ];
 
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.

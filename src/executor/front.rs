@@ -24,8 +24,10 @@ use crate::timer::Alarm;
 /// When the last handle is dropped, what was accepted is finished, and then the threads end. The drop doesn't wait for that, and
 /// a process that returns from `main` doesn't either: call [`shutdown`](Executor::shutdown) first, or wait for what matters.
 ///
-/// The child of a `fork` has none of the threads, and what it submits waits for ever. Before its first submission it calls
-/// [`reset`](Executor::reset) with a timeout of zero, whose [`Error::Timeout`] counts the threads that stayed with the parent.
+/// The child of a `fork` has none of the threads, and what it submits waits for ever. Before its
+/// first submission it calls [`reset`](Executor::reset) with a timeout of zero, whose
+/// [`Error::Timeout`] counts the threads that stayed with the parent. Fork while no request starts
+/// or ends: a lock that another thread holds at that moment stays locked in the child.
 #[derive(Clone)]
 pub struct Executor {
     owner: Arc<Owner>,
