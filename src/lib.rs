@@ -66,7 +66,7 @@
 //! # Order
 //!
 //! Requests on one key of one store behave as if run in the order of their submission: accessors share, a modifier runs
-//! alone, and nobody overtakes an earlier request that it clashes with. Different keys and stores never wait for each
+//! alone, and no request overtakes an earlier one that it clashes with. Different keys and stores never wait for each
 //! other, and a request that waits holds no thread. Text is its own key, a tuple has its first element's, and types of
 //! your own say theirs ([`Args`]). What has no key, as a number or a path, is ordered among all of its store that has none:
 //! modifiers by number run one at a time, unless the number goes in as text.

@@ -21,11 +21,11 @@ mod real {
     /// How many turns of looking and yielding, of a quarter microsecond each, are cheaper than sleeping and being woken.
     pub(crate) fn spin_turns() -> u32 {
         static TURNS: OnceLock<u32> = OnceLock::new();
-        // With one core, whoever is waited for can't run while we spin.
+        // With one core, the thread that is waited for can't run while this one spins.
         *TURNS.get_or_init(|| if thread::cores() > 1 { 25 } else { 0 })
     }
 
-    /// One turn. It yields, because whoever is waited for may want this very core: spinning on would keep them apart.
+    /// One turn. It yields, because the thread that is waited for may want this very core: spinning on would keep it away.
     pub(crate) fn spin_turn() {
         pause(5);
         std::thread::yield_now();

@@ -32,7 +32,7 @@ impl Deadline {
         self.at.is_none()
     }
 
-    /// A limit of zero: whoever asks wants one look and no wait.
+    /// A limit of zero: the caller wants one look and no wait.
     pub(crate) fn is_zero(self) -> bool {
         self.limit == Some(Duration::ZERO)
     }

@@ -1,11 +1,11 @@
-//! Events for whoever listens, through the `tracing` facade (feature `tracing`), under the target `fulmar`.
+//! Events for subscribers, through the `tracing` facade (feature `tracing`), under the target `fulmar`.
 //!
 //! Without the feature they are nothing: what they mention is type-checked and never evaluated.
 //!
 //! The lifecycle is `INFO`, what happens to each value `TRACE`, what is dropped or fails `WARN`. Values themselves are
-//! never shown: nobody is asked to make theirs printable, and a log is no place for what may be a secret.
+//! never shown: no user has to make theirs printable, and a log is no place for what may be a secret.
 //!
-//! A panic of whoever listens goes no further: it would break off whatever is at work here, for good. Don't tell with a
+//! A panic of a subscriber goes no further: it would break off whatever is at work here, for good. Don't tell with a
 //! lock held: a listener may ask for what is behind it.
 
 #[cfg(feature = "tracing")]
@@ -32,7 +32,7 @@ macro_rules! event {
 
 pub(crate) use event;
 
-/// Tells, and has a panic of whoever listens go no further; the panic hook has told of it.
+/// Tells, and has a panic of a subscriber go no further; the panic hook has told of it.
 #[cfg(feature = "tracing")]
 pub(crate) fn tell(event: impl FnOnce()) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(event)) else { return };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Context;
 use crate::error::BoxError;
 
-/// A job that runs on somebody else's machine: submitted, asked about now and then, and its result fetched.
+/// A job that runs on another machine: submitted, asked about now and then, and its result fetched.
 ///
 /// Each step is called on a thread of the executor, one at a time, and is to talk to the service once and return: waiting,
 /// between polls or before another attempt, is the batch's affair, and costs no thread. A step that panics fails the job.

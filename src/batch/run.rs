@@ -2,7 +2,7 @@
 //!
 //! All state is behind one lock. Under it nothing is done but to look and to put down: the code of users (steps, callbacks,
 //! destructors, what their errors say) and that of the executor run outside of it. Each step is a request of the executor;
-//! an alarm of its timer wakes the window at its next time. Whichever ends goes on with what is due then, so nobody has to
+//! an alarm of its timer wakes the window at its next time. Whichever ends goes on with what is due then, so no thread has to
 //! watch.
 
 use std::borrow::Cow;
@@ -201,7 +201,7 @@ struct Orders<J: RemoteJob> {
     /// Steps that have not started and are not to.
     called_off: Vec<(usize, AsyncRequest<()>)>,
     ended: Vec<Ended<J>>,
-    /// Values of users that nobody needs any more.
+    /// Values of users that are needed no more.
     leftover: Option<Last<J>>,
 }
 
@@ -542,7 +542,7 @@ impl<J: RemoteJob> Run<J> {
         let _inside = Inside::enter(self);
         let count = ended.len();
         for ended in ended {
-            // Taken out while it is told, so that no lock is held meanwhile; nobody else looks before all were told.
+            // Taken out while it is told, so that no lock is held meanwhile; no other thread looks before all were told.
             let outcome = self.state.lock().entries[ended.index].outcome.take();
             match outcome.as_deref() {
                 Some(Err(failure)) => self.tell(ended.index, ended.id.as_deref(), EventKind::Failed { failure }),
@@ -669,7 +669,7 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
 
 impl<J: RemoteJob> Drop for Run<J> {
     fn drop(&mut self) {
-        // Results that nobody took. One by one: a second panic in the middle of the first would end the process.
+        // Results that were not taken. One by one: a second panic in the middle of the first would end the process.
         for entry in mem::take(&mut self.state.lock().entries) {
             panics::contain(|| drop(entry));
         }
@@ -751,7 +751,7 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Catches what falls between a step and the window: without its end nobody would ever call the job again.
+/// Catches what falls between a step and the window: without its end no thread would ever call the job again.
 struct Net<'a, J: RemoteJob> {
     run: &'a Arc<Run<J>>,
     index: usize,

@@ -18,7 +18,7 @@ use crate::backoff::Backoff;
 /// What a service may ask for at most, when it says how long to wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// The same where a job is to be cancelled: somebody waits for the end.
+/// The same where a job is to be cancelled: a caller waits for the end.
 const LONGEST_WAIT_TO_CANCEL: Duration = Duration::from_secs(10);
 
 /// Who waits for one's own turn never looks more often than this.
@@ -69,7 +69,7 @@ pub(super) enum StepEnd {
     Complete,
     NotDone(Then),
     Panicked,
-    /// The step was not called: it came too late, or nobody could call it.
+    /// The step was not called: it came too late, or no thread could call it.
     NotRun,
 }
 
@@ -308,7 +308,7 @@ impl Window {
         Some(if is_cancel { delay.min(LONGEST_WAIT_TO_CANCEL) } else { delay })
     }
 
-    /// The same for whoever is told of it: a retry that a stop or a limit comes before is none.
+    /// The same for those who are told of it: a retry that a stop or a limit comes before is none.
     pub(super) fn retry_after(&self, now: Instant, job: usize, then: Then) -> Option<Duration> {
         let Then::Retry { .. } = then else { return None };
         let slot = &self.slots[job];
@@ -381,7 +381,7 @@ impl Window {
         let no_threads = self.has_no_threads();
         for job in 0..self.begun {
             let slot = &self.slots[job];
-            // What is being cancelled already goes on with that, as long as there is somebody to do it.
+            // What is being cancelled already goes on with that, as long as there is a thread to do it.
             if matches!(slot.place, Place::Sleeping(_)) && (slot.ending.is_none() || no_threads) {
                 self.make_ready(job);
             }
@@ -686,14 +686,14 @@ mod tests {
                     break;
                 }
                 let next = window.next_due();
-                assert!(next.is_some() || !at_work.is_empty(), "seed {seed}: nobody will ever call again");
+                assert!(next.is_some() || !at_work.is_empty(), "seed {seed}: no thread will ever call again");
                 input = if random.below(40) == 0 {
                     Input::Stop(random.pick(&[StopReason::Cancelled, StopReason::ShutDown]))
                 } else if !at_work.is_empty() && (next.is_none() || random.below(3) > 0) {
                     let job = at_work.swap_remove(random.below(at_work.len()));
                     Input::Stepped { job, end: window.random_end(job, &mut random) }
                 } else {
-                    now = next.expect("somebody sleeps").max(now);
+                    now = next.expect("a step sleeps").max(now);
                     Input::Woken
                 };
             }

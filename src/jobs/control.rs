@@ -10,7 +10,7 @@ use crate::time::Deadline;
 
 pub(super) struct Control<S> {
     inner: Mutex<Inner<S>>,
-    /// A stop, an end, or something in `stats` that somebody waits for.
+    /// A stop, an end, or something in `stats` that a thread waits for.
     changed: Condvar,
     stop: AtomicBool,
     /// Reaches the thread while it waits for the queue.
@@ -61,7 +61,7 @@ impl<S: Copy + Default + Send + 'static> Control<S> {
 
     /// Tells the thread to stop, wherever it waits.
     pub(super) fn stop(&self) {
-        // Relaxed: whoever waits looks at it under a lock that is taken here next, first our own, then the queue's.
+        // Relaxed: a thread that waits looks at it under a lock that is taken here next, first our own, then the queue's.
         if !self.stop.swap(true, Ordering::Relaxed) {
             drop(self.inner.lock());
             self.changed.notify_all();
@@ -90,7 +90,7 @@ impl<S: Copy + Default + Send + 'static> Control<S> {
         self.is_stopping()
     }
 
-    /// Somebody else waits until the thread has ended and `is_so` of its counters, which come back; or how they stand
+    /// Another thread waits until this one has ended and `is_so` of its counters, which come back; or how they stand
     /// when time has run out.
     pub(super) fn wait_for_end(&self, deadline: Deadline, is_so: impl Fn(&S) -> bool) -> std::result::Result<S, S> {
         let mut inner = self.inner.lock();

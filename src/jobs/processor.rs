@@ -225,7 +225,7 @@ struct Bench<H> {
 }
 
 impl<H> Bench<H> {
-    /// Counts when all is over, what the handler left behind included: whoever waits for the counters finds nothing of it.
+    /// Counts when all is over, what the handler left behind included: a thread that waits for the counters finds nothing of it.
     fn handle<T>(self: Arc<Self>, place: &Mutex<Option<T>>)
     where
         H: Fn(T) -> Result<()>,

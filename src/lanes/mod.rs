@@ -1,7 +1,7 @@
 //! Per-key accessor/modifier order as plain data: no threads, no locks, no clock.
 //!
 //! Entries of one lane behave as if run in the order in which they entered. Accessors share, a modifier runs alone, and
-//! nobody overtakes an earlier entry that it clashes with, so nobody starves. A lane exists only while it has entries:
+//! no entry overtakes an earlier one that it clashes with, so none starves. A lane exists only while it has entries:
 //! an idle key costs nothing.
 //!
 //! ```text

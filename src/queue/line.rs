@@ -1,15 +1,15 @@
 //! Threads that sleep until there is a reason to look again, the longest asleep first.
 //!
-//! # Why nobody sleeps too long
+//! # Why no thread sleeps too long
 //!
 //! Who wants to sleep lines up first and then looks once more for its reason (`still`), both under the lock. Who makes
-//! a reason, a value or room, makes it first and then looks whether somebody is in the line. Both are `SeqCst`, as are the
+//! a reason, a value or room, makes it first and then looks whether a thread is in the line. Both are `SeqCst`, as are the
 //! ring's own steps, so one of the two sees the other: the sleeper its reason, or the caller a sleeper. `concurrent-queue`
 //! doesn't document that. It is so in its versions 2.5, and `Cargo.toml` takes no other.
 //!
-//! A call takes one sleeper out of the line, so that the next call is for the next one, or for nobody: a hand-over wakes one
-//! thread at most. Whoever was called looks for a value or for room before anything else, so that a call is never lost on
-//! one that only leaves. Somebody who never slept may be faster; then the called one lines up again.
+//! A call takes one sleeper out of the line, so that the next call is for the next one, or for none: a hand-over wakes one
+//! thread at most. The called thread looks for a value or for room before anything else, so that a call is never lost on
+//! one that only leaves. A thread that never slept may be faster; then the called one lines up again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Line {
             sleepers.pop_back();
             self.publish(&sleepers);
             drop(sleepers);
-            // The reason may be somebody's who is halfway, and may want this core to go on.
+            // The reason may be that of a thread that is halfway, and may want this core to go on.
             spin_turn();
             return;
         }

@@ -37,7 +37,7 @@ use shared::Shared;
 /// A queue that holds at most `capacity` values, as its two halves.
 ///
 /// Both halves can be cloned, so that many threads put and many get. The queue closes when someone says so, or when the
-/// last clone of either half is dropped: nobody waits for values that can't come, or for room that nobody makes.
+/// last clone of either half is dropped: no thread waits for values that can't come, or for room that none makes.
 ///
 /// Memory for all `capacity` values, and a word for each, is taken at once, so that a put never has to.
 ///

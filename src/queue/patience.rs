@@ -27,10 +27,10 @@ impl Outlook {
         Patience { turn: 0, turns: if none { 0 } else { SPINS + yields } }
     }
 
-    /// Somebody has slept since `start`.
+    /// A thread has slept since `start`.
     pub(super) fn slept(&self, start: Instant) {
         let slow = start.elapsed() > LONG;
-        // A look first: whoever waits next reads this line.
+        // A look first: the next thread that waits reads this cache line.
         if spin_turns() > 0 && self.slow.load(Ordering::Relaxed) != slow {
             self.slow.store(slow, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@
 //! refused, and a get that is told "closed" knows that nothing is left and nothing on its way.
 //!
 //! Who finds no room or no value looks again for a moment, then sleeps in a line (`line` beside this file argues why
-//! nobody sleeps too long).
+//! no thread sleeps too long).
 
 use std::iter;
 use std::mem;

@@ -49,9 +49,9 @@ pub(super) struct Pool {
     stack_size: Option<usize>,
 }
 
-/// Copies of what the state holds, for looks without the lock. Whoever acts on one takes the lock and looks again.
+/// Copies of what the state holds, for looks without the lock. A thread that acts on one takes the lock and looks again.
 struct Hints {
-    /// Whether a blocked operation waits for something that nobody has looked at: that comes before the queue, or each
+    /// Whether a blocked operation waits for something that no thread has looked at: that comes before the queue, or each
     /// operation that waits for its parts would have the next one start instead, with a thread of its own.
     awaited: AtomicBool,
     /// Whether a thread may have to stop working: see [`State::has_surplus`].
@@ -351,7 +351,7 @@ impl Pool {
         if let Some(awaited) = turn.awaited.take() {
             state.awaited.push_front(awaited);
         }
-        // Behind a close nobody would wake it.
+        // After a close no push would wake it.
         let ends = leaves || !state.open || state.dismisses_surplus();
         if ends {
             state.leave(&turn.seat);

@@ -405,7 +405,7 @@ impl<F, T> Request<F, T> {
     }
 }
 
-/// What was written last, by whoever let go of the request before. The count of the request's `Arc` orders that before
+/// What the thread wrote that let go of the request before. The count of the request's `Arc` orders that before
 /// the drop; loom doesn't see it, and takes a read-modify-write for it.
 fn last(atomic: &AtomicU8) -> u8 {
     if cfg!(loom) { atomic.fetch_or(0, Ordering::AcqRel) } else { atomic.load(Ordering::Acquire) }
