@@ -33,6 +33,7 @@ impl Random {
 
     /// A value that a stranger may put anywhere.
     fn odd(&mut self) -> Value {
+        let long = "é".repeat(300);
         let texts = [
             "",
             "../../../etc/passwd",
@@ -50,7 +51,7 @@ impl Random {
             "http://127.0.0.1:1/",
             "job-results.json",
             "con",
-            "é".repeat(300).leak(),
+            &long,
             "#",
             "finished",
             "next",

@@ -158,9 +158,8 @@ impl NewJob {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
         let graph = match graph.filter(|graph| !graph.is_null()) {
             Some(graph) => self.graph_alike(graph),
-            // Its title has to do.
-            None if self.shown_title().is_empty() => Match::Possible,
-            None => Match::Same,
+            // A job of another user's making may have the same title.
+            None => Match::Possible,
         };
         // Where one says nothing, the back-end's default counts, which isn't known here.
         let differs = |name: &str| match (self.fields.get(name), details.get(name)) {
@@ -310,6 +309,13 @@ mod tests {
         let mut listed = details();
         listed.as_object_mut().expect("an object").retain(|name, _| name != "process" && name != "description");
         assert_eq!(job().alike_in_list(&listed), Match::Possible, "a list may leave things out");
+    }
+
+    #[test]
+    fn a_title_alone_makes_no_job_ours() {
+        for process in [Value::Null, json!({}), json!({"process_graph": null})] {
+            assert_eq!(job().alike(&with("process", process.clone())), Match::Possible, "{process}");
+        }
     }
 
     #[test]
