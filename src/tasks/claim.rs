@@ -57,7 +57,7 @@ impl Claim {
         self.task.act(outcome)
     }
 
-    /// Gives an attempt up of which nobody knows what it came to, or whose end can't be written: it
+    /// Gives an attempt up whose outcome is not known, or whose end can't be written: it
     /// is charged as lost, not as failed. The task goes back to the queue at once, or has failed
     /// beyond its type's restart limit, as if its worker had died.
     ///

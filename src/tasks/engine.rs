@@ -190,7 +190,7 @@ pub(super) struct Claimed {
     /// The input, if it is small enough to come along; else it is [loaded](Engine::load) when asked for.
     pub(super) input: Option<Vec<u8>>,
     pub(super) has_checkpoint: bool,
-    /// The context of whoever enqueued it.
+    /// The context of the program that enqueued it.
     pub(super) context: Option<String>,
     /// How long it could have started before it was taken.
     pub(super) waited: Duration,

@@ -119,7 +119,7 @@ impl TaskContext {
         self.claimed.failures
     }
 
-    /// The context of whoever enqueued it, such as W3C's `traceparent`: what
+    /// The context of the program that enqueued it, such as W3C's `traceparent`: what
     /// [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gave there.
     pub fn trace_context(&self) -> Option<&str> {
         self.claimed.context.as_deref()

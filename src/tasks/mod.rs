@@ -164,7 +164,7 @@
 //!   Grafana and the like the views `fulmar_tasks` and `fulmar_depth` have statuses in words and times as times.
 //! - **Mend.** [`TaskQueue::retry`] has a task that failed or was cancelled run again, its log kept;
 //!   [`retry_all`](TaskQueue::retry_all), [`cancel_all`](TaskQueue::cancel_all) and [`delete_all`](TaskQueue::delete_all)
-//!   do it by filter, in batches of some 20 ms, so that nobody is held up.
+//!   do it by filter, in batches of some 20 ms, so that no other process is held up.
 //! - **Rearrange.** [`TaskQueue::set_priority`] and [`TaskQueue::reschedule`] change what waits.
 //! - **Pause.** [`TaskQueue::pause_type`] and [`TaskQueue::pause`] have no worker, on any machine, take tasks until they are
 //!   resumed: while a service that they need is down, or during a migration. It is in the database, and outlives restarts.
@@ -216,7 +216,7 @@
 //! handlers, claims and commits took. [`WorkerBuilder::on_event`] tells a program of its own attempts. With the feature `tracing`
 //! each attempt is a span, `task`; what goes wrong is an event at `WARN`.
 //!
-//! The context of whoever enqueues goes with the task: [`QueueBuilder::trace_context`] is asked for it, as W3C's `traceparent`
+//! The context of the program that enqueues goes with the task: [`QueueBuilder::trace_context`] is asked for it, as W3C's `traceparent`
 //! for example, and [`TaskContext::trace_context`] gives it to the handler, on whichever machine.
 //!
 //! # Testing your handlers
@@ -271,7 +271,7 @@
 //! Take SQLite until you need a second machine, or more commits than one disk gives: it is a file, and there is no server
 //! to keep. Everything on this page is the same on both engines, and one suite of tests runs on both. To move, have
 //! producers open the new queue and register the same types there, let a worker on the old queue run until its
-//! [`stats`](TaskQueue::stats) have a depth of zero, and keep the file for the responses that somebody may still ask for. What waits
+//! [`stats`](TaskQueue::stats) have a depth of zero, and keep the file for the responses that may still be asked for. What waits
 //! for long can be moved: [`TaskQueue::export`] writes it as lines of JSON, and [`TaskQueue::import`] reads them.
 
 // Without an engine there is nothing to open, and half of this lies idle.

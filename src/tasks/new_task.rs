@@ -127,7 +127,7 @@ impl NewTask {
         self
     }
 
-    /// The context of whoever enqueues it, such as W3C's `traceparent`, at most 512 bytes: its handler gets it
+    /// The context of the program that enqueues it, such as W3C's `traceparent`, at most 512 bytes: its handler gets it
     /// ([`TaskContext::trace_context`](super::TaskContext::trace_context)). Defaults to what
     /// [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gives.
     pub fn trace_context(mut self, context: impl Into<String>) -> NewTask {

@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) context: Option<ContextSource>,
 }
 
-/// Asked for the context of whoever enqueues.
+/// Asked for the context of the thread that enqueues.
 #[derive(Clone)]
 pub(super) struct ContextSource(Arc<dyn Fn() -> Option<String> + Send + Sync>);
 

@@ -12,7 +12,7 @@ use super::task_type::check_name;
 ///
 /// Enqueuing such a task when there is another one gives a handle to that ([`TaskHandle::existed`](super::TaskHandle::existed)),
 /// and what is done to it is a setting here. The look and the enqueuing are one step, on all machines. A task that failed or
-/// was cancelled is in nobody's way.
+/// was cancelled stands in no way.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {

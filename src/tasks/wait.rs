@@ -231,7 +231,7 @@ impl Waiters {
             }
             if *state.leader.get_or_insert(seat.number) == seat.number {
                 drop(state);
-                // A new leader looks first: nobody may have looked since the last ring.
+                // A new leader looks first: no thread may have looked since the last ring.
                 if leads {
                     let until = Instant::now() + poll;
                     bell.wait(News::End, seen, deadline.at().map_or(until, |at| at.min(until)));

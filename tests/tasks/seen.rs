@@ -1,4 +1,4 @@
-//! What is seen of a queue: numbers, events, and the context of whoever enqueued.
+//! What is seen of a queue: numbers, events, and the context of the program that enqueued.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -134,7 +134,7 @@ pub(crate) fn the_submitters_context_comes_to_the_handler(bed: &dyn Bed) {
     assert_eq!(context("own").as_deref(), Some("mine"));
     transaction_at(&bed.address(), &producer, &|tx, _| producer.enqueue_in(tx, [task("tx")]).map(drop)).expect("done");
     assert_eq!(context("tx").as_deref(), Some(PARENT));
-    // What makes no sense is left out where nobody asked for it, and refused where somebody did.
+    // What makes no sense is left out where it came by itself, and refused where it was asked for.
     *current.lock().expect("sound") = Some("a\nb".into());
     put(&producer, "bad");
     assert_eq!(context("bad"), None);
@@ -143,7 +143,7 @@ pub(crate) fn the_submitters_context_comes_to_the_handler(bed: &dyn Bed) {
         producer.delete("t", identifier).expect("it ended");
     }
     assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_context"), 0);
-    // A schedule is nobody's; its tasks have none.
+    // A schedule has no submitter; its tasks have no context.
     let hourly = Schedule::every("s", Duration::from_secs(3_600), NewTask::new("t", "s"));
     producer.put_schedule(hourly).expect("sound");
     assert_eq!(producer.count(&fulmar::tasks::TaskFilter::new().status([Accepted])).expect("counted"), 0);

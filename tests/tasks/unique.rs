@@ -69,7 +69,7 @@ pub(crate) fn one_that_has_not_ended_stands_for_the_next(bed: &dyn Bed) {
     let again = claim(&queue);
     again.start().expect("ours");
     assert_eq!(again.fail("no luck").expect("ours"), Failed);
-    assert_eq!(way("b"), None, "what has failed is in nobody's way");
+    assert_eq!(way("b"), None, "what has failed stands in no way");
     // Deleted is forgotten; a key doesn't outlive its task.
     queue.delete("t", "b").expect("it waits");
     assert_eq!(way("b"), None);
@@ -94,7 +94,7 @@ pub(crate) fn one_of_a_period_stands_for_the_next(bed: &dyn Bed) {
     queue.pass_time(HOUR / 2).expect("it passes");
     assert_eq!(way("b"), None, "another hour");
     queue.cancel("t", "b").expect("cancelled");
-    assert_eq!(way("c"), None, "what was cancelled is in nobody's way");
+    assert_eq!(way("c"), None, "what was cancelled stands in no way");
 }
 
 pub(crate) fn the_input_may_be_the_key(bed: &dyn Bed) {

@@ -73,7 +73,7 @@ pub(crate) fn one_bad_row_keeps_no_other_from_being_waited_for(bed: &dyn Bed) {
     assert!(matches!(handles[1].wait(HANG), Err(TaskError::Database { .. })));
 }
 
-/// Nobody looks by himself here: what is done elsewhere has to wake both sides.
+/// No process looks by itself here: what is done elsewhere has to wake both sides.
 pub(crate) fn another_process_wakes_workers_and_waiters(bed: &dyn Bed) {
     let day = || TaskQueue::builder().poll_interval(Duration::from_secs(86_400));
     let here = bed.queue();

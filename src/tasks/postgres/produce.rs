@@ -160,7 +160,7 @@ fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a 
     batch.types.iter().map(id).collect()
 }
 
-/// Until the transaction ends: between the look and the insert nobody else inserts.
+/// Until the transaction ends: between the look and the insert no other session inserts.
 fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
     db.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
     Ok(())

@@ -147,7 +147,7 @@ const PLAIN: &str = concat!(
     change!(step_trail!())
 );
 
-/// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence holds, nobody else changes
+/// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence holds, no other worker changes
 /// the count.
 const FULL: &str = concat!(
     "WITH s AS MATERIALIZED (

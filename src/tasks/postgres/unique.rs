@@ -1,6 +1,6 @@
 //! Tasks of which one is enough.
 //!
-//! Whoever enqueues one holds a lock of its key from before the look until the commit, and locks the row of the task that is
+//! The session that enqueues one holds a lock of its key from before the look until the commit, and locks the row of the task that is
 //! in the way: so no worker takes that while it is changed.
 
 use std::collections::HashMap;
@@ -103,7 +103,7 @@ fn look(
         ),
         &[Param::Ints(&of_types), Param::Texts(&keys)],
     )?;
-    // A task that a worker takes meanwhile is looked at again once its lock is had, and may be in nobody's way any more.
+    // A task that a worker takes meanwhile is looked at again once its lock is had, and may stand in no way any more.
     let rows = db.query(
         concat!(
             "SELECT n.ord, t.id, t.identifier, t.status = 0

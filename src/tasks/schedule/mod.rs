@@ -1,7 +1,7 @@
 //! Schedules: tasks that are enqueued again and again, at times that a rule gives.
 //!
 //! A schedule is a row in the database, with the time at which it fires next. Each worker looks once a second for those whose
-//! time has come. Whoever moves that time on, in the transaction that enqueues the tasks, is the one that fired it: so it
+//! time has come. The process that moves that time on, in the transaction that enqueues the tasks, is the one that fired it: so it
 //! fires once, however many processes look, and not at all if the transaction fails. What a fired task is called says
 //! when it was due, and the database refuses the same name twice.
 //!
@@ -320,15 +320,7 @@ fn run_of(template: &NewTask, time: i64) -> NewTask {
 fn utc(millis: i64) -> String {
     let (seconds, rest) = (millis.div_euclid(1_000), millis.rem_euclid(1_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // Source: Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`: years begin in March there.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (year, month, day) = crate::time::civil_from_days(days);
     let fraction = if rest == 0 { String::new() } else { format!(".{rest:03}") };
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")

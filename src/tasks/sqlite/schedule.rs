@@ -72,7 +72,7 @@ pub(super) fn pause(db: &Connection, name: &str, next: Option<i64>) -> Result<bo
     Ok(db.execute(sql, params![name, next]).map_err(failed("pausing a schedule"))? > 0)
 }
 
-/// One process writes at a time, so that whoever finds the time unchanged is the one that fires.
+/// One process writes at a time, so that the one that finds the time unchanged fires.
 pub(super) fn fire(db: &Connection, now: i64, firing: &Firing) -> Result<Option<u64>> {
     let Firing { name, due, next, last, tasks } = firing;
     let moved = db

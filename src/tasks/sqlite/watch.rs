@@ -1,4 +1,4 @@
-//! Wakes the threads that wait in this process when another one has committed. SQLite itself tells nobody: so a thread looks at
+//! Wakes the threads that wait in this process when another one has committed. SQLite itself tells none of them: so a thread looks at
 //! the version of the data, every few milliseconds, while a thread waits, and sleeps otherwise.
 //!
 //! It looks through the writing connection, on which the version changes with the commits of others alone. A look takes

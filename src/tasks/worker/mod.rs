@@ -191,7 +191,7 @@ impl WorkerBuilder {
     /// them, which makes many small tasks much cheaper. The price: a task that has ended is told of
     /// only with the last of its fellows, and if this worker dies, all of them are charged with a
     /// lost attempt, whichever was at work. From then on each is started alone, so that a poison
-    /// task takes nobody along twice; give the type a restart limit of at least 1. Only tasks that
+    /// task takes no other along twice; give the type a restart limit of at least 1. Only tasks that
     /// are in the [batch](WorkerBuilder::batch) and that no other thread could take are started so.
     /// Defaults to 1.
     pub fn start_together(mut self, tasks: usize) -> WorkerBuilder {
@@ -330,7 +330,7 @@ impl Worker {
 
 impl Drop for Worker {
     /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at
-    /// work, waits for nobody. A handler that obeys and returns an error puts its task back, at the
+    /// work, waits for none of them. A handler that obeys and returns an error puts its task back, at the
     /// price of a restart.
     fn drop(&mut self) {
         self.shared.stop_claiming();
