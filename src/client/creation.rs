@@ -179,6 +179,12 @@ impl Ledger {
         Some(is_free)
     }
 
+    /// As `claim`, and takes nothing.
+    fn is_free(&self, likeness: &Likeness, id: &str) -> Option<bool> {
+        let state = self.state.lock();
+        (!state.posting.contains_key(likeness)).then(|| !state.own.contains_key(id))
+    }
+
     /// Whether it can be what a call made that began then: no other call has it, and it wasn't
     /// there before.
     fn may_be_of(&self, id: &str, began: Instant) -> bool {
@@ -323,7 +329,13 @@ impl<E> Creation<E> {
                 let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
                 match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
                     (Match::Different, _) => {}
-                    (Match::Same, Some(true) | None) => match ledger.claim(&self.likeness, &entry.id) {
+                    // It may be older than the call, as far as is known: a doubt, unless another call has it.
+                    (Match::Same, None) => match ledger.is_free(&self.likeness, &entry.id) {
+                        Some(true) => doubtful.push(entry.id),
+                        Some(false) => {}
+                        None => return Ok(Step::NotYet),
+                    },
+                    (Match::Same, Some(true)) => match ledger.claim(&self.likeness, &entry.id) {
                         Some(true) => {
                             self.lost = None;
                             return Ok(Step::Found(entry.id));
@@ -429,6 +441,8 @@ mod tests {
     /// `2022-06-08T08:58:21Z`.
     const DATE: &str = "Wed, 08 Jun 2022 08:58:21 GMT";
     const NOW: i64 = 1_654_678_701_000;
+    /// An entry of the list that says no date.
+    const UNDATED: i64 = i64::MIN;
 
     impl Maker for Script {
         type Made = &'static str;
@@ -459,7 +473,7 @@ mod tests {
             }
             let entry = |(id, created, _): &(&str, i64, Match)| Listed {
                 id: (*id).to_owned(),
-                created: Some(*created),
+                created: (*created != UNDATED).then_some(*created),
                 alike: Match::Possible,
             };
             let entries = self.entries.borrow().iter().map(entry).collect();
@@ -522,6 +536,15 @@ mod tests {
             let alike = script(&[Err(Doubt::Lost), Ok("b")], &[("a", created, alike)]);
             assert!(matches!(run(&Ledger::default(), &alike), Err(Failure::Unclear(why)) if why.contains("may be a")));
         }
+    }
+
+    #[test]
+    fn an_entry_without_a_date_is_a_doubt_unless_another_call_has_it() {
+        let ledger = Ledger::default();
+        let lost = || script(&[Err(Doubt::Lost), Ok("b")], &[("a", UNDATED, Match::Same)]);
+        assert!(matches!(run(&ledger, &lost()), Err(Failure::Unclear(why)) if why.contains("may be a")));
+        ledger.own("a", None);
+        assert!(matches!(run(&ledger, &lost()), Ok(Step::Made("b"))));
     }
 
     #[test]
