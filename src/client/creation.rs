@@ -21,6 +21,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{Condvar, Mutex};
@@ -115,7 +116,11 @@ pub(crate) trait Maker {
 pub(crate) struct Ledger {
     state: Mutex<State>,
     changed: Condvar,
+    lost: Arc<Tally>,
 }
+
+/// How many calls that make like things have lost their replies, and look for what they made.
+type Tally = Mutex<HashMap<Likeness, usize>>;
 
 #[derive(Default)]
 struct State {
@@ -179,6 +184,11 @@ impl Ledger {
         Some(is_free)
     }
 
+    /// How many calls that make like things look for what they made.
+    fn lost(&self, likeness: &Likeness) -> usize {
+        self.lost.lock().get(likeness).copied().unwrap_or(0)
+    }
+
     /// As `claim`, and takes nothing.
     fn is_free(&self, likeness: &Likeness, id: &str) -> Option<bool> {
         let state = self.state.lock();
@@ -227,6 +237,33 @@ struct Lost<E> {
     error: E,
     looks: u32,
     doubt: Doubt,
+    /// Counts it as long as it looks.
+    _counted: Counted,
+}
+
+/// One of a [`Tally`], until it is dropped.
+struct Counted {
+    tally: Arc<Tally>,
+    likeness: Likeness,
+}
+
+impl Counted {
+    fn new(ledger: &Ledger, likeness: Likeness) -> Counted {
+        *ledger.lost.lock().entry(likeness).or_default() += 1;
+        Counted { tally: Arc::clone(&ledger.lost), likeness }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut tally = self.tally.lock();
+        if let Some(count) = tally.get_mut(&self.likeness) {
+            *count -= 1;
+            if *count == 0 {
+                tally.remove(&self.likeness);
+            }
+        }
+    }
 }
 
 /// What a step has come to.
@@ -301,7 +338,7 @@ impl<E> Creation<E> {
             return Err(Failure::Refused(error));
         }
         self.since.get_or_insert(began);
-        self.lost = Some(Lost { error, looks: 0, doubt });
+        self.lost = Some(Lost { error, looks: 0, doubt, _counted: Counted::new(ledger, self.likeness) });
         Ok(Step::Look(SETTLED))
     }
 
@@ -313,7 +350,7 @@ impl<E> Creation<E> {
         if ledger.is_posting(&self.likeness) {
             return Ok(Step::NotYet);
         }
-        let (mut doubtful, mut gap, mut compared) = (Vec::new(), None, 0);
+        let (mut same, mut doubtful, mut gap, mut compared) = (Vec::new(), Vec::new(), None, 0);
         for part in 1.. {
             let list = maker.list(part).map_err(Failure::NoLook)?;
             let window = Window::new(ledger, &list, since);
@@ -335,20 +372,28 @@ impl<E> Creation<E> {
                         Some(false) => {}
                         None => return Ok(Step::NotYet),
                     },
-                    (Match::Same, Some(true)) => match ledger.claim(&self.likeness, &entry.id) {
-                        Some(true) => {
-                            self.lost = None;
-                            return Ok(Step::Found(entry.id));
-                        }
-                        Some(false) => {}
-                        None => return Ok(Step::NotYet),
-                    },
+                    (Match::Same, Some(true)) => same.push(entry.id),
                     _ => doubtful.push(entry.id),
                 }
             }
             gap = gap.or(list.gap);
             if !list.has_more {
                 break;
+            }
+        }
+        same.retain(|id| ledger.is_free(&self.likeness, id) != Some(false));
+        // More than were lost here: another process makes the same, and one of them is its own.
+        if same.len() > ledger.lost(&self.likeness) {
+            doubtful.splice(0..0, std::mem::take(&mut same));
+        }
+        for id in same {
+            match ledger.claim(&self.likeness, &id) {
+                Some(true) => {
+                    self.lost = None;
+                    return Ok(Step::Found(id));
+                }
+                Some(false) => {}
+                None => return Ok(Step::NotYet),
             }
         }
         if !doubtful.is_empty() {
@@ -518,6 +563,26 @@ mod tests {
         assert!(matches!(run(&ledger, &lost), Ok(Step::Found(id)) if id == "a"));
         lost.posts.borrow_mut().insert(0, Err(Doubt::Lost));
         assert!(matches!(run(&ledger, &lost), Ok(Step::Made("b"))), "the first has it");
+    }
+
+    #[test]
+    fn of_more_alike_than_were_lost_none_is_taken() {
+        let both = || {
+            let both = [("a", NOW, Match::Same), ("b", NOW, Match::Same)];
+            script(&[Err(Doubt::Lost), Err(Doubt::Lost)], &both)
+        };
+        let alone = run(&Ledger::default(), &both());
+        assert!(
+            matches!(alone, Err(Failure::Unclear(why)) if why.contains("may be a or b")),
+            "another process has made one of them"
+        );
+        // With a second call of this process, both are accounted for.
+        let (ledger, lost) = (Ledger::default(), both());
+        let (mut one, mut two) = (Creation::new([0; 32]), Creation::new([0; 32]));
+        assert!(matches!(one.advance(&ledger, &lost), Ok(Step::Look(_))));
+        assert!(matches!(two.advance(&ledger, &lost), Ok(Step::Look(_))));
+        assert!(matches!(one.advance(&ledger, &lost), Ok(Step::Found(id)) if id == "a"));
+        assert!(matches!(two.advance(&ledger, &lost), Ok(Step::Found(id)) if id == "b"));
     }
 
     #[test]

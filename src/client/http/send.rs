@@ -288,12 +288,24 @@ fn headers(
         if name == header::CONTENT_TYPE && step.body.is_none() {
             continue;
         }
+        // A cookie of the plan's own goes with those of the jar, and wins over one of its name.
+        let own = headers.get(&name).filter(|_| name == header::COOKIE).and_then(|own| own.to_str().ok());
+        let joined = own.map(|own| cookies(own, value));
+        let value = joined.as_deref().unwrap_or(value);
         let mut value = HeaderValue::from_str(value)
             .map_err(|_| invalid(format!("the value of the header {name} has characters that it can't have")))?;
         value.set_sensitive(secret);
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// The pairs of `own`, and those of `jar` whose names it doesn't have.
+fn cookies(own: &str, jar: &str) -> String {
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().trim().to_owned();
+    let names: Vec<String> = own.split(';').map(name).collect();
+    let others = jar.split("; ").filter(|pair| !names.contains(&name(pair)));
+    std::iter::once(own.trim_end_matches([';', ' '])).chain(others).collect::<Vec<_>>().join("; ")
 }
 
 /// A location as text. Bytes that are no UTF-8, of old servers that write in Latin-1, are escaped

@@ -284,6 +284,15 @@ fn cookies_go_back_to_who_set_them_if_they_are_wanted() {
     assert_eq!(with.get(&server.url("/away")).send().expect("away").bytes(), b"other");
     assert!(other.seen().iter().all(|seen| seen.header("cookie").is_none()), "a stranger got it");
 
+    // The program's own go along, and win over one of their name.
+    let echo = Server::start(|seen, stream| match seen.target.as_str() {
+        "/set" => reply(stream, 200, &[("Set-Cookie", "a=jar; Path=/"), ("Set-Cookie", "b=jar; Path=/")], b""),
+        _ => reply(stream, 200, &[], seen.header("cookie").unwrap_or_default().as_bytes()),
+    });
+    with.get(&echo.url("/set")).send().expect("set");
+    let own = with.get(&echo.url("/")).header("Cookie", "a=own; c=own").send().expect("told");
+    assert_eq!(String::from_utf8_lossy(own.bytes()), "a=own; c=own; b=jar");
+
     let without = client();
     let error = without.post(&server.url("/login")).send().expect_err("no cookie is kept");
     assert_eq!(error.status(), Some(403));

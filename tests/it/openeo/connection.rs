@@ -155,6 +155,18 @@ fn a_redirect_that_anybody_can_have_written_leads_to_no_other_host() {
 }
 
 #[test]
+fn a_version_document_that_anybody_can_have_written_leads_to_no_other_host() {
+    let server = Server::start(Config::quick()).expect("a server");
+    let elsewhere = server.root().replace("127.0.0.1", "localhost");
+    server.rewrite("versions", move |_, document| document["versions"][0]["url"] = json!(elsewhere));
+    let error = Connection::connect_with(&server.url(), impatient()).expect_err("another host");
+    assert!(
+        matches!(&error, OpenEoError::Invalid(text) if text.contains("localhost") && text.contains("trust")),
+        "{error}"
+    );
+}
+
+#[test]
 fn links_of_a_version_document_may_be_relative() {
     let server = Server::start(Config::quick()).expect("a server");
     server.rewrite("versions", |_, document| document["versions"][0]["url"] = json!("/openeo/1.2"));

@@ -220,9 +220,18 @@ fn entry_url(text: &str) -> Result<Url, OpenEoError> {
     let text = text.trim();
     let text = text.trim_end_matches('/').strip_suffix(VERSIONS).unwrap_or(text);
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let invalid = |text: &str| OpenEoError::Invalid(text.to_owned());
     let url = Url::parse(&text).ok();
-    url.filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
-        .ok_or_else(|| OpenEoError::Invalid("a back-end has an http or https URL with a host, and no query".to_owned()))
+    let url = url
+        .filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
+        .ok_or_else(|| invalid("a back-end has an http or https URL with a host, and no query"))?;
+    // It would stand in names, reports and errors.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(
+            "a back-end's URL has no user and no password: leave them out, and call authenticate_basic",
+        ));
+    }
+    Ok(url)
 }
 
 /// The version document's choice; `None` for whatever goes wrong with it.
@@ -239,14 +248,17 @@ fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoErro
     let Ok(document) = reply.json() else { return Ok(None) };
     let landed = landed(&url, reply.url())?.and_then(|url| Url::parse(url.strip_suffix(VERSIONS)?).ok());
     let base = landed.as_ref().unwrap_or(asked);
-    Ok(best_version(&document, base.scheme(), |href| links::resolve(base, reply.url(), href)))
+    let Some(best) = best_version(&document, base.scheme(), |href| links::resolve(base, reply.url(), href)) else {
+        return Ok(None);
+    };
+    same_host_if_in_the_clear(base, &best, "names")?;
+    Ok(Some(best))
 }
 
 /// Where the version document is, below what a user knows.
 const VERSIONS: &str = "/.well-known/openeo";
 
-/// Where a request ended that was sent to `asked`, if that is elsewhere. From http that must be the
-/// same host: any machine on the way could have written the redirect.
+/// Where a request ended that was sent to `asked`, if that is elsewhere.
 fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     let (Ok(from), Ok(mut to)) = (Url::parse(asked), Url::parse(answered)) else { return Ok(None) };
     to.set_query(None);
@@ -254,13 +266,22 @@ fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     if from.as_str().trim_end_matches('/') == to.as_str().trim_end_matches('/') {
         return Ok(None);
     }
-    if from.scheme() == "http" && from.host_str() != to.host_str() {
-        let host = to.host_str().unwrap_or_default();
-        return Err(OpenEoError::Invalid(format!(
-            "{asked} redirects to another host, {host}, over a connection that every machine on the way can change: connect to that one if you trust it"
-        )));
-    }
+    same_host_if_in_the_clear(&from, to.as_str(), "redirects to")?;
     Ok(Some(to.into()))
+}
+
+/// Refuses to be led from http to another host: any machine on the way could have written that,
+/// and the credentials would go there.
+fn same_host_if_in_the_clear(from: &Url, to: &str, how: &str) -> Result<(), OpenEoError> {
+    let to = Url::parse(to).ok();
+    let host = to.as_ref().and_then(Url::host_str);
+    if from.scheme() != "http" || from.host_str() == host {
+        return Ok(());
+    }
+    Err(OpenEoError::Invalid(format!(
+        "{from} {how} another host, {}, over a connection that every machine on the way can change: connect to that one if you trust it",
+        host.unwrap_or_default()
+    )))
 }
 
 impl fmt::Debug for Connection {
@@ -288,6 +309,10 @@ mod tests {
         }
         for wrong in ["", "ftp://host", "https://", "host?x=1", "host#x", "a b"] {
             assert!(matches!(entry_url(wrong), Err(OpenEoError::Invalid(_))), "{wrong}");
+        }
+        for known in ["https://me:hush@host/", "me:hush@host", "https://me@host", "https://:hush@host"] {
+            let error = entry_url(known).expect_err(known).to_string();
+            assert!(error.contains("authenticate_basic") && !error.contains("hush"), "{error}");
         }
     }
 
