@@ -139,6 +139,7 @@ fn beside(test: bool) {
         let (alone, beside) = ours::beside(&empty, &full, load, rounds);
         tell_beside(load, finished, &alone, &beside);
     }
+    ours::tell_depth(&full, &format!("{finished} finished ones, goal < 1 ms"));
     let start = Instant::now();
     full.tidy().expect("nothing to do");
     println!("a look at what is to be tidied, beside them: {:.1?}", start.elapsed());

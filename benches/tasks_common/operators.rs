@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use fulmar::tasks::{NewTask, TaskFilter, TaskQueue, TaskStatus, TaskType, WorkerId};
 
+use super::ours;
+
 /// Prints how long lists, a pause and a retry of many take, and the longest wait of a producer and a worker beside that.
 pub(crate) fn tell(queue: &TaskQueue, test: bool) {
     let (waiting, many) = if test { (2_000, 500) } else { (1_000_000, 100_000) };
@@ -47,6 +49,7 @@ pub(crate) fn tell(queue: &TaskQueue, test: bool) {
             times[10], times[20]
         );
     }
+    ours::tell_depth(queue, &format!("{waiting} waiting ones"));
     let start = Instant::now();
     queue.pause_type("waits").expect("paused");
     println!("  pause of a type {:.2?}", start.elapsed());

@@ -96,6 +96,24 @@ pub(crate) fn noop() -> TaskType {
     TaskType::new("noop").retention(Duration::from_secs(86_400))
 }
 
+/// What it takes to ask how deep the queue is, beside what.
+pub(crate) fn tell_depth(queue: &TaskQueue, beside: &str) {
+    let time = |ask: &dyn Fn()| {
+        let mut times: Vec<Duration> = (0..21)
+            .map(|_| {
+                let start = Instant::now();
+                ask();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        (times[10], times[20])
+    };
+    let (depth, slowest) = time(&|| drop(queue.depth().expect("counted")));
+    let (stats, _) = time(&|| drop(queue.stats().expect("counted")));
+    println!("depth and age beside {beside}: {depth:.2?} ({slowest:.2?}); stats {stats:.2?}");
+}
+
 /// The times to claim and finish the load on a queue that is all but empty, and on one that has many finished tasks, in
 /// turns.
 pub(crate) fn beside(empty: &TaskQueue, full: &TaskQueue, load: Load, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {

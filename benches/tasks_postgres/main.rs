@@ -94,6 +94,7 @@ fn beside(url: &str, test: bool) {
         let (alone, beside) = ours::beside(&empty.queue, &full.queue, load, rounds);
         tell_beside(load, finished, &alone, &beside);
     }
+    ours::tell_depth(&full.queue, &format!("{finished} finished ones, goal < 1 ms"));
 }
 
 /// A queue with tables of its own, which go with it.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use super::bell::Bell;
+use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::look::{Statuses, TaskFilter, TaskPage};
@@ -95,6 +96,10 @@ impl<E: Engine> Engine for ReadOnly<E> {
 
     fn stats(&self) -> Result<QueueStats> {
         self.0.stats()
+    }
+
+    fn depth(&self) -> Result<QueueDepth> {
+        self.0.depth()
     }
 
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {

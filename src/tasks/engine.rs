@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bell::Bell;
+use super::depth::QueueDepth;
 use super::error::Result;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
@@ -73,6 +74,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus>;
 
     fn stats(&self) -> Result<QueueStats>;
+
+    /// What has not ended, without a look at what has. Reads only.
+    fn depth(&self) -> Result<QueueDepth>;
 
     /// A page of tasks, of no more than `limit`, which is at least one. Reads no more than some thousand rows; one that makes
     /// no sense is passed over.

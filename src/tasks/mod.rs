@@ -160,7 +160,8 @@
 //! # What operators do
 //!
 //! - **Look.** [`TaskQueue::list`] gives the tasks that a [`TaskFilter`] fits (type, status, key, age, text of the error), page
-//!   by page: a page reads at most some thousand rows, beside millions. [`TaskQueue::stats`] has the counts. For psql,
+//!   by page: a page reads at most some thousand rows, beside millions. [`TaskQueue::depth`] counts what waits and runs, and
+//!   may be asked often; [`TaskQueue::stats`] counts all tasks, and so reads the index of those that have ended. For psql,
 //!   Grafana and the like the views `fulmar_tasks` and `fulmar_depth` have statuses in words and times as times.
 //! - **Mend.** [`TaskQueue::retry`] has a task that failed or was cancelled run again, its log kept;
 //!   [`retry_all`](TaskQueue::retry_all), [`cancel_all`](TaskQueue::cancel_all) and [`delete_all`](TaskQueue::delete_all)
@@ -281,6 +282,7 @@ mod access;
 mod bell;
 mod caller;
 mod claim;
+mod depth;
 mod engine;
 mod error;
 mod handle;
@@ -312,6 +314,7 @@ mod worker_id;
 pub use crate::backoff::RetryPolicy;
 pub use caller::{Acceptable, CallersTransaction, Ending};
 pub use claim::Claim;
+pub use depth::{QueueDepth, TypeDepth};
 pub use error::{Result, TaskError};
 pub use handle::TaskHandle;
 pub use handler::{Handler, TaskContext};

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use fulmar::tasks::TaskStatus::{self, Accepted, Cancelled, Failed, Finished, Paused, Running, Scheduled};
-use fulmar::tasks::{LARGEST_PAYLOAD, NewTask, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskType, WorkerId};
+use fulmar::tasks::{
+    LARGEST_PAYLOAD, NewTask, QueueDepth, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskType, WorkerId,
+};
 use serde_json::json;
 
 use crate::support::{Bed, HANG, LEASE, claim, claims, history, last_message, names, put, task};
@@ -683,6 +685,45 @@ pub(crate) fn counters_add_up(bed: &dyn Bed) {
     let oldest = stats.oldest_ready().expect("some are ready");
     assert!((30..60).contains(&oldest.as_secs()), "{oldest:?}");
     assert!(stats.warnings.is_empty(), "{:?}", stats.warnings);
+}
+
+pub(crate) fn the_depth_says_what_waits_and_runs(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("idle")).expect("registered");
+    let oldest = put(&queue, "cancelled before anything else");
+    bed.pass(Duration::from_secs(30));
+    let ordered = |identifier: &str| task(identifier).ordered("k", true);
+    queue.enqueue_many((0..4).map(|n| task(n.to_string()))).expect("accepted");
+    queue.enqueue_many([ordered("first"), ordered("second"), ordered("third")]).expect("accepted");
+    queue.enqueue(task("late").run_after(HANG)).expect("accepted");
+    oldest.cancel().expect("known");
+    let depth_of = |depth: &QueueDepth| {
+        let of = depth.types.iter().find(|of_type| of_type.name == "t").expect("registered").clone();
+        [of.ready, of.delayed, of.blocked, of.claimed, of.running]
+    };
+    let depth = queue.depth().expect("counted");
+    assert_eq!(depth_of(&depth), [5, 1, 2, 0, 0]);
+    assert!(depth.oldest_ready().expect("some are ready") < Duration::from_secs(30), "one that was cancelled counts");
+
+    bed.pass(Duration::from_secs(30));
+    let claims = claims(&queue, &WorkerId::new(), 3);
+    assert_eq!(claims[0].run(&|_: &TaskContext| Ok::<_, TaskError>(())).expect("ours"), Finished);
+    claims[1].start().expect("ours");
+    let depth = queue.depth().expect("counted");
+    assert_eq!(depth_of(&depth), [2, 1, 2, 1, 1]);
+    assert_eq!((depth.waiting(), depth.held()), (5, 2));
+    let age = depth.oldest_ready().expect("some are ready");
+    assert!((30..60).contains(&age.as_secs()), "{age:?}");
+    let names: Vec<_> = depth.types.iter().map(|of_type| (of_type.name.as_str(), of_type.paused)).collect();
+    assert_eq!(names, [("idle", false), ("t", false)]);
+    assert_eq!((depth.types[0].waiting(), depth.types[0].oldest_ready), (0, None));
+
+    // What is due counts as ready, whether a claim has come by since or not.
+    bed.pass(HANG);
+    queue.pause_type("t").expect("known");
+    let depth = queue.depth().expect("counted");
+    assert_eq!(depth_of(&depth), [3, 0, 2, 1, 1]);
+    assert!(depth.types[1].paused);
 }
 
 pub(crate) fn progress_and_messages_are_seen_at_once(bed: &dyn Bed) {

@@ -50,7 +50,7 @@ macro_rules! conformance {
                 the_time_limit_holds_though_the_lease_is_kept, failures_are_retried_with_their_cause_in_the_log,
                 a_failure_for_good_is_not_retried, a_pause_keeps_its_state, a_long_log_keeps_its_order, workers_have_their_say_in_the_log, types_have_their_limit_at_once,
                 payloads_may_have_64_mib, names_are_text_of_any_kind, retired_tasks_are_deleted, with_retention_the_disk_does_not_fill,
-                counters_add_up,
+                counters_add_up, the_depth_says_what_waits_and_runs,
                 progress_and_messages_are_seen_at_once, what_is_given_back_is_as_before, a_response_keeps_its_media_type,
                 waits_end_in_time_and_see_other_handles, one_bad_row_keeps_no_other_from_rescue,
                 one_bad_row_keeps_no_other_from_being_claimed, a_type_named_twice_has_its_tasks_once,

@@ -11,6 +11,7 @@ mod caller;
 mod claim;
 mod combine;
 mod connection;
+mod depth;
 mod error;
 mod fault;
 mod fence;
@@ -53,6 +54,7 @@ use self::steps::Doubts;
 use self::target::Target;
 use super::access::Access;
 use super::bell::{Bell, News};
+use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::look::{Statuses, TaskFilter, TaskPage};
@@ -363,6 +365,10 @@ impl Engine for PostgresEngine {
         let mut stats = self.core.patiently("counting tasks", |db, _| read::stats(db, self.core.old_snapshot))?;
         stats.warnings.extend(self.claims.warning());
         Ok(stats)
+    }
+
+    fn depth(&self) -> Result<QueueDepth> {
+        self.core.patiently("counting tasks", |db, _| depth::depth(db))
     }
 
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {

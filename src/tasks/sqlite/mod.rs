@@ -8,6 +8,7 @@ mod backup;
 mod caller;
 mod claim;
 mod connection;
+mod depth;
 mod fence;
 mod file;
 mod filesystem;
@@ -40,6 +41,7 @@ use self::watch::Watch;
 use self::writer::Writer;
 use super::access::Access;
 use super::bell::{Bell, News};
+use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::look::{Statuses, TaskFilter, TaskPage};
@@ -246,6 +248,10 @@ impl Engine for SqliteEngine {
             }));
         }
         Ok(stats)
+    }
+
+    fn depth(&self) -> Result<QueueDepth> {
+        self.read(depth::depth)
     }
 
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage> {
