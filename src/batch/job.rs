@@ -171,6 +171,12 @@ impl JobError {
         matches!(self.then, Then::Wait { .. })
     }
 
+    /// What it was made of, if that has the type `E`.
+    #[cfg(all(feature = "openeo", feature = "sqlite"))]
+    pub(crate) fn error<E: std::error::Error + 'static>(&self) -> Option<&E> {
+        self.source.downcast_ref()
+    }
+
     /// Whether the job has failed for good.
     pub fn is_fatal(&self) -> bool {
         self.then == Then::Fail

@@ -444,6 +444,8 @@
 
 mod api;
 mod auth;
+#[cfg(feature = "sqlite")]
+pub mod campaign;
 mod discovery;
 mod documents;
 mod execute;

@@ -2,6 +2,8 @@
 //! Python client are in `tests/openeo_peer`.
 
 mod auth;
+#[cfg(feature = "sqlite")]
+mod campaign;
 mod connection;
 mod create;
 mod documents;

@@ -7,7 +7,7 @@ use crate::client::openeo::api::connection::Connection;
 #[must_use = "a back-end is for `run_jobs`"]
 pub struct BackEnd {
     pub(super) connection: Connection,
-    pub(super) name: String,
+    pub(in crate::client::openeo) name: String,
     pub(super) parallel_jobs: usize,
     pub(super) queue_limit: usize,
 }

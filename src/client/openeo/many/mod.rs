@@ -16,15 +16,15 @@
 mod back_end;
 mod looks;
 mod options;
-mod run;
-mod site;
+pub(super) mod run;
+pub(super) mod site;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::batch::{Batch, BatchReport};
+use crate::batch::{Batch, BatchReport, BatchRunner};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::jobs::new_job::NewJob;
 use crate::sync::Mutex;
@@ -81,6 +81,15 @@ pub fn start_jobs(
     jobs: impl IntoIterator<Item = impl Into<NewJob>>,
     options: &RunOptions,
 ) -> Result<Batch<JobRun>, OpenEoError> {
+    let (shared, runner) = prepare(back_ends, options)?;
+    Ok(runner.start(jobs.into_iter().map(|job| Run::new(&shared, job.into()))))
+}
+
+/// What all jobs of a batch share, and what runs their steps.
+pub(super) fn prepare(
+    back_ends: impl IntoIterator<Item = BackEnd>,
+    options: &RunOptions,
+) -> Result<(Arc<Shared>, BatchRunner), OpenEoError> {
     let sites: Vec<Arc<Site>> = back_ends.into_iter().map(Site::new).collect();
     if let Some(site) = sites.iter().find(|site| site.back_end.parallel_jobs == 0 || site.back_end.queue_limit == 0) {
         return Err(OpenEoError::Invalid(format!(
@@ -104,5 +113,5 @@ pub fn start_jobs(
         asks: Backoff::new(first).factor(1.25).cap(options.last_poll),
         folders: Mutex::new(HashSet::new()),
     });
-    Ok(runner.start(jobs.into_iter().map(|job| Run::new(&shared, job.into()))))
+    Ok((shared, runner))
 }

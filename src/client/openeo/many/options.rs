@@ -24,7 +24,7 @@ pub struct RunOptions {
     pub(super) last_poll: Duration,
     pub(super) soft_errors: u32,
     pub(super) soft_error_pause: Duration,
-    pub(super) folder: Option<PathBuf>,
+    pub(in crate::client::openeo) folder: Option<PathBuf>,
     pub(super) downloads: DownloadOptions,
     pub(super) cancel_running_after: Option<Duration>,
     pub(super) ahead: Option<usize>,

@@ -27,8 +27,8 @@ const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(
 const SLOW: Duration = Duration::from_secs(1);
 
 /// A back-end at work.
-pub(super) struct Site {
-    pub(super) back_end: BackEnd,
+pub(in crate::client::openeo) struct Site {
+    pub(in crate::client::openeo) back_end: BackEnd,
     room: Mutex<Room>,
     looks: Mutex<Looks>,
     /// What its validation said about process graphs.
@@ -62,7 +62,7 @@ impl Room {
 }
 
 /// A place for one job on a site, or the wait for one; given back when dropped.
-pub(super) struct Place {
+pub(in crate::client::openeo) struct Place {
     pub(super) site: Arc<Site>,
     id: Option<String>,
     taken: bool,
@@ -159,7 +159,14 @@ impl Site {
         Some(place)
     }
 
-    pub(super) fn connection(&self) -> &Connection {
+    /// The place of a job that another process has started, whether there is room for it or not.
+    #[cfg(feature = "sqlite")]
+    pub(in crate::client::openeo) fn adopt(site: &Arc<Site>) -> Place {
+        site.room.lock().taken += 1;
+        Place { site: Arc::clone(site), id: None, taken: true, made: false }
+    }
+
+    pub(in crate::client::openeo) fn connection(&self) -> &Connection {
         &self.back_end.connection
     }
 

@@ -25,7 +25,11 @@ const LONGEST_SIDE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Run {
     /// A folder of its own, whatever its id is.
-    fn folder(&mut self, root: &Path, id: &str) -> PathBuf {
+    fn folder(&mut self, root: &Path, id: &str) -> Result<PathBuf, JobError> {
+        if let (None, Some(memory)) = (&self.folder, &mut self.memory) {
+            let back_end = self.site.as_ref().map_or("", |site| site.back_end.name.as_str());
+            self.folder = Some(root.join(memory.folder(back_end, id)?));
+        }
         let own = || {
             let stem = format!("job_{}", sound(id));
             let mut taken = self.shared.folders.lock();
@@ -33,7 +37,7 @@ impl Run {
             let name = names.into_iter().find(|name| taken.insert(name.to_lowercase())).unwrap_or(stem.clone());
             root.join(name)
         };
-        self.folder.get_or_insert_with(own).clone()
+        Ok(self.folder.get_or_insert_with(own).clone())
     }
 
     /// Details, results and assets of a job that is done. What can be had is had, whatever becomes
@@ -44,7 +48,7 @@ impl Run {
         root: &Path,
         cx: &mut Context<'_>,
     ) -> Result<Vec<PathBuf>, JobError> {
-        let folder = self.folder(root, job.id());
+        let folder = self.folder(root, job.id())?;
         std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error))?;
         let results = match &self.results {
             Some(results) => results.clone(),
@@ -143,7 +147,7 @@ impl Run {
             }
         };
         if let Some(root) = self.shared.options.folder.clone().filter(|_| !logs.is_empty()) {
-            let folder = self.folder(&root, job.id());
+            let folder = self.folder(&root, job.id())?;
             let written = std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error));
             let path = folder.join(format!("job_{}_errors.json", sound(job.id())));
             if let Err(error) = written.and_then(|()| write_json(&path, &logs.to_json())) {

@@ -35,6 +35,9 @@ impl Run {
             }
             _ => None,
         };
+        if let (false, Some(memory)) = (was_lost, &mut self.memory) {
+            memory.will_create(&site.back_end.name)?;
+        }
         match self.creation.advance(connection) {
             Ok(Creating::Made(id)) => {
                 site.mark_up();

@@ -29,17 +29,27 @@ use super::site::{Place, Site};
 /// How many times in a row a back-end must say that there is no such job before it is believed.
 const MISSING: u32 = 5;
 
-pub(super) struct Shared {
-    pub(super) sites: Vec<Arc<Site>>,
-    pub(super) options: RunOptions,
+pub(in crate::client::openeo) struct Shared {
+    pub(in crate::client::openeo) sites: Vec<Arc<Site>>,
+    pub(in crate::client::openeo::many) options: RunOptions,
     /// When a job itself is asked about, as opposed to the list.
-    pub(super) asks: Backoff,
+    pub(in crate::client::openeo::many) asks: Backoff,
     /// Names that are taken, in lower case.
-    pub(super) folders: Mutex<HashSet<String>>,
+    pub(in crate::client::openeo::many) folders: Mutex<HashSet<String>>,
+}
+
+/// What a job on its way tells before the next call, so that it isn't lost if the process dies.
+pub(in crate::client::openeo) trait Memory: Send {
+    /// The next call may make the job on the back-end of that name.
+    fn will_create(&mut self, back_end: &str) -> Result<(), JobError>;
+    /// It is made there.
+    fn made(&mut self, back_end: &str, id: &str) -> Result<(), JobError>;
+    /// The folder of its results, below the root of all.
+    fn folder(&mut self, back_end: &str, id: &str) -> Result<PathBuf, JobError>;
 }
 
 /// One job on its way.
-pub(super) struct Run {
+pub(in crate::client::openeo) struct Run {
     shared: Arc<Shared>,
     creation: Creation,
     place: Option<Place>,
@@ -73,10 +83,13 @@ pub(super) struct Run {
     given_up: HashMap<String, String>,
     /// How often a question beside the point was asked again.
     side_questions: u32,
+    memory: Option<Box<dyn Memory>>,
+    /// Whether the memory knows its id.
+    is_remembered: bool,
 }
 
 impl Run {
-    pub(super) fn new(shared: &Arc<Shared>, job: NewJob) -> Run {
+    pub(in crate::client::openeo) fn new(shared: &Arc<Shared>, job: NewJob) -> Run {
         Run {
             shared: Arc::clone(shared),
             creation: Creation::new(job),
@@ -104,6 +117,8 @@ impl Run {
             files: HashMap::new(),
             given_up: HashMap::new(),
             side_questions: 0,
+            memory: None,
+            is_remembered: false,
         }
     }
 
@@ -112,11 +127,56 @@ impl Run {
     }
 }
 
+#[cfg(feature = "sqlite")]
+impl Run {
+    pub(in crate::client::openeo) fn remembered(mut self, memory: Box<dyn Memory>) -> Run {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Goes on with a job that another process has made, and stands as is told.
+    pub(in crate::client::openeo) fn adopt(mut self, site: &Arc<Site>, found: JobDescription) -> Run {
+        let job = site.connection().job(found.id());
+        if found.status() == JobStatus::Created {
+            let mut place = Site::place(std::slice::from_ref(site), Instant::now());
+            if let Some(place) = &mut place {
+                place.mark_made();
+            }
+            self.place = place;
+        } else {
+            self.started = true;
+            if !found.status().is_ended() {
+                let mut place = Site::adopt(site);
+                place.watch(job.id(), Instant::now());
+                self.place = Some(place);
+            }
+        }
+        (self.site, self.job, self.last) = (Some(Arc::clone(site)), Some(job), Some(found));
+        (self.described, self.is_remembered, self.is_validated) = (true, true, true);
+        self
+    }
+
+    /// What the back-end said about it last.
+    pub(in crate::client::openeo) fn last(&self) -> Option<&JobDescription> {
+        self.last.as_ref()
+    }
+
+    /// Whether a request to make it may have arrived, and nothing more is known.
+    pub(in crate::client::openeo) fn is_lost(&self) -> bool {
+        self.job.is_none() && self.creation.lost_by().is_some()
+    }
+
+    /// Whether the job is made.
+    pub(in crate::client::openeo) fn is_made(&self) -> bool {
+        self.job.is_some()
+    }
+}
+
 impl RemoteJob for Run {
     type Output = JobRun;
 
     fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError> {
-        if self.place.is_none() {
+        if self.place.is_none() && self.job.is_none() {
             let place = Site::place(&self.shared.sites, Instant::now());
             let place = place.ok_or_else(|| JobError::fatal("there is no back-end"))?;
             self.site = Some(Arc::clone(&place.site));
@@ -133,6 +193,12 @@ impl RemoteJob for Run {
                 self.job.insert(job).clone()
             }
         };
+        if !self.is_remembered {
+            if let Some(memory) = &mut self.memory {
+                memory.made(&site.back_end.name, job.id())?;
+            }
+            self.is_remembered = true;
+        }
         match self.start(&job, cx) {
             // A start that didn't come about is tried again by the next step. The job is made, and
             // is to be known as such.

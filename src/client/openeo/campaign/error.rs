@@ -1,0 +1,31 @@
+//! What can go wrong with a campaign as a whole. What goes wrong with one row is told in its report.
+
+use std::path::PathBuf;
+
+use crate::client::openeo::api::error::OpenEoError;
+use crate::error::BoxError;
+
+/// Why a campaign couldn't be opened, filled or run. One row's failure is no such error: the
+/// [report](super::CampaignReport) has it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CampaignError {
+    /// An argument or a setting makes no sense; the text names it and the remedy.
+    #[error("{0}")]
+    Invalid(String),
+
+    /// The ledger on the disk can't be read or written. Nothing was done that it doesn't have.
+    #[error("the ledger {path} failed while {doing}", path = .path.display())]
+    Ledger {
+        /// The ledger's file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What SQLite or the operating system said.
+        source: BoxError,
+    },
+
+    /// The client refused.
+    #[error(transparent)]
+    OpenEo(#[from] OpenEoError),
+}
