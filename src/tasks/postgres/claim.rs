@@ -279,6 +279,9 @@ impl Claims {
     }
 }
 
+/// `gate IS NOT DISTINCT FROM 0` is for rows that are found by their numbers: `gate = 0` would let the server read a whole
+/// index of what is ready in place of some numbers.
+///
 /// `$1` worker, `$2` lease, `$3` the largest input that comes along, `$4` how many; then whatever chooses them.
 macro_rules! take {
     () => {
@@ -324,7 +327,7 @@ fn take_of_many(
     let rows = db.query(
         concat!(
             take!(),
-            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY(ARRAY(
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY(ARRAY(
                      SELECT c.id FROM fulmar_task_type f CROSS JOIN LATERAL (
                          SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
                          ORDER BY rank, id LIMIT $6::int8) AS c
@@ -373,7 +376,7 @@ fn take_of_first(
         let rows = db.query(
             concat!(
                 take!(),
-                "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY($5::int8[])
+                "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY($5::int8[])
                      ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
                 taken!()
             ),
@@ -400,11 +403,11 @@ fn take_carefully(
     let rows = tx.query(
         concat!(
             take!(),
-            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY(ARRAY(
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY(ARRAY(
                      SELECT c.id FROM (
                          SELECT id, CASE WHEN at_once IS NULL THEN $7::int8
                              ELSE least($7::int8, greatest(0, at_once - (SELECT count(*) FROM fulmar_task h
-                                 WHERE h.worker IS NOT NULL AND h.type_id = f.id))) END AS room
+                                 WHERE h.worker IS NOT NULL AND h.type_id + 0 = f.id))) END AS room
                          FROM fulmar_task_type f
                          WHERE name = ANY($5::text[]) AND paused = 0 AND (at_once IS NULL OR id = ANY($6::int8[]))) AS f
                      CROSS JOIN LATERAL (
@@ -539,8 +542,10 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
     // The next time is of any type: whoever looks too early looks once more.
     let rows = db.query(
         concat!(
-            "SELECT CASE WHEN EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[])
-                 AND y.paused = 0 AND EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = y.id)) THEN 0
+            "SELECT CASE WHEN (SELECT true FROM fulmar_task WHERE gate = 0 ORDER BY rank + 0, id LIMIT 1)
+                 AND (SELECT true FROM fulmar_task_type y CROSS JOIN LATERAL (
+                     SELECT FROM fulmar_task WHERE gate = 0 AND type_id = y.id ORDER BY rank, id LIMIT 1) AS t
+                 WHERE y.name = ANY($1::text[]) AND y.paused = 0 LIMIT 1) THEN 0
              ELSE (SELECT greatest(run_at, 0) - ",
             then!(),
             " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END"

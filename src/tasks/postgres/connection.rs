@@ -282,6 +282,20 @@ impl Connection {
         result
     }
 
+    /// The statements that were prepared, each with the plan that this session keeps for it.
+    #[cfg(test)]
+    pub(super) fn plans(&mut self) -> Vec<(&'static str, String)> {
+        let prepared: Vec<_> = self.prepared.iter().map(|(sql, name)| (*sql, name.clone())).collect();
+        let plan = |(sql, name): (&'static str, CString)| {
+            let params = (1..).take_while(|n| sql.contains(&format!("${n}::"))).map(|_| "NULL").collect::<Vec<_>>();
+            let params = if params.is_empty() { String::new() } else { format!("({})", params.join(", ")) };
+            let explain = format!("EXPLAIN (COSTS OFF) EXECUTE {}{params}", name.to_str().expect("ours"));
+            let rows = self.query_text(&explain, &[]).expect("explained").texts();
+            (sql, rows.into_iter().flatten().flatten().collect::<Vec<_>>().join("\n"))
+        };
+        prepared.into_iter().map(plan).collect()
+    }
+
     /// Runs one statement whose text is not the program's own, with its parameters.
     ///
     /// # Errors

@@ -60,13 +60,13 @@ pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgErr
     .map(drop)
 }
 
-/// Opens the lanes that the query `$lanes` gives, for those who may run now that another has left: the first modifier, or all
+/// Opens the lanes that the query `$lanes` gives: finds the tasks by their numbers, whatever the server knows of the table. For those who may run now that another has left: the first modifier, or all
 /// accessors up to it.
 macro_rules! follow {
     ($lanes:expr) => {
         concat!(
             "UPDATE fulmar_task t SET gate = (t.run_at > ", now!(), ")::int4::int2
-             FROM ", $lanes, " AS l
+             WHERE t.gate IS NOT DISTINCT FROM 2 AND t.id = ANY(ARRAY(SELECT next.id FROM ", $lanes, " AS l
              CROSS JOIN LATERAL (
                  SELECT (SELECT id FROM fulmar_task a WHERE a.type_id = l.type_id AND a.lane = l.lane AND NOT a.is_modifier
                              AND a.lane IS NOT NULL AND a.ended IS NULL ORDER BY a.is_modifier, a.id LIMIT 1) AS accessor,
@@ -78,8 +78,7 @@ macro_rules! follow {
                  THEN ARRAY[first.modifier]
                  ELSE ARRAY(SELECT w.id FROM fulmar_task w WHERE w.gate = 2 AND w.type_id = l.type_id AND w.lane = l.lane
                      AND NOT w.is_modifier AND w.id < coalesce(first.modifier, 9223372036854775807))
-                 END) AS next (id)
-             WHERE t.id = next.id AND t.gate = 2"
+                 END) AS next (id)))"
         )
     };
 }

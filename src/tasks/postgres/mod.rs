@@ -20,6 +20,8 @@ mod lanes;
 mod libpq;
 mod look;
 mod migrate;
+#[cfg(test)]
+mod plans;
 mod pool;
 mod produce;
 mod read;

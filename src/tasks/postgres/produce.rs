@@ -279,10 +279,10 @@ fn insert(
                      input, trail)
                  SELECT s.id, s.type_id, s.identifier, 0,
                      CASE WHEN s.lane IS NOT NULL AND (s.is_behind OR CASE WHEN s.is_modifier
-                         THEN EXISTS (SELECT 1 FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
-                             AND o.lane IS NOT NULL AND o.ended IS NULL)
-                         ELSE EXISTS (SELECT 1 FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
-                             AND o.is_modifier AND o.lane IS NOT NULL AND o.ended IS NULL) END)
+                         THEN (SELECT true FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
+                             AND o.lane IS NOT NULL AND o.ended IS NULL LIMIT 1)
+                         ELSE (SELECT true FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
+                             AND o.is_modifier AND o.lane IS NOT NULL AND o.ended IS NULL LIMIT 1) END)
                      THEN 2 ELSE (s.run_at > ", then!(), ")::int4 END,
                      s.rank, s.run_at, ", then!(), ", s.lane, s.is_modifier,
                      CASE WHEN octet_length(s.input) <= $14::int8 THEN s.input END,
@@ -381,7 +381,7 @@ struct Found {
 fn find(db: &mut Connection, task: &TaskRef) -> Result<Found, Fault> {
     let rows = db.query(
         "SELECT t.id, t.status, t.type_id, t.lane FROM fulmar_task t
-         JOIN fulmar_task_type y ON y.id = t.type_id WHERE y.name = $1::text AND t.identifier = $2::text",
+         WHERE t.type_id = (SELECT id FROM fulmar_task_type WHERE name = $1::text) AND t.identifier = $2::text",
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
     let row = rows.first().ok_or_else(|| not_found(task))?;

@@ -25,7 +25,7 @@ pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInf
             "SELECT ",
             columns!(),
             " FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
-             WHERE y.name = $1::text AND t.identifier = $2::text"
+             WHERE t.type_id = (SELECT id FROM fulmar_task_type WHERE name = $1::text) AND t.identifier = $2::text"
         ),
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
@@ -60,8 +60,8 @@ pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogE
     // One statement, so that both halves are as of one moment.
     let rows = db.query(
         "SELECT t.trail, l.entry, l.time, l.status, l.message
-         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id LEFT JOIN fulmar_task_log l ON l.task_id = t.id
-         WHERE y.name = $1::text AND t.identifier = $2::text",
+         FROM fulmar_task t LEFT JOIN fulmar_task_log l ON l.task_id = t.id
+         WHERE t.type_id = (SELECT id FROM fulmar_task_type WHERE name = $1::text) AND t.identifier = $2::text",
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
     let Some(first) = rows.first() else {
@@ -93,8 +93,8 @@ pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogE
 
 pub(super) fn response(db: &mut Connection, task: &TaskRef) -> Result<Option<Option<Response>>, Fault> {
     let rows = db.query(
-        "SELECT r.media_type, r.body FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
-         LEFT JOIN fulmar_task_response r ON r.task_id = t.id WHERE y.name = $1::text AND t.identifier = $2::text",
+        "SELECT r.media_type, r.body FROM fulmar_task t LEFT JOIN fulmar_task_response r ON r.task_id = t.id
+         WHERE t.type_id = (SELECT id FROM fulmar_task_type WHERE name = $1::text) AND t.identifier = $2::text",
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
     let read = |row: Row<'_>| match row.get::<Option<String>>(0)? {

@@ -12,15 +12,17 @@ use super::value::Param;
 
 pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // Looked for without a lock first: mostly there is nothing.
+    // Looked for without a lock first: mostly there is nothing. Sorted outside of the look, or the server might read all tasks in
+    // the order of their numbers.
     let rows = db.query(
         concat!(
-            "SELECT id, lane IS NOT NULL FROM fulmar_task
-             WHERE worker IS NOT NULL AND (lease <= ",
+            "SELECT id, has_lane FROM (
+                 SELECT id, lane IS NOT NULL AS has_lane FROM fulmar_task
+                 WHERE worker IS NOT NULL AND (lease <= ",
             then!(),
             " OR deadline <= ",
             then!(),
-            ") ORDER BY id LIMIT $1::int8"
+            ") OFFSET 0) AS lost ORDER BY id LIMIT $1::int8"
         ),
         &[limit.into()],
     )?;
@@ -175,7 +177,10 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
 
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = db.query(
+    let mut tx = db.begin()?;
+    // A server that takes the table for small would rather sort all tasks of a type than read the index of those that have ended.
+    tx.script("SET LOCAL enable_sort = off")?;
+    let rows = tx.query(
         concat!(
             "SELECT t.id FROM fulmar_task_type y CROSS JOIN LATERAL (
                  SELECT id FROM fulmar_task t WHERE t.type_id = y.id AND t.ended IS NOT NULL
@@ -187,6 +192,7 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
         &[limit.into()],
     )?;
     let mut ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    tx.commit()?;
     if ids.is_empty() {
         return Ok(0);
     }
@@ -195,17 +201,17 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     Ok(erase(db, &ids)?)
 }
 
-/// Deletes tasks with all that belongs to them, but for those that somebody else has a hand on.
+/// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of the tables, but for those that somebody else has a hand on.
 pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
     let rows = db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(
                  SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE SKIP LOCKED)) RETURNING id),
-             i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),
-             c AS (DELETE FROM fulmar_task_checkpoint d USING t WHERE d.task_id = t.id),
-             q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
-             x AS (DELETE FROM fulmar_task_context d USING t WHERE d.task_id = t.id),
-             r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
-             l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
+             i AS (DELETE FROM fulmar_task_input WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             c AS (DELETE FROM fulmar_task_checkpoint WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             q AS (DELETE FROM fulmar_task_unique WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             x AS (DELETE FROM fulmar_task_context WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             r AS (DELETE FROM fulmar_task_response WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             l AS (DELETE FROM fulmar_task_log WHERE task_id = ANY(ARRAY(SELECT id FROM t)))
          SELECT count(*) FROM t",
         &[Param::Ints(ids)],
     )?;

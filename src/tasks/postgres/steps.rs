@@ -130,6 +130,14 @@ macro_rules! change {
     };
 }
 
+/// Behind the list of steps: true of each, and the server takes it for true of few. So it expects one step, and looks the task
+/// of each up by its number; if it expected more than there are tasks, it would read all tasks and compare.
+macro_rules! few {
+    () => {
+        " WHERE ord & 0 = 0"
+    };
+}
+
 /// The entry that a step adds to the trail, under the status that the task has from then on.
 macro_rules! step_trail {
     () => {
@@ -143,7 +151,9 @@ const PLAIN: &str = concat!(
          SELECT id, token, delay, progress, ord, ",
     rule_columns!(),
     " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[]) WITH ORDINALITY
-             AS s (id, token, rule, delay, progress, ord)) ",
+             AS s (id, token, rule, delay, progress, ord)",
+    few!(),
+    ") ",
     change!(step_trail!())
 );
 
@@ -158,7 +168,9 @@ const FULL: &str = concat!(
     rule_columns!(),
     " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[], $8::text[],
              $9::text[], $10::bytea[], $11::bytea[]) WITH ORDINALITY
-             AS n (id, token, rule, delay, progress, message, media_type, body, checkpoint, ord)) AS p
+             AS n (id, token, rule, delay, progress, message, media_type, body, checkpoint, ord)",
+    few!(),
+    ") AS p
          LEFT JOIN LATERAL (
              SELECT o.lost >= y.restart_limit AS is_spent,
                  CASE WHEN o.cancel_requested THEN '' WHEN o.lost >= y.restart_limit THEN '",
@@ -173,24 +185,23 @@ const FULL: &str = concat!(
              FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id
              WHERE o.id = p.id AND p.charge = ",
     charge!(Loss),
-    ") AS f ON true),
+    " OFFSET 0) AS f ON true),
      u AS (",
     // A note has a row of the log whatever it says: a trail that grew with each would be copied with each.
     change!(concat!("CASE WHEN s.message = '' AND s.status <> s.leaves THEN ", step_trail!(), " ELSE t.trail END")),
-    ", t.id, t.entries),
+    ", t.id, t.entries, s.token, s.status = s.leaves AS stays, s.message, s.media_type, s.body, s.checkpoint),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
     now!(),
-    ", u.status, s.token, s.message FROM u JOIN s ON s.ord = u.ord
-         WHERE s.message <> '' OR s.status = s.leaves),
+    ", u.status, u.token, u.message FROM u WHERE u.message <> '' OR u.stays),
      r AS (
          INSERT INTO fulmar_task_response (task_id, media_type, body)
-         SELECT u.id, s.media_type, s.body FROM u JOIN s ON s.ord = u.ord WHERE s.media_type IS NOT NULL
+         SELECT u.id, u.media_type, u.body FROM u WHERE u.media_type IS NOT NULL
          ON CONFLICT (task_id) DO UPDATE SET media_type = excluded.media_type, body = excluded.body),
      c AS (
          INSERT INTO fulmar_task_checkpoint (task_id, body)
-         SELECT u.id, s.checkpoint FROM u JOIN s ON s.ord = u.ord WHERE s.checkpoint IS NOT NULL AND u.status = ",
+         SELECT u.id, u.checkpoint FROM u WHERE u.checkpoint IS NOT NULL AND u.status = ",
     status!(Paused),
     "
          ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)

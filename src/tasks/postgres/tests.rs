@@ -30,11 +30,11 @@ fn limits() -> Limits {
     Limits { connect: Duration::from_secs(10), statement: HANG, lock: HANG, heartbeat: Duration::from_secs(5) }
 }
 
-fn url() -> String {
+pub(super) fn url() -> String {
     std::env::var("FULMAR_POSTGRES_URL").expect("tests/run sets it, to a server that it has started")
 }
 
-fn connect() -> Connection {
+pub(super) fn connect() -> Connection {
     Connection::open(&Target::parse(&url()).expect("a sound URL"), limits()).expect("the server is up")
 }
 
