@@ -176,6 +176,20 @@ fn nothing_is_spent_beyond_the_limit() {
 }
 
 #[test]
+fn a_job_that_was_refused_for_now_keeps_its_share_of_the_limit() {
+    let (server, connection) = server(Config { run: Duration::from_millis(300), ..Config::quick() });
+    server.plan("create", Fault::TooManyJobs, 6);
+    let folder = Folder::new();
+    let campaign = open(folder.path());
+    campaign.add_rows(rows(8)).expect("added");
+    let limited = options(folder.path()).spend_at_most(18.0).estimate(COST);
+    let back_ends = [BackEnd::new(&connection).name("one").parallel_jobs(8)];
+    let make = |_: &fulmar::client::openeo::campaign::Row| Ok(sum("sum"));
+    let report = campaign.run_jobs(back_ends, make, &limited).expect("run");
+    assert_eq!((report.count(RowState::Done), report.over_budget, server.jobs().len()), (4, 4, 4), "{report}");
+}
+
+#[test]
 fn a_limit_that_can_not_be_kept_is_told() {
     let (server, connection) = server(Config::quick());
     server.rewrite("describe", |_, details| {

@@ -207,9 +207,11 @@ impl Ledger {
         }
     }
 
-    /// Gives rows back that this process has taken, and done nothing with.
+    /// Gives a row back that this process has taken. What was reserved for a job that wasn't asked
+    /// for is free again.
     pub(super) fn release(&self, id: i64) -> Result<()> {
-        let sql = "UPDATE campaign_row SET owner = NULL WHERE id = ? AND owner = ?";
+        let sql = "UPDATE campaign_row SET owner = NULL, reserved = CASE state WHEN 'new' THEN NULL ELSE reserved END
+             WHERE id = ? AND owner = ?";
         self.write("giving a row back", |tx| tx.execute(sql, params![id, self.owner.name()])).map(drop)
     }
 
@@ -282,10 +284,7 @@ impl Ledger {
 
     /// No job came of the intention, surely.
     pub(super) fn not_made(&self, id: i64) -> Result<()> {
-        self.set(
-            "UPDATE campaign_row SET state = 'new', back_end = NULL, intended = NULL, reserved = NULL WHERE id = ?",
-            params![id],
-        )
+        self.set("UPDATE campaign_row SET state = 'new', back_end = NULL, intended = NULL WHERE id = ?", params![id])
     }
 
     pub(super) fn made(&self, id: i64, back_end: &str, job: &str) -> Result<()> {
@@ -341,7 +340,10 @@ impl Ledger {
 
     /// What went wrong, of a row that goes on with the next run.
     pub(super) fn note(&self, id: i64, error: &str) -> Result<()> {
-        self.set("UPDATE campaign_row SET error = ? WHERE id = ? AND state <> 'failed'", params![error, id])
+        self.set(
+            "UPDATE campaign_row SET error = ? WHERE id = ? AND state NOT IN ('done', 'failed')",
+            params![error, id],
+        )
     }
 
     /// The folder of a row's results: the one that it has, or `wanted`, or that with a number behind
