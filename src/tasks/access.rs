@@ -7,6 +7,7 @@ use super::bell::Bell;
 use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
+use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
@@ -120,6 +121,14 @@ impl<E: Engine> Engine for ReadOnly<E> {
 
     fn set_paused(&self, _: Option<&str>, _: bool) -> Result<()> {
         Err(TaskError::ReadOnly)
+    }
+
+    fn put_limits(&self, _: &str, _: Option<Limits>) -> Result<bool> {
+        Err(TaskError::ReadOnly)
+    }
+
+    fn limits(&self) -> Result<Vec<(String, Limits)>> {
+        self.0.limits()
     }
 
     fn claim(&self, _: &WorkerId, _: &[String], _: usize, _: Duration, _: &str) -> Result<Vec<Claimed>> {

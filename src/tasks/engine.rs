@@ -22,6 +22,7 @@ use std::time::Duration;
 use super::bell::Bell;
 use super::depth::QueueDepth;
 use super::error::Result;
+use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
@@ -95,9 +96,15 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Whether tasks of a type, or without one of all types, are claimed. `UnknownType`.
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()>;
 
+    /// Gives a type these limits in place of others, or takes them away; says whether it had some. `UnknownType`.
+    fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool>;
+
+    /// The limits of all types that have some, by name. One that makes no sense is passed over.
+    fn limits(&self) -> Result<Vec<(String, Limits)>>;
+
     /// Takes up to `limit` ready tasks of `types`, which are sorted and each named once, those of higher priority first, then the older ones: `Scheduled`, with
     /// a new token and a lease, and [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
-    /// once, never one whose order forbids it.
+    /// once, never one whose order forbids it, nor one that its type's limits hold back.
     /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no
     /// sense keeps no other from being claimed.
     fn claim(

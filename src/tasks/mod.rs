@@ -119,6 +119,35 @@
 //! by workers at once.
 //! [`TaskQueue::set_capacity`] bounds what waits; beyond it, enqueuing is [`TaskError::QueueFull`].
 //!
+//! More limits of a type are in the database, for all machines, and are changed while tasks wait: [`TaskQueue::set_limits`].
+//!
+//! - [**At once by key**](Limits::at_once_by_key): `NewTask::ordered("tenant-7", false)` gives a task its key; modifiers run alone still.
+//! - [**Rates**](Limits::rate) by token bucket, of the type and of [each key](Limits::rate_by_key), by the database's clock. Without a
+//!   [burst](Rate::burst), starts are spread evenly over the period, and no period has more than it may. Each attempt counts, when a worker takes
+//!   it. A worker that waits for a rate wakes when the next start is due.
+//! - [**Turns**](Limits::turns): a hundred thousand tasks of one key don't hold up the ten of another.
+//! - [**Ageing**](Limits::ageing): what waits long enough comes before newer tasks of a higher priority.
+//!
+//! What is held back holds back nothing else: a claim looks at some hundred tasks at the front of a type, and then goes from key to key, past up to
+//! 1,000 that are held back. So give each task of such a type a key: one without is found only while it is among the first hundred. Types without limits
+//! pay nothing for them; claims of one with limits take turns, as those of one with a limit at once.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")] {
+//! # use fulmar::tasks::{Limits, NewTask, Rate, TaskError, TaskQueue, TaskType};
+//! # use std::time::Duration;
+//! # let folder = std::env::temp_dir().join(format!("fulmar-chapter-limits-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder).map_err(|error| TaskError::Invalid(error.to_string()))?;
+//! # let queue = TaskQueue::open(folder.join("queue.db"))?;
+//! queue.register(TaskType::new("export").at_once(20))?;
+//! let per_minute = Rate::new(60, Duration::from_secs(60)).burst(5);
+//! queue.set_limits("export", Limits::new().at_once_by_key(3).rate_by_key(per_minute).turns(true))?;
+//! queue.enqueue(NewTask::new("export", "report 1").ordered("tenant-7", false))?;
+//! # std::fs::remove_dir_all(&folder).ok();
+//! # }
+//! # Ok::<(), fulmar::tasks::TaskError>(())
+//! ```
+//!
 //! [`TaskQueue::submit`] puts all of it into the executor's four arguments: `submit("store", "op", is_modifier, args)` enqueues
 //! a named operation of a [`Store`](crate::Store) that workers have registered.
 //!
@@ -287,6 +316,7 @@ mod engine;
 mod error;
 mod handle;
 mod handler;
+mod limits;
 mod look;
 mod maintenance;
 mod metrics;
@@ -318,6 +348,7 @@ pub use depth::{QueueDepth, TypeDepth};
 pub use error::{Result, TaskError};
 pub use handle::TaskHandle;
 pub use handler::{Handler, TaskContext};
+pub use limits::{Limits, Rate};
 pub use look::{TaskFilter, TaskPage};
 pub use maintenance::Tidied;
 pub use new_task::{LARGEST_PAYLOAD, NewTask};

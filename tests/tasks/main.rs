@@ -10,6 +10,7 @@ mod due;
 #[cfg(unix)]
 mod faults;
 mod lanes;
+mod limits;
 mod look;
 mod once;
 mod peers;
@@ -58,6 +59,11 @@ macro_rules! conformance {
                 lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
                 keys_and_types_are_strangers, a_paused_modifier_keeps_its_place,
                 a_bad_row_opens_the_lane;
+                limits: limits_are_set_listed_and_removed, a_key_has_its_limit_at_once, limits_are_changed_while_tasks_wait_and_run,
+                a_modifier_is_alone_below_a_limit, a_type_starts_no_faster_than_its_rate, each_key_starts_no_faster_than_its_rate,
+                what_a_rate_holds_back_holds_nothing_else, keys_take_turns, a_priority_ages, what_is_held_back_blocks_no_other,
+                many_keys_that_are_held_back_block_no_other, a_worker_wakes_when_the_next_start_is_due,
+                many_workers_keep_a_key_s_limit;
                 look: tasks_are_listed_page_by_page, a_filter_fits_what_it_says, a_page_reads_no_more_than_it_may,
                 a_bad_row_hides_no_other_from_a_list, views_have_readable_statuses;
                 steer: a_failed_task_is_retried_with_its_history, a_cancelled_task_that_ran_is_not_cancelled_again,

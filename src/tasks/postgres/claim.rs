@@ -18,14 +18,14 @@ use super::error::PgError;
 use super::fault::Fault;
 use super::sql::{now, then, trail};
 use super::value::Param;
-use super::{lanes, millis, reap, trail, types};
+use super::{lanes, limits, millis, reap, trail, types};
 use crate::sync::Mutex;
 
 /// The most tasks whose time has come that one statement moves to those that are ready.
 const MOST_DUE: i64 = 1_000;
 
 /// The largest input that comes along with its task, in bytes.
-const ALONG: i64 = 64 << 10;
+pub(super) const ALONG: i64 = 64 << 10;
 
 /// The most lists of types that are remembered.
 const MOST_LISTS: usize = 16;
@@ -48,6 +48,8 @@ pub(super) struct Claims(Mutex<Memory>);
 struct Memory {
     /// Types that were seen to have a limit at once.
     limited: HashSet<String>,
+    /// Types that were seen to have other limits.
+    governed: HashSet<String>,
     /// The lists of types for which that was looked at: one for each worker, which may have thousands.
     asked: Vec<Vec<String>>,
     timers: Option<Instant>,
@@ -81,20 +83,22 @@ impl Wish<'_> {
 
 impl Claims {
     pub(super) fn new() -> Claims {
-        let (limited, asked, marks) = (HashSet::new(), Vec::new(), HashMap::new());
-        Claims(Mutex::new(Memory { limited, asked, timers: None, marks, slowest: None }))
+        let (limited, governed, asked, marks) = (HashSet::new(), HashSet::new(), Vec::new(), HashMap::new());
+        Claims(Mutex::new(Memory { limited, governed, asked, timers: None, marks, slowest: None }))
     }
 
     /// Types have changed.
     pub(super) fn forget_types(&self) {
         let mut memory = self.0.lock();
         memory.limited.clear();
+        memory.governed.clear();
         memory.asked.clear();
     }
 
-    /// Whether a type that this process claims has a limit at once, as far as it knows.
+    /// Whether a type that this process claims has limits, as far as it knows.
     pub(super) fn know_a_limit(&self) -> bool {
-        !self.0.lock().limited.is_empty()
+        let memory = self.0.lock();
+        !memory.limited.is_empty() || !memory.governed.is_empty()
     }
 
     /// In the last minute claims were slow.
@@ -170,9 +174,10 @@ impl Claims {
         !self.0.lock().asked.iter().any(|asked| asked == names)
     }
 
-    /// Looks which of the types have a limit at once. True: more of them than were known.
+    /// Looks which of the types have limits. True: more of them than were known.
     fn look_at_types(&self, db: &mut Connection, names: &[&str]) -> Result<bool, Fault> {
-        let sql = "SELECT name, at_once IS NOT NULL FROM fulmar_task_type WHERE name = ANY($1::text[])";
+        let sql =
+            "SELECT name, at_once IS NOT NULL, paused & 4 <> 0 FROM fulmar_task_type WHERE name = ANY($1::text[])";
         let rows = db.query(sql, &[Param::Texts(names)])?;
         let mut memory = self.0.lock();
         let mut more = false;
@@ -183,11 +188,14 @@ impl Claims {
             memory.asked.push(names.iter().map(|name| (*name).to_owned()).collect());
         }
         for row in rows.iter() {
-            let (name, limited): (&str, bool) = (row.get(0)?, row.get(1)?);
-            if limited {
-                more |= memory.limited.insert(name.to_owned());
-            } else {
-                memory.limited.remove(name);
+            let (name, limited, governed): (&str, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            for (set, is_so) in [(0, limited), (1, governed)] {
+                let set = if set == 0 { &mut memory.limited } else { &mut memory.governed };
+                if is_so {
+                    more |= set.insert(name.to_owned());
+                } else {
+                    set.remove(name);
+                }
             }
         }
         Ok(more)
@@ -201,11 +209,13 @@ impl Claims {
         names: &[&str],
         taken: &mut Vec<(i64, Claimed)>,
     ) -> Result<(), Fault> {
-        let is_limited = {
+        let (is_limited, is_governed) = {
             let memory = self.0.lock();
-            !memory.limited.is_empty() && names.iter().any(|name| memory.limited.contains(*name))
+            let any = |of: &HashSet<String>| !of.is_empty() && names.iter().any(|name| of.contains(*name));
+            (any(&memory.limited), any(&memory.governed))
         };
         match names {
+            _ if is_governed => limits::take(db, wish, names, taken),
             _ if is_limited => take_carefully(db, wish, names, taken),
             [name] => self.take_of_one(db, wish, name, taken),
             names => {
@@ -312,7 +322,7 @@ macro_rules! taken {
     };
 }
 
-use {take, taken};
+pub(super) use {take, taken};
 
 /// The first of all tasks of several types: so many of each are looked at that those in hand elsewhere are no matter,
 /// mostly, and only those that are taken are locked.
@@ -433,7 +443,7 @@ fn take_carefully(
 
 /// Adds what makes sense. What makes none is set aside, so that it keeps nobody from being claimed: after the claim's own
 /// transaction, because locks of lanes come before those of rows.
-fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Result<(), Fault> {
+pub(super) fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Result<(), Fault> {
     let read = |row: Row<'_>| {
         let claimed = Claimed {
             id: row.get(1)?,
@@ -548,9 +558,15 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
                  WHERE y.name = ANY($1::text[]) AND y.paused = 0 LIMIT 1) THEN 0
              ELSE (SELECT greatest(run_at, 0) - ",
             then!(),
-            " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END"
+            " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END,
+             EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[]) AND y.paused & 4 <> 0)"
         ),
         &[Param::Texts(&names)],
     )?;
-    Ok(rows.only()?.get::<Option<i64>>(0)?.map(types::duration))
+    let next = rows.only()?.get::<Option<i64>>(0)?.map(types::duration);
+    let has_limits: bool = rows.only()?.get(1)?;
+    if !has_limits || next.is_some_and(|next| next.is_zero()) {
+        return Ok(next);
+    }
+    Ok(next.into_iter().chain(limits::next_due(db, &names)?).min())
 }

@@ -14,7 +14,7 @@ use super::types;
 pub(super) fn depth(db: &mut Connection) -> Result<QueueDepth, Fault> {
     let rows = db.query(
         concat!(
-            "SELECT y.name, y.paused > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, ",
+            "SELECT y.name, y.paused & 3 > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, ",
             then!(),
             " - CASE WHEN d.oldest < 0 THEN 0 ELSE d.oldest END
              FROM fulmar_task_type y LEFT JOIN (

@@ -18,6 +18,7 @@ mod fence;
 mod herald;
 mod lanes;
 mod libpq;
+mod limits;
 mod look;
 mod migrate;
 #[cfg(test)]
@@ -59,6 +60,7 @@ use super::bell::{Bell, News};
 use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
+use super::limits::Limits as TypeLimits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
@@ -408,6 +410,20 @@ impl Engine for PostgresEngine {
         self.core.patiently("pausing", |db, _| steer::set_paused(db, task_type, paused))?;
         self.tell(News::Work);
         Ok(())
+    }
+
+    fn put_limits(&self, task_type: &str, limits: Option<TypeLimits>) -> Result<bool> {
+        if has_zero(task_type) {
+            return Err(TaskError::UnknownType(task_type.to_owned()));
+        }
+        let had = self.core.patiently("setting limits", |db, _| limits::put(db, task_type, limits))?;
+        self.claims.forget_types();
+        self.tell(News::Work);
+        Ok(had)
+    }
+
+    fn limits(&self) -> Result<Vec<(String, TypeLimits)>> {
+        self.core.patiently("reading limits", |db, _| limits::all(db))
     }
 
     fn claim(

@@ -122,7 +122,7 @@ pub(super) fn load(db: &mut Connection, task: i64, part: Part) -> Result<Option<
 pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<QueueStats, Fault> {
     let rows = db.query(
         concat!(
-            "SELECT y.name, s.status, s.count, o.oldest, e.ended, y.paused > 0
+            "SELECT y.name, s.status, s.count, o.oldest, e.ended, y.paused & 3 > 0
              FROM fulmar_task_type y
              LEFT JOIN (SELECT type_id, status, count(*) AS count FROM fulmar_task GROUP BY type_id, status) AS s
                  ON s.type_id = y.id

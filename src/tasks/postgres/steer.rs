@@ -13,7 +13,7 @@ use super::error::PgError;
 use super::fault::Fault;
 use super::sql::now;
 use super::value::Param;
-use super::{lanes, millis, produce, reap};
+use super::{lanes, limits, millis, produce, reap};
 
 pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
     let mut tx = db.begin()?;
@@ -217,5 +217,6 @@ pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), Fault
     let moved = "INSERT INTO fulmar_setting AS s (name, value) VALUES ('passed', ($1::int8)::text)
          ON CONFLICT (name) DO UPDATE SET value = (s.value::int8 + $1::int8)::text";
     tx.execute(moved, &[millis(time).into()])?;
+    limits::pass_time(&mut tx, time)?;
     Ok(tx.commit()?)
 }

@@ -8,7 +8,7 @@ use super::super::task_type::TaskType;
 use super::connection::{Connection, Row};
 use super::fault::Fault;
 use super::value::Param;
-use super::{millis, nonsense, reap};
+use super::{limits, millis, nonsense, reap};
 use crate::backoff::RetryPolicy;
 
 pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Result<(), Fault> {
@@ -53,6 +53,7 @@ pub(super) fn remove(db: &mut Connection, name: &str, force: bool) -> Result<(),
         }
     }
     reap::erase_type(&mut tx, id)?;
+    limits::remove(&mut tx, id)?;
     tx.execute("DELETE FROM fulmar_task_type WHERE id = $1::int8", &[id.into()])?;
     tx.commit()?;
     Ok(())

@@ -10,6 +10,7 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0004_unique.sql"),
     include_str!("sqlite/0005_context.sql"),
     include_str!("sqlite/0006_many_types.sql"),
+    include_str!("sqlite/0007_limits.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.
@@ -23,4 +24,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0006_context.sql"),
     include_str!("postgres/0007_locks.sql"),
     include_str!("postgres/0008_many_types.sql"),
+    include_str!("postgres/0009_limits.sql"),
 ];

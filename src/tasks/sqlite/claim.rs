@@ -10,7 +10,7 @@ use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, transition};
 use super::super::worker_id::WorkerId;
 use super::connection::failed;
-use super::{millis, ready, reap, steps, types};
+use super::{limits, millis, ready, reap, steps, types};
 
 /// The most tasks whose time has come that one claim moves to those that are ready.
 const MOST_DUE: i64 = 1_000;
@@ -34,7 +34,7 @@ pub(super) fn claim(
     .and_then(|mut sql| sql.execute([now, MOST_DUE]))
     .map_err(failed("looking for tasks whose time has come"))?;
 
-    let ready = ready::first(db, names, limit)?;
+    let ready = ready::first(db, now, names, limit)?;
     let until = now.saturating_add(millis(lease));
     let saying = if message.is_empty() { "" } else { SAYING };
     let words = [&*taken_by(worker.as_str()), saying, message].concat();
@@ -130,10 +130,11 @@ pub(super) fn next_due(db: &Connection, now: i64, names: &[String]) -> Result<Op
     if ready::is_any(db, names)? {
         return Ok(Some(Duration::ZERO));
     }
+    let passes = limits::next(db, now, names)?;
     // Of any type: whoever looks too early looks once more.
     let next: Option<i64> = db
         .prepare_cached("SELECT min(run_at) FROM fulmar_task WHERE gate = 1")
         .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
         .map_err(failed(doing))?;
-    Ok(next.map(|at| types::duration(at.saturating_sub(now))))
+    Ok(next.into_iter().chain(passes).min().map(|at| types::duration(at.saturating_sub(now))))
 }

@@ -12,7 +12,7 @@ use super::connection::failed;
 use super::types;
 
 const COUNT: &str = concat!(
-    "SELECT y.name, y.paused > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, :now - max(d.oldest, 0)
+    "SELECT y.name, y.paused & 3 > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, :now - max(d.oldest, 0)
      FROM fulmar_task_type y LEFT JOIN (
          SELECT type_id, sum(ready) AS ready, sum(delayed) AS delayed, sum(blocked) AS blocked, sum(claimed) AS claimed,
              sum(running) AS running, min(oldest) AS oldest

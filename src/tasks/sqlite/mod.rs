@@ -13,6 +13,7 @@ mod fence;
 mod file;
 mod filesystem;
 mod lanes;
+mod limits;
 mod look;
 mod migrate;
 mod produce;
@@ -44,6 +45,7 @@ use super::bell::{Bell, News};
 use super::depth::QueueDepth;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
+use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
@@ -279,6 +281,17 @@ impl Engine for SqliteEngine {
         self.write("pausing", move |db, _| steer::set_paused(db, task_type.as_deref(), paused))?;
         self.bell.ring(News::Work);
         Ok(())
+    }
+
+    fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool> {
+        let task_type = task_type.to_owned();
+        let had = self.write("setting limits", move |db, now| limits::put(db, now, &task_type, limits))?;
+        self.bell.ring(News::Work);
+        Ok(had)
+    }
+
+    fn limits(&self) -> Result<Vec<(String, Limits)>> {
+        self.read(|db, _| limits::all(db))
     }
 
     fn claim(

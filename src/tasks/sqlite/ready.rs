@@ -11,11 +11,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::super::error::Result;
 use super::connection::failed;
+use super::limits;
 
 /// A task that may be claimed.
 pub(super) struct Ready {
     pub(super) id: i64,
-    priority: i64,
+    pub(super) priority: i64,
 }
 
 /// Up to so many types are asked one by one.
@@ -25,8 +26,18 @@ const FEW: usize = 8;
 const SPARE: i64 = 4;
 const MORE: i64 = 100;
 
-/// The first tasks of these types, which are sorted by name, as many as they may have at once.
-pub(super) fn first(db: &Connection, names: &[String], limit: usize) -> Result<Vec<Ready>> {
+/// The first tasks of these types, which are sorted by name, as many as they may have at once, and as their limits let pass.
+/// What is given is to be taken: it is counted as that.
+pub(super) fn first(db: &Connection, now: i64, names: &[String], limit: usize) -> Result<Vec<Ready>> {
+    let limited = limits::of(db, names)?;
+    if limited.is_empty() {
+        return free(db, names, limit);
+    }
+    limits::first(db, now, limited, free(db, names, limit)?, limit)
+}
+
+/// Those of types without limits, how many at once aside.
+fn free(db: &Connection, names: &[String], limit: usize) -> Result<Vec<Ready>> {
     if names.len() > FEW {
         if let Some(ready) = walk(db, names, limit)? {
             return Ok(ready);
@@ -39,7 +50,7 @@ pub(super) fn first(db: &Connection, names: &[String], limit: usize) -> Result<V
     Ok(in_order(ready, limit))
 }
 
-/// Whether a task of these types is ready. Limits at once are not looked at.
+/// Whether a task of these types is ready, of those without limits. How many may be held at once is not looked at.
 pub(super) fn is_any(db: &Connection, names: &[String]) -> Result<bool> {
     let doing = "looking for the next task";
     if names.len() > FEW {
@@ -147,7 +158,7 @@ fn asked(db: &Connection, names: &[String]) -> Result<Vec<(i64, Option<i64>)>> {
 }
 
 /// How many more of a type workers may hold.
-fn room(db: &Connection, type_id: i64, at_once: Option<i64>) -> Result<i64> {
+pub(super) fn room(db: &Connection, type_id: i64, at_once: Option<i64>) -> Result<i64> {
     let Some(at_once) = at_once else {
         return Ok(i64::MAX);
     };
@@ -177,11 +188,11 @@ fn in_order(mut ready: Vec<Ready>, limit: usize) -> Vec<Ready> {
     ready
 }
 
-fn is_among(names: &[String], name: &str) -> bool {
+pub(super) fn is_among(names: &[String], name: &str) -> bool {
     names.binary_search_by(|among| among.as_str().cmp(name)).is_ok()
 }
 
-fn count(number: usize) -> i64 {
+pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -195,7 +206,7 @@ mod tests {
         let mut plans = Vec::new();
         db.set_prepared_statement_cache_capacity(16);
         let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
-        first(db, &names, 5).expect("sound SQL");
+        first(db, 0, &names, 5).expect("sound SQL");
         for sql in [FIRST, WITH_TASKS] {
             let mut sql = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("sound SQL");
             let count = sql.parameter_count();

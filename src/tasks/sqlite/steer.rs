@@ -10,7 +10,7 @@ use super::super::status::TaskStatus;
 use super::super::steer::Steering;
 use super::super::transition::{Change, Facts, Gate, transition};
 use super::connection::failed;
-use super::{lanes, millis, produce, steps};
+use super::{lanes, limits, millis, produce, steps};
 
 const DOING: &str = "steering tasks";
 
@@ -150,5 +150,5 @@ pub(super) fn pass_time(db: &Connection, time: Duration) -> Result<()> {
     for sql in [sql, moved] {
         db.execute(sql, [millis(time)]).map_err(failed("letting time pass"))?;
     }
-    Ok(())
+    limits::pass_time(db, time)
 }

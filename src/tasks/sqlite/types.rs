@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::super::error::{Result, TaskError};
 use super::super::task_type::TaskType;
 use super::connection::failed;
-use super::millis;
+use super::{limits, millis};
 use crate::backoff::RetryPolicy;
 
 pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<()> {
@@ -58,6 +58,7 @@ pub(super) fn remove(db: &Connection, name: &str, force: bool) -> Result<()> {
             format!("DELETE FROM fulmar_task_{part} WHERE task_id IN (SELECT id FROM fulmar_task WHERE type_id = ?1)");
         db.execute(&sql, [of_type]).map_err(failed(doing))?;
     }
+    limits::remove(db, of_type)?;
     for sql in ["DELETE FROM fulmar_task WHERE type_id = ?1", "DELETE FROM fulmar_task_type WHERE id = ?1"] {
         db.execute(sql, [of_type]).map_err(failed(doing))?;
     }
@@ -84,7 +85,7 @@ pub(super) fn find(db: &Connection, name: &str) -> Result<Option<i64>> {
 
 /// Whether no task of the type is to be claimed, whatever the reason.
 pub(super) fn is_paused(db: &Connection, type_id: i64) -> Result<bool> {
-    db.prepare_cached("SELECT paused > 0 FROM fulmar_task_type WHERE id = ?1")
+    db.prepare_cached("SELECT paused & 3 > 0 FROM fulmar_task_type WHERE id = ?1")
         .and_then(|mut sql| sql.query_row([type_id], |row| row.get(0)))
         .map_err(failed("looking whether a type is paused"))
 }

@@ -1,0 +1,396 @@
+//! Limits of types: which of their tasks may be taken.
+//!
+//! A claim of a type with limits holds the type's lock until it is committed, as one of a type with a limit at once does, so that what it
+//! has counted is so until then. What it may take it chooses here, from candidates that functions of the schema find: they never walk
+//! past what is held back, but go from key to key. No key is read here, where one that isn't UTF-8 could not be: a hash stands for it.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use super::super::engine::Claimed;
+use super::super::error::TaskError;
+use super::super::limits::{
+    self, Candidate, Governed, Limits, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate,
+};
+use super::claim::{ALONG, Wish, read as read_claimed, take, taken};
+use super::connection::{Connection, Row};
+use super::error::PgError;
+use super::fault::Fault;
+use super::sql::{now, then, trail};
+use super::value::Param;
+use super::{lanes, millis, types};
+
+pub(super) fn put(db: &mut Connection, name: &str, limits: Option<Limits>) -> Result<bool, Fault> {
+    let mut tx = db.begin()?;
+    let sql = "SELECT id FROM fulmar_task_type WHERE name = $1::text FOR NO KEY UPDATE";
+    let rows = tx.query(sql, &[name.into()])?;
+    let of_type: i64 = rows.first().ok_or_else(|| TaskError::UnknownType(name.to_owned()))?.get(0)?;
+    let rows = tx.query("SELECT EXISTS (SELECT 1 FROM fulmar_limit WHERE type_id = $1::int8)", &[of_type.into()])?;
+    let had = rows.only()?.get(0)?;
+    let Some(limits) = limits else {
+        remove(&mut tx, of_type)?;
+        tx.commit()?;
+        return Ok(had);
+    };
+    let parts = |rate: Option<Rate>| {
+        let of = |part: fn(Rate) -> i64| Param::from(rate.map(part));
+        [of(|rate| i64::from(rate.starts)), of(|rate| millis(rate.period)), of(|rate| i64::from(rate.burst))]
+    };
+    let ([starts, period, burst], [key_starts, key_period, key_burst]) = (parts(limits.rate), parts(limits.key_rate));
+    tx.execute(
+        "INSERT INTO fulmar_limit (type_id, key_at_once, starts, period, burst, key_starts, key_period, key_burst, turns, ageing)
+         VALUES ($1::int8, $2::int8, $3::int8, $4::int8, $5::int8, $6::int8, $7::int8, $8::int8, $9::bool, $10::int8)
+         ON CONFLICT (type_id) DO UPDATE SET key_at_once = excluded.key_at_once, starts = excluded.starts,
+             period = excluded.period, burst = excluded.burst, key_starts = excluded.key_starts,
+             key_period = excluded.key_period, key_burst = excluded.key_burst, turns = excluded.turns, ageing = excluded.ageing",
+        &[
+            of_type.into(),
+            limits.key_at_once.map(i64::from).into(),
+            starts,
+            period,
+            burst,
+            key_starts,
+            key_period,
+            key_burst,
+            limits.turns.into(),
+            limits.ageing.map(millis).into(),
+        ],
+    )?;
+    let sql = "UPDATE fulmar_task_type SET paused = paused | 4 WHERE id = $1::int8
+         RETURNING floor(date_part('epoch', clock_timestamp()) * 1000000)::int8";
+    let now = tx.query(sql, &[of_type.into()])?.only()?.get(0)?;
+    // A slow rate before holds nothing back for longer than the one that is set now.
+    shorten(&mut tx, now, of_type, &limits)?;
+    tx.commit()?;
+    Ok(had)
+}
+
+/// For a transaction: takes the limits of a type away.
+pub(super) fn remove(db: &mut Connection, of_type: i64) -> Result<(), PgError> {
+    for sql in [
+        "DELETE FROM fulmar_limit WHERE type_id = $1::int8",
+        "DELETE FROM fulmar_limit_key WHERE type_id = $1::int8",
+        "UPDATE fulmar_task_type SET paused = paused & ~4 WHERE id = $1::int8",
+    ] {
+        db.execute(sql, &[of_type.into()])?;
+    }
+    Ok(())
+}
+
+/// `l` the limits, `y` the type.
+macro_rules! limits {
+    () => {
+        "l.key_at_once, l.starts, l.period, l.burst, l.key_starts, l.key_period, l.key_burst, l.turns, l.ageing"
+    };
+}
+
+pub(super) fn all(db: &mut Connection) -> Result<Vec<(String, Limits)>, Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT ",
+            limits!(),
+            ", y.name FROM fulmar_limit l JOIN fulmar_task_type y ON y.id = l.type_id ORDER BY y.name COLLATE \"C\""
+        ),
+        &[],
+    )?;
+    rows.iter().map(|row| Ok((row.get::<Cow<'_, str>>(9)?.into_owned(), read(row)?))).collect()
+}
+
+/// The columns of [`limits!`]; none of a type without limits.
+fn read(row: Row<'_>) -> Result<Limits, Fault> {
+    let small =
+        |column| -> Result<Option<u32>, Fault> { row.get::<Option<i64>>(column)?.map(types::small).transpose() };
+    let rate = |first: usize| -> Result<Option<Rate>, Fault> {
+        let (starts, period, burst) = (small(first)?, row.get::<Option<i64>>(first + 1)?, small(first + 2)?);
+        let rate = starts.zip(period).map(|(starts, period)| Rate::new(starts, types::duration(period)));
+        Ok(rate.zip(burst).map(|(rate, burst)| rate.burst(burst)))
+    };
+    Ok(Limits {
+        key_at_once: small(0)?,
+        rate: rate(1)?,
+        key_rate: rate(4)?,
+        turns: row.get::<Option<bool>>(7)?.unwrap_or(false),
+        ageing: row.get::<Option<i64>>(8)?.map(types::duration),
+    })
+}
+
+/// What a claim knows of the types that it is of.
+struct Known {
+    /// In microseconds.
+    now: i64,
+    limited: Vec<Governed>,
+    /// How many tasks of each key of each type workers hold.
+    held: HashMap<i64, HashMap<i64, i64>>,
+}
+
+/// Takes tasks of these types, of which one at least has limits. What is in `taken` is ours, whatever it returns.
+pub(super) fn take(
+    db: &mut Connection,
+    wish: Wish<'_>,
+    names: &[&str],
+    taken: &mut Vec<(i64, Claimed)>,
+) -> Result<(), Fault> {
+    let limit = wish.limit.saturating_sub(taken.len());
+    let mut tx = db.begin()?;
+    let sql =
+        "SELECT id FROM fulmar_task_type WHERE name = ANY($1::text[]) AND (at_once IS NOT NULL OR paused & 4 <> 0)";
+    let rows = tx.query(sql, &[Param::Texts(names)])?;
+    let locked: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    lanes::lock_types(&mut tx, &locked)?;
+    let mut known = know(&mut tx, names, Some(&locked))?;
+    for one in &mut known.limited {
+        shorten(&mut tx, known.now, one.type_id, &one.limits)?;
+        one.bucket = one.limits.rate.map_or(one.bucket, |rate| rate.furthest(known.now).min(one.bucket));
+    }
+    let mut sequences = vec![free(&mut tx, names, limit)?];
+    for (at, one) in known.limited.iter().enumerate() {
+        let picks = plan(&mut tx, &known, one, limit)?.picks;
+        sequences.push(picks.into_iter().map(|pick| (Some(at), pick)).collect());
+    }
+    let chosen = limits::merge(sequences, limit, |(_, pick)| (Reverse(pick.priority), pick.id));
+    let ids: Vec<i64> = chosen.iter().map(|(_, pick)| pick.id).collect();
+    if ids.is_empty() {
+        return Ok(tx.commit()?);
+    }
+    let rows = tx.query(
+        concat!(
+            take!(),
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY($5::int8[])
+                 ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
+            taken!()
+        ),
+        &[
+            wish.worker.as_str().into(),
+            millis(wish.lease).into(),
+            ALONG.into(),
+            i64::try_from(limit).unwrap_or(i64::MAX).into(),
+            Param::Ints(&ids),
+        ],
+    )?;
+    let got: HashSet<i64> = rows.iter().map(|row| row.get(1)).collect::<Result<_, PgError>>()?;
+    for (at, one) in known.limited.iter().enumerate() {
+        let of_type = chosen.iter().filter(|(of, pick)| *of == Some(at) && got.contains(&pick.id));
+        spend(&mut tx, known.now, one, &of_type.map(|(_, pick)| pick).collect::<Vec<_>>())?;
+    }
+    tx.commit()?;
+    let before = taken.len();
+    read_claimed(db, &rows, taken)?;
+    // The caller sorts by rank and number: what is chosen here has an order of its own.
+    let place: HashMap<i64, i64> =
+        (i64::try_from(before).unwrap_or(0)..).zip(&ids).map(|(place, id)| (*id, place)).collect();
+    for (rank, claimed) in &mut taken[before..] {
+        *rank = place.get(&claimed.id).copied().unwrap_or(*rank);
+    }
+    Ok(())
+}
+
+/// How types with limits stand, those that are paused left out. With `locked`, of those whose lock is held alone.
+fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<Known, Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT ",
+            limits!(),
+            ", y.id, y.at_once, coalesce(l.next_at, 0), floor(date_part('epoch', clock_timestamp()) * 1000000)::int8
+             FROM fulmar_task_type y LEFT JOIN fulmar_limit l ON l.type_id = y.id
+             WHERE y.name = ANY($1::text[]) AND y.paused & 3 = 0 AND (y.at_once IS NOT NULL OR y.paused & 4 <> 0)
+                 AND ($2::int8[] IS NULL OR y.id = ANY($2::int8[])) ORDER BY y.id"
+        ),
+        &[Param::Texts(names), locked.map_or(Param::Null, Param::Ints)],
+    )?;
+    let (mut limited, mut now) = (Vec::new(), 0);
+    for row in rows.iter() {
+        now = row.get(12)?;
+        let limits = read(row)?;
+        let room = row.get::<Option<i64>>(10)?.unwrap_or(i64::MAX);
+        limited.push(Governed { type_id: row.get(9)?, limits, room, bucket: row.get(11)? });
+    }
+    let ids: Vec<i64> = limited.iter().map(|one| one.type_id).collect();
+    let rows = db.query(
+        "SELECT type_id, hashtextextended(lane, 0), count(*) FROM fulmar_task
+         WHERE worker IS NOT NULL AND type_id = ANY($1::int8[]) GROUP BY 1, 2",
+        &[Param::Ints(&ids)],
+    )?;
+    let mut held: HashMap<i64, HashMap<i64, i64>> = HashMap::new();
+    for row in rows.iter() {
+        let (of_type, key, count): (i64, Option<i64>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        limited
+            .iter_mut()
+            .filter(|one| one.type_id == of_type && one.room < i64::MAX)
+            .for_each(|one| one.room -= count);
+        if let Some(key) = key {
+            held.entry(of_type).or_default().insert(key, count);
+        }
+    }
+    Ok(Known { now, limited, held })
+}
+
+/// A task that is chosen, and of which of the types with limits it is.
+type Chosen = (Option<usize>, Pick<i64>);
+
+/// The first tasks of the types without limits.
+fn free(db: &mut Connection, names: &[&str], limit: usize) -> Result<Vec<Chosen>, Fault> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = db.query(
+        "SELECT c.id, -c.rank FROM fulmar_task_type f CROSS JOIN LATERAL (
+             SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id ORDER BY rank, id LIMIT $2::int8) AS c
+         WHERE f.name = ANY($1::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $2::int8",
+        &[Param::Texts(names), limit.saturating_mul(4).saturating_add(16).into()],
+    )?;
+    let pick = |row: Row<'_>| Ok((None, Pick { id: row.get(0)?, priority: row.get(1)?, key: None, key_bucket: 0 }));
+    rows.iter().map(pick).collect()
+}
+
+/// Shortens buckets whose times lie too far ahead.
+fn shorten(db: &mut Connection, now: i64, of_type: i64, limits: &Limits) -> Result<(), PgError> {
+    if let Some(rate) = limits.rate {
+        let sql = "UPDATE fulmar_limit SET next_at = $2::int8 WHERE type_id = $1::int8 AND next_at > $2::int8";
+        db.execute(sql, &[of_type.into(), rate.furthest(now).into()])?;
+    }
+    if let Some(rate) = limits.key_rate {
+        let sql = "UPDATE fulmar_limit_key SET next_at = $2::int8 WHERE type_id = $1::int8 AND next_at > $2::int8";
+        db.execute(sql, &[of_type.into(), rate.furthest(now).into()])?;
+    }
+    Ok(())
+}
+
+fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) -> Result<(), PgError> {
+    if picks.is_empty() || one.limits == Limits::new() {
+        return Ok(());
+    }
+    let turn = picks.iter().rev().find(|pick| pick.key.is_some()).map(|pick| pick.id);
+    db.execute(
+        "UPDATE fulmar_limit SET next_at = $2::int8,
+             turn = coalesce((SELECT lane FROM fulmar_task WHERE id = $3::int8), turn) WHERE type_id = $1::int8",
+        &[one.type_id.into(), one.spent(now, picks.len()).into(), turn.into()],
+    )?;
+    if one.limits.key_rate.is_none() {
+        return Ok(());
+    }
+    let last: HashMap<i64, &Pick<i64>> = picks.iter().filter_map(|pick| Some((pick.key?, *pick))).collect();
+    let (ids, buckets): (Vec<i64>, Vec<i64>) = last.values().map(|pick| (pick.id, pick.key_bucket)).unzip();
+    db.execute(
+        "INSERT INTO fulmar_limit_key (type_id, key, next_at)
+         SELECT t.type_id, t.lane, n.next_at FROM unnest($1::int8[], $2::int8[]) AS n (id, next_at)
+         JOIN fulmar_task t ON t.id = n.id WHERE t.lane IS NOT NULL
+         ON CONFLICT (type_id, key) DO UPDATE SET next_at = excluded.next_at",
+        &[Param::Ints(&ids), Param::Ints(&buckets)],
+    )?;
+    // Of those that are full again more than were filled now, so that the table doesn't grow. Where tasks of the key wait, a look for
+    // keys that are free again begins with them.
+    db.execute(
+        "DELETE FROM fulmar_limit_key d WHERE d.type_id = $1::int8 AND d.key = ANY(ARRAY(
+             SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = $1::int8 AND k.next_at <= $2::int8
+                 AND (SELECT true FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = $1::int8 AND t.lane = k.key
+                     AND t.lane IS NOT NULL LIMIT 1) IS NULL
+             ORDER BY k.next_at LIMIT $3::int8))",
+        &[one.type_id.into(), now.into(), i64::try_from(2 * picks.len() + 10).unwrap_or(i64::MAX).into()],
+    )?;
+    Ok(())
+}
+
+/// Which tasks of a type may be taken now.
+fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize) -> Result<Plan<i64>, Fault> {
+    let none = HashMap::new();
+    let held = known.held.get(&one.type_id).unwrap_or(&none);
+    let want = one.most(known.now, limit);
+    if want == 0 {
+        return Ok(one.plan(known.now, Vec::new(), held, 0));
+    }
+    let most = i64::try_from(want).unwrap_or(i64::MAX);
+    let mut found = Vec::new();
+    if !one.limits.turns {
+        first(db, known, one, most, &mut found)?;
+        let plan = one.plan(known.now, found.clone(), held, want);
+        let is_all = i64::try_from(found.len()).is_ok_and(|found| found < limits::front(most));
+        if plan.picks.len() >= want || !one.limits.is_by_key() || is_all {
+            return Ok(plan);
+        }
+    }
+    by_key(db, known, one, most, &mut found)?;
+    if one.limits.turns {
+        first(db, known, one, most, &mut found)?;
+    }
+    Ok(one.plan(known.now, found, held, want))
+}
+
+/// The first tasks of the type; where priority ages, of each priority.
+fn first(
+    db: &mut Connection,
+    known: &Known,
+    one: &Governed,
+    most: i64,
+    found: &mut Vec<Candidate<i64>>,
+) -> Result<(), Fault> {
+    let is_by_age = one.limits.ageing.is_some();
+    let most = if is_by_age && !one.limits.is_by_key() { most } else { limits::front(most) };
+    let rows = db.query(
+        "SELECT id, -rank, hashtextextended(key, 0), $5::int8 - greatest(waiting_since, 0), bucket
+         FROM fulmar_first($1::int8, $2::int8, $3::bool, $4::int8)",
+        &[one.type_id.into(), most.into(), is_by_age.into(), MOST_PRIORITIES.into(), (known.now / 1_000).into()],
+    )?;
+    rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
+}
+
+/// The first tasks of one key after the other.
+fn by_key(
+    db: &mut Connection,
+    known: &Known,
+    one: &Governed,
+    most: i64,
+    found: &mut Vec<Candidate<i64>>,
+) -> Result<(), Fault> {
+    let free_until = one.limits.key_rate.map(|rate| known.now.saturating_add(rate.tolerance()));
+    let rows = db.query(
+        "SELECT id, -rank, hashtextextended(key, 0), $10::int8 - greatest(waiting_since, 0), bucket
+         FROM fulmar_by_key($1::int8, $2::int8, $3::int8, $4::int8, $5::int8, $6::bool, $7::int8, $8::int8, $9::int8,
+             (SELECT turn FROM fulmar_limit WHERE type_id = $1::int8))",
+        &[
+            one.type_id.into(),
+            most.into(),
+            MOST_KEYS.into(),
+            most.min(MOST_OF_KEY).into(),
+            limits::front(most).into(),
+            one.limits.ageing.is_some().into(),
+            MOST_PRIORITIES.into(),
+            one.limits.key_at_once.map(i64::from).into(),
+            free_until.into(),
+            (known.now / 1_000).into(),
+        ],
+    )?;
+    rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
+}
+
+fn candidate(row: Row<'_>) -> Result<Candidate<i64>, Fault> {
+    Ok(Candidate {
+        id: row.get(0)?,
+        priority: row.get(1)?,
+        key: row.get(2)?,
+        waited: row.get(3)?,
+        bucket: row.get::<Option<i64>>(4)?.unwrap_or(0),
+    })
+}
+
+/// How long it is until a task of these types may pass.
+pub(super) fn next_due(db: &mut Connection, names: &[&str]) -> Result<Option<Duration>, Fault> {
+    let known = know(db, names, None)?;
+    let mut next = None;
+    for one in known.limited.iter().filter(|one| one.limits != Limits::new()) {
+        let plan = plan(db, &known, one, 1)?;
+        let wait = match plan.picks.first() {
+            Some(_) => Some(0),
+            // Rounded up: a look that comes too early finds nothing.
+            None => plan.next.map(|at| (at - known.now).max(0).saturating_add(999) / 1_000),
+        };
+        next = next.into_iter().chain(wait).min();
+    }
+    Ok(next.map(types::duration))
+}
+
+/// Moves buckets back: for tests.
+pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), PgError> {
+    let micros = millis(time).saturating_mul(1_000);
+    db.execute("UPDATE fulmar_limit SET next_at = next_at - $1::int8", &[micros.into()])?;
+    db.execute("UPDATE fulmar_limit_key SET next_at = next_at - $1::int8", &[micros.into()]).map(drop)
+}
