@@ -60,8 +60,9 @@
 //! # Ok::<(), fulmar::Error>(())
 //! ```
 //!
-//! An operation may wait for others, even on a single thread: it runs what it waits for itself if that has not started.
-//! What could never end that way is refused at once, with [`Error::WouldDeadlock`].
+//! An operation may wait for others, even on a single thread: another thread works in its place meanwhile. So may one that
+//! puts into a full [`queue`] or gets from an empty one. What could never end is refused at once, with
+//! [`Error::WouldDeadlock`], where the executor knows what the wait is for; of a queue it doesn't.
 //!
 //! # Order
 //!

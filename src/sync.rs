@@ -3,6 +3,8 @@
 //! Normally they are those of `parking_lot` and `std`; with `--cfg loom` they are loom's, so that the model checks of
 //! `tests/model.rs` run the very code that ships, and with `--cfg shuttle` shuttle's, for `tests/random_schedules.rs`. Nothing else in `src` names a lock, an atomic or a thread.
 
+pub(crate) mod blocking;
+
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use real::*;
 

@@ -35,6 +35,7 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// Every `static` that is more than a plain constant: file, name, and why it must be there.
 const STATICS: &[(&str, &str, &str)] = &[
+    ("src/sync/blocking.rs", "LENDER", "how a thread lends its place in an executor is a fact of the thread"),
     ("src/executor/global.rs", "GLOBAL", "the one executor of the process, and the only singleton"),
     ("src/executor/current.rs", "NESTED", "how deep callbacks run inside one another is a fact of the thread"),
     ("src/executor/current.rs", "POOL", "which pool a thread belongs to is a fact of the thread"),

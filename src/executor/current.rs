@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::core::Core;
 use super::pool::{Awaited, Seat};
 use super::request::Job;
+use super::wait::block;
+use crate::sync::blocking;
 use crate::sync::{AtomicBool, thread, thread_local};
 
 thread_local! {
@@ -182,6 +184,7 @@ pub(super) fn set_worker(worker: Option<Worker>) {
     if let Some(worker) = &worker {
         look!(POOL, |pool| pool.set(address(&worker.core)));
     }
+    blocking::set_lender(worker.is_some().then_some(block::place));
     let before = look!(WORKER, |current| current.replace(worker));
     drop(before);
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::queue::Nudge;
+use crate::sync::blocking::Lending;
 use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, thread};
 use crate::time::Deadline;
 
@@ -93,6 +94,8 @@ impl<S: Copy + Default + Send + 'static> Control<S> {
     /// Another thread waits until this one has ended and `is_so` of its counters, which come back; or how they stand
     /// when time has run out.
     pub(super) fn wait_for_end(&self, deadline: Deadline, is_so: impl Fn(&S) -> bool) -> std::result::Result<S, S> {
+        // In an operation: what it waits for may need this very thread.
+        let _lending = (!deadline.is_zero()).then(Lending::begin);
         let mut inner = self.inner.lock();
         let is_over = |inner: &Inner<S>| inner.ended && is_so(&inner.stats);
         while !is_over(&inner) && !deadline.is_past() {

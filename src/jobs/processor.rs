@@ -162,8 +162,7 @@ impl Processor {
     /// Waits until it has ended and every value that it took is handled, for at most `timeout`: after a stop, or after the
     /// queue was closed and emptied. Then its closures and its consumer are dropped.
     ///
-    /// Not for handlers, which would wait for themselves, nor for other operations of an executor whose only free thread
-    /// they hold.
+    /// Not for its own handlers, which would wait for themselves. In another operation the thread lends its place meanwhile.
     ///
     /// # Errors
     /// [`Error::Timeout`]: it goes on; `left` values are being handled, or it is still at the queue.

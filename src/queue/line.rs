@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::patience::{Outlook, Patience};
+use crate::sync::blocking::{self, Lent};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, spin_turn, thread};
 use crate::time::Deadline;
 
@@ -29,6 +30,8 @@ pub(super) struct Line {
 struct Sleeper {
     called: AtomicBool,
     thread: thread::Thread,
+    /// Its place in an executor, which another thread may take meanwhile.
+    place: Option<Arc<dyn Lent>>,
 }
 
 impl Line {
@@ -44,7 +47,8 @@ impl Line {
     /// Sleeps until called or `deadline`, or not at all unless it is `still` so. Then the caller has to look, whichever it
     /// was: a call may have come together with the deadline.
     pub(super) fn sleep(&self, deadline: Deadline, still: impl Fn() -> bool) {
-        let me = Arc::new(Sleeper { called: AtomicBool::new(false), thread: thread::current() });
+        let me =
+            Arc::new(Sleeper { called: AtomicBool::new(false), thread: thread::current(), place: blocking::place() });
         let mut sleepers = self.sleepers.lock();
         sleepers.push_back(me.clone());
         self.publish(&sleepers);
@@ -64,12 +68,20 @@ impl Line {
             return;
         }
         let start = Instant::now();
+        if let Some(place) = &me.place {
+            // Only now: most waits are over before this, and cost the executor nothing.
+            place.lend();
+        }
         while !me.is_called() {
             thread::park_until(deadline.at());
             if deadline.is_past() {
                 self.leave(&me);
                 break;
             }
+        }
+        if let Some(place) = &me.place {
+            // The call may have come before the place was lent.
+            place.come_back();
         }
         self.outlook.slept(start);
     }
@@ -118,6 +130,10 @@ impl Sleeper {
 
     fn call(&self) {
         self.called.store(true, Ordering::Release);
+        if let Some(place) = &self.place {
+            // Before it runs again: or the thread in its place would begin one more operation meanwhile.
+            place.come_back();
+        }
         self.thread.unpark();
     }
 }

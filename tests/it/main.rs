@@ -11,6 +11,7 @@ mod handles;
 mod http;
 mod jobs;
 mod kept;
+mod lending;
 mod nesting;
 #[cfg(feature = "openeo")]
 mod openeo;

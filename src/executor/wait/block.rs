@@ -18,6 +18,7 @@ use crate::executor::current::{self, Worker};
 use crate::executor::pool::Awaited;
 use crate::executor::request::{AtWork, Status};
 use crate::executor::waits::{Node, Wait};
+use crate::sync::blocking::Lent;
 use crate::sync::{AtomicBool, Ordering};
 
 /// A wait of this thread, which can be blocked in it.
@@ -57,6 +58,28 @@ impl AtWork for Waiter {
             self.unblock();
         }
     }
+}
+
+/// For waits of the lower floors, whose end only their own callers know.
+impl Lent for Waiter {
+    fn lend(&self) {
+        // A poll in the same operation may have let another thread work in this one's place already.
+        if !current::is_lent() {
+            self.block(None);
+        }
+    }
+
+    fn come_back(&self) {
+        self.unblock();
+    }
+}
+
+/// The place of this thread, if it runs an operation.
+pub(in crate::executor) fn place() -> Option<Arc<dyn Lent>> {
+    if !current::is_worker() {
+        return None;
+    }
+    Waiter::new(Wait::Any(Vec::new())).map(|waiter| waiter as Arc<dyn Lent>)
 }
 
 /// This thread doesn't count as at work for as long as this lives, or until its wait is over.
