@@ -238,6 +238,7 @@
 //! floor 1   lanes      per-key accessor/modifier order as plain data
 //!           timer      one thread, asleep until the next thing is due
 //!           queue      bounded producers and consumers, with time limits
+//!           combine    the work of many threads in one transaction, and one commit
 //!           client::http   one request and what can go wrong with it; downloads
 //!           client::date   dates as services write them, and their clocks
 //! floor 0   error   sync   time   backoff   panics   trace
@@ -252,6 +253,11 @@ pub mod backoff;
 pub mod batch;
 #[cfg(feature = "http")]
 pub mod client;
+#[cfg(all(any(feature = "sqlite", feature = "postgres"), not(loom)))]
+mod combine;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod combine;
 mod error;
 mod executor;
 pub mod jobs;

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("lanes", 1),
     ("timer", 1),
     ("queue", 1),
+    ("combine", 1),
     ("client::http", 1),
     ("client::creation", 1),
     ("client::date", 1),

@@ -47,7 +47,6 @@ use std::time::{Duration, Instant};
 
 pub use self::caller::PostgresTransaction;
 use self::claim::{Claims, Wish};
-use self::combine::Combiner;
 use self::connection::{Connection, Limits};
 use self::error::PgError;
 use self::fault::{Fault, told};
@@ -71,6 +70,7 @@ use super::task_type::TaskType;
 use super::unique::Accepted;
 use super::worker_id::{WorkerId, random_number};
 use crate::backoff::Backoff;
+use crate::combine::Combiner;
 use crate::sync::{Condvar, Mutex};
 
 /// Settings of a queue on a PostgreSQL server.
@@ -129,7 +129,7 @@ impl fmt::Debug for PasswordSource {
 
 pub(super) struct PostgresEngine {
     core: Core,
-    combiner: Combiner,
+    combiner: Combiner<PostgresEngine>,
     claims: Claims,
     doubts: Doubts,
     herald: Herald,
@@ -169,7 +169,7 @@ impl PostgresEngine {
             .map_err(|error| TaskError::Unreachable { doing: "starting to listen for news", source: error.into() })?;
         Ok(PostgresEngine {
             core,
-            combiner: Combiner::new(),
+            combiner: Combiner::new([(); combine::AT_ONCE]),
             claims: Claims::new(),
             doubts: Doubts::new(),
             herald,
@@ -179,6 +179,27 @@ impl PostgresEngine {
 
     fn tell(&self, news: News) {
         self.herald.tell(news);
+    }
+
+    /// Does steps of several threads in one statement.
+    fn step_together(&self, steps: &[Step]) -> Result<Vec<Stepped>> {
+        // Whoever has steps tries again by himself, and may be told to stop meanwhile.
+        let (patience, limit) = (self.core.patience.min(Duration::from_secs(1)), self.core.pool.limits.statement);
+        let result = self
+            .core
+            .attempt("changing tasks", patience, limit, |db, in_doubt| steps::step(db, steps, &self.doubts, in_doubt));
+        let result = result.map(|steps::Outcome { stepped, opened, ended }| {
+            if ended {
+                self.tell(News::End);
+            }
+            // An end may make room below a limit at once, too.
+            if opened || ended && self.claims.know_a_limit() {
+                self.tell(News::Work);
+            }
+            stepped
+        });
+        self.doubts.settle(steps, &result);
+        result
     }
 }
 
@@ -446,25 +467,7 @@ impl Engine for PostgresEngine {
     }
 
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
-        self.combiner.step(steps, |steps| {
-            // Whoever has steps tries again by himself, and may be told to stop meanwhile.
-            let (patience, limit) = (self.core.patience.min(Duration::from_secs(1)), self.core.pool.limits.statement);
-            let result = self.core.attempt("changing tasks", patience, limit, |db, in_doubt| {
-                steps::step(db, steps, &self.doubts, in_doubt)
-            });
-            let result = result.map(|steps::Outcome { stepped, opened, ended }| {
-                if ended {
-                    self.tell(News::End);
-                }
-                // An end may make room below a limit at once, too.
-                if opened || ended && self.claims.know_a_limit() {
-                    self.tell(News::Work);
-                }
-                stepped
-            });
-            self.doubts.settle(steps, &result);
-            result
-        })
+        self.combiner.run(self, steps)
     }
 
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
