@@ -346,23 +346,13 @@ pub(super) use rule;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use super::super::engine::{Step, Stepped, TaskRef, taken_by};
-    use super::super::new_task::NewTask;
-    use super::super::queue::TaskQueue;
-    #[cfg(feature = "sqlite")]
-    use super::super::sqlite::Durability;
-    use super::super::steer::Steering;
-    use super::super::task_type::TaskType;
-    use super::super::worker_id::WorkerId;
     use super::*;
 
     fn bits(bits: u32) -> impl Iterator<Item = Vec<bool>> {
         (0..1_u32 << bits).map(move |number| (0..bits).map(|bit| number >> bit & 1 == 1).collect())
     }
 
-    fn all() -> impl Iterator<Item = (Change, Facts)> {
+    pub(super) fn all() -> impl Iterator<Item = (Change, Facts)> {
         Change::ALL.into_iter().flat_map(|change| {
             TaskStatus::ALL.into_iter().flat_map(move |status| {
                 bits(4).map(move |bits| {
@@ -466,9 +456,57 @@ mod tests {
         assert_eq!(status!(waiting), list(|status| matches!(status, TaskStatus::Accepted | TaskStatus::Paused)));
     }
 
+    /// Prints the table: of each change, the first facts by which it comes to something new.
+    #[test]
+    fn table() {
+        println!("{:<13} {:<10} {:<21} {:<10} {:<6} {:<8} words", "change", "from", "if", "to", "gate", "charge");
+        for change in Change::ALL {
+            for status in TaskStatus::ALL {
+                let mut before: Vec<Transition> = Vec::new();
+                for (_, facts) in all().filter(|(other, facts)| (*other, facts.status) == (change, status)) {
+                    let Some(next) = transition(change, facts).filter(|next| !before.contains(next)) else { continue };
+                    before.push(next);
+                    let facts = [
+                        (facts.cancel_requested, "cancelled"),
+                        (facts.is_spent, "no restart left"),
+                        (facts.is_delayed, "delayed"),
+                        (facts.has_key, "has a key"),
+                    ];
+                    let facts: Vec<&str> = facts.iter().filter(|(is_so, _)| *is_so).map(|(_, name)| *name).collect();
+                    let gate = next.gate.map_or(String::new(), |gate| format!("{gate:?}"));
+                    println!(
+                        "{:<13} {:<10} {:<21} {:<10} {:<6} {:<8} {:?}",
+                        format!("{change:?}"),
+                        status.to_string(),
+                        facts.join(", "),
+                        next.status.to_string(),
+                        gate,
+                        format!("{:?}", next.charge),
+                        next.words
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[cfg(all(test, any(feature = "sqlite", feature = "postgres")))]
+mod on_engines {
+    use std::time::Duration;
+
+    use super::super::engine::{Step, Stepped, TaskRef, taken_by};
+    use super::super::new_task::NewTask;
+    use super::super::queue::TaskQueue;
+    #[cfg(feature = "sqlite")]
+    use super::super::sqlite::Durability;
+    use super::super::steer::Steering;
+    use super::super::task_type::TaskType;
+    use super::super::worker_id::WorkerId;
+    use super::tests::all;
+    use super::*;
+
     /// What an engine makes of each change, against the table. `sql` runs a statement, `number`
     /// asks for one.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn assert_holds_on(queue: &TaskQueue, sql: &dyn Fn(&str), number: &dyn Fn(&str) -> Option<i64>) {
         const LIMIT: u32 = 3;
         const FAR: i64 = 1 << 52;
@@ -616,38 +654,5 @@ mod tests {
         });
         drop(queue);
         ask(&format!("DROP SCHEMA {schema} CASCADE"));
-    }
-
-    /// Prints the table: of each change, the first facts by which it comes to something new.
-    #[test]
-    fn table() {
-        println!("{:<13} {:<10} {:<21} {:<10} {:<6} {:<8} words", "change", "from", "if", "to", "gate", "charge");
-        for change in Change::ALL {
-            for status in TaskStatus::ALL {
-                let mut before: Vec<Transition> = Vec::new();
-                for (_, facts) in all().filter(|(other, facts)| (*other, facts.status) == (change, status)) {
-                    let Some(next) = transition(change, facts).filter(|next| !before.contains(next)) else { continue };
-                    before.push(next);
-                    let facts = [
-                        (facts.cancel_requested, "cancelled"),
-                        (facts.is_spent, "no restart left"),
-                        (facts.is_delayed, "delayed"),
-                        (facts.has_key, "has a key"),
-                    ];
-                    let facts: Vec<&str> = facts.iter().filter(|(is_so, _)| *is_so).map(|(_, name)| *name).collect();
-                    let gate = next.gate.map_or(String::new(), |gate| format!("{gate:?}"));
-                    println!(
-                        "{:<13} {:<10} {:<21} {:<10} {:<6} {:<8} {:?}",
-                        format!("{change:?}"),
-                        status.to_string(),
-                        facts.join(", "),
-                        next.status.to_string(),
-                        gate,
-                        format!("{:?}", next.charge),
-                        next.words
-                    );
-                }
-            }
-        }
     }
 }
