@@ -103,6 +103,15 @@ pub enum TaskError {
     #[error("{0}")]
     Invalid(String),
 
+    /// The queue's engine knows no such option. Nothing was opened.
+    #[error("a queue on {engine} has no option `{option}`; leave it out there")]
+    OptionOfOther {
+        /// The builder's method.
+        option: &'static str,
+        /// The engine that was to be opened.
+        engine: &'static str,
+    },
+
     /// The task ended without a result.
     #[error("the task ended without a result: {reason}")]
     Failed {

@@ -72,6 +72,9 @@ impl fmt::Debug for ContextSource {
 }
 
 /// Settings of a [`TaskQueue`].
+///
+/// Some are for one engine alone, and say so. The other one refuses them: an option that does nothing would be taken for one
+/// that does.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct QueueBuilder {
@@ -79,7 +82,7 @@ pub struct QueueBuilder {
     context: Option<ContextSource>,
     access: Access,
     #[cfg(feature = "sqlite")]
-    durability: Durability,
+    durability: Option<Durability>,
     busy_limit: Option<Duration>,
     #[cfg(feature = "sqlite")]
     largest_file: Option<u64>,
@@ -128,10 +131,11 @@ impl QueueBuilder {
         self
     }
 
-    /// How much a commit outlives. Defaults to [`Durability::Full`].
+    /// How much a commit to a SQLite file outlives. Defaults to [`Durability::Full`]. On PostgreSQL that is the server's
+    /// `synchronous_commit`.
     #[cfg(feature = "sqlite")]
     pub fn durability(mut self, durability: Durability) -> QueueBuilder {
-        self.durability = durability;
+        self.durability = Some(durability);
         self
     }
 
@@ -208,11 +212,13 @@ impl QueueBuilder {
     ///
     /// # Errors
     /// [`TaskError::SchemaTooNew`], [`TaskError::NetworkFileSystem`], [`TaskError::Invalid`] for a path that names no file,
-    /// [`TaskError::Busy`], and what the file system says.
+    /// [`TaskError::OptionOfOther`] for an option of PostgreSQL alone, [`TaskError::Busy`], and what the file system says.
     #[cfg(feature = "sqlite")]
     pub fn open(self, path: impl AsRef<Path>) -> Result<TaskQueue> {
+        #[cfg(all(feature = "sqlite", feature = "postgres"))]
+        self.refuse("SQLite", &self.of_postgres())?;
         let mut settings = SqliteSettings::new(path.as_ref());
-        settings.durability = self.durability;
+        settings.durability = self.durability.unwrap_or_default();
         settings.busy_limit = self.busy_limit.unwrap_or(settings.busy_limit);
         settings.largest_file = self.largest_file;
         settings.clock.set(self.clock.unwrap_or(0));
@@ -230,9 +236,12 @@ impl QueueBuilder {
     /// While the server can't be reached later, calls of users are tried again for `busy_limit`, 10 s unless it is set.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] for a string that can't be read; [`TaskError::SchemaTooNew`]; [`TaskError::Unreachable`].
+    /// [`TaskError::Invalid`] for a string that can't be read; [`TaskError::OptionOfOther`] for an option of SQLite alone;
+    /// [`TaskError::SchemaTooNew`]; [`TaskError::Unreachable`].
     #[cfg(feature = "postgres")]
     pub fn connect(self, conninfo: &str) -> Result<TaskQueue> {
+        #[cfg(all(feature = "sqlite", feature = "postgres"))]
+        self.refuse("PostgreSQL", &self.of_sqlite())?;
         let mut settings = PostgresSettings::new(conninfo)?;
         settings.patience = self.busy_limit.unwrap_or(settings.patience);
         settings.connections = self.connections.unwrap_or(settings.connections);
@@ -242,6 +251,36 @@ impl QueueBuilder {
         settings.password.clone_from(&self.password);
         settings.access = self.access;
         Ok(TaskQueue::new(PostgresEngine::open(settings)?, self))
+    }
+
+    /// The options of SQLite alone, and whether they are set.
+    #[cfg(all(feature = "sqlite", feature = "postgres"))]
+    fn of_sqlite(&self) -> [(&'static str, bool); 3] {
+        [
+            ("durability", self.durability.is_some()),
+            ("largest_file", self.largest_file.is_some()),
+            ("clock_offset", self.clock.is_some()),
+        ]
+    }
+
+    /// The options of PostgreSQL alone, and whether they are set.
+    #[cfg(all(feature = "sqlite", feature = "postgres"))]
+    fn of_postgres(&self) -> [(&'static str, bool); 5] {
+        [
+            ("connections", self.connections.is_some()),
+            ("old_transaction", self.old_transaction.is_some()),
+            ("schema", self.schema.is_some()),
+            ("direct", self.direct.is_some()),
+            ("password", self.password.is_some()),
+        ]
+    }
+
+    #[cfg(all(feature = "sqlite", feature = "postgres"))]
+    fn refuse(&self, engine: &'static str, options: &[(&'static str, bool)]) -> Result<()> {
+        match options.iter().find(|(_, is_set)| *is_set) {
+            Some(&(option, _)) => Err(TaskError::OptionOfOther { option, engine }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -269,7 +308,7 @@ impl TaskQueue {
             context: None,
             access: Access::Create,
             #[cfg(feature = "sqlite")]
-            durability: Durability::Full,
+            durability: None,
             busy_limit: None,
             #[cfg(feature = "sqlite")]
             largest_file: None,

@@ -45,8 +45,10 @@ fn child() {
 }
 
 fn open(address: &str) -> TaskQueue {
-    let offset = std::env::var("FULMAR_CHILD_CLOCK").map_or(0, |text| text.parse().expect("milliseconds"));
-    let builder = TaskQueue::builder().poll_interval(Duration::from_millis(10)).clock_offset(offset);
+    let mut builder = TaskQueue::builder().poll_interval(Duration::from_millis(10));
+    if let Ok(offset) = std::env::var("FULMAR_CHILD_CLOCK") {
+        builder = builder.clock_offset(offset.parse().expect("milliseconds"));
+    }
     open_at(address, builder).expect("the queue opens")
 }
 

@@ -13,6 +13,8 @@ mod lanes;
 mod limits;
 mod look;
 mod once;
+#[cfg(feature = "postgres")]
+mod options;
 mod peers;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -112,6 +114,8 @@ macro_rules! conformance {
                 a_stray_task_is_found_and_put_back, an_outcome_that_can_not_be_written_is_a_lost_attempt, an_error_that_panics_when_it_is_shown_is_a_failure,
                 a_handler_whose_task_was_taken_anew_is_told, handlers_that_hang_starve_no_other_type,
                 a_handler_of_a_type_that_nobody_registered_is_told_of);
+            #[cfg(feature = "postgres")]
+            $crate::conformance!(@ $bed, [$(#[$attribute])?], options: an_option_of_the_other_engine_is_refused);
             #[cfg(feature = "cron")]
             $crate::conformance!(@ $bed, [$(#[$attribute])?], cron: cron_expressions_have_their_zone);
             #[cfg(unix)]

@@ -74,6 +74,8 @@ pub(crate) type InTransaction<'a> =
 /// A transaction of the caller's on a queue's database, on a connection as users of the engine have it. It is committed if
 /// `work` says so.
 pub(crate) fn transaction_at(address: &str, queue: &TaskQueue, work: InTransaction<'_>) -> Result<(), TaskError> {
+    #[cfg(not(feature = "postgres"))]
+    let _ = queue;
     #[cfg(feature = "postgres")]
     if address.starts_with("postgres://") {
         return queue.postgres_transaction(|tx| work(tx, &|sql| tx.execute(sql, &[]).map(drop)));
