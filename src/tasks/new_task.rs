@@ -145,7 +145,8 @@ impl NewTask {
         &self.identifier
     }
 
-    /// Checked at the door, so that engines see only what they can store.
+    /// Checked at the door, so that engines see only what they can store. The SQL function `fulmar_enqueue` says the same: a test
+    /// compares all ways in, `tests/tasks/ways_in.rs`.
     pub(super) fn checked(self) -> Result<Checked> {
         check_name("the name of a task type", &self.task_type)?;
         check_name("the identifier of a task", &self.identifier)?;

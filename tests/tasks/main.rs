@@ -33,6 +33,7 @@ mod support;
 mod types;
 mod unique;
 mod waits;
+mod ways_in;
 mod words;
 mod workers;
 
@@ -86,6 +87,7 @@ macro_rules! conformance {
                 a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;
+                ways_in: every_way_in_checks_the_same;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
                 missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,
                 a_paused_schedule_makes_up_for_nothing, what_can_not_be_fired_keeps_no_other_from_it,

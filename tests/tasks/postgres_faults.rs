@@ -660,8 +660,8 @@ fn other_programs_enqueue_with_a_function() {
     };
     refused("'t', 'a', '[1]'", "23505");
     refused("'u', 'a', '[1]'", "not registered");
-    refused("'t', '', '[1]'", "1 to 512 bytes");
-    refused("'t', E'a\\nb', '[1]'", "control characters");
+    refused("'t', '', '[1]'", "use 1 to 512");
+    refused("'t', E'a\\nb', '[1]'", "control character");
     queue.set_capacity(4).expect("set");
     // One is late, and two were taken and have not started.
     enqueue("'t', 'c', '[1]'").expect("there is room for one");

@@ -25,4 +25,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0007_locks.sql"),
     include_str!("postgres/0008_many_types.sql"),
     include_str!("postgres/0009_limits.sql"),
+    include_str!("postgres/0010_enqueue.sql"),
 ];
