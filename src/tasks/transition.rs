@@ -238,7 +238,7 @@ macro_rules! words {
 }
 
 /// The number of a status or a gate, for SQL.
-#[cfg(any(feature = "postgres", test))]
+#[cfg(any(feature = "sqlite", feature = "postgres", test))]
 macro_rules! status {
     (Accepted) => {
         "0"
@@ -284,8 +284,10 @@ macro_rules! charge {
     };
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use status;
 #[cfg(feature = "postgres")]
-pub(super) use {charge, status, words};
+pub(super) use {charge, words};
 
 impl Words {
     /// The text of a log's entry: `given` with the change, the number of the attempt or of the
