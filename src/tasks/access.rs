@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::depth::QueueDepth;
+use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::limits::Limits;
@@ -188,6 +189,14 @@ impl<E: Engine> Engine for ReadOnly<E> {
     }
 
     fn fire(&self, _: Firing) -> Result<Option<u64>> {
+        Err(TaskError::ReadOnly)
+    }
+
+    fn journal(&self) -> &dyn Journal {
+        self.0.journal()
+    }
+
+    fn may_write(&self) -> Result<()> {
         Err(TaskError::ReadOnly)
     }
 

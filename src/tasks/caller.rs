@@ -1,5 +1,6 @@
 //! Enqueuing inside a transaction of the caller's own: the task is there if, and only if, that commits.
 
+use super::durable::{Entry, Holder};
 use super::engine::{Step, TaskRef};
 use super::error::Result;
 use super::handle::TaskHandle;
@@ -23,12 +24,24 @@ pub trait CallersTransaction {
     /// As [`TaskContext::finish_in`](super::TaskContext::finish_in).
     #[doc(hidden)]
     fn end(&self, queue: &TaskQueue, ending: Ending) -> Result<bool>;
+
+    /// Not for users. False: the worker has lost the task, or the step was stored before.
+    ///
+    /// # Errors
+    /// As [`Durable::step_in`](super::durable::Durable::step_in).
+    #[doc(hidden)]
+    fn keep(&self, queue: &TaskQueue, keeping: Keeping) -> Result<bool>;
 }
 
 /// The end of an attempt.
 #[doc(hidden)]
 #[allow(missing_debug_implementations)]
 pub struct Ending(pub(super) Step);
+
+/// What a step has come to.
+#[doc(hidden)]
+#[allow(missing_debug_implementations)]
+pub struct Keeping(pub(super) Holder, pub(super) Entry);
 
 /// Tasks that an engine may store as they are.
 #[doc(hidden)]

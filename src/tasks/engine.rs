@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use super::bell::Bell;
 use super::depth::QueueDepth;
+use super::durable::Journal;
 use super::error::Result;
 use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
@@ -166,6 +167,14 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Does a firing, and says how many tasks were enqueued. `None`: the schedule is not due at that time, because another
     /// process has fired it, or it was changed. `QueueFull`, `UnknownType`.
     fn fire(&self, firing: Firing) -> Result<Option<u64>>;
+
+    /// What durable functions need of it.
+    fn journal(&self) -> &dyn Journal;
+
+    /// `ReadOnly`, if nothing may be written.
+    fn may_write(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// For a database's own parts of the room to recognise their engine.
     fn as_any(&self) -> &dyn std::any::Any;

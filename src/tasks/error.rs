@@ -222,6 +222,40 @@ pub enum TaskError {
         source: BoxError,
     },
 
+    /// A durable function has to wait. Return this error with `?`: the task is paused, and runs again when what it
+    /// waits for is there.
+    #[error("the function has to wait; return this error with `?`")]
+    Paused,
+
+    /// A step of a durable function failed.
+    #[error("the step `{step}` failed")]
+    Step {
+        /// Its name.
+        step: String,
+        /// The step's own error.
+        source: BoxError,
+    },
+
+    /// The stored steps of a durable function are not those that its code asks for. No closure was run.
+    #[error("the code of the function has changed: {stored}, but {asked}; let old runs keep old code with `patch`")]
+    CodeChanged {
+        /// What is stored.
+        stored: String,
+        /// What the code asked for.
+        asked: String,
+    },
+
+    /// A child of a durable function ended without a result.
+    #[error("the child `{identifier}` of type `{task_type}` ended without a result: {reason}")]
+    Child {
+        /// The child's type.
+        task_type: String,
+        /// Its identifier.
+        identifier: String,
+        /// What its log says last.
+        reason: String,
+    },
+
     /// The executor that the worker runs on gave an error.
     #[error("the worker's executor failed")]
     Executor(#[source] Box<Error>),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::caller::{CallersTransaction, Ending};
+use super::durable::Holder;
 use super::engine::{Action, Claimed, Part, Step, Stepped};
 use super::error::{Result, TaskError};
 use super::new_task::{LONGEST_MESSAGE, check_size, clean, to_json};
@@ -69,8 +70,17 @@ struct Draft {
 
 #[derive(Clone)]
 enum End {
-    Fail { reason: String },
-    Pause { after: Duration, checkpoint: Option<Arc<[u8]>> },
+    Fail {
+        reason: String,
+    },
+    Pause {
+        after: Duration,
+        checkpoint: Option<Arc<[u8]>>,
+    },
+    /// A durable function has to wait, whatever it returns.
+    Wait {
+        after: Duration,
+    },
 }
 
 impl TaskContext {
@@ -310,6 +320,15 @@ impl TaskContext {
         Ok(())
     }
 
+    /// The task waits, whatever the handler returns.
+    pub(super) fn wait(&self, after: Duration) {
+        self.draft.lock().end = Some(End::Wait { after });
+    }
+
+    pub(super) fn holder(&self) -> Holder {
+        Holder { task: self.claimed.id, token: self.claimed.token, worker: self.worker.clone() }
+    }
+
     /// Whether to stop: somebody cancelled the task, or its lease is [lost](TaskContext::is_lost), or the worker's time to
     /// drain is over, or the worker was dropped. Costs nothing; a task that takes long asks now and then, and returns an error.
     ///
@@ -383,6 +402,7 @@ impl TaskContext {
             _ => Ok(()),
         });
         match (end, returned) {
+            (Some(End::Wait { after }), _) => Action::Pause { message, after, checkpoint: None, response: None },
             (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
             (_, Err(reason)) => match self.why_called_off() {
                 // If the user cancelled the task, too, the database knows.

@@ -47,6 +47,8 @@ impl TaskQueue {
                 break;
             }
         }
+        // The parents of these ended in other ways than by a call that would have told them.
+        self.cancel_children(None, "its parent failed or was cancelled")?;
         Ok(tidied)
     }
 }

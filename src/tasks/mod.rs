@@ -312,6 +312,7 @@ mod bell;
 mod caller;
 mod claim;
 mod depth;
+pub mod durable;
 mod engine;
 mod error;
 mod handle;
@@ -342,7 +343,7 @@ mod worker;
 mod worker_id;
 
 pub use crate::backoff::RetryPolicy;
-pub use caller::{Acceptable, CallersTransaction, Ending};
+pub use caller::{Acceptable, CallersTransaction, Ending, Keeping};
 pub use claim::Claim;
 pub use depth::{QueueDepth, TypeDepth};
 pub use error::{Result, TaskError};

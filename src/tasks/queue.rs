@@ -506,7 +506,7 @@ impl TaskQueue {
     /// # Errors
     /// [`TaskError::NotFound`].
     pub fn cancel(&self, task_type: &str, identifier: &str) -> Result<TaskStatus> {
-        self.engine().cancel(&name(task_type, identifier), "cancelled")
+        self.cancel_because(&name(task_type, identifier), "cancelled")
     }
 
     /// The queue in numbers.
@@ -549,7 +549,11 @@ impl TaskQueue {
 
     /// Notes why a task is cancelled.
     pub(super) fn cancel_because(&self, name: &TaskRef, reason: &str) -> Result<TaskStatus> {
-        self.engine().cancel(name, &clean(reason))
+        let status = self.engine().cancel(name, &clean(reason))?;
+        if status == TaskStatus::Cancelled {
+            self.cancel_children(None, "its parent was cancelled")?;
+        }
+        Ok(status)
     }
 }
 

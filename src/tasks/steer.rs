@@ -91,7 +91,9 @@ impl TaskQueue {
     /// # Errors
     /// Those of the database.
     pub fn cancel_all(&self, filter: &TaskFilter, reason: &str) -> Result<u64> {
-        self.steer_all(filter, &Steering::Cancel { reason: clean(reason) })
+        let cancelled = self.steer_all(filter, &Steering::Cancel { reason: clean(reason) })?;
+        self.cancel_children(None, "its parent was cancelled")?;
+        Ok(cancelled)
     }
 
     /// [Deletes](TaskQueue::delete) all tasks that a filter fits and that no worker holds, waiting ones included. Returns how

@@ -7,6 +7,7 @@ mod conformance;
 #[cfg(feature = "cron")]
 mod cron;
 mod due;
+mod durable;
 #[cfg(unix)]
 mod faults;
 mod lanes;
@@ -85,6 +86,21 @@ macro_rules! conformance {
                 a_limit_that_is_taken_away_holds_nothing_back, a_firing_that_finds_no_room_is_made_up_for,
                 thousands_that_are_due_at_once_all_come, an_error_with_a_zero_byte_is_a_failure_like_others,
                 a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts;
+                durable: a_step_runs_once_and_a_sleep_holds_nothing, a_swallowed_pause_is_still_a_pause,
+                a_panic_after_a_pause_is_still_a_pause, a_step_has_its_own_policy,
+                without_a_policy_a_failure_is_the_tasks, a_step_that_takes_too_long_has_failed,
+                a_panic_of_a_step_names_it, who_has_lost_the_task_stores_no_step, a_cancelled_function_gets_no_further,
+                results_are_bytes_or_json_and_not_endless, a_step_in_a_transaction_happens_exactly_once,
+                who_has_lost_the_task_writes_nothing_in_a_transaction, an_older_database_gets_its_steps,
+                a_renamed_step_is_an_error_that_names_both, a_step_that_was_left_out_is_an_error,
+                a_value_that_no_longer_fits_is_an_error_that_names_both, a_step_of_another_kind_is_an_error,
+                steps_may_change_places, a_patch_lets_old_runs_end_with_old_code, an_event_is_kept_until_it_is_awaited,
+                an_event_that_comes_while_the_function_runs_wakes_it,
+                an_event_that_does_not_come_in_time_is_an_error_for_ever, an_event_with_a_key_is_sent_once,
+                an_event_for_a_task_that_is_not_there_is_refused, children_give_their_results_in_order_and_wake_once,
+                the_first_failure_cancels_the_rest, all_may_be_awaited_though_some_fail, a_cancel_goes_down_the_tree,
+                a_failed_parents_children_are_cancelled, trees_are_bounded, a_child_that_is_there_already_is_refused,
+                a_deleted_child_is_a_failure, a_fork_goes_on_from_a_step, a_tree_prints_as_a_table_and_as_json;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;
                 ways_in: every_way_in_checks_the_same;

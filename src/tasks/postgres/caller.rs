@@ -4,14 +4,15 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use super::super::bell::News;
-use super::super::caller::{Acceptable, CallersTransaction, Ending};
+use super::super::caller::{Acceptable, CallersTransaction, Ending, Keeping};
+use super::super::durable::Kept;
 use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
 use super::super::unique::Accepted;
 use super::connection::{Rows, Transaction};
 use super::fault::{Fault, told};
-use super::{PostgresEngine, produce, steps};
+use super::{PostgresEngine, journal, produce, steps};
 
 const DOING: &str = "working in a transaction of the caller's";
 
@@ -141,6 +142,12 @@ impl CallersTransaction for PostgresTransaction<'_> {
         let stepped = steps::step_within(&mut self.transaction.borrow_mut(), &step).map_err(fault)?;
         // Those who wait are told when the worker hears of the end: it is committed then.
         Ok(matches!(stepped, Stepped::Done(_)))
+    }
+
+    fn keep(&self, queue: &TaskQueue, Keeping(holder, entry): Keeping) -> Result<bool> {
+        self.demand_same(queue)?;
+        let kept = journal::keep(&mut self.transaction.borrow_mut(), &holder, &entry, None, false).map_err(fault)?;
+        Ok(matches!(kept, Kept::Done { .. }))
     }
 }
 

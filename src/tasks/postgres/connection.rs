@@ -19,6 +19,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::durable::place;
 use super::error::PgError;
 use super::libpq::{self, Answer, Notification, Outcome, Phase, Raw, Ready};
 use super::target::{Target, identifier};
@@ -405,6 +406,7 @@ impl Connection {
         }
         let deadline = Instant::now().checked_add(self.limit);
         self.broken = true;
+        place();
         if !send(&mut self.raw) {
             return Err(self.broke());
         }

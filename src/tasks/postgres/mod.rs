@@ -16,6 +16,7 @@ mod error;
 mod fault;
 mod fence;
 mod herald;
+mod journal;
 mod lanes;
 mod libpq;
 mod limits;
@@ -57,6 +58,7 @@ use self::target::Target;
 use super::access::Access;
 use super::bell::{Bell, News};
 use super::depth::QueueDepth;
+use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::limits::Limits as TypeLimits;
@@ -538,6 +540,10 @@ impl Engine for PostgresEngine {
             self.tell(News::Work);
         }
         Ok(fired)
+    }
+
+    fn journal(&self) -> &dyn Journal {
+        self
     }
 
     fn as_any(&self) -> &dyn Any {

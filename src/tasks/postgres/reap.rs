@@ -211,7 +211,10 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
              q AS (DELETE FROM fulmar_task_unique WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              x AS (DELETE FROM fulmar_task_context WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              r AS (DELETE FROM fulmar_task_response WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
-             l AS (DELETE FROM fulmar_task_log WHERE task_id = ANY(ARRAY(SELECT id FROM t)))
+             l AS (DELETE FROM fulmar_task_log WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             s AS (DELETE FROM fulmar_task_step WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             e AS (DELETE FROM fulmar_task_event WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
+             f AS (DELETE FROM fulmar_task_family WHERE task_id = ANY(ARRAY(SELECT id FROM t)))
          SELECT count(*) FROM t",
         &[Param::Ints(ids)],
     )?;
@@ -228,7 +231,10 @@ pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgErro
              q AS (DELETE FROM fulmar_task_unique d USING t WHERE d.task_id = t.id),
              x AS (DELETE FROM fulmar_task_context d USING t WHERE d.task_id = t.id),
              r AS (DELETE FROM fulmar_task_response d USING t WHERE d.task_id = t.id),
-             l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id)
+             l AS (DELETE FROM fulmar_task_log d USING t WHERE d.task_id = t.id),
+             s AS (DELETE FROM fulmar_task_step d USING t WHERE d.task_id = t.id),
+             e AS (DELETE FROM fulmar_task_event d USING t WHERE d.task_id = t.id),
+             f AS (DELETE FROM fulmar_task_family d USING t WHERE d.task_id = t.id)
          SELECT count(*) FROM t",
         &[type_id.into()],
     )

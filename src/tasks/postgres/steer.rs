@@ -109,6 +109,10 @@ const RETRY: &str = concat!(
      k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      q AS (UPDATE fulmar_task_unique d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
      x AS (UPDATE fulmar_task_context d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     s AS (UPDATE fulmar_task_step d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     e AS (UPDATE fulmar_task_event d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     f AS (UPDATE fulmar_task_family d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
+     p AS (UPDATE fulmar_task d SET parent = u.id FROM u WHERE d.parent = u.old AND u.id <> u.old),
      o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old), ",
     logged!(),
     " SELECT status, id FROM u"
@@ -213,6 +217,8 @@ pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), Fault
          deadline = deadline - $1::int8, ended = ended - $1::int8";
     let mut tx = db.begin()?;
     tx.execute(sql, &[millis(time).into()])?;
+    let steps = "UPDATE fulmar_task_step SET until = until - $1::int8 WHERE until IS NOT NULL";
+    tx.execute(steps, &[millis(time).into()])?;
     // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
     let moved = "INSERT INTO fulmar_setting AS s (name, value) VALUES ('passed', ($1::int8)::text)
          ON CONFLICT (name) DO UPDATE SET value = (s.value::int8 + $1::int8)::text";

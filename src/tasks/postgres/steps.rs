@@ -70,7 +70,11 @@ macro_rules! change {
             becomes!(),
             " IN ",
             status!(waiting),
-            " THEN s.gate END,
+            " THEN CASE WHEN t.woken AND s.status = ",
+            status!(Paused),
+            " THEN 0 ELSE s.gate END END, woken = t.woken AND s.status <> ",
+            status!(Paused),
+            ",
                  run_at = CASE WHEN ",
             becomes!(),
             " NOT IN ",
@@ -125,7 +129,7 @@ macro_rules! change {
             " OR x.if_cancelled IN ",
             status!(ended),
             ") AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
-             RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane"
+             RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane, t.parent IS NOT NULL AS has_parent"
         )
     };
 }
@@ -205,7 +209,7 @@ const FULL: &str = concat!(
     status!(Paused),
     "
          ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
-     SELECT ord, status, has_lane FROM u"
+     SELECT ord, status, has_lane, has_parent FROM u"
 );
 
 /// What steps came to.
@@ -267,8 +271,9 @@ pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepp
 /// Does the rounds in one transaction, or in one statement if that is enough. Whether somebody left a lane.
 fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: &mut [Stepped]) -> Result<bool, Fault> {
     if let [round] = rounds {
-        if change(db, steps, round, false, stepped)?.any {
-            return Ok(false);
+        let changed = change(db, steps, round, false, stepped)?;
+        if changed.any {
+            return Ok(changed.may_wake);
         }
     }
     let ordered = in_lanes(db, steps.iter().filter(|step| rule(&step.action).may_end()))?;
@@ -326,7 +331,7 @@ fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: 
     for round in rounds {
         let changed = change(tx, steps, round, true, stepped)?;
         lanes::follow_those(tx, &changed.left)?;
-        left |= !changed.left.is_empty();
+        left |= changed.may_wake || !changed.left.is_empty();
     }
     Ok(left)
 }
@@ -366,6 +371,8 @@ struct Changed {
     any: bool,
     /// Tasks that left their lanes.
     left: Vec<i64>,
+    /// A child has ended, which its parent may have waited for.
+    may_wake: bool,
 }
 
 fn change(
@@ -407,7 +414,7 @@ fn change(
         ]);
         db.query(FULL, &params)?
     };
-    let mut changed = Changed { any: found.len() > 0, left: Vec::new() };
+    let mut changed = Changed { any: found.len() > 0, left: Vec::new(), may_wake: false };
     for row in found.iter() {
         let (ord, code): (i64, i64) = (row.get(0)?, row.get(1)?);
         let status = TaskStatus::from_code(code)?;
@@ -417,6 +424,7 @@ fn change(
             if status.is_ended() && row.get(2)? {
                 changed.left.push(steps[at].task);
             }
+            changed.may_wake |= status.is_ended() && row.get::<bool>(3)?;
         }
     }
     Ok(changed)

@@ -11,6 +11,7 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0005_context.sql"),
     include_str!("sqlite/0006_many_types.sql"),
     include_str!("sqlite/0007_limits.sql"),
+    include_str!("sqlite/0008_durable.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.
@@ -26,4 +27,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0008_many_types.sql"),
     include_str!("postgres/0009_limits.sql"),
     include_str!("postgres/0010_enqueue.sql"),
+    include_str!("postgres/0011_durable.sql"),
 ];

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::caller::{Acceptable, CallersTransaction, Ending};
+use super::super::caller::{Acceptable, CallersTransaction, Ending, Keeping};
+use super::super::durable::Kept;
 use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
 use super::super::unique::Accepted;
 use super::connection::{database_id, failed};
-use super::{SqliteEngine, produce, steps};
+use super::{SqliteEngine, journal, produce, steps};
 
 impl CallersTransaction for Connection {
     fn accept(&self, queue: &TaskQueue, Acceptable(tasks): Acceptable) -> Result<Vec<Accepted>> {
@@ -20,6 +21,11 @@ impl CallersTransaction for Connection {
     fn end(&self, queue: &TaskQueue, Ending(step): Ending) -> Result<bool> {
         let stepped = within(self, queue, |now| steps::step(self, now, &[step]))?;
         Ok(matches!(*stepped, [Stepped::Done(_)]))
+    }
+
+    fn keep(&self, queue: &TaskQueue, Keeping(holder, entry): Keeping) -> Result<bool> {
+        let kept = within(self, queue, |now| journal::keep(self, now, &holder, &entry, None))?;
+        Ok(matches!(kept, Kept::Done { .. }))
     }
 }
 

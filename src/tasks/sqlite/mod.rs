@@ -12,6 +12,7 @@ mod depth;
 mod fence;
 mod file;
 mod filesystem;
+mod journal;
 mod lanes;
 mod limits;
 mod look;
@@ -43,6 +44,7 @@ use self::writer::Writer;
 use super::access::Access;
 use super::bell::{Bell, News};
 use super::depth::QueueDepth;
+use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
 use super::limits::Limits;
@@ -398,6 +400,10 @@ impl Engine for SqliteEngine {
             self.bell.ring(News::Work);
         }
         Ok(fired)
+    }
+
+    fn journal(&self) -> &dyn Journal {
+        self
     }
 
     fn as_any(&self) -> &dyn Any {

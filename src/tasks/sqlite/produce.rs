@@ -193,6 +193,9 @@ pub(super) fn erase(db: &Connection, id: i64) -> Result<()> {
         "DELETE FROM fulmar_task_context WHERE task_id = ?1",
         "DELETE FROM fulmar_task_response WHERE task_id = ?1",
         "DELETE FROM fulmar_task_log WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_step WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_event WHERE task_id = ?1",
+        "DELETE FROM fulmar_task_family WHERE task_id = ?1",
     ] {
         db.prepare_cached(sql).and_then(|mut sql| sql.execute([id])).map_err(failed("deleting a task"))?;
     }

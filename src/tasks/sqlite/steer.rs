@@ -102,6 +102,10 @@ fn renumber(db: &Connection, id: i64) -> Result<i64> {
         "UPDATE fulmar_task_context SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_response SET task_id = ?2 WHERE task_id = ?1",
         "UPDATE fulmar_task_log SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_step SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_event SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task_family SET task_id = ?2 WHERE task_id = ?1",
+        "UPDATE fulmar_task SET parent = ?2 WHERE parent = ?1",
     ] {
         change(db, sql, id, number)?;
     }
@@ -147,7 +151,8 @@ pub(super) fn pass_time(db: &Connection, time: Duration) -> Result<()> {
     // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
     let moved = "INSERT INTO fulmar_setting (name, value) VALUES ('passed', ?1)
          ON CONFLICT (name) DO UPDATE SET value = value + ?1";
-    for sql in [sql, moved] {
+    let steps = "UPDATE fulmar_task_step SET until = until - ?1 WHERE until IS NOT NULL";
+    for sql in [sql, steps, moved] {
         db.execute(sql, [millis(time)]).map_err(failed("letting time pass"))?;
     }
     limits::pass_time(db, time)

@@ -53,7 +53,7 @@ pub(super) fn remove(db: &Connection, name: &str, force: bool) -> Result<()> {
             });
         }
     }
-    for part in ["input", "checkpoint", "response", "log", "unique", "context"] {
+    for part in ["input", "checkpoint", "response", "log", "unique", "context", "step", "event", "family"] {
         let sql =
             format!("DELETE FROM fulmar_task_{part} WHERE task_id IN (SELECT id FROM fulmar_task WHERE type_id = ?1)");
         db.execute(&sql, [of_type]).map_err(failed(doing))?;

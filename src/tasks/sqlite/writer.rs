@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::super::durable::place;
 use super::super::error::{Result, TaskError};
 use super::connection::{Clock, data_version, failed, patiently};
 use super::file::Files;
@@ -94,6 +95,7 @@ impl Transaction for Commits {
                 if !alone {
                     run("SAVEPOINT work")?;
                 }
+                place();
                 let outcome = work.attempt(db, now);
                 // Some errors, such as a full disk, end the whole transaction.
                 if db.is_autocommit() {
@@ -121,7 +123,9 @@ impl Transaction for Commits {
             }
             // As late as it can be: what goes into a file that nobody will find is not acknowledged.
             self.files.check()?;
+            place();
             run("COMMIT")?;
+            place();
             Ok(outcomes)
         })();
         if result.is_err() && !db.is_autocommit() {

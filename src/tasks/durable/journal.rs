@@ -1,0 +1,187 @@
+//! What a database has to do for durable functions, beside what it does for tasks: one transaction
+//! a call, fenced as a step of a task is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::engine::TaskRef;
+use super::super::error::{Result, TaskError};
+use super::super::new_task::Checked;
+use super::super::worker_id::WorkerId;
+
+pub(in crate::tasks) trait Journal: Send + Sync {
+    /// All steps of a task in the order of their first use, and the time.
+    fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)>;
+
+    /// Stores what a step came to, if the holder still holds its task, and says until when it lasts.
+    /// An entry of the same name and number that is done stays, and its writer is stale.
+    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept>;
+
+    /// Takes the oldest event of the entry's name, or notes that the function waits for one, for at
+    /// most `limit` from the first time on.
+    fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken>;
+
+    /// Keeps an event for a task that has not ended, and wakes it if it waits for one. False: there was one of that
+    /// key. `NotFound`, `WrongStatus`.
+    fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool>;
+
+    /// Enqueues children and notes their numbers as the entry's body, all or nothing.
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept>;
+
+    /// Where children stand and what they gave, in the order of `ids`; one that was deleted is left out.
+    fn children(&self, ids: &[i64]) -> Result<Vec<Child>>;
+
+    /// Children at large that were not told to stop: those of `parent`, or without one of all that failed or were cancelled.
+    fn orphans(&self, parent: Option<i64>, limit: usize) -> Result<Vec<i64>>;
+
+    /// How deep a task lies in its tree; 0 for one without a parent.
+    fn depth(&self, task: i64, limit: usize) -> Result<usize>;
+
+    /// Copies the steps before `ord` of one task to another, which has none.
+    fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64>;
+
+    /// No child of the task is waited for any more.
+    fn disband(&self, task: i64) -> Result<()>;
+
+    /// A task's number.
+    fn find(&self, task: &TaskRef) -> Result<Option<i64>>;
+
+    /// The numbers, types and identifiers of a task's children, oldest first.
+    fn family(&self, parent: i64, limit: usize) -> Result<Vec<(i64, TaskRef)>>;
+}
+
+/// Who writes.
+#[derive(Clone, Debug)]
+pub(in crate::tasks) struct Holder {
+    pub(in crate::tasks) task: i64,
+    pub(in crate::tasks) token: i64,
+    pub(in crate::tasks) worker: WorkerId,
+}
+
+/// A step in the database.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::tasks) struct Entry {
+    pub(in crate::tasks) name: String,
+    /// How often the name was used before.
+    pub(in crate::tasks) number: i64,
+    pub(in crate::tasks) ord: i64,
+    pub(in crate::tasks) kind: Kind,
+    pub(in crate::tasks) state: State,
+    pub(in crate::tasks) attempts: i64,
+    pub(in crate::tasks) until: Option<i64>,
+    pub(in crate::tasks) is_json: bool,
+    pub(in crate::tasks) body: Option<Arc<[u8]>>,
+}
+
+/// The numbers are those in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tasks) enum Kind {
+    Step = 0,
+    Sleep = 1,
+    Event = 2,
+    Children = 3,
+    Patch = 4,
+}
+
+/// The numbers are those in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tasks) enum State {
+    Begun = 0,
+    Done = 1,
+    Failed = 2,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::tasks) enum Kept {
+    /// At that time, and until when the entry lasts.
+    Done { now: i64, until: Option<i64> },
+    /// The worker has lost the task.
+    Stale,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::tasks) enum Taken {
+    Event(Arc<[u8]>),
+    /// None came in time.
+    TimedOut,
+    /// None has come: wait for so long.
+    Wait(Option<Duration>),
+    Stale,
+}
+
+/// A child as its parent sees it.
+#[derive(Clone, Debug)]
+pub(in crate::tasks) struct Child {
+    pub(in crate::tasks) id: i64,
+    pub(in crate::tasks) name: TaskRef,
+    pub(in crate::tasks) status: i64,
+    pub(in crate::tasks) body: Option<Vec<u8>>,
+    pub(in crate::tasks) message: Option<String>,
+}
+
+impl Kind {
+    pub(super) const ALL: [Kind; 5] = [Kind::Step, Kind::Sleep, Kind::Event, Kind::Children, Kind::Patch];
+
+    pub(in crate::tasks) fn word(self) -> &'static str {
+        ["step", "sleep", "event", "children", "patch"][self as usize]
+    }
+}
+
+impl State {
+    pub(in crate::tasks) const ALL: [State; 3] = [State::Begun, State::Done, State::Failed];
+
+    pub(in crate::tasks) fn word(self) -> &'static str {
+        ["begun", "done", "failed"][self as usize]
+    }
+}
+
+impl Entry {
+    /// The body of an entry of children.
+    pub(in crate::tasks) fn ids(ids: &[i64]) -> Arc<[u8]> {
+        let texts: Vec<String> = ids.iter().map(i64::to_string).collect();
+        format!("[{}]", texts.join(",")).into_bytes().into()
+    }
+
+    /// The codes of kind and state in the database.
+    pub(in crate::tasks) fn decode(kind: i64, state: i64) -> Result<(Kind, State)> {
+        let kinds = usize::try_from(kind).ok().and_then(|kind| Kind::ALL.get(kind).copied());
+        let states = usize::try_from(state).ok().and_then(|state| State::ALL.get(state).copied());
+        kinds.zip(states).ok_or_else(|| TaskError::Database {
+            doing: "reading the steps of a function",
+            source: format!("there is no step of kind {kind} and state {state}").into(),
+        })
+    }
+}
+
+/// Kills this process at a place of the caller's choice: for tests.
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fault {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    static LEFT: AtomicI64 = AtomicI64::new(i64::MAX);
+
+    /// The process ends at the `n`th place from now on.
+    pub fn die_at(n: i64) {
+        LEFT.store(n, Ordering::SeqCst);
+    }
+
+    /// How many places were passed since [`die_at`] had `n`.
+    pub fn passed(n: i64) -> i64 {
+        n - LEFT.load(Ordering::SeqCst)
+    }
+
+    pub fn place() {
+        if LEFT.load(Ordering::Relaxed) != i64::MAX && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
+            std::process::abort();
+        }
+    }
+}
+
+/// A place where a crash would be noticed, if anywhere.
+#[inline]
+pub(in crate::tasks) fn place() {
+    #[cfg(debug_assertions)]
+    fault::place();
+}

@@ -1,0 +1,419 @@
+//! The steps of durable functions.
+//!
+//! Who writes a step locks its task's row against those who would take it away; who takes or sends
+//! an event, and who notes children, locks it against the other. So what wakes a function sees it
+//! waiting, or it sees what would have woken it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::bell::News;
+use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken};
+use super::super::engine::TaskRef;
+use super::super::error::{Result, TaskError};
+use super::super::new_task::Checked;
+use super::super::status::TaskStatus;
+use super::connection::Connection;
+use super::fault::Fault;
+use super::sql::now;
+use super::value::Param;
+use super::{PostgresEngine, has_zero, is_impossible, millis, not_found, produce};
+
+const DOING: &str = "writing the steps of a function";
+const READING: &str = "reading the steps of a function";
+
+impl Journal for PostgresEngine {
+    fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)> {
+        self.core.patiently(READING, |db, _| steps(db, task))
+    }
+
+    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+        self.core.patiently(DOING, |db, in_doubt| keep(db, holder, entry, delay, in_doubt))
+    }
+
+    fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
+        self.core.patiently(DOING, |db, in_doubt| take_event(db, holder, entry, limit, in_doubt))
+    }
+
+    fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool> {
+        if is_impossible(task) {
+            return Err(not_found(task));
+        }
+        if has_zero(name) || key.is_some_and(has_zero) {
+            return Err(TaskError::Invalid("PostgreSQL takes no zero byte in a name".into()));
+        }
+        let sent = self.core.patiently("sending an event", |db, _| send_event(db, task, name, key, body))?;
+        self.tell(News::Work);
+        Ok(sent)
+    }
+
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept> {
+        let kept = self
+            .core
+            .patiently("enqueuing children", |db, in_doubt| spawn(db, holder, entry, &children, fail_fast, in_doubt))?;
+        self.tell(News::Work);
+        Ok(kept)
+    }
+
+    fn children(&self, ids: &[i64]) -> Result<Vec<Child>> {
+        self.core.patiently(READING, |db, _| children(db, ids))
+    }
+
+    fn orphans(&self, parent: Option<i64>, limit: usize) -> Result<Vec<i64>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.core.patiently(READING, |db, _| {
+            let rows = match parent {
+                Some(parent) => db.query(
+                    "SELECT id FROM fulmar_task WHERE parent = $1::int8 AND parent IS NOT NULL AND ended IS NULL
+                         AND NOT cancel_requested LIMIT $2::int8",
+                    &[parent.into(), limit.into()],
+                )?,
+                None => db.query(
+                    "SELECT c.id FROM fulmar_task_family f JOIN fulmar_task p ON p.id = f.task_id
+                     CROSS JOIN LATERAL (SELECT id FROM fulmar_task c WHERE c.parent = p.id AND c.parent IS NOT NULL
+                         AND c.ended IS NULL AND NOT c.cancel_requested) AS c
+                     WHERE p.status IN (5, 6) AND f.pending > 0 LIMIT $1::int8",
+                    &[limit.into()],
+                )?,
+            };
+            rows.iter().map(|row| Ok(row.get(0)?)).collect()
+        })
+    }
+
+    fn depth(&self, task: i64, limit: usize) -> Result<usize> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.core.patiently(READING, |db, _| {
+            let rows = db.query(
+                "WITH RECURSIVE up (id, depth) AS (
+                     SELECT parent, 0::int8 FROM fulmar_task WHERE id = $1::int8
+                     UNION ALL SELECT t.parent, depth + 1 FROM up JOIN fulmar_task t ON t.id = up.id WHERE depth < $2::int8)
+                 SELECT coalesce(max(depth), 0) FROM up",
+                &[task.into(), limit.into()],
+            )?;
+            let depth: i64 = rows.only()?.get(0)?;
+            Ok(usize::try_from(depth).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64> {
+        let id = self.core.patiently("forking a function", |db, _| {
+            let mut tx = db.begin()?;
+            let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to))?;
+            let id = accepted.first().map(|task| task.id).unwrap_or_default();
+            tx.execute(
+                "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+                 SELECT $2::int8, name, number, ord, kind, state, attempts, until, token, is_json, body FROM fulmar_task_step
+                 WHERE task_id = $1::int8 AND ord < $3::int8",
+                &[from.into(), id.into(), before.into()],
+            )?;
+            tx.commit()?;
+            Ok(id)
+        })?;
+        self.tell(News::Work);
+        Ok(id)
+    }
+
+    fn disband(&self, task: i64) -> Result<()> {
+        self.core.patiently(DOING, |db, _| {
+            db.execute("DELETE FROM fulmar_task_family WHERE task_id = $1::int8", &[task.into()])?;
+            Ok(())
+        })
+    }
+
+    fn find(&self, task: &TaskRef) -> Result<Option<i64>> {
+        if is_impossible(task) {
+            return Ok(None);
+        }
+        self.core.patiently(READING, |db, _| Ok(find(db, task)?.map(|(id, _)| id)))
+    }
+
+    fn family(&self, parent: i64, limit: usize) -> Result<Vec<(i64, TaskRef)>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.core.patiently(READING, |db, _| {
+            let rows = db.query(
+                "SELECT t.id, y.name, t.identifier FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
+                 WHERE t.parent = $1::int8 AND t.parent IS NOT NULL ORDER BY t.id LIMIT $2::int8",
+                &[parent.into(), limit.into()],
+            )?;
+            rows.iter()
+                .map(|row| Ok((row.get(0)?, TaskRef { task_type: row.get(1)?, identifier: row.get(2)? })))
+                .collect()
+        })
+    }
+}
+
+fn steps(db: &mut Connection, task: i64) -> Result<(i64, Vec<Entry>), Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT ",
+            now!(),
+            ", s.name, s.number, s.ord, s.kind, s.state, s.attempts, s.until, s.is_json, s.body
+             FROM (SELECT 1) AS one LEFT JOIN fulmar_task_step s ON s.task_id = $1::int8 ORDER BY s.ord"
+        ),
+        &[task.into()],
+    )?;
+    let now = rows.only()?.get(0)?;
+    let mut entries = Vec::new();
+    for row in rows.iter() {
+        let Some(name) = row.get::<Option<String>>(1)? else { break };
+        let (kind, state) = Entry::decode(row.get(4)?, row.get(5)?)?;
+        entries.push(Entry {
+            name,
+            number: row.get(2)?,
+            ord: row.get(3)?,
+            kind,
+            state,
+            attempts: row.get(6)?,
+            until: row.get(7)?,
+            is_json: row.get(8)?,
+            body: row.get::<Option<Vec<u8>>>(9)?.map(Arc::from),
+        });
+    }
+    Ok((now, entries))
+}
+
+pub(super) fn keep(
+    db: &mut Connection,
+    holder: &Holder,
+    entry: &Entry,
+    delay: Option<Duration>,
+    in_doubt: bool,
+) -> Result<Kept, Fault> {
+    let rows = db.query(
+        concat!(
+            "WITH t AS MATERIALIZED (
+                 SELECT id FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8
+                     AND worker IS NOT DISTINCT FROM $3::text AND status = 2 AND lease > ",
+            now!(),
+            " FOR SHARE)
+             INSERT INTO fulmar_task_step AS s
+                 (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+             SELECT t.id, $4::text, $5::int8, $6::int8, ($7::int8)::int2, ($8::int8)::int2, $9::int8,
+                 coalesce(",
+            now!(),
+            " + $11::int8, $10::int8), $2::int8, $12::bool, $13::bytea FROM t
+             ON CONFLICT (task_id, name, number) DO UPDATE SET kind = excluded.kind, state = excluded.state,
+                 attempts = excluded.attempts, until = excluded.until, token = excluded.token, is_json = excluded.is_json,
+                 body = excluded.body WHERE s.state = 0
+             RETURNING ",
+            now!(),
+            ", s.until"
+        ),
+        &[
+            holder.task.into(),
+            holder.token.into(),
+            holder.worker.as_str().into(),
+            (&*entry.name).into(),
+            entry.number.into(),
+            entry.ord.into(),
+            (entry.kind as i64).into(),
+            (entry.state as i64).into(),
+            entry.attempts.into(),
+            entry.until.map_or(Param::Null, Param::Int),
+            delay.map_or(Param::Null, |delay| Param::Int(millis(delay))),
+            entry.is_json.into(),
+            entry.body.as_deref().map_or(Param::Null, Param::Bytes),
+        ],
+    )?;
+    match rows.first() {
+        Some(row) => Ok(Kept::Done { now: row.get(0)?, until: row.get(1)? }),
+        None if in_doubt => find_own(db, holder, entry),
+        None => Ok(Kept::Stale),
+    }
+}
+
+/// What became of an entry whose commit was not answered: it is there under the holder's token, or it is not.
+fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT ",
+            now!(),
+            ", until FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8
+                 AND token = $4::int8 AND state = ($5::int8)::int2"
+        ),
+        &[
+            holder.task.into(),
+            (&*entry.name).into(),
+            entry.number.into(),
+            holder.token.into(),
+            (entry.state as i64).into(),
+        ],
+    )?;
+    match rows.first() {
+        Some(row) => Ok(Kept::Done { now: row.get(0)?, until: row.get(1)? }),
+        None => Ok(Kept::Stale),
+    }
+}
+
+/// Locks the holder's task, if it still holds it; the time.
+fn lock(db: &mut Connection, holder: &Holder) -> Result<Option<i64>, Fault> {
+    let rows = db.query(
+        concat!(
+            "SELECT ",
+            now!(),
+            " FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8 AND worker IS NOT DISTINCT FROM $3::text
+                 AND status = 2 AND lease > ",
+            now!(),
+            " FOR NO KEY UPDATE"
+        ),
+        &[holder.task.into(), holder.token.into(), holder.worker.as_str().into()],
+    )?;
+    Ok(rows.first().map(|row| row.get(0)).transpose()?)
+}
+
+fn take_event(
+    db: &mut Connection,
+    holder: &Holder,
+    entry: &Entry,
+    limit: Option<Duration>,
+    in_doubt: bool,
+) -> Result<Taken, Fault> {
+    let mut tx = db.begin()?;
+    let Some(now) = lock(&mut tx, holder)? else {
+        return Ok(Taken::Stale);
+    };
+    let mut entry = entry.clone();
+    if in_doubt {
+        let rows = tx.query(
+            "SELECT state, body, until FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8",
+            &[holder.task.into(), (&*entry.name).into(), entry.number.into()],
+        )?;
+        if let Some(row) = rows.first() {
+            let state: i64 = row.get(0)?;
+            if state == State::Done as i64 {
+                return Ok(Taken::Event(row.get::<Option<Vec<u8>>>(1)?.unwrap_or_default().into()));
+            }
+            if state == State::Failed as i64 {
+                return Ok(Taken::TimedOut);
+            }
+            entry.until = row.get(2)?;
+        }
+    }
+    let rows = tx.query(
+        "UPDATE fulmar_task_event SET taken = 1 WHERE task_id = $1::int8 AND number = (
+             SELECT number FROM fulmar_task_event WHERE task_id = $1::int8 AND name = $2::text AND taken = 0
+             ORDER BY number LIMIT 1) RETURNING body",
+        &[holder.task.into(), (&*entry.name).into()],
+    )?;
+    if let Some(row) = rows.first() {
+        let body: Arc<[u8]> = row.get::<Option<Vec<u8>>>(0)?.unwrap_or_default().into();
+        (entry.state, entry.body) = (State::Done, Some(Arc::clone(&body)));
+        return Ok(match keep(&mut tx, holder, &entry, None, false)? {
+            Kept::Done { .. } => {
+                tx.commit()?;
+                Taken::Event(body)
+            }
+            Kept::Stale => Taken::Stale,
+        });
+    }
+    let delay = if entry.until.is_none() { limit } else { None };
+    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
+    let is_over = until.is_some_and(|until| until <= now);
+    entry.state = if is_over { State::Failed } else { State::Begun };
+    let kept = keep(&mut tx, holder, &entry, delay, false)?;
+    if kept == Kept::Stale {
+        return Ok(Taken::Stale);
+    }
+    tx.commit()?;
+    let left = until.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(now)).unwrap_or(0)));
+    Ok(if is_over { Taken::TimedOut } else { Taken::Wait(left) })
+}
+
+fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool, Fault> {
+    let (id, _) = find(db, task)?.ok_or_else(|| not_found(task))?;
+    let mut tx = db.begin()?;
+    let rows = tx.query("SELECT status FROM fulmar_task WHERE id = $1::int8 FOR NO KEY UPDATE", &[id.into()])?;
+    let row = rows.first().ok_or_else(|| not_found(task))?;
+    let status = TaskStatus::from_code(row.get(0)?)?;
+    if status.is_ended() {
+        let (task_type, identifier) = (task.task_type.clone(), task.identifier.clone());
+        return Err(TaskError::WrongStatus { task_type, identifier, status, what: "sent an event" }.into());
+    }
+    let sent = tx.execute(
+        "INSERT INTO fulmar_task_event (task_id, number, name, key, body)
+         SELECT $1::int8, coalesce((SELECT max(number) FROM fulmar_task_event WHERE task_id = $1::int8), 0) + 1, $2::text,
+             $3::text, $4::bytea
+         WHERE NOT EXISTS (SELECT 1 FROM fulmar_task_event WHERE task_id = $1::int8 AND name = $2::text AND key = $3::text)",
+        &[id.into(), name.into(), key.into(), Param::Bytes(body)],
+    )?;
+    if sent == 0 {
+        return Ok(false);
+    }
+    tx.execute(
+        concat!(
+            "UPDATE fulmar_task t SET woken = NOT (t.gate IS NOT DISTINCT FROM 1 AND t.status = 3),
+                 run_at = CASE WHEN t.gate = 1 AND t.status = 3 THEN least(t.run_at, ",
+            now!(),
+            ") ELSE t.run_at END,
+                 gate = CASE WHEN t.gate = 1 AND t.status = 3 THEN 0 ELSE t.gate END
+             WHERE t.id = $1::int8 AND EXISTS (SELECT 1 FROM fulmar_task_step s WHERE s.task_id = $1::int8
+                 AND s.name = $2::text AND s.kind = ($3::int8)::int2 AND s.state = 0)"
+        ),
+        &[id.into(), name.into(), (Kind::Event as i64).into()],
+    )?;
+    tx.commit()?;
+    Ok(true)
+}
+
+fn spawn(
+    db: &mut Connection,
+    holder: &Holder,
+    entry: &Entry,
+    children: &[Checked],
+    fail_fast: bool,
+    in_doubt: bool,
+) -> Result<Kept, Fault> {
+    let mut tx = db.begin()?;
+    if lock(&mut tx, holder)?.is_none() {
+        return Ok(Kept::Stale);
+    }
+    if in_doubt {
+        if let done @ Kept::Done { .. } = find_own(&mut tx, holder, entry)? {
+            return Ok(done);
+        }
+    }
+    let accepted = produce::enqueue_within(&mut tx, children)?;
+    let ids: Vec<i64> = accepted.iter().map(|task| task.id).collect();
+    tx.execute(
+        "UPDATE fulmar_task SET parent = $2::int8 WHERE id = ANY($1::int8[])",
+        &[Param::Ints(&ids), holder.task.into()],
+    )?;
+    tx.execute(
+        "INSERT INTO fulmar_task_family (task_id, pending, fail_fast)
+         SELECT $1::int8, count(*), ($2::int8)::int2 FROM fulmar_task
+         WHERE parent = $1::int8 AND parent IS NOT NULL AND ended IS NULL
+         ON CONFLICT (task_id) DO UPDATE SET pending = excluded.pending, fail_fast = excluded.fail_fast",
+        &[holder.task.into(), i64::from(fail_fast).into()],
+    )?;
+    let entry = Entry { body: Some(Entry::ids(&ids)), ..entry.clone() };
+    let kept = keep(&mut tx, holder, &entry, None, false)?;
+    if kept != Kept::Stale {
+        tx.commit()?;
+    }
+    Ok(kept)
+}
+
+fn children(db: &mut Connection, ids: &[i64]) -> Result<Vec<Child>, Fault> {
+    let rows = db.query(
+        "SELECT t.id, y.name, t.identifier, t.status, r.body, CASE WHEN t.status IN (5, 6) THEN
+             (SELECT l.message FROM fulmar_task_log l WHERE l.task_id = t.id ORDER BY l.entry DESC LIMIT 1) END
+         FROM unnest($1::int8[]) WITH ORDINALITY AS n (id, ord) JOIN fulmar_task t ON t.id = n.id
+         JOIN fulmar_task_type y ON y.id = t.type_id LEFT JOIN fulmar_task_response r ON r.task_id = t.id ORDER BY n.ord",
+        &[Param::Ints(ids)],
+    )?;
+    rows.iter()
+        .map(|row| {
+            let name = TaskRef { task_type: row.get(1)?, identifier: row.get(2)? };
+            Ok(Child { id: row.get(0)?, name, status: row.get(3)?, body: row.get(4)?, message: row.get(5)? })
+        })
+        .collect()
+}
+
+fn find(db: &mut Connection, task: &TaskRef) -> Result<Option<(i64, i64)>, Fault> {
+    let rows = db.query(
+        "SELECT t.id, t.status FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
+         WHERE y.name = $1::text AND t.identifier = $2::text",
+        &[(&*task.task_type).into(), (&*task.identifier).into()],
+    )?;
+    Ok(rows.first().map(|row| Ok::<_, Fault>((row.get(0)?, row.get(1)?))).transpose()?)
+}

@@ -1,0 +1,355 @@
+//! The steps of durable functions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::super::bell::News;
+use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken};
+use super::super::engine::TaskRef;
+use super::super::error::{Result, TaskError};
+use super::super::new_task::Checked;
+use super::super::status::TaskStatus;
+use super::connection::{self, failed};
+use super::{SqliteEngine, millis, not_found, produce, types};
+
+const DOING: &str = "writing the steps of a function";
+const READING: &str = "reading the steps of a function";
+
+impl Journal for SqliteEngine {
+    fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)> {
+        self.read(|db, now| Ok((now, steps(db, task)?)))
+    }
+
+    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+        let (holder, entry) = (holder.clone(), entry.clone());
+        self.write(DOING, move |db, now| keep(db, now, &holder, &entry, delay))
+    }
+
+    fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
+        let (holder, entry) = (holder.clone(), entry.clone());
+        self.write(DOING, move |db, now| take_event(db, now, &holder, &entry, limit))
+    }
+
+    fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool> {
+        let (task, name, key, body) = (task.clone(), name.to_owned(), key.map(str::to_owned), body.to_owned());
+        let sent =
+            self.write("sending an event", move |db, now| send_event(db, now, &task, &name, key.as_deref(), &body))?;
+        self.bell.ring(News::Work);
+        Ok(sent)
+    }
+
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept> {
+        let (holder, entry) = (holder.clone(), entry.clone());
+        let kept =
+            self.write("enqueuing children", move |db, now| spawn(db, now, &holder, &entry, &children, fail_fast))?;
+        self.bell.ring(News::Work);
+        Ok(kept)
+    }
+
+    fn children(&self, ids: &[i64]) -> Result<Vec<Child>> {
+        self.read(|db, _| ids.iter().filter_map(|id| child(db, *id).transpose()).collect())
+    }
+
+    fn orphans(&self, parent: Option<i64>, limit: usize) -> Result<Vec<i64>> {
+        self.read(|db, _| orphans(db, parent, limit))
+    }
+
+    fn depth(&self, task: i64, limit: usize) -> Result<usize> {
+        self.read(|db, _| {
+            let depth: i64 = db
+                .prepare_cached(
+                    "WITH RECURSIVE up (id, depth) AS (
+                         SELECT parent, 0 FROM fulmar_task WHERE id = ?1
+                         UNION ALL SELECT t.parent, depth + 1 FROM up JOIN fulmar_task t ON t.id = up.id WHERE depth < ?2)
+                     SELECT coalesce(max(depth), 0) FROM up",
+                )
+                .and_then(|mut sql| sql.query_row(params![task, limit as i64], |row| row.get(0)))
+                .map_err(failed(READING))?;
+            Ok(usize::try_from(depth).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64> {
+        let to = to.clone();
+        let id = self.write("forking a function", move |db, now| {
+            let accepted = produce::enqueue(db, now, std::slice::from_ref(&to))?;
+            let id = accepted.first().map(|task| task.id).unwrap_or_default();
+            db.prepare_cached(
+                "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+                 SELECT ?2, name, number, ord, kind, state, attempts, until, token, is_json, body FROM fulmar_task_step
+                 WHERE task_id = ?1 AND ord < ?3",
+            )
+            .and_then(|mut sql| sql.execute([from, id, before]))
+            .map_err(failed(DOING))?;
+            Ok(id)
+        })?;
+        self.bell.ring(News::Work);
+        Ok(id)
+    }
+
+    fn disband(&self, task: i64) -> Result<()> {
+        self.write(DOING, move |db, _| {
+            db.prepare_cached("DELETE FROM fulmar_task_family WHERE task_id = ?1")
+                .and_then(|mut sql| sql.execute([task]))
+                .map_err(failed(DOING))?;
+            Ok(())
+        })
+    }
+
+    fn find(&self, task: &TaskRef) -> Result<Option<i64>> {
+        self.read(|db, _| Ok(find(db, task)?.map(|(id, _)| id)))
+    }
+
+    fn family(&self, parent: i64, limit: usize) -> Result<Vec<(i64, TaskRef)>> {
+        self.read(|db, _| {
+            let mut sql = db
+                .prepare_cached(
+                    "SELECT t.id, y.name, t.identifier FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
+                     WHERE t.parent = ?1 AND t.parent IS NOT NULL ORDER BY t.id LIMIT ?2",
+                )
+                .map_err(failed(READING))?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let found = sql.query_map([parent, limit], |row| {
+                Ok((row.get(0)?, TaskRef { task_type: row.get(1)?, identifier: row.get(2)? }))
+            });
+            found.and_then(Iterator::collect).map_err(failed(READING))
+        })
+    }
+}
+
+impl SqliteEngine {
+    /// Runs `work` in a transaction on a connection of its own, which commits if that says so.
+    pub(in crate::tasks) fn transaction<R, E: From<TaskError>>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let doing = "working in a transaction of a step's";
+        self.files.check()?;
+        let db = connection::open_writer(&self.settings)?;
+        connection::patiently(self.settings.busy_limit, doing, || {
+            db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing))
+        })?;
+        // Dropped without a commit, the connection rolls back what is open.
+        let done = work(&db)?;
+        self.files.check()?;
+        db.execute_batch("COMMIT").map_err(failed(doing))?;
+        self.bell.ring(News::Work);
+        Ok(done)
+    }
+}
+
+fn steps(db: &Connection, task: i64) -> Result<Vec<Entry>> {
+    let mut sql = db
+        .prepare_cached(
+            "SELECT name, number, ord, kind, state, attempts, until, is_json, body FROM fulmar_task_step
+             WHERE task_id = ?1 ORDER BY ord",
+        )
+        .map_err(failed(READING))?;
+    let mut rows = sql.query([task]).map_err(failed(READING))?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next().map_err(failed(READING))? {
+        entries.push(read(row).map_err(failed(READING))??);
+    }
+    Ok(entries)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
+    let (kind, state) = match Entry::decode(row.get(3)?, row.get(4)?) {
+        Ok(decoded) => decoded,
+        Err(error) => return Ok(Err(error)),
+    };
+    let body: Option<Vec<u8>> = row.get(8)?;
+    Ok(Ok(Entry {
+        name: row.get(0)?,
+        number: row.get(1)?,
+        ord: row.get(2)?,
+        kind,
+        state,
+        attempts: row.get(5)?,
+        until: row.get(6)?,
+        is_json: row.get(7)?,
+        body: body.map(Arc::from),
+    }))
+}
+
+/// Whether the holder still holds its task, which runs.
+fn holds(db: &Connection, now: i64, holder: &Holder) -> Result<bool> {
+    db.prepare_cached(
+        "SELECT 1 FROM fulmar_task WHERE id = ?1 AND token = ?2 AND worker = ?3 AND lease > ?4 AND status = 2",
+    )
+    .and_then(|mut sql| sql.exists(params![holder.task, holder.token, holder.worker.as_str(), now]))
+    .map_err(failed("looking at a task's fence"))
+}
+
+pub(super) fn keep(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+    if !holds(db, now, holder)? {
+        return Ok(Kept::Stale);
+    }
+    store(db, now, holder, entry, delay)
+}
+
+/// The fence holds.
+fn store(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
+    let stored = db
+        .prepare_cached(
+            "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT (task_id, name, number) DO UPDATE SET kind = ?5, state = ?6, attempts = ?7, until = ?8, token = ?9,
+                 is_json = ?10, body = ?11 WHERE state = 0",
+        )
+        .and_then(|mut sql| {
+            let (kind, state) = (entry.kind as i64, entry.state as i64);
+            let Entry { name, number, ord, attempts, is_json, body, .. } = entry;
+            let params = params![
+                holder.task, name, number, ord, kind, state, attempts, until, holder.token, is_json, body.as_deref()
+            ];
+            sql.execute(params)
+        })
+        .map_err(failed(DOING))?;
+    Ok(if stored == 0 { Kept::Stale } else { Kept::Done { now, until } })
+}
+
+fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
+    if !holds(db, now, holder)? {
+        return Ok(Taken::Stale);
+    }
+    let next: Option<(i64, Option<Vec<u8>>)> = db
+        .prepare_cached(
+            "SELECT number, body FROM fulmar_task_event WHERE task_id = ?1 AND name = ?2 AND taken = 0 ORDER BY number LIMIT 1",
+        )
+        .and_then(|mut sql| {
+            sql.query_row(params![holder.task, entry.name], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+        })
+        .map_err(failed(DOING))?;
+    let mut entry = entry.clone();
+    if let Some((number, body)) = next {
+        db.prepare_cached("UPDATE fulmar_task_event SET taken = 1, body = NULL WHERE task_id = ?1 AND number = ?2")
+            .and_then(|mut sql| sql.execute([holder.task, number]))
+            .map_err(failed(DOING))?;
+        let body: Arc<[u8]> = body.unwrap_or_default().into();
+        (entry.state, entry.body) = (State::Done, Some(Arc::clone(&body)));
+        return Ok(match store(db, now, holder, &entry, None)? {
+            Kept::Done { .. } => Taken::Event(body),
+            Kept::Stale => Taken::Stale,
+        });
+    }
+    let delay = if entry.until.is_none() { limit } else { None };
+    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
+    let is_over = until.is_some_and(|until| until <= now);
+    entry.state = if is_over { State::Failed } else { State::Begun };
+    Ok(match store(db, now, holder, &entry, delay)? {
+        Kept::Stale => Taken::Stale,
+        Kept::Done { .. } if is_over => Taken::TimedOut,
+        Kept::Done { .. } => Taken::Wait(until.map(|until| types::duration(until.saturating_sub(now)))),
+    })
+}
+
+fn send_event(db: &Connection, now: i64, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool> {
+    let doing = "sending an event";
+    let (id, status) = find(db, task)?.ok_or_else(|| not_found(task))?;
+    let status = TaskStatus::from_code(status)?;
+    if status.is_ended() {
+        let (task_type, identifier) = (task.task_type.clone(), task.identifier.clone());
+        return Err(TaskError::WrongStatus { task_type, identifier, status, what: "sent an event" });
+    }
+    let sent = db
+        .prepare_cached(
+            "INSERT INTO fulmar_task_event (task_id, number, name, key, body)
+             SELECT ?1, coalesce((SELECT max(number) FROM fulmar_task_event WHERE task_id = ?1), 0) + 1, ?2, ?3, ?4
+             WHERE NOT EXISTS (SELECT 1 FROM fulmar_task_event WHERE task_id = ?1 AND name = ?2 AND key = ?3)",
+        )
+        .and_then(|mut sql| sql.execute(params![id, name, key, body]))
+        .map_err(failed(doing))?;
+    if sent == 0 {
+        return Ok(false);
+    }
+    db.prepare_cached(
+        "UPDATE fulmar_task SET woken = NOT (gate IS 1 AND status = 3),
+             run_at = CASE WHEN gate IS 1 AND status = 3 THEN min(run_at, ?3) ELSE run_at END,
+             gate = CASE WHEN gate IS 1 AND status = 3 THEN 0 ELSE gate END
+         WHERE id = ?1 AND EXISTS (
+             SELECT 1 FROM fulmar_task_step WHERE task_id = ?1 AND name = ?2 AND kind = ?4 AND state = 0)",
+    )
+    .and_then(|mut sql| sql.execute(params![id, name, now, Kind::Event as i64]))
+    .map_err(failed(doing))?;
+    Ok(true)
+}
+
+fn spawn(
+    db: &Connection,
+    now: i64,
+    holder: &Holder,
+    entry: &Entry,
+    children: &[Checked],
+    fail_fast: bool,
+) -> Result<Kept> {
+    if !holds(db, now, holder)? {
+        return Ok(Kept::Stale);
+    }
+    let accepted = produce::enqueue(db, now, children)?;
+    let ids: Vec<i64> = accepted.iter().map(|task| task.id).collect();
+    for id in &ids {
+        db.prepare_cached("UPDATE fulmar_task SET parent = ?2 WHERE id = ?1")
+            .and_then(|mut sql| sql.execute([*id, holder.task]))
+            .map_err(failed(DOING))?;
+    }
+    db.prepare_cached(
+        "INSERT INTO fulmar_task_family (task_id, pending, fail_fast)
+         SELECT ?1, count(*), ?2 FROM fulmar_task WHERE parent = ?1 AND parent IS NOT NULL AND ended IS NULL
+         ON CONFLICT (task_id) DO UPDATE SET pending = excluded.pending, fail_fast = excluded.fail_fast",
+    )
+    .and_then(|mut sql| sql.execute(params![holder.task, fail_fast]))
+    .map_err(failed(DOING))?;
+    let entry = Entry { body: Some(Entry::ids(&ids)), ..entry.clone() };
+    store(db, now, holder, &entry, None)
+}
+
+fn child(db: &Connection, id: i64) -> Result<Option<Child>> {
+    db.prepare_cached(
+        "SELECT y.name, t.identifier, t.status, (SELECT body FROM fulmar_task_response WHERE task_id = t.id),
+             CASE WHEN t.status IN (5, 6) THEN
+                 (SELECT message FROM fulmar_task_log l WHERE l.task_id = t.id ORDER BY entry DESC LIMIT 1) END
+         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
+    )
+    .and_then(|mut sql| {
+        sql.query_row([id], |row| {
+            let name = TaskRef { task_type: row.get(0)?, identifier: row.get(1)? };
+            Ok(Child { id, name, status: row.get(2)?, body: row.get(3)?, message: row.get(4)? })
+        })
+        .optional()
+    })
+    .map_err(failed(READING))
+}
+
+fn orphans(db: &Connection, parent: Option<i64>, limit: usize) -> Result<Vec<i64>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = match parent {
+        Some(_) => {
+            "SELECT id FROM fulmar_task WHERE parent = ?1 AND parent IS NOT NULL AND ended IS NULL AND cancel_requested = 0 LIMIT ?2"
+        }
+        // Those who wait for children are few.
+        None => {
+            "SELECT c.id FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id
+             CROSS JOIN fulmar_task c ON c.parent = p.id
+             WHERE p.status IN (5, 6) AND f.pending > 0 AND c.parent IS NOT NULL AND c.ended IS NULL
+                 AND c.cancel_requested = 0 AND ?1 IS NULL LIMIT ?2"
+        }
+    };
+    let mut sql = db.prepare_cached(sql).map_err(failed(READING))?;
+    let found = sql.query_map(params![parent, limit], |row| row.get(0)).and_then(Iterator::collect);
+    found.map_err(failed(READING))
+}
+
+fn find(db: &Connection, task: &TaskRef) -> Result<Option<(i64, i64)>> {
+    db.prepare_cached(
+        "SELECT id, status FROM fulmar_task
+         WHERE type_id = (SELECT id FROM fulmar_task_type WHERE name = ?1) AND identifier = ?2",
+    )
+    .and_then(|mut sql| {
+        sql.query_row([&task.task_type, &task.identifier], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    })
+    .map_err(failed("looking for a task"))
+}
