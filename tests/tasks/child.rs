@@ -29,6 +29,8 @@ fn child() {
     let address = std::env::var("FULMAR_CHILD_QUEUE").expect("an address");
     match part.as_str() {
         "work" => work(&open(&address)),
+        #[cfg(debug_assertions)]
+        "function" => crate::killed::run_until_killed(&open(&address)),
         "produce" => produce(&open(&address)),
         "open" => {
             say!("here");

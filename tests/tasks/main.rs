@@ -8,6 +8,8 @@ mod conformance;
 mod cron;
 mod due;
 mod durable;
+#[cfg(debug_assertions)]
+use durable::killed;
 #[cfg(unix)]
 mod faults;
 mod lanes;
@@ -136,6 +138,10 @@ macro_rules! conformance {
             $crate::conformance!(@ $bed, [$(#[$attribute])?], options: an_option_of_the_other_engine_is_refused);
             #[cfg(feature = "cron")]
             $crate::conformance!(@ $bed, [$(#[$attribute])?], cron: cron_expressions_have_their_zone);
+            #[cfg(debug_assertions)]
+            $crate::conformance!(@ $bed, [$(#[$attribute])?],
+                killed: killed_anywhere_no_step_is_lost_and_none_runs_after_it_was_stored,
+                a_step_that_is_stored_after_it_is_reported_is_caught);
             #[cfg(unix)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 faults: killed_and_stopped_workers_lose_nothing_and_finish_nothing_twice, a_stopped_worker_can_not_finish_late,

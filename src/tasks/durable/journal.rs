@@ -158,23 +158,26 @@ impl Entry {
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod fault {
-    use std::sync::atomic::{AtomicI64, Ordering};
+    use crate::sync::{AtomicU64, OnceLock, Ordering};
 
-    static LEFT: AtomicI64 = AtomicI64::new(i64::MAX);
+    /// How many places are left; none that could be passed, at first.
+    static LEFT: OnceLock<AtomicU64> = OnceLock::new();
 
     /// The process ends at the `n`th place from now on.
-    pub fn die_at(n: i64) {
-        LEFT.store(n, Ordering::SeqCst);
+    pub fn die_at(n: u64) {
+        LEFT.get_or_init(|| AtomicU64::new(0)).store(n, Ordering::SeqCst);
     }
 
-    /// How many places were passed since [`die_at`] had `n`.
-    pub fn passed(n: i64) -> i64 {
-        n - LEFT.load(Ordering::SeqCst)
+    /// How many places are left until then.
+    pub fn left() -> u64 {
+        LEFT.get().map_or(0, |left| left.load(Ordering::SeqCst))
     }
 
     pub fn place() {
-        if LEFT.load(Ordering::Relaxed) != i64::MAX && LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
-            std::process::abort();
+        if let Some(left) = LEFT.get() {
+            if left.fetch_sub(1, Ordering::SeqCst) == 1 {
+                std::process::abort();
+            }
         }
     }
 }

@@ -69,10 +69,11 @@ impl Journal for PostgresEngine {
                     &[parent.into(), limit.into()],
                 )?,
                 None => db.query(
-                    "SELECT c.id FROM fulmar_task_family f JOIN fulmar_task p ON p.id = f.task_id
-                     CROSS JOIN LATERAL (SELECT id FROM fulmar_task c WHERE c.parent = p.id AND c.parent IS NOT NULL
-                         AND c.ended IS NULL AND NOT c.cancel_requested) AS c
-                     WHERE p.status IN (5, 6) AND f.pending > 0 LIMIT $1::int8",
+                    // The list of parents is made first, so that no plan begins with all children there are.
+                    "SELECT id FROM fulmar_task WHERE parent = ANY(ARRAY(
+                         SELECT f.task_id FROM fulmar_task_family f WHERE f.pending > 0
+                             AND (SELECT p.status FROM fulmar_task p WHERE p.id = f.task_id) IN (5, 6)))
+                         AND parent IS NOT NULL AND ended IS NULL AND NOT cancel_requested LIMIT $1::int8",
                     &[limit.into()],
                 )?,
             };
@@ -415,5 +416,5 @@ fn find(db: &mut Connection, task: &TaskRef) -> Result<Option<(i64, i64)>, Fault
          WHERE y.name = $1::text AND t.identifier = $2::text",
         &[(&*task.task_type).into(), (&*task.identifier).into()],
     )?;
-    Ok(rows.first().map(|row| Ok::<_, Fault>((row.get(0)?, row.get(1)?))).transpose()?)
+    rows.first().map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
 }

@@ -122,6 +122,9 @@ fn walks(sql: &str, plan: &str) -> Option<String> {
             None if line.contains("Seq Scan") && is_of_ours(line) => &["an index"],
             // Held tasks are few.
             None | Some("fulmar_task_held" | "fulmar_task_cancelling") => &[],
+            // Those who wait for children are few.
+            Some("fulmar_task_family_pkey") => &[],
+            Some("fulmar_task_children") => &["parent = "],
             // In its order, up to a limit.
             Some("fulmar_task_first" | "fulmar_task_timed") if lines[at - 1] == "->  Limit" => &[],
             Some("fulmar_task_timed") => &["run_at <="],

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::bell::News;
-use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken};
+use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken, place};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::Checked;
@@ -133,8 +133,10 @@ impl SqliteEngine {
         })?;
         // Dropped without a commit, the connection rolls back what is open.
         let done = work(&db)?;
+        place();
         self.files.check()?;
         db.execute_batch("COMMIT").map_err(failed(doing))?;
+        place();
         self.bell.ring(News::Work);
         Ok(done)
     }
@@ -229,6 +231,7 @@ fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: 
         db.prepare_cached("UPDATE fulmar_task_event SET taken = 1, body = NULL WHERE task_id = ?1 AND number = ?2")
             .and_then(|mut sql| sql.execute([holder.task, number]))
             .map_err(failed(DOING))?;
+        place();
         let body: Arc<[u8]> = body.unwrap_or_default().into();
         (entry.state, entry.body) = (State::Done, Some(Arc::clone(&body)));
         return Ok(match store(db, now, holder, &entry, None)? {
@@ -290,6 +293,7 @@ fn spawn(
         return Ok(Kept::Stale);
     }
     let accepted = produce::enqueue(db, now, children)?;
+    place();
     let ids: Vec<i64> = accepted.iter().map(|task| task.id).collect();
     for id in &ids {
         db.prepare_cached("UPDATE fulmar_task SET parent = ?2 WHERE id = ?1")

@@ -3,6 +3,8 @@
 mod children;
 mod code;
 mod events;
+#[cfg(debug_assertions)]
+pub(crate) mod killed;
 mod steps;
 
 use std::sync::{Arc, Mutex};
