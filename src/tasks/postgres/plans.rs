@@ -119,11 +119,11 @@ fn walks(sql: &str, plan: &str) -> Option<String> {
         let index = line.split_once("Scan using ").or(line.split_once("Bitmap Index Scan on ")).map(|(_, rest)| rest);
         let index = index.and_then(|rest| rest.split_whitespace().next());
         let needs: &[&str] = match index {
+            // Those who wait for children are few.
+            None if line.contains("fulmar_task_family") => &[],
             None if line.contains("Seq Scan") && is_of_ours(line) => &["an index"],
             // Held tasks are few.
             None | Some("fulmar_task_held" | "fulmar_task_cancelling") => &[],
-            // Those who wait for children are few.
-            Some("fulmar_task_family_pkey") => &[],
             Some("fulmar_task_children") => &["parent = "],
             // In its order, up to a limit.
             Some("fulmar_task_first" | "fulmar_task_timed") if lines[at - 1] == "->  Limit" => &[],
