@@ -300,7 +300,7 @@ pub(crate) fn an_older_database_gets_its_steps(bed: &dyn Bed) {
     ] {
         bed.sql(sql);
     }
-    let before = if is_postgres { "'9'" } else { "7" };
+    let before = if is_postgres { "'10'" } else { "7" };
     bed.sql(&format!("UPDATE fulmar_setting SET value = {before} WHERE name = 'schema'"));
     let queue = bed.open();
     let worker = worker(&queue, |cx| cx.step("one", || ok(1)));
