@@ -12,7 +12,11 @@ pub use self::function::{Durable, function};
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub use self::journal::fault;
-pub use self::step::{StepOptions, StepTransaction};
+pub use self::step::StepOptions;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use self::step::StepTransaction;
 pub use self::tree::{StepInfo, TaskTree};
 
-pub(super) use self::journal::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken, place};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use self::journal::{Child, Kept, Kind, State, Taken, place};
+pub(super) use self::journal::{Entry, Holder, Journal};

@@ -1,5 +1,6 @@
 //! Steps: a closure that runs, and whose result is stored, once.
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +15,14 @@ use crate::error::BoxError;
 use crate::panics;
 #[cfg(feature = "postgres")]
 use crate::tasks::PostgresTransaction;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tasks::caller::{CallersTransaction, Keeping};
 use crate::tasks::error::{Result, TaskError};
 use crate::tasks::handler::chain;
 use crate::tasks::new_task::{check_size, clean, to_json};
 use crate::tasks::worker_id::random_number;
 
+#[cfg(feature = "sqlite")]
 const DOING: &str = "working in a step";
 
 /// How a step is run.
@@ -99,6 +102,7 @@ impl Durable<'_> {
         Ok(body.to_vec())
     }
 
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     /// As [`step`](Durable::step), in a transaction on the queue's database: what `work` writes there and its result are one
     /// commit, so that it happens exactly once. If `work` fails, nothing was written.
     ///
@@ -137,6 +141,7 @@ impl Durable<'_> {
         self.read(name, number, &done?)
     }
 
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     fn transaction<R>(&self, work: impl FnOnce(&StepTransaction<'_>) -> Result<R>) -> Result<R> {
         let queue = self.task().queue();
         #[cfg(feature = "sqlite")]
@@ -243,9 +248,11 @@ fn text(value: rusqlite::types::ValueRef<'_>) -> Option<String> {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 /// The transaction of a [`step_in`](Durable::step_in).
 pub struct StepTransaction<'a>(On<'a>);
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 enum On<'a> {
     #[cfg(feature = "sqlite")]
     Sqlite(&'a rusqlite::Connection),
@@ -276,6 +283,7 @@ impl Statements for PostgresTransaction<'_> {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl StepTransaction<'_> {
     /// Runs one statement with its parameters as text, `?1`, `?2`, .. on SQLite and `$1`, `$2`, .. on PostgreSQL, where SQLite
     /// knows `$1` as a name, too. Returns how many rows it changed.
@@ -337,6 +345,7 @@ impl StepTransaction<'_> {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl fmt::Debug for StepTransaction<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StepTransaction").finish_non_exhaustive()
