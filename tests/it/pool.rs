@@ -211,7 +211,8 @@ fn inside_an_operation_only_a_look_is_allowed() {
     };
     let next = executor.spawn(operation).expect("accepted").wait(HANG).expect("no assertion failed");
     let next = next.wait(HANG).expect("on a new thread");
-    assert!(["fulmar-0", "fulmar-1"].contains(&next.as_str()), "{next}");
+    // Two new threads; the old one keeps its number until it has ended.
+    assert!(["fulmar-0", "fulmar-1", "fulmar-2"].contains(&next.as_str()), "{next}");
     executor.shutdown(HANG).expect("all ends");
 }
 
