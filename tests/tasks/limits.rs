@@ -130,7 +130,7 @@ pub(crate) fn a_type_starts_no_faster_than_its_rate(bed: &dyn Bed) {
     let (queue, other) = (bed.queue(), bed.open());
     queue.set_limits("t", Limits::new().rate(Rate::new(2, Duration::from_secs(7_200)).burst(3))).expect("set");
     crowd(&queue, "a", 20);
-    assert_eq!(taken(&queue, 2).len() + taken(&other, 9).len(), 3, "the burst, whoever takes them");
+    assert_eq!(taken(&queue, 2).len() + taken(&other, 9).len(), 3, "the burst, for both together");
     assert!(taken(&queue, 9).is_empty());
     queue.pass_time(Duration::from_secs(3_601)).expect("passed");
     assert_eq!(taken(&queue, 9).len(), 1);

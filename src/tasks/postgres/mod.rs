@@ -185,7 +185,7 @@ impl PostgresEngine {
 
     /// Does steps of several threads in one statement.
     fn step_together(&self, steps: &[Step]) -> Result<Vec<Stepped>> {
-        // Whoever has steps tries again by himself, and may be told to stop meanwhile.
+        // A thread with steps to do tries again itself, and may be told to stop meanwhile.
         let (patience, limit) = (self.core.patience.min(Duration::from_secs(1)), self.core.pool.limits.statement);
         let result = self
             .core

@@ -201,7 +201,7 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     Ok(erase(db, &ids)?)
 }
 
-/// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of the tables, but for those that somebody else has a hand on.
+/// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of the tables, but for those that another transaction has locked.
 pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
     let rows = db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(

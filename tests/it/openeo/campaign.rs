@@ -128,7 +128,7 @@ fn killed_at(at: u64, passage: Passage) -> u64 {
         }
         let id = started.lock().expect("no panic").recv().expect("a process");
         kill_process(id, Signal::KILL).expect("killed");
-        // It has ended when nobody is left to tell it.
+        // The other half is dropped when the process has ended.
         let _ = ended.lock().expect("no panic").recv();
         passage
     });

@@ -300,7 +300,7 @@ impl Ledger {
 
     pub(super) fn done(&self, id: i64, cost: Option<f64>, files: &[PathBuf]) -> Result<()> {
         let files: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-        // A job whose cost nobody tells has cost what was reserved, as far as the limit goes.
+        // A job whose cost the back-end doesn't tell has cost what was reserved, as far as the limit goes.
         self.set(
             "UPDATE campaign_row SET state = 'done', cost = coalesce(?, cost, nullif(reserved, 0)), files = ?, error = NULL,
                 owner = NULL WHERE id = ?",
