@@ -19,7 +19,7 @@
 //! Left to the services: what a request is, what its list says, and when two things are alike
 //! ([`Maker`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -350,7 +350,9 @@ impl<E> Creation<E> {
         if ledger.is_posting(&self.likeness) {
             return Ok(Step::NotYet);
         }
-        let (mut same, mut doubtful, mut gap, mut compared) = (Vec::new(), Vec::new(), None, 0);
+        let (mut same, mut doubtful, mut gap) = (Vec::new(), Vec::new(), None);
+        // What is made meanwhile moves entries on to the next part, where they come again.
+        let mut compared = HashSet::new();
         for part in 1.. {
             let list = maker.list(part).map_err(Failure::NoLook)?;
             let window = Window::new(ledger, &list, since);
@@ -361,8 +363,10 @@ impl<E> Creation<E> {
             candidates
                 .sort_by_key(|entry| (window.fits(entry.created) == Some(false), std::cmp::Reverse(entry.created)));
             for entry in candidates {
-                compared += 1;
-                let is_too_many = compared > CANDIDATES;
+                if !compared.insert(entry.id.clone()) {
+                    continue;
+                }
+                let is_too_many = compared.len() > CANDIDATES;
                 let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
                 match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
                     (Match::Different, _) => {}
@@ -481,6 +485,8 @@ mod tests {
         gap: Option<&'static str>,
         date: Option<&'static str>,
         has_no_list: bool,
+        /// How many parts have the same entries once more.
+        repeats: u32,
     }
 
     /// `2022-06-08T08:58:21Z`.
@@ -512,7 +518,7 @@ mod tests {
             true
         }
 
-        fn list(&self, _: u32) -> Result<Listing, String> {
+        fn list(&self, part: u32) -> Result<Listing, String> {
             if self.has_no_list {
                 return Err("no list".to_owned());
             }
@@ -526,7 +532,7 @@ mod tests {
                 entries,
                 date: self.date.map(str::to_owned),
                 gap: self.gap.map(str::to_owned),
-                has_more: false,
+                has_more: part <= self.repeats,
             })
         }
 
@@ -583,6 +589,16 @@ mod tests {
         assert!(matches!(two.advance(&ledger, &lost), Ok(Step::Look(_))));
         assert!(matches!(one.advance(&ledger, &lost), Ok(Step::Found(id)) if id == "a"));
         assert!(matches!(two.advance(&ledger, &lost), Ok(Step::Found(id)) if id == "b"));
+    }
+
+    #[test]
+    fn an_entry_that_a_list_has_on_two_parts_is_one() {
+        let lost = script(&[Err(Doubt::Lost)], &[("a", NOW, Match::Same)]);
+        assert!(matches!(run(&Ledger::default(), &Script { repeats: 1, ..lost }), Ok(Step::Found(id)) if id == "a"));
+        let alike = script(&[Err(Doubt::Lost)], &[("a", NOW, Match::Possible)]);
+        assert!(
+            matches!(run(&Ledger::default(), &Script { repeats: 1, ..alike }), Err(Failure::Unclear(why)) if why == "it may be a")
+        );
     }
 
     #[test]
