@@ -157,7 +157,8 @@
 //! # Producers and consumers
 //!
 //! [`queue::bounded`] is a queue with a limit, for threads that make work and threads that do it; [`jobs`] has submitters on
-//! a cadence and processors on an executor for its two ends.
+//! a cadence and processors on an executor for its two ends, and pipelines: stages, each on threads of its own, with such
+//! queues between them.
 //!
 //! # Custom stores
 //!
@@ -231,7 +232,7 @@
 //! ```text
 //! floor 4   client     what one remote service speaks
 //! floor 3   batch      a sliding window of remote jobs, none of which holds a thread while it waits
-//!           jobs       submitters and processors at the ends of a bounded queue
+//!           jobs       submitters and processors at the ends of a bounded queue, and pipelines of such queues
 //!           tasks      a durable queue: types, workers, leases with fences; one folder an engine
 //! floor 2   executor   submit, requests, order, threads and waits; pool/README.md argues that no wake-up is lost;
 //!                      global.rs is the only singleton

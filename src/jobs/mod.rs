@@ -1,4 +1,5 @@
-//! What works at both ends of a [bounded queue](crate::queue): submitters on a cadence, and processors on an executor.
+//! What works at both ends of a [bounded queue](crate::queue): submitters on a cadence, and processors on an executor; and
+//! pipelines, whose stages have such a queue between them.
 //!
 //! Promises: every value that a submitter offers is either put or dropped, and counted so; every value that a processor
 //! takes is handled, once, whatever is stopped, closed or shut down meanwhile; a panic in code of users is counted and
@@ -11,9 +12,13 @@
 mod cadence;
 mod calls;
 mod control;
+mod failure;
+mod pipeline;
 mod processor;
 mod submitter;
 
 pub use calls::Handled;
+pub use failure::Failure;
+pub use pipeline::{Pipeline, PipelineBuilder};
 pub use processor::{Processor, ProcessorBuilder, ProcessorStats};
 pub use submitter::{Dropped, PeriodicSubmitter, SubmitterBuilder, SubmitterStats};

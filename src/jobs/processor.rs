@@ -23,6 +23,9 @@ use crate::trace::event;
 /// It ends when it is [stopped](Processor::stop) or dropped, or when the queue is closed and nothing is left in it. Then it
 /// gives up its consumer, and if that was the last, the queue closes.
 ///
+/// Each value is an operation of its own, which costs microseconds. For values that take less, or go through several stages,
+/// see [`Pipeline`](super::Pipeline).
+///
 /// ```
 /// use fulmar::Executor;
 /// use fulmar::jobs::Processor;

@@ -18,6 +18,7 @@ mod openeo;
 mod order;
 #[cfg(feature = "pairs")]
 mod pairs;
+mod pipeline;
 mod pool;
 mod progress;
 mod promises;

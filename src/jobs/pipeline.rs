@@ -1,0 +1,292 @@
+//! Stages, one behind the other, with a bounded queue between each and the next.
+
+use std::any::Any;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::sync::Arc;
+
+use super::calls::call;
+use super::failure::Failure;
+use crate::error::{BoxError, Error, Result};
+use crate::queue::{Consumer, Producer, bounded};
+use crate::sync::thread;
+
+/// What goes from stage to stage.
+type Item<T> = std::result::Result<T, Failure>;
+
+/// Runs every value of an iterator through stages, each on threads of its own, and gives what comes out at the end.
+///
+/// Between two stages is a [bounded queue](crate::queue): a slow stage holds up those before it, and none runs ahead further
+/// than the queues hold. So the iterator may be endless, and nothing is collected on the way.
+///
+/// The pipeline is an iterator over `Result<T, Failure>`. A value that a stage can't handle comes out as a
+/// [`Failure`], with the value in it, and concerns no other; `collect::<Result<Vec<_>, _>>()` and `?` stop at the first.
+/// Values come in the order in which they end; where all stages have one thread, that is the order of the iterator.
+///
+/// Dropping it stops everything: each thread ends after the value that it is at, the source after the one that it waits for,
+/// and values under way are dropped. The drop doesn't wait for that. When the iterator has given `None`, all threads have
+/// ended.
+///
+/// ```
+/// use fulmar::jobs::Pipeline;
+///
+/// let words = ["1", "2", "three", "4"];
+/// let pipeline = Pipeline::builder(words)
+///     .stage("parse", 2, |word| word.parse::<u64>()) // A stage that may fail borrows the value.
+///     .map("square", 1, |number| number * number) // One that can't fail takes it.
+///     .start()?;
+///
+/// let (mut squares, mut refused) = (Vec::new(), Vec::new());
+/// for outcome in pipeline {
+///     match outcome {
+///         Ok(square) => squares.push(square),
+///         Err(failure) => refused.extend(failure.take_value::<&str>()),
+///     }
+/// }
+/// squares.sort();
+/// assert_eq!((squares, refused), (vec![1, 4, 16], vec!["three"]));
+/// # Ok::<(), fulmar::Error>(())
+/// ```
+///
+/// To stop at the first failure is one call:
+///
+/// ```
+/// # use fulmar::jobs::Pipeline;
+/// let pipeline = Pipeline::builder(["1", "two", "3"]).stage("parse", 2, |word| word.parse::<u64>()).start()?;
+/// let failure = pipeline.collect::<Result<Vec<u64>, _>>().unwrap_err();
+/// assert_eq!((failure.stage(), failure.take_value()), ("parse", Some("two")));
+/// # Ok::<(), fulmar::Error>(())
+/// ```
+#[must_use = "dropping a pipeline stops it"]
+pub struct Pipeline<T> {
+    output: Consumer<Item<T>>,
+    threads: Vec<thread::JoinHandle<()>>,
+    closers: Vec<Closer>,
+}
+
+/// Closes one of the queues, whose type it hides.
+type Closer = Box<dyn FnOnce() + Send>;
+
+/// The stages of a [`Pipeline`], which [`start`](PipelineBuilder::start) starts.
+#[must_use = "a builder does nothing until `start`"]
+pub struct PipelineBuilder<T> {
+    buffer: usize,
+    plan: Plan<T>,
+}
+
+/// Lays the queues from the source to here, and notes who works at them.
+type Plan<T> = Box<dyn FnOnce(&mut Layout) -> Result<Consumer<Item<T>>>>;
+
+type Halves<T> = (Producer<Item<T>>, Consumer<Item<T>>);
+
+#[derive(Default)]
+struct Layout {
+    workers: Vec<Worker>,
+    closers: Vec<Closer>,
+}
+
+impl Layout {
+    fn queue<T: Send + 'static>(&mut self, capacity: usize) -> Result<Halves<T>> {
+        let (producer, consumer) = bounded(capacity)?;
+        let closer = consumer.clone();
+        self.closers.push(Box::new(move || closer.close()));
+        Ok((producer, consumer))
+    }
+}
+
+/// A thread that is to start.
+struct Worker {
+    name: String,
+    body: Box<dyn FnOnce() + Send>,
+}
+
+/// How many values a queue holds, unless [`PipelineBuilder::buffer`] says otherwise.
+const BUFFER: usize = 64;
+
+impl Pipeline<()> {
+    /// Begins a pipeline whose source is `items`: an iterator, or a [`Consumer`] of a queue. A thread of its own, named
+    /// `source`, asks it for value after value. If it panics, that comes out as a [`Failure`] of the stage `source`, and
+    /// nothing more comes from it.
+    pub fn builder<I>(items: I) -> PipelineBuilder<I::Item>
+    where
+        I: IntoIterator<IntoIter: Send + 'static, Item: Send + 'static> + 'static,
+    {
+        let items = items.into_iter();
+        let plan = move |layout: &mut Layout| {
+            // The source is one thread, which need not be far ahead.
+            let (producer, consumer) = layout.queue(BUFFER)?;
+            let body = Box::new(move || pump(items, producer));
+            layout.workers.push(Worker { name: "source".to_owned(), body });
+            Ok(consumer)
+        };
+        PipelineBuilder { buffer: BUFFER, plan: Box::new(plan) }
+    }
+}
+
+impl<T: Send + 'static> PipelineBuilder<T> {
+    /// How many values the queue behind each of the stages that follow holds, at least 1. Defaults to 64. The values that
+    /// are under way are at most these, and one for each thread.
+    pub fn buffer(mut self, values: usize) -> PipelineBuilder<T> {
+        self.buffer = values;
+        self
+    }
+
+    /// A stage that may fail: `threads` threads, named `name-1` and so on, call `handler` with each value. If it returns an
+    /// error, or panics, the value comes out at the end as a [`Failure`]; the stages that follow don't see it.
+    pub fn stage<U, E>(
+        self,
+        name: &str,
+        threads: usize,
+        handler: impl Fn(&T) -> Result<U, E> + Send + Sync + 'static,
+    ) -> PipelineBuilder<U>
+    where
+        U: Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.then(name, threads, move |stage, value| {
+            let outcome = call(|| handler(&value).map_err(|error| Error::Operation(error.into())));
+            match outcome.and_then(|outcome| outcome) {
+                Ok(made) => {
+                    // The value is the user's: its destructor may panic.
+                    let _ = call(move || drop(value));
+                    Ok(made)
+                }
+                Err(error) => Err(Failure::new(stage, error, Some(Box::new(value) as Box<dyn Any + Send>))),
+            }
+        })
+    }
+
+    /// A stage that can't fail: `threads` threads, named `name-1` and so on, turn each value into another. If `handler`
+    /// panics, the value is lost, and a [`Failure`] without it comes out at the end.
+    pub fn map<U: Send + 'static>(
+        self,
+        name: &str,
+        threads: usize,
+        handler: impl Fn(T) -> U + Send + Sync + 'static,
+    ) -> PipelineBuilder<U> {
+        self.then(name, threads, move |stage, value| {
+            call(|| handler(value)).map_err(|error| Failure::new(stage, error, None))
+        })
+    }
+
+    fn then<U: Send + 'static>(
+        self,
+        name: &str,
+        threads: usize,
+        handle: impl Fn(&Arc<str>, T) -> Item<U> + Send + Sync + 'static,
+    ) -> PipelineBuilder<U> {
+        let PipelineBuilder { buffer, plan } = self;
+        let stage: Arc<str> = name.into();
+        let plan = move |layout: &mut Layout| {
+            if threads == 0 {
+                return Err(Error::Invalid(format!("a stage of 0 threads handles nothing: give `{stage}` 1 or more")));
+            }
+            if stage.contains('\0') {
+                return Err(Error::Invalid(format!(
+                    "{stage:?} can't be a stage's name: its threads are named after it"
+                )));
+            }
+            let input = plan(layout)?;
+            let (producer, output) = layout.queue(buffer)?;
+            let handle = Arc::new(handle);
+            for number in 1..=threads {
+                let (input, producer, handle, stage) = (input.clone(), producer.clone(), handle.clone(), stage.clone());
+                let name = format!("{stage}-{number}");
+                let body = Box::new(move || work(input, producer, |value| handle(&stage, value)));
+                layout.workers.push(Worker { name, body });
+            }
+            Ok(output)
+        };
+        PipelineBuilder { buffer, plan: Box::new(plan) }
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a stage without threads and for a buffer of 0, or one that there is no memory for;
+    /// [`Error::Spawn`], if the system refuses a thread: then the source was asked for nothing.
+    pub fn start(self) -> Result<Pipeline<T>> {
+        let mut layout = Layout::default();
+        let output = (self.plan)(&mut layout)?;
+        // The last stage first and the source last: where a thread is refused, nothing has been taken from the source.
+        let start = |Worker { name, body }| thread::spawn_joinable(name, None, body, || ()).map_err(Error::Spawn);
+        // Dropped where a thread is refused, it ends those that have started.
+        let mut pipeline = Pipeline { output, threads: Vec::new(), closers: layout.closers };
+        for worker in layout.workers.into_iter().rev() {
+            pipeline.threads.push(start(worker)?);
+        }
+        Ok(pipeline)
+    }
+}
+
+/// The source's thread.
+fn pump<T: Send + 'static>(mut items: impl Iterator<Item = T>, producer: Producer<Item<T>>) {
+    loop {
+        let item = match call(|| items.next()) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => break,
+            Err(error) => Err(Failure::new(&"source".into(), error, None)),
+        };
+        let is_last = item.is_err();
+        if let Err(refused) = producer.put(item) {
+            let _ = call(move || drop(refused));
+            break;
+        }
+        if is_last {
+            break;
+        }
+    }
+    let _ = call(move || drop((items, producer)));
+}
+
+/// A stage's thread. It ends with its input, or when its output is closed; the last thread of a stage closes the output.
+fn work<T, U>(input: Consumer<Item<T>>, output: Producer<Item<U>>, handle: impl Fn(T) -> Item<U>) {
+    while let Ok(item) = input.get() {
+        if let Err(refused) = output.put(item.and_then(&handle)) {
+            let _ = call(move || drop(refused));
+            break;
+        }
+    }
+    // The last thread of a stage drops what is left in its input, and its handler. Their destructors may panic.
+    let _ = call(move || drop((input, output, handle)));
+}
+
+impl<T> Iterator for Pipeline<T> {
+    type Item = std::result::Result<T, Failure>;
+
+    /// Waits for the next value that comes out; `None` when the source has ended, and every value of it has come out.
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.output.get().ok();
+        if item.is_none() {
+            for thread in self.threads.drain(..) {
+                // Its panics were contained.
+                let _ = thread.join();
+            }
+        }
+        item
+    }
+}
+
+impl<T> FusedIterator for Pipeline<T> {}
+
+impl<T> Drop for Pipeline<T> {
+    fn drop(&mut self) {
+        // All of them: a stage may wait for a source that waits for the world. What is left in a queue may be dropped here,
+        // and its destructor may panic.
+        for close in self.closers.drain(..) {
+            let _ = call(close);
+        }
+    }
+}
+
+impl<T> fmt::Debug for PipelineBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineBuilder").field("buffer", &self.buffer).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Pipeline<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("output", &self.output).finish_non_exhaustive()
+    }
+}
