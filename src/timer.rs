@@ -309,7 +309,7 @@ mod tests {
         let clock = Clock::new();
         clock.insert(Instant::now() + HOUR, 1);
         while clock.timer.state.lock().sleeper.is_none() {
-            std::thread::yield_now();
+            crate::sync::spin_turn();
         }
         clock.insert(Instant::now(), 2);
         clock.until("the thread sleeps on", |seen| seen.fired == [2]);
