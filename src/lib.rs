@@ -162,7 +162,9 @@
 //!
 //! # Custom stores
 //!
-//! Any type behind an `Arc` is a store, and any method, function or closure `FnOnce(&S, A) -> Result<T, E>` an operation.
+//! Any type behind an `Arc` is a store, and any method of up to six arguments, function or closure an operation ([`Operation`]):
+//! where it borrows, the arguments may be owned. Arguments without a key of their own go in as [`keyed`]`(key, args)`, and what
+//! threads can't share, as a database connection, is made for each of them by [`PerThread`].
 //! A type that implements `Store` (feature `json`) has operations with names, and arguments and results as JSON, so that a
 //! request can come from a file or a message: `async_submit(&store, "read", false, json!({"symbol": "AAPL"}))`.
 //!
@@ -281,7 +283,8 @@ pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
-    Args, AsyncRequest, Builder, CallbackHandle, Executor, Kind, OnFull, Operation, Periodic, Stats, Status,
-    as_completed, async_await_termination, async_reset_pool, async_shutdown, async_submit, async_total_requests,
-    async_wait_any_request, async_wait_request, async_wait_requests, is_cancelled,
+    Args, AsyncRequest, Builder, CallbackHandle, Executor, Infallible, Keyed, Kind, Lend, OnFull, Operation, Outcome,
+    PerThread, Periodic, Stats, Status, as_completed, async_await_termination, async_reset_pool, async_shutdown,
+    async_submit, async_total_requests, async_wait_any_request, async_wait_request, async_wait_requests, infallible,
+    is_cancelled, keyed, keyless,
 };

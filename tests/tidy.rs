@@ -42,6 +42,7 @@ const STATICS: &[(&str, &str, &str)] = &[
     ("src/executor/current.rs", "POOL", "which pool a thread belongs to is a fact of the thread"),
     ("src/executor/current.rs", "RUNNING", "which requests a thread is running is a fact of the thread"),
     ("src/executor/current.rs", "WORKER", "which pool a thread belongs to is a fact of the thread"),
+    ("src/executor/per_thread.rs", "STORES", "which values a thread has made is a fact of the thread"),
     ("src/tasks/durable/journal.rs", "LEFT", "debug builds only: where a test has the process end"),
     ("src/sync.rs", "AT_END", "when a thread's thread-locals are destroyed is a fact of the thread"),
     ("src/sync.rs", "CURRENT", "models only: how a modelled thread parks is a fact of the thread"),

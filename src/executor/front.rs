@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::alarm::Alarmed;
+use super::args::Args;
 use super::core::{Core, Due, Place};
 use super::current;
 use super::handle::{self, AsyncRequest};
-use super::operation::{Args, Operation};
+use super::operation::Operation;
 use super::request::{Kind, Request};
 use super::stats::Stats;
 use super::threads;
@@ -84,11 +85,17 @@ impl Executor {
     /// assert_eq!(request.wait(None)?, 1);
     /// # Ok::<(), fulmar::Error>(())
     /// ```
-    pub fn submit<S, A, O>(&self, store: &Arc<S>, op: O, is_modifier: bool, args: A) -> Result<AsyncRequest<O::Output>>
+    pub fn submit<S, A, O, M>(
+        &self,
+        store: &Arc<S>,
+        op: O,
+        is_modifier: bool,
+        args: A,
+    ) -> Result<AsyncRequest<O::Output>>
     where
         S: ?Sized + Send + Sync + 'static,
         A: Args + Send + 'static,
-        O: Operation<S, A> + Send + 'static,
+        O: Operation<S, A, M> + Send + 'static,
         O::Output: Send + 'static,
     {
         let place = self.place(store, is_modifier, &args);
@@ -141,7 +148,7 @@ impl Executor {
     /// Those of [`submit`](Executor::submit); on a bounded queue the whole has to fit in at once, and [`Error::Invalid`] says
     /// if it never can. With
     /// [`OnFull::CallerRuns`](crate::OnFull::CallerRuns) requests are accepted one by one, and those before an error stay accepted.
-    pub fn submit_many<S, A, O>(
+    pub fn submit_many<S, A, O, M>(
         &self,
         store: &Arc<S>,
         op: O,
@@ -151,7 +158,7 @@ impl Executor {
     where
         S: ?Sized + Send + Sync + 'static,
         A: Args + Send + 'static,
-        O: Operation<S, A> + Clone + Send + 'static,
+        O: Operation<S, A, M> + Clone + Send + 'static,
         O::Output: Send + 'static,
     {
         let requests = self.core().submit_many(args.into_iter().map(|args| {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::args::Args;
 use super::builder::Builder;
 use super::front::Executor;
 use super::handle::AsyncRequest;
-use super::operation::{Args, Operation};
+use super::operation::Operation;
 use super::threads;
 use crate::error::Result;
 use crate::sync::OnceLock;
@@ -27,11 +28,11 @@ impl Executor {
 /// # Errors
 /// As there; and [`Error::Invalid`](crate::Error::Invalid) if `FULMAR_THREADS` makes no sense, until
 /// [`async_reset_pool`] gives a size.
-pub fn async_submit<S, A, O>(store: &Arc<S>, op: O, is_modifier: bool, args: A) -> Result<AsyncRequest<O::Output>>
+pub fn async_submit<S, A, O, M>(store: &Arc<S>, op: O, is_modifier: bool, args: A) -> Result<AsyncRequest<O::Output>>
 where
     S: ?Sized + Send + Sync + 'static,
     A: Args + Send + 'static,
-    O: Operation<S, A> + Send + 'static,
+    O: Operation<S, A, M> + Send + 'static,
     O::Output: Send + 'static,
 {
     Executor::global().submit(store, op, is_modifier, args)

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! front, builder, global, schedule, handle    what users call
+//! operation, args, shape, per_thread, store    what can be submitted
 //! accept -> release -> worker                 a request's way: accepted, held back and queued, run to its end
 //! wait, lifecycle                             threads that wait for requests, and for the end of the executor
 //! core                                        what all of these share
@@ -13,6 +14,7 @@
 
 mod accept;
 mod alarm;
+mod args;
 mod builder;
 mod clock;
 mod core;
@@ -24,11 +26,13 @@ mod hooks;
 mod lifecycle;
 mod operation;
 mod order;
+mod per_thread;
 mod pool;
 mod release;
 mod request;
 mod room;
 mod schedule;
+mod shape;
 mod stats;
 #[cfg(feature = "json")]
 mod store;
@@ -38,6 +42,7 @@ mod waits;
 mod worker;
 
 pub(crate) use alarm::Alarmed;
+pub use args::{Args, Keyed, keyed, keyless};
 pub use builder::Builder;
 pub use current::is_cancelled;
 pub use front::Executor;
@@ -46,10 +51,12 @@ pub use global::{
     async_wait_any_request, async_wait_request, async_wait_requests,
 };
 pub use handle::{AsyncRequest, CallbackHandle};
-pub use operation::{Args, Operation};
+pub use operation::{Infallible, Operation, Outcome, infallible};
+pub use per_thread::PerThread;
 pub use request::{Kind, Status};
 pub use room::OnFull;
 pub use schedule::Periodic;
+pub use shape::Lend;
 pub use stats::Stats;
 #[cfg(feature = "json")]
 pub use store::Store;

@@ -4,10 +4,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::alarm::Alarmed;
+use super::args::Args;
 use super::core::{Core, Due, Place};
 use super::front::Executor;
 use super::handle::AsyncRequest;
-use super::operation::{Args, Operation};
+use super::operation::Operation;
 use super::request::Status;
 use crate::error::{Error, Result};
 use crate::panics;
@@ -40,7 +41,7 @@ impl Executor {
     /// assert!(late.cancel());
     /// # Ok::<(), fulmar::Error>(())
     /// ```
-    pub fn submit_after<S, A, O>(
+    pub fn submit_after<S, A, O, M>(
         &self,
         delay: Duration,
         store: &Arc<S>,
@@ -51,7 +52,7 @@ impl Executor {
     where
         S: ?Sized + Send + Sync + 'static,
         A: Args + Send + 'static,
-        O: Operation<S, A> + Send + 'static,
+        O: Operation<S, A, M> + Send + 'static,
         O::Output: Send + 'static,
     {
         let at = later(Instant::now(), delay)?;
@@ -88,7 +89,7 @@ impl Executor {
     /// assert!(series.is_done());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn submit_every<S, A, O>(
+    pub fn submit_every<S, A, O, M>(
         &self,
         period: Duration,
         store: &Arc<S>,
@@ -99,7 +100,7 @@ impl Executor {
     where
         S: ?Sized + Send + Sync + 'static,
         A: Args + Clone + Send + 'static,
-        O: Operation<S, A> + Clone + Send + 'static,
+        O: Operation<S, A, M> + Clone + Send + 'static,
         O::Output: Send + 'static,
     {
         if period.is_zero() {

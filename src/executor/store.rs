@@ -41,7 +41,12 @@ pub trait Store: Send + Sync {
     fn call(&self, op: &str, args: Value) -> Result<Value, BoxError>;
 }
 
-impl<S: Store + ?Sized> Operation<S, Value> for &'static str {
+/// An operation by its name.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Named;
+
+impl<S: Store + ?Sized> Operation<S, Value, Named> for &'static str {
     type Output = Value;
 
     fn call(self, store: &S, args: Value) -> Result<Value, BoxError> {

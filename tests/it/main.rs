@@ -12,6 +12,7 @@ mod http;
 mod jobs;
 mod kept;
 mod lending;
+mod methods;
 mod nesting;
 #[cfg(feature = "openeo")]
 mod openeo;
