@@ -14,7 +14,7 @@ use openeo_server::{Config, Fault, Passage, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Folder, connect, names_in, server, sum};
+use super::{Folder, names_in, server, sum};
 
 /// What a finished job costs on these servers.
 const COST: f64 = 4.0;
@@ -42,11 +42,11 @@ fn run(campaign: &Campaign, connection: &Connection, options: &CampaignOptions) 
 }
 
 /// Each row has one job that finished, all others are gone, and every file is whole.
-fn assert_done_once(server: &Server, report: &CampaignReport, folder: &Path, rows: usize) {
+fn assert_done_once(servers: &[Server], report: &CampaignReport, folder: &Path, rows: usize) {
     assert!(report.is_success(), "{report}: {:?}", report.failures().collect::<Vec<_>>());
     assert_eq!((report.rows.len(), report.spent), (rows, COST * rows as f64), "{report}");
     let mut titles = HashMap::new();
-    for job in server.jobs() {
+    for job in servers.iter().flat_map(Server::jobs) {
         assert_eq!((job.status, job.starts), ("finished", 1), "{job:?}");
         *titles.entry(job.title).or_insert(0) += 1;
     }
@@ -54,6 +54,7 @@ fn assert_done_once(server: &Server, report: &CampaignReport, folder: &Path, row
     for row in &report.rows {
         let id = row.job.as_deref().expect("a job");
         assert_eq!(row.files.len(), 2, "{row:?}");
+        let server = &servers[usize::from(row.back_end.as_deref() == Some("two"))];
         for file in &row.files {
             let key = file.file_name().and_then(|name| name.to_str()).expect("a name");
             assert_eq!(std::fs::read(file).ok(), server.asset(id, key), "{}", file.display());
@@ -70,14 +71,14 @@ fn the_same_program_again_has_nothing_left_to_do() {
     let campaign = open(folder.path());
     assert_eq!(campaign.add_rows(rows(5)).expect("added"), 5);
     let report = run(&campaign, &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), 5);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 5);
     drop(campaign);
 
     let again = open(folder.path());
     assert_eq!(again.add_rows(rows(6)).expect("added"), 1, "the sixth is new");
     let made = server.count("create");
     let report = run(&again, &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), 6);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 6);
     assert_eq!(server.count("create"), made + 1);
     let mut csv = Vec::new();
     report.write_csv(&mut csv).expect("written");
@@ -87,76 +88,171 @@ fn the_same_program_again_has_nothing_left_to_do() {
     assert_eq!(left.len(), 1, "the open one's own: {left:?}");
 }
 
-const URL: &str = "FULMAR_CAMPAIGN_URL";
+const URLS: &str = "FULMAR_CAMPAIGN_URLS";
 const FOLDER: &str = "FULMAR_CAMPAIGN_FOLDER";
+const ROWS: &str = "FULMAR_CAMPAIGN_ROWS";
+
+/// What is run on how many back-ends, up to which limit, by a process that is killed.
+#[derive(Clone, Copy)]
+struct Trial {
+    back_ends: usize,
+    rows: usize,
+    /// How many rows the limit has money for.
+    paid: usize,
+}
+
+impl Trial {
+    fn limit(self) -> f64 {
+        COST * self.paid as f64 + 1.0
+    }
+
+    fn run(self, urls: &[String], folder: &Path, limit: f64) -> CampaignReport {
+        let campaign = open(folder);
+        campaign.add_rows(rows(self.rows)).expect("added");
+        let back_ends: Vec<BackEnd> = (urls.iter().zip(["one", "two"]))
+            .map(|(url, name)| {
+                let connection = Connection::connect_with(url, super::impatient()).expect("connected");
+                connection.authenticate_basic("u", "u123").expect("logged in");
+                BackEnd::new(&connection).name(name).parallel_jobs(if self.rows > 20 { 10 } else { 2 })
+            })
+            .collect();
+        let make = |row: &fulmar::client::openeo::campaign::Row| {
+            Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
+        };
+        let limited = options(folder).spend_at_most(limit).estimate(COST);
+        campaign.run_jobs(back_ends, make, &limited).expect("run")
+    }
+
+    /// Runs the campaign in a process that is killed at request `at`, if it makes so many, then to
+    /// the limit, and then without; says how many requests there were until then.
+    fn killed_at(self, at: u64, passage: Passage) -> u64 {
+        let servers: Vec<Server> =
+            (0..self.back_ends).map(|_| Server::start(Config::quick()).expect("a server")).collect();
+        let urls: Vec<String> = servers.iter().map(Server::url).collect();
+        let folder = Folder::new();
+        let (start, started) = mpsc::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let waits = Arc::new((Mutex::new(started), Mutex::new(ended)));
+        let seen = Arc::new(AtomicU64::new(0));
+        for server in &servers {
+            let (waits, seen) = (Arc::clone(&waits), Arc::clone(&seen));
+            server.guard(move |_| {
+                // Counted over all back-ends.
+                if seen.fetch_add(1, Ordering::SeqCst) + 1 != at {
+                    return Passage::Free;
+                }
+                let (started, ended) = &*waits;
+                let id = started.lock().expect("no panic").recv().expect("a process");
+                kill_process(id, Signal::KILL).expect("killed");
+                // The other half is dropped when the process has ended.
+                let _ = ended.lock().expect("no panic").recv();
+                passage
+            });
+        }
+        let mut child = self.start_child(&urls, folder.path());
+        start.send(Pid::from_child(&child)).expect("the server is there");
+        let status = child.wait().expect("ended");
+        assert_eq!(status.success(), at == u64::MAX, "killed if and only if that was asked for: {status}");
+        drop(end);
+        let requests = seen.load(Ordering::SeqCst);
+        servers.iter().for_each(|server| server.guard(|_| Passage::Free));
+        self.go_on(&servers, &urls, folder.path());
+        requests
+    }
+
+    /// Goes on up to the limit, and then without one.
+    fn go_on(self, servers: &[Server], urls: &[String], folder: &Path) {
+        let report = self.run(urls, folder, self.limit());
+        assert_eq!((report.count(RowState::Done), report.over_budget), (self.paid, self.rows - self.paid), "{report}");
+        let started = servers.iter().flat_map(Server::jobs).filter(|job| job.starts > 0).count();
+        assert!(started as f64 * COST <= self.limit(), "{started} jobs were started: {report}");
+        let report = self.run(urls, folder, f64::MAX);
+        assert_done_once(servers, &report, folder, self.rows);
+    }
+
+    fn start_child(self, urls: &[String], folder: &Path) -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+        command.args(["openeo::campaign::child", "--exact", "--ignored", "--nocapture"]);
+        command.env(URLS, urls.join(" ")).env(FOLDER, folder);
+        command.env(ROWS, format!("{} {}", self.rows, self.paid)).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("this very program starts")
+    }
+}
 
 #[test]
 #[ignore = "it is a process of other tests, which start it"]
 fn child() {
-    let (Ok(url), Ok(folder)) = (std::env::var(URL), std::env::var(FOLDER)) else { return };
-    let connection = Connection::connect_with(&url, super::impatient()).expect("connected");
-    connection.authenticate_basic("u", "u123").expect("logged in");
-    let folder = Path::new(&folder);
-    let campaign = open(folder);
-    campaign.add_rows(rows(ROWS)).expect("added");
-    println!("@ {}", run(&campaign, &connection, &options(folder)));
-}
-
-const ROWS: usize = 3;
-
-fn start_child(server: &Server, folder: &Path) -> Child {
-    let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-    command.args(["openeo::campaign::child", "--exact", "--ignored", "--nocapture"]);
-    command.env(URL, server.url()).env(FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("this very program starts")
-}
-
-/// Runs the campaign in a process that is killed at request `at`, if it makes so many, and then to
-/// its end; says how many requests there were until then.
-fn killed_at(at: u64, passage: Passage) -> u64 {
-    let server = Server::start(Config::quick()).expect("a server");
-    let folder = Folder::new();
-    let (start, started) = mpsc::channel();
-    let (end, ended) = mpsc::channel::<()>();
-    let (started, ended) = (Mutex::new(started), Mutex::new(ended));
-    let seen = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&seen);
-    server.guard(move |number| {
-        count.fetch_max(number, Ordering::SeqCst);
-        if number != at {
-            return Passage::Free;
-        }
-        let id = started.lock().expect("no panic").recv().expect("a process");
-        kill_process(id, Signal::KILL).expect("killed");
-        // The other half is dropped when the process has ended.
-        let _ = ended.lock().expect("no panic").recv();
-        passage
-    });
-    let mut child = start_child(&server, folder.path());
-    start.send(Pid::from_child(&child)).expect("the server is there");
-    let status = child.wait().expect("ended");
-    assert_eq!(status.success(), at == u64::MAX, "killed if and only if that was asked for: {status}");
-    drop(end);
-    let requests = seen.load(Ordering::SeqCst);
-    server.guard(|_| Passage::Free);
-    let connection = connect(&server);
-    let campaign = open(folder.path());
-    campaign.add_rows(rows(ROWS)).expect("added");
-    let report = run(&campaign, &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), ROWS);
-    requests
+    let (Ok(urls), Ok(folder), Ok(rows)) = (std::env::var(URLS), std::env::var(FOLDER), std::env::var(ROWS)) else {
+        return;
+    };
+    let urls: Vec<String> = urls.split(' ').map(str::to_owned).collect();
+    let (rows, paid) = rows.split_once(' ').expect("two numbers");
+    let (rows, paid) = (rows.parse().expect("a number"), paid.parse().expect("a number"));
+    let trial = Trial { back_ends: urls.len(), rows, paid };
+    println!("@ {}", trial.run(&urls, Path::new(&folder), trial.limit()));
 }
 
 #[test]
 fn a_campaign_that_is_killed_at_any_request_makes_nothing_twice_and_loses_nothing() {
-    let requests = killed_at(u64::MAX, Passage::Free);
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3 };
+    let requests = trial.killed_at(u64::MAX, Passage::Free);
     assert!(requests > 20, "{requests}");
     // How many there are varies a little with time: the last ones may not come.
     for at in 1..=requests - requests / 5 {
         for passage in [Passage::Done, Passage::Lost] {
-            killed_at(at, passage);
+            trial.killed_at(at, passage);
         }
     }
+}
+
+/// What `FULMAR_KILLS` asks for: `200,1` are 200 rows, killed at every request; `200,50` at every
+/// fiftieth. Without it: five rows, at every second one.
+fn kills() -> (usize, u64) {
+    let Ok(text) = std::env::var("FULMAR_KILLS") else { return (5, 2) };
+    let (rows, every) = text.split_once(',').expect("FULMAR_KILLS=ROWS,EVERY");
+    (rows.parse().expect("a number of rows"), every.parse().expect("a number of requests"))
+}
+
+#[test]
+fn on_two_back_ends_with_a_limit_nothing_is_made_twice_and_nothing_spent_beyond_whenever_it_is_killed() {
+    let (rows, every) = kills();
+    let trial = Trial { back_ends: 2, rows, paid: rows - 1 };
+    let requests = trial.killed_at(u64::MAX, Passage::Free);
+    assert!(requests as usize > rows * 6, "{requests}");
+    let last = requests - requests / 5;
+    let next = AtomicU64::new(0);
+    // The processes mostly wait.
+    let killed: u64 = thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut killed = 0;
+                    loop {
+                        let turn = next.fetch_add(1, Ordering::SeqCst);
+                        let at = 1 + turn / 2 * every;
+                        if at > last {
+                            return killed;
+                        }
+                        trial.killed_at(at, if turn % 2 == 0 { Passage::Done } else { Passage::Lost });
+                        killed += 1;
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().map(|worker| worker.join().expect("no panic")).sum()
+    });
+    println!("{rows} rows, {requests} requests: killed {killed} times, and each time all adds up");
+}
+
+#[test]
+fn on_two_back_ends_whose_replies_are_lost_each_row_has_one_job() {
+    let trial = Trial { back_ends: 2, rows: 12, paid: 11 };
+    let servers = [(); 2].map(|()| Server::start(Config::quick()).expect("a server"));
+    servers[0].plan("create", Fault::LostReply, 3);
+    servers[1].plan("start", Fault::LostReply, 3);
+    let (urls, folder) = (servers.each_ref().map(Server::url), Folder::new());
+    trial.go_on(&servers, &urls, folder.path());
+    assert!(servers.iter().all(|server| !server.jobs().is_empty()), "both have jobs");
 }
 
 #[test]
@@ -172,7 +268,59 @@ fn nothing_is_spent_beyond_the_limit() {
     let report = run(&campaign, &connection, &options(folder.path()).spend_at_most(18.0));
     assert_eq!((report.spent, server.jobs().len()), (16.0, 4), "{report}");
     let report = run(&campaign, &connection, &options(folder.path()).spend_at_most(32.0).estimate(1.0));
-    assert_done_once(&server, &report, folder.path(), 8);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 8);
+}
+
+#[test]
+fn jobs_that_turn_out_dear_are_stopped_if_that_was_asked_for() {
+    for stops in [false, true] {
+        let (server, connection) = server(Config { slots: 1, run: Duration::from_millis(300), ..Config::quick() });
+        let folder = Folder::new();
+        let campaign = open(folder.path());
+        campaign.add_rows(rows(6)).expect("added");
+        // Six would fit; they cost four times as much, and two fit.
+        let limited = options(folder.path()).spend_at_most(10.0).estimate(1.0).cancel_over_limit(stops);
+        let back_ends = || [BackEnd::new(&connection).name("one").parallel_jobs(6)];
+        let make = |_: &fulmar::client::openeo::campaign::Row| Ok(sum("sum"));
+        let report = campaign.run_jobs(back_ends(), make, &limited).expect("run");
+        if !stops {
+            assert_eq!((report.count(RowState::Done), report.spent), (6, 24.0), "{report}");
+            continue;
+        }
+        assert!(report.spent <= 10.0 + COST, "{report}");
+        assert_eq!(report.count(RowState::Done) + report.over_budget, 6, "{report}");
+        assert!(server.count("stop") > 0 && report.over_budget > 0, "{report}");
+        assert_eq!(
+            report.failures().filter(|row| row.error.as_ref().is_some_and(|e| e.contains("limit"))).count(),
+            report.over_budget
+        );
+        let text = report.to_string();
+        assert!(text.contains("wait for a higher limit"), "{text}");
+        let report = campaign.run_jobs(back_ends(), make, &limited.spend_at_most(100.0)).expect("run");
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn progress_tells_what_is_left_and_when_it_will_be_done() {
+    let (_server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    let campaign = open(folder.path());
+    campaign.add_rows(rows(4)).expect("added");
+    let (told, progress) = mpsc::channel();
+    let hooked = options(folder.path()).spend_at_most(20.0).on_progress(move |progress| {
+        let _ = told.send(progress.clone());
+        panic!("a hook's panic is the hook's");
+    });
+    let report = run(&campaign, &connection, &hooked);
+    assert!(report.is_success(), "{report}");
+    let mut told: Vec<_> = progress.try_iter().collect();
+    told.sort_by_key(|progress| progress.done);
+    assert_eq!(told.len(), 4);
+    assert!(told.iter().all(|progress| progress.rows == 4 && progress.remaining.is_some()), "{told:?}");
+    let last = told.last().expect("one");
+    assert_eq!((last.done, last.spent, last.left), (4, 16.0, Some(4.0)));
+    assert_eq!(last.remaining, Some(Duration::ZERO));
 }
 
 #[test]
@@ -221,7 +369,7 @@ fn two_processes_share_a_campaign() {
     let elsewhere = reports[0].elsewhere + reports[1].elsewhere;
     assert_eq!(elsewhere + reports[0].over_budget + reports[1].over_budget, 12, "each row was one's alone");
     let report = run(&campaigns[0], &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), 12);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 12);
 }
 
 #[test]
@@ -274,12 +422,17 @@ fn what_is_left_alone_goes_on_and_is_adopted() {
     while server.count("start") < 2 {
         running.recv_timeout(crate::support::HANG).expect("an event");
     }
-    at_work.detach();
-    let report = at_work.wait().expect("ended");
+    assert_eq!(at_work.progress().expect("read").done, 0);
+    // As a thread that gets the Ctrl-C does, while another waits.
+    let stopper = at_work.stopper();
+    let waiting = thread::spawn(move || at_work.wait());
+    stopper.detach();
+    let report = waiting.join().expect("no panic").expect("ended");
+    assert!(report.to_string().contains("run the same program again"), "{report}");
     assert_eq!(report.count(RowState::Done), 0, "{report}");
     assert_eq!((server.count("stop"), server.count("delete")), (0, 0), "they are left");
     let report = run(&campaign, &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), 4);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 4);
 }
 
 #[test]
@@ -290,7 +443,7 @@ fn a_lost_reply_is_found_by_its_title() {
     let campaign = open(folder.path());
     campaign.add_rows(rows(3)).expect("added");
     let report = run(&campaign, &connection, &options(folder.path()));
-    assert_done_once(&server, &report, folder.path(), 3);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 3);
 }
 
 #[test]

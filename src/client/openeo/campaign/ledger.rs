@@ -74,6 +74,17 @@ pub(super) struct Entry {
     pub(super) error: Option<String>,
 }
 
+/// How many rows stand how, what jobs have cost, and what those at work may still cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Counts {
+    pub(super) done: usize,
+    pub(super) failed: usize,
+    pub(super) at_work: usize,
+    pub(super) waiting: usize,
+    pub(super) spent: f64,
+    pub(super) reserved: f64,
+}
+
 /// What came of asking for a row.
 pub(super) enum Claim {
     /// It is this process's.
@@ -219,15 +230,7 @@ impl Ledger {
     /// has cost. Where nothing is known, one job runs alone, and tells.
     pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>) -> Result<Reserve> {
         let owners = self.write("reserving money", |tx| {
-            let known: Option<f64> = tx.query_row(
-                "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt)",
-                [],
-                |row| row.get(0),
-            )?;
-            let dear = match (estimated, known) {
-                (Some(estimated), Some(known)) => Some(estimated.max(known)),
-                (estimated, known) => estimated.or(known),
-            };
+            let dear = dearest(tx, estimated)?;
             let of_others: f64 = tx.query_row(
                 "SELECT coalesce(sum(max(reserved, coalesce(?2, 0))), 0) FROM campaign_row
                  WHERE reserved IS NOT NULL AND cost IS NULL AND state NOT IN ('done', 'failed') AND id <> ?1",
@@ -387,6 +390,53 @@ impl Ledger {
         })
     }
 
+    /// How many rows stand how, and the sums.
+    pub(super) fn counts(&self) -> Result<Counts> {
+        let Totals { spent, reserved } = self.totals()?;
+        self.read("counting rows", |db| {
+            let mut counts = Counts { spent, reserved, ..Counts::default() };
+            let mut statement = db.prepare_cached("SELECT state, count(*) FROM campaign_row GROUP BY state")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (state, count): (String, i64) = (row.get(0)?, row.get(1)?);
+                let count = usize::try_from(count).unwrap_or(0);
+                match state.as_str() {
+                    "new" => counts.waiting += count,
+                    "done" => counts.done += count,
+                    "failed" => counts.failed += count,
+                    _ => counts.at_work += count,
+                }
+            }
+            Ok(counts)
+        })
+    }
+
+    /// Rows whose jobs are to be stopped so that what was spent and what the others may still cost
+    /// is no more than the limit. The oldest go on.
+    pub(super) fn beyond(&self, limit: f64, estimated: Option<f64>) -> Result<Vec<i64>> {
+        self.read("looking for jobs beyond the limit", |db| {
+            let dear = dearest(db, estimated)?.unwrap_or(0.0);
+            let mut sum = spent(db)?;
+            let mut statement = db.prepare_cached(
+                "SELECT id, state, reserved FROM campaign_row
+                 WHERE cost IS NULL AND (reserved IS NOT NULL OR state = 'made') AND state NOT IN ('done', 'failed')
+                 ORDER BY state = 'made', id",
+            )?;
+            let mut rows = statement.query([])?;
+            let mut beyond = Vec::new();
+            while let Some(row) = rows.next()? {
+                let (id, state, reserved): (i64, String, Option<f64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let cost = reserved.unwrap_or(0.0).max(dear);
+                if state == "made" && sum + cost > limit {
+                    beyond.push(id);
+                } else {
+                    sum += cost;
+                }
+            }
+            Ok(beyond)
+        })
+    }
+
     fn entry(&self, id: i64) -> Result<Option<(Entry, Option<String>)>> {
         self.read("reading a row", |db| {
             let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM campaign_row WHERE id = ?"))?;
@@ -442,6 +492,19 @@ fn entry(row: &rusqlite::Row<'_>) -> Outcome<(Entry, Option<String>)> {
         error: row.get("error")?,
     };
     Ok((entry, row.get("owner")?))
+}
+
+/// What a job may cost: what was estimated, or what the dearest has cost, if that is more.
+fn dearest(db: &Connection, estimated: Option<f64>) -> Outcome<Option<f64>> {
+    let known: Option<f64> = db.query_row(
+        "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt)",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(match (estimated, known) {
+        (Some(estimated), Some(known)) => Some(estimated.max(known)),
+        (estimated, known) => estimated.or(known),
+    })
 }
 
 /// What all jobs have cost so far.

@@ -23,6 +23,7 @@ mod folder;
 mod ledger;
 mod options;
 mod owner;
+mod progress;
 mod report;
 mod row;
 mod run;
@@ -41,10 +42,12 @@ use crate::error::BoxError;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 use ledger::Ledger;
+use progress::Gauge;
 use run::{Make, Outcome, RowJob, Shared, words};
 
 pub use error::CampaignError;
 pub use options::CampaignOptions;
+pub use progress::CampaignProgress;
 pub use report::{CampaignReport, RowReport, RowState};
 pub use row::Row;
 
@@ -177,17 +180,12 @@ impl Campaign {
             }
         }
         let (ledger, make): (_, Arc<Make>) = (Arc::clone(&self.ledger), Arc::new(make));
-        let run = CampaignRun {
-            ledger,
-            make,
-            back_ends,
-            options: options.clone(),
-            round: Mutex::new(None),
-            is_over: AtomicBool::new(false),
-        };
-        let first = run.start_round()?;
-        *run.round.lock() = Some(first);
-        Ok(run)
+        let gauge = Arc::new(Gauge::new(&ledger, options)?);
+        let (round, is_over) = (Mutex::new(None), AtomicBool::new(false));
+        let work = Work { ledger, make, back_ends, options: options.clone(), gauge, round, is_over };
+        let first = work.start_round()?;
+        *work.round.lock() = Some(first);
+        Ok(CampaignRun { work: Arc::new(work) })
     }
 }
 
@@ -199,10 +197,15 @@ impl fmt::Debug for Campaign {
 
 /// A campaign at work. Dropping it changes nothing: the jobs go on.
 pub struct CampaignRun {
+    work: Arc<Work>,
+}
+
+struct Work {
     ledger: Arc<Ledger>,
     make: Arc<Make>,
     back_ends: Vec<BackEnd>,
     options: CampaignOptions,
+    gauge: Arc<Gauge>,
     round: Mutex<Option<Round>>,
     /// Whether no other round is to follow.
     is_over: AtomicBool,
@@ -216,7 +219,7 @@ struct Round {
     batch: Arc<Batch<Outcome>>,
 }
 
-impl CampaignRun {
+impl Work {
     fn start_round(&self) -> Result<Round, CampaignError> {
         let mut run = self.options.run.clone();
         run.folder.clone_from(&self.options.root);
@@ -227,66 +230,117 @@ impl CampaignRun {
             make: Arc::clone(&self.make),
             options: self.options.clone(),
             stops_jobs: AtomicBool::new(false),
+            gauge: Arc::clone(&self.gauge),
+            beyond: Mutex::new(None),
         });
         let ids = Arc::new(self.ledger.open_rows()?);
         let batch = Arc::new(runner.start(ids.iter().map(|id| RowJob::new(&shared, *id))));
         Ok(Round { ids, shared, batch })
     }
 
-    /// Waits until this run can do no more.
-    ///
-    /// # Errors
-    /// [`CampaignError::Ledger`].
-    pub fn wait(self) -> Result<CampaignReport, CampaignError> {
-        loop {
-            let round = self.round.lock().clone();
-            let Some(round) = round else { return Err(CampaignError::Invalid("the run wasn't started".to_owned())) };
-            let ended = round.batch.wait(None).map_err(super::OpenEoError::from)?;
-            for job in &ended.jobs {
-                if let (Err(failure), Some(id)) = (&job.outcome, round.ids.get(job.index)) {
-                    self.ledger.note(*id, &words(failure))?;
-                }
-            }
-            let count = |outcome| ended.jobs.iter().filter(|job| job.outcome.as_ref().ok() == Some(&outcome)).count();
-            // Rows that gave way to jobs of a process that has died since; those come first now.
-            let goes_on = count(Outcome::Deferred) > 0 && count(Outcome::Done) > 0 && ended.stopped.is_none();
-            if goes_on && !self.is_over.load(Ordering::Relaxed) {
-                let next = self.start_round()?;
-                *self.round.lock() = Some(next);
-                continue;
-            }
-            let mut report = CampaignReport::new(self.ledger.entries()?, self.ledger.totals()?, self.options.limit);
-            (report.over_budget, report.elsewhere) = (count(Outcome::OverBudget), count(Outcome::Elsewhere));
-            return Ok(report);
-        }
-    }
-
-    /// Starts nothing more, and leaves jobs on the back-ends as they are, those that run included: a
-    /// later run goes on with them. For Ctrl-C.
-    pub fn detach(&self) {
-        self.stop(false);
-    }
-
-    /// Starts nothing more, stops jobs that run, and deletes those that were made and never started.
-    /// A later run makes them again.
-    pub fn cancel(&self) {
-        self.stop(true);
-    }
-
     fn stop(&self, stops_jobs: bool) {
-        self.is_over.store(true, Ordering::Relaxed);
-        if let Some(round) = &*self.round.lock() {
+        let round = {
+            // The lock orders it with a round that is about to begin.
+            let round = self.round.lock();
+            self.is_over.store(true, Ordering::Relaxed);
+            round.clone()
+        };
+        // Without the lock: a hook that hears of it may stop the run, too.
+        if let Some(round) = round {
             round.shared.stops_jobs.store(stops_jobs, Ordering::Relaxed);
             round.batch.cancel();
         }
     }
 }
 
+impl CampaignRun {
+    /// Waits until this run can do no more.
+    ///
+    /// # Errors
+    /// [`CampaignError::Ledger`].
+    pub fn wait(self) -> Result<CampaignReport, CampaignError> {
+        let work = &self.work;
+        loop {
+            let round = work.round.lock().clone();
+            let Some(round) = round else { return Err(CampaignError::Invalid("the run wasn't started".to_owned())) };
+            let ended = round.batch.wait(None).map_err(super::OpenEoError::from)?;
+            for job in &ended.jobs {
+                if let (Err(failure), Some(id)) = (&job.outcome, round.ids.get(job.index)) {
+                    work.ledger.note(*id, &words(failure))?;
+                }
+            }
+            let count = |outcome| ended.jobs.iter().filter(|job| job.outcome.as_ref().ok() == Some(&outcome)).count();
+            // Rows that gave way to jobs of a process that has died since; those come first now.
+            if count(Outcome::Deferred) > 0 && count(Outcome::Done) > 0 && ended.stopped.is_none() {
+                let mut round = work.round.lock();
+                if !work.is_over.load(Ordering::Relaxed) {
+                    *round = Some(work.start_round()?);
+                    continue;
+                }
+            }
+            let mut report = CampaignReport::new(work.ledger.entries()?, work.ledger.totals()?, work.options.limit);
+            (report.over_budget, report.elsewhere) = (count(Outcome::OverBudget), count(Outcome::Elsewhere));
+            return Ok(report);
+        }
+    }
+
+    /// How far it has come, what is spent, and when it will be done.
+    ///
+    /// # Errors
+    /// [`CampaignError::Ledger`].
+    pub fn progress(&self) -> Result<CampaignProgress, CampaignError> {
+        self.work.gauge.read()
+    }
+
+    /// What stops this run from another thread while [`wait`](CampaignRun::wait) waits for it: from
+    /// one that gets the Ctrl-C, say.
+    pub fn stopper(&self) -> CampaignStopper {
+        CampaignStopper { work: Arc::clone(&self.work) }
+    }
+
+    /// As [`CampaignStopper::detach`].
+    pub fn detach(&self) {
+        self.work.stop(false);
+    }
+
+    /// As [`CampaignStopper::cancel`].
+    pub fn cancel(&self) {
+        self.work.stop(true);
+    }
+}
+
 impl fmt::Debug for CampaignRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CampaignRun")
-            .field("path", &self.ledger.path())
-            .field("options", &self.options)
+            .field("path", &self.work.ledger.path())
+            .field("options", &self.work.options)
             .finish_non_exhaustive()
+    }
+}
+
+/// Stops a [`CampaignRun`] from any thread.
+#[derive(Clone)]
+pub struct CampaignStopper {
+    work: Arc<Work>,
+}
+
+impl CampaignStopper {
+    /// Starts nothing more, and leaves jobs on the back-ends as they are, those that run included: a
+    /// later run goes on with them. [`wait`](CampaignRun::wait) returns, and its report says how to
+    /// go on. For Ctrl-C.
+    pub fn detach(&self) {
+        self.work.stop(false);
+    }
+
+    /// Starts nothing more, stops jobs that run, and deletes those that were made and never started.
+    /// A later run makes them again.
+    pub fn cancel(&self) {
+        self.work.stop(true);
+    }
+}
+
+impl fmt::Debug for CampaignStopper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CampaignStopper").field("path", &self.work.ledger.path()).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::many::RunOptions;
 
+use super::progress::CampaignProgress;
+
 type RetryIf = Arc<dyn Fn(&OpenEoError) -> bool + Send + Sync>;
+pub(super) type OnProgress = Arc<dyn Fn(&CampaignProgress) + Send + Sync>;
 
 /// How a campaign is run. Every setting has a default.
 #[derive(Clone)]
@@ -17,6 +20,8 @@ pub struct CampaignOptions {
     pub(super) run: RunOptions,
     pub(super) limit: Option<f64>,
     pub(super) estimate: Option<f64>,
+    pub(super) stops_over_limit: bool,
+    pub(super) on_progress: Option<OnProgress>,
     pub(super) attempts: u32,
     pub(super) retry_if: Option<RetryIf>,
     pub(super) root: Option<PathBuf>,
@@ -31,6 +36,8 @@ impl CampaignOptions {
             run: RunOptions::new(),
             limit: None,
             estimate: None,
+            stops_over_limit: false,
+            on_progress: None,
             attempts: 1,
             retry_if: None,
             root: None,
@@ -61,6 +68,23 @@ impl CampaignOptions {
     /// What one job may cost. Needed for a limit if the back-end doesn't tell what jobs have cost.
     pub fn estimate(mut self, cost: f64) -> CampaignOptions {
         self.estimate = Some(cost);
+        self
+    }
+
+    /// Whether jobs that run are stopped if they could pass the limit: when one turns out dearer
+    /// than was estimated, those at work may cost more together than is left. The oldest that still
+    /// fit go on; the others are stopped, and their rows wait for a run with a higher limit. What a
+    /// stopped job has cost counts; if the back-end doesn't tell, it counts with its estimate.
+    /// Defaults to no: jobs that run go on.
+    pub fn cancel_over_limit(mut self, stops: bool) -> CampaignOptions {
+        self.stops_over_limit = stops;
+        self
+    }
+
+    /// Called each time a row has ended, on the thread that has ended it: how many are left, what is
+    /// spent, and when it will be done. A panic in it is contained.
+    pub fn on_progress(mut self, hook: impl Fn(&CampaignProgress) + Send + Sync + 'static) -> CampaignOptions {
+        self.on_progress = Some(Arc::new(hook));
         self
     }
 
@@ -111,6 +135,7 @@ impl fmt::Debug for CampaignOptions {
         f.debug_struct("CampaignOptions")
             .field("limit", &self.limit)
             .field("estimate", &self.estimate)
+            .field("cancel_over_limit", &self.stops_over_limit)
             .field("attempts", &self.attempts)
             .field("root", &self.root)
             .field("pattern", &self.pattern)

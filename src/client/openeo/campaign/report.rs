@@ -23,7 +23,8 @@ pub struct CampaignReport {
     pub reserved: f64,
     /// What the limit leaves beyond those two, if there is a limit.
     pub left: Option<f64>,
-    /// Rows that got no job in this run, because it could have passed the limit.
+    /// Rows that got no job in this run, or whose job was stopped, because it could have passed the
+    /// limit.
     pub over_budget: usize,
     /// Rows that another process was at work on.
     pub elsewhere: usize,
@@ -168,6 +169,16 @@ impl fmt::Display for CampaignReport {
         if self.reserved > 0.0 {
             write!(f, ", reserved {}", self.reserved)?;
         }
-        self.left.map_or(Ok(()), |left| write!(f, ", left {left}"))
+        if let Some(left) = self.left {
+            write!(f, ", left {left}")?;
+        }
+        let open = self.rows.len() - self.count(RowState::Done) - self.count(RowState::Failed);
+        if open > self.over_budget + self.elsewhere {
+            f.write_str("; to go on, run the same program again")?;
+        }
+        if self.over_budget > 0 {
+            write!(f, "; {} rows wait for a higher limit", self.over_budget)?;
+        }
+        Ok(())
     }
 }

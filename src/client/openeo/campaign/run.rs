@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::error::CampaignError;
 use super::folder;
 use super::ledger::{Claim, Entry, Ledger, Reserve, State};
 use super::options::CampaignOptions;
+use super::progress::Gauge;
 use super::row::Row;
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::client::openeo::api::error::OpenEoError;
@@ -20,7 +21,7 @@ use crate::client::openeo::jobs::new_job::NewJob;
 use crate::client::openeo::many::run::{Memory, Run, Shared as Many};
 use crate::client::openeo::many::site::Site;
 use crate::error::BoxError;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// How long a row waits for others whose cost isn't known yet, or for another look.
 const LATER: Duration = Duration::from_millis(200);
@@ -38,6 +39,22 @@ pub(super) struct Shared {
     pub(super) options: CampaignOptions,
     /// Whether a cancelled batch stops its jobs on the back-ends; otherwise it leaves them.
     pub(super) stops_jobs: AtomicBool,
+    pub(super) gauge: Arc<Gauge>,
+    /// Rows whose jobs are beyond the limit, and when the ledger was asked for them.
+    pub(super) beyond: Mutex<Option<(Instant, Vec<i64>)>>,
+}
+
+impl Shared {
+    /// Whether a row's job is to be stopped, because it could pass the limit.
+    fn is_beyond_limit(&self, id: i64) -> Result<bool, CampaignError> {
+        let Some(limit) = self.options.limit.filter(|_| self.options.stops_over_limit) else { return Ok(false) };
+        let mut beyond = self.beyond.lock();
+        // Once for all jobs: each of them asks at each of its polls.
+        if beyond.as_ref().is_none_or(|(at, _)| at.elapsed() >= LATER) {
+            *beyond = Some((Instant::now(), self.ledger.beyond(limit, self.options.estimate)?));
+        }
+        Ok(beyond.as_ref().is_some_and(|(_, ids)| ids.contains(&id)))
+    }
 }
 
 pub(super) type Make = dyn Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync;
@@ -232,6 +249,9 @@ impl RowJob {
     /// The row's job has failed; if there is to be another, the row stands as it stood at first.
     fn note_failure(&mut self, cost: Option<f64>, error: &str, again: bool) -> Result<(), JobError> {
         self.shared.ledger.attempt_failed(self.id, cost, error, again)?;
+        if !again {
+            self.shared.gauge.tell();
+        }
         self.run = None;
         // Read anew by the next step.
         self.entry = None;
@@ -309,6 +329,26 @@ impl RowJob {
         Ok(Poll::pending("again"))
     }
 
+    /// Stops the row's job, so that the row waits for another; `false` if there is none, or if it
+    /// has finished before it could be stopped.
+    fn stop(&mut self, cx: &mut Context<'_>, why: &str) -> Result<bool, JobError> {
+        let Some(run) = self.run.as_mut().filter(|run| run.is_made()) else { return Ok(false) };
+        run.cancel(cx)?;
+        let cost = match run.started_job() {
+            // It was deleted, and has computed nothing.
+            None => Some(0.0),
+            Some(job) => match job.once().describe() {
+                Ok(last) if last.status() == JobStatus::Finished => return Ok(false),
+                Ok(last) => last.costs().filter(|cost| cost.is_finite() && *cost >= 0.0),
+                // What isn't told counts as what was reserved.
+                Err(_) => None,
+            },
+        };
+        self.note_failure(cost, why, true)?;
+        self.shared.ledger.release(self.id)?;
+        Ok(true)
+    }
+
     /// What the ledger says now: where its job is, above all.
     fn refresh(&mut self) -> Result<(), JobError> {
         if let Claim::Ours(entry) = self.shared.ledger.claim(self.id)? {
@@ -342,13 +382,18 @@ impl RemoteJob for RowJob {
         if self.outcome.is_some() {
             return Ok(Poll::Ready);
         }
-        let Some(run) = self.run.as_mut().filter(|run| run.is_made()) else {
+        if self.run.as_ref().is_none_or(|run| !run.is_made()) {
             // Another attempt.
             return Ok(match RowJob::submit(self, cx)? {
                 Some(_) => Poll::pending("created"),
                 None => Poll::Ready,
             });
-        };
+        }
+        if self.shared.is_beyond_limit(self.id)? && self.stop(cx, "stopped, because it could pass the limit")? {
+            self.end(Outcome::OverBudget);
+            return Ok(Poll::Ready);
+        }
+        let Some(run) = &mut self.run else { return Ok(Poll::Ready) };
         match run.poll(cx) {
             Ok(Poll::Ready) => self.ended(cx),
             Err(error) if error.error::<OpenEoError>().is_some_and(OpenEoError::is_not_found) => {
@@ -370,6 +415,7 @@ impl RemoteJob for RowJob {
         let done = run.fetch(cx)?;
         let cost = self.cost(&done.description, done.job.id());
         self.shared.ledger.done(self.id, cost, &done.files)?;
+        self.shared.gauge.tell();
         Ok(Outcome::Done)
     }
 
@@ -378,9 +424,7 @@ impl RemoteJob for RowJob {
         if !self.shared.stops_jobs.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let Some(run) = self.run.as_mut().filter(|run| run.is_made()) else { return Ok(()) };
-        run.cancel(cx)?;
-        self.note_failure(None, "the campaign was cancelled", true)
+        self.stop(cx, "the campaign was cancelled").map(drop)
     }
 }
 

@@ -166,6 +166,11 @@ impl Run {
         self.job.is_none() && self.creation.lost_by().is_some()
     }
 
+    /// The job, if it was started, or may have been.
+    pub(in crate::client::openeo) fn started_job(&self) -> Option<&BatchJob> {
+        self.job.as_ref().filter(|_| self.started || self.start.may_have_started())
+    }
+
     /// Whether the job is made.
     pub(in crate::client::openeo) fn is_made(&self) -> bool {
         self.job.is_some()
