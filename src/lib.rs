@@ -254,6 +254,8 @@
 
 pub mod backoff;
 pub mod batch;
+#[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
+pub mod campaign;
 #[cfg(feature = "http")]
 pub mod client;
 #[cfg(all(any(feature = "sqlite", feature = "postgres"), not(loom)))]

@@ -29,9 +29,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("batch", 3),
     ("tasks", 3),
     ("jobs", 3),
-    ("client", 4),
-    ("client::openeo", 4),
-    ("client::pairs", 4),
+    ("campaign", 4),
+    ("client", 5),
+    ("client::openeo", 5),
+    ("client::pairs", 5),
 ];
 
 /// Every `static` that is more than a plain constant: file, name, and why it must be there.

@@ -172,9 +172,15 @@ impl JobError {
     }
 
     /// What it was made of, if that has the type `E`.
-    #[cfg(all(feature = "openeo", feature = "sqlite"))]
+    #[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
     pub(crate) fn error<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.source.downcast_ref()
+    }
+
+    /// What it was made of.
+    #[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
+    pub(crate) fn cause(&self) -> &(dyn std::error::Error + 'static) {
+        &*self.source
     }
 
     /// Whether the job has failed for good.

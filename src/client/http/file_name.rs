@@ -13,6 +13,10 @@ pub(super) const STATE: &str = ".part.resume";
 /// it meanwhile.
 const LONGEST: usize = 230;
 
+/// The longest name that is made here, in bytes; others add endings.
+#[cfg(any(feature = "openeo", all(feature = "pairs", feature = "sqlite")))]
+const LONGEST_MADE: usize = 120;
+
 /// What Windows keeps for itself, whatever ending follows.
 const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "com", "lpt"];
 
@@ -42,6 +46,29 @@ pub fn check_file_name(name: &str) -> Result<()> {
             name.chars().take(100).collect::<String>()
         ))),
     }
+}
+
+/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it,
+/// other runs as `_`. Two texts may come to one name.
+#[cfg(any(feature = "openeo", all(feature = "pairs", feature = "sqlite")))]
+pub(crate) fn sound_name(text: &str) -> String {
+    let mut name = String::new();
+    for c in text.chars() {
+        if c.is_alphanumeric() || matches!(c, '-' | '.') {
+            name.push(c);
+        } else if !name.ends_with('_') {
+            name.push('_');
+        }
+        if name.len() > LONGEST_MADE {
+            break;
+        }
+    }
+    while name.len() > LONGEST_MADE {
+        name.pop();
+    }
+    let name = name.trim_start_matches(['.', '_']).trim_end_matches(['.', '_']);
+    let name = if name.is_empty() { "unnamed" } else { name };
+    if check_file_name(name).is_ok() { name.to_owned() } else { format!("_{name}_") }
 }
 
 /// What is wrong with one component of a path; `None` if nothing is.

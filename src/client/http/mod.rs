@@ -88,6 +88,8 @@ pub use client::{HttpClient, HttpClientBuilder};
 pub use download::{Download, Downloaded, Existing};
 pub use error::HttpError;
 pub use file_name::check_file_name;
+#[cfg(any(feature = "openeo", all(feature = "pairs", feature = "sqlite")))]
+pub(crate) use file_name::sound_name;
 pub use headers::file_name_of;
 pub use kind::HttpErrorKind;
 pub use limit::RateLimit;

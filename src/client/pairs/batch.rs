@@ -18,6 +18,8 @@ use crate::client::http::check_file_name;
 use crate::client::pairs::Query;
 use crate::client::pairs::client::Client;
 use crate::client::pairs::download::Allowance;
+#[cfg(feature = "sqlite")]
+use crate::client::pairs::job::DEFAULT_FOLDER;
 use crate::client::pairs::job::{Job, Name, QueryResult, Shared};
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -79,6 +81,20 @@ pub fn start_batch_query(
     queries: impl IntoIterator<Item = Query>,
     options: BatchOptions,
 ) -> Result<Batch<QueryResult>> {
+    let (shared, runner) = prepare(client, options)?;
+    let mut names = Names::new();
+    let jobs: Vec<Job> = queries
+        .into_iter()
+        .map(|query| {
+            let name = names.of(&query);
+            Job::new(Arc::clone(&shared), query, name)
+        })
+        .collect();
+    Ok(runner.start(jobs))
+}
+
+/// What all queries of a batch share, and what runs their steps.
+pub(super) fn prepare(client: &Client, options: BatchOptions) -> Result<(Arc<Shared>, BatchRunner)> {
     let runner = options.runner()?;
     let shared = Arc::new(Shared {
         client: client.clone(),
@@ -97,15 +113,7 @@ pub fn start_batch_query(
         places: Mutex::new(HashSet::new()),
         served: Mutex::new(Instant::now()),
     });
-    let mut names = Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::now() };
-    let jobs: Vec<Job> = queries
-        .into_iter()
-        .map(|query| {
-            let name = names.of(&query);
-            Job::new(Arc::clone(&shared), query, name)
-        })
-        .collect();
-    Ok(runner.start(jobs))
+    Ok((shared, runner))
 }
 
 /// How a batch of queries is run: the options of the Python client's `batch_query`, and what they
@@ -240,6 +248,18 @@ impl BatchOptions {
         self
     }
 
+    /// Whether queries are submitted and waited for, as those of a campaign must be.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn runs_all(&self) -> bool {
+        self.submit && (self.status || self.download)
+    }
+
+    /// Where files go.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn place(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())
+    }
+
     fn runner(&self) -> Result<BatchRunner> {
         if self.interval < self.floor {
             return Err(Error::Invalid(format!(
@@ -282,7 +302,7 @@ impl fmt::Debug for BatchOptions {
 }
 
 /// What files are called, settled before anything runs: no two queries of a batch get one name.
-struct Names {
+pub(super) struct Names {
     taken: HashSet<String>,
     /// The last number that a name got.
     numbers: HashMap<String, u32>,
@@ -290,11 +310,15 @@ struct Names {
 }
 
 impl Names {
+    pub(super) fn new() -> Names {
+        Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::now() }
+    }
+
     /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None`
     /// for the id. As in the Python client that is what the query says itself; for points that are
     /// answered at once its name, else `point_query_` and the time, here in UTC. The second of a
     /// name gets a number.
-    fn of(&mut self, query: &Query) -> Option<Name> {
+    pub(super) fn of(&mut self, query: &Query) -> Option<Name> {
         let given = query.download_file_name().filter(|name| !is_id(name));
         let name = match (given, query.is_interactive()) {
             (Some(name), _) => name.to_owned(),

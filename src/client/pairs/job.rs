@@ -28,7 +28,7 @@ use crate::client::pairs::{Estimate, PairsError, Phase, PointData, Query, QueryJ
 use crate::sync::Mutex;
 
 /// Where the Python client puts its files.
-const DEFAULT_FOLDER: &str = "download";
+pub(super) const DEFAULT_FOLDER: &str = "download";
 
 /// How long to wait for jobs that submit the very same query at this moment, before looking which
 /// one of the list belongs to which.
@@ -94,6 +94,14 @@ pub(super) struct Name {
     pub(super) is_given: bool,
 }
 
+/// What a query on its way tells before the next call, so that it isn't lost if the process dies.
+pub(super) trait Memory: Send {
+    /// The next call may make the job.
+    fn will_create(&self) -> Result<(), JobError>;
+    /// It is made.
+    fn made(&self, id: &str) -> Result<(), JobError>;
+}
+
 /// One query of a batch.
 pub(super) struct Job {
     shared: Arc<Shared>,
@@ -106,12 +114,31 @@ pub(super) struct Job {
     throttled: Option<Instant>,
     /// Whether a download has failed that may have left something behind.
     has_leftovers: bool,
+    memory: Option<Box<dyn Memory>>,
+    /// Whether the query's id is that of its job, and whether the memory knows it.
+    is_made: bool,
+    is_remembered: bool,
+    /// Whether there may be a job that wasn't found.
+    is_in_doubt: bool,
 }
 
 impl Job {
     pub(super) fn new(shared: Arc<Shared>, query: Query, name: Option<Name>) -> Job {
         let creation = Creation::new(submit::likeness(&query));
-        Job { shared, query, name, answer: None, status: None, creation, throttled: None, has_leftovers: false }
+        Job {
+            shared,
+            query,
+            name,
+            answer: None,
+            status: None,
+            creation,
+            throttled: None,
+            has_leftovers: false,
+            memory: None,
+            is_made: false,
+            is_remembered: false,
+            is_in_doubt: false,
+        }
     }
 
     fn id(&self) -> Result<&str, JobError> {
@@ -151,9 +178,14 @@ impl Job {
         self.shared.status || self.shared.download
     }
 
-    fn accepted(&mut self, id: String) -> Submitted {
+    fn accepted(&mut self, id: String) -> Result<Submitted, JobError> {
         self.query.set_id(&id);
-        if self.is_waited_for() { Submitted::Accepted { id } } else { Submitted::Ready { id } }
+        self.is_made = true;
+        if let (Some(memory), false) = (&self.memory, self.is_remembered) {
+            memory.made(&id)?;
+            self.is_remembered = true;
+        }
+        Ok(if self.is_waited_for() { Submitted::Accepted { id } } else { Submitted::Ready { id } })
     }
 
     /// What is to follow an error: another attempt, a wait, or the end.
@@ -203,6 +235,7 @@ impl Job {
 
     /// The end of a query whose job may exist.
     fn lost(&mut self, why: String) -> JobError {
+        self.is_in_doubt = true;
         let creation = Creation::new(submit::likeness(&self.query));
         JobError::fatal(match std::mem::replace(&mut self.creation, creation).into_lost() {
             Some(source) => {
@@ -278,6 +311,31 @@ impl Job {
     }
 }
 
+#[cfg(feature = "sqlite")]
+impl Job {
+    pub(super) fn remembered(mut self, memory: Box<dyn Memory>) -> Job {
+        self.memory = Some(memory);
+        self
+    }
+
+    /// Goes on with a job that another process has submitted.
+    pub(super) fn adopted(mut self, id: &str) -> Result<Job, PairsError> {
+        self.query = self.query.clone().with_id(id)?;
+        (self.is_made, self.is_remembered) = (true, true);
+        Ok(self)
+    }
+
+    /// Whether the server has answered with a job, or with the values themselves.
+    pub(super) fn is_made(&self) -> bool {
+        self.is_made || self.answer.is_some()
+    }
+
+    /// Whether a request to make it may have arrived, and nothing more is known.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_in_doubt || self.creation.lost_by().is_some()
+    }
+}
+
 impl RemoteJob for Job {
     type Output = QueryResult;
 
@@ -285,17 +343,20 @@ impl RemoteJob for Job {
         if cx.attempt() == 1 {
             self.check_place().map_err(JobError::fatal)?;
         }
-        if !self.shared.submit {
+        if !self.shared.submit || self.is_made {
             let id = self.id()?.to_owned();
-            return Ok(self.accepted(id));
+            return self.accepted(id);
         }
         let shared = Arc::clone(&self.shared);
         let maker = QueryMaker { client: &shared.client, query: &self.query, compact_csv: shared.compact_csv };
         let was_lost = self.creation.lost_by().is_some();
+        if let (false, Some(memory)) = (was_lost, &self.memory) {
+            memory.will_create()?;
+        }
         match self.creation.advance(&shared.ledger, &maker) {
             Ok(Step::Made(Submission::Job(id))) => {
                 self.was_served();
-                Ok(self.accepted(id))
+                self.accepted(id)
             }
             Ok(Step::Made(answer)) => {
                 self.was_served();
@@ -305,7 +366,7 @@ impl RemoteJob for Job {
             }
             Ok(Step::Found(id)) => {
                 cx.note(format!("the answer to the submission was lost; the list of jobs has it as {id}"));
-                Ok(self.accepted(id))
+                self.accepted(id)
             }
             // A batch that is cancelled calls for no further step.
             Ok(_) if cx.is_cancelled() => {
@@ -323,6 +384,7 @@ impl RemoteJob for Job {
             Ok(Step::NotYet) => Err(JobError::wait("the same query is being submitted", TWINS)),
             Err(Failure::Refused(error)) => {
                 if was_lost {
+                    self.is_in_doubt = true;
                     cx.note(MAY_EXIST);
                 }
                 Err(self.follow(error, true))

@@ -49,6 +49,8 @@
 
 mod auth;
 mod batch;
+#[cfg(feature = "sqlite")]
+pub mod campaign;
 mod cleartext;
 mod client;
 mod content;

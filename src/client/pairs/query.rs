@@ -216,6 +216,14 @@ impl Query {
         Query { folder: None, file_name: None, ..self }
     }
 
+    /// Under another name on the server, with its files in this folder unless it says so itself.
+    #[cfg(feature = "sqlite")]
+    pub(super) fn placed(mut self, name: &str, folder: Option<PathBuf>) -> Query {
+        self.body.insert("name".to_owned(), name.into());
+        self.folder = self.folder.or(folder);
+        self
+    }
+
     pub(super) fn set_id(&mut self, id: &str) {
         self.id = Some(id.to_owned());
     }

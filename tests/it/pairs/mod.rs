@@ -2,6 +2,8 @@
 
 mod auth;
 mod calls;
+#[cfg(feature = "sqlite")]
+mod campaign;
 mod faults;
 mod folder;
 mod hostile;

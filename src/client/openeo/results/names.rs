@@ -4,12 +4,12 @@ use std::collections::HashSet;
 
 use url::Url;
 
-use crate::client::http::check_file_name;
+use crate::client::http::{check_file_name, sound_name};
 
 /// The file that a job's metadata goes to.
 pub(crate) const METADATA: &str = "job-results.json";
 
-/// The longest name that is made here, in bytes; others add endings.
+/// The longest key that stays a file's name, in bytes.
 const LONGEST: usize = 120;
 
 /// File names for assets, in order, each by its local path or else its key, its link and its media
@@ -33,7 +33,7 @@ fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
     if ending(key).is_some() && key.len() <= LONGEST && check_file_name(key).is_ok() {
         return key.to_owned();
     }
-    let stem = sound(key);
+    let stem = sound_name(key);
     if ending(&stem).is_some() {
         return stem;
     }
@@ -48,28 +48,6 @@ fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
         Some(ending) => format!("{stem}.{ending}"),
         None => stem,
     }
-}
-
-/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it,
-/// other runs as `_`. Two texts may come to one name.
-pub(crate) fn sound(text: &str) -> String {
-    let mut name = String::new();
-    for c in text.chars() {
-        if c.is_alphanumeric() || matches!(c, '-' | '.') {
-            name.push(c);
-        } else if !name.ends_with('_') {
-            name.push('_');
-        }
-        if name.len() > LONGEST {
-            break;
-        }
-    }
-    while name.len() > LONGEST {
-        name.pop();
-    }
-    let name = name.trim_start_matches(['.', '_']).trim_end_matches(['.', '_']);
-    let name = if name.is_empty() { "unnamed" } else { name };
-    if check_file_name(name).is_ok() { name.to_owned() } else { format!("_{name}_") }
 }
 
 fn numbered(name: &str, number: usize) -> String {

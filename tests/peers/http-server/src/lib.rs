@@ -1,6 +1,7 @@
 //! As much of an HTTP server as the servers of the tests stand on: a thread serves one connection, and an answer can be cut
 //! short, or not come at all.
 
+mod guard;
 mod message;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+pub use guard::{Guard, Passage};
 pub use message::{Answer, Reply, Request};
 
 /// A running server. Dropping it closes every connection and ends its threads, but those in the midst of an answer.

@@ -19,10 +19,10 @@ use std::net::TcpListener;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_server::{Answer, HttpServer, lock};
+use http_server::{Answer, Guard, HttpServer, lock};
 
 pub use faults::{Chaos, Fault};
-pub use http_server::Request;
+pub use http_server::{Passage, Request};
 pub use jobs::JobAccount;
 
 use faults::{Plans, Turns};
@@ -126,20 +126,6 @@ pub struct Server {
 /// What a test makes of a reply: a kind of call, and the change.
 type Rewrite = (&'static str, Box<dyn Fn(&Request, &mut Value) + Send + Sync>);
 
-/// What a test does with each request, by its number from 1, before it is done: see [`Server::guard`].
-type Guard = Arc<dyn Fn(u64) -> Passage + Send + Sync>;
-
-/// Whether a request is done, and answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passage {
-    /// It is both.
-    Free,
-    /// It is done, and the connection is cut before the answer.
-    Done,
-    /// It is neither.
-    Lost,
-}
-
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) rewrites: Mutex<Vec<Rewrite>>,
@@ -152,7 +138,7 @@ pub(crate) struct Shared {
     pub(crate) plans: Mutex<Plans>,
     pub(crate) counts: Mutex<BTreeMap<&'static str, u64>>,
     pub(crate) seen: Mutex<Vec<Request>>,
-    pub(crate) guard: Mutex<Option<Guard>>,
+    pub(crate) guard: Guard,
     /// Where hung requests wait, and whether they may go on.
     pub(crate) hung: (Mutex<Hung>, Condvar),
 }
@@ -183,7 +169,7 @@ impl Server {
             plans: Mutex::default(),
             counts: Mutex::default(),
             seen: Mutex::default(),
-            guard: Mutex::default(),
+            guard: Guard::default(),
             hung: (Mutex::default(), Condvar::new()),
         });
         let (api, links) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -249,7 +235,7 @@ impl Server {
     /// Has `guard` decide what becomes of each request, the API's and the store's. It gets the number
     /// of requests so far, this one included.
     pub fn guard(&self, guard: impl Fn(u64) -> Passage + Send + Sync + 'static) {
-        *lock(&self.shared.guard) = Some(Arc::new(guard));
+        self.shared.guard.set(guard);
     }
 
     /// Waits until so many requests hang; false if that doesn't come true within a minute.
@@ -297,17 +283,7 @@ impl Shared {
         lock(&self.seen).push(request.clone());
         self.bump("total");
         let number = lock(&self.counts).get("total").copied().unwrap_or(0);
-        // A copy, for it may take its time.
-        let guard = lock(&self.guard).clone();
-        let passage = guard.map_or(Passage::Free, |guard| guard(number));
-        match passage {
-            Passage::Free => answer(self, request),
-            Passage::Done => {
-                answer(self, request);
-                Answer::Cut
-            }
-            Passage::Lost => Answer::Cut,
-        }
+        self.guard.pass(number, || answer(self, request))
     }
 
     pub(crate) fn bump(&self, kind: &'static str) {

@@ -15,13 +15,14 @@ mod tokens;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http_server::{HttpServer, lock};
+use http_server::{Guard, HttpServer, lock};
 
 pub use faults::Faults;
-pub use http_server::Request;
+pub use http_server::{Passage, Request};
 pub use job::JobAccount;
 
 use job::Jobs;
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) seen: Mutex<Vec<Request>>,
     pub(crate) turns: Mutex<faults::Turns>,
     pub(crate) recent: Mutex<VecDeque<Instant>>,
+    requests: AtomicU64,
+    guard: Guard,
 }
 
 impl Server {
@@ -109,6 +112,8 @@ impl Server {
             seen: Mutex::default(),
             turns: Mutex::default(),
             recent: Mutex::default(),
+            requests: AtomicU64::new(0),
+            guard: Guard::default(),
             config,
         });
         let inner = Arc::clone(&shared);
@@ -116,7 +121,8 @@ impl Server {
             if inner.config.record {
                 lock(&inner.seen).push(request.clone());
             }
-            api::answer(&inner, request)
+            let number = inner.requests.fetch_add(1, Ordering::SeqCst) + 1;
+            inner.guard.pass(number, || api::answer(&inner, request))
         })?;
         Ok(Server { address, shared, server })
     }
@@ -156,6 +162,12 @@ impl Server {
     /// Every request so far, if [`Config::record`] says so.
     pub fn seen(&self) -> Vec<Request> {
         lock(&self.shared.seen).clone()
+    }
+
+    /// Has `guard` decide what becomes of each request. It gets the number of the request, from 1, and may take its time:
+    /// the request waits.
+    pub fn guard(&self, guard: impl Fn(u64) -> Passage + Send + Sync + 'static) {
+        self.shared.guard.set(guard);
     }
 
     /// Lets every token that was given out expire now.

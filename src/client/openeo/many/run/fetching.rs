@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::batch::{Context, JobError};
+use crate::client::http::sound_name;
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::{is_later, is_soft, job_error};
@@ -12,7 +13,6 @@ use crate::client::openeo::documents::job::JobStatus;
 use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::job::BatchJob;
-use crate::client::openeo::results::names::sound;
 use crate::client::openeo::results::write::write_json;
 
 use super::Run;
@@ -31,7 +31,7 @@ impl Run {
             self.folder = Some(root.join(memory.folder(back_end, id)?));
         }
         let own = || {
-            let stem = format!("job_{}", sound(id));
+            let stem = format!("job_{}", sound_name(id));
             let mut taken = self.shared.folders.lock();
             let names = (1..).map(|number| if number == 1 { stem.clone() } else { format!("{stem}-{number}") });
             let name = names.into_iter().find(|name| taken.insert(name.to_lowercase())).unwrap_or(stem.clone());
@@ -126,7 +126,7 @@ impl Run {
             (self.described, self.side_questions) = (true, 0);
         }
         if let Some(last) = &self.last {
-            write_json(&folder.join(format!("job_{}.json", sound(job.id()))), last.as_json())?;
+            write_json(&folder.join(format!("job_{}.json", sound_name(job.id()))), last.as_json())?;
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Run {
         if let Some(root) = self.shared.options.folder.clone().filter(|_| !logs.is_empty()) {
             let folder = self.folder(&root, job.id())?;
             let written = std::fs::create_dir_all(&folder).map_err(|error| OpenEoError::written(&folder, error));
-            let path = folder.join(format!("job_{}_errors.json", sound(job.id())));
+            let path = folder.join(format!("job_{}_errors.json", sound_name(job.id())));
             if let Err(error) = written.and_then(|()| write_json(&path, &logs.to_json())) {
                 cx.note(format!("its logs could not be written: {error}"));
             }

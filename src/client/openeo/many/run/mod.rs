@@ -171,9 +171,9 @@ impl Run {
         self.job.as_ref().filter(|_| self.started || self.start.may_have_started())
     }
 
-    /// Whether the job is made.
-    pub(in crate::client::openeo) fn is_made(&self) -> bool {
-        self.job.is_some()
+    /// The job, once it is made.
+    pub(in crate::client::openeo) fn made(&self) -> Option<&BatchJob> {
+        self.job.as_ref()
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::CampaignError;
 use super::ledger::{Counts, Ledger};
-use super::options::CampaignOptions;
+use super::options::Settings;
 use crate::panics;
 
 /// How a campaign stands while it runs, the rows of other processes included.
@@ -69,28 +69,28 @@ impl fmt::Display for CampaignProgress {
 /// What reads the progress of one run, and tells it.
 pub(super) struct Gauge {
     ledger: Arc<Ledger>,
-    options: CampaignOptions,
+    settings: Settings,
     began: Instant,
     /// Rows that had ended before this run began.
     ended_before: usize,
 }
 
 impl Gauge {
-    pub(super) fn new(ledger: &Arc<Ledger>, options: &CampaignOptions) -> Result<Gauge, CampaignError> {
+    pub(super) fn new(ledger: &Arc<Ledger>, settings: &Settings) -> Result<Gauge, CampaignError> {
         let counts = ledger.counts()?;
         let ended_before = counts.done + counts.failed;
-        Ok(Gauge { ledger: Arc::clone(ledger), options: options.clone(), began: Instant::now(), ended_before })
+        Ok(Gauge { ledger: Arc::clone(ledger), settings: settings.clone(), began: Instant::now(), ended_before })
     }
 
     pub(super) fn read(&self) -> Result<CampaignProgress, CampaignError> {
         let counts = self.ledger.counts()?;
-        Ok(CampaignProgress::new(&counts, self.ended_before, self.began.elapsed(), self.options.limit))
+        Ok(CampaignProgress::new(&counts, self.ended_before, self.began.elapsed(), self.settings.limit))
     }
 
     /// A row has ended.
     pub(super) fn tell(&self) {
         // A ledger that can't be read now is told of by the next call that has to read it.
-        if let (Some(hook), Ok(progress)) = (&self.options.on_progress, self.read()) {
+        if let (Some(hook), Ok(progress)) = (&self.settings.on_progress, self.read()) {
             panics::contain(|| hook(&progress));
         }
     }

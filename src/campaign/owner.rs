@@ -17,8 +17,8 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(campaign: &Path) -> io::Result<Owner> {
-        let name = random()?;
+    /// Takes part under a name that no other process has.
+    pub(super) fn new(campaign: &Path, name: String) -> io::Result<Owner> {
         let path = file_of(campaign, &name);
         let file = File::create_new(&path)?;
         FileExt::try_lock_exclusive(&file)?;
@@ -51,13 +51,6 @@ pub(super) fn is_alive(campaign: &Path, name: &str) -> bool {
     !is_dead
 }
 
-/// A name that nothing else has.
-pub(super) fn random() -> io::Result<String> {
-    let mut bytes = [0; 8];
-    getrandom::getrandom(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 fn file_of(campaign: &Path, name: &str) -> PathBuf {
     let mut path = campaign.as_os_str().to_owned();
     path.push(format!(".{name}.lock"));
@@ -73,7 +66,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("fulmar-owner-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let campaign = folder.join("c.db");
-        let owner = Owner::new(&campaign).expect("an owner");
+        let owner = Owner::new(&campaign, "a".to_owned()).expect("an owner");
         let name = owner.name().to_owned();
         assert!(is_alive(&campaign, &name));
         drop(owner);

@@ -1,5 +1,5 @@
-//! Campaigns: many jobs out of a table, with a memory on the disk. To resume one, run the same
-//! program again.
+//! Campaigns: many remote jobs out of a table, with a memory on the disk. To resume one, run the
+//! same program again.
 //!
 //! What is to be, what was asked for, what was made and what is here stands in a ledger: a SQLite
 //! file. An intention is written before a job is made, and its id before the next call. So a
@@ -17,9 +17,15 @@
 //! - **Nothing is spent beyond the limit** but by the job that turns out dearer than all before.
 //! - **Several processes** of one machine may run one campaign at once: each row is one's alone.
 //!   What a process held that was killed is free at once.
+//!
+//! It knows no service: a client makes, finds and adopts jobs for it (`service.rs`), and adds to
+//! [`Campaign`] the methods that its users call. For people and their tools the ledger has a view,
+//! `campaign_ledger`, with a line for each job that was made or is to be made: `row_id`, `key` (a
+//! digest of the parameters), `attempt`, `state` (`new`, `intended`, `made`, `finished` on the
+//! back-end, `done` here, `failed`), `back_end`, `job`, `reserved`, `cost`, `folder` and `error`.
 
 mod error;
-mod folder;
+pub(crate) mod folder;
 mod ledger;
 mod options;
 mod owner;
@@ -27,6 +33,7 @@ mod progress;
 mod report;
 mod row;
 mod run;
+pub(crate) mod service;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -35,15 +42,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::jobs::new_job::NewJob;
-use super::many::{self, BackEnd};
-use crate::batch::Batch;
-use crate::error::BoxError;
+use crate::batch::{Batch, BatchRunner};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 use ledger::Ledger;
+use options::Settings;
 use progress::Gauge;
-use run::{Make, Outcome, RowJob, Shared, words};
+use run::{Outcome, RowJob, Shared, words};
+use service::Service;
 
 pub use error::CampaignError;
 pub use options::CampaignOptions;
@@ -53,33 +59,8 @@ pub use row::Row;
 
 /// Many jobs out of a table, with a ledger on the disk.
 ///
-/// ```
-/// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
-/// # let url = server.url();
-/// # let folder = std::env::temp_dir().join(format!("fulmar-doc-campaign-{}", std::process::id()));
-/// # std::fs::create_dir_all(&folder)?;
-/// use fulmar::client::openeo::campaign::{Campaign, CampaignOptions};
-/// use fulmar::client::openeo::{BackEnd, Connection, NewJob, ProcessGraph, RunOptions};
-/// use serde_json::json;
-/// use std::time::Duration;
-///
-/// let connection = Connection::connect(&url)?;
-/// connection.authenticate_basic("u", "u123")?;
-/// let campaign = Campaign::open(folder.join("sums.db"))?;
-/// campaign.add_rows((0..4).map(|n| json!({"x": n, "y": 5})))?;
-///
-/// let run = RunOptions::new().poll(Duration::from_millis(50), Duration::from_secs(1));
-/// let options = CampaignOptions::new().run_with(run).spend_at_most(100.0).download_to(folder.join("out"));
-/// let back_ends = [BackEnd::new(&connection).parallel_jobs(2)];
-/// let report = campaign.run_jobs(back_ends, |row| Ok(NewJob::new(ProcessGraph::start("add", row.params.clone()))), &options)?;
-/// assert!(report.is_success(), "{report}");
-///
-/// // Once more, as after a crash: nothing is left to do.
-/// assert_eq!(campaign.add_rows([json!({"y": 5, "x": 0})])?, 0);
-/// # drop(campaign);
-/// # std::fs::remove_dir_all(&folder)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Each client adds the methods that run its jobs: `run_jobs` for openEO back-ends, `run_queries` for
+/// IBM PAIRS.
 pub struct Campaign {
     ledger: Arc<Ledger>,
 }
@@ -106,7 +87,7 @@ impl Campaign {
     }
 
     /// Adds rows out of a text of one JSON value a line; empty lines are passed over. For CSV there is
-    /// [`parameters_from_csv`](super::parameters_from_csv).
+    /// `client::openeo::parameters_from_csv`.
     ///
     /// # Errors
     /// [`CampaignError::Invalid`] names the first line that is no JSON, and nothing is added.
@@ -139,52 +120,42 @@ impl Campaign {
         Ok(CampaignReport::new(self.ledger.entries()?, self.ledger.totals()?, None))
     }
 
-    /// Runs what isn't done yet, and waits until this run can do no more. `make` makes a row's job;
-    /// its title gets the row's name put in front.
+    /// Starts what isn't done yet. `prepare` makes what is used for one pass over the rows.
     ///
     /// # Errors
-    /// As for [`start_jobs`](Campaign::start_jobs), and [`CampaignError::Ledger`]. A row that fails
-    /// is no error here.
-    pub fn run_jobs(
+    /// [`CampaignError::Invalid`] for a limit or an estimate that is no number, and what `prepare`
+    /// says.
+    pub(crate) fn start<S: Service>(
         &self,
-        back_ends: impl IntoIterator<Item = BackEnd>,
-        make: impl Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync + 'static,
-        options: &CampaignOptions,
-    ) -> Result<CampaignReport, CampaignError> {
-        self.start_jobs(back_ends, make, options)?.wait()
-    }
-
-    /// As [`run_jobs`](Campaign::run_jobs), and returns at once.
-    ///
-    /// # Errors
-    /// [`CampaignError::Invalid`] for two back-ends of one name, and for a limit or an estimate that
-    /// is no number; [`OpenEoError::Invalid`](super::OpenEoError::Invalid), if there is no back-end,
-    /// or one that takes no job.
-    pub fn start_jobs(
-        &self,
-        back_ends: impl IntoIterator<Item = BackEnd>,
-        make: impl Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync + 'static,
-        options: &CampaignOptions,
+        settings: &Settings,
+        prepare: impl Fn() -> Result<(S, BatchRunner), CampaignError> + Send + Sync + 'static,
     ) -> Result<CampaignRun, CampaignError> {
-        let invalid = |text: String| Err(CampaignError::Invalid(text));
-        let back_ends: Vec<BackEnd> = back_ends.into_iter().collect();
-        // The ledger knows them by their names.
-        for (index, back_end) in back_ends.iter().enumerate() {
-            if back_ends[..index].iter().any(|other| other.name == back_end.name) {
-                return invalid(format!("two back-ends are called {:?}: give them names of their own", back_end.name));
-            }
-        }
-        for (name, value) in [("spend_at_most", options.limit), ("estimate", options.estimate)] {
+        for (name, value) in [("spend_at_most", settings.limit), ("estimate", settings.estimate)] {
             if let Some(value) = value.filter(|value| !value.is_finite() || *value < 0.0) {
-                return invalid(format!("{name}({value}) makes no sense: give a number from 0 on"));
+                return Err(CampaignError::Invalid(format!("{name}({value}) makes no sense: give a number from 0 on")));
             }
         }
-        let (ledger, make): (_, Arc<Make>) = (Arc::clone(&self.ledger), Arc::new(make));
-        let gauge = Arc::new(Gauge::new(&ledger, options)?);
-        let (round, is_over) = (Mutex::new(None), AtomicBool::new(false));
-        let work = Work { ledger, make, back_ends, options: options.clone(), gauge, round, is_over };
-        let first = work.start_round()?;
-        *work.round.lock() = Some(first);
+        let ledger = Arc::clone(&self.ledger);
+        let gauge = Arc::new(Gauge::new(&ledger, settings)?);
+        let (own, settings_of, told) = (Arc::clone(&ledger), settings.clone(), Arc::clone(&gauge));
+        let start = move || {
+            let (service, runner) = prepare()?;
+            let stops_jobs = Arc::new(AtomicBool::new(false));
+            let shared = Arc::new(Shared {
+                ledger: Arc::clone(&own),
+                service,
+                settings: settings_of.clone(),
+                stops_jobs: Arc::clone(&stops_jobs),
+                gauge: Arc::clone(&told),
+                beyond: Mutex::new(None),
+            });
+            let ids = Arc::new(own.open_rows()?);
+            let batch = Arc::new(runner.start(ids.iter().map(|id| RowJob::new(&shared, *id))));
+            Ok(Round { ids, stops_jobs, batch })
+        };
+        let first = start()?;
+        let (round, is_over) = (Mutex::new(first), AtomicBool::new(false));
+        let work = Work { ledger, settings: settings.clone(), gauge, start: Box::new(start), round, is_over };
         Ok(CampaignRun { work: Arc::new(work) })
     }
 }
@@ -200,13 +171,14 @@ pub struct CampaignRun {
     work: Arc<Work>,
 }
 
+type Start = dyn Fn() -> Result<Round, CampaignError> + Send + Sync;
+
 struct Work {
     ledger: Arc<Ledger>,
-    make: Arc<Make>,
-    back_ends: Vec<BackEnd>,
-    options: CampaignOptions,
+    settings: Settings,
     gauge: Arc<Gauge>,
-    round: Mutex<Option<Round>>,
+    start: Box<Start>,
+    round: Mutex<Round>,
     /// Whether no other round is to follow.
     is_over: AtomicBool,
 }
@@ -215,29 +187,11 @@ struct Work {
 #[derive(Clone)]
 struct Round {
     ids: Arc<Vec<i64>>,
-    shared: Arc<Shared>,
+    stops_jobs: Arc<AtomicBool>,
     batch: Arc<Batch<Outcome>>,
 }
 
 impl Work {
-    fn start_round(&self) -> Result<Round, CampaignError> {
-        let mut run = self.options.run.clone();
-        run.folder.clone_from(&self.options.root);
-        let (many, runner) = many::prepare(self.back_ends.iter().cloned(), &run)?;
-        let shared = Arc::new(Shared {
-            ledger: Arc::clone(&self.ledger),
-            many,
-            make: Arc::clone(&self.make),
-            options: self.options.clone(),
-            stops_jobs: AtomicBool::new(false),
-            gauge: Arc::clone(&self.gauge),
-            beyond: Mutex::new(None),
-        });
-        let ids = Arc::new(self.ledger.open_rows()?);
-        let batch = Arc::new(runner.start(ids.iter().map(|id| RowJob::new(&shared, *id))));
-        Ok(Round { ids, shared, batch })
-    }
-
     fn stop(&self, stops_jobs: bool) {
         let round = {
             // The lock orders it with a round that is about to begin.
@@ -246,10 +200,8 @@ impl Work {
             round.clone()
         };
         // Without the lock: a hook that hears of it may stop the run, too.
-        if let Some(round) = round {
-            round.shared.stops_jobs.store(stops_jobs, Ordering::Relaxed);
-            round.batch.cancel();
-        }
+        round.stops_jobs.store(stops_jobs, Ordering::Relaxed);
+        round.batch.cancel();
     }
 }
 
@@ -262,8 +214,7 @@ impl CampaignRun {
         let work = &self.work;
         loop {
             let round = work.round.lock().clone();
-            let Some(round) = round else { return Err(CampaignError::Invalid("the run wasn't started".to_owned())) };
-            let ended = round.batch.wait(None).map_err(super::OpenEoError::from)?;
+            let ended = round.batch.wait(None).map_err(|error| CampaignError::Client(error.into()))?;
             for job in &ended.jobs {
                 if let (Err(failure), Some(id)) = (&job.outcome, round.ids.get(job.index)) {
                     work.ledger.note(*id, &words(failure))?;
@@ -274,11 +225,11 @@ impl CampaignRun {
             if count(Outcome::Deferred) > 0 && count(Outcome::Done) > 0 && ended.stopped.is_none() {
                 let mut round = work.round.lock();
                 if !work.is_over.load(Ordering::Relaxed) {
-                    *round = Some(work.start_round()?);
+                    *round = (work.start)()?;
                     continue;
                 }
             }
-            let mut report = CampaignReport::new(work.ledger.entries()?, work.ledger.totals()?, work.options.limit);
+            let mut report = CampaignReport::new(work.ledger.entries()?, work.ledger.totals()?, work.settings.limit);
             (report.over_budget, report.elsewhere) = (count(Outcome::OverBudget), count(Outcome::Elsewhere));
             return Ok(report);
         }
@@ -313,7 +264,7 @@ impl fmt::Debug for CampaignRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CampaignRun")
             .field("path", &self.work.ledger.path())
-            .field("options", &self.work.options)
+            .field("settings", &self.work.settings)
             .finish_non_exhaustive()
     }
 }

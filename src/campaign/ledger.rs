@@ -121,7 +121,10 @@ impl Ledger {
         let path = std::path::absolute(path).map_err(|error| failed(path, "finding it", error))?;
         let doing = "opening it";
         let mut db = Connection::open(&path).map_err(|error| failed(&path, doing, error))?;
-        let owner = Owner::new(&path).map_err(|error| failed(&path, "locking a file beside it", error))?;
+        // A name for this process, or for the campaign, that nothing else has.
+        let random = |db: &Connection| db.query_row("SELECT lower(hex(randomblob(8)))", [], |row| row.get(0));
+        let own = random(&db).map_err(|error| failed(&path, doing, error))?;
+        let owner = Owner::new(&path, own).map_err(|error| failed(&path, "locking a file beside it", error))?;
         let name = (|| {
             db.busy_timeout(BUSY)?;
             db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -129,7 +132,7 @@ impl Ledger {
             db.pragma_update(None, "synchronous", "FULL")?;
             let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             tx.execute_batch(include_str!("schema.sql"))?;
-            let name = owner::random().map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            let name: String = random(&tx)?;
             tx.execute("INSERT OR IGNORE INTO campaign (one, version, name) VALUES (1, ?, ?)", params![VERSION, name])?;
             let (version, name): (i64, String) =
                 tx.query_row("SELECT version, name FROM campaign", [], |row| Ok((row.get(0)?, row.get(1)?)))?;

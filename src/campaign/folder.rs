@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::client::openeo::results::names::sound;
+use crate::client::http::sound_name;
 
 /// Fills `{id}`, `{back_end}` and parameters into a pattern. What is filled in makes no folder of
 /// its own, and leads nowhere else.
-pub(super) fn name(pattern: &str, params: &Value, back_end: &str, id: &str) -> Result<String, String> {
+pub(crate) fn name(pattern: &str, params: &Value, back_end: &str, id: &str) -> Result<String, String> {
     let mut name = String::new();
     let mut rest = pattern;
     while let Some((before, after)) = rest.split_once('{') {
@@ -21,7 +21,7 @@ pub(super) fn name(pattern: &str, params: &Value, back_end: &str, id: &str) -> R
             (_, Some(value)) => value.to_string(),
             (_, None) => return Err(format!("the pattern {pattern:?} names {field:?}, which the row doesn't have")),
         };
-        name.push_str(&sound(&value));
+        name.push_str(&sound_name(&value));
         rest = after;
     }
     name.push_str(rest);

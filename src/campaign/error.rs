@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::client::openeo::api::error::OpenEoError;
+use crate::batch::JobError;
 use crate::error::BoxError;
 
 /// Why a campaign couldn't be opened, filled or run. One row's failure is no such error: the
@@ -25,7 +25,17 @@ pub enum CampaignError {
         source: BoxError,
     },
 
-    /// The client refused.
-    #[error(transparent)]
-    OpenEo(#[from] OpenEoError),
+    /// The client of the remote service refused: its own error, to be downcast.
+    #[error("{0}")]
+    Client(#[source] BoxError),
+}
+
+impl From<CampaignError> for JobError {
+    /// The disk may have room again, or another process be done with the ledger.
+    fn from(error: CampaignError) -> JobError {
+        match error {
+            CampaignError::Ledger { .. } => JobError::retry(error),
+            CampaignError::Client(_) | CampaignError::Invalid(_) => JobError::fatal(error),
+        }
+    }
 }

@@ -1,0 +1,358 @@
+//! One row on its way, as a remote job of a batch: what the ledger says about it, and the steps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::CampaignError;
+use super::ledger::{Claim, Entry, Ledger, Reserve, State};
+use super::options::Settings;
+use super::progress::Gauge;
+use super::row::Row;
+use super::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
+use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
+use crate::error::BoxError;
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// How long a row waits for others whose cost isn't known yet, or for another look.
+const LATER: Duration = Duration::from_millis(200);
+
+/// How often in one run a job is looked for that may have been made.
+const LOSSES: u32 = 5;
+
+pub(super) struct Shared<S> {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) service: S,
+    pub(super) settings: Settings,
+    /// Whether a cancelled batch stops its jobs on the service; otherwise it leaves them.
+    pub(super) stops_jobs: Arc<AtomicBool>,
+    pub(super) gauge: Arc<Gauge>,
+    /// Rows whose jobs are beyond the limit, and when the ledger was asked for them.
+    pub(super) beyond: Mutex<Option<(Instant, Vec<i64>)>>,
+}
+
+impl<S> Shared<S> {
+    /// Whether a row's job is to be stopped, because it could pass the limit.
+    fn is_beyond_limit(&self, id: i64) -> Result<bool, CampaignError> {
+        let Some(limit) = self.settings.limit.filter(|_| self.settings.stops_over_limit) else { return Ok(false) };
+        let mut beyond = self.beyond.lock();
+        // Once for all jobs: each of them asks at each of its polls.
+        if beyond.as_ref().is_none_or(|(at, _)| at.elapsed() >= LATER) {
+            *beyond = Some((Instant::now(), self.ledger.beyond(limit, self.settings.estimate)?));
+        }
+        Ok(beyond.as_ref().is_some_and(|(_, ids)| ids.contains(&id)))
+    }
+}
+
+/// What came of a row in one run, apart from failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    /// Another process is at work on it, or has ended it.
+    Elsewhere,
+    /// It could pass the limit.
+    OverBudget,
+    /// Jobs come first that no process looks after.
+    Deferred,
+}
+
+pub(super) struct RowJob<S: Service> {
+    shared: Arc<Shared<S>>,
+    id: i64,
+    entry: Option<Entry>,
+    job: Option<S::Job>,
+    outcome: Option<Outcome>,
+    losses: u32,
+}
+
+impl<S: Service> RowJob<S> {
+    pub(super) fn new(shared: &Arc<Shared<S>>, id: i64) -> RowJob<S> {
+        RowJob { shared: Arc::clone(shared), id, entry: None, job: None, outcome: None, losses: 0 }
+    }
+
+    /// Takes the row, finds out how far it has come, and goes on from there; `None` if this run has
+    /// nothing to do with it.
+    fn begin(&mut self, cx: &mut Context<'_>) -> Result<Option<&mut S::Job>, JobError> {
+        if self.entry.is_none() {
+            match self.shared.ledger.claim(self.id)? {
+                Claim::Ours(entry) => self.entry = Some(*entry),
+                Claim::Elsewhere | Claim::Ended => return Ok(self.end(Outcome::Elsewhere)),
+            }
+        }
+        let Some(entry) = self.entry.clone() else { return Ok(None) };
+        if self.job.is_none() {
+            self.job = match entry.state {
+                State::Done | State::Failed => return Ok(self.end(Outcome::Elsewhere)),
+                State::New => self.new_job(&entry)?,
+                State::Intended => match self.look(&entry, cx)? {
+                    Some(job) => Some(job),
+                    None => self.new_job(&entry)?,
+                },
+                State::Made | State::Finished => Some(self.adopt(&entry)?),
+            };
+        }
+        Ok(self.job.as_mut())
+    }
+
+    fn end(&mut self, outcome: Outcome) -> Option<&mut S::Job> {
+        self.outcome = Some(outcome);
+        None
+    }
+
+    fn ticket(&self, entry: &Entry) -> Ticket {
+        Ticket {
+            row: Row::of(entry),
+            token: self.shared.ledger.token(self.id, entry.attempt),
+            back_end: entry.back_end.clone().unwrap_or_default(),
+            job: entry.job.clone().unwrap_or_default(),
+            diary: Diary { ledger: Arc::clone(&self.shared.ledger), id: self.id },
+        }
+    }
+
+    /// A job that is to be made, if there is money for it.
+    fn new_job(&mut self, entry: &Entry) -> Result<Option<S::Job>, JobError> {
+        if let Some(limit) = self.shared.settings.limit {
+            let outcome = match self.shared.ledger.reserve(self.id, limit, self.shared.settings.estimate)? {
+                Reserve::Granted => None,
+                Reserve::Later => {
+                    return Err(JobError::wait("others may still spend what is left of the limit", LATER));
+                }
+                Reserve::Orphans => Some(Outcome::Deferred),
+                Reserve::Exceeded => Some(Outcome::OverBudget),
+                Reserve::Untold => {
+                    self.shared.ledger.release(self.id)?;
+                    let text =
+                        "the back-end doesn't tell what jobs cost, so that the limit can't be kept: set an `estimate`";
+                    return Err(JobError::fatal(CampaignError::Invalid(text.to_owned())));
+                }
+            };
+            if let Some(outcome) = outcome {
+                self.shared.ledger.release(self.id)?;
+                self.end(outcome);
+                return Ok(None);
+            }
+        }
+        self.shared.service.make(self.ticket(entry)).map(Some).map_err(|error| self.never(error))
+    }
+
+    /// The row can't be made into a job.
+    fn never(&self, error: BoxError) -> JobError {
+        match self.shared.ledger.failed(self.id, None, &words(&*error)) {
+            Ok(()) => JobError::fatal(error),
+            Err(ledger) => ledger.into(),
+        }
+    }
+
+    /// Looks for a job that a process may have made which then died, or whose reply was lost;
+    /// `None` if there surely is none.
+    fn look(&mut self, entry: &Entry, cx: &mut Context<'_>) -> Result<Option<S::Job>, JobError> {
+        let ticket = self.ticket(entry);
+        if let Some(id) = self.shared.service.find(&ticket)? {
+            cx.note(format!("its job was made by a process that has ended since, and is adopted: {id}"));
+            self.shared.ledger.made(self.id, &ticket.back_end, &id)?;
+            let entry = Entry { state: State::Made, job: Some(id), ..entry.clone() };
+            let job = self.adopt(&entry)?;
+            self.entry = Some(entry);
+            return Ok(Some(job));
+        }
+        match self.shared.settings.settle.checked_sub(age(entry.intended)).filter(|left| !left.is_zero()) {
+            Some(left) => {
+                let text = "the back-end may still be making its job: it is looked for again";
+                Err(JobError::wait(text, left.min(Duration::from_secs(1))))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Goes on with a job that is there.
+    fn adopt(&mut self, entry: &Entry) -> Result<S::Job, JobError> {
+        let error = match self.shared.service.adopt(self.ticket(entry))? {
+            Adopted::Job(job) => return Ok(job),
+            Adopted::Gone(error) => error,
+        };
+        let again = entry.attempt < self.shared.settings.attempts;
+        self.note_failure(None, &words(&*error), again)?;
+        Err(if again { JobError::wait(error, Duration::ZERO) } else { JobError::fatal(error) })
+    }
+
+    /// The row's job has failed; if there is to be another, the row stands as it stood at first.
+    fn note_failure(&mut self, cost: Option<f64>, error: &str, again: bool) -> Result<(), JobError> {
+        self.shared.ledger.attempt_failed(self.id, cost, error, again)?;
+        if !again {
+            self.shared.gauge.tell();
+        }
+        self.job = None;
+        // Read anew by the next step.
+        self.entry = None;
+        Ok(())
+    }
+
+    /// Makes the job, or goes on with it.
+    fn submit(&mut self, cx: &mut Context<'_>) -> Result<Option<Submitted>, JobError> {
+        if self.outcome.is_some() {
+            return Ok(None);
+        }
+        let Some(job) = self.begin(cx)? else { return Ok(None) };
+        let error = match job.submit(cx) {
+            Ok(submitted) => return Ok(Some(submitted)),
+            Err(error) => error,
+        };
+        if job.is_made() {
+            return Err(error);
+        }
+        if job.is_lost() {
+            self.losses += 1;
+            if !error.is_fatal() || self.losses > LOSSES {
+                return Err(error);
+            }
+            // The client has looked in vain. The ledger knows that it was asked for.
+            (self.job, self.entry) = (None, None);
+            return Err(JobError::wait(error, LATER));
+        }
+        // Surely nothing was made.
+        match error.is_fatal() {
+            true => self.shared.ledger.failed(self.id, None, &words(&error))?,
+            false => self.shared.ledger.not_made(self.id)?,
+        }
+        Err(error)
+    }
+
+    /// The job has ended: as finished, or not.
+    fn ended(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
+        let Some(job) = &mut self.job else { return Ok(Poll::Ready) };
+        let (ending, cost) = (job.ending(), job.cost());
+        if ending == Ending::Finished {
+            self.shared.ledger.finished(self.id, cost)?;
+            return Ok(Poll::Ready);
+        }
+        match job.fetch(cx) {
+            Err(error) if error.is_fatal() => self.failed(error, cost, ending == Ending::Failed, cx),
+            Err(error) => Err(error),
+            Ok(_) => Ok(Poll::Ready),
+        }
+    }
+
+    /// The job has failed on the service: another attempt is made, if the rules allow it.
+    fn failed(
+        &mut self,
+        error: JobError,
+        cost: Option<f64>,
+        may_again: bool,
+        cx: &mut Context<'_>,
+    ) -> Result<Poll, JobError> {
+        self.refresh()?;
+        let settings = &self.shared.settings;
+        let attempt = self.entry.as_ref().map_or(1, |entry| entry.attempt);
+        let is_worth_it = settings.retry_if.as_ref().is_none_or(|is_worth_it| is_worth_it(error.cause()));
+        let again = may_again && attempt < settings.attempts && is_worth_it;
+        self.note_failure(cost, &words(&error), again)?;
+        if !again {
+            return Err(error);
+        }
+        cx.note(format!("attempt {attempt} failed on the back-end, and another is made: {error}"));
+        Ok(Poll::pending("again"))
+    }
+
+    /// Stops the row's job, so that the row waits for another; `false` if there is none, or if it
+    /// has finished before it could be stopped.
+    fn stop(&mut self, cx: &mut Context<'_>, why: &str) -> Result<bool, JobError> {
+        let Some(job) = self.job.as_mut().filter(|job| job.is_made()) else { return Ok(false) };
+        match job.stop(cx)? {
+            Stopped::Finished => Ok(false),
+            Stopped::Stopped(cost) => {
+                self.note_failure(cost, why, true)?;
+                self.shared.ledger.release(self.id)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// What the ledger says now: which attempt it is, above all.
+    fn refresh(&mut self) -> Result<(), JobError> {
+        if let Claim::Ours(entry) = self.shared.ledger.claim(self.id)? {
+            self.entry = Some(*entry);
+        }
+        Ok(())
+    }
+}
+
+impl<S: Service> Drop for RowJob<S> {
+    /// A row that this run gave up on is there for the next one, and for other processes.
+    fn drop(&mut self) {
+        if self.entry.is_some() {
+            // What can't be written now, the end of the process does.
+            let _ = self.shared.ledger.release(self.id);
+        }
+    }
+}
+
+impl<S: Service> RemoteJob for RowJob<S> {
+    type Output = Outcome;
+
+    fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError> {
+        let none = Submitted::Ready { id: format!("row {}", self.id) };
+        Ok(RowJob::submit(self, cx)?.unwrap_or(none))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
+        if self.outcome.is_some() {
+            return Ok(Poll::Ready);
+        }
+        if self.job.as_ref().is_none_or(|job| !job.is_made()) {
+            // Another attempt.
+            return Ok(match RowJob::submit(self, cx)? {
+                Some(Submitted::Accepted { .. }) => Poll::pending("created"),
+                Some(Submitted::Ready { .. }) | None => Poll::Ready,
+            });
+        }
+        if self.shared.is_beyond_limit(self.id)? && self.stop(cx, "stopped, because it could pass the limit")? {
+            self.end(Outcome::OverBudget);
+            return Ok(Poll::Ready);
+        }
+        let Some(job) = &mut self.job else { return Ok(Poll::Ready) };
+        match job.poll(cx) {
+            Ok(Poll::Ready) => self.ended(cx),
+            Err(error) if error.is_fatal() => match job.failure(&error) {
+                Some(ending) => {
+                    let cost = job.cost();
+                    self.failed(error, cost, ending == Ending::Failed, cx)
+                }
+                None => Err(error),
+            },
+            other => other,
+        }
+    }
+
+    fn fetch(&mut self, cx: &mut Context<'_>) -> Result<Outcome, JobError> {
+        if let Some(outcome) = self.outcome {
+            return Ok(outcome);
+        }
+        let Some(job) = &mut self.job else { return Err(JobError::fatal("a row without a job was fetched")) };
+        let output = job.fetch(cx)?;
+        self.shared.ledger.done(self.id, job.cost(), &S::Job::files(&output))?;
+        self.shared.gauge.tell();
+        Ok(Outcome::Done)
+    }
+
+    fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), JobError> {
+        // Relaxed: it is set before the batch is cancelled, whose lock orders the two.
+        if !self.shared.stops_jobs.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.stop(cx, "the campaign was cancelled").map(drop)
+    }
+}
+
+/// An error and what it comes from, on one line.
+pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = error.source();
+    }
+    text
+}

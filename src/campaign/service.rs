@@ -1,0 +1,159 @@
+//! What a remote service is to a campaign: its jobs can be made, found again, and gone on with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::error::CampaignError;
+use super::ledger::Ledger;
+use super::row::Row;
+use crate::batch::{Context, JobError, RemoteJob};
+use crate::error::BoxError;
+
+/// A remote service, or several of one kind.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// A row's job.
+    type Job: ServiceJob;
+
+    /// What is to become the row's job: nothing is sent yet. It tells the ticket's diary before the
+    /// request that makes it, and its name has the ticket's token.
+    ///
+    /// # Errors
+    /// Why no job can be made of the row, whatever is tried.
+    fn make(&self, ticket: Ticket) -> Result<Self::Job, BoxError>;
+
+    /// Looks for a job that was asked for, by the token in its name; `None` if there surely is none
+    /// at this moment.
+    ///
+    /// # Errors
+    /// [`CampaignError::Invalid`] as a fatal error, if it can't be found out.
+    fn find(&self, ticket: &Ticket) -> Result<Option<String>, JobError>;
+
+    /// Goes on with the ticket's job.
+    ///
+    /// # Errors
+    /// As for any step of a job.
+    fn adopt(&self, ticket: Ticket) -> Result<Adopted<Self::Job>, JobError>;
+}
+
+/// What came of adopting a job.
+#[cfg_attr(not(feature = "openeo"), allow(dead_code, reason = "PAIRS stops no query, and a poll tells what is gone"))]
+pub(crate) enum Adopted<J> {
+    /// It is there.
+    Job(J),
+    /// The service doesn't know it any more.
+    Gone(BoxError),
+}
+
+/// A row's job, as the campaign sees it between its steps.
+pub(crate) trait ServiceJob: RemoteJob {
+    /// Whether the job is made.
+    fn is_made(&self) -> bool;
+
+    /// Whether a request to make it may have arrived, and nothing more is known.
+    fn is_lost(&self) -> bool;
+
+    /// How it has ended, once a poll has said that it is ready.
+    fn ending(&self) -> Ending;
+
+    /// How the job has ended, if an error of a poll says that it has: it has failed on the service, or
+    /// is there no more.
+    fn failure(&self, error: &JobError) -> Option<Ending>;
+
+    /// What the job has cost so far, as far as the service tells. It may ask.
+    fn cost(&self) -> Option<f64>;
+
+    /// Stops the job.
+    ///
+    /// # Errors
+    /// As for any step of a job.
+    fn stop(&mut self, cx: &mut Context<'_>) -> Result<Stopped, JobError>;
+
+    /// The files that were fetched.
+    fn files(output: &Self::Output) -> Vec<PathBuf>;
+}
+
+/// How a job has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finished,
+    /// Fetching it says why.
+    Failed,
+    /// A person or a program has stopped it: it isn't for us to make it again.
+    Canceled,
+}
+
+/// What came of stopping a job.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(not(feature = "openeo"), allow(dead_code, reason = "PAIRS stops no query, and a poll tells what is gone"))]
+pub(crate) enum Stopped {
+    /// It had finished before.
+    Finished,
+    /// It runs no more, and has cost that much, if the service tells.
+    Stopped(Option<f64>),
+}
+
+/// A row whose job is to be made, found or gone on with.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    pub(crate) row: Row,
+    /// What stands in the name of the row's job, and in no other.
+    pub(crate) token: String,
+    /// The back-end that has the job, or was asked for it.
+    pub(crate) back_end: String,
+    /// The job's id, if it is known.
+    pub(crate) job: String,
+    /// Where the job tells how far it is.
+    pub(crate) diary: Diary,
+}
+
+impl Ticket {
+    /// The name of the job: the token is in front, for some services cut names.
+    pub(crate) fn title(&self, name: &str) -> String {
+        format!("[{}] {name}", self.token).trim_end().to_owned()
+    }
+
+    /// Whether a job of that name is the row's.
+    pub(crate) fn is_it(&self, name: Option<&str>) -> bool {
+        name.is_some_and(|name| name.contains(&format!("[{}]", self.token)))
+    }
+
+    /// It can't be found out whether the row has a job.
+    pub(crate) fn unclear(&self, why: &str) -> JobError {
+        JobError::fatal(CampaignError::Invalid(format!(
+            "whether its job was made can't be found out ({why}): look for a job whose name begins with [{}]",
+            self.token
+        )))
+    }
+}
+
+/// One row's part of the ledger. What is written is on the disk before the call returns.
+#[derive(Clone)]
+pub(crate) struct Diary {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) id: i64,
+}
+
+impl Diary {
+    /// The next request may make the job on the back-end of that name.
+    pub(crate) fn will_create(&self, back_end: &str) -> Result<(), CampaignError> {
+        self.ledger.intend(self.id, back_end)
+    }
+
+    /// It is made there.
+    pub(crate) fn made(&self, back_end: &str, id: &str) -> Result<(), CampaignError> {
+        self.ledger.made(self.id, back_end, id)
+    }
+
+    /// The folder of the row's results, or the name of its files: `wanted`, or that with a number
+    /// behind it if another row has it. Once chosen, it stays.
+    pub(crate) fn place(&self, wanted: &str) -> Result<String, CampaignError> {
+        self.ledger.folder(self.id, wanted)
+    }
+}
+
+/// When a job was asked for, by this machine's clock, to now.
+pub(super) fn age(intended: Option<SystemTime>) -> std::time::Duration {
+    // A clock that was set back lets it wait a little longer, and no more.
+    intended.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
+}

@@ -1,0 +1,269 @@
+//! Campaigns of openEO jobs: [`Campaign::run_jobs`]. What a campaign is and promises stands in
+//! [`crate::campaign`]; here jobs are made, found in job lists and adopted for it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::api::error::OpenEoError;
+use super::api::step::job_error;
+use super::documents::job::{JobDescription, JobStatus};
+use super::jobs::graph::ProcessGraph;
+use super::jobs::new_job::NewJob;
+use super::many::run::{Memory, Run, Shared};
+use super::many::site::Site;
+use super::many::{self, BackEnd, JobRun, RunOptions};
+use crate::batch::{Context, JobError, RemoteJob};
+use crate::campaign::folder;
+use crate::campaign::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket};
+use crate::error::BoxError;
+
+pub use crate::campaign::{
+    Campaign, CampaignError, CampaignProgress, CampaignReport, CampaignRun, CampaignStopper, Row, RowReport, RowState,
+};
+
+/// How a campaign of openEO jobs is run.
+pub type CampaignOptions = crate::campaign::CampaignOptions<RunOptions>;
+
+/// How many entries of a list that say no title are asked for their details.
+const UNTITLED: usize = 50;
+
+/// The folders of results, if no pattern is given.
+const FOLDERS: &str = "job_{id}";
+
+impl Campaign {
+    /// Runs what isn't done yet, and waits until this run can do no more. `make` makes a row's job;
+    /// its title gets the row's name put in front.
+    ///
+    /// ```
+    /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
+    /// # let url = server.url();
+    /// # let folder = std::env::temp_dir().join(format!("fulmar-doc-campaign-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// use fulmar::client::openeo::campaign::{Campaign, CampaignOptions};
+    /// use fulmar::client::openeo::{BackEnd, Connection, NewJob, ProcessGraph, RunOptions};
+    /// use serde_json::json;
+    /// use std::time::Duration;
+    ///
+    /// let connection = Connection::connect(&url)?;
+    /// connection.authenticate_basic("u", "u123")?;
+    /// let campaign = Campaign::open(folder.join("sums.db"))?;
+    /// campaign.add_rows((0..4).map(|n| json!({"x": n, "y": 5})))?;
+    ///
+    /// let run = RunOptions::new().poll(Duration::from_millis(50), Duration::from_secs(1));
+    /// let options = CampaignOptions::new().run_with(run).spend_at_most(100.0).download_to(folder.join("out"));
+    /// let back_ends = [BackEnd::new(&connection).parallel_jobs(2)];
+    /// let report = campaign.run_jobs(back_ends, |row| Ok(NewJob::new(ProcessGraph::start("add", row.params.clone()))), &options)?;
+    /// assert!(report.is_success(), "{report}");
+    ///
+    /// // Once more, as after a crash: nothing is left to do.
+    /// assert_eq!(campaign.add_rows([json!({"y": 5, "x": 0})])?, 0);
+    /// # drop(campaign);
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`start_jobs`](Campaign::start_jobs), and [`CampaignError::Ledger`]. A row that fails
+    /// is no error here.
+    pub fn run_jobs(
+        &self,
+        back_ends: impl IntoIterator<Item = BackEnd>,
+        make: impl Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync + 'static,
+        options: &CampaignOptions,
+    ) -> Result<CampaignReport, CampaignError> {
+        self.start_jobs(back_ends, make, options)?.wait()
+    }
+
+    /// As [`run_jobs`](Campaign::run_jobs), and returns at once.
+    ///
+    /// # Errors
+    /// [`CampaignError::Invalid`] for two back-ends of one name, and for a limit or an estimate that
+    /// is no number; [`CampaignError::Client`], if there is no back-end, or one that takes no job.
+    pub fn start_jobs(
+        &self,
+        back_ends: impl IntoIterator<Item = BackEnd>,
+        make: impl Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync + 'static,
+        options: &CampaignOptions,
+    ) -> Result<CampaignRun, CampaignError> {
+        let back_ends: Vec<BackEnd> = back_ends.into_iter().collect();
+        // The ledger knows them by their names.
+        for (index, back_end) in back_ends.iter().enumerate() {
+            if back_ends[..index].iter().any(|other| other.name == back_end.name) {
+                let name = &back_end.name;
+                let text = format!("two back-ends are called {name:?}: give them names of their own");
+                return Err(CampaignError::Invalid(text));
+            }
+        }
+        let make: Arc<Make> = Arc::new(make);
+        let settings = options.settings.clone();
+        let mut run = options.run.clone();
+        run.folder.clone_from(&settings.root);
+        let pattern = settings.pattern.clone().unwrap_or_else(|| FOLDERS.to_owned());
+        self.start(&settings, move || {
+            let (many, runner) = many::prepare(back_ends.iter().cloned(), &run)?;
+            Ok((BackEnds { many, make: Arc::clone(&make), pattern: pattern.clone() }, runner))
+        })
+    }
+}
+
+impl From<OpenEoError> for CampaignError {
+    fn from(error: OpenEoError) -> CampaignError {
+        CampaignError::Client(error.into())
+    }
+}
+
+type Make = dyn Fn(&Row) -> Result<NewJob, BoxError> + Send + Sync;
+
+/// The back-ends of one run.
+struct BackEnds {
+    many: Arc<Shared>,
+    make: Arc<Make>,
+    pattern: String,
+}
+
+impl BackEnds {
+    fn site(&self, ticket: &Ticket) -> Result<Arc<Site>, JobError> {
+        let name = &ticket.back_end;
+        let site = self.many.sites.iter().find(|site| site.back_end.name == *name);
+        site.cloned().ok_or_else(|| {
+            JobError::fatal(CampaignError::Invalid(format!(
+                "its job is on the back-end {name:?}, which this run doesn't have: name it, too"
+            )))
+        })
+    }
+
+    fn memory(&self, ticket: Ticket) -> Box<RowMemory> {
+        Box::new(RowMemory { diary: ticket.diary, params: ticket.row.params, pattern: self.pattern.clone() })
+    }
+}
+
+impl Service for BackEnds {
+    type Job = Run;
+
+    fn make(&self, ticket: Ticket) -> Result<Run, BoxError> {
+        let job = (self.make)(&ticket.row)?;
+        let title = ticket.title(job.shown_title());
+        let job = job.title(&title);
+        job.check()?;
+        Ok(Run::new(&self.many, job).remembered(self.memory(ticket)))
+    }
+
+    fn find(&self, ticket: &Ticket) -> Result<Option<String>, JobError> {
+        let connection = self.site(ticket)?.connection().once();
+        let (list, _) = connection.whole_list().map_err(job_error)?;
+        if let Some(gap) = list.gap() {
+            return Err(JobError::retry(OpenEoError::reply(format!("the job list may lack some: {gap}"))));
+        }
+        let is_it = |job: &JobDescription| ticket.is_it(job.title());
+        if let Some(found) = list.iter().find(|job| is_it(job)) {
+            return Ok(Some(found.id().to_owned()));
+        }
+        let untitled: Vec<&JobDescription> = list.iter().filter(|job| job.title().is_none()).collect();
+        if untitled.len() > UNTITLED {
+            return Err(ticket.unclear(&format!("the job list of {:?} tells no titles", ticket.back_end)));
+        }
+        for job in untitled {
+            match connection.job(job.id()).describe() {
+                Ok(details) if is_it(&details) => return Ok(Some(job.id().to_owned())),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(job_error(error)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn adopt(&self, ticket: Ticket) -> Result<Adopted<Run>, JobError> {
+        let site = self.site(&ticket)?;
+        let id = &ticket.job;
+        let found = match site.connection().job(id).once().describe() {
+            Ok(found) => found,
+            Err(error) if error.is_not_found() => return Ok(Adopted::Gone(error.into())),
+            Err(error) => return Err(job_error(error)),
+        };
+        // A job that is there is made of nothing.
+        let made = NewJob::new(ProcessGraph::start("none", json!({})));
+        let found = if found.id() == id { found } else { with_id(&found, id) };
+        Ok(Adopted::Job(Run::new(&self.many, made).remembered(self.memory(ticket)).adopt(&site, found)))
+    }
+}
+
+impl ServiceJob for Run {
+    fn is_made(&self) -> bool {
+        self.made().is_some()
+    }
+
+    fn is_lost(&self) -> bool {
+        Run::is_lost(self)
+    }
+
+    fn ending(&self) -> Ending {
+        match self.last().map(JobDescription::status) {
+            Some(JobStatus::Error) => Ending::Failed,
+            Some(JobStatus::Finished) | None => Ending::Finished,
+            Some(_) => Ending::Canceled,
+        }
+    }
+
+    fn failure(&self, error: &JobError) -> Option<Ending> {
+        let is_gone = error.error::<OpenEoError>().is_some_and(OpenEoError::is_not_found);
+        is_gone.then_some(Ending::Failed)
+    }
+
+    fn cost(&self) -> Option<f64> {
+        // The list may leave it out.
+        let ask = || self.made()?.once().describe().ok()?.costs();
+        sound_cost(self.last().and_then(JobDescription::costs).or_else(ask))
+    }
+
+    fn stop(&mut self, cx: &mut Context<'_>) -> Result<Stopped, JobError> {
+        self.cancel(cx)?;
+        // One that was deleted has computed nothing.
+        let Some(job) = self.started_job() else { return Ok(Stopped::Stopped(Some(0.0))) };
+        Ok(match job.once().describe() {
+            Ok(last) if last.status() == JobStatus::Finished => Stopped::Finished,
+            Ok(last) => Stopped::Stopped(sound_cost(last.costs())),
+            Err(_) => Stopped::Stopped(None),
+        })
+    }
+
+    fn files(output: &JobRun) -> Vec<PathBuf> {
+        output.files.clone()
+    }
+}
+
+fn sound_cost(cost: Option<f64>) -> Option<f64> {
+    cost.filter(|cost| cost.is_finite() && *cost >= 0.0)
+}
+
+/// What the ledger is told while a job is made.
+struct RowMemory {
+    diary: Diary,
+    params: Value,
+    pattern: String,
+}
+
+impl Memory for RowMemory {
+    fn will_create(&mut self, back_end: &str) -> Result<(), JobError> {
+        Ok(self.diary.will_create(back_end)?)
+    }
+
+    fn made(&mut self, back_end: &str, id: &str) -> Result<(), JobError> {
+        Ok(self.diary.made(back_end, id)?)
+    }
+
+    fn folder(&mut self, back_end: &str, id: &str) -> Result<PathBuf, JobError> {
+        let wanted = folder::name(&self.pattern, &self.params, back_end, id);
+        let wanted = wanted.map_err(|text| JobError::fatal(CampaignError::Invalid(text)))?;
+        Ok(self.diary.place(&wanted)?.into())
+    }
+}
+
+/// The details of a job of this id. A back-end that writes it otherwise is asked by ours.
+fn with_id(found: &JobDescription, id: &str) -> JobDescription {
+    let mut fields = found.as_json().as_object().cloned().unwrap_or_default();
+    fields.insert("id".to_owned(), Value::from(id));
+    JobDescription::new(Value::Object(fields))
+}
