@@ -24,13 +24,15 @@ fn main() -> fulmar::Result<()> {
     let deposit = |log: &Log, (account, amount): (&'static str, u32)| note(log, format!("{account}: deposit {amount}"));
     let balance = |log: &Log, account: &'static str| note(log, format!("{account}: balance"));
 
-    executor.submit(&log, deposit, true, ("alice", 10))?;
-    executor.submit(&log, balance, false, "alice")?; // After the deposit of 10.
-    executor.submit(&log, balance, false, "alice")?; // Beside the first balance: readers share.
-    executor.submit(&log, deposit, true, ("alice", 20))?; // After both.
-    executor.submit(&log, deposit, true, ("bob", 30))?; // Waits for nobody.
+    let requests = [
+        executor.submit_write(&log, deposit, ("alice", 10))?,
+        executor.submit_read(&log, balance, "alice")?, // After the deposit of 10.
+        executor.submit_read(&log, balance, "alice")?, // Beside the first balance: readers share.
+        executor.submit_write(&log, deposit, ("alice", 20))?, // After both.
+        executor.submit_write(&log, deposit, ("bob", 30))?, // Waits for nobody.
+    ];
+    executor.wait_requests(&requests, None)?;
 
-    executor.shutdown(None)?; // Finishes what was accepted.
     let log = log.lock().expect("no request panics");
     println!("{}", log.join("\n"));
 

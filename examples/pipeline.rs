@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 warmest.0 = warmest.0.max(reading.celsius);
             }
             // `collect::<Result<Vec<_>, _>>()` would stop here instead.
-            Err(failure) => println!("left out: {:?}: {:#}", failure.take_value::<String>(), failure.error()),
+            Err(failure) => println!("left out: {:?}: {}", failure.take_value::<String>(), failure.error()),
         }
     }
     for (station, (warmest, height)) in stations {

@@ -112,7 +112,7 @@
 //! let parse = |_: &(), text: &str| text.parse::<u8>();
 //! let failed = executor.submit(&Arc::new(()), parse, false, "many")?.wait(None).unwrap_err();
 //! assert!(failed.operation::<ParseIntError>().is_some());
-//! assert_eq!(format!("{failed:#}"), "the operation failed: invalid digit found in string");
+//! assert_eq!(failed.to_string(), "the operation failed: invalid digit found in string");
 //!
 //! let (open, gate) = mpsc::channel();
 //! let slow = executor.spawn(move || gate.recv())?;
@@ -285,8 +285,8 @@ pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
-    Args, AsyncRequest, Builder, CallbackHandle, Executor, Infallible, Keyed, Kind, Lend, OnFull, Operation, Outcome,
-    PerThread, Periodic, Stats, Status, as_completed, async_await_termination, async_reset_pool, async_shutdown,
-    async_submit, async_total_requests, async_wait_any_request, async_wait_request, async_wait_requests, infallible,
-    is_cancelled, keyed, keyless,
+    Args, AsyncRequest, Builder, CallbackHandle, Executor, Handles, Infallible, IntoOutput, Keyed, Kind, Lend, OnFull,
+    Operation, PerThread, Periodic, Stats, Status, as_completed, async_await_termination, async_reset_pool,
+    async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
+    async_wait_requests, infallible, is_cancelled, keyed, keyless, wait_all, wait_each,
 };

@@ -103,6 +103,34 @@ impl Executor {
         self.handle(self.core().submit(place, move || op.call(&store, args).map_err(Error::Operation)))
     }
 
+    /// [`submit`](Executor::submit) of an operation that only reads: it shares its key with others that do.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Executor::submit).
+    pub fn submit_read<S, A, O, M>(&self, store: &Arc<S>, op: O, args: A) -> Result<AsyncRequest<O::Output>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        A: Args + Send + 'static,
+        O: Operation<S, A, M> + Send + 'static,
+        O::Output: Send + 'static,
+    {
+        self.submit(store, op, false, args)
+    }
+
+    /// [`submit`](Executor::submit) of an operation that changes something (`is_modifier`): it has its key for itself.
+    ///
+    /// # Errors
+    /// Those of [`submit`](Executor::submit).
+    pub fn submit_write<S, A, O, M>(&self, store: &Arc<S>, op: O, args: A) -> Result<AsyncRequest<O::Output>>
+    where
+        S: ?Sized + Send + Sync + 'static,
+        A: Args + Send + 'static,
+        O: Operation<S, A, M> + Send + 'static,
+        O::Output: Send + 'static,
+    {
+        self.submit(store, op, true, args)
+    }
+
     /// Submits a closure that is ordered with nothing. What it returns is the result, an `Err` too.
     ///
     /// # Errors

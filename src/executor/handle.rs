@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::current;
+use super::operation::IntoOutput;
 use super::pool::Task;
 use super::request::{Head, Kind, Observer, Outcome, Status};
 use super::wait::block::Blocked;
 use super::wait::graph::would_deadlock;
 use super::wait::park;
 use super::waits::Node;
-use crate::error::{BoxError, Error, Result};
+use crate::error::{Error, Result};
 use crate::time::Deadline;
 
 /// The handle of a submitted request.
 ///
 /// Dropping it does not cancel the request. It is also a [`Future`], for callers that have a runtime: it needs none of
 /// its own, and any number of threads and one task may wait for the same request; one of them gets the result.
+#[must_use = "a failure is only seen by who waits for it; to let a request go on unseen, `drop` its handle"]
 pub struct AsyncRequest<T> {
     request: Arc<dyn Outcome<T>>,
     core: Arc<Core>,
@@ -156,6 +158,11 @@ impl<T> AsyncRequest<T> {
         AsyncRequest::new(self.request.clone(), self.core.clone())
     }
 
+    /// Puts back a value that was taken, for another wait.
+    pub(super) fn restore(&self, value: T) {
+        self.request.restore(value);
+    }
+
     pub(super) fn head(&self) -> &Head {
         self.request.head()
     }
@@ -187,13 +194,12 @@ impl<T: Send + 'static> AsyncRequest<T> {
     ///
     /// # Errors
     /// [`Error::ShutDown`]: nothing was accepted and this handle is as it was.
-    pub fn then<U, E>(&self, next: impl FnOnce(T) -> Result<U, E> + Send + 'static) -> Result<AsyncRequest<U>>
+    pub fn then<R>(&self, next: impl FnOnce(T) -> R + Send + 'static) -> Result<AsyncRequest<R::Output>>
     where
-        U: Send + 'static,
-        E: Into<BoxError>,
+        R: IntoOutput<Output: Send + 'static>,
     {
         let result = Reserved::new(self.request.clone());
-        let operation = move || next(result.take()?).map_err(|error| Error::Operation(error.into()));
+        let operation = move || next(result.take()?).into_output().map_err(Error::Operation);
         let follower = self.core.submit_follower(&self.request.clone().as_job(), operation)?;
         Ok(AsyncRequest::new(follower, self.core.clone()))
     }

@@ -51,7 +51,7 @@ pub use global::{
     async_wait_any_request, async_wait_request, async_wait_requests,
 };
 pub use handle::{AsyncRequest, CallbackHandle};
-pub use operation::{Infallible, Operation, Outcome, infallible};
+pub use operation::{Infallible, IntoOutput, Operation, infallible};
 pub use per_thread::PerThread;
 pub use request::{Kind, Status};
 pub use room::OnFull;
@@ -62,3 +62,4 @@ pub use stats::Stats;
 pub use store::Store;
 pub(crate) use wait::block::Blocked;
 pub use wait::completed::as_completed;
+pub use wait::together::{Handles, wait_all, wait_each};

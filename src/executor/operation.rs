@@ -16,7 +16,7 @@ use crate::error::BoxError;
 /// Where a parameter borrows, the argument may be owned ([`Lend`](crate::Lend)): `String` for `&str`, `Vec<T>` for `&[T]`, `PathBuf` for
 /// `&Path`, `T`, `Box<T>` and `Arc<T>` for `&T`.
 ///
-/// It returns a `Result`, whose error keeps its type, or something that can't be a failure ([`Outcome`]). For a type of your own that
+/// It returns a `Result`, whose error keeps its type, or something that can't be a failure ([`IntoOutput`]). For a type of your own that
 /// is no `Result`, write [`infallible`]`(..)` around the operation.
 ///
 /// ```
@@ -72,12 +72,12 @@ impl<S, A, F, M> Operation<S, A, Fallible<M>> for F
 where
     S: ?Sized,
     F: Run<S, A, M>,
-    F::Returned: Outcome,
+    F::Returned: IntoOutput,
 {
-    type Output = <F::Returned as Outcome>::Value;
+    type Output = <F::Returned as IntoOutput>::Output;
 
     fn call(self, store: &S, args: A) -> Result<Self::Output, BoxError> {
-        self.run(store, args)?.into_result()
+        self.run(store, args)?.into_output()
     }
 }
 
@@ -91,31 +91,31 @@ where
     label = "returns `{Self}`",
     note = "return a `Result<T, E>`, or write `infallible(..)` around the operation"
 )]
-pub trait Outcome {
+pub trait IntoOutput {
     /// What a wait gives.
-    type Value;
+    type Output;
 
     /// Itself as a result.
     ///
     /// # Errors
     /// Its own, boxed.
-    fn into_result(self) -> Result<Self::Value, BoxError>;
+    fn into_output(self) -> Result<Self::Output, BoxError>;
 }
 
-impl<T, E: Into<BoxError>> Outcome for Result<T, E> {
-    type Value = T;
+impl<T, E: Into<BoxError>> IntoOutput for Result<T, E> {
+    type Output = T;
 
-    fn into_result(self) -> Result<T, BoxError> {
+    fn into_output(self) -> Result<T, BoxError> {
         self.map_err(Into::into)
     }
 }
 
 macro_rules! values {
     ($([$($generics:tt)*] $type:ty,)*) => {$(
-        impl<$($generics)*> Outcome for $type {
-            type Value = $type;
+        impl<$($generics)*> IntoOutput for $type {
+            type Output = $type;
 
-            fn into_result(self) -> Result<$type, BoxError> {
+            fn into_output(self) -> Result<$type, BoxError> {
                 Ok(self)
             }
         }

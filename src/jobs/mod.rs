@@ -17,7 +17,6 @@ mod pipeline;
 mod processor;
 mod submitter;
 
-pub use calls::Handled;
 pub use failure::Failure;
 pub use pipeline::{Pipeline, PipelineBuilder};
 pub use processor::{Processor, ProcessorBuilder, ProcessorStats};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use super::calls::call;
 use super::failure::Failure;
-use crate::error::{BoxError, Error, Result};
+use crate::error::{Error, Result};
+use crate::executor::IntoOutput;
 use crate::queue::{Consumer, Producer, bounded};
 use crate::sync::thread;
 
@@ -133,18 +134,17 @@ impl<T: Send + 'static> PipelineBuilder<T> {
 
     /// A stage that may fail: `threads` threads, named `name-1` and so on, call `handler` with each value. If it returns an
     /// error, or panics, the value comes out at the end as a [`Failure`]; the stages that follow don't see it.
-    pub fn stage<U, E>(
+    pub fn stage<R>(
         self,
         name: &str,
         threads: usize,
-        handler: impl Fn(&T) -> Result<U, E> + Send + Sync + 'static,
-    ) -> PipelineBuilder<U>
+        handler: impl Fn(&T) -> R + Send + Sync + 'static,
+    ) -> PipelineBuilder<R::Output>
     where
-        U: Send + 'static,
-        E: Into<BoxError>,
+        R: IntoOutput<Output: Send + 'static>,
     {
         self.then(name, threads, move |stage, value| {
-            let outcome = call(|| handler(&value).map_err(|error| Error::Operation(error.into())));
+            let outcome = call(|| handler(&value).into_output().map_err(Error::Operation));
             match outcome.and_then(|outcome| outcome) {
                 Ok(made) => {
                     // The value is the user's: its destructor may panic.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::calls::{Handled, call};
+use super::calls::call;
 use super::control::Control;
 use crate::error::{Error, Result};
-use crate::executor::Executor;
+use crate::executor::{Executor, IntoOutput};
 use crate::queue::Consumer;
 use crate::sync::{Mutex, thread};
 use crate::time::Deadline;
@@ -112,7 +112,10 @@ impl<T: Send + 'static> ProcessorBuilder<T> {
     /// # Errors
     /// [`Error::Invalid`] for none at once, or if `FULMAR_THREADS` makes no sense; [`Error::Spawn`], if the system
     /// refuses a thread.
-    pub fn handle<R: Handled>(self, handler: impl Fn(T) -> R + Send + Sync + 'static) -> Result<Processor> {
+    pub fn handle<R>(self, handler: impl Fn(T) -> R + Send + Sync + 'static) -> Result<Processor>
+    where
+        R: IntoOutput<Output = ()>,
+    {
         if self.at_once == 0 {
             return Err(Error::Invalid("a processor of 0 values at once handles nothing: use 1 or more".into()));
         }
@@ -120,7 +123,7 @@ impl<T: Send + 'static> ProcessorBuilder<T> {
         executor.check_settings()?;
         let id = self.consumer.next_number();
         let control = Control::new(self.consumer.nudger());
-        let handle = move |value| handler(value).into_result().map_err(Error::Operation);
+        let handle = move |value| handler(value).into_output().map_err(Error::Operation);
         let bench = Arc::new(Bench { id, control: control.clone(), handle, on_failure: self.on_failure });
         let (consumer, at_once) = (self.consumer, self.at_once as u64);
         control.start(format!("processor-{id}"), move || run(consumer, executor, at_once, bench))?;

@@ -8,8 +8,8 @@ use super::new_task::{Checked, NewTask};
 use super::queue::TaskQueue;
 use super::unique::Accepted;
 
-/// A connection of the caller's own, on which a transaction is open: with feature `sqlite`, a `rusqlite::Connection`, which
-/// a `rusqlite::Transaction` is as well.
+/// A transaction of the caller's own: with feature `sqlite`, a `rusqlite::Transaction` or `Savepoint`, or a `rusqlite::Connection` on
+/// which one is open; with feature `postgres`, what [`postgres_transaction`](TaskQueue) hands out.
 pub trait CallersTransaction {
     /// Not for users.
     ///
@@ -70,7 +70,7 @@ impl TaskQueue {
     /// shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, buyer TEXT)", [])?;
     /// let order = shop.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     /// order.execute("INSERT INTO orders (buyer) VALUES ('me')", [])?;
-    /// queue.enqueue_in(&*order, [NewTask::new("mail", "order-1").input("thank you")])?;
+    /// queue.enqueue_in(&order, [NewTask::new("mail", "order-1").input("thank you")])?;
     /// order.rollback()?;
     /// assert!(matches!(queue.status("mail", "order-1"), Err(TaskError::NotFound { .. })));
     /// # std::fs::remove_dir_all(&folder).ok();

@@ -11,20 +11,29 @@ use super::caller::{CallersTransaction, Ending};
 use super::durable::Holder;
 use super::engine::{Action, Claimed, Part, Step, Stepped};
 use super::error::{Result, TaskError};
-use super::new_task::{LONGEST_MESSAGE, check_size, clean, to_json};
+use super::new_task::{check_size, clean, to_json};
 use super::queue::TaskQueue;
 use super::status::{Response, TaskStatus};
 use super::worker_id::{WorkerId, random_number};
-use crate::error::BoxError;
+use crate::error::{BoxError, chain};
+use crate::executor::IntoOutput;
 use crate::panics;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
-/// What the tasks of a type do: any function or closure `Fn(&TaskContext) -> Result<(), E>`.
+/// What the tasks of a type do: any function or closure `Fn(&TaskContext)` that returns a `Result<(), E>`, or nothing. A closure
+/// that ends in `Ok(())` doesn't say its error's type: write [`handler`](super::handler)`(|task| ..)`. One that wants its
+/// input typed: [`handle_typed`](super::WorkerBuilder::handle_typed).
 ///
 /// A task whose handler returns `Ok` is `Finished`, unless the handler [failed](TaskContext::fail) or
 /// [paused](TaskContext::pause) it; one whose handler returns an error or panics is retried as its type says, and then
 /// `Failed`. A task may run more than once, also at once with an attempt that was given up: see the chapter of
 /// [`tasks`](super).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no handler of tasks",
+    label = "can't be called with a `&TaskContext`",
+    note = "a closure says so: `|task: &TaskContext| ..`, or `handler(|task| {{ ..; Ok(()) }})`",
+    note = "one that takes the task's input goes with `handle_typed`, or reads it: `let input: Input = task.input()?`"
+)]
 pub trait Handler: Send + Sync + 'static {
     /// Does it. Runs on a thread of the worker's executor.
     ///
@@ -33,13 +42,13 @@ pub trait Handler: Send + Sync + 'static {
     fn run(&self, task: &TaskContext) -> Result<(), BoxError>;
 }
 
-impl<F, E> Handler for F
+impl<F, R> Handler for F
 where
-    F: Fn(&TaskContext) -> Result<(), E> + Send + Sync + 'static,
-    E: Into<BoxError>,
+    F: Fn(&TaskContext) -> R + Send + Sync + 'static,
+    R: IntoOutput<Output = ()>,
 {
     fn run(&self, task: &TaskContext) -> Result<(), BoxError> {
-        self(task).map_err(Into::into)
+        self(task).into_output()
     }
 }
 
@@ -457,18 +466,6 @@ impl fmt::Debug for TaskContext {
             .field("attempt", &self.attempt())
             .finish_non_exhaustive()
     }
-}
-
-/// An error with its sources, in one line: as many as there is room for, because some errors are their own source.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next.filter(|_| text.len() <= LONGEST_MESSAGE) {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(all(test, feature = "tracing", feature = "sqlite"))]

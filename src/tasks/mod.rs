@@ -337,6 +337,7 @@ mod task_type;
 mod transfer;
 #[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code, reason = "each engine uses its part"))]
 mod transition;
+mod typed;
 mod unique;
 mod wait;
 mod worker;
@@ -367,6 +368,7 @@ pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;
 pub use task_type::TaskType;
 pub use transfer::Imported;
+pub use typed::{TypedTask, handler};
 pub use unique::{Accepted, Unique};
 pub use worker::{Attempted, TaskEvent, Worker, WorkerBuilder, WorkerStats};
 pub use worker_id::WorkerId;

@@ -16,7 +16,7 @@ use super::worker_id::random_name;
 pub const LARGEST_PAYLOAD: usize = 64 << 20;
 
 /// The longest message of a log entry, in bytes; what goes beyond is cut off.
-pub(super) const LONGEST_MESSAGE: usize = 8 << 10;
+const LONGEST_MESSAGE: usize = 8 << 10;
 
 /// A task to be enqueued.
 ///

@@ -280,7 +280,7 @@ fn what_a_refusing_executor_does_not_take_the_processor_handles_itself() {
     closed.shutdown(HANG).expect("nothing to do");
     let full = Executor::builder().threads(1).queue_capacity(1).on_full(OnFull::Reject).build().expect("sound");
     let gate = Gate::new();
-    occupy(&full, &gate);
+    drop(occupy(&full, &gate));
     let waiting = full.spawn(|| ()).expect("room for one");
     for executor in [&closed, &full] {
         let (producer, consumer) = bounded(10).expect("holds something");

@@ -60,7 +60,7 @@ fn ten_thousand_puts_into_a_full_queue_from_operations_do_not_outnumber_the_ones
     let got = executor.spawn(move || consumer.iter().count()).expect("accepted");
     for n in 0..10_000_u32 {
         let producer = producer.clone();
-        executor.spawn(move || producer.put(n).is_ok()).expect("accepted");
+        drop(executor.spawn(move || producer.put(n).is_ok()).expect("accepted"));
     }
     drop(producer);
     assert_eq!(got.wait(HANG).expect("ended"), 10_000);

@@ -28,4 +28,5 @@ mod regressions;
 mod reports;
 mod support;
 mod timer;
+mod together;
 mod waits;

@@ -173,7 +173,7 @@ fn a_modifier_waits_for_each_accessor_before_it() {
                 inside.pass();
                 Ok::<_, Error>(())
             };
-            executor.submit(&store, operation, false, "AAPL").expect("accepted");
+            drop(executor.submit(&store, operation, false, "AAPL").expect("accepted"));
             gate.await_arrivals(1);
         }
         let modifier = executor.submit(&store, |_: &(), _: &str| Ok::<_, Error>(()), true, "AAPL").expect("accepted");

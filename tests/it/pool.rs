@@ -89,7 +89,7 @@ fn a_size_that_makes_no_sense_changes_nothing() {
 /// Jobs so short that the one thread takes many of them at once, and then one that holds it.
 fn batch_behind_a_held_one(executor: &Executor, gate: &Gate) -> Vec<AsyncRequest<usize>> {
     let (first, arrived) = (Gate::new(), gate.arrivals());
-    occupy(executor, &first);
+    drop(occupy(executor, &first));
     let quick = |n: usize| executor.spawn(move || n).expect("accepted");
     let mut requests: Vec<_> = (0..4).map(quick).collect();
     let held = gate.clone();

@@ -250,7 +250,7 @@ fn promise_6_resize_is_live_reset_moves_and_shutdown_finishes() {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let executor = builder.build().expect("sound");
-    occupy(&executor, &gate);
+    drop(occupy(&executor, &gate));
     let queued = executor.spawn(|| 6).expect("accepted");
     drop(executor);
     gate.open();

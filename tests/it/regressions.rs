@@ -93,7 +93,7 @@ impl Drop for PanicsWithABomb {
 fn no_thread_is_lost_to_the_payload_of_a_destructors_panic() {
     let executor = executor(1);
     let gate = Gate::new();
-    occupy(&executor, &gate);
+    drop(occupy(&executor, &gate));
     drop(executor.spawn(|| PanicsWithABomb).expect("accepted"));
     gate.open();
     eventually("it ended", || executor.stats().completed == 2);
@@ -213,7 +213,7 @@ fn a_long_chain_is_waited_for_inside_an_operation_without_overflow() {
 fn a_full_executor_that_is_shut_down_says_so() {
     let executor = Executor::builder().threads(1).queue_capacity(1).build().expect("sound");
     let gate = Gate::new();
-    occupy(&executor, &gate);
+    drop(occupy(&executor, &gate));
     let queued = executor.spawn(|| ()).expect("accepted");
     executor.shutdown(Duration::ZERO).expect_err("one is held");
     let refused = executor.spawn(|| ());

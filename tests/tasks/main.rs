@@ -33,6 +33,7 @@ mod sqlite;
 mod sqlite_faults;
 mod steer;
 mod support;
+mod typed;
 mod types;
 mod unique;
 mod waits;
@@ -103,6 +104,7 @@ macro_rules! conformance {
                 the_first_failure_cancels_the_rest, all_may_be_awaited_though_some_fail, a_cancel_goes_down_the_tree,
                 a_failed_parents_children_are_cancelled, trees_are_bounded, a_child_that_is_there_already_is_refused,
                 a_deleted_child_is_a_failure, a_fork_goes_on_from_a_step, a_tree_prints_as_a_table_and_as_json;
+                typed: a_typed_task_has_its_input, a_handler_needs_no_types_and_no_result;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;
                 ways_in: every_way_in_checks_the_same;

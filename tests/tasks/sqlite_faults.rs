@@ -238,10 +238,10 @@ fn a_caller_s_own_transaction_decides() {
     let mut own = file.connect();
     assert!(matches!(queue.enqueue_in(&own, [task("a")]), Err(TaskError::Invalid(_))), "no transaction");
     let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
-    let handles = queue.enqueue_in(&*transaction, [task("a"), task("b")]).expect("accepted");
-    assert!(matches!(queue.enqueue_in(&*transaction, [task("c"), task("a")]), Err(TaskError::Duplicate { .. })));
+    let handles = queue.enqueue_in(&transaction, [task("a"), task("b")]).expect("accepted");
+    assert!(matches!(queue.enqueue_in(&transaction, [task("c"), task("a")]), Err(TaskError::Duplicate { .. })));
     assert!(matches!(
-        queue.enqueue_in(&*transaction, [task("c"), NewTask::new("u", "c")]),
+        queue.enqueue_in(&transaction, [task("c"), NewTask::new("u", "c")]),
         Err(TaskError::UnknownType(_))
     ));
     assert!(matches!(handles[0].status(), Err(TaskError::NotFound { .. })), "not yet");
@@ -250,7 +250,7 @@ fn a_caller_s_own_transaction_decides() {
     assert!(matches!(queue.status("t", "c"), Err(TaskError::NotFound { .. })), "what was refused left nothing");
 
     let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
-    let gone = queue.enqueue_in(&*transaction, [task("d")]).expect("accepted");
+    let gone = queue.enqueue_in(&transaction, [task("d")]).expect("accepted");
     transaction.rollback().expect("rolled back");
     assert!(matches!(gone[0].status(), Err(TaskError::NotFound { .. })));
 
@@ -258,7 +258,7 @@ fn a_caller_s_own_transaction_decides() {
     let others = other.queue();
     let mut own = file.connect();
     let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
-    assert!(matches!(others.enqueue_in(&*transaction, [task("a")]), Err(TaskError::Invalid(_))), "another database");
+    assert!(matches!(others.enqueue_in(&transaction, [task("a")]), Err(TaskError::Invalid(_))), "another database");
 }
 
 #[test]
@@ -429,14 +429,14 @@ fn a_connection_to_a_copy_is_another_database() {
     file.connect().execute("VACUUM INTO ?1", [copy.to_str().expect("text")]).expect("copied");
     let mut own = Connection::open(&copy).expect("the copy opens");
     let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
-    let error = queue.enqueue_in(&*transaction, [task("a")]).expect_err("a copy");
+    let error = queue.enqueue_in(&transaction, [task("a")]).expect_err("a copy");
     assert!(matches!(&error, TaskError::Invalid(text) if text.contains("copy")), "{error}");
     // A link is no copy.
     let link = file.path().with_extension("link");
     std::os::unix::fs::symlink(file.path(), &link).expect("linked");
     let mut own = Connection::open(&link).expect("the link opens");
     let transaction = own.transaction_with_behavior(TransactionBehavior::Immediate).expect("begun");
-    queue.enqueue_in(&*transaction, [task("a")]).expect("accepted");
+    queue.enqueue_in(&transaction, [task("a")]).expect("accepted");
     transaction.commit().expect("committed");
     assert_eq!(queue.status("t", "a").expect("known"), TaskStatus::Accepted);
 }

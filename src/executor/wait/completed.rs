@@ -7,9 +7,10 @@ use super::block::{Blocked, Waiter};
 use super::graph::{Edges, would_deadlock};
 use super::park::Watch;
 use crate::error::{Error, Result};
+use crate::executor::core::Core;
 use crate::executor::current;
 use crate::executor::handle::AsyncRequest;
-use crate::executor::request::{Inbox, Observer};
+use crate::executor::request::{Head, Inbox, Observer};
 use crate::executor::waits::{Node, Wait};
 use crate::sync::{spin_turn, spin_turns};
 use crate::time::Deadline;
@@ -33,25 +34,49 @@ pub fn as_completed<T>(
     requests: &[AsyncRequest<T>],
     timeout: impl Into<Option<Duration>>,
 ) -> impl Iterator<Item = (usize, Result<T>)> {
-    let inbox = Inbox::new();
-    for (index, request) in requests.iter().enumerate() {
-        let observer = Observer::Inbox(inbox.clone(), index);
-        if request.core().observers.register(request.head(), observer).is_err() {
-            inbox.put(index);
-        }
+    let take = |index: usize| requests[index].try_take().unwrap_or(Err(Error::ResultTaken));
+    Completions::of(requests, Deadline::start(timeout))
+        .map(move |(index, ended)| (index, ended.and_then(|()| take(index))))
+}
+
+/// What can be waited for, whatever the type of its result.
+pub(in crate::executor) trait Awaitable {
+    fn core(&self) -> &Arc<Core>;
+    fn head(&self) -> &Head;
+    fn node(&self) -> Node;
+}
+
+impl<T> Awaitable for AsyncRequest<T> {
+    fn core(&self) -> &Arc<Core> {
+        AsyncRequest::core(self)
     }
-    AsCompleted {
-        requests,
-        inbox,
-        deadline: Deadline::start(timeout),
-        pending: vec![true; requests.len()],
-        left: requests.len(),
-        first_pending: 0,
+
+    fn head(&self) -> &Head {
+        AsyncRequest::head(self)
+    }
+
+    fn node(&self) -> Node {
+        AsyncRequest::node(self)
     }
 }
 
-struct AsCompleted<'a, T> {
-    requests: &'a [AsyncRequest<T>],
+impl<R: Awaitable + ?Sized> Awaitable for &R {
+    fn core(&self) -> &Arc<Core> {
+        (**self).core()
+    }
+
+    fn head(&self) -> &Head {
+        (**self).head()
+    }
+
+    fn node(&self) -> Node {
+        (**self).node()
+    }
+}
+
+/// The requests that have ended, as they do so, each once, by their index; with an error those that are not waited for any longer.
+pub(super) struct Completions<'a, R: Awaitable> {
+    requests: &'a [R],
     inbox: Arc<Inbox>,
     deadline: Deadline,
     /// By index: not handed out yet.
@@ -61,20 +86,20 @@ struct AsCompleted<'a, T> {
     first_pending: usize,
 }
 
-impl<T> Iterator for AsCompleted<'_, T> {
-    type Item = (usize, Result<T>);
+impl<R: Awaitable> Iterator for Completions<'_, R> {
+    type Item = (usize, Result<()>);
 
-    fn next(&mut self) -> Option<(usize, Result<T>)> {
+    fn next(&mut self) -> Option<(usize, Result<()>)> {
         if self.left == 0 {
             return None;
         }
-        let (index, result) = match self.wait() {
-            Ok(index) => (index, self.requests[index].try_take().unwrap_or(Err(Error::ResultTaken))),
+        let (index, ended) = match self.wait() {
+            Ok(index) => (index, Ok(())),
             Err(error) => (self.first_pending(), Err(error)),
         };
         self.pending[index] = false;
         self.left -= 1;
-        Some((index, result))
+        Some((index, ended))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -82,17 +107,29 @@ impl<T> Iterator for AsCompleted<'_, T> {
     }
 }
 
-impl<T> Drop for AsCompleted<'_, T> {
+impl<R: Awaitable> Drop for Completions<'_, R> {
     fn drop(&mut self) {
         // What is unfinished, or came as a timeout, still has this iteration among its observers.
-        for request in self.requests.iter().filter(|request| !request.is_done()) {
+        for request in self.requests.iter().filter(|request| !request.head().is_done()) {
             let mine = |other: &Observer| matches!(other, Observer::Inbox(inbox, _) if Arc::ptr_eq(inbox, &self.inbox));
             request.core().observers.remove(request.head(), mine);
         }
     }
 }
 
-impl<T> AsCompleted<'_, T> {
+impl<'a, R: Awaitable> Completions<'a, R> {
+    pub(super) fn of(requests: &'a [R], deadline: Deadline) -> Completions<'a, R> {
+        let inbox = Inbox::new();
+        for (index, request) in requests.iter().enumerate() {
+            let observer = Observer::Inbox(inbox.clone(), index);
+            if request.core().observers.register(request.head(), observer).is_err() {
+                inbox.put(index);
+            }
+        }
+        let (pending, left) = (vec![true; requests.len()], requests.len());
+        Completions { requests, inbox, deadline, pending, left, first_pending: 0 }
+    }
+
     /// The index of the next one that has ended.
     fn wait(&self) -> Result<usize> {
         // One that came as a timeout or an error may end later: it is not handed out again.

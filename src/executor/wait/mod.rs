@@ -9,3 +9,4 @@ pub(super) mod completed;
 mod full;
 pub(super) mod graph;
 pub(super) mod park;
+pub(super) mod together;

@@ -12,13 +12,13 @@ use super::function::Durable;
 use super::journal::{Entry, Kind, State};
 use crate::backoff::RetryPolicy;
 use crate::error::BoxError;
+use crate::error::chain;
 use crate::panics;
 #[cfg(feature = "postgres")]
 use crate::tasks::PostgresTransaction;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::tasks::caller::{CallersTransaction, Keeping};
 use crate::tasks::error::{Result, TaskError};
-use crate::tasks::handler::chain;
 use crate::tasks::new_task::{check_size, clean, to_json};
 use crate::tasks::worker_id::random_number;
 

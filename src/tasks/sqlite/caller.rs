@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Savepoint, Transaction};
 
 use super::super::caller::{Acceptable, CallersTransaction, Ending, Keeping};
 use super::super::durable::Kept;
@@ -28,6 +28,27 @@ impl CallersTransaction for Connection {
         Ok(matches!(kept, Kept::Done { .. }))
     }
 }
+
+/// As people write it: a reference to the transaction.
+macro_rules! on_the_connection {
+    ($($transaction:ty),*) => {$(
+        impl CallersTransaction for $transaction {
+            fn accept(&self, queue: &TaskQueue, tasks: Acceptable) -> Result<Vec<Accepted>> {
+                Connection::accept(self, queue, tasks)
+            }
+
+            fn end(&self, queue: &TaskQueue, ending: Ending) -> Result<bool> {
+                Connection::end(self, queue, ending)
+            }
+
+            fn keep(&self, queue: &TaskQueue, keeping: Keeping) -> Result<bool> {
+                Connection::keep(self, queue, keeping)
+            }
+        }
+    )*};
+}
+
+on_the_connection!(Transaction<'_>, Savepoint<'_>);
 
 /// Does `work` in the transaction that is open on `db`, all of it or nothing. It gets the time.
 fn within<R>(db: &Connection, queue: &TaskQueue, work: impl FnOnce(i64) -> Result<R>) -> Result<R> {

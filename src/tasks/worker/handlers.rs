@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::TaskError;
-use super::super::handler::{TaskContext, chain};
+use super::super::handler::TaskContext;
 use super::super::metrics::Outcome;
 use super::super::status::TaskStatus;
 use super::TaskEvent;
 use super::shared::{LONGEST_PAUSE, Shared};
 use crate::backoff::Backoff;
+use crate::error::chain;
 use crate::panics;
 use crate::trace::event;
 

@@ -27,14 +27,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use self::event::Listener;
 pub use self::event::TaskEvent;
 use self::shared::Shared;
 pub use self::testing::Attempted;
 use super::error::{Result, TaskError};
-use super::handler::Handler;
+use super::handler::{Handler, TaskContext};
 use super::queue::TaskQueue;
+use super::typed::TypedTask;
 use super::worker_id::WorkerId;
+use crate::error::BoxError;
 use crate::executor::{Executor, Periodic};
 use crate::time::Deadline;
 use crate::trace::event;
@@ -161,6 +165,15 @@ impl WorkerBuilder {
         self
     }
 
+    /// Has `work` run for the tasks of `kind`, with their inputs. Errors of any type go out by `?`.
+    pub fn handle_typed<I: DeserializeOwned + 'static>(
+        self,
+        kind: TypedTask<I>,
+        work: impl Fn(&TaskContext, I) -> Result<(), BoxError> + Send + Sync + 'static,
+    ) -> WorkerBuilder {
+        self.handle(kind.name(), kind.handler(work))
+    }
+
     /// Where handlers run. Defaults to an executor of the worker's own, with
     /// [`at_once`](WorkerBuilder::at_once) threads. A thread that has begun with tasks goes on as
     /// long as there are some. If the executor is shut down, the worker puts back what has not
@@ -259,7 +272,7 @@ impl WorkerBuilder {
         every(maintenance, Shared::maintain)?;
         every(SCHEDULES, Shared::fire_schedules)?;
         let claimer = shared.clone();
-        background_executor.spawn(move || claimer.claim_loop())?;
+        drop(background_executor.spawn(move || claimer.claim_loop())?);
         event!(INFO, "worker started", worker = shared.id.to_string(), at_once = at_once);
         Ok(Worker { shared, background, _background_executor: background_executor })
     }
