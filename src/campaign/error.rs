@@ -17,11 +17,11 @@ pub enum CampaignError {
     /// The ledger on the disk can't be read or written. Nothing was done that it doesn't have.
     #[error("the ledger {path} failed while {doing}", path = .path.display())]
     Ledger {
-        /// The ledger's file.
+        /// The ledger's file, or the place of its database.
         path: PathBuf,
         /// What was being done.
         doing: &'static str,
-        /// What SQLite or the operating system said.
+        /// What the database or the operating system said.
         source: BoxError,
     },
 

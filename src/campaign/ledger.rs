@@ -1,4 +1,4 @@
-//! The campaign's memory: a SQLite file with a row for each job that is to be, and how far it has
+//! The campaign's memory: a database with a row for each job that is to be, and how far it has
 //! come. What a call to a back-end could make or change is written before that call.
 //!
 //! ```text
@@ -11,27 +11,22 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
 use super::error::CampaignError;
-use super::owner::{self, Owner};
-use crate::error::BoxError;
-use crate::sync::Mutex;
+use super::sqlite::SqliteStore;
+use super::store::{Cell, Outcome, Statements, Store};
 
-const VERSION: i64 = 1;
-
-/// How long a write waits for another process.
-const BUSY: Duration = Duration::from_secs(30);
+pub(super) const VERSION: i64 = 1;
 
 pub(super) type Result<T> = std::result::Result<T, CampaignError>;
 
 pub(super) struct Ledger {
+    /// Its file, or the place of its database.
     path: PathBuf,
     /// What tells this campaign's jobs from all others on a back-end.
     name: String,
-    owner: Owner,
-    db: Mutex<Connection>,
+    store: Box<dyn Store>,
 }
 
 /// How far a row has come.
@@ -119,34 +114,30 @@ pub(super) struct Totals {
 impl Ledger {
     pub(super) fn open(path: &Path) -> Result<Ledger> {
         let path = std::path::absolute(path).map_err(|error| failed(path, "finding it", error))?;
-        let doing = "opening it";
-        let mut db = Connection::open(&path).map_err(|error| failed(&path, doing, error))?;
-        // A name for this process, or for the campaign, that nothing else has.
-        let random = |db: &Connection| db.query_row("SELECT lower(hex(randomblob(8)))", [], |row| row.get(0));
-        let own = random(&db).map_err(|error| failed(&path, doing, error))?;
-        let owner = Owner::new(&path, own).map_err(|error| failed(&path, "locking a file beside it", error))?;
-        let name = (|| {
-            db.busy_timeout(BUSY)?;
-            db.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-            // A row is on the disk before the request that it speaks of.
-            db.pragma_update(None, "synchronous", "FULL")?;
-            let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            tx.execute_batch(include_str!("schema.sql"))?;
-            let name: String = random(&tx)?;
-            tx.execute("INSERT OR IGNORE INTO campaign (one, version, name) VALUES (1, ?, ?)", params![VERSION, name])?;
-            let (version, name): (i64, String) =
-                tx.query_row("SELECT version, name FROM campaign", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            tx.commit()?;
-            Ok((version, name))
-        })();
-        let (version, name) = name.map_err(|error: rusqlite::Error| failed(&path, doing, error))?;
+        let store = SqliteStore::open(&path).map_err(|error| failed(&path, "opening it", error))?;
+        Ledger::with(path, Box::new(store))
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(super) fn connect(conninfo: &str, schema: &str) -> Result<Ledger> {
+        let store = super::postgres::PostgresStore::open(conninfo, schema);
+        let store = store.map_err(|error| failed(Path::new("PostgreSQL"), "opening it", error))?;
+        let path = PathBuf::from(format!("{}, schema {schema}", store.place()));
+        Ledger::with(path, Box::new(store))
+    }
+
+    fn with(path: PathBuf, store: Box<dyn Store>) -> Result<Ledger> {
+        let mut ledger = Ledger { path, name: String::new(), store };
+        let rows = ledger.read("opening it", |db| db.rows("SELECT version, name FROM campaign", &[]))?;
+        let version = rows.first().and_then(|row| row.first()).and_then(Cell::int).unwrap_or(0);
         if version != VERSION {
             return Err(CampaignError::Invalid(format!(
                 "the ledger {} has version {version}, and this program knows {VERSION}: use the version of fulmar that made it",
-                path.display()
+                ledger.path.display()
             )));
         }
-        Ok(Ledger { path, name, owner, db: Mutex::new(db) })
+        ledger.name = rows.first().and_then(|row| row.get(1)).and_then(Cell::text).unwrap_or_default();
+        Ok(ledger)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -161,8 +152,10 @@ impl Ledger {
     /// Adds the rows whose keys are new, and says how many those are.
     pub(super) fn add(&self, rows: &[(String, String)]) -> Result<usize> {
         self.write("adding rows", |tx| {
-            let mut insert = tx.prepare("INSERT OR IGNORE INTO campaign_row (key, params) VALUES (?, ?)")?;
-            rows.iter().try_fold(0, |sum, (key, params)| Ok(sum + insert.execute(params![key, params])?))
+            let sql = "INSERT INTO campaign_row (key, params) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+            rows.iter().try_fold(0, |sum, (key, params)| {
+                Ok(sum + tx.execute(sql, &[key.as_str().into(), params.as_str().into()])?)
+            })
         })
     }
 
@@ -170,15 +163,16 @@ impl Ledger {
     pub(super) fn retry_failed(&self) -> Result<usize> {
         self.write("letting rows be tried again", |tx| {
             tx.execute(
-                "INSERT OR REPLACE INTO campaign_attempt (row_id, attempt, back_end, job, cost, error)
-                 SELECT id, attempt, back_end, job, cost, error FROM campaign_row WHERE state = 'failed'",
-                [],
+                "INSERT INTO campaign_attempt (row_id, attempt, back_end, job, cost, error)
+                 SELECT id, attempt, back_end, job, cost, error FROM campaign_row WHERE state = 'failed'
+                 ON CONFLICT (row_id, attempt) DO NOTHING",
+                &[],
             )?;
             tx.execute(
                 "UPDATE campaign_row SET state = 'new', attempt = attempt + 1, owner = NULL, back_end = NULL, job = NULL,
                     intended = NULL, reserved = NULL, cost = NULL
                  WHERE state = 'failed'",
-                [],
+                &[],
             )
         })
     }
@@ -186,29 +180,29 @@ impl Ledger {
     /// Rows that haven't ended: those with a job first, so that what is paid for is looked after.
     pub(super) fn open_rows(&self) -> Result<Vec<i64>> {
         self.read("listing rows", |db| {
-            let mut statement = db.prepare(
-                "SELECT id FROM campaign_row WHERE state NOT IN ('done', 'failed') ORDER BY state = 'new', id",
-            )?;
-            statement.query_map([], |row| row.get(0))?.collect()
+            let sql = "SELECT id FROM campaign_row WHERE state NOT IN ('done', 'failed') ORDER BY state = 'new', id";
+            Ok(db.rows(sql, &[])?.iter().filter_map(|row| row.first()?.int()).collect())
         })
     }
 
     /// Takes a row, unless another process is at work on it.
     pub(super) fn claim(&self, id: i64) -> Result<Claim> {
+        let own = self.store.owner();
         loop {
             let entry = self.entry(id)?;
             let Some((entry, owner)) = entry else { return Ok(Claim::Ended) };
             if matches!(entry.state, State::Done | State::Failed) {
                 return Ok(Claim::Ended);
             }
-            let other = owner.filter(|owner| owner != self.owner.name());
-            if other.as_ref().is_some_and(|other| owner::is_alive(&self.path, other)) {
+            let other = owner.filter(|owner| owner != own);
+            if other.as_ref().is_some_and(|other| self.store.is_alive(other)) {
                 return Ok(Claim::Elsewhere);
             }
             let taken = self.write("taking a row", |tx| {
                 tx.execute(
-                    "UPDATE campaign_row SET owner = ?1 WHERE id = ?2 AND (owner IS ?3 OR owner = ?1)",
-                    params![self.owner.name(), id, other],
+                    "UPDATE campaign_row SET owner = $1
+                     WHERE id = $2 AND (owner IS NOT DISTINCT FROM $3 OR owner = $1)",
+                    &[own.into(), id.into(), other.clone().into()],
                 )
             })?;
             if taken == 1 {
@@ -225,8 +219,9 @@ impl Ledger {
     /// for is free again.
     pub(super) fn release(&self, id: i64) -> Result<()> {
         let sql = "UPDATE campaign_row SET owner = NULL, reserved = CASE state WHEN 'new' THEN NULL ELSE reserved END
-             WHERE id = ? AND owner = ?";
-        self.write("giving a row back", |tx| tx.execute(sql, params![id, self.owner.name()])).map(drop)
+             WHERE id = $1 AND owner = $2";
+        let values = [id.into(), self.store.owner().into()];
+        self.write("giving a row back", |tx| tx.execute(sql, &values)).map(drop)
     }
 
     /// Reserves money for a row that has no job yet: what was `estimated`, or else what the dearest
@@ -234,43 +229,45 @@ impl Ledger {
     pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>) -> Result<Reserve> {
         let owners = self.write("reserving money", |tx| {
             let dear = dearest(tx, estimated)?;
-            let of_others: f64 = tx.query_row(
-                "SELECT coalesce(sum(max(reserved, coalesce(?2, 0))), 0) FROM campaign_row
-                 WHERE reserved IS NOT NULL AND cost IS NULL AND state NOT IN ('done', 'failed') AND id <> ?1",
-                params![id, dear],
-                |row| row.get(0),
+            let at_work = tx.rows(
+                "SELECT reserved, owner FROM campaign_row
+                 WHERE reserved IS NOT NULL AND cost IS NULL AND state NOT IN ('done', 'failed') AND id <> $1",
+                &[id.into()],
             )?;
-            let mut at_work = tx.prepare(
-                "SELECT DISTINCT owner FROM campaign_row
-                 WHERE reserved IS NOT NULL AND cost IS NULL AND state NOT IN ('done', 'failed') AND id <> ?",
-            )?;
-            let owners: Vec<Option<String>> = at_work.query_map([id], |row| row.get(0))?.collect::<Outcome<_>>()?;
+            let mut of_others = 0.0;
+            let mut owners: Vec<Option<String>> = Vec::new();
+            for row in &at_work {
+                of_others += row.first().and_then(Cell::real).unwrap_or(0.0).max(dear.unwrap_or(0.0));
+                let owner = row.get(1).and_then(Cell::text);
+                if !owners.contains(&owner) {
+                    owners.push(owner);
+                }
+            }
             let spent = spent(tx)?;
             let fits = match dear {
                 Some(dear) => spent + of_others + dear <= limit,
                 None => owners.is_empty() && spent < limit,
             };
-            let untold = || {
+            if dear.is_none() {
                 let sql = "SELECT count(*) FROM campaign_row WHERE state = 'done' AND cost IS NULL";
-                tx.query_row(sql, [], |row| Ok(row.get::<_, i64>(0)? > 0))
-            };
-            if dear.is_none() && untold()? {
-                return Ok(Err(Reserve::Untold));
+                if tx.one(sql, &[])?.and_then(|count| count.int()).unwrap_or(0) > 0 {
+                    return Ok(Err(Reserve::Untold));
+                }
             }
             if !fits {
                 return Ok(Ok(owners));
             }
-            let reserve = "UPDATE campaign_row SET reserved = ? WHERE id = ?";
-            tx.execute(reserve, params![dear.unwrap_or(0.0), id])?;
+            let reserve = "UPDATE campaign_row SET reserved = $1 WHERE id = $2";
+            tx.execute(reserve, &[dear.unwrap_or(0.0).into(), id.into()])?;
             Ok(Err(Reserve::Granted))
         })?;
         let owners = match owners {
             Ok(owners) => owners,
             Err(reserve) => return Ok(reserve),
         };
-        let is_alive = |owner: &Option<String>| {
-            owner.as_ref().is_some_and(|owner| owner == self.owner.name() || owner::is_alive(&self.path, owner))
-        };
+        let own = self.store.owner();
+        let is_alive =
+            |owner: &Option<String>| owner.as_ref().is_some_and(|owner| owner == own || self.store.is_alive(owner));
         Ok(match owners.iter().any(is_alive) {
             true => Reserve::Later,
             false if owners.is_empty() => Reserve::Exceeded,
@@ -283,34 +280,41 @@ impl Ledger {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         self.set(
-            "UPDATE campaign_row SET state = 'intended', back_end = ?, intended = ?, job = NULL, error = NULL WHERE id = ?",
-            params![back_end, now, id],
+            "UPDATE campaign_row SET state = 'intended', back_end = $1, intended = $2, job = NULL, error = NULL
+             WHERE id = $3 AND owner = $4",
+            &[back_end.into(), now.into(), id.into(), self.store.owner().into()],
         )
     }
 
     /// No job came of the intention, surely.
     pub(super) fn not_made(&self, id: i64) -> Result<()> {
-        self.set("UPDATE campaign_row SET state = 'new', back_end = NULL, intended = NULL WHERE id = ?", params![id])
+        self.set(
+            "UPDATE campaign_row SET state = 'new', back_end = NULL, intended = NULL WHERE id = $1 AND owner = $2",
+            &[id.into(), self.store.owner().into()],
+        )
     }
 
     pub(super) fn made(&self, id: i64, back_end: &str, job: &str) -> Result<()> {
         self.set(
-            "UPDATE campaign_row SET state = 'made', back_end = ?, job = ?, intended = NULL WHERE id = ?",
-            params![back_end, job, id],
+            "UPDATE campaign_row SET state = 'made', back_end = $1, job = $2, intended = NULL WHERE id = $3 AND owner = $4",
+            &[back_end.into(), job.into(), id.into(), self.store.owner().into()],
         )
     }
 
     pub(super) fn finished(&self, id: i64, cost: Option<f64>) -> Result<()> {
-        self.set("UPDATE campaign_row SET state = 'finished', cost = coalesce(?, cost) WHERE id = ?", params![cost, id])
+        self.set(
+            "UPDATE campaign_row SET state = 'finished', cost = coalesce($1, cost) WHERE id = $2 AND owner = $3",
+            &[cost.into(), id.into(), self.store.owner().into()],
+        )
     }
 
     pub(super) fn done(&self, id: i64, cost: Option<f64>, files: &[PathBuf]) -> Result<()> {
         let files: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
         // A job whose cost the back-end doesn't tell has cost what was reserved, as far as the limit goes.
         self.set(
-            "UPDATE campaign_row SET state = 'done', cost = coalesce(?, cost, nullif(reserved, 0)), files = ?, error = NULL,
-                owner = NULL WHERE id = ?",
-            params![cost, Value::from(files).to_string(), id],
+            "UPDATE campaign_row SET state = 'done', cost = coalesce($1, cost, nullif(reserved, 0)), files = $2,
+                error = NULL, owner = NULL WHERE id = $3 AND owner = $4",
+            &[cost.into(), Value::from(files).to_string().into(), id.into(), self.store.owner().into()],
         )
     }
 
@@ -319,57 +323,58 @@ impl Ledger {
         if !again {
             return self.failed(id, cost, error);
         }
-        self.write("noting a failed attempt", |tx| {
+        let own = self.store.owner();
+        let count = self.write("noting a failed attempt", |tx| {
             tx.execute(
-                "INSERT OR REPLACE INTO campaign_attempt (row_id, attempt, back_end, job, cost, error)
-                 SELECT id, attempt, back_end, job, coalesce(?, cost, nullif(reserved, 0)), ? FROM campaign_row WHERE id = ?",
-                params![cost, error, id],
+                "INSERT INTO campaign_attempt (row_id, attempt, back_end, job, cost, error)
+                 SELECT id, attempt, back_end, job, coalesce($1, cost, nullif(reserved, 0)), $2 FROM campaign_row
+                 WHERE id = $3 AND owner = $4
+                 ON CONFLICT (row_id, attempt) DO NOTHING",
+                &[cost.into(), error.into(), id.into(), own.into()],
             )?;
             tx.execute(
                 "UPDATE campaign_row SET state = 'new', attempt = attempt + 1, back_end = NULL, job = NULL, reserved = NULL,
-                    cost = NULL, error = ? WHERE id = ?",
-                params![error, id],
+                    cost = NULL, error = $1 WHERE id = $2 AND owner = $3",
+                &[error.into(), id.into(), own.into()],
             )
-        })
-        .map(drop)
+        })?;
+        self.expect_one(count)
     }
 
     /// The row has failed for good.
     pub(super) fn failed(&self, id: i64, cost: Option<f64>, error: &str) -> Result<()> {
         self.set(
-            "UPDATE campaign_row SET state = 'failed', error = ?, owner = NULL,
-                cost = CASE WHEN job IS NULL THEN NULL ELSE coalesce(?, cost, nullif(reserved, 0)) END, reserved = NULL
-             WHERE id = ?",
-            params![error, cost, id],
+            "UPDATE campaign_row SET state = 'failed', error = $1, owner = NULL,
+                cost = CASE WHEN job IS NULL THEN NULL ELSE coalesce($2, cost, nullif(reserved, 0)) END, reserved = NULL
+             WHERE id = $3 AND owner = $4",
+            &[error.into(), cost.into(), id.into(), self.store.owner().into()],
         )
     }
 
     /// What went wrong, of a row that goes on with the next run.
     pub(super) fn note(&self, id: i64, error: &str) -> Result<()> {
-        self.set(
-            "UPDATE campaign_row SET error = ? WHERE id = ? AND state NOT IN ('done', 'failed')",
-            params![error, id],
-        )
+        let sql = "UPDATE campaign_row SET error = $1 WHERE id = $2 AND state NOT IN ('done', 'failed')";
+        self.write("noting what went wrong", |tx| tx.execute(sql, &[error.into(), id.into()])).map(drop)
     }
 
     /// The folder of a row's results: the one that it has, or `wanted`, or that with a number behind
     /// it if another row has it.
     pub(super) fn folder(&self, id: i64, wanted: &str) -> Result<String> {
         self.write("choosing a folder", |tx| {
-            let own: Option<String> =
-                tx.query_row("SELECT folder FROM campaign_row WHERE id = ?", [id], |row| row.get(0))?;
-            if let Some(own) = own {
+            let own = tx.one("SELECT folder FROM campaign_row WHERE id = $1", &[id.into()])?;
+            if let Some(own) = own.and_then(|own| own.text()) {
                 return Ok(own);
             }
             let mut number = 1;
             loop {
                 let name = if number == 1 { wanted.to_owned() } else { format!("{wanted}-{number}") };
                 // Some file systems don't tell capitals from small letters.
-                let taken: Option<i64> = tx
-                    .query_row("SELECT 1 FROM campaign_row WHERE lower(folder) = lower(?)", [&name], |row| row.get(0))
-                    .optional()?;
-                if taken.is_none() {
-                    tx.execute("UPDATE campaign_row SET folder = ? WHERE id = ?", params![name, id])?;
+                let sql = "SELECT 1 FROM campaign_row WHERE lower(folder) = lower($1)";
+                if tx.one(sql, &[name.as_str().into()])?.is_none() {
+                    tx.execute(
+                        "UPDATE campaign_row SET folder = $1 WHERE id = $2",
+                        &[name.as_str().into(), id.into()],
+                    )?;
                     return Ok(name);
                 }
                 number += 1;
@@ -380,16 +385,16 @@ impl Ledger {
     /// Every row, in the order in which they were added.
     pub(super) fn entries(&self) -> Result<Vec<Entry>> {
         self.read("reading rows", |db| {
-            let mut statement = db.prepare(&format!("SELECT {COLUMNS} FROM campaign_row ORDER BY id"))?;
-            statement.query_map([], |row| Ok(entry(row)?.0))?.collect()
+            let rows = db.rows(&format!("SELECT {COLUMNS} FROM campaign_row ORDER BY id"), &[])?;
+            rows.iter().map(|row| Ok(entry(row)?.0)).collect()
         })
     }
 
     pub(super) fn totals(&self) -> Result<Totals> {
         self.read("adding up", |db| {
-            let sql = "SELECT coalesce(sum(reserved), 0.0) FROM campaign_row
-                 WHERE cost IS NULL AND state NOT IN ('done', 'failed')";
-            Ok(Totals { spent: spent(db)?, reserved: db.query_row(sql, [], |row| row.get(0))? })
+            let sql = "SELECT sum(reserved) FROM campaign_row WHERE cost IS NULL AND state NOT IN ('done', 'failed')";
+            let reserved = db.one(sql, &[])?.and_then(|sum| sum.real()).unwrap_or(0.0);
+            Ok(Totals { spent: spent(db)?, reserved })
         })
     }
 
@@ -398,12 +403,9 @@ impl Ledger {
         let Totals { spent, reserved } = self.totals()?;
         self.read("counting rows", |db| {
             let mut counts = Counts { spent, reserved, ..Counts::default() };
-            let mut statement = db.prepare_cached("SELECT state, count(*) FROM campaign_row GROUP BY state")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let (state, count): (String, i64) = (row.get(0)?, row.get(1)?);
-                let count = usize::try_from(count).unwrap_or(0);
-                match state.as_str() {
+            for row in db.rows("SELECT state, count(*) FROM campaign_row GROUP BY state", &[])? {
+                let count = row.get(1).and_then(Cell::int).and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+                match row.first().and_then(Cell::text).unwrap_or_default().as_str() {
                     "new" => counts.waiting += count,
                     "done" => counts.done += count,
                     "failed" => counts.failed += count,
@@ -420,20 +422,19 @@ impl Ledger {
         self.read("looking for jobs beyond the limit", |db| {
             let dear = dearest(db, estimated)?.unwrap_or(0.0);
             let mut sum = spent(db)?;
-            let mut statement = db.prepare_cached(
+            let rows = db.rows(
                 "SELECT id, state, reserved FROM campaign_row
                  WHERE cost IS NULL AND (reserved IS NOT NULL OR state = 'made') AND state NOT IN ('done', 'failed')
                  ORDER BY state = 'made', id",
+                &[],
             )?;
-            let mut rows = statement.query([])?;
             let mut beyond = Vec::new();
-            while let Some(row) = rows.next()? {
-                let (id, state, reserved): (i64, String, Option<f64>) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                let cost = reserved.unwrap_or(0.0).max(dear);
-                if state == "made" && sum + cost > limit {
-                    beyond.push(id);
-                } else {
-                    sum += cost;
+            for row in rows {
+                let [id, state, reserved] = row.as_slice() else { continue };
+                let cost = reserved.real().unwrap_or(0.0).max(dear);
+                match id.int() {
+                    Some(id) if state.text().as_deref() == Some("made") && sum + cost > limit => beyond.push(id),
+                    _ => sum += cost,
                 }
             }
             Ok(beyond)
@@ -442,68 +443,84 @@ impl Ledger {
 
     fn entry(&self, id: i64) -> Result<Option<(Entry, Option<String>)>> {
         self.read("reading a row", |db| {
-            let mut statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM campaign_row WHERE id = ?"))?;
-            statement.query_row([id], entry).optional()
+            let rows = db.rows(&format!("SELECT {COLUMNS} FROM campaign_row WHERE id = $1"), &[id.into()])?;
+            rows.first().map(|row| entry(row)).transpose()
         })
     }
 
-    fn set(&self, sql: &'static str, values: &[&dyn rusqlite::ToSql]) -> Result<()> {
-        self.write("noting how far a row has come", |tx| tx.prepare_cached(sql)?.execute(values)).map(drop)
+    /// Changes the row, which must be this process's.
+    fn set(&self, sql: &'static str, values: &[Cell]) -> Result<()> {
+        let count = self.write("noting how far a row has come", |tx| tx.execute(sql, values))?;
+        self.expect_one(count)
     }
 
-    fn write<T>(&self, doing: &'static str, write: impl FnOnce(&Transaction<'_>) -> Outcome<T>) -> Result<T> {
-        let mut db = self.db.lock();
-        let outcome = db.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|tx| {
-            let value = write(&tx)?;
-            tx.commit()?;
-            Ok(value)
+    /// What comes of a change of a row that must be this process's.
+    fn expect_one(&self, count: usize) -> Result<()> {
+        if count == 1 {
+            return Ok(());
+        }
+        let text = "another process has taken the row over: this one was thought to have ended";
+        Err(failed(&self.path, "noting how far a row has come", text))
+    }
+
+    fn write<T>(&self, doing: &'static str, mut work: impl FnMut(&mut dyn Statements) -> Outcome<T>) -> Result<T> {
+        let mut value = None;
+        let outcome = self.store.write(&mut |tx| {
+            value = Some(work(tx)?);
+            Ok(())
         });
-        outcome.map_err(|error| failed(&self.path, doing, error))
+        self.told(doing, outcome, value)
     }
 
-    fn read<T>(&self, doing: &'static str, read: impl FnOnce(&Connection) -> Outcome<T>) -> Result<T> {
-        read(&self.db.lock()).map_err(|error| failed(&self.path, doing, error))
+    fn read<T>(&self, doing: &'static str, mut work: impl FnMut(&mut dyn Statements) -> Outcome<T>) -> Result<T> {
+        let mut value = None;
+        let outcome = self.store.read(&mut |tx| {
+            value = Some(work(tx)?);
+            Ok(())
+        });
+        self.told(doing, outcome, value)
+    }
+
+    fn told<T>(&self, doing: &'static str, outcome: Outcome<()>, value: Option<T>) -> Result<T> {
+        outcome
+            .and_then(|()| value.ok_or_else(|| "the database ran no statement".into()))
+            .map_err(|error| failed(&self.path, doing, error))
     }
 }
-
-type Outcome<T> = rusqlite::Result<T>;
 
 const COLUMNS: &str = "params, state, attempt, back_end, intended, job, cost, folder, files, error, owner";
 
 /// A row, and who is at work on it.
-fn entry(row: &rusqlite::Row<'_>) -> Outcome<(Entry, Option<String>)> {
-    let state: String = row.get("state")?;
-    let unknown = || rusqlite::Error::InvalidColumnType(1, "state".to_owned(), rusqlite::types::Type::Text);
-    let state = STATES.iter().find(|(_, name)| *name == state).ok_or_else(unknown)?.0;
-    let json = |text: Option<String>| {
-        let broken = |error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error));
-        text.map_or(Ok(Value::Null), |text| serde_json::from_str(&text).map_err(broken))
+fn entry(row: &[Cell]) -> Outcome<(Entry, Option<String>)> {
+    let [params, state, attempt, back_end, intended, job, cost, folder, files, error, owner] = row else {
+        return Err("a row of the ledger has other columns than this program knows".into());
     };
-    let files = json(row.get("files")?)?;
-    let intended: Option<i64> = row.get("intended")?;
+    let name = state.text().unwrap_or_default();
+    let state = STATES.iter().find(|(_, known)| *known == name);
+    let state = state.ok_or_else(|| format!("a row has the state {name:?}, which this program doesn't know"))?.0;
+    let json = |cell: &Cell| cell.text().map_or(Ok(Value::Null), |text| serde_json::from_str(&text));
+    let files: Value = json(files)?;
     let since_epoch = |millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0));
     let entry = Entry {
-        params: json(row.get("params")?)?,
+        params: json(params)?,
         state,
-        attempt: row.get("attempt")?,
-        back_end: row.get("back_end")?,
-        intended: intended.and_then(|millis| UNIX_EPOCH.checked_add(since_epoch(millis))),
-        job: row.get("job")?,
-        cost: row.get("cost")?,
-        folder: row.get("folder")?,
+        attempt: attempt.int().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1),
+        back_end: back_end.text(),
+        intended: intended.int().and_then(|millis| UNIX_EPOCH.checked_add(since_epoch(millis))),
+        job: job.text(),
+        cost: cost.real(),
+        folder: folder.text(),
         files: files.as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from).collect(),
-        error: row.get("error")?,
+        error: error.text(),
     };
-    Ok((entry, row.get("owner")?))
+    Ok((entry, owner.text()))
 }
 
 /// What a job may cost: what was estimated, or what the dearest has cost, if that is more.
-fn dearest(db: &Connection, estimated: Option<f64>) -> Outcome<Option<f64>> {
-    let known: Option<f64> = db.query_row(
-        "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt)",
-        [],
-        |row| row.get(0),
-    )?;
+fn dearest(db: &mut dyn Statements, estimated: Option<f64>) -> Outcome<Option<f64>> {
+    let sql =
+        "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt) AS all_jobs";
+    let known = db.one(sql, &[])?.and_then(|cost| cost.real());
     Ok(match (estimated, known) {
         (Some(estimated), Some(known)) => Some(estimated.max(known)),
         (estimated, known) => estimated.or(known),
@@ -511,15 +528,39 @@ fn dearest(db: &Connection, estimated: Option<f64>) -> Outcome<Option<f64>> {
 }
 
 /// What all jobs have cost so far.
-fn spent(db: &Connection) -> Outcome<f64> {
-    db.query_row(
-        "SELECT (SELECT coalesce(sum(cost), 0.0) FROM campaign_row)
-              + (SELECT coalesce(sum(cost), 0.0) FROM campaign_attempt)",
-        [],
-        |row| row.get(0),
-    )
+fn spent(db: &mut dyn Statements) -> Outcome<f64> {
+    let sql =
+        "SELECT sum(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt) AS all_jobs";
+    Ok(db.one(sql, &[])?.and_then(|sum| sum.real()).unwrap_or(0.0))
 }
 
-fn failed(path: &Path, doing: &'static str, error: impl Into<BoxError>) -> CampaignError {
+fn failed(path: &Path, doing: &'static str, error: impl Into<crate::error::BoxError>) -> CampaignError {
     CampaignError::Ledger { path: path.to_owned(), doing, source: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_whose_row_was_taken_over_writes_nothing_more_about_it() {
+        let folder = std::env::temp_dir().join(format!("fulmar-ledger-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let ledger = Ledger::open(&folder.join("c.db")).expect("a ledger");
+        ledger.add(&[("key".to_owned(), "{}".to_owned())]).expect("added");
+        assert!(matches!(ledger.claim(1).expect("read"), Claim::Ours(_)));
+        ledger.intend(1, "one").expect("its own");
+        let taken = ledger.write("taking it over", |tx| tx.execute("UPDATE campaign_row SET owner = 'other'", &[]));
+        assert_eq!(taken.expect("written"), 1);
+        for outcome in [ledger.intend(1, "two"), ledger.made(1, "two", "j"), ledger.attempt_failed(1, None, "no", true)]
+        {
+            let error = outcome.expect_err("another's");
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            assert!(source.contains("taken the row over"), "{error}: {source}");
+        }
+        let entry = ledger.entries().expect("read").remove(0);
+        assert_eq!((entry.state, entry.attempt, entry.back_end.as_deref()), (State::Intended, 1, Some("one")));
+        drop(ledger);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -2,7 +2,7 @@
 //! same program again.
 //!
 //! What is to be, what was asked for, what was made and what is here stands in a ledger: a SQLite
-//! file. An intention is written before a job is made, and its id before the next call. So a
+//! file, or a schema on a PostgreSQL server. An intention is written before a job is made, and its id before the next call. So a
 //! process can be killed at any moment, and the next one goes on: it adopts jobs that run, makes
 //! those that are missing, and downloads what isn't here.
 //!
@@ -15,7 +15,8 @@
 //! - **Nothing is made twice.** A job whose maker died before it knew the id is looked for in the
 //!   job list by its title, which begins with a name that no other job has.
 //! - **Nothing is spent beyond the limit** but by the job that turns out dearer than all before.
-//! - **Several processes** of one machine may run one campaign at once: each row is one's alone.
+//! - **Several processes** may run one campaign at once, of one machine with SQLite and of many with
+//!   PostgreSQL: each row is one's alone.
 //!   What a process held that was killed is free at once.
 //!
 //! It knows no service: a client makes, finds and adopts jobs for it (`service.rs`), and adds to
@@ -29,11 +30,15 @@ pub(crate) mod folder;
 mod ledger;
 mod options;
 mod owner;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod progress;
 mod report;
 mod row;
 mod run;
 pub(crate) mod service;
+mod sqlite;
+mod store;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -73,6 +78,20 @@ impl Campaign {
     /// of this crate has made it, which this one doesn't know.
     pub fn open(path: impl AsRef<Path>) -> Result<Campaign, CampaignError> {
         Ok(Campaign { ledger: Arc::new(Ledger::open(path.as_ref())?) })
+    }
+
+    /// Opens the ledger in a schema of a PostgreSQL server's database, or makes it: for many machines,
+    /// each with the same program. Results go to the disk of the machine that has the row, so give
+    /// `download_to` a folder that all of them share. `conninfo` is a URL or libpq's
+    /// `keyword=value` words, for a server and no pooler in transaction mode: that a process is at work,
+    /// the server knows by its session. If a machine loses its power, its rows are free when the server
+    /// notices, in half a minute; a killed process's are free at once.
+    ///
+    /// # Errors
+    /// As for [`open`](Campaign::open). No message has the password.
+    #[cfg(feature = "postgres")]
+    pub fn connect(conninfo: &str, schema: &str) -> Result<Campaign, CampaignError> {
+        Ok(Campaign { ledger: Arc::new(Ledger::connect(conninfo, schema)?) })
     }
 
     /// Adds rows, and says how many are new: a row with the same parameters is the same row, whatever

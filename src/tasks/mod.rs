@@ -356,6 +356,8 @@ pub use maintenance::Tidied;
 pub use new_task::{LARGEST_PAYLOAD, NewTask};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresTransaction;
+#[cfg(all(feature = "postgres", feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
+pub(crate) use postgres::{PgSession, PgStatements};
 pub use queue::{QueueBuilder, TaskQueue};
 /// The crate whose connections [`TaskQueue::enqueue_in`] takes.
 #[cfg(feature = "sqlite")]

@@ -79,6 +79,20 @@ pub(super) fn discard(folder: &Path, name: &str) {
     let _ = unknown(folder, name).discard();
 }
 
+/// Removes what processes that were killed while they unpacked have left of that name. Only for a
+/// caller that knows that no other is at it.
+#[cfg(feature = "sqlite")]
+pub(super) fn discard_of_the_dead(folder: &Path, name: &str) {
+    let own = [".unpacking-", ".unpacked~", ".replaced~"].map(|suffix| format!("{name}{suffix}"));
+    // The download is whole: litter that can't be removed is no failure of it.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        if found.to_str().is_some_and(|found| own.iter().any(|own| found.starts_with(own))) {
+            let _ = remove(&entry.path());
+        }
+    }
+}
+
 fn unknown<'a>(folder: &Path, name: &str) -> Download<'a> {
     Download::new(folder, format!("{name}.{UNKNOWN}"))
 }

@@ -294,6 +294,11 @@ impl Job {
             }
         };
         self.has_leftovers = false;
+        #[cfg(feature = "sqlite")]
+        if self.memory.is_some() {
+            // The row is this process's alone.
+            download::discard_of_the_dead(&folder, &name);
+        }
         self.was_served();
         if files.files.is_empty() {
             cx.note("the archive of the result holds no file");

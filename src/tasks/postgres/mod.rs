@@ -29,6 +29,8 @@ mod produce;
 mod read;
 mod reap;
 mod schedule;
+#[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
+mod session;
 mod sql;
 mod steer;
 mod steps;
@@ -53,6 +55,8 @@ use self::error::PgError;
 use self::fault::{Fault, told};
 use self::herald::Herald;
 use self::pool::{Loan, Pool};
+#[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
+pub(crate) use self::session::{PgSession, PgStatements};
 use self::steps::Doubts;
 use self::target::Target;
 use super::access::Access;

@@ -3,7 +3,7 @@
 
 mod auth;
 #[cfg(feature = "sqlite")]
-mod campaign;
+pub(crate) mod campaign;
 mod connection;
 mod create;
 mod documents;

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use fulmar::client::pairs::campaign::{Campaign, CampaignError, CampaignOptions, CampaignReport, Row, RowState};
+use fulmar::client::pairs::campaign::{CampaignError, CampaignOptions, CampaignReport, Row, RowState};
 use fulmar::client::pairs::{BatchOptions, Client, Query};
 use pairs_server::{Config, Faults, Passage, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+
+use crate::openeo::campaign::open_campaign;
 
 use super::{Folder, client, point, quick, server, square};
 
@@ -23,10 +25,6 @@ fn options(folder: &Path) -> CampaignOptions {
             runner.backoff(fulmar::backoff::Backoff::new(Duration::from_millis(5)).cap(Duration::from_millis(50)))
         });
     CampaignOptions::new().run_with(run).download_to(folder.join("out")).settle(Duration::from_millis(50))
-}
-
-fn open(folder: &Path) -> Campaign {
-    Campaign::open(folder.join("c.db")).expect("a ledger")
 }
 
 /// Areas, and one point that is answered at once.
@@ -42,7 +40,7 @@ fn make(row: &Row) -> Result<Query, Box<dyn std::error::Error + Send + Sync>> {
 }
 
 fn run(client: &Client, folder: &Path, areas: usize) -> CampaignReport {
-    let campaign = open(folder);
+    let campaign = open_campaign(folder);
     campaign.add_rows(rows(areas)).expect("added");
     campaign.run_queries(client, make, &options(folder)).expect("run")
 }
@@ -80,6 +78,26 @@ fn the_same_program_again_submits_nothing_and_writes_the_same_files() {
     assert_eq!(server.count("submit"), submitted);
     assert_done_once(&server, &run(&client, folder.path(), 4), &folder, 4);
     assert_eq!(server.count("submit"), submitted + 1, "the fourth area is new");
+}
+
+#[test]
+fn what_a_process_has_left_that_was_killed_while_it_unpacked_is_removed() {
+    let (server, folder) = (server(quick()), Folder::new());
+    let client = client(&server);
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows([json!({"area": 0})]).expect("added");
+    let left = ["named.unpacking-0", "named.unpacked~.unpacking-0", "named.replaced~", "other.unpacking-0"];
+    for name in left {
+        std::fs::create_dir_all(folder.path().join("out").join(name)).expect("a folder");
+    }
+    let named = |_: &Row| {
+        let query = Query::builder().layer(92).square(30.0, -100.0, 30.5, -99.6).snapshot("2018-11-01");
+        Ok(query.download_file_name("named").build()?)
+    };
+    let report = campaign.run_queries(&client, named, &options(folder.path())).expect("run");
+    assert!(report.is_success() && folder.files().contains_key("out/named.zip"), "{report:?}");
+    let is_there = left.map(|name| folder.path().join("out").join(name).exists());
+    assert_eq!(is_there, [false, false, false, true], "another's stays");
 }
 
 const URL: &str = "FULMAR_QUERIES_URL";
@@ -156,7 +174,7 @@ fn a_query_whose_answer_is_lost_is_found_by_its_name() {
 fn what_failed_on_the_server_is_submitted_again_by_rule() {
     let failing = server(Config { faults: Faults { codes: vec![(40, 1.0)], ..Faults::default() }, ..quick() });
     let folder = Folder::new();
-    let campaign = open(folder.path());
+    let campaign = open_campaign(folder.path());
     campaign.add_rows([json!({"area": 1})]).expect("added");
     let ruled = |word: &'static str| options(folder.path()).attempts(3).retry_if(move |e| e.to_string().contains(word));
     let report = campaign.run_queries(&client(&failing), make, &ruled("simulated")).expect("run");
@@ -170,7 +188,7 @@ fn what_failed_on_the_server_is_submitted_again_by_rule() {
     // Two that a person has deleted are not.
     let deleted = server(Config { faults: Faults { codes: vec![(31, 1.0)], ..Faults::default() }, ..quick() });
     let folder = Folder::new();
-    let campaign = open(folder.path());
+    let campaign = open_campaign(folder.path());
     campaign.add_rows([json!({"area": 1}), json!({"area": 2})]).expect("added");
     let report = campaign.run_queries(&client(&deleted), make, &options(folder.path()).attempts(3)).expect("run");
     assert_eq!((report.count(RowState::Failed), deleted.jobs().len()), (2, 2), "{report}");
@@ -180,7 +198,7 @@ fn what_failed_on_the_server_is_submitted_again_by_rule() {
 fn a_limit_needs_an_estimate_and_keeps_it() {
     let (server, folder) = (server(quick()), Folder::new());
     let client = client(&server);
-    let campaign = open(folder.path());
+    let campaign = open_campaign(folder.path());
     campaign.add_rows((0..4).map(|number| json!({"area": number}))).expect("added");
     let limited = || options(folder.path()).spend_at_most(5.0);
     let report = campaign.run_queries(&client, make, &limited()).expect("run");
@@ -195,7 +213,7 @@ fn a_limit_needs_an_estimate_and_keeps_it() {
 fn files_of_one_name_and_folders_by_a_pattern_stay_apart() {
     let (server, folder) = (server(quick()), Folder::new());
     let client = client(&server);
-    let campaign = open(folder.path());
+    let campaign = open_campaign(folder.path());
     campaign.add_rows((0..2).map(|number| json!({"n": number}))).expect("added");
     let same = |_: &Row| Ok(point("same"));
     let report = campaign.run_queries(&client, same, &options(folder.path())).expect("run");
@@ -204,7 +222,7 @@ fn files_of_one_name_and_folders_by_a_pattern_stay_apart() {
     assert!(["out/same.json", "out/same-2.json"].iter().all(|name| files.contains_key(*name)), "{:?}", files.keys());
 
     let other = Folder::new();
-    let campaign = open(other.path());
+    let campaign = open_campaign(other.path());
     campaign.add_rows((0..2).map(|number| json!({"n": number}))).expect("added");
     let report = campaign.run_queries(&client, same, &options(other.path()).folders("n{n}")).expect("run");
     assert!(report.is_success(), "{report:?}");
