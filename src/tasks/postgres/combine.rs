@@ -12,7 +12,7 @@ use crate::combine::{Outcomes, Taken, Transaction};
 pub(super) const AT_ONCE: usize = 2;
 
 /// The most steps of one statement, unless one thread alone brings more; and what is large waits for its turn.
-const MOST_STEPS: usize = 256;
+pub(super) const MOST_STEPS: usize = 256;
 
 impl Transaction for PostgresEngine {
     type Work = Vec<Step>;

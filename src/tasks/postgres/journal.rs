@@ -15,11 +15,12 @@ use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
 use super::connection::Connection;
 use super::fault::Fault;
+use super::keep::Keep;
 use super::sql::now;
 use super::value::Param;
 use super::{PostgresEngine, has_zero, is_impossible, millis, not_found, produce};
 
-const DOING: &str = "writing the steps of a function";
+pub(super) const DOING: &str = "writing the steps of a function";
 const READING: &str = "reading the steps of a function";
 
 impl Journal for PostgresEngine {
@@ -28,7 +29,7 @@ impl Journal for PostgresEngine {
     }
 
     fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
-        self.core.patiently(DOING, |db, in_doubt| keep(db, holder, entry, delay, in_doubt))
+        self.keeps.run(&self.core, Keep { holder: holder.clone(), entry: entry.clone(), delay })
     }
 
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
@@ -224,7 +225,7 @@ pub(super) fn keep(
 }
 
 /// What became of an entry whose commit was not answered: it is there under the holder's token, or it is not.
-fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
+pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
     let rows = db.query(
         concat!(
             "SELECT ",

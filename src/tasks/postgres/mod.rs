@@ -17,6 +17,7 @@ mod fault;
 mod fence;
 mod herald;
 mod journal;
+mod keep;
 mod lanes;
 mod libpq;
 mod limits;
@@ -136,6 +137,7 @@ impl fmt::Debug for PasswordSource {
 pub(super) struct PostgresEngine {
     core: Core,
     combiner: Combiner<PostgresEngine>,
+    keeps: Combiner<Core>,
     claims: Claims,
     doubts: Doubts,
     herald: Herald,
@@ -176,6 +178,7 @@ impl PostgresEngine {
         Ok(PostgresEngine {
             core,
             combiner: Combiner::new([(); combine::AT_ONCE]),
+            keeps: Combiner::new([(); combine::AT_ONCE]),
             claims: Claims::new(),
             doubts: Doubts::new(),
             herald,

@@ -175,6 +175,7 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
     lanes::follow_those(db, &left)
 }
 
+/// Deletes what has retired, but for children whose parent has yet to read what they gave.
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
@@ -186,7 +187,11 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
                  SELECT id FROM fulmar_task t WHERE t.type_id = y.id AND t.ended IS NOT NULL
                      AND t.ended <= ",
             then!(),
-            " - y.retention ORDER BY t.ended LIMIT $1::int8) AS t
+            " - y.retention
+                     AND (t.parent IS NULL OR NOT EXISTS (SELECT FROM fulmar_task_family f
+                         WHERE f.task_id = t.parent
+                             AND (SELECT p.ended IS NULL FROM fulmar_task p WHERE p.id = f.task_id)))
+                     ORDER BY t.ended LIMIT $1::int8) AS t
              WHERE y.retention IS NOT NULL LIMIT $1::int8"
         ),
         &[limit.into()],

@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::engine::Action;
+use super::super::durable::{Entry as Stored, Holder, Journal, Kept, Kind, State};
+use super::super::engine::{Action, Claimed, Engine, Step};
 use super::super::error::TaskError;
 use super::super::new_task::NewTask;
 use super::super::queue::TaskQueue;
@@ -15,12 +16,14 @@ use super::super::task_type::TaskType;
 use super::super::worker_id::WorkerId;
 use super::connection::{Connection, Heard, Limits};
 use super::error::PgError;
+use super::keep::Keep;
 use super::libpq::{self, Raw};
 use super::target::Target;
 use super::trail::Entry;
 use super::value::Param;
 use super::waker::Waker;
 use super::{PostgresEngine, produce, steps, trail};
+use crate::combine::Transaction;
 use crate::sync::{AtomicBool, Ordering, thread};
 
 /// Only turns a hang into a failure.
@@ -292,6 +295,59 @@ fn a_session_that_was_reset_is_replaced_and_nothing_is_done_twice() {
     assert_eq!(claims[0].finish().expect("ours"), TaskStatus::Finished);
     let info = queue.info("t", "a").expect("known");
     assert_eq!((info.starts, info.status), (1, TaskStatus::Finished));
+    connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
+}
+
+/// What a leader does with the results that several threads have brought.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn results_of_many_functions_are_one_statement_each_behind_its_fence() {
+    let (queue, schema) = queue_of_one_connection();
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let worker = WorkerId::new();
+    queue.enqueue_many(["a", "b", "c"].map(|name| NewTask::new("t", name))).expect("accepted");
+    let claims = engine.claim(&worker, &["t".to_owned()], 9, HANG, "").expect("claimed");
+    let step = |claim: &Claimed| {
+        let (task, token, worker) = (claim.id, claim.token, worker.clone());
+        Step { task, token, worker, action: Action::Start, finished_in: false }
+    };
+    engine.step(claims.iter().map(step).collect()).expect("started");
+    let keep = |claim: &Claimed, token: i64, worker: &WorkerId, body: &[u8]| Keep {
+        holder: Holder { task: claim.id, token, worker: worker.clone() },
+        entry: Stored {
+            name: "s".into(),
+            number: 0,
+            ord: 0,
+            kind: Kind::Step,
+            state: State::Done,
+            attempts: 1,
+            until: None,
+            is_json: true,
+            body: Some(body.into()),
+        },
+        delay: (body == b"2").then_some(HANG),
+    };
+    let commit = |mut works: Vec<Keep>| -> Vec<Kept> {
+        let outcomes = engine.core.commit(&mut (), &mut works).expect("committed");
+        outcomes.into_iter().map(|outcome| outcome.expect("no error of its own")).collect()
+    };
+    let [a, b, c] = &claims[..] else { panic!("three were enqueued") };
+    // Not in the order of their numbers.
+    let kept = commit(vec![
+        keep(c, c.token, &WorkerId::new(), b"another worker's"),
+        keep(b, b.token, &worker, b"2"),
+        keep(a, a.token, &worker, b"1"),
+        keep(c, c.token + 1, &worker, b"another claim's"),
+    ]);
+    assert_eq!((kept[0], kept[3]), (Kept::Stale, Kept::Stale));
+    assert!(matches!(kept[1], Kept::Done { now, until: Some(until) } if until >= now + 59_000), "{kept:?}");
+    assert!(matches!(kept[2], Kept::Done { until: None, .. }), "{kept:?}");
+    let again = commit(vec![keep(a, a.token, &worker, b"3"), keep(c, c.token, &worker, b"4")]);
+    assert_eq!(again[0], Kept::Stale, "a result that is stored stays");
+    assert!(matches!(again[1], Kept::Done { .. }), "{again:?}");
+    let bodies =
+        claims.iter().map(|claim| engine.steps(claim.id).expect("read").1[0].body.as_deref().map(<[u8]>::to_vec));
+    assert_eq!(bodies.collect::<Vec<_>>(), [b"1", b"2", b"4"].map(|body| Some(body.to_vec())));
     connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
 }
 
