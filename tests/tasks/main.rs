@@ -103,7 +103,13 @@ macro_rules! conformance {
                 an_event_for_a_task_that_is_not_there_is_refused, children_give_their_results_in_order_and_wake_once,
                 the_first_failure_cancels_the_rest, all_may_be_awaited_though_some_fail, a_cancel_goes_down_the_tree,
                 a_failed_parents_children_are_cancelled, trees_are_bounded, a_child_that_is_there_already_is_refused,
-                a_deleted_child_is_a_failure, a_fork_goes_on_from_a_step, a_tree_prints_as_a_table_and_as_json;
+                a_deleted_child_is_a_failure, a_fork_goes_on_from_a_step, a_tree_prints_as_a_table_and_as_json,
+                a_result_that_is_waited_for_outlives_its_retention, a_result_that_can_not_be_read_back_is_a_failure_and_not_stored,
+                a_transaction_that_failed_is_run_again, each_time_limit_of_a_loop_is_remembered,
+                an_event_of_nothing_is_an_event, a_childs_failure_is_the_same_in_every_run,
+                large_results_are_each_their_own_childs, events_that_come_in_its_sleep_are_each_taken_once,
+                what_waits_for_an_attempt_or_a_time_is_cancelled_for_good, a_child_that_is_retried_is_waited_for_again,
+                the_longest_sleep_is_a_sleep;
                 typed: a_typed_task_has_its_input, a_handler_needs_no_types_and_no_result;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;

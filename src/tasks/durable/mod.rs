@@ -60,7 +60,7 @@
 //!
 //! # Costs
 //!
-//! A step is one small commit; on SQLite those of all threads share one. A run of a function reads its stored
+//! A step is one small commit, and those that many threads make at the same time are one commit. A run of a function reads its stored
 //! steps once, all of them: so a function of thousands of steps that pauses thousands of times reads millions. Make
 //! children of its parts.
 

@@ -55,8 +55,8 @@ impl StepOptions {
 }
 
 impl Durable<'_> {
-    /// What `work` gives, which runs until its result was stored, and never after. In the first run, too, it is the stored value,
-    /// read from JSON.
+    /// What `work` gives, which runs until its result was stored, and never after. In the first run, too, it is the value as
+    /// later runs read it from JSON. A result that can't be read back, such as a number that is none, is a failure of the step.
     ///
     /// Between the end of `work` and the commit of its result a crash may come: then it runs again. See
     /// [`step_in`](Durable::step_in) for exactly once.
@@ -83,9 +83,14 @@ impl Durable<'_> {
         T: Serialize + DeserializeOwned,
         E: Into<BoxError>,
     {
-        let write = || write(work());
+        let mut fresh = None;
+        let write = || {
+            let (value, body) = write(work())?;
+            fresh = Some(value);
+            Ok(body)
+        };
         let (number, body) = self.run(name, options, true, write)?;
-        self.read(name, number, &body)
+        fresh.map_or_else(|| self.read(name, number, &body), Ok)
     }
 
     /// As [`step_with`](Durable::step_with), with a result of bytes that are stored as they are.
@@ -124,21 +129,21 @@ impl Durable<'_> {
         self.set_inside(Some(name));
         let done = self.transaction(|tx| {
             let written = panics::catch(|| write(work(tx)));
-            let body: Arc<[u8]> = match written {
-                Ok(Ok(body)) => body.into(),
+            let (value, body) = match written {
+                Ok(Ok(written)) => written,
                 Ok(Err(source)) => return Err(TaskError::Step { step: name.to_owned(), source }),
                 Err(panic) => return Err(panicked(name, &panic)),
             };
             check_size("result of a step", &body)?;
-            let entry = Entry { state: State::Done, attempts: 1, body: Some(Arc::clone(&body)), ..entry };
+            let entry = Entry { state: State::Done, attempts: 1, body: Some(body.into()), ..entry };
             let holder = self.task().holder();
             if !tx.callers().keep(self.task().queue(), Keeping(holder, entry))? {
                 return Err(self.stale());
             }
-            Ok(body)
+            Ok(value)
         });
         self.set_inside(None);
-        self.read(name, number, &done?)
+        done
     }
 
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -212,9 +217,19 @@ impl Durable<'_> {
     }
 }
 
-fn write<T: Serialize, E: Into<BoxError>>(done: Result<T, E>) -> Result<Vec<u8>, BoxError> {
+/// The value as every later run reads it, and its bytes. One that can't be read back is not stored: no later run could get
+/// past it.
+fn write<T, E>(done: Result<T, E>) -> Result<(T, Vec<u8>), BoxError>
+where
+    T: Serialize + DeserializeOwned,
+    E: Into<BoxError>,
+{
     let value = done.map_err(Into::into)?;
-    Ok(to_json(&value).map_err(|why| why.error("result of a step", "the result"))?)
+    let body = to_json(&value).map_err(|why| why.error("result of a step", "the result"))?;
+    match serde_json::from_slice(&body) {
+        Ok(value) => Ok((value, body)),
+        Err(error) => Err(format!("its result, written as JSON, can't be read back: {error}").into()),
+    }
 }
 
 /// The result of an earlier run, or its last failure.

@@ -13,6 +13,7 @@ use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
+use super::super::worker_id::random_number;
 use super::connection::Connection;
 use super::fault::Fault;
 use super::keep::Keep;
@@ -43,9 +44,12 @@ impl Journal for PostgresEngine {
         if has_zero(name) || key.is_some_and(has_zero) {
             return Err(TaskError::Invalid("PostgreSQL takes no zero byte in a name".into()));
         }
-        let sent = self.core.patiently("sending an event", |db, _| send_event(db, task, name, key, body))?;
+        // By it we know our own, if the answer to the commit is lost. No key of a user's begins with that character.
+        let own = || format!("\u{1}{:016x}{:016x}", random_number(), random_number());
+        let mark = key.map_or_else(own, str::to_owned);
+        let sent = self.core.patiently("sending an event", |db, _| send_event(db, task, name, &mark, body))?;
         self.tell(News::Work);
-        Ok(sent)
+        Ok(sent || key.is_none())
     }
 
     fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept> {
@@ -321,7 +325,7 @@ fn take_event(
     Ok(if is_over { Taken::TimedOut } else { Taken::Wait(left) })
 }
 
-fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool, Fault> {
+fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: &str, body: &[u8]) -> Result<bool, Fault> {
     let (id, _) = find(db, task)?.ok_or_else(|| not_found(task))?;
     let mut tx = db.begin()?;
     let rows = tx.query("SELECT status FROM fulmar_task WHERE id = $1::int8 FOR NO KEY UPDATE", &[id.into()])?;

@@ -5,6 +5,7 @@ mod code;
 mod events;
 #[cfg(debug_assertions)]
 pub(crate) mod killed;
+mod reports;
 mod steps;
 
 use std::sync::{Arc, Mutex};
@@ -16,6 +17,7 @@ use fulmar::tasks::{Handler, NewTask, TaskError, TaskHandle, TaskQueue, TaskStat
 pub(crate) use self::children::*;
 pub(crate) use self::code::*;
 pub(crate) use self::events::*;
+pub(crate) use self::reports::*;
 pub(crate) use self::steps::*;
 use crate::support::Bed;
 
