@@ -46,7 +46,8 @@ impl TaskType {
         self
     }
 
-    /// How long an ended task is kept before it is deleted. Defaults to for ever.
+    /// How long an ended task is kept before it is deleted; a child of a durable function no less than until its parent has read
+    /// what it gave. Defaults to for ever.
     pub fn retention(mut self, time: impl Into<Option<Duration>>) -> TaskType {
         self.retention = time.into();
         self
