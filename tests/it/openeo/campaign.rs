@@ -142,8 +142,13 @@ impl Trial {
     /// Runs the campaign in a process that is killed at request `at`, if it makes so many, then to
     /// the limit, and then without; says how many requests there were until then.
     fn killed_at(self, at: u64, passage: Passage) -> u64 {
+        self.killed_at_with(at, passage, |_| {})
+    }
+
+    fn killed_at_with(self, at: u64, passage: Passage, prepare: fn(&Server)) -> u64 {
         let servers: Vec<Server> =
             (0..self.back_ends).map(|_| Server::start(Config::quick()).expect("a server")).collect();
+        servers.iter().for_each(prepare);
         let urls: Vec<String> = servers.iter().map(Server::url).collect();
         let folder = Folder::new();
         let (start, started) = mpsc::channel();
@@ -460,6 +465,42 @@ fn a_lost_reply_is_found_by_its_title() {
     campaign.add_rows(rows(3)).expect("added");
     let report = run(&campaign, &connection, &options(folder.path()));
     assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 3);
+}
+
+#[test]
+fn a_job_that_a_person_has_stopped_is_not_made_again() {
+    let (server, connection) = server(Config { run: Duration::from_secs(3600), ..Config::quick() });
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let back_ends = [BackEnd::new(&connection).name("one")];
+    let make = |_: &fulmar::client::openeo::campaign::Row| Ok(sum("sum"));
+    let at_work = campaign.start_jobs(back_ends, make, &options(folder.path()).attempts(3)).expect("started");
+    let waiting = thread::spawn(move || at_work.wait());
+    while server.count("start") == 0 {
+        thread::yield_now();
+    }
+    for job in server.jobs() {
+        connection.job(&job.id).stop().expect("stopped");
+    }
+    let report = waiting.join().expect("no panic").expect("ended");
+    assert_eq!((report.count(RowState::Failed), server.jobs().len()), (1, 1), "{report:?}");
+}
+
+#[test]
+fn a_job_is_found_in_a_list_that_tells_no_titles() {
+    let untitled = |server: &Server| {
+        server.rewrite("list", |_, list| {
+            for job in list["jobs"].as_array_mut().expect("a list") {
+                job.as_object_mut().expect("an object").remove("title");
+            }
+        });
+    };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3 };
+    // The first requests log in; jobs are made by those that follow.
+    for at in 4..10 {
+        trial.killed_at_with(at, Passage::Done, untitled);
+    }
 }
 
 #[test]
