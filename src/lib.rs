@@ -285,8 +285,8 @@ pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
-    Args, AsyncRequest, Builder, CallbackHandle, Executor, Handles, Infallible, IntoOutput, Keyed, Kind, Lend, OnFull,
-    Operation, PerThread, Periodic, Stats, Status, as_completed, async_await_termination, async_reset_pool,
-    async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
-    async_wait_requests, infallible, is_cancelled, keyed, keyless, wait_all, wait_each,
+    Args, AsyncRequest, Builder, CallbackHandle, CancelHook, Executor, Handles, Infallible, IntoOutput, Keyed, Kind,
+    Lend, OnFull, Operation, PerThread, Periodic, Stats, Status, as_completed, async_await_termination,
+    async_reset_pool, async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
+    async_wait_requests, infallible, is_cancelled, keyed, keyless, on_cancel, wait_all, wait_each,
 };

@@ -100,6 +100,42 @@ fn cancel_or_run_but_not_both() {
 }
 
 #[test]
+fn a_hook_meets_a_cancel_and_the_end() {
+    check("hook/cancel/end", 3, || {
+        let executor = executor(1);
+        let (calls, ended) = (Arc::new(AtomicUsize::new(0)), Plain::new());
+        let (count, late) = (calls.clone(), ended.clone());
+        let request = executor
+            .spawn(move || {
+                let was_cancelled = fulmar::is_cancelled();
+                let (seen, count) = (late.clone(), count);
+                let called = count.clone();
+                let hook = fulmar::on_cancel(move || {
+                    assert_eq!(seen.get(), 0, "after the operation's end");
+                    called.fetch_add(1, Ordering::Relaxed);
+                });
+                if was_cancelled {
+                    assert!(!hook.take_back(), "the cancel came first");
+                    assert_eq!(count.load(Ordering::Relaxed), 1, "by whichever thread");
+                }
+            })
+            .expect("accepted");
+        let cancelled = request.cancel();
+        match request.wait(None) {
+            Ok(()) => assert!(!cancelled),
+            Err(Error::Cancelled) => assert!(cancelled),
+            other => panic!("{other:?}"),
+        }
+        ended.set(1);
+        end(&executor);
+        assert!(
+            calls.load(Ordering::Relaxed) <= usize::from(!cancelled),
+            "once at most, and never without an operation"
+        );
+    });
+}
+
+#[test]
 fn a_resize_meets_a_thread_that_parks() {
     check("resize/park", 4, || {
         let executor = executor(2);

@@ -11,6 +11,7 @@ use crossbeam_utils::CachePadded;
 use super::alarm::Alarmed;
 use super::clock::Clock;
 use super::hooks::Hooks;
+use super::interrupts::Interrupts;
 use super::order::Order;
 use super::pool::{Pool, Task};
 use super::request::{Kind, Observers};
@@ -28,6 +29,7 @@ pub(super) struct Core {
     pub(super) timer: Timer<Due>,
     pub(super) order: Order,
     pub(super) observers: Observers,
+    pub(super) interrupts: Interrupts,
     /// What the requests of this executor wait for.
     pub(super) waits: Mutex<Waits>,
     pub(super) room: Option<Room>,
@@ -97,6 +99,7 @@ impl Core {
             pool,
             order: Order::new(closed.is_some()),
             observers: Observers::new(),
+            interrupts: Interrupts::new(),
             waits: Mutex::new(Waits::default()),
             room: capacity.map(|(limit, on_full)| Room::new(limit, on_full)),
             clock: Clock::new(),

@@ -162,6 +162,17 @@ pub(super) fn all() -> Vec<AtWork> {
     .unwrap_or_default()
 }
 
+/// The request that this thread runs, the innermost, and the executor that accepted it.
+pub(super) fn current() -> Option<(Arc<Core>, Arc<dyn Job>)> {
+    let own = worker().map(|worker| worker.core);
+    look!(RUNNING, |running| {
+        let running = running.borrow();
+        let last = running.last()?;
+        Some((last.core.clone().or(own)?, last.job.clone()?))
+    })
+    .flatten()
+}
+
 /// Whether this thread is running a request that `core` accepted, or is one of its pool's.
 pub(super) fn is_worker_of(core: &Core) -> bool {
     is_in_pool_of(core)
@@ -196,7 +207,8 @@ pub(super) fn worker() -> Option<Worker> {
 
 /// Whether the current request was asked to cancel.
 ///
-/// An operation that takes long asks now and then, and decides by itself what to return. `false` outside of one.
+/// An operation that takes long asks now and then, and decides by itself what to return. `false` outside of one. For calls that
+/// block there is [`on_cancel`](crate::on_cancel).
 ///
 /// ```
 /// use fulmar::Executor;

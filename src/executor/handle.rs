@@ -59,7 +59,8 @@ impl<T> AsyncRequest<T> {
 
     /// Takes the request out for good if it has not started, and says whether it did.
     ///
-    /// One that runs is told ([`is_cancelled`](crate::is_cancelled)) and decides by itself; its result comes as it does without the call.
+    /// One that runs is told ([`is_cancelled`](crate::is_cancelled)), its hooks are called ([`on_cancel`](crate::on_cancel)), and it
+    /// decides by itself; its result comes as it does without the call.
     ///
     /// ```
     /// use fulmar::{Error, Executor, Status};

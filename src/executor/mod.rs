@@ -7,6 +7,7 @@
 //! front, builder, global, schedule, handle    what users call
 //! operation, args, shape, per_thread, store    what can be submitted
 //! accept -> release -> worker                 a request's way: accepted, held back and queued, run to its end
+//! interrupts                                  what a cancel does to a request that runs
 //! wait, lifecycle                             threads that wait for requests, and for the end of the executor
 //! core                                        what all of these share
 //! order, pool, request, room, waits           state machines: of the keys, the threads, one request, the bound, the waits
@@ -23,6 +24,7 @@ mod front;
 mod global;
 mod handle;
 mod hooks;
+mod interrupts;
 mod lifecycle;
 mod operation;
 mod order;
@@ -51,6 +53,7 @@ pub use global::{
     async_wait_any_request, async_wait_request, async_wait_requests,
 };
 pub use handle::{AsyncRequest, CallbackHandle};
+pub use interrupts::{CancelHook, on_cancel};
 pub use operation::{Infallible, IntoOutput, Operation, infallible};
 pub use per_thread::PerThread;
 pub use request::{Kind, Status};

@@ -66,7 +66,10 @@ impl Core {
         // A shutdown that finds the request cancelled also waits for its callbacks.
         let outside = Outside::enter(self);
         let head = job.head();
-        let Some((before, observed)) = head.cancel(self.clock.now()) else { return false };
+        let Some((before, observed)) = head.cancel(self.clock.now()) else {
+            self.interrupts.call(head);
+            return false;
+        };
         let deferred = before == Status::Deferred;
         // Release: pairs with `stats`, which then also sees the acceptance.
         let counter = if deferred { &self.cancelled_deferred } else { &self.cancelled_queued };

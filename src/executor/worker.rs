@@ -145,6 +145,7 @@ impl Core {
         // Until the end, callbacks and destructors included: a wait in one of them is a wait on this thread.
         let scope = current::enter(job.clone(), self);
         let ended = job.call(begun, lap.start(&self.clock), &|| self.clock.now());
+        self.interrupts.end(job.head());
         let status = ended.status;
         lap.last = Some(ended.at);
         // Before the end is seen, so that a waiter that returns finds it counted.

@@ -9,6 +9,7 @@ mod full;
 mod handles;
 #[cfg(feature = "http")]
 mod http;
+mod interrupts;
 mod jobs;
 mod kept;
 mod lending;
