@@ -321,6 +321,8 @@ mod limits;
 mod look;
 mod maintenance;
 mod metrics;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod names;
 mod new_task;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -3,8 +3,7 @@
 //!
 //! Both engines act by it. SQLite's asks it for each task. PostgreSQL's changes many tasks in one
 //! statement, so it asks for each answer that a row can need and sends them along as a [`Rule`];
-//! the statement only looks up which of them fits. For the few statements that name a status by
-//! themselves there is [`status!`].
+//! the statement only looks up which of them fits. Statements name statuses and gates as [`names`](super::names) has it.
 //!
 //! The table is printed by
 //! `cargo test --lib --all-features transition::tests::table -- --nocapture`.
@@ -237,57 +236,8 @@ macro_rules! words {
     };
 }
 
-/// The number of a status or a gate, for SQL.
-#[cfg(any(feature = "sqlite", feature = "postgres", test))]
-macro_rules! status {
-    (Accepted) => {
-        "0"
-    };
-    (Scheduled) => {
-        "1"
-    };
-    (Running) => {
-        "2"
-    };
-    (Paused) => {
-        "3"
-    };
-    (Finished) => {
-        "4"
-    };
-    (Failed) => {
-        "5"
-    };
-    (Cancelled) => {
-        "6"
-    };
-    // Lists.
-    (waiting) => {
-        "(0, 3)"
-    };
-    (ended) => {
-        "(4, 5, 6)"
-    };
-}
-
-/// The number of a [`Charge`], for SQL.
 #[cfg(feature = "postgres")]
-macro_rules! charge {
-    (Start) => {
-        "1"
-    };
-    (Failure) => {
-        "2"
-    };
-    (Loss) => {
-        "3"
-    };
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) use status;
-#[cfg(feature = "postgres")]
-pub(super) use {charge, words};
+pub(super) use words;
 
 impl Words {
     /// The text of a log's entry: `given` with the change, the number of the attempt or of the
@@ -430,32 +380,6 @@ mod tests {
         {
             assert_eq!(transition(Change::Lose, facts), transition(Change::Expire, facts));
         }
-    }
-
-    #[test]
-    fn the_names_in_sql_are_the_codes() {
-        let names = [
-            (status!(Accepted), TaskStatus::Accepted),
-            (status!(Scheduled), TaskStatus::Scheduled),
-            (status!(Running), TaskStatus::Running),
-            (status!(Paused), TaskStatus::Paused),
-            (status!(Finished), TaskStatus::Finished),
-            (status!(Failed), TaskStatus::Failed),
-            (status!(Cancelled), TaskStatus::Cancelled),
-        ];
-        for (name, status) in names {
-            assert_eq!(name, status.code().to_string());
-        }
-        let list = |of: fn(TaskStatus) -> bool| {
-            let codes: Vec<String> = TaskStatus::ALL
-                .into_iter()
-                .filter(|status| of(*status))
-                .map(|status| status.code().to_string())
-                .collect();
-            format!("({})", codes.join(", "))
-        };
-        assert_eq!(status!(ended), list(TaskStatus::is_ended));
-        assert_eq!(status!(waiting), list(|status| matches!(status, TaskStatus::Accepted | TaskStatus::Paused)));
     }
 
     /// Prints the table: of each change, the first facts by which it comes to something new.

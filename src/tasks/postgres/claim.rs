@@ -12,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::engine::{Claimed, Held};
+use super::super::names::sql;
 use super::super::worker_id::WorkerId;
 use super::connection::{Connection, Row, Rows};
 use super::error::PgError;
@@ -245,10 +246,10 @@ impl Claims {
         let mark = self.0.lock().marks.get(name).copied().filter(|mark| start < mark.until);
         let from = mark.map_or((i64::from(i32::MIN), 0), |mark| (mark.rank, mark.id));
         let rows = db.query(
-            concat!(
+            sql!(
                 take!(),
                 "(ARRAY(SELECT id FROM fulmar_task
-                     WHERE gate = 0 AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL AND paused = 0)
+                     WHERE gate = {gate_open} AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL AND paused = 0)
                          AND (rank, id) >= ($6::int8::int4, $7::int8)
                      ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
                 taken!()
@@ -296,11 +297,11 @@ impl Claims {
 macro_rules! take {
     () => {
         concat!(
-            "UPDATE fulmar_task t SET status = 1, gate = NULL, token = t.token + 1, worker = $1::text,
+            "UPDATE fulmar_task t SET status = {scheduled}, gate = NULL, token = t.token + 1, worker = $1::text,
                  lease = ",
             now!(),
             " + $2::int8, entries = t.entries + 1, trail = ",
-            trail!("1", "t.token + 1"),
+            trail!("{scheduled}", "t.token + 1"),
             " || convert_to(rpad(left($1::text, 8), 8), 'UTF8')
              FROM fulmar_task_type y WHERE y.id = t.type_id AND t.id = ANY "
         )
@@ -335,11 +336,11 @@ fn take_of_many(
 ) -> Result<(), Fault> {
     let limit = wish.missing(taken);
     let rows = db.query(
-        concat!(
+        sql!(
             take!(),
-            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY(ARRAY(
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM {gate_open} AND id = ANY(ARRAY(
                      SELECT c.id FROM fulmar_task_type f CROSS JOIN LATERAL (
-                         SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
+                         SELECT id, rank FROM fulmar_task WHERE gate = {gate_open} AND type_id = f.id
                          ORDER BY rank, id LIMIT $6::int8) AS c
                      WHERE f.name = ANY($5::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $6::int8))
                  ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
@@ -368,9 +369,9 @@ fn take_of_first(
     let limit = wish.missing(taken);
     let most = limit.saturating_mul(2).saturating_add(32);
     let rows = db.query(
-        "SELECT c.id, y.name, y.at_once IS NULL AND y.paused = 0
-         FROM (SELECT id, type_id, rank FROM fulmar_task WHERE gate = 0 ORDER BY rank + 0, id LIMIT $1::int8) AS c
-         LEFT JOIN fulmar_task_type y ON y.id = c.type_id ORDER BY c.rank, c.id",
+        sql!("SELECT c.id, y.name, y.at_once IS NULL AND y.paused = 0
+         FROM (SELECT id, type_id, rank FROM fulmar_task WHERE gate = {gate_open} ORDER BY rank + 0, id LIMIT $1::int8) AS c
+         LEFT JOIN fulmar_task_type y ON y.id = c.type_id ORDER BY c.rank, c.id"),
         &[most.into()],
     )?;
     let mut ours = Vec::new();
@@ -384,9 +385,9 @@ fn take_of_first(
     let is_all = i64::try_from(rows.len()).is_ok_and(|rows| rows < most);
     if !ours.is_empty() {
         let rows = db.query(
-            concat!(
+            sql!(
                 take!(),
-                "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY($5::int8[])
+                "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM {gate_open} AND id = ANY($5::int8[])
                      ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
                 taken!()
             ),
@@ -411,9 +412,9 @@ fn take_carefully(
     let limited: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
     lanes::lock_types(&mut tx, &limited)?;
     let rows = tx.query(
-        concat!(
+        sql!(
             take!(),
-            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM 0 AND id = ANY(ARRAY(
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate IS NOT DISTINCT FROM {gate_open} AND id = ANY(ARRAY(
                      SELECT c.id FROM (
                          SELECT id, CASE WHEN at_once IS NULL THEN $7::int8
                              ELSE least($7::int8, greatest(0, at_once - (SELECT count(*) FROM fulmar_task h
@@ -421,7 +422,7 @@ fn take_carefully(
                          FROM fulmar_task_type f
                          WHERE name = ANY($5::text[]) AND paused = 0 AND (at_once IS NULL OR id = ANY($6::int8[]))) AS f
                      CROSS JOIN LATERAL (
-                         SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id
+                         SELECT id, rank FROM fulmar_task WHERE gate = {gate_open} AND type_id = f.id
                          ORDER BY rank, id LIMIT f.room) AS c
                      ORDER BY c.rank, c.id LIMIT $7::int8))
                  ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
@@ -491,9 +492,9 @@ fn possible(names: &[String]) -> Vec<&str> {
 /// Moves tasks whose time has come to those that are ready; returns how many.
 fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
     db.execute(
-        concat!(
-            "UPDATE fulmar_task SET gate = 0 WHERE id = ANY(ARRAY(
-                 SELECT id FROM fulmar_task WHERE gate = 1 AND run_at <= ",
+        sql!(
+            "UPDATE fulmar_task SET gate = {gate_open} WHERE id = ANY(ARRAY(
+                 SELECT id FROM fulmar_task WHERE gate = {gate_time} AND run_at <= ",
             then!(),
             "
                  ORDER BY run_at LIMIT $1::int8 FOR UPDATE SKIP LOCKED))"
@@ -506,7 +507,7 @@ fn open_timers(db: &mut Connection) -> Result<u64, PgError> {
 macro_rules! kept {
     () => {
         concat!(
-            "worker = $1::text AND worker IS NOT NULL AND status IN (1, 2) AND lease > ",
+            "worker = $1::text AND worker IS NOT NULL AND status IN {held} AND lease > ",
             now!(),
             " AND (deadline IS NULL OR deadline > ",
             then!(),
@@ -519,7 +520,7 @@ pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration)
     // Whoever has a lock on one of them, be it a large outcome on its way or somebody with a client, stops no other from being
     // renewed; and nobody takes away what is locked.
     db.execute(
-        concat!(
+        sql!(
             "UPDATE fulmar_task SET lease = ",
             now!(),
             " + $2::int8 WHERE id = ANY(ARRAY(SELECT id FROM fulmar_task WHERE ",
@@ -529,14 +530,16 @@ pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration)
         &[worker.as_str().into(), millis(lease).into()],
     )?;
     // A statement of its own: it sees what was taken away while the first one looked.
-    let sql = concat!("SELECT id, token, cancel_requested FROM fulmar_task WHERE ", kept!());
+    let sql = sql!("SELECT id, token, cancel_requested FROM fulmar_task WHERE ", kept!());
     held(&db.query(sql, &[worker.as_str().into()])?)
 }
 
 pub(super) fn cancel_requests(db: &mut Connection, worker: &WorkerId) -> Result<Vec<Held>, Fault> {
     let rows = db.query(
-        "SELECT id, token, cancel_requested FROM fulmar_task
-         WHERE cancel_requested AND worker IS NOT NULL AND worker IS NOT DISTINCT FROM $1::text AND status = 2",
+        sql!(
+            "SELECT id, token, cancel_requested FROM fulmar_task
+         WHERE cancel_requested AND worker IS NOT NULL AND worker IS NOT DISTINCT FROM $1::text AND status = {running}"
+        ),
         &[worker.as_str().into()],
     )?;
     held(&rows)
@@ -551,14 +554,14 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
     let names = possible(names);
     // The next time is of any type: whoever looks too early looks once more.
     let rows = db.query(
-        concat!(
-            "SELECT CASE WHEN (SELECT true FROM fulmar_task WHERE gate = 0 ORDER BY rank + 0, id LIMIT 1)
+        sql!(
+            "SELECT CASE WHEN (SELECT true FROM fulmar_task WHERE gate = {gate_open} ORDER BY rank + 0, id LIMIT 1)
                  AND (SELECT true FROM fulmar_task_type y CROSS JOIN LATERAL (
-                     SELECT FROM fulmar_task WHERE gate = 0 AND type_id = y.id ORDER BY rank, id LIMIT 1) AS t
+                     SELECT FROM fulmar_task WHERE gate = {gate_open} AND type_id = y.id ORDER BY rank, id LIMIT 1) AS t
                  WHERE y.name = ANY($1::text[]) AND y.paused = 0 LIMIT 1) THEN 0
              ELSE (SELECT greatest(run_at, 0) - ",
             then!(),
-            " FROM fulmar_task WHERE gate = 1 ORDER BY run_at LIMIT 1) END,
+            " FROM fulmar_task WHERE gate = {gate_time} ORDER BY run_at LIMIT 1) END,
              EXISTS (SELECT 1 FROM fulmar_task_type y WHERE y.name = ANY($1::text[]) AND y.paused & 4 <> 0)"
         ),
         &[Param::Texts(&names)],

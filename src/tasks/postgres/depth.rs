@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::super::depth::{QueueDepth, TypeDepth};
-use super::super::transition::status;
+use super::super::names::sql;
 use super::connection::{Connection, Row};
 use super::fault::Fault;
 use super::sql::then;
@@ -13,7 +13,7 @@ use super::types;
 
 pub(super) fn depth(db: &mut Connection) -> Result<QueueDepth, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT y.name, y.paused & 3 > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, ",
             then!(),
             " - CASE WHEN d.oldest < 0 THEN 0 ELSE d.oldest END
@@ -23,7 +23,7 @@ pub(super) fn depth(db: &mut Connection) -> Result<QueueDepth, Fault> {
                  FROM (
                      SELECT type_id, count(*) AS ready, 0 AS delayed, 0 AS blocked, 0 AS claimed, 0 AS running,
                          min(run_at) AS oldest
-                     FROM fulmar_task WHERE gate = 0 GROUP BY type_id
+                     FROM fulmar_task WHERE gate = {gate_open} GROUP BY type_id
                      UNION ALL SELECT type_id, count(*) FILTER (WHERE run_at <= ",
             then!(),
             "), count(*) FILTER (WHERE run_at > ",
@@ -31,13 +31,11 @@ pub(super) fn depth(db: &mut Connection) -> Result<QueueDepth, Fault> {
             "), 0, 0, 0, min(run_at) FILTER (WHERE run_at <= ",
             then!(),
             ")
-                     FROM fulmar_task WHERE gate = 1 GROUP BY type_id
-                     UNION ALL SELECT type_id, 0, 0, count(*), 0, 0, NULL FROM fulmar_task WHERE gate = 2 GROUP BY type_id
-                     UNION ALL SELECT type_id, 0, 0, 0, count(*) FILTER (WHERE status <> ",
-            status!(Running),
-            "), count(*) FILTER (WHERE status = ",
-            status!(Running),
-            "), NULL
+                     FROM fulmar_task WHERE gate = {gate_time} GROUP BY type_id
+                     UNION ALL SELECT type_id, 0, 0, count(*), 0, 0, NULL
+                     FROM fulmar_task WHERE gate = {gate_order} GROUP BY type_id
+                     UNION ALL SELECT type_id, 0, 0, 0, count(*) FILTER (WHERE status <> {running}),
+                         count(*) FILTER (WHERE status = {running}), NULL
                      FROM fulmar_task WHERE worker IS NOT NULL GROUP BY type_id
                  ) AS parts GROUP BY type_id) AS d ON d.type_id = y.id
              ORDER BY y.name COLLATE \"C\""

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::bell::{Bell, News};
+use super::super::names::sql;
 use super::super::worker_id::random_name;
 use super::connection::{Heard, Limits};
 use super::error::PgError;
@@ -112,7 +113,7 @@ impl Desk {
             connection.script("SET synchronous_commit = off")?;
         }
         // A channel is the whole database's: its name is this schema's alone, as the numbers of its locks are.
-        let name = concat!("SELECT 'news_of_fulmar_' || to_hex(", locks!(), ")");
+        let name = sql!("SELECT 'news_of_fulmar_' || to_hex(", locks!(), ")");
         let channel: String = connection.query_once(name, &[])?.only()?.get(0)?;
         connection.listen(&channel)?;
         *failures = 0;

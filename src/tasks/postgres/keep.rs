@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::super::durable::{Entry, Holder, Kept};
 use super::super::error::TaskError;
+use super::super::names::sql;
 use super::combine::MOST_STEPS;
 use super::connection::Connection;
 use super::fault::Fault;
@@ -68,7 +69,7 @@ impl Transaction for Core {
 
 /// As [`keep`], for many. The rows of the tasks are locked in the order of their numbers, as everywhere. `at & 0 = 0` is true
 /// of each, and the server takes it for true of few, so that it looks each task up by its number.
-const TOGETHER: &str = concat!(
+const TOGETHER: &str = sql!(
     "WITH n AS MATERIALIZED (
          SELECT * FROM unnest($1::int8[], $2::int8[], $3::text[], $4::text[], $5::int8[], $6::int8[], $7::int8[], $8::int8[],
              $9::int8[], $10::int8[], $11::int8[], $12::int8[], $13::bytea[]) WITH ORDINALITY
@@ -76,7 +77,7 @@ const TOGETHER: &str = concat!(
          WHERE at & 0 = 0),
      t AS MATERIALIZED (
          SELECT n.* FROM n JOIN fulmar_task t ON t.id = n.id
-         WHERE t.token = n.token AND t.worker IS NOT DISTINCT FROM n.worker AND t.status = 2 AND t.lease > ",
+         WHERE t.token = n.token AND t.worker IS NOT DISTINCT FROM n.worker AND t.status = {running} AND t.lease > ",
     now!(),
     " ORDER BY t.id FOR SHARE OF t)
      INSERT INTO fulmar_task_step AS s

@@ -8,6 +8,7 @@
 //! number, and then rows. Where two are at one anyhow, the server aborts one, and it is tried again.
 
 use super::super::error::TaskError;
+use super::super::names::sql;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
@@ -33,7 +34,7 @@ pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
 /// that one transaction never holds more than a thousand: the server has room for some thousands in all.
 pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
     db.query(
-        concat!(
+        sql!(
             "SELECT pg_advisory_xact_lock(",
             locks!(),
             " + 2, number) FROM (
@@ -48,7 +49,7 @@ pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result
 /// For a transaction: takes the locks of types with a limit at once.
 pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgError> {
     db.query(
-        concat!(
+        sql!(
             "SELECT pg_advisory_xact_lock(",
             locks!(),
             " + 1, number) FROM (
@@ -65,8 +66,8 @@ pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgErr
 macro_rules! follow {
     ($lanes:expr) => {
         concat!(
-            "UPDATE fulmar_task t SET gate = (t.run_at > ", now!(), ")::int4::int2
-             WHERE t.gate IS NOT DISTINCT FROM 2 AND t.id = ANY(ARRAY(SELECT next.id FROM ", $lanes, " AS l
+            "UPDATE fulmar_task t SET gate = CASE WHEN t.run_at > ", now!(), " THEN {gate_time} ELSE {gate_open} END
+             WHERE t.gate IS NOT DISTINCT FROM {gate_order} AND t.id = ANY(ARRAY(SELECT next.id FROM ", $lanes, " AS l
              CROSS JOIN LATERAL (
                  SELECT (SELECT id FROM fulmar_task a WHERE a.type_id = l.type_id AND a.lane = l.lane AND NOT a.is_modifier
                              AND a.lane IS NOT NULL AND a.ended IS NULL ORDER BY a.is_modifier, a.id LIMIT 1) AS accessor,
@@ -76,7 +77,7 @@ macro_rules! follow {
              CROSS JOIN LATERAL unnest(CASE
                  WHEN first.modifier IS NOT NULL AND (first.accessor IS NULL OR first.modifier < first.accessor)
                  THEN ARRAY[first.modifier]
-                 ELSE ARRAY(SELECT w.id FROM fulmar_task w WHERE w.gate = 2 AND w.type_id = l.type_id AND w.lane = l.lane
+                 ELSE ARRAY(SELECT w.id FROM fulmar_task w WHERE w.gate = {gate_order} AND w.type_id = l.type_id AND w.lane = l.lane
                      AND NOT w.is_modifier AND w.id < coalesce(first.modifier, 9223372036854775807))
                  END) AS next (id)))"
         )
@@ -88,7 +89,7 @@ pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Resu
     if types.is_empty() {
         return Ok(());
     }
-    let sql = follow!("(SELECT DISTINCT type_id, lane FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane))");
+    let sql = sql!(follow!("(SELECT DISTINCT type_id, lane FROM unnest($1::int8[], $2::text[]) AS l (type_id, lane))"));
     db.execute(sql, &[Param::Ints(types), Param::Texts(lanes)]).map(drop)
 }
 
@@ -97,15 +98,16 @@ pub(super) fn follow_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgE
     if tasks.is_empty() {
         return Ok(());
     }
-    let sql =
-        follow!("(SELECT DISTINCT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL)");
+    let sql = sql!(follow!(
+        "(SELECT DISTINCT type_id, lane FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL)"
+    ));
     db.execute(sql, &[Param::Ints(tasks)]).map(drop)
 }
 
 /// As [`lock`], of the lanes of these tasks, which never change.
 pub(super) fn lock_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     db.query(
-        concat!(
+        sql!(
             "SELECT pg_advisory_xact_lock(",
             locks!(),
             " + 2, number) FROM (

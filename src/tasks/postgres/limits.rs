@@ -14,6 +14,7 @@ use super::super::error::TaskError;
 use super::super::limits::{
     self, Candidate, Governed, Limits, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate,
 };
+use super::super::names::sql;
 use super::claim::{ALONG, Wish, read as read_claimed, take, taken};
 use super::connection::{Connection, Row};
 use super::error::PgError;
@@ -88,7 +89,7 @@ macro_rules! limits {
 
 pub(super) fn all(db: &mut Connection) -> Result<Vec<(String, Limits)>, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT ",
             limits!(),
             ", y.name FROM fulmar_limit l JOIN fulmar_task_type y ON y.id = l.type_id ORDER BY y.name COLLATE \"C\""
@@ -155,9 +156,9 @@ pub(super) fn take(
         return Ok(tx.commit()?);
     }
     let rows = tx.query(
-        concat!(
+        sql!(
             take!(),
-            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = 0 AND id = ANY($5::int8[])
+            "(ARRAY(SELECT id FROM fulmar_task WHERE gate = {gate_open} AND id = ANY($5::int8[])
                  ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
             taken!()
         ),
@@ -189,7 +190,7 @@ pub(super) fn take(
 /// How types with limits stand, those that are paused left out. With `locked`, of those whose lock is held alone.
 fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<Known, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT ",
             limits!(),
             ", y.id, y.at_once, coalesce(l.next_at, 0), floor(date_part('epoch', clock_timestamp()) * 1000000)::int8
@@ -233,9 +234,9 @@ type Chosen = (Option<usize>, Pick<i64>);
 fn free(db: &mut Connection, names: &[&str], limit: usize) -> Result<Vec<Chosen>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = db.query(
-        "SELECT c.id, -c.rank FROM fulmar_task_type f CROSS JOIN LATERAL (
-             SELECT id, rank FROM fulmar_task WHERE gate = 0 AND type_id = f.id ORDER BY rank, id LIMIT $2::int8) AS c
-         WHERE f.name = ANY($1::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $2::int8",
+        sql!("SELECT c.id, -c.rank FROM fulmar_task_type f CROSS JOIN LATERAL (
+             SELECT id, rank FROM fulmar_task WHERE gate = {gate_open} AND type_id = f.id ORDER BY rank, id LIMIT $2::int8) AS c
+         WHERE f.name = ANY($1::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $2::int8"),
         &[Param::Texts(names), limit.saturating_mul(4).saturating_add(16).into()],
     )?;
     let pick = |row: Row<'_>| Ok((None, Pick { id: row.get(0)?, priority: row.get(1)?, key: None, key_bucket: 0 }));
@@ -280,11 +281,11 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
     // Of those that are full again more than were filled now, so that the table doesn't grow. Where tasks of the key wait, a look for
     // keys that are free again begins with them.
     db.execute(
-        "DELETE FROM fulmar_limit_key d WHERE d.type_id = $1::int8 AND d.key = ANY(ARRAY(
+        sql!("DELETE FROM fulmar_limit_key d WHERE d.type_id = $1::int8 AND d.key = ANY(ARRAY(
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = $1::int8 AND k.next_at <= $2::int8
-                 AND (SELECT true FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = $1::int8 AND t.lane = k.key
+                 AND (SELECT true FROM fulmar_task t WHERE t.gate = {gate_open} AND t.type_id = $1::int8 AND t.lane = k.key
                      AND t.lane IS NOT NULL LIMIT 1) IS NULL
-             ORDER BY k.next_at LIMIT $3::int8))",
+             ORDER BY k.next_at LIMIT $3::int8))"),
         &[one.type_id.into(), now.into(), i64::try_from(2 * picks.len() + 10).unwrap_or(i64::MAX).into()],
     )?;
     Ok(())

@@ -1,6 +1,7 @@
 //! Pages of tasks, by number.
 
 use super::super::look::{MOST_ROWS, Source, Statuses, TaskFilter, TaskPage};
+use super::super::names::sql;
 use super::super::status::{TaskInfo, TaskStatus};
 use super::connection::{Connection, Row, Rows};
 use super::error::PgError;
@@ -143,7 +144,7 @@ pub(super) fn find(db: &mut Connection, filter: &TaskFilter, limit: usize) -> Re
 pub(super) fn count(db: &mut Connection, filter: &TaskFilter) -> Result<u64, Fault> {
     macro_rules! count {
         ($source:expr) => {
-            concat!("SELECT count(*)", from!($source, "t.id > $1::int8 AND t.id <= $2::int8"), " LIMIT $8::int8")
+            sql!("SELECT count(*)", from!($source, "t.id > $1::int8 AND t.id <= $2::int8"), " LIMIT $8::int8")
         };
     }
     let sql = match filter.source() {

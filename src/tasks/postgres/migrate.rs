@@ -2,6 +2,7 @@
 
 use super::super::access::Access;
 use super::super::error::TaskError;
+use super::super::names::sql;
 use super::super::schema::POSTGRES as MIGRATIONS;
 use super::super::worker_id::random_name;
 use super::connection::Connection;
@@ -61,7 +62,7 @@ pub(super) fn migrate(db: &mut Connection, access: Access) -> Result<(), Fault> 
         return Ok(());
     }
     let mut tx = db.begin()?;
-    tx.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 0)"), &[])?;
+    tx.query(sql!("SELECT pg_advisory_xact_lock(", locks!(), ", 0)"), &[])?;
     // The session may remember that a table isn't there which the lock's last holder has made. The server takes note of such
     // news when a table is locked.
     tx.script("LOCK TABLE pg_catalog.pg_class IN ACCESS SHARE MODE")?;

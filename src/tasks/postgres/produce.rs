@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::super::engine::TaskRef;
 use super::super::error::TaskError;
 use super::super::look::Statuses;
+use super::super::names::sql;
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
 use super::super::unique::Accepted;
@@ -162,7 +163,7 @@ fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a 
 
 /// Until the transaction ends: between the look and the insert no other session inserts.
 fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
-    db.query(concat!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
+    db.query(sql!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
     Ok(())
 }
 
@@ -174,11 +175,14 @@ fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
     // What waits: open gates and shut ones, and what a worker took but has not started.
     let most = i64::try_from(capacity).unwrap_or(i64::MAX);
     let rows = db.query(
-        "SELECT count(*) FROM (SELECT 1 FROM (
-             SELECT 1 FROM fulmar_task WHERE gate = 0 AND status = 0
-             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 1 AND status = 0
-             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 2 AND status = 0
-             UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = 1) AS waiting LIMIT $1::int8) AS counted",
+        sql!(
+            "SELECT count(*) FROM (SELECT 1 FROM (
+             SELECT 1 FROM fulmar_task WHERE gate = {gate_open} AND status = {accepted}
+             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = {gate_time} AND status = {accepted}
+             UNION ALL SELECT 1 FROM fulmar_task WHERE gate = {gate_order} AND status = {accepted}
+             UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = {scheduled}
+         ) AS waiting LIMIT $1::int8) AS counted"
+        ),
         &[most.into()],
     )?;
     let waiting: i64 = rows.only()?.get(0)?;
@@ -261,7 +265,7 @@ fn insert(
     let flags: Vec<i64> =
         tasks.iter().enumerate().map(|(at, task)| i64::from(task.is_modifier) + 2 * behind(at)).collect();
     let rows = db.query(
-        concat!(
+        sql!(
             "WITH y AS (SELECT id, name FROM fulmar_task_type WHERE name = ANY($1::text[]) FOR KEY SHARE),
              s AS MATERIALIZED (
                  SELECT nextval('fulmar_task_number') AS id, n.* FROM (
@@ -277,13 +281,13 @@ fn insert(
              t AS (
                  INSERT INTO fulmar_task (id, type_id, identifier, status, gate, rank, run_at, created, lane, is_modifier,
                      input, trail)
-                 SELECT s.id, s.type_id, s.identifier, 0,
+                 SELECT s.id, s.type_id, s.identifier, {accepted},
                      CASE WHEN s.lane IS NOT NULL AND (s.is_behind OR CASE WHEN s.is_modifier
                          THEN (SELECT true FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
                              AND o.lane IS NOT NULL AND o.ended IS NULL LIMIT 1)
                          ELSE (SELECT true FROM fulmar_task o WHERE o.type_id = s.type_id AND o.lane = s.lane
                              AND o.is_modifier AND o.lane IS NOT NULL AND o.ended IS NULL LIMIT 1) END)
-                     THEN 2 ELSE (s.run_at > ", then!(), ")::int4 END,
+                     THEN {gate_order} WHEN s.run_at > ", then!(), " THEN {gate_time} ELSE {gate_open} END,
                      s.rank, s.run_at, ", then!(), ", s.lane, s.is_modifier,
                      CASE WHEN octet_length(s.input) <= $14::int8 THEN s.input END,
                      CASE WHEN s.message = '' THEN int8send(1) || int8send(", then!(), " * 8) || int8send($11::int8)

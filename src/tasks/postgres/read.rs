@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::engine::{Part, TaskRef};
 use super::super::error::TaskError;
+use super::super::names::sql;
 use super::super::stats::{QueueStats, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{Connection, Row};
@@ -21,7 +22,7 @@ pub(super) fn to_time(millis: i64) -> SystemTime {
 
 pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInfo>, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT ",
             columns!(),
             " FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id
@@ -121,7 +122,7 @@ pub(super) fn load(db: &mut Connection, task: i64, part: Part) -> Result<Option<
 
 pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<QueueStats, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT y.name, s.status, s.count, o.oldest, e.ended, y.paused & 3 > 0
              FROM fulmar_task_type y
              LEFT JOIN (SELECT type_id, status, count(*) AS count FROM fulmar_task GROUP BY type_id, status) AS s
@@ -131,7 +132,7 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
             " - CASE WHEN min(run_at) < 0 THEN 0 ELSE min(run_at) END AS oldest FROM fulmar_task t
                  WHERE t.type_id = y.id AND t.run_at <= ",
             then!(),
-            " AND t.gate IN (0, 1)) AS o
+            " AND t.gate IN ({gate_open}, {gate_time})) AS o
              CROSS JOIN LATERAL (SELECT count(*) AS ended FROM fulmar_task t
                  WHERE t.type_id = y.id AND t.ended IS NOT NULL AND t.ended > ",
             then!(),

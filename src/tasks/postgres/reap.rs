@@ -1,8 +1,9 @@
 //! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
 
 use super::super::engine::Reaped;
+use super::super::names::sql;
 use super::super::status::TaskStatus;
-use super::super::transition::{Change, Facts, status, transition, words};
+use super::super::transition::{Change, Facts, transition, words};
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
@@ -15,7 +16,7 @@ pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
     // Looked for without a lock first: mostly there is nothing. Sorted outside of the look, or the server might read all tasks in
     // the order of their numbers.
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT id, has_lane FROM (
                  SELECT id, lane IS NOT NULL AS has_lane FROM fulmar_task
                  WHERE worker IS NOT NULL AND (lease <= ",
@@ -77,7 +78,7 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
     let running = Facts::at(TaskStatus::Running);
     let expired = |facts: Facts| transition(Change::Expire, facts).map_or(facts.status, |next| next.status).code();
     let rows = tx.query(
-        concat!(
+        sql!(
             "WITH c AS MATERIALIZED (
                  SELECT id, status AS was, coalesce(deadline <= ", then!(), ", false) AS late FROM fulmar_task
                  WHERE id = ANY($1::int8[]) AND worker IS NOT NULL
@@ -85,27 +86,27 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
              j AS MATERIALIZED (
                  SELECT c.id, c.was, CASE WHEN c.late THEN 'its time limit passed' ELSE 'its worker was lost' END AS why,
                      y.restart_limit,
-                     CASE WHEN c.was = ", status!(Scheduled), " THEN $2::int8
-                         WHEN c.was <> ", status!(Running), " OR y.id IS NULL THEN ", status!(Failed), "
+                     CASE WHEN c.was = {scheduled} THEN $2::int8
+                         WHEN c.was <> {running} OR y.id IS NULL THEN {failed}
                          WHEN t.cancel_requested THEN $3::int8 WHEN t.lost >= y.restart_limit THEN $4::int8
                          ELSE $5::int8 END AS status
                  FROM c JOIN fulmar_task t ON t.id = c.id LEFT JOIN fulmar_task_type y ON y.id = t.type_id),
              u AS (
-                 UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN ", status!(Accepted), " THEN 0 END,
-                     run_at = CASE WHEN j.was = ", status!(Scheduled), " THEN least(t.run_at, ", now!(), ")
-                         WHEN j.status = ", status!(Accepted), " THEN ", now!(), " ELSE t.run_at END,
-                     ended = CASE j.status WHEN ", status!(Accepted), " THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
-                     deadline = NULL, lost = t.lost + (j.was = ", status!(Running), ")::int4, entries = t.entries + 1
+                 UPDATE fulmar_task t SET status = j.status, gate = CASE j.status WHEN {accepted} THEN {gate_open} END,
+                     run_at = CASE WHEN j.was = {scheduled} THEN least(t.run_at, ", now!(), ")
+                         WHEN j.status = {accepted} THEN ", now!(), " ELSE t.run_at END,
+                     ended = CASE j.status WHEN {accepted} THEN NULL ELSE ", now!(), " END, worker = NULL, lease = NULL,
+                     deadline = NULL, lost = t.lost + (j.was = {running})::int4, entries = t.entries + 1
                  FROM j WHERE t.id = j.id
                  RETURNING t.id, t.entries, t.status, t.lost, t.lane, j.was, j.why, j.restart_limit),
              l AS (
                  INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
                  SELECT u.id, u.entries, ", now!(), ", u.status, 0, CASE
-                     WHEN u.was = ", status!(Scheduled), " THEN u.why || '", words!(not_started), "'
-                     WHEN u.was <> ", status!(Running), " THEN 'it was held, and not at work, which makes no sense'
+                     WHEN u.was = {scheduled} THEN u.why || '", words!(not_started), "'
+                     WHEN u.was <> {running} THEN 'it was held, and not at work, which makes no sense'
                      WHEN u.restart_limit IS NULL THEN 'its type is gone'
-                     WHEN u.status = ", status!(Cancelled), " THEN u.why
-                     WHEN u.status = ", status!(Failed), " THEN u.why || '", words!(limit), "' || u.restart_limit || '",
+                     WHEN u.status = {cancelled} THEN u.why
+                     WHEN u.status = {failed} THEN u.why || '", words!(limit), "' || u.restart_limit || '",
                          words!(reached), "'
                      ELSE u.why || '", words!(restart), "' || u.lost || '", words!(of), "' || u.restart_limit END
                  FROM u)
@@ -151,11 +152,9 @@ pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
 pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgError> {
     // Its count of entries need not make sense: its log does, and no entry of it has a number beyond this one's.
     let rows = db.query(
-        concat!(
+        sql!(
             "WITH u AS (
-                 UPDATE fulmar_task t SET status = ",
-            status!(Failed),
-            ", gate = NULL, ended = ",
+                 UPDATE fulmar_task t SET status = {failed}, gate = NULL, ended = ",
             now!(),
             ", worker = NULL, lease = NULL, deadline = NULL, entries = 1 + (
                      SELECT greatest(coalesce(max(l.entry), 0), octet_length(t.trail) / 24 + count(*))
@@ -182,7 +181,7 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     // A server that takes the table for small would rather sort all tasks of a type than read the index of those that have ended.
     tx.script("SET LOCAL enable_sort = off")?;
     let rows = tx.query(
-        concat!(
+        sql!(
             "SELECT t.id FROM fulmar_task_type y CROSS JOIN LATERAL (
                  SELECT id FROM fulmar_task t WHERE t.type_id = y.id AND t.ended IS NOT NULL
                      AND t.ended <= ",

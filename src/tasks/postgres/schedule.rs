@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::names::sql;
 use super::super::schedule::{Firing, Stored};
 use super::connection::{Connection, Row};
 use super::error::PgError;
@@ -13,7 +14,7 @@ use super::value::Param;
 /// The time of schedules, which tests may let [pass](super::steer::pass_time).
 pub(super) fn now(db: &mut Connection) -> Result<i64, Fault> {
     let sql =
-        concat!("SELECT ", then!(), " + coalesce((SELECT value::int8 FROM fulmar_setting WHERE name = 'passed'), 0)");
+        sql!("SELECT ", then!(), " + coalesce((SELECT value::int8 FROM fulmar_setting WHERE name = 'passed'), 0)");
     Ok(db.query(sql, &[])?.only()?.get(0)?)
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::super::error::TaskError;
 use super::super::look::Statuses;
+use super::super::names::sql;
 use super::super::new_task::Start;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
-use super::super::transition::{status, words};
+use super::super::transition::words;
 use super::connection::{Connection, Rows};
 use super::error::PgError;
 use super::fault::Fault;
@@ -70,9 +71,8 @@ macro_rules! those {
     () => {
         concat!(
             "WITH c AS MATERIALIZED (
-             SELECT id, lane, status = ",
-            status!(Running),
-            " AS runs FROM fulmar_task WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
+             SELECT id, lane, status = {running} AS runs FROM fulmar_task
+             WHERE id = ANY($1::int8[]) AND ($2::int8 >> status::int4) & 1 = 1
              ORDER BY id FOR UPDATE)"
         )
     };
@@ -92,15 +92,14 @@ macro_rules! logged {
 
 /// An order goes by numbers, and those of it that run are always before those that wait: so a task with a key gets a new
 /// number, and waits for [`lanes::follow`].
-const RETRY: &str = concat!(
+const RETRY: &str = sql!(
     those!(),
     ", n AS MATERIALIZED (
          SELECT id, CASE WHEN lane IS NULL THEN id ELSE nextval('fulmar_task_number') END AS number
          FROM (SELECT * FROM c ORDER BY id) AS c),
      u AS (
-         UPDATE fulmar_task t SET id = n.number, status = ",
-    status!(Accepted),
-    ", gate = CASE WHEN t.lane IS NULL THEN 0 ELSE 2 END, run_at = ",
+         UPDATE fulmar_task t SET id = n.number, status = {accepted},
+             gate = CASE WHEN t.lane IS NULL THEN {gate_open} ELSE {gate_order} END, run_at = ",
     now!(),
     ", ended = NULL, failures = 0, lost = 0, progress = 0, cancel_requested = false, entries = t.entries + 1
          FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status),
@@ -119,12 +118,10 @@ const RETRY: &str = concat!(
 );
 
 /// What runs is told; all else ends.
-const CANCEL: &str = concat!(
+const CANCEL: &str = sql!(
     those!(),
     ", u AS (
-         UPDATE fulmar_task t SET status = CASE WHEN c.runs THEN t.status ELSE ",
-    status!(Cancelled),
-    " END,
+         UPDATE fulmar_task t SET status = CASE WHEN c.runs THEN t.status ELSE {cancelled} END,
              cancel_requested = t.cancel_requested OR c.runs, gate = NULL,
              ended = CASE WHEN NOT c.runs THEN ",
     now!(),
@@ -142,7 +139,7 @@ const CANCEL: &str = concat!(
      SELECT status, id FROM u"
 );
 
-const PRIORITY: &str = concat!(
+const PRIORITY: &str = sql!(
     those!(),
     ", u AS (
          UPDATE fulmar_task t SET rank = $4::int8::int4, entries = t.entries + 1
@@ -152,11 +149,11 @@ const PRIORITY: &str = concat!(
 );
 
 /// `$4` from now, or at `$5`.
-const START: &str = concat!(
+const START: &str = sql!(
     those!(),
     ", u AS (
          UPDATE fulmar_task t SET run_at = s.run_at, entries = t.entries + 1,
-             gate = CASE WHEN t.gate = 2 THEN 2 ELSE (s.run_at > s.now)::int4 END
+             gate = CASE WHEN t.gate = {gate_order} THEN t.gate WHEN s.run_at > s.now THEN {gate_time} ELSE {gate_open} END
          FROM c CROSS JOIN (SELECT coalesce($5::int8, ",
     now!(),
     " + $4::int8) AS run_at, ",

@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::engine::{Action, Step, Stepped};
 use super::super::error::Result as TaskResult;
+use super::super::names::sql;
 use super::super::status::TaskStatus;
-use super::super::transition::{Change, Rule, charge, rule as rule_columns, status, words};
+use super::super::transition::{Change, Rule, rule as rule_columns, words};
 use super::connection::{Connection, Transaction};
 use super::fault::Fault;
 use super::fence::fence;
@@ -68,55 +69,30 @@ macro_rules! change {
             becomes!(),
             ", gate = CASE WHEN ",
             becomes!(),
-            " IN ",
-            status!(waiting),
-            " THEN CASE WHEN t.woken AND s.status = ",
-            status!(Paused),
-            " THEN 0 ELSE s.gate END END, woken = t.woken AND s.status <> ",
-            status!(Paused),
-            ",
+            " IN {waiting} THEN CASE WHEN t.woken AND s.status = {paused} THEN {gate_open} ELSE s.gate END END,
+                 woken = t.woken AND s.status <> {paused},
                  run_at = CASE WHEN ",
             becomes!(),
-            " NOT IN ",
-            status!(waiting),
-            " THEN t.run_at WHEN s.delay IS NULL THEN least(t.run_at, ",
+            " NOT IN {waiting} THEN t.run_at WHEN s.delay IS NULL THEN least(t.run_at, ",
             now!(),
             ") ELSE ",
             now!(),
             " + s.delay END,
                  ended = CASE WHEN ",
             becomes!(),
-            " IN ",
-            status!(ended),
-            " THEN ",
+            " IN {ended} THEN ",
             now!(),
             " END,
-                 worker = CASE s.status WHEN ",
-            status!(Running),
-            " THEN t.worker END,
-                 lease = CASE s.status WHEN ",
-            status!(Running),
-            " THEN t.lease END,
-                 deadline = CASE WHEN s.charge = ",
-            charge!(Start),
-            " THEN ",
+                 worker = CASE s.status WHEN {running} THEN t.worker END,
+                 lease = CASE s.status WHEN {running} THEN t.lease END,
+                 deadline = CASE WHEN s.charge = {charge_start} THEN ",
             now!(),
             " + (SELECT y.time_limit FROM fulmar_task_type y
-                         WHERE y.id = t.type_id) WHEN s.status = ",
-            status!(Running),
-            " THEN t.deadline END,
-                 starts = t.starts + (s.charge = ",
-            charge!(Start),
-            ")::int4,
-                 failures = t.failures + (s.charge = ",
-            charge!(Failure),
-            ")::int4,
-                 lost = t.lost + (s.charge = ",
-            charge!(Loss),
-            ")::int4,
-                 progress = CASE s.status WHEN ",
-            status!(Finished),
-            " THEN 1 ELSE coalesce(s.progress, t.progress) END,
+                         WHERE y.id = t.type_id) WHEN s.status = {running} THEN t.deadline END,
+                 starts = t.starts + (s.charge = {charge_start})::int4,
+                 failures = t.failures + (s.charge = {charge_failure})::int4,
+                 lost = t.lost + (s.charge = {charge_loss})::int4,
+                 progress = CASE s.status WHEN {finished} THEN 1 ELSE coalesce(s.progress, t.progress) END,
                  entries = t.entries + 1,
                  trail = ",
             $trail,
@@ -124,11 +100,8 @@ macro_rules! change {
              FROM s WHERE t.id = s.id AND ",
             fence!(),
             "
-                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE (x.status IN ",
-            status!(ended),
-            " OR x.if_cancelled IN ",
-            status!(ended),
-            ") AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
+                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE (x.status IN {ended} OR x.if_cancelled IN {ended})
+                     AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
              RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane, t.parent IS NOT NULL AS has_parent"
         )
     };
@@ -150,7 +123,7 @@ macro_rules! step_trail {
 }
 
 /// Steps without words or anything else to store.
-const PLAIN: &str = concat!(
+const PLAIN: &str = sql!(
     "WITH s AS MATERIALIZED (
          SELECT id, token, delay, progress, ord, ",
     rule_columns!(),
@@ -163,7 +136,7 @@ const PLAIN: &str = concat!(
 
 /// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence holds, no other worker changes
 /// the count.
-const FULL: &str = concat!(
+const FULL: &str = sql!(
     "WITH s AS MATERIALIZED (
          SELECT p.id, p.token, p.leaves, CASE WHEN f.is_spent THEN p.if_spent ELSE p.status END AS status, p.if_cancelled,
              p.gate, p.charge, p.gives_up, p.delay, p.progress, p.message || coalesce(f.words, '') AS message,
@@ -187,9 +160,7 @@ const FULL: &str = concat!(
     words!(of),
     "' || y.restart_limit END AS words
              FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id
-             WHERE o.id = p.id AND p.charge = ",
-    charge!(Loss),
-    " OFFSET 0) AS f ON true),
+             WHERE o.id = p.id AND p.charge = {charge_loss} OFFSET 0) AS f ON true),
      u AS (",
     // A note has a row of the log whatever it says: a trail that grew with each would be copied with each.
     change!(concat!("CASE WHEN s.message = '' AND s.status <> s.leaves THEN ", step_trail!(), " ELSE t.trail END")),
@@ -205,9 +176,7 @@ const FULL: &str = concat!(
          ON CONFLICT (task_id) DO UPDATE SET media_type = excluded.media_type, body = excluded.body),
      c AS (
          INSERT INTO fulmar_task_checkpoint (task_id, body)
-         SELECT u.id, u.checkpoint FROM u WHERE u.checkpoint IS NOT NULL AND u.status = ",
-    status!(Paused),
-    "
+         SELECT u.id, u.checkpoint FROM u WHERE u.checkpoint IS NOT NULL AND u.status = {paused}
          ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
      SELECT ord, status, has_lane, has_parent FROM u"
 );

@@ -5,6 +5,7 @@
 //! trail that has grown long, as that of a task that pauses again and again, is turned into rows of the log.
 
 use super::super::engine::{SAYING, taken_by};
+use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::connection::Connection;
 use super::error::PgError;
@@ -53,8 +54,11 @@ pub(super) fn say(db: &mut Connection, tasks: &[i64], message: &str) -> Result<(
     let mut tx = db.begin()?;
     unroll_within(&mut tx, tasks)?;
     tx.execute(
-        "UPDATE fulmar_task_log l SET message = l.message || $2::text || $3::text FROM fulmar_task t
-         WHERE t.id = ANY($1::int8[]) AND t.status = 1 AND l.task_id = t.id AND l.entry = t.entries AND l.status = 1",
+        sql!(
+            "UPDATE fulmar_task_log l SET message = l.message || $2::text || $3::text FROM fulmar_task t
+         WHERE t.id = ANY($1::int8[]) AND t.status = {scheduled} AND l.task_id = t.id AND l.entry = t.entries
+             AND l.status = {scheduled}"
+        ),
         &[Param::Ints(tasks), SAYING.into(), message.into()],
     )?;
     tx.commit()

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::super::names::sql;
 use super::super::new_task::{Checked, Start};
 use super::super::unique::{Accepted, CheckedUnique, Conflict};
 use super::connection::Connection;
@@ -94,7 +95,7 @@ fn look(
         periods.push(unique.period().map(millis));
     }
     db.query(
-        concat!(
+        sql!(
             "SELECT pg_advisory_xact_lock(",
             locks!(),
             " + 3, number) FROM (
@@ -105,8 +106,8 @@ fn look(
     )?;
     // A task that a worker takes meanwhile is looked at again once its lock is had, and may stand in no way any more.
     let rows = db.query(
-        concat!(
-            "SELECT n.ord, t.id, t.identifier, t.status = 0
+        sql!(
+            "SELECT n.ord, t.id, t.identifier, t.status = {accepted}
              FROM unnest($1::int8[], $2::int8[], $3::text[], $4::int8[], $5::int8[])
                  AS n (ord, type_id, key, statuses, period)
              CROSS JOIN LATERAL (
@@ -114,7 +115,7 @@ fn look(
                  WHERE u.type_id = n.type_id AND u.key = n.key AND (n.statuses >> t.status::int4) & 1 = 1
                      AND (n.period IS NULL OR t.created > ",
             then!(),
-            " - n.period) ORDER BY t.status <> 0, t.id DESC LIMIT 1 FOR UPDATE OF t) AS t"
+            " - n.period) ORDER BY t.status <> {accepted}, t.id DESC LIMIT 1 FOR UPDATE OF t) AS t"
         ),
         &[
             Param::Ints(&ords),
@@ -151,7 +152,7 @@ fn change(db: &mut Connection, id: i64, task: &Checked, unique: &CheckedUnique) 
         (Conflict::PushBack, Start::At(time)) => (None, Some(produce::at(time))),
     };
     db.query(
-        concat!(
+        sql!(
             "WITH s AS MATERIALIZED (SELECT ",
             then!(),
             " AS now, coalesce($4::int8, ",
@@ -160,7 +161,7 @@ fn change(db: &mut Connection, id: i64, task: &Checked, unique: &CheckedUnique) 
              u AS (
                  UPDATE fulmar_task t SET rank = $2::int8::int4, entries = t.entries + 1,
                      run_at = coalesce(s.run_at, t.run_at),
-                     gate = CASE WHEN t.gate = 2 OR s.run_at IS NULL THEN t.gate ELSE (s.run_at > s.now)::int4 END,
+                     gate = CASE WHEN t.gate = {gate_order} OR s.run_at IS NULL THEN t.gate WHEN s.run_at > s.now THEN {gate_time} ELSE {gate_open} END,
                      input = CASE WHEN octet_length($5::bytea) <= $6::int8 THEN $5::bytea END
                  FROM s WHERE t.id = $1::int8 RETURNING t.id, t.entries),
              d AS (DELETE FROM fulmar_task_input i USING u WHERE i.task_id = u.id AND octet_length($5::bytea) <= $6::int8),

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
+use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, transition};
 use super::super::worker_id::WorkerId;
@@ -27,10 +28,10 @@ pub(super) fn claim(
     lease: Duration,
     message: &str,
 ) -> Result<Vec<Claimed>> {
-    db.prepare_cached(
-        "UPDATE fulmar_task SET gate = 0 WHERE id IN
-             (SELECT id FROM fulmar_task WHERE gate = 1 AND run_at <= ?1 ORDER BY run_at LIMIT ?2)",
-    )
+    db.prepare_cached(sql!(
+        "UPDATE fulmar_task SET gate = {gate_open} WHERE id IN
+             (SELECT id FROM fulmar_task WHERE gate = {gate_time} AND run_at <= ?1 ORDER BY run_at LIMIT ?2)"
+    ))
     .and_then(|mut sql| sql.execute([now, MOST_DUE]))
     .map_err(failed("looking for tasks whose time has come"))?;
 
@@ -100,11 +101,11 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
 pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
     let doing = "renewing leases";
     let mut sql = db
-        .prepare_cached(
+        .prepare_cached(sql!(
             "UPDATE fulmar_task SET lease = ?2
-             WHERE worker = ?1 AND status IN (1, 2) AND lease > ?3 AND (deadline IS NULL OR deadline > ?3)
-             RETURNING id, token, cancel_requested",
-        )
+             WHERE worker = ?1 AND status IN {held} AND lease > ?3 AND (deadline IS NULL OR deadline > ?3)
+             RETURNING id, token, cancel_requested"
+        ))
         .map_err(failed(doing))?;
     let held = sql
         .query_map(params![worker.as_str(), now.saturating_add(millis(lease)), now], |row| {
@@ -117,7 +118,9 @@ pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Dur
 pub(super) fn cancel_requests(db: &Connection, worker: &WorkerId) -> Result<Vec<Held>> {
     let doing = "looking for cancellations";
     let mut sql = db
-        .prepare_cached("SELECT id, token FROM fulmar_task WHERE worker = ?1 AND cancel_requested = 1 AND status = 2")
+        .prepare_cached(sql!(
+            "SELECT id, token FROM fulmar_task WHERE worker = ?1 AND cancel_requested = 1 AND status = {running}"
+        ))
         .map_err(failed(doing))?;
     let held = sql
         .query_map([worker.as_str()], |row| Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: true }))
@@ -133,7 +136,7 @@ pub(super) fn next_due(db: &Connection, now: i64, names: &[String]) -> Result<Op
     let passes = limits::next(db, now, names)?;
     // Of any type: whoever looks too early looks once more.
     let next: Option<i64> = db
-        .prepare_cached("SELECT min(run_at) FROM fulmar_task WHERE gate = 1")
+        .prepare_cached(sql!("SELECT min(run_at) FROM fulmar_task WHERE gate = {gate_time}"))
         .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
         .map_err(failed(doing))?;
     Ok(next.into_iter().chain(passes).min().map(|at| types::duration(at.saturating_sub(now))))

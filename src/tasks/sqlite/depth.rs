@@ -7,28 +7,24 @@ use rusqlite::{Connection, Row, named_params};
 
 use super::super::depth::{QueueDepth, TypeDepth};
 use super::super::error::Result;
-use super::super::transition::status;
+use super::super::names::sql;
 use super::connection::failed;
 use super::types;
 
-const COUNT: &str = concat!(
+const COUNT: &str = sql!(
     "SELECT y.name, y.paused & 3 > 0, d.ready, d.delayed, d.blocked, d.claimed, d.running, :now - max(d.oldest, 0)
      FROM fulmar_task_type y LEFT JOIN (
          SELECT type_id, sum(ready) AS ready, sum(delayed) AS delayed, sum(blocked) AS blocked, sum(claimed) AS claimed,
              sum(running) AS running, min(oldest) AS oldest
          FROM (
              SELECT type_id, count(*) AS ready, 0 AS delayed, 0 AS blocked, 0 AS claimed, 0 AS running, min(run_at) AS oldest
-             FROM fulmar_task INDEXED BY fulmar_task_ready WHERE gate = 0 GROUP BY type_id
+             FROM fulmar_task INDEXED BY fulmar_task_ready WHERE gate = {gate_open} GROUP BY type_id
              UNION ALL SELECT type_id, sum(run_at <= :now), sum(run_at > :now), 0, 0, 0,
                  min(CASE WHEN run_at <= :now THEN run_at END)
-             FROM fulmar_task INDEXED BY fulmar_task_timed WHERE gate = 1 GROUP BY type_id
+             FROM fulmar_task INDEXED BY fulmar_task_timed WHERE gate = {gate_time} GROUP BY type_id
              UNION ALL SELECT type_id, 0, 0, count(*), 0, 0, NULL
-             FROM fulmar_task INDEXED BY fulmar_task_gated WHERE gate = 2 GROUP BY type_id
-             UNION ALL SELECT type_id, 0, 0, 0, sum(status <> ",
-    status!(Running),
-    "), sum(status = ",
-    status!(Running),
-    "), NULL
+             FROM fulmar_task INDEXED BY fulmar_task_gated WHERE gate = {gate_order} GROUP BY type_id
+             UNION ALL SELECT type_id, 0, 0, 0, sum(status <> {running}), sum(status = {running}), NULL
              FROM fulmar_task INDEXED BY fulmar_task_held WHERE worker IS NOT NULL GROUP BY type_id
          ) GROUP BY type_id) AS d ON d.type_id = y.id
      ORDER BY y.name"

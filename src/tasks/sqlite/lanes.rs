@@ -6,6 +6,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::Result;
+use super::super::names::sql;
 use super::super::transition::Gate;
 use super::connection::failed;
 
@@ -43,7 +44,7 @@ pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Res
     match modifier {
         Some((id, held)) if !accessor_is_ahead(id) => {
             if held == Some(Gate::Order.code()) {
-                db.prepare_cached("UPDATE fulmar_task SET gate = (run_at > ?2) WHERE id = ?1")
+                db.prepare_cached(sql!("UPDATE fulmar_task SET gate = CASE WHEN run_at > ?2 THEN {gate_time} ELSE {gate_open} END WHERE id = ?1"))
                     .and_then(|mut sql| sql.execute([id, now]))
                     .map_err(failed(doing))?;
             }
@@ -51,10 +52,10 @@ pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Res
         _ => {
             // All accessors up to the next modifier.
             let until = modifier.map_or(i64::MAX, |(id, _)| id);
-            db.prepare_cached(
-                "UPDATE fulmar_task SET gate = (run_at > ?4)
-                 WHERE type_id = ?1 AND lane = ?2 AND is_modifier = 0 AND id < ?3 AND gate = 2",
-            )
+            db.prepare_cached(sql!(
+                "UPDATE fulmar_task SET gate = CASE WHEN run_at > ?4 THEN {gate_time} ELSE {gate_open} END
+                 WHERE type_id = ?1 AND lane = ?2 AND is_modifier = 0 AND id < ?3 AND gate = {gate_order}"
+            ))
             .and_then(|mut sql| sql.execute(params![of_type, lane, until, now]))
             .map_err(failed(doing))?;
         }

@@ -14,6 +14,7 @@ use super::super::error::{Result, TaskError};
 use super::super::limits::{
     self, Candidate, Governed, Limits, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate,
 };
+use super::super::names::sql;
 use super::connection::failed;
 use super::ready::{self, Ready};
 use super::{millis, types};
@@ -210,10 +211,10 @@ fn spend(db: &Connection, now: i64, one: &Limited, picks: &[&Pick<LaneKey>]) -> 
     // Of those that are full again more than were filled now, so that the table doesn't grow. Where tasks of the key wait, a look
     // for keys that are free again begins with them.
     db.prepare_cached(
-        "DELETE FROM fulmar_limit_key WHERE type_id = ?1 AND key IN (
+        sql!("DELETE FROM fulmar_limit_key WHERE type_id = ?1 AND key IN (
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = ?1 AND k.next_at <= ?2
-                 AND NOT EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = ?1 AND t.lane = k.key AND t.lane IS NOT NULL)
-             ORDER BY k.next_at LIMIT ?3)",
+                 AND NOT EXISTS (SELECT 1 FROM fulmar_task t WHERE t.gate = {gate_open} AND t.type_id = ?1 AND t.lane = k.key AND t.lane IS NOT NULL)
+             ORDER BY k.next_at LIMIT ?3)"),
     )
     .and_then(|mut sql| sql.execute(params![type_id, micros(now), 2 * picks.len() + 10]))
     .map_err(failed(DOING))?;
@@ -293,10 +294,10 @@ struct Look<'a> {
 /// `?1` the type, `?2` now; then what chooses them.
 macro_rules! candidates {
     ($which:literal) => {
-        concat!(
+        sql!(
             "SELECT t.id, CAST(t.priority AS INTEGER), t.lane, ?2 - max(CAST(t.run_at AS INTEGER), 0),
                  (SELECT k.next_at FROM fulmar_limit_key k WHERE k.type_id = ?1 AND k.key = t.lane)
-             FROM fulmar_task t WHERE t.gate = 0 AND t.type_id = ?1 AND ",
+             FROM fulmar_task t WHERE t.gate = {gate_open} AND t.type_id = ?1 AND ",
             $which
         )
     };
@@ -342,12 +343,12 @@ impl Look<'_> {
     fn key_behind(&self, key_before: Option<&[u8]>) -> Result<Option<LaneKey>> {
         let sql = match key_before {
             None => {
-                "SELECT lane FROM fulmar_task WHERE gate = 0 AND lane IS NOT NULL AND type_id = ?1 AND ?2 IS NULL
-                     ORDER BY lane LIMIT 1"
+                sql!("SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1 AND ?2 IS NULL
+                     ORDER BY lane LIMIT 1")
             }
             Some(_) => {
-                "SELECT lane FROM fulmar_task WHERE gate = 0 AND lane IS NOT NULL AND type_id = ?1 AND lane > CAST(?2 AS TEXT)
-                     ORDER BY lane LIMIT 1"
+                sql!("SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1 AND lane > CAST(?2 AS TEXT)
+                     ORDER BY lane LIMIT 1")
             }
         };
         let mut sql = self.db.prepare_cached(sql).map_err(failed(DOING))?;
@@ -402,10 +403,12 @@ impl Look<'_> {
     /// The different priorities of what waits, of the type or of one key, from the highest on.
     fn priorities(&self, key: Option<&LaneKey>) -> Result<Vec<i64>> {
         let sql = match key {
-            None => "SELECT max(priority) FROM fulmar_task WHERE gate = 0 AND type_id = ?1 AND priority < ?2",
+            None => sql!(
+                "SELECT max(priority) FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1 AND priority < ?2"
+            ),
             Some(_) => {
-                "SELECT max(priority) FROM fulmar_task WHERE gate = 0 AND type_id = ?1 AND lane = CAST(?3 AS TEXT)
-                     AND lane IS NOT NULL AND priority < ?2"
+                sql!("SELECT max(priority) FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1 AND lane = CAST(?3 AS TEXT)
+                     AND lane IS NOT NULL AND priority < ?2")
             }
         };
         let (mut found, mut last) = (Vec::new(), i64::MAX);

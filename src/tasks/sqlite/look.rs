@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::super::error::Result;
 use super::super::look::{MOST_ROWS, Source, Statuses, TaskFilter, TaskPage};
+use super::super::names::sql;
 use super::super::status::{TaskInfo, TaskStatus};
 use super::connection::{failed, to_time};
 use super::millis;
@@ -118,7 +119,7 @@ fn start(filter: &TaskFilter) -> i64 {
 fn source(filter: &TaskFilter) -> (&'static str, &'static str) {
     match filter.source() {
         Source::All => ("NOT INDEXED", "true"),
-        Source::Failed => ("INDEXED BY fulmar_task_failed", "t.status IN (5, 6)"),
+        Source::Failed => ("INDEXED BY fulmar_task_failed", sql!("t.status IN {wrong}")),
         Source::Held => ("INDEXED BY fulmar_task_held", "t.worker IS NOT NULL"),
     }
 }

@@ -6,6 +6,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
+use super::super::names::sql;
 use super::super::new_task::{Checked, Start};
 use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, Gate, transition};
@@ -67,13 +68,13 @@ fn make_room(db: &Connection, wanted: u64) -> Result<()> {
     // What waits: open gates and shut ones, and what a worker took but has not started.
     let most = i64::try_from(capacity).unwrap_or(i64::MAX);
     let waiting: i64 = db
-        .prepare_cached(
+        .prepare_cached(sql!(
             "SELECT count(*) FROM (SELECT 1 FROM (
-                 SELECT 1 FROM fulmar_task WHERE gate = 0 AND status = 0
-                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 1 AND status = 0
-                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = 2 AND status = 0
-                 UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = 1) LIMIT ?1)",
-        )
+                 SELECT 1 FROM fulmar_task WHERE gate = {gate_open} AND status = {accepted}
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = {gate_time} AND status = {accepted}
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE gate = {gate_order} AND status = {accepted}
+                 UNION ALL SELECT 1 FROM fulmar_task WHERE worker IS NOT NULL AND status = {scheduled}) LIMIT ?1)"
+        ))
         .and_then(|mut sql| sql.query_row([most], |row| row.get(0)))
         .map_err(failed("counting what waits"))?;
     if u64::try_from(waiting).unwrap_or(0).saturating_add(wanted) > capacity {

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::engine::{Part, TaskRef};
 use super::super::error::{Result, TaskError};
+use super::super::names::sql;
 use super::super::stats::{QueueStats, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{failed, to_time};
@@ -103,14 +104,14 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
     stats.paused = types::is_paused(db, type_id)?;
     // The pluses keep SQLite from the index of all tasks of the type, of which there may be millions that have ended.
     let mut sql = db
-        .prepare_cached(
+        .prepare_cached(sql!(
             "SELECT status, count(*) FROM (
-                 SELECT status FROM fulmar_task WHERE gate = 0 AND type_id = ?1
-                 UNION ALL SELECT status FROM fulmar_task WHERE gate = 1 AND +type_id = ?1
-                 UNION ALL SELECT status FROM fulmar_task WHERE gate = 2 AND type_id = ?1
+                 SELECT status FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1
+                 UNION ALL SELECT status FROM fulmar_task WHERE gate = {gate_time} AND +type_id = ?1
+                 UNION ALL SELECT status FROM fulmar_task WHERE gate = {gate_order} AND type_id = ?1
                  UNION ALL SELECT status FROM fulmar_task WHERE worker IS NOT NULL AND +type_id = ?1
-                 UNION ALL SELECT status FROM fulmar_task WHERE ended IS NOT NULL AND type_id = ?1) GROUP BY status",
-        )
+                 UNION ALL SELECT status FROM fulmar_task WHERE ended IS NOT NULL AND type_id = ?1) GROUP BY status"
+        ))
         .map_err(failed(doing))?;
     let counts: Vec<(i64, u64)> = sql
         .query_map([type_id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -123,11 +124,11 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
         }
     }
     let oldest: Option<i64> = db
-        .prepare_cached(
+        .prepare_cached(sql!(
             "SELECT min(run_at) FROM (
-                 SELECT run_at FROM fulmar_task WHERE gate = 0 AND type_id = ?1
-                 UNION ALL SELECT run_at FROM fulmar_task WHERE gate = 1 AND run_at <= ?2 AND +type_id = ?1)",
-        )
+                 SELECT run_at FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1
+                 UNION ALL SELECT run_at FROM fulmar_task WHERE gate = {gate_time} AND run_at <= ?2 AND +type_id = ?1)"
+        ))
         .and_then(|mut sql| sql.query_row([type_id, now], |row| row.get(0)))
         .map_err(failed(doing))?;
     stats.oldest_ready = oldest.map(|at| types::duration(now.saturating_sub(at)));

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::super::error::Result;
+use super::super::names::sql;
 use super::connection::failed;
 use super::limits;
 
@@ -64,7 +65,7 @@ pub(super) fn is_any(db: &Connection, names: &[String]) -> Result<bool> {
     }
     for (type_id, _) in asked(db, names)? {
         let is_ready = db
-            .prepare_cached("SELECT 1 FROM fulmar_task WHERE gate = 0 AND type_id = ?1 LIMIT 1")
+            .prepare_cached(sql!("SELECT 1 FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1 LIMIT 1"))
             .and_then(|mut sql| sql.exists([type_id]))
             .map_err(failed(doing))?;
         if is_ready {
@@ -101,17 +102,19 @@ fn walk(db: &Connection, names: &[String], limit: usize) -> Result<Option<Vec<Re
 }
 
 /// CROSS has SQLite go from the tasks, in the order of their index, to the types.
-const FIRST: &str = "SELECT t.id, CAST(t.priority AS INTEGER), y.id, y.name, y.at_once, y.paused > 0
+const FIRST: &str = sql!(
+    "SELECT t.id, CAST(t.priority AS INTEGER), y.id, y.name, y.at_once, y.paused > 0
              FROM fulmar_task t CROSS JOIN fulmar_task_type y ON y.id = t.type_id
-             WHERE t.gate = 0 ORDER BY t.priority DESC, t.id LIMIT ?1";
+             WHERE t.gate = {gate_open} ORDER BY t.priority DESC, t.id LIMIT ?1"
+);
 
 /// The types with a task that is ready, by one step in their index each.
-const WITH_TASKS: &str = "WITH RECURSIVE ready (type_id) AS (
-                 SELECT min(type_id) FROM fulmar_task WHERE gate = 0
-                 UNION ALL SELECT (SELECT min(type_id) FROM fulmar_task WHERE gate = 0 AND type_id > ready.type_id)
+const WITH_TASKS: &str = sql!("WITH RECURSIVE ready (type_id) AS (
+                 SELECT min(type_id) FROM fulmar_task WHERE gate = {gate_open}
+                 UNION ALL SELECT (SELECT min(type_id) FROM fulmar_task WHERE gate = {gate_open} AND type_id > ready.type_id)
                  FROM ready WHERE type_id IS NOT NULL)
              SELECT y.name, y.id, y.at_once FROM ready CROSS JOIN fulmar_task_type y ON y.id = ready.type_id
-             WHERE y.paused = 0";
+             WHERE y.paused = 0");
 
 struct First {
     id: i64,
@@ -173,10 +176,10 @@ pub(super) fn room(db: &Connection, type_id: i64, at_once: Option<i64>) -> Resul
 fn of_type(db: &Connection, type_id: i64, limit: i64) -> Result<Vec<Ready>> {
     let doing = "looking for tasks to claim";
     let mut sql = db
-        .prepare_cached(
-            "SELECT id, CAST(priority AS INTEGER) FROM fulmar_task WHERE gate = 0 AND type_id = ?1
-             ORDER BY priority DESC, id LIMIT ?2",
-        )
+        .prepare_cached(sql!(
+            "SELECT id, CAST(priority AS INTEGER) FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1
+             ORDER BY priority DESC, id LIMIT ?2"
+        ))
         .map_err(failed(doing))?;
     let ready = sql.query_map([type_id, limit], |row| Ok(Ready { id: row.get(0)?, priority: row.get(1)? }));
     ready.and_then(Iterator::collect).map_err(failed(doing))

@@ -6,6 +6,7 @@ use rusqlite::{Connection, params};
 
 use super::super::error::{Result, TaskError};
 use super::super::look::Statuses;
+use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
 use super::super::transition::{Change, Facts, Gate, transition};
@@ -36,7 +37,8 @@ pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, st
             Steering::Start(start) => {
                 let run_at = produce::run_at(*start, now);
                 change(db, "UPDATE fulmar_task SET run_at = ?2 WHERE id = ?1", id, run_at)?;
-                let open = "UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN (0, 1)";
+                let open =
+                    sql!("UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN ({gate_open}, {gate_time})");
                 change(db, open, id, Gate::by_time(run_at > now).code())?;
                 steps::note(db, id, now, status, &words)?;
             }

@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::engine::{Step, Stepped};
 use super::super::error::Result;
+use super::super::names::sql;
 use super::super::status::{Response, TaskStatus};
 use super::super::transition::{Change, Charge, Facts, Gate, Transition, Words, transition};
 use super::connection::{failed, in_savepoint, is_of_row};
@@ -171,8 +172,12 @@ pub(super) fn hold(
 pub(super) fn wait(db: &Connection, now: i64, id: i64, next: Transition, run_at: i64, words: &str) -> Result<()> {
     let entry: i64 = db
         .prepare_cached(
-            "UPDATE fulmar_task SET status = ?2, gate = CASE WHEN ?2 = 3 AND woken THEN 0 ELSE ?3 END, run_at = ?4,
-                 woken = woken AND ?2 <> 3, worker = NULL, lease = NULL, deadline = NULL, failures = failures + ?5, lost = lost + ?6, entries = entries + 1 WHERE id = ?1 RETURNING entries",
+            sql!(
+                "UPDATE fulmar_task SET status = ?2, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL,
+                     gate = CASE WHEN ?2 = {paused} AND woken THEN {gate_open} ELSE ?3 END, woken = woken AND ?2 <> {paused},
+                     failures = failures + ?5, lost = lost + ?6, entries = entries + 1
+                 WHERE id = ?1 RETURNING entries"
+            ),
         )
         .and_then(|mut sql| {
             let gate = next.gate.map(Gate::code);

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::Result;
+use super::super::names::sql;
 use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
 use super::super::transition::Gate;
@@ -19,11 +20,11 @@ pub(super) fn find(db: &Connection, now: i64, type_id: i64, task: &Checked) -> R
     };
     let since = unique.period().map_or(i64::MIN, |period| now.saturating_sub(millis(period)));
     let found: Option<(i64, String, i64)> = db
-        .prepare_cached(
+        .prepare_cached(sql!(
             "SELECT t.id, t.identifier, t.status FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
              WHERE u.type_id = ?1 AND u.key = ?2 AND (?3 >> t.status) & 1 AND t.created > ?4
-             ORDER BY t.status <> 0, t.id DESC LIMIT 1",
-        )
+             ORDER BY t.status <> {accepted}, t.id DESC LIMIT 1"
+        ))
         .and_then(|mut sql| {
             let params = params![type_id, unique.key, unique.statuses().0, since];
             sql.query_row(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
@@ -49,7 +50,9 @@ fn change(db: &Connection, now: i64, id: i64, task: &Checked, unique: &CheckedUn
     run("UPDATE fulmar_task_input SET body = ?2 WHERE task_id = ?1", &|sql| sql.execute(params![id, task.input]))?;
     if unique.conflict == Conflict::PushBack {
         let run_at = produce::run_at(task.start, now);
-        let open = "UPDATE fulmar_task SET run_at = ?2, gate = CASE WHEN gate = 2 THEN 2 ELSE ?3 END WHERE id = ?1";
+        let open = sql!(
+            "UPDATE fulmar_task SET run_at = ?2, gate = CASE WHEN gate = {gate_order} THEN gate ELSE ?3 END WHERE id = ?1"
+        );
         run(open, &|sql| sql.execute([id, run_at, Gate::by_time(run_at > now).code()]))?;
     }
     steps::note(db, id, now, TaskStatus::Accepted, &unique.words(&task.message))
