@@ -226,8 +226,8 @@
 //! - `tasks`: durable tasks: types, handlers and workers, without a database; `sqlite` and `postgres` bring one.
 //! - `tracing`: spans for the stages of every request (deferred, queued, running), through the `tracing` facade.
 //!
-//! Without any, the crate depends on `concurrent-queue`, `crossbeam-utils`, `parking_lot` and `thiserror`, and on no async
-//! runtime under any.
+//! Without any, the crate depends on `concurrent-queue`, `crossbeam-channel`, `crossbeam-utils`, `parking_lot` and `thiserror`,
+//! and on no async runtime under any.
 //!
 //! # Architecture
 //!
@@ -281,12 +281,14 @@ mod trace;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// Its `select!` takes what [`AsyncRequest::done`], [`RequestSet::receiver`] and the halves of a [`queue`] give, and `tick` needs no thread.
+pub use crossbeam_channel;
 pub use error::{BoxError, Error, Result};
 #[cfg(feature = "json")]
 pub use executor::Store;
 pub use executor::{
     Args, AsyncRequest, Builder, CallbackHandle, CancelHook, Executor, Handles, Infallible, IntoOutput, Keyed, Kind,
-    Lend, OnFull, Operation, PerThread, Periodic, Stats, Status, as_completed, async_await_termination,
+    Lend, OnFull, Operation, PerThread, Periodic, RequestSet, Stats, Status, as_completed, async_await_termination,
     async_reset_pool, async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
     async_wait_requests, infallible, is_cancelled, keyed, keyless, on_cancel, wait_all, wait_each,
 };

@@ -1,12 +1,15 @@
 //! The handle of a request: what users ask and want of it.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+
+use crossbeam_channel::Receiver;
 
 use super::core::Core;
 use super::current;
@@ -137,6 +140,32 @@ impl<T> AsyncRequest<T> {
             current::call_nested(move || callback.tell(status));
         }
         CallbackHandle { job: self.request.clone().as_job(), core: self.core.clone(), number }
+    }
+
+    /// A receiver for `crossbeam_channel::select!`: it disconnects when the request has ended, in whatever way, and never
+    /// receives anything. The result stays in the handle. For many requests there is [`RequestSet`](crate::RequestSet).
+    ///
+    /// Any number of threads may select it, and it stays ready: a loop that goes on after the end selects
+    /// `crossbeam_channel::never()` in its place. It costs no thread. Inside an operation prefer a wait of this crate: a
+    /// `select!` there keeps the thread of the pool.
+    ///
+    /// ```
+    /// use fulmar::crossbeam_channel::{select, tick};
+    /// use std::time::Duration;
+    ///
+    /// let executor = fulmar::Executor::builder().threads(1).build()?;
+    /// let (request, ticks) = (executor.spawn(|| 7)?, tick(Duration::from_millis(5)));
+    /// let value = loop {
+    ///     select! {
+    ///         recv(request.done()) -> _ => break request.wait(None)?,
+    ///         recv(ticks) -> _ => println!("still at work"),
+    ///     }
+    /// };
+    /// assert_eq!(value, 7);
+    /// # Ok::<(), fulmar::Error>(())
+    /// ```
+    pub fn done(&self) -> Receiver<Infallible> {
+        self.core.observers.done(self.head())
     }
 
     /// When the request started, counted from its submission; `None` until it has.

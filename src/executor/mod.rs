@@ -8,6 +8,7 @@
 //! operation, args, shape, per_thread, store    what can be submitted
 //! accept -> release -> worker                 a request's way: accepted, held back and queued, run to its end
 //! interrupts                                  what a cancel does to a request that runs
+//! select                                      results that come out of a channel
 //! wait, lifecycle                             threads that wait for requests, and for the end of the executor
 //! core                                        what all of these share
 //! order, pool, request, room, waits           state machines: of the keys, the threads, one request, the bound, the waits
@@ -34,6 +35,7 @@ mod release;
 mod request;
 mod room;
 mod schedule;
+mod select;
 mod shape;
 mod stats;
 #[cfg(feature = "json")]
@@ -59,6 +61,7 @@ pub use per_thread::PerThread;
 pub use request::{Kind, Status};
 pub use room::OnFull;
 pub use schedule::Periodic;
+pub use select::RequestSet;
 pub use shape::Lend;
 pub use stats::Stats;
 #[cfg(feature = "json")]

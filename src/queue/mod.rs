@@ -25,6 +25,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
+
 pub use error::{GetError, GetTimeoutError, PutError, PutTimeoutError, TryGetError, TryPutError};
 
 pub(crate) use shared::{GetRefusal, Nudge, PutRefusal};
@@ -157,6 +159,16 @@ impl<T> Producer<T> {
         })
     }
 
+    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be room, and disconnects when the queue is closed.
+    ///
+    /// After a message, call [`try_put`](Producer::try_put) once, which is told of a full queue if another thread was faster. If there is
+    /// more room after a put, there is another message. Keep the receiver for as long as you select; dropping it ends the watch.
+    ///
+    /// It costs no thread, and puts and gets take a lock while there is a watch.
+    pub fn ready(&self) -> Receiver<()> {
+        self.shared().watch_room()
+    }
+
     /// Waits for room until `deadline`, or until a nudge finds `stop` set.
     pub(crate) fn put_unless(&self, stop: &AtomicBool, value: T, deadline: Deadline) -> Result<(), (PutRefusal, T)> {
         self.shared().put(value, deadline, Some(stop))
@@ -247,6 +259,38 @@ impl<T> Consumer<T> {
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = T> {
         std::iter::from_fn(|| self.get().ok())
+    }
+
+    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be a value, and disconnects when the queue is
+    /// closed, with what is left still in it.
+    ///
+    /// After a message, call [`try_get`](Consumer::try_get) once, which is told of an empty queue if another thread was faster. If there
+    /// are more values after a get, there is another message. Keep the receiver for as long as you select; dropping it ends the watch.
+    ///
+    /// It costs no thread, and puts and gets take a lock while there is a watch.
+    ///
+    /// ```
+    /// use fulmar::crossbeam_channel::{never, select};
+    ///
+    /// let (producer, consumer) = fulmar::queue::bounded(10)?;
+    /// let worker = std::thread::spawn(move || (1..=100).try_for_each(|value| producer.put(value)).is_ok());
+    /// let (ready, stop) = (consumer.ready(), never::<()>());
+    /// let mut sum = 0;
+    /// loop {
+    ///     select! {
+    ///         recv(ready) -> closed => match consumer.try_get() {
+    ///             Ok(value) => sum += value,
+    ///             Err(_) if closed.is_err() => break,
+    ///             Err(_) => {}
+    ///         },
+    ///         recv(stop) -> _ => break,
+    ///     }
+    /// }
+    /// assert_eq!((sum, worker.join().expect("no panic")), (5050, true));
+    /// # Ok::<(), fulmar::Error>(())
+    /// ```
+    pub fn ready(&self) -> Receiver<()> {
+        self.shared().watch_values()
     }
 
     /// Waits for a value until one comes, or until a nudge finds `stop` set.

@@ -11,6 +11,7 @@ use std::iter;
 use std::mem;
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use crossbeam_utils::CachePadded;
 
 use super::line::Line;
@@ -89,6 +90,7 @@ impl<T> Shared<T> {
             value = match self.ring.push(value) {
                 Ok(()) => {
                     self.consumers.call_one();
+                    self.producers.call_watchers(|| !self.ring.is_full());
                     return Ok(());
                 }
                 Err(PushError::Closed(value)) => return Err((PutRefusal::Closed, value)),
@@ -124,6 +126,7 @@ impl<T> Shared<T> {
             match self.ring.pop() {
                 Ok(value) => {
                     self.producers.call_one();
+                    self.consumers.call_watchers(|| !self.ring.is_empty());
                     return Ok(value);
                 }
                 Err(PopError::Closed) => return Err(GetRefusal::Closed),
@@ -155,6 +158,28 @@ impl<T> Shared<T> {
     pub(super) fn close(&self) {
         self.ring.close();
         self.wake_all();
+        self.producers.end_watches();
+        self.consumers.end_watches();
+    }
+
+    /// A channel with a message while there may be room.
+    pub(super) fn watch_room(&self) -> Receiver<()> {
+        self.watch(&self.producers, || !self.ring.is_full())
+    }
+
+    /// A channel with a message while there may be a value.
+    pub(super) fn watch_values(&self) -> Receiver<()> {
+        self.watch(&self.consumers, || !self.ring.is_empty())
+    }
+
+    fn watch(&self, line: &Line, is_reason: impl Fn() -> bool) -> Receiver<()> {
+        let receiver = line.watch();
+        line.call_watchers(is_reason);
+        if self.is_closed() {
+            // The close may have come before the watch.
+            line.end_watches();
+        }
+        receiver
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -27,6 +27,7 @@ mod promises;
 mod queue;
 mod regressions;
 mod reports;
+mod select;
 mod support;
 mod timer;
 mod together;

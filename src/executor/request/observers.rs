@@ -11,11 +11,13 @@
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, Sender};
 use crossbeam_utils::CachePadded;
 
 use super::cell::Head;
@@ -63,6 +65,8 @@ pub(crate) enum Observer {
     Inbox(Arc<Inbox>, usize),
     /// A task of an async runtime.
     Task(Waker),
+    /// A channel in which nothing is sent, and whose end is the request's. The receiver is for the next who asks for one.
+    Done(Sender<Infallible>, Receiver<Infallible>),
 }
 
 impl Observers {
@@ -90,6 +94,23 @@ impl Observers {
         // Dropped only here: a waker's destructor is code of the user's, and must not run under our lock.
         panics::contain(|| drop(replaced));
         Ok(())
+    }
+
+    /// A channel that ends with the request; the same for all who ask, so that a loop that asks each time leaves one behind.
+    pub(crate) fn done(&self, head: &Head) -> Receiver<Infallible> {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let mut shard = self.shard(head);
+        // Where the request has ended, the sender goes with this call.
+        if head.observe() {
+            let observers = &mut shard.entry(head.address()).or_default().observers;
+            for observer in observers.iter() {
+                if let Observer::Done(_, known) = observer {
+                    return known.clone();
+                }
+            }
+            observers.push(Observer::Done(sender, receiver.clone()));
+        }
+        receiver
     }
 
     /// Has `release` called at the end, before all observers. It comes back if the request has ended.
@@ -199,6 +220,7 @@ impl Observer {
             Observer::Callback(_, callback) => callback(status),
             Observer::Inbox(inbox, index) => inbox.put(index),
             Observer::Task(waker) => waker.wake(),
+            Observer::Done(sender, _) => drop(sender),
         });
     }
 }
