@@ -4,7 +4,7 @@
 //! hundred at once, claimed and finished by a worker, and end to end, for 1, 4 and 8 threads and batches of 1 and 100. Beside
 //! them stand the floor, bare statements on the same kind of connection, without types, fences, logs, order or handlers,
 //! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes
-//! to start what was just enqueued, whether a million finished tasks slow claims down, and what
+//! to start what was just enqueued, what durable functions cost, whether a million finished tasks slow claims down, and what
 //! operators wait for beside a million waiting ones. `-- --test` runs all once,
 //! quickly.
 
@@ -19,7 +19,7 @@ use fulmar::tasks::rusqlite::Connection;
 use fulmar::tasks::{TaskContext, TaskError, TaskQueue, Worker};
 
 use tasks_common::{
-    Arm, Goal, Load, Plan, Role, contest, met, operators, ours, peers, tell_beside, tell_waits, types, waiters,
+    Arm, Goal, Load, Plan, Role, contest, durable, met, operators, ours, peers, tell_beside, tell_waits, types, waiters,
 };
 
 const GOALS: [Goal; 2] = [
@@ -75,6 +75,13 @@ fn main() {
             queue
         };
         types::tell(fresh, plan.test);
+    }
+    if plan.has("durable") {
+        let fresh = || {
+            let folder = Folder::new();
+            (open(&folder.0), folder)
+        };
+        durable::tell(fresh, plan.test, |load| floor::run(load, &Folder::new().0).enqueue);
     }
     if plan.has("operators") {
         let folder = Folder::new();

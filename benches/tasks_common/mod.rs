@@ -3,8 +3,9 @@
 //! `benches/peers/run` installs the other queues and runs a bench with them; without it, `cargo bench` measures ours and the
 //! floor alone. Everything that a run is told besides comes from the environment: `FULMAR_BENCH_TASKS`, `FULMAR_BENCH_ROUNDS`,
 //! `FULMAR_BENCH_LOADS` (`8x1,8x100`), and `FULMAR_BENCH_ARM`, the one contender there is to be. Words name parts of it:
-//! `rates`, `wake-ups`, `million`, `operators`; none means all.
+//! `rates`, `wake-ups`, `million`, `operators`, `durable`; none means all.
 
+pub(crate) mod durable;
 pub(crate) mod operators;
 pub(crate) mod ours;
 pub(crate) mod peers;

@@ -3,7 +3,7 @@
 //! `benches/peers/run postgres` brings up a server as `tests/run` does, installs the peers, and runs this with
 //! `cargo bench --bench tasks_postgres --features postgres`. Tasks a second, with full durability: enqueued, worked
 //! off (claimed, run, finished), and both at once, by one process, for 1, 4 and 8 at once and batches of 1 and 100. Then:
-//! how long an idle worker takes to start what another process has enqueued, whether a million finished tasks slow
+//! how long an idle worker takes to start what another process has enqueued, what durable functions cost, whether a million finished tasks slow
 //! claims down, and what operators wait for beside a million waiting ones.
 //! `-- --test` runs all once, quickly; without `FULMAR_POSTGRES_URL` nothing is measured, and it says so.
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use fulmar::tasks::{TaskError, TaskQueue};
 
 use tasks_common::{
-    Arm, Goal, Load, Plan, Role, contest, operators, ours, peers, tell_beside, tell_waits, types, waiters,
+    Arm, Goal, Load, Plan, Role, contest, durable, operators, ours, peers, tell_beside, tell_waits, types, waiters,
 };
 
 const GOALS: [Goal; 4] = [
@@ -71,10 +71,37 @@ fn main() {
         };
         types::tell(fresh, plan.test);
     }
+    if plan.has("durable") {
+        let fresh = || {
+            let bed = Bed::new(&url, 8);
+            (bed.queue.clone(), bed)
+        };
+        durable::tell(fresh, plan.test, |load| bare_rows(&url, load));
+    }
     if plan.has("operators") {
         operators::tell(&Bed::new(&url, 4).queue, plan.test);
     }
     pressure::tell(&url, &plan);
+}
+
+/// Rows that are inserted one by one, in a transaction each; how many a second.
+fn bare_rows(url: &str, load: Load) -> Option<f64> {
+    let bed = Bed::new(url, load.threads);
+    bed.sql("CREATE TABLE bare (id int8 PRIMARY KEY, body bytea)");
+    let insert = |thread: usize, n: usize| format!("INSERT INTO bare VALUES ({}, 'body')", thread * load.tasks + n);
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..load.threads {
+            let queue = &bed.queue;
+            scope.spawn(move || {
+                for n in 0..load.share() {
+                    let row = |tx: &fulmar::tasks::PostgresTransaction<'_>| tx.execute(&insert(thread, n), &[]);
+                    queue.postgres_transaction::<u64, TaskError>(row).expect("inserted");
+                }
+            });
+        }
+    });
+    tasks_common::rate(load.whole(), start.elapsed())
 }
 
 /// Whether many finished tasks slow claims down.

@@ -1,10 +1,12 @@
 //! Tasks that wait, as lines of JSON: to another file, another server, the other engine.
 
 use std::io::{BufRead, Write};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use super::durable::{Carried, Entry, Event, Kind, State};
 use super::engine::Part;
 use super::error::{Result, TaskError};
 use super::look::TaskFilter;
@@ -33,8 +35,9 @@ impl TaskQueue {
     /// all of one moment: [pause](TaskQueue::pause) the queue and let its workers drain first.
     ///
     /// Together with [`import`](TaskQueue::import) it moves what waits to another queue, of either engine. Keys of
-    /// [uniqueness](NewTask::unique), contexts, logs and counts of failures stay behind. Delete what was moved afterwards
-    /// with [`delete_all`](TaskQueue::delete_all).
+    /// [uniqueness](NewTask::unique), contexts, logs and counts of failures stay behind. A [durable function](super::durable) takes
+    /// its stored steps and its events along; where it is one of a family of parent and children that has not ended, it can't
+    /// be moved. Delete what was moved afterwards with [`delete_all`](TaskQueue::delete_all).
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -57,7 +60,8 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// Those of the database; [`TaskError::Transfer`] for those of `to`.
+    /// Those of the database; [`TaskError::Transfer`] for those of `to`, and for a task that waits for children or is waited for by
+    /// its parent.
     pub fn export(&self, filter: &TaskFilter, mut to: impl Write) -> Result<u64> {
         let waiting =
             TaskFilter { newest_first: false, ..filter.among(super::look::Statuses::of([TaskStatus::Accepted])) };
@@ -66,7 +70,9 @@ impl TaskQueue {
             let task = task?;
             // Deleted, or taken and ended, since it was listed.
             let Some(input) = self.input_of(&task)? else { continue };
-            writeln!(to, "{}", to_line(&task, &input)).map_err(|error| failed("writing tasks", error))?;
+            let carried = self.engine().journal().carried(task.id)?;
+            check_movable(&task, &carried)?;
+            writeln!(to, "{}", to_line(&task, &input, &carried)).map_err(|error| failed("writing tasks", error))?;
             count += 1;
         }
         to.flush().map_err(|error| failed("writing tasks", error))?;
@@ -94,9 +100,16 @@ impl TaskQueue {
             if line.trim().is_empty() {
                 continue;
             }
-            let task = from_line(&line).ok_or_else(|| {
+            let (task, carried) = from_line(&line).ok_or_else(|| {
                 failed("reading tasks", format!("line {number} is no task: use what `export` has written"))
             })?;
+            if carried != Carried::default() {
+                // In its turn: an order by key goes by who was enqueued first.
+                self.import_batch(std::mem::take(&mut batch), &mut imported)?;
+                bytes = 0;
+                self.import_function(task, &carried, &mut imported)?;
+                continue;
+            }
             bytes += line.len();
             batch.push(task);
             if batch.len() >= MOST_TASKS || bytes >= MOST_BYTES {
@@ -106,6 +119,18 @@ impl TaskQueue {
         }
         self.import_batch(batch, &mut imported)?;
         Ok(imported)
+    }
+
+    fn import_function(&self, task: NewTask, carried: &Carried, imported: &mut Imported) -> Result<()> {
+        self.engine().may_write()?;
+        for task in self.checked([task])? {
+            match self.engine().journal().restore(&task, carried) {
+                Ok(()) => imported.enqueued += 1,
+                Err(TaskError::Duplicate { .. }) => imported.existing += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn import_batch(&self, batch: Vec<NewTask>, imported: &mut Imported) -> Result<()> {
@@ -132,8 +157,84 @@ fn failed(doing: &'static str, source: impl Into<crate::error::BoxError>) -> Tas
     TaskError::Transfer { doing, source: source.into() }
 }
 
-/// An input that is UTF-8 is readable; others are in hexadecimal digits.
-fn to_line(task: &TaskInfo, input: &[u8]) -> Value {
+/// Parents and children know each other by numbers, which mean nothing in another database.
+fn check_movable(task: &TaskInfo, carried: &Carried) -> Result<()> {
+    let TaskInfo { task_type, identifier, .. } = task;
+    let waits = |entry: &Entry| entry.kind == Kind::Children && entry.state == State::Begun && entry.body.is_some();
+    let why = match carried {
+        Carried { is_child: true, .. } => "its parent waits for it",
+        Carried { steps, .. } if steps.iter().any(waits) => "it waits for children",
+        _ => return Ok(()),
+    };
+    let advice = "leave it out by a filter, or let the family end first";
+    Err(failed(
+        "writing tasks",
+        format!("the task `{identifier}` of type `{task_type}` can't be moved, because {why}: {advice}"),
+    ))
+}
+
+/// Bytes that are UTF-8 are readable; others are in hexadecimal digits.
+fn put_bytes(line: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => line[name] = text.into(),
+        Err(_) => {
+            line[format!("{name}_hex")] = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        }
+    }
+}
+
+/// `None` within for bytes that are missing.
+fn take_bytes(line: &Value, name: &str) -> Option<Option<Vec<u8>>> {
+    match (&line[name], &line[format!("{name}_hex")]) {
+        (Value::String(text), Value::Null) => Some(Some(text.clone().into_bytes())),
+        (Value::Null, Value::String(digits)) => from_hex(digits).map(Some),
+        (Value::Null, Value::Null) => Some(None),
+        _ => None,
+    }
+}
+
+fn step_to_value(entry: &Entry) -> Value {
+    let Entry { name, number, ord, kind, state, attempts, until, is_json, body } = entry;
+    let mut value = json!({
+        "name": name, "number": number, "ord": ord, "kind": kind.word(), "state": state.word(), "attempts": attempts,
+        "until": until, "is_json": is_json,
+    });
+    body.iter().for_each(|body| put_bytes(&mut value, "body", body));
+    value
+}
+
+fn step_from_value(value: &Value) -> Option<Entry> {
+    Some(Entry {
+        name: value["name"].as_str()?.to_owned(),
+        number: value["number"].as_i64()?,
+        ord: value["ord"].as_i64()?,
+        kind: Kind::ALL.into_iter().find(|kind| value["kind"] == kind.word())?,
+        state: State::ALL.into_iter().find(|state| value["state"] == state.word())?,
+        attempts: value["attempts"].as_i64()?,
+        until: value["until"].as_i64(),
+        is_json: value["is_json"].as_bool()?,
+        body: take_bytes(value, "body")?.map(Arc::from),
+    })
+}
+
+fn event_to_value(event: &Event) -> Value {
+    let Event { number, name, key, body, taken } = event;
+    let mut value = json!({"number": number, "name": name, "key": key, "taken": taken});
+    body.iter().for_each(|body| put_bytes(&mut value, "body", body));
+    value
+}
+
+fn event_from_value(value: &Value) -> Option<Event> {
+    Some(Event {
+        number: value["number"].as_i64()?,
+        name: value["name"].as_str()?.to_owned(),
+        key: value["key"].as_str().map(str::to_owned),
+        body: take_bytes(value, "body")?.map(Arc::from),
+        taken: value["taken"].as_bool()?,
+    })
+}
+
+fn to_line(task: &TaskInfo, input: &[u8], carried: &Carried) -> Value {
     let mut line = json!({
         "type": task.task_type,
         "identifier": task.identifier,
@@ -143,26 +244,32 @@ fn to_line(task: &TaskInfo, input: &[u8]) -> Value {
         "is_modifier": task.is_modifier,
         "message": task.message,
     });
-    match std::str::from_utf8(input) {
-        Ok(text) => line["input"] = text.into(),
-        Err(_) => line["input_hex"] = input.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into(),
+    put_bytes(&mut line, "input", input);
+    if !carried.steps.is_empty() {
+        line["steps"] = carried.steps.iter().map(step_to_value).collect();
+    }
+    if !carried.events.is_empty() {
+        line["events"] = carried.events.iter().map(event_to_value).collect();
     }
     line
 }
 
-fn from_line(line: &str) -> Option<NewTask> {
+fn from_line(line: &str) -> Option<(NewTask, Carried)> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let input = match (&line["input"], &line["input_hex"]) {
-        (Value::String(text), Value::Null) => text.clone().into_bytes(),
-        (Value::Null, Value::String(digits)) => from_hex(digits)?,
-        _ => return None,
+    let input = take_bytes(&line, "input")??;
+    let list = |name: &str| match &line[name] {
+        Value::Null => Some(Vec::new()),
+        list => list.as_array().cloned(),
     };
+    let steps = list("steps")?.iter().map(step_from_value).collect::<Option<_>>()?;
+    let events = list("events")?.iter().map(event_from_value).collect::<Option<_>>()?;
     let mut task = NewTask::new(line["type"].as_str()?, line["identifier"].as_str()?).input_bytes(input);
     task.priority = line["priority"].as_i64()?.try_into().ok()?;
     task.key = line["key"].as_str().map(str::to_owned);
     task.is_modifier = line["is_modifier"].as_bool()?;
     let run_at = UNIX_EPOCH.checked_add(Duration::from_millis(line["run_at"].as_u64()?))?;
-    Some(task.run_at(run_at).message(line["message"].as_str().unwrap_or_default()))
+    let task = task.run_at(run_at).message(line["message"].as_str().unwrap_or_default());
+    Some((task, Carried { is_child: false, steps, events }))
 }
 
 fn millis(time: SystemTime) -> u64 {

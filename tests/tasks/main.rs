@@ -104,6 +104,7 @@ macro_rules! conformance {
                 the_first_failure_cancels_the_rest, all_may_be_awaited_though_some_fail, a_cancel_goes_down_the_tree,
                 a_failed_parents_children_are_cancelled, trees_are_bounded, a_child_that_is_there_already_is_refused,
                 a_deleted_child_is_a_failure, a_fork_goes_on_from_a_step, a_tree_prints_as_a_table_and_as_json,
+                a_function_moves_with_its_steps_and_its_events, a_child_of_a_parent_that_waits_is_not_moved,
                 a_result_that_is_waited_for_outlives_its_retention, a_result_that_can_not_be_read_back_is_a_failure_and_not_stored,
                 a_transaction_that_failed_is_run_again, each_time_limit_of_a_loop_is_remembered,
                 an_event_of_nothing_is_an_event, a_childs_failure_is_the_same_in_every_run,

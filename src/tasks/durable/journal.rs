@@ -40,6 +40,12 @@ pub(in crate::tasks) trait Journal: Send + Sync {
     /// Copies the steps before `ord` of one task to another, which has none.
     fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64>;
 
+    /// What a task has beside its row and its input, for another queue.
+    fn carried(&self, task: i64) -> Result<Carried>;
+
+    /// Enqueues a task of another queue with what it carries. `Duplicate`.
+    fn restore(&self, to: &Checked, carried: &Carried) -> Result<()>;
+
     /// No child of the task is waited for any more.
     fn disband(&self, task: i64) -> Result<()>;
 
@@ -109,6 +115,25 @@ pub(in crate::tasks) enum Taken {
     Stale,
 }
 
+/// What a function has in the database.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::tasks) struct Carried {
+    /// Another task waits for it.
+    pub(in crate::tasks) is_child: bool,
+    pub(in crate::tasks) steps: Vec<Entry>,
+    pub(in crate::tasks) events: Vec<Event>,
+}
+
+/// An event in the database.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::tasks) struct Event {
+    pub(in crate::tasks) number: i64,
+    pub(in crate::tasks) name: String,
+    pub(in crate::tasks) key: Option<String>,
+    pub(in crate::tasks) body: Option<Arc<[u8]>>,
+    pub(in crate::tasks) taken: bool,
+}
+
 /// A child as its parent sees it.
 #[derive(Clone, Debug)]
 pub(in crate::tasks) struct Child {
@@ -120,7 +145,7 @@ pub(in crate::tasks) struct Child {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 5] = [Kind::Step, Kind::Sleep, Kind::Event, Kind::Children, Kind::Patch];
+    pub(in crate::tasks) const ALL: [Kind; 5] = [Kind::Step, Kind::Sleep, Kind::Event, Kind::Children, Kind::Patch];
 
     pub(in crate::tasks) fn word(self) -> &'static str {
         ["step", "sleep", "event", "children", "patch"][self as usize]

@@ -81,6 +81,6 @@ pub use self::step::StepOptions;
 pub use self::step::StepTransaction;
 pub use self::tree::{StepInfo, TaskTree};
 
+pub(super) use self::journal::{Carried, Entry, Event, Holder, Journal, Kind, State};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) use self::journal::{Child, Kept, Kind, State, Taken, place};
-pub(super) use self::journal::{Entry, Holder, Journal};
+pub(super) use self::journal::{Child, Kept, Taken, place};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::bell::News;
-use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken};
+use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::Checked;
@@ -119,6 +119,29 @@ impl Journal for PostgresEngine {
         Ok(id)
     }
 
+    fn carried(&self, task: i64) -> Result<Carried> {
+        self.core.patiently(READING, |db, _| {
+            let rows = db.query(
+                "SELECT EXISTS (SELECT FROM fulmar_task t JOIN fulmar_task p ON p.id = t.parent WHERE t.id = $1::int8
+                         AND p.ended IS NULL),
+                     EXISTS (SELECT FROM fulmar_task_step WHERE task_id = $1::int8),
+                     EXISTS (SELECT FROM fulmar_task_event WHERE task_id = $1::int8)",
+                &[task.into()],
+            )?;
+            let row = rows.only()?;
+            let (is_child, has_steps, has_events): (bool, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            drop(rows);
+            let steps = if has_steps { steps(db, task)?.1 } else { Vec::new() };
+            Ok(Carried { is_child, steps, events: if has_events { events(db, task)? } else { Vec::new() } })
+        })
+    }
+
+    fn restore(&self, to: &Checked, carried: &Carried) -> Result<()> {
+        self.core.patiently("importing a function", |db, _| restore(db, to, carried))?;
+        self.tell(News::Work);
+        Ok(())
+    }
+
     fn disband(&self, task: i64) -> Result<()> {
         self.core.patiently(DOING, |db, _| {
             db.execute("DELETE FROM fulmar_task_family WHERE task_id = $1::int8", &[task.into()])?;
@@ -176,6 +199,60 @@ fn steps(db: &mut Connection, task: i64) -> Result<(i64, Vec<Entry>), Fault> {
         });
     }
     Ok((now, entries))
+}
+
+fn events(db: &mut Connection, task: i64) -> Result<Vec<Event>, Fault> {
+    let rows = db.query(
+        "SELECT number, name, key, body, taken = 1 FROM fulmar_task_event WHERE task_id = $1::int8 ORDER BY number",
+        &[task.into()],
+    )?;
+    rows.iter()
+        .map(|row| {
+            let body = row.get::<Option<Vec<u8>>>(3)?.map(Arc::from);
+            Ok(Event { number: row.get(0)?, name: row.get(1)?, key: row.get(2)?, body, taken: row.get(4)? })
+        })
+        .collect()
+}
+
+fn restore(db: &mut Connection, to: &Checked, carried: &Carried) -> Result<(), Fault> {
+    let mut tx = db.begin()?;
+    let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to))?;
+    let id = accepted.first().map(|task| task.id).unwrap_or_default();
+    for Entry { name, number, ord, kind, state, attempts, until, is_json, body } in &carried.steps {
+        tx.execute(
+            "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+             VALUES ($1::int8, $2::text, $3::int8, $4::int8, ($5::int8)::int2, ($6::int8)::int2, $7::int8, $8::int8, 0,
+                 $9::bool, $10::bytea)",
+            &[
+                id.into(),
+                (&**name).into(),
+                (*number).into(),
+                (*ord).into(),
+                (*kind as i64).into(),
+                (*state as i64).into(),
+                (*attempts).into(),
+                until.map_or(Param::Null, Param::Int),
+                (*is_json).into(),
+                body.as_deref().map_or(Param::Null, Param::Bytes),
+            ],
+        )?;
+    }
+    for Event { number, name, key, body, taken } in &carried.events {
+        tx.execute(
+            "INSERT INTO fulmar_task_event (task_id, number, name, key, body, taken)
+             VALUES ($1::int8, $2::int8, $3::text, $4::text, $5::bytea, ($6::int8)::int2)",
+            &[
+                id.into(),
+                (*number).into(),
+                (&**name).into(),
+                key.as_deref().into(),
+                body.as_deref().map_or(Param::Null, Param::Bytes),
+                i64::from(*taken).into(),
+            ],
+        )?;
+    }
+    tx.commit()?;
+    Ok(())
 }
 
 pub(super) fn keep(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::bell::News;
-use super::super::durable::{Child, Entry, Holder, Journal, Kept, Kind, State, Taken, place};
+use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken, place};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::Checked;
@@ -87,6 +87,25 @@ impl Journal for SqliteEngine {
         })?;
         self.bell.ring(News::Work);
         Ok(id)
+    }
+
+    fn carried(&self, task: i64) -> Result<Carried> {
+        self.read(|db, _| {
+            let is_child = db
+                .prepare_cached(
+                    "SELECT 1 FROM fulmar_task t JOIN fulmar_task p ON p.id = t.parent WHERE t.id = ?1 AND p.ended IS NULL",
+                )
+                .and_then(|mut sql| sql.exists([task]))
+                .map_err(failed(READING))?;
+            Ok(Carried { is_child, steps: steps(db, task)?, events: events(db, task)? })
+        })
+    }
+
+    fn restore(&self, to: &Checked, carried: &Carried) -> Result<()> {
+        let (to, carried) = (to.clone(), carried.clone());
+        self.write("importing a function", move |db, now| restore(db, now, &to, &carried))?;
+        self.bell.ring(News::Work);
+        Ok(())
     }
 
     fn disband(&self, task: i64) -> Result<()> {
@@ -195,6 +214,12 @@ pub(super) fn keep(db: &Connection, now: i64, holder: &Holder, entry: &Entry, de
 /// The fence holds.
 fn store(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
     let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
+    let stored = insert(db, holder.task, holder.token, &Entry { until, ..entry.clone() })?;
+    Ok(if stored == 0 { Kept::Stale } else { Kept::Done { now, until } })
+}
+
+/// How many rows that were: none if it is there and done.
+fn insert(db: &Connection, task: i64, token: i64, entry: &Entry) -> Result<usize> {
     let stored = db
         .prepare_cached(
             "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
@@ -204,14 +229,40 @@ fn store(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Optio
         )
         .and_then(|mut sql| {
             let (kind, state) = (entry.kind as i64, entry.state as i64);
-            let Entry { name, number, ord, attempts, is_json, body, .. } = entry;
-            let params = params![
-                holder.task, name, number, ord, kind, state, attempts, until, holder.token, is_json, body.as_deref()
-            ];
-            sql.execute(params)
-        })
+            let Entry { name, number, ord, attempts, until, is_json, body, .. } = entry;
+            sql.execute(params![task, name, number, ord, kind, state, attempts, until, token, is_json, body.as_deref()])
+        });
+    stored.map_err(failed(DOING))
+}
+
+fn events(db: &Connection, task: i64) -> Result<Vec<Event>> {
+    let mut sql = db
+        .prepare_cached(
+            "SELECT number, name, key, body, taken FROM fulmar_task_event WHERE task_id = ?1 ORDER BY number",
+        )
+        .map_err(failed(READING))?;
+    let found = sql.query_map([task], |row| {
+        let body: Option<Vec<u8>> = row.get(3)?;
+        let (number, name, key, body) = (row.get(0)?, row.get(1)?, row.get(2)?, body.map(Arc::from));
+        Ok(Event { number, name, key, body, taken: row.get(4)? })
+    });
+    found.and_then(Iterator::collect).map_err(failed(READING))
+}
+
+fn restore(db: &Connection, now: i64, to: &Checked, carried: &Carried) -> Result<()> {
+    let accepted = produce::enqueue(db, now, std::slice::from_ref(to))?;
+    let id = accepted.first().map(|task| task.id).unwrap_or_default();
+    for entry in &carried.steps {
+        insert(db, id, 0, entry)?;
+    }
+    for Event { number, name, key, body, taken } in &carried.events {
+        db.prepare_cached(
+            "INSERT INTO fulmar_task_event (task_id, number, name, key, body, taken) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .and_then(|mut sql| sql.execute(params![id, number, name, key, body.as_deref(), taken]))
         .map_err(failed(DOING))?;
-    Ok(if stored == 0 { Kept::Stale } else { Kept::Done { now, until } })
+    }
+    Ok(())
 }
 
 fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {

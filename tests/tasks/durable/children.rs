@@ -1,10 +1,10 @@
 //! Children, forks and trees.
 
 use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
-use fulmar::tasks::durable::{Durable, MOST_DEPTH, function};
-use fulmar::tasks::{TaskContext, TaskError, TaskQueue, TaskType, Worker, WorkerBuilder};
+use fulmar::tasks::durable::{Durable, MOST_DEPTH, StepOptions, function};
+use fulmar::tasks::{RetryPolicy, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, Worker, WorkerBuilder};
 
-use super::{Did, HOUR, last, ok, queue, result, run, start};
+use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
 use crate::support::Bed;
 
 /// A queue with the types `t` and `c`, of which the first is `work` and the second doubles its input, or fails if that is 0.
@@ -186,4 +186,54 @@ pub(crate) fn a_tree_prints_as_a_table_and_as_json(bed: &dyn Bed) {
         (Some("a/2"), Some(1))
     );
     assert!(matches!(queue.tree("t", "z", 2), Err(TaskError::NotFound { .. })));
+}
+
+pub(crate) fn a_function_moves_with_its_steps_and_its_events(bed: &dyn Bed) {
+    let (queue, did) = (queue(bed), Did::default());
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(1))).expect("registered");
+    let notes = did.clone();
+    let worker = worker(&queue, move |cx| {
+        let bytes = cx.step_bytes("bytes", StepOptions::new(), || ok(vec![0, 255]))?;
+        let one: i32 = cx.step("one", || {
+            notes.note("one");
+            ok(1)
+        })?;
+        let word: i32 = cx.event("word", None)?;
+        notes.note("run");
+        if notes.all().len() == 2 {
+            return Err(no());
+        }
+        let next: i32 = cx.event("word", None)?;
+        ok((bytes, one, word, next))
+    });
+    start(&queue, "a");
+    for n in [2, 3] {
+        queue.send_event_once("t", "a", "word", &n.to_string(), &n).expect("kept");
+    }
+    assert_eq!(run(&worker), [Accepted]);
+    let mut lines = Vec::new();
+    assert_eq!(queue.export(&TaskFilter::new(), &mut lines).expect("written"), 1);
+    queue.delete("t", "a").expect("deleted");
+    let moved = queue.import(&*lines).expect("read");
+    assert_eq!((moved.enqueued, moved.existing), (1, 0));
+    let again = queue.import(&*lines).expect("read");
+    assert_eq!((again.enqueued, again.existing), (0, 1));
+    assert!(!queue.send_event_once("t", "a", "word", "2", &2).expect("known"), "its key was taken along");
+    queue.pass_time(HOUR).expect("passed");
+    assert_eq!(run(&worker), [Finished]);
+    did.assert(&["one", "run", "run"]);
+    assert_eq!(result::<(Vec<u8>, i32, i32, i32)>(&queue.task("t", "a")), (vec![0, 255], 1, 2, 3));
+}
+
+pub(crate) fn a_child_of_a_parent_that_waits_is_not_moved(bed: &dyn Bed) {
+    let queue = queue(bed);
+    queue.register(TaskType::new("c")).expect("registered");
+    let worker = worker(&queue, |cx| cx.all::<()>("all", [cx.child("c", "x", &())]).map(drop));
+    let task = start(&queue, "a");
+    assert_eq!(run(&worker), [Paused]);
+    let refused = queue.export(&TaskFilter::new(), &mut Vec::new()).expect_err("its parent waits for it");
+    let TaskError::Transfer { source, .. } = refused else { panic!("{refused:?}") };
+    assert!(source.to_string().contains("`a/x`") && source.to_string().contains("parent waits"), "{source}");
+    task.cancel().expect("cancelled");
+    assert_eq!(queue.export(&TaskFilter::new(), &mut Vec::new()).expect("none waits"), 0);
 }
