@@ -58,8 +58,9 @@ impl TaskQueue {
         self.engine().journal().send_event(&task, name, key, &body)
     }
 
-    /// Runs a durable function again as the task `fork`, from the step `step` on: what it stored before that is stored of the new
-    /// task, too, and the old one stays as it is. `number` is which use of the name is meant, from 1.
+    /// Runs a durable function again as the new task `fork`, from the step `step` on. The new task begins with copies of all
+    /// results that were stored before that step; the old task stays as it is, with its log and its steps. `number` says which
+    /// use of the name is meant, from 1. Events that the old task took before that step are among the copies; send it later ones anew.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")] {

@@ -1,9 +1,9 @@
 //! Durable functions: plain blocking functions whose finished steps are never repeated.
 //!
-//! A durable function is a task whose handler is written as one function. What it does, it does in
-//! steps, and the result of each step is stored in the queue's database. If the process dies, or
-//! the function waits for something, a worker later runs the function again from its first line:
-//! a step that is stored gives its stored result, and its closure isn't run.
+//! A durable function is a task whose handler is written as one function. It does its work in
+//! steps, and the worker stores the result of each step in the queue's database. If the process dies, or
+//! the function waits for something, a worker later runs the function again from its first line.
+//! Steps whose results are stored then return those, and their closures aren't run.
 //!
 //! ```no_run
 //! use fulmar::tasks::TaskError;
@@ -26,43 +26,65 @@
 //!
 //! # What is repeated, and what isn't
 //!
-//! All code between the steps runs in every run of the function; a step's closure runs until its
-//! result was stored, and never after. So whatever must not happen again, or may come out otherwise
-//! the next time (a request, a random number, the time of day), belongs into a step.
-//! [`sleep`](Durable::sleep), [`event`](Durable::event) and [`all`](Durable::all) end the run with
-//! [`TaskError::Paused`](super::TaskError::Paused), which `?` carries out; the thread goes back to the
-//! worker. Code that swallows that error gets no further: each later call fails with it, too.
+//! A function may run many times: after each pause, after a crash, and after each failure that its
+//! task type retries. Each run begins at the first line of the function:
+//!
+//! | in the function | the first time | in every later run |
+//! |---|---|---|
+//! | code between the calls below | runs | runs again |
+//! | the closure of a [`step`](Durable::step) | runs, and its result is stored | does not run: the stored result is returned |
+//! | a closure that failed, panicked or died with its process | runs | runs again: nothing was stored |
+//! | [`step_in`](Durable::step_in) | its writes and its result are one commit | does not run: the stored result is returned |
+//! | [`sleep`](Durable::sleep) | its time begins | what is left of that time is waited for |
+//! | [`event`](Durable::event) | the next event of that name is taken | the same event is returned, or the same time-out |
+//! | [`all`](Durable::all) | the children are enqueued | the same results are returned, or the same failure |
+//!
+//! So put into a step whatever must not happen twice (a request, a payment), and whatever may come
+//! out otherwise the next time (a random number, the time of day, what a file says). The code between the steps has to
+//! ask for the same steps each time; it may only depend on the input and on what steps have returned.
+//!
+//! # Pauses
+//!
+//! `sleep`, `event` and `all` end the run with [`TaskError::Paused`](super::TaskError::Paused) if they
+//! have to wait. Let `?` carry that error out of the function: the thread then goes back to the worker,
+//! the task is paused, and a worker runs the function again when the wait is over. If a function
+//! swallows the error, every later call fails with it, too; the task is paused all the same, and its log says so.
 //!
 //! # Names
 //!
-//! A step is known by its name and by how often the function has used that name. So a loop may use
-//! one name, and two steps that run in another order from run to run need two names. A stored step
-//! that the code no longer asks for, or asks for as another kind or type, ends the task with
-//! [`TaskError::CodeChanged`](super::TaskError::CodeChanged), which names both.
+//! A step is known by its name and by how often this run has used that name before. So a loop may use
+//! one name for all its rounds. Two steps that may change places need two names.
 //!
 //! # Changing the code
 //!
-//! Functions that are under way meet the new code. Ask [`patch`](Durable::patch) before a step that is
-//! new: it is false for a run that has gone past that place, and true for all others, each time.
-//! Code that may end otherwise altogether is better a new task type.
+//! A function that is paused goes on with the code of the worker that runs it next. If that code no longer asks for a
+//! step that is stored, or asks for one of another kind or type under its name, the task fails with
+//! [`TaskError::CodeChanged`](super::TaskError::CodeChanged), which says what is stored and what was asked for.
+//!
+//! Before a step that you add, ask [`patch`](Durable::patch): it returns false in a function that has stored steps
+//! beyond that place already, and true in all others, in every run. So old runs end with the old code. If much has
+//! changed, register the new code as a new task type, and keep a handler for the old one until its last task has ended.
 //!
 //! # Exactly once, and its limits
 //!
-//! Between the end of a closure and the commit of its result a crash may come: then the closure runs
-//! again. [`step_in`](Durable::step_in) has no such gap: what it writes in the queue's own database and
-//! its result are one commit. For anything else, make the closure repeatable, or give the
-//! other side a key by which it knows the repetition.
+//! If the process dies after a closure has ended and before its result is committed, the closure
+//! runs again. [`step_in`](Durable::step_in) has no such gap: what it writes into the queue's own database and
+//! its result are one commit. For everything else, make the closure repeatable, or give the
+//! other side a key by which it recognises the second request, such as the task's identifier.
 //!
-//! A step that fails is the task's failure, whose type has a retry policy; its failure isn't stored.
-//! Give the step a policy of its own ([`StepOptions::retry`]) to have its last failure stored, so that the
-//! function may go on with it. A function that catches an error of a step without a policy, and goes on, may meet another outcome of
-//! that step in the next run.
+//! # Failures
+//!
+//! If a step fails, the error is the function's to return, and the task type's retry policy says whether the function runs
+//! again; that failure isn't stored. With a policy of its own ([`StepOptions::retry`]) a step is tried again by that, and its
+//! last failure is stored: every later run gets the same error, so that the function may catch it and
+//! go on. Don't catch an error of a step without a policy of its own: in the next run the step may succeed.
 //!
 //! # Costs
 //!
-//! A step is one small commit, and those that many threads make at the same time are one commit. A run of a function reads its stored
-//! steps once, all of them: so a function of thousands of steps that pauses thousands of times reads millions. Make
-//! children of its parts.
+//! A step is one small commit, and steps that many threads make at the same time share one. A function
+//! that waits holds no thread and no memory of the worker's: it is rows in the database. Each run reads all
+//! stored steps of its function once. So a function of thousands of steps that pauses thousands of times reads
+//! millions of rows: make children of its parts.
 
 mod children;
 mod fork;
