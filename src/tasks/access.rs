@@ -172,6 +172,10 @@ impl<E: Engine> Engine for ReadOnly<E> {
         self.0.now()
     }
 
+    fn schema(&self) -> Result<(i64, i64)> {
+        self.0.schema()
+    }
+
     fn put_schedule(&self, _: Stored) -> Result<()> {
         Err(TaskError::ReadOnly)
     }

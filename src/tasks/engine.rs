@@ -150,6 +150,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The time of schedules: the database's, in milliseconds since 1970, and what has [passed](Engine::pass_time).
     fn now(&self) -> Result<i64>;
 
+    /// The schema's version in the database, and the newest that this program knows.
+    fn schema(&self) -> Result<(i64, i64)>;
+
     /// Inserts a schedule, or gives the one of that name these settings: a pause stays, and so do its times if rule and zone
     /// are as they were.
     fn put_schedule(&self, schedule: Stored) -> Result<()>;

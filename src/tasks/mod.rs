@@ -223,7 +223,9 @@
 //!   [`fire_schedules`](TaskQueue::fire_schedules).
 //! - **Schemas.** On PostgreSQL `QueueBuilder::schema` says whose tables. Each tenant may have a queue in a schema of its own, and
 //!   its role needs no rights elsewhere. The first process of a new version brings the schema up to date, under a lock, and
-//!   its role must have the right to. Older programs refuse a newer schema and change nothing, so stop them first.
+//!   its role must have the right to. Older programs refuse to open a newer schema and change
+//!   nothing, so stop them first. One that is still open goes on by its own rules: its worker logs a warning once, and
+//!   [`stats`](TaskQueue::stats) has it among its warnings.
 //! - **Poolers.** Behind PgBouncer in transaction mode give `QueueBuilder::direct` a way past it, for news. In session mode
 //!   nothing is to be done.
 //! - **TLS.** The feature `postgres-tls`, and `sslmode=verify-full` in the connection string: `require` encrypts, and trusts any

@@ -514,7 +514,19 @@ impl TaskQueue {
     /// # Errors
     /// Those of the database.
     pub fn stats(&self) -> Result<QueueStats> {
-        self.engine().stats()
+        let mut stats = self.engine().stats()?;
+        stats.warnings.extend(self.newer_schema()?);
+        Ok(stats)
+    }
+
+    /// What to say if a newer program has brought the schema up to date since this one opened the queue.
+    pub(super) fn newer_schema(&self) -> Result<Option<String>> {
+        let (found, known) = self.engine().schema()?;
+        Ok((found > known).then(|| {
+            format!(
+                "a newer program has brought the database to schema {found}, and this one knows {known}: replace this program,                  which goes on by the rules of the older schema, and which the queue refuses once it opens it again"
+            )
+        }))
     }
 
     /// Takes up to `limit` tasks of `types` for a worker of your own making, those of higher priority first, then the older

@@ -356,3 +356,14 @@ pub(crate) fn a_newer_schema_is_refused(bed: &dyn Bed) {
     assert!(matches!(refused, TaskError::SchemaTooNew { found: 99, known: newest } if newest == known), "{refused}");
     assert_eq!(claims(&queue, &WorkerId::new(), 9).len(), 1, "nothing was changed");
 }
+
+pub(crate) fn an_open_program_is_told_of_a_newer_schema(bed: &dyn Bed) {
+    let queue = bed.queue();
+    put(&queue, "a");
+    let told = || queue.stats().expect("counted").warnings.into_iter().find(|words| words.contains("schema"));
+    assert_eq!(told(), None);
+    assert_eq!(bed.sql("UPDATE fulmar_setting SET value = 99 WHERE name = 'schema'"), 1);
+    let words = told().expect("a warning");
+    assert!(words.contains("schema 99") && words.contains("replace this program"), "{words}");
+    assert_eq!(claims(&queue, &WorkerId::new(), 9).len(), 1, "it goes on");
+}

@@ -157,7 +157,7 @@ macro_rules! conformance {
                 a_poison_task_stops_and_its_neighbours_finish, a_poison_task_takes_those_started_with_it_along_once,
                 a_clock_that_jumps_finishes_nothing_twice, a_worker_drains_at_the_first_signal_and_ends_at_the_second,
                 a_killed_producer_loses_nothing_that_was_acknowledged, many_processes_open_a_new_database_at_once,
-                a_newer_schema_is_refused);
+                a_newer_schema_is_refused, an_open_program_is_told_of_a_newer_schema);
         }
     };
     (@ $bed:expr, $attributes:tt, $($module:ident: $($test:ident),*);*) => {

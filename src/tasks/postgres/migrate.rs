@@ -87,6 +87,11 @@ fn known(found: i64, newest: i64) -> Result<(), Fault> {
     if found > newest { Err(TaskError::SchemaTooNew { found, known: newest }.into()) } else { Ok(()) }
 }
 
+/// That of the database, and the newest that is known here.
+pub(super) fn versions(db: &mut Connection) -> Result<(i64, i64), Fault> {
+    Ok((version(db)?, MIGRATIONS.len() as i64))
+}
+
 /// 0 without any schema.
 fn version(db: &mut Connection) -> Result<i64, Fault> {
     let exists: bool = db.query("SELECT to_regclass('fulmar_setting') IS NOT NULL", &[])?.only()?.get(0)?;

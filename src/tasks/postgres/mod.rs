@@ -518,6 +518,10 @@ impl Engine for PostgresEngine {
         self.core.patiently("asking for the time", |db, _| schedule::now(db))
     }
 
+    fn schema(&self) -> Result<(i64, i64)> {
+        self.core.patiently("reading the schema's version", |db, _| migrate::versions(db))
+    }
+
     fn put_schedule(&self, schedule: Stored) -> Result<()> {
         self.core.patiently("putting a schedule", |db, _| schedule::put(db, &schedule))
     }

@@ -42,6 +42,11 @@ fn known(found: i64, newest: i64) -> Result<()> {
     if found > newest { Err(TaskError::SchemaTooNew { found, known: newest }) } else { Ok(()) }
 }
 
+/// That of the database, and the newest that is known here.
+pub(super) fn versions(db: &Connection) -> Result<(i64, i64)> {
+    Ok((version(db)?, MIGRATIONS.len() as i64))
+}
+
 /// 0 without any schema.
 fn version(db: &Connection) -> Result<i64> {
     let doing = "reading the schema's version";

@@ -373,6 +373,10 @@ impl Engine for SqliteEngine {
         self.read(schedule::time)
     }
 
+    fn schema(&self) -> Result<(i64, i64)> {
+        self.read(|db, _| migrate::versions(db))
+    }
+
     fn put_schedule(&self, schedule: Stored) -> Result<()> {
         self.write("putting a schedule", move |db, _| schedule::put(db, &schedule))
     }

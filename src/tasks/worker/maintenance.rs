@@ -10,6 +10,9 @@ impl Shared {
         if let Err(error) = self.look_for_types() {
             self.note_error("looking for types", &error);
         }
+        if let Err(error) = self.look_for_a_newer_schema() {
+            self.note_error("looking at the schema's version", &error);
+        }
         match self.queue.tidy() {
             Ok(tidied) if tidied != Default::default() => event!(INFO, "tidied", tidied = tidied),
             Ok(_) => {}
@@ -26,6 +29,15 @@ impl Shared {
         if let Err(error) = self.queue.fire_schedules() {
             self.note_error("firing schedules", &error);
         }
+    }
+
+    /// Told once: the worker goes on, and whoever runs it has to know that it is the older program.
+    fn look_for_a_newer_schema(&self) -> Result<(), TaskError> {
+        let Some(words) = self.queue.newer_schema()? else { return Ok(()) };
+        if !std::mem::replace(&mut self.state.lock().told_of_newer_schema, true) {
+            event!(WARN, "the schema is newer than this worker", worker = self.id.to_string(), words = words);
+        }
+        Ok(())
     }
 
     /// A handler of a type that is not registered gets nothing to do: said, because it may be a

@@ -73,6 +73,8 @@ pub(super) struct State {
     pub(super) mean_attempt: Option<f64>,
     /// When the heartbeat was sent that the database answered last.
     pub(super) last_heartbeat: Instant,
+    /// The log has it that a newer program has changed the schema.
+    pub(super) told_of_newer_schema: bool,
     /// An answer of the database was lost, so this worker may hold tasks that it doesn't know of.
     pub(super) in_doubt: bool,
     /// The tasks that the last heartbeat found to be this worker's, and that are not in `held`.
@@ -102,6 +104,7 @@ impl Shared {
             stats: WorkerStats::default(),
             mean_attempt: None,
             last_heartbeat: Instant::now(),
+            told_of_newer_schema: false,
             in_doubt: false,
             orphans: HashSet::new(),
             given_up: HashMap::new(),
