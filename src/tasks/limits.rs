@@ -120,6 +120,11 @@ impl Limits {
     }
 
     /// As [`rate`](Limits::rate), for each key by itself. Tasks without a key are not limited by it. Defaults to no limit.
+    ///
+    /// Where there is any limit by key, a claim looks at the first tasks of the type, four times as many as it wants and a hundred, and then
+    /// goes from key to key, past 1,000 of them. So if more than 1,000 keys in a row, by name, are held back, those behind them wait
+    /// until one of these may start; and a task without a key waits until it is among the first of the type. A type of its own
+    /// for tasks without a key helps.
     pub fn rate_by_key(mut self, rate: impl Into<Option<Rate>>) -> Limits {
         self.key_rate = rate.into();
         self
