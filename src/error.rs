@@ -31,7 +31,7 @@ pub enum Error {
     /// The executor holds as many unstarted requests as its capacity allows. Nothing was accepted: try again later.
     QueueFull,
 
-    /// The request was cancelled before it started.
+    /// The request was cancelled before it started. From [`sleep`](crate::sleep): the operation that sleeps was cancelled.
     Cancelled,
 
     /// The operation panicked, with this message. The thread that ran it lives on.
@@ -68,7 +68,7 @@ impl fmt::Display for Error {
             Error::QueueFull => f.write_str(
                 "the executor's queue is full; wait for a request to start, or build it with another `on_full`",
             ),
-            Error::Cancelled => f.write_str("the request was cancelled before it started"),
+            Error::Cancelled => f.write_str("the request was cancelled"),
             Error::Panicked(message) => write!(f, "the operation panicked: {message}"),
             Error::Operation(error) if f.alternate() => write!(f, "the operation failed: {}", chain(&**error)),
             Error::Operation(error) => write!(f, "the operation failed: {error}"),

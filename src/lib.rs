@@ -290,5 +290,5 @@ pub use executor::{
     Args, AsyncRequest, Builder, CallbackHandle, CancelHook, Executor, Handles, Infallible, IntoOutput, Keyed, Kind,
     Lend, OnFull, Operation, PerThread, Periodic, RequestSet, Stats, Status, as_completed, async_await_termination,
     async_reset_pool, async_shutdown, async_submit, async_total_requests, async_wait_any_request, async_wait_request,
-    async_wait_requests, infallible, is_cancelled, keyed, keyless, on_cancel, wait_all, wait_each,
+    async_wait_requests, infallible, is_cancelled, keyed, keyless, on_cancel, sleep, wait_all, wait_each,
 };

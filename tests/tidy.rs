@@ -58,7 +58,7 @@ const UNSAFE: &[(&str, &str)] = &[
 ];
 
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
-const SLEEPERS: &[(&str, &str)] = &[];
+const SLEEPERS: &[(&str, &str)] = &[("tests/it/sleep.rs", "`fulmar::sleep` is what it tests")];
 
 /// The first thing that a user does is to run an example.
 const MOST_CRATES_OF_AN_EXAMPLE: usize = 25;

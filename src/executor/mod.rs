@@ -7,7 +7,7 @@
 //! front, builder, global, schedule, handle    what users call
 //! operation, args, shape, per_thread, store    what can be submitted
 //! accept -> release -> worker                 a request's way: accepted, held back and queued, run to its end
-//! interrupts                                  what a cancel does to a request that runs
+//! interrupts, sleep                           what a cancel does to a request that runs
 //! select                                      results that come out of a channel
 //! wait, lifecycle                             threads that wait for requests, and for the end of the executor
 //! core                                        what all of these share
@@ -37,6 +37,7 @@ mod room;
 mod schedule;
 mod select;
 mod shape;
+mod sleep;
 mod stats;
 #[cfg(feature = "json")]
 mod store;
@@ -63,6 +64,7 @@ pub use room::OnFull;
 pub use schedule::Periodic;
 pub use select::RequestSet;
 pub use shape::Lend;
+pub use sleep::sleep;
 pub use stats::Stats;
 #[cfg(feature = "json")]
 pub use store::Store;

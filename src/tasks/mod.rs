@@ -368,7 +368,7 @@ pub use queue::{QueueBuilder, TaskQueue};
 pub use rusqlite;
 pub use schedule::{Missed, Schedule, ScheduleInfo};
 #[cfg(feature = "sqlite")]
-pub use sqlite::Durability;
+pub use sqlite::{Durability, interrupt_on_cancel};
 pub use stats::{QueueStats, TypeStats};
 pub use status::{LogEntry, Response, TaskInfo, TaskStatus};
 pub use store::DurableRequest;

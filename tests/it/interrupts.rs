@@ -198,3 +198,33 @@ fn cancels_and_ends_that_race_call_each_hook_at_most_once_and_in_time() {
     assert!(calls.iter().all(|called| *called <= 1), "twice, or after the end: {calls:?}");
     assert!(calls.contains(&1), "no cancel came in time: the test shows nothing");
 }
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_statement_of_sqlite_ends_with_the_cancel_and_the_connection_goes_on() {
+    use fulmar::tasks::interrupt_on_cancel;
+    use fulmar::tasks::rusqlite::{Connection, ErrorCode};
+
+    let executor = executor(1);
+    let (about, begins) = mpsc::channel();
+    // Before the statement's first step, or after it: a cancel at any moment arrives.
+    for _ in 0..20 {
+        let about = about.clone();
+        let request = executor.spawn(move || {
+            let db = Connection::open_in_memory().expect("memory");
+            interrupt_on_cancel(&db);
+            about.send(()).expect("the test listens");
+            let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+            let refused = db.query_row(endless, [], |row| row.get::<_, i64>(0)).expect_err("it has no end");
+            (refused.sqlite_error_code(), db)
+        });
+        let request = request.expect("accepted");
+        begins.recv_timeout(HANG).expect("it begins");
+        assert!(!request.cancel(), "it runs");
+        let (code, db) = request.wait(HANG).expect("it ends");
+        assert_eq!(code, Some(ErrorCode::OperationInterrupted));
+        // The cancel was of that request, and the connection is as good as before.
+        let seven = executor.spawn(move || db.query_row("SELECT 7", [], |row| row.get::<_, i64>(0))).expect("accepted");
+        assert_eq!(seven.wait(HANG).expect("it ends").expect("a row"), 7);
+    }
+}

@@ -28,6 +28,7 @@ mod queue;
 mod regressions;
 mod reports;
 mod select;
+mod sleep;
 mod support;
 mod timer;
 mod together;

@@ -12,6 +12,7 @@ mod depth;
 mod fence;
 mod file;
 mod filesystem;
+mod interrupt;
 mod journal;
 mod lanes;
 mod limits;
@@ -36,6 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+pub use self::interrupt::interrupt_on_cancel;
 
 use self::connection::Clock;
 use self::file::Files;
