@@ -94,6 +94,7 @@ macro_rules! conformance {
                 without_a_policy_a_failure_is_the_tasks, a_step_that_takes_too_long_has_failed,
                 a_panic_of_a_step_names_it, who_has_lost_the_task_stores_no_step, a_cancelled_function_gets_no_further,
                 results_are_bytes_or_json_and_not_endless, a_step_in_a_transaction_happens_exactly_once,
+                a_step_in_a_transaction_has_its_own_policy_and_time_limit,
                 who_has_lost_the_task_writes_nothing_in_a_transaction, an_older_database_gets_its_steps,
                 a_renamed_step_is_an_error_that_names_both, a_step_that_was_left_out_is_an_error,
                 a_value_that_no_longer_fits_is_an_error_that_names_both, a_step_of_another_kind_is_an_error,

@@ -52,6 +52,13 @@ impl StepOptions {
         self.time_limit = Some(limit);
         self
     }
+
+    /// The failure of a step that began then, if it has taken too long.
+    fn late(self, name: &str, start: Instant) -> Option<TaskError> {
+        let limit = self.time_limit.filter(|limit| start.elapsed() > *limit)?;
+        let source = format!("it took longer than its limit of {limit:?}").into();
+        Some(TaskError::Step { step: name.to_owned(), source })
+    }
 }
 
 impl Durable<'_> {
@@ -121,11 +128,30 @@ impl Durable<'_> {
         T: Serialize + DeserializeOwned,
         E: Into<BoxError>,
     {
+        self.step_in_with(name, StepOptions::new(), work)
+    }
+
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    /// As [`step_in`](Durable::step_in), with options. What an attempt that failed, or took too long, has written is rolled back.
+    ///
+    /// # Errors
+    /// As there; [`TaskError::Paused`] before another attempt.
+    pub fn step_in_with<T, E>(
+        &self,
+        name: &str,
+        options: StepOptions,
+        work: impl FnOnce(&StepTransaction<'_>) -> Result<T, E>,
+    ) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        E: Into<BoxError>,
+    {
         let entry = self.ask(name, Kind::Step)?;
         let number = entry.number;
         if let Some(body) = stored(name, &entry)? {
             return self.read(name, number, &body);
         }
+        let (start, begun) = (Instant::now(), entry.clone());
         self.set_inside(Some(name));
         let done = self.transaction(|tx| {
             let written = panics::catch(|| write(work(tx)));
@@ -135,7 +161,11 @@ impl Durable<'_> {
                 Err(panic) => return Err(panicked(name, &panic)),
             };
             check_size("result of a step", &body)?;
-            let entry = Entry { state: State::Done, attempts: 1, body: Some(body.into()), ..entry };
+            if let Some(late) = options.late(name, start) {
+                return Err(late);
+            }
+            let attempts = entry.attempts + 1;
+            let entry = Entry { state: State::Done, attempts, until: None, body: Some(body.into()), ..entry };
             let holder = self.task().holder();
             if !tx.callers().keep(self.task().queue(), Keeping(holder, entry))? {
                 return Err(self.stale());
@@ -143,7 +173,10 @@ impl Durable<'_> {
             Ok(value)
         });
         self.set_inside(None);
-        done
+        match done {
+            Err(error @ TaskError::Step { .. }) => Err(self.failed(name, begun, options, error)),
+            done => done,
+        }
     }
 
     #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -179,7 +212,7 @@ impl Durable<'_> {
         self.set_inside(Some(name));
         let done = panics::catch(work);
         self.set_inside(None);
-        let late = options.time_limit.filter(|limit| start.elapsed() > *limit);
+        let late = options.late(name, start);
         let error = match (done, late) {
             (Ok(Ok(body)), None) => {
                 check_size("result of a step", &body)?;
@@ -191,28 +224,32 @@ impl Durable<'_> {
                 )?;
                 return Ok((number, body));
             }
-            (Ok(Ok(_)), Some(limit)) => {
-                let source = format!("it took longer than its limit of {limit:?}").into();
-                TaskError::Step { step: name.to_owned(), source }
-            }
+            (Ok(Ok(_)), Some(late)) => late,
             (Ok(Err(source)), _) => TaskError::Step { step: name.to_owned(), source },
             (Err(panic), _) => panicked(name, &panic),
         };
+        Err(self.failed(name, entry, options, error))
+    }
+
+    /// What a failed attempt comes to: a pause until the next one, the step's last failure, or the task's.
+    fn failed(&self, name: &str, entry: Entry, options: StepOptions, error: TaskError) -> TaskError {
         let Some(retry) = options.retry else {
-            return Err(error);
+            return error;
         };
         let failures = u32::try_from(entry.attempts).unwrap_or(u32::MAX);
         let delay = retry.delay(failures, random_number());
         let state = if delay.is_some() { State::Begun } else { State::Failed };
         let why = clean(&source_of(&error));
         let attempts = entry.attempts + 1;
-        self.keep(Entry { state, attempts, body: Some(why.as_bytes().into()), ..entry }, None)?;
+        if let Err(error) = self.keep(Entry { state, attempts, body: Some(why.as_bytes().into()), ..entry }, None) {
+            return error;
+        }
         match delay {
-            Some(delay) => Err(self.wait(
+            Some(delay) => self.wait(
                 &format!("attempt {attempts} of the step `{name}` failed, next in {delay:.1?}: {why}"),
                 Some(delay),
-            )),
-            None => Err(error),
+            ),
+            None => error,
         }
     }
 }

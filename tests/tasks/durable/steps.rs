@@ -306,3 +306,31 @@ pub(crate) fn an_older_database_gets_its_steps(bed: &dyn Bed) {
     let worker = worker(&queue, |cx| cx.step("one", || ok(1)));
     assert_eq!(run(&worker), [Finished]);
 }
+
+pub(crate) fn a_step_in_a_transaction_has_its_own_policy_and_time_limit(bed: &dyn Bed) {
+    bed.sql("CREATE TABLE tries (n INTEGER)");
+    let (queue, did) = (queue(bed), Did::default());
+    let notes = did.clone();
+    let worker = worker(&queue, move |cx| {
+        let policy = StepOptions::new().retry(RetryPolicy::times(2).first(HOUR).factor(1.0).jitter(0.0));
+        let booked: u64 = cx.step_in_with("book", policy, |tx| {
+            notes.note("book");
+            let rows = tx.execute("INSERT INTO tries VALUES (1)", &[])?;
+            if notes.all().len() < 3 { Err(no()) } else { Ok(rows) }
+        })?;
+        let options = StepOptions::new().time_limit(Duration::ZERO).retry(RetryPolicy::never());
+        let slow: Result<u64, _> =
+            cx.step_in_with("slow", options, |tx| tx.execute("INSERT INTO tries VALUES (2)", &[]));
+        let error = slow.expect_err("it takes some time");
+        ok((booked, error.to_string()))
+    });
+    let task = start(&queue, "a");
+    for end in [Paused, Paused, Finished] {
+        assert_eq!(run(&worker), [end]);
+        queue.pass_time(HOUR).expect("passed");
+    }
+    did.assert(&["book", "book", "book"]);
+    assert_eq!(result::<(u64, String)>(&task), (1, "the step `slow` failed".to_owned()));
+    assert_eq!(bed.count("SELECT count(*) FROM tries"), 1, "what failed was rolled back");
+    assert_eq!(task.info().expect("there").failures, 0);
+}
