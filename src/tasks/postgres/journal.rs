@@ -11,6 +11,7 @@ use super::super::bell::News;
 use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
+use super::super::names::sql;
 use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
 use super::super::worker_id::random_number;
@@ -263,10 +264,10 @@ pub(super) fn keep(
     in_doubt: bool,
 ) -> Result<Kept, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "WITH t AS MATERIALIZED (
                  SELECT id FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8
-                     AND worker IS NOT DISTINCT FROM $3::text AND status = 2 AND lease > ",
+                     AND worker IS NOT DISTINCT FROM $3::text AND status = {running} AND lease > ",
             now!(),
             " FOR SHARE)
              INSERT INTO fulmar_task_step AS s
@@ -331,11 +332,11 @@ pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> R
 /// Locks the holder's task, if it still holds it; the time.
 fn lock(db: &mut Connection, holder: &Holder) -> Result<Option<i64>, Fault> {
     let rows = db.query(
-        concat!(
+        sql!(
             "SELECT ",
             now!(),
             " FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8 AND worker IS NOT DISTINCT FROM $3::text
-                 AND status = 2 AND lease > ",
+                 AND status = {running} AND lease > ",
             now!(),
             " FOR NO KEY UPDATE"
         ),
@@ -423,12 +424,12 @@ fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: &str, body: 
         return Ok(false);
     }
     tx.execute(
-        concat!(
-            "UPDATE fulmar_task t SET woken = NOT (t.gate IS NOT DISTINCT FROM 1 AND t.status = 3),
-                 run_at = CASE WHEN t.gate = 1 AND t.status = 3 THEN least(t.run_at, ",
+        sql!(
+            "UPDATE fulmar_task t SET woken = NOT (t.gate IS NOT DISTINCT FROM {gate_time} AND t.status = {paused}),
+                 run_at = CASE WHEN t.gate = {gate_time} AND t.status = {paused} THEN least(t.run_at, ",
             now!(),
             ") ELSE t.run_at END,
-                 gate = CASE WHEN t.gate = 1 AND t.status = 3 THEN 0 ELSE t.gate END
+                 gate = CASE WHEN t.gate = {gate_time} AND t.status = {paused} THEN {gate_open} ELSE t.gate END
              WHERE t.id = $1::int8 AND EXISTS (SELECT 1 FROM fulmar_task_step s WHERE s.task_id = $1::int8
                  AND s.name = $2::text AND s.kind = ($3::int8)::int2 AND s.state = 0)"
         ),
@@ -478,10 +479,10 @@ fn spawn(
 
 fn children(db: &mut Connection, ids: &[i64]) -> Result<Vec<Child>, Fault> {
     let rows = db.query(
-        "SELECT t.id, y.name, t.identifier, t.status, r.body, CASE WHEN t.status IN (5, 6) THEN
+        sql!("SELECT t.id, y.name, t.identifier, t.status, r.body, CASE WHEN t.status IN {wrong} THEN
              (SELECT l.message FROM fulmar_task_log l WHERE l.task_id = t.id ORDER BY l.entry DESC LIMIT 1) END
          FROM unnest($1::int8[]) WITH ORDINALITY AS n (id, ord) JOIN fulmar_task t ON t.id = n.id
-         JOIN fulmar_task_type y ON y.id = t.type_id LEFT JOIN fulmar_task_response r ON r.task_id = t.id ORDER BY n.ord",
+         JOIN fulmar_task_type y ON y.id = t.type_id LEFT JOIN fulmar_task_response r ON r.task_id = t.id ORDER BY n.ord"),
         &[Param::Ints(ids)],
     )?;
     rows.iter()

@@ -9,6 +9,7 @@ use super::super::bell::News;
 use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken, place};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
+use super::super::names::sql;
 use super::super::new_task::Checked;
 use super::super::status::TaskStatus;
 use super::connection::{self, failed};
@@ -197,9 +198,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
 
 /// Whether the holder still holds its task, which runs.
 fn holds(db: &Connection, now: i64, holder: &Holder) -> Result<bool> {
-    db.prepare_cached(
-        "SELECT 1 FROM fulmar_task WHERE id = ?1 AND token = ?2 AND worker = ?3 AND lease > ?4 AND status = 2",
-    )
+    db.prepare_cached(sql!(
+        "SELECT 1 FROM fulmar_task WHERE id = ?1 AND token = ?2 AND worker = ?3 AND lease > ?4 AND status = {running}"
+    ))
     .and_then(|mut sql| sql.exists(params![holder.task, holder.token, holder.worker.as_str(), now]))
     .map_err(failed("looking at a task's fence"))
 }
@@ -320,13 +321,13 @@ fn send_event(db: &Connection, now: i64, task: &TaskRef, name: &str, key: Option
     if sent == 0 {
         return Ok(false);
     }
-    db.prepare_cached(
-        "UPDATE fulmar_task SET woken = NOT (gate IS 1 AND status = 3),
-             run_at = CASE WHEN gate IS 1 AND status = 3 THEN min(run_at, ?3) ELSE run_at END,
-             gate = CASE WHEN gate IS 1 AND status = 3 THEN 0 ELSE gate END
+    db.prepare_cached(sql!(
+        "UPDATE fulmar_task SET woken = NOT (gate IS {gate_time} AND status = {paused}),
+             run_at = CASE WHEN gate IS {gate_time} AND status = {paused} THEN min(run_at, ?3) ELSE run_at END,
+             gate = CASE WHEN gate IS {gate_time} AND status = {paused} THEN {gate_open} ELSE gate END
          WHERE id = ?1 AND EXISTS (
-             SELECT 1 FROM fulmar_task_step WHERE task_id = ?1 AND name = ?2 AND kind = ?4 AND state = 0)",
-    )
+             SELECT 1 FROM fulmar_task_step WHERE task_id = ?1 AND name = ?2 AND kind = ?4 AND state = 0)"
+    ))
     .and_then(|mut sql| sql.execute(params![id, name, now, Kind::Event as i64]))
     .map_err(failed(doing))?;
     Ok(true)
@@ -363,12 +364,12 @@ fn spawn(
 }
 
 fn child(db: &Connection, id: i64) -> Result<Option<Child>> {
-    db.prepare_cached(
+    db.prepare_cached(sql!(
         "SELECT y.name, t.identifier, t.status, (SELECT body FROM fulmar_task_response WHERE task_id = t.id),
-             CASE WHEN t.status IN (5, 6) THEN
+             CASE WHEN t.status IN {wrong} THEN
                  (SELECT message FROM fulmar_task_log l WHERE l.task_id = t.id ORDER BY entry DESC LIMIT 1) END
-         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1",
-    )
+         FROM fulmar_task t JOIN fulmar_task_type y ON y.id = t.type_id WHERE t.id = ?1"
+    ))
     .and_then(|mut sql| {
         sql.query_row([id], |row| {
             let name = TaskRef { task_type: row.get(0)?, identifier: row.get(1)? };
@@ -387,10 +388,12 @@ fn orphans(db: &Connection, parent: Option<i64>, limit: usize) -> Result<Vec<i64
         }
         // Those who wait for children are few.
         None => {
-            "SELECT c.id FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id
+            sql!(
+                "SELECT c.id FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id
              CROSS JOIN fulmar_task c ON c.parent = p.id
-             WHERE p.status IN (5, 6) AND f.pending > 0 AND c.parent IS NOT NULL AND c.ended IS NULL
+             WHERE p.status IN {wrong} AND f.pending > 0 AND c.parent IS NOT NULL AND c.ended IS NULL
                  AND c.cancel_requested = 0 AND ?1 IS NULL LIMIT ?2"
+            )
         }
     };
     let mut sql = db.prepare_cached(sql).map_err(failed(READING))?;
