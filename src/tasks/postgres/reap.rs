@@ -187,9 +187,8 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
                      AND t.ended <= ",
             then!(),
             " - y.retention
-                     AND (t.parent IS NULL OR NOT EXISTS (SELECT FROM fulmar_task_family f
-                         WHERE f.task_id = t.parent
-                             AND (SELECT p.ended IS NULL FROM fulmar_task p WHERE p.id = f.task_id)))
+                     AND (t.parent IS NULL OR (SELECT (SELECT p.ended IS NULL FROM fulmar_task p WHERE p.id = f.task_id)
+                         FROM fulmar_task_family f WHERE f.task_id = t.parent) IS NOT TRUE)
                      ORDER BY t.ended LIMIT $1::int8) AS t
              WHERE y.retention IS NOT NULL LIMIT $1::int8"
         ),
