@@ -44,7 +44,8 @@ pub(super) fn is_alive(campaign: &Path, name: &str) -> bool {
         Ok(file) => file,
         Err(error) => return error.kind() != io::ErrorKind::NotFound,
     };
-    let is_dead = matches!(FileExt::try_lock_exclusive(&file), Ok(true));
+    // A shared lock: two threads that look at once take each other for no owner.
+    let is_dead = matches!(FileExt::try_lock_shared(&file), Ok(true));
     if is_dead {
         let _ = fs::remove_file(&path);
     }
@@ -71,8 +72,10 @@ mod tests {
         assert!(is_alive(&campaign, &name));
         drop(owner);
         assert!(!is_alive(&campaign, &name));
-        // As a killed process leaves it: the file is there, and the lock is not.
+        // As a killed process leaves it: the file is there, and the lock is not. Another thread looks just now.
         fs::write(file_of(&campaign, &name), "").expect("a file");
+        let looks = File::open(file_of(&campaign, &name)).expect("the file");
+        assert!(FileExt::try_lock_shared(&looks).expect("nobody holds it"));
         assert!(!is_alive(&campaign, &name));
         assert!(!file_of(&campaign, &name).exists());
         fs::remove_dir_all(&folder).expect("removed");
