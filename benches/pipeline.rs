@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench pipeline` sends values through three stages, each of which adds 1, and sums up what comes out:
 //! light values, for which a stage does nothing else, and values that each stage waits for, for 500 us, as for a disk or a
-//! server. One thread a stage, and four. Queues hold 64 values, and whoever has none uses as many threads. It prints
+//! server. One thread a stage, and four. Queues hold 64 values, and rayon, which has none, uses as many threads. It prints
 //! microseconds a value; the arms take turns, round after round. `-- --test` runs all once, quickly.
 //!
 //! The goal is at most twice the time of the bare channels.

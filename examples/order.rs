@@ -29,7 +29,7 @@ fn main() -> fulmar::Result<()> {
         executor.submit_read(&log, balance, "alice")?, // After the deposit of 10.
         executor.submit_read(&log, balance, "alice")?, // Beside the first balance: readers share.
         executor.submit_write(&log, deposit, ("alice", 20))?, // After both.
-        executor.submit_write(&log, deposit, ("bob", 30))?, // Waits for nobody.
+        executor.submit_write(&log, deposit, ("bob", 30))?, // Waits for none of them.
     ];
     executor.wait_requests(&requests, None)?;
 

@@ -48,12 +48,13 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::batch::{Batch, BatchRunner};
+use crate::error::chain;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 use ledger::Ledger;
 use options::Settings;
 use progress::Gauge;
-use run::{Outcome, RowJob, Shared, words};
+use run::{Outcome, RowJob, Shared};
 use service::Service;
 
 pub use error::CampaignError;
@@ -236,7 +237,7 @@ impl CampaignRun {
             let ended = round.batch.wait(None).map_err(|error| CampaignError::Client(error.into()))?;
             for job in &ended.jobs {
                 if let (Err(failure), Some(id)) = (&job.outcome, round.ids.get(job.index)) {
-                    work.ledger.note(*id, &words(failure))?;
+                    work.ledger.note(*id, &chain(failure))?;
                 }
             }
             let count = |outcome| ended.jobs.iter().filter(|job| job.outcome.as_ref().ok() == Some(&outcome)).count();

@@ -75,7 +75,7 @@ mod tests {
         // As a killed process leaves it: the file is there, and the lock is not. Another thread looks just now.
         fs::write(file_of(&campaign, &name), "").expect("a file");
         let looks = File::open(file_of(&campaign, &name)).expect("the file");
-        assert!(FileExt::try_lock_shared(&looks).expect("nobody holds it"));
+        assert!(FileExt::try_lock_shared(&looks).expect("a lock that is free"));
         assert!(!is_alive(&campaign, &name));
         assert!(!file_of(&campaign, &name).exists());
         fs::remove_dir_all(&folder).expect("removed");

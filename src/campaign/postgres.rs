@@ -70,7 +70,7 @@ impl Store for PostgresStore {
             return true;
         }
         let key = PgSession::key(owner).to_string();
-        // It can be had if nobody holds it, or within the time that the server takes to notice an end.
+        // It can be had if it is free, or within the time that the server takes to notice an end.
         let outcome = self.session.lock().transact(false, &mut |tx| {
             tx.script(NOTICE)?;
             tx.rows("SELECT pg_advisory_xact_lock($1::bigint)", &[Some(key.clone())]).map(drop)

@@ -10,7 +10,7 @@ use super::progress::Gauge;
 use super::row::Row;
 use super::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
-use crate::error::BoxError;
+use crate::error::{BoxError, chain};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// How long a row waits for others whose cost isn't known yet, or for another look.
@@ -136,7 +136,7 @@ impl<S: Service> RowJob<S> {
 
     /// The row can't be made into a job.
     fn never(&self, error: BoxError) -> JobError {
-        match self.shared.ledger.failed(self.id, None, &words(&*error)) {
+        match self.shared.ledger.failed(self.id, None, &chain(&*error)) {
             Ok(()) => JobError::fatal(error),
             Err(ledger) => ledger.into(),
         }
@@ -170,7 +170,7 @@ impl<S: Service> RowJob<S> {
             Adopted::Gone(error) => error,
         };
         let again = entry.attempt < self.shared.settings.attempts;
-        self.note_failure(None, &words(&*error), again)?;
+        self.note_failure(None, &chain(&*error), again)?;
         Err(if again { JobError::wait(error, Duration::ZERO) } else { JobError::fatal(error) })
     }
 
@@ -210,7 +210,7 @@ impl<S: Service> RowJob<S> {
         }
         // Surely nothing was made.
         match error.is_fatal() {
-            true => self.shared.ledger.failed(self.id, None, &words(&error))?,
+            true => self.shared.ledger.failed(self.id, None, &chain(&error))?,
             false => self.shared.ledger.not_made(self.id)?,
         }
         Err(error)
@@ -244,7 +244,7 @@ impl<S: Service> RowJob<S> {
         let attempt = self.entry.as_ref().map_or(1, |entry| entry.attempt);
         let is_worth_it = settings.retry_if.as_ref().is_none_or(|is_worth_it| is_worth_it(error.cause()));
         let again = may_again && attempt < settings.attempts && is_worth_it;
-        self.note_failure(cost, &words(&error), again)?;
+        self.note_failure(cost, &chain(&error), again)?;
         if !again {
             return Err(error);
         }
@@ -340,19 +340,4 @@ impl<S: Service> RemoteJob for RowJob<S> {
         }
         self.stop(cx, "the campaign was cancelled").map(drop)
     }
-}
-
-/// An error and what it comes from, on one line.
-pub(super) fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = error.source();
-    }
-    text
 }

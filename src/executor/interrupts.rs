@@ -1,6 +1,6 @@
 //! What is called when a running request is cancelled: the way into a system call that no flag reaches.
 //!
-//! A hook is called exactly once, or not at all: whoever takes it out of its place calls it, and the place is emptied by the
+//! A hook is called exactly once, or not at all: the thread that takes it out of its place calls it, and the place is emptied by the
 //! first of three: a cancel, the operation itself, the operation's end. None of them goes on before a call that has begun is over,
 //! so no hook outlives its operation.
 //!

@@ -23,7 +23,7 @@ use crate::sync::Mutex;
 /// waits for. Results come in the order in which the requests end. They wait in the set, without a bound, until they are received: if
 /// that matters, add more only while [`len`](Self::len) is small.
 ///
-/// Dropping the set cancels nothing: the requests go on, and nobody sees their results. Not to be used as the only wait inside of an
+/// Dropping the set cancels nothing: the requests go on, and their results are dropped. Not to be used as the only wait inside of an
 /// operation, where it keeps the thread of the pool: see [`AsyncRequest::done`].
 ///
 /// ```

@@ -140,7 +140,7 @@ fn a_dropped_pipeline_ends_all_threads_even_behind_a_source_that_waits() {
     let mut ended = [(); 2].map(|()| ends.recv_timeout(HANG).expect("a stage ends"));
     ended.sort_unstable();
     assert_eq!(ended, ["first", "second"], "although the source waits for the world");
-    assert_eq!(ends.try_recv().ok(), None, "which nobody can interrupt");
+    assert_eq!(ends.try_recv().ok(), None, "which can't be interrupted");
     feed.send(8).expect("the source listens");
     assert_eq!(ends.recv_timeout(HANG).expect("the source ends"), "source");
 }

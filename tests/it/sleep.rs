@@ -26,7 +26,7 @@ fn a_sleep_ends_with_the_cancel_and_not_before_its_time_without() {
     let slept = || {
         let (start, limit) = (Instant::now(), Duration::from_millis(5));
         std::thread::current().unpark();
-        fulmar::sleep(limit).expect("nobody cancels");
+        fulmar::sleep(limit).expect("no cancel");
         start.elapsed() >= limit
     };
     assert!(slept(), "outside of an operation");

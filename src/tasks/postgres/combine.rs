@@ -39,16 +39,21 @@ impl Transaction for PostgresEngine {
     }
 
     fn of_all(&self, error: &TaskError) -> Option<TaskError> {
-        match error {
-            TaskError::Unreachable { doing, source } => {
-                Some(TaskError::Unreachable { doing, source: source.to_string().into() })
-            }
-            _ => None,
-        }
+        of_all(error)
     }
 
     fn panicked(&self, message: &str) -> TaskError {
         TaskError::Database { doing: "changing tasks", source: format!("a panic: {message}").into() }
+    }
+}
+
+/// An outage is every waiting thread's.
+pub(super) fn of_all(error: &TaskError) -> Option<TaskError> {
+    match error {
+        TaskError::Unreachable { doing, source } => {
+            Some(TaskError::Unreachable { doing, source: source.to_string().into() })
+        }
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::super::durable::{Entry, Holder, Kept};
 use super::super::error::TaskError;
 use super::super::names::sql;
-use super::combine::MOST_STEPS;
+use super::combine::{self, MOST_STEPS};
 use super::connection::Connection;
 use super::fault::Fault;
 use super::journal::{DOING, find_own, keep};
@@ -54,12 +54,7 @@ impl Transaction for Core {
     }
 
     fn of_all(&self, error: &TaskError) -> Option<TaskError> {
-        match error {
-            TaskError::Unreachable { doing, source } => {
-                Some(TaskError::Unreachable { doing, source: source.to_string().into() })
-            }
-            _ => None,
-        }
+        combine::of_all(error)
     }
 
     fn panicked(&self, message: &str) -> TaskError {

@@ -31,7 +31,7 @@ impl Shared {
         }
     }
 
-    /// Told once: the worker goes on, and whoever runs it has to know that it is the older program.
+    /// Told once: the worker goes on, and the log tells its operator that it is the older program.
     fn look_for_a_newer_schema(&self) -> Result<(), TaskError> {
         let Some(words) = self.queue.newer_schema()? else { return Ok(()) };
         if !std::mem::replace(&mut self.state.lock().told_of_newer_schema, true) {
