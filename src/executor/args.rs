@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Arguments of an operation, which know the key of what it touches.
 ///
-/// Requests with the same key on the same store keep their order: accessors share, a modifier runs alone. Text is its
-/// own key, a tuple has that of its first element, a JSON object that of its text member `"symbol"` or else `"key"`.
-/// `()`, `bool`, numbers, durations and times, addresses, paths, collections, `Option`, `Box` and `Arc` have none, and requests
-/// without a key are ordered among those of their store that have none. A type of your own says its key itself, and any
-/// other type goes in as [`keyed`]`(key, args)` or [`keyless`]`(args)`:
+/// Requests with the same key on the same store keep their order: accessors share, a modifier runs
+/// alone. Text is its own key, a tuple has that of its first element, a JSON object that of its
+/// text member `"symbol"` or else `"key"`. `()`, `bool`, numbers, durations and times, addresses,
+/// paths, collections, `Option`, `Box` and `Arc` have none, and requests without a key are ordered
+/// among those of their store that have none. A type of your own says its key itself, and any other
+/// type goes in as [`keyed`]`(key, args)` or [`keyless`]`(args)`:
 ///
 /// ```
 /// struct Write { symbol: String, prices: Vec<f64> }

@@ -1,11 +1,14 @@
-//! What is called when a running request is cancelled: the way into a system call that no flag reaches.
+//! What is called when a running request is cancelled: the way into a system call that no flag
+//! reaches.
 //!
-//! A hook is called exactly once, or not at all: the thread that takes it out of its place calls it, and the place is emptied by the
-//! first of three: a cancel, the operation itself, the operation's end. None of them goes on before a call that has begun is over,
-//! so no hook outlives its operation.
+//! A hook is called exactly once, or not at all: the thread that takes it out of its place calls
+//! it, and the place is emptied by the first of three: a cancel, the operation itself, the
+//! operation's end. None of them goes on before a call that has begun is over, so no hook outlives
+//! its operation.
 //!
-//! No cancel is missed: it raises its flag before it looks for hooks, and an operation looks at the flag after its hook is
-//! entered. Both look under one lock, so the later of the two sees the other.
+//! No cancel is missed: it raises its flag before it looks for hooks, and an operation looks at the
+//! flag after its hook is entered. Both look under one lock, so the later of the two sees the
+//! other.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -59,7 +62,8 @@ impl Hook {
         self.over.notify_all();
     }
 
-    /// Has it never called from now on. Says whether it wasn't; if another thread is calling it, after that.
+    /// Has it never called from now on. Says whether it wasn't; if another thread is calling it,
+    /// after that.
     fn take_back(&self) -> bool {
         let mut place = self.place.lock();
         let hook = match &*place {
@@ -92,7 +96,8 @@ impl Interrupts {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A running request was told to stop: calls its hooks, the latest first, for that is where it is.
+    /// A running request was told to stop: calls its hooks, the latest first, for that is where it
+    /// is.
     pub(super) fn call(&self, head: &Head) {
         // They stay entered: the operation's end has to find them, and to wait for the calls.
         let hooks = self.hooks.lock().get(&head.address()).cloned().unwrap_or_default();
@@ -124,16 +129,18 @@ impl Interrupts {
     }
 }
 
-/// Has `hook` called if the running operation is cancelled: by the thread that cancels it, once, and never after the operation's
-/// end. Called at once, on this thread, if it was cancelled before. Outside of an operation the hook is dropped.
+/// Has `hook` called if the running operation is cancelled: by the thread that cancels it, once,
+/// and never after the operation's end. Called at once, on this thread, if it was cancelled before.
+/// Outside of an operation the hook is dropped.
 ///
-/// It is for what blocks without asking [`is_cancelled`](crate::is_cancelled): shut a socket down, interrupt a statement, kill a child,
-/// and the blocked call returns with an error. The operation then decides by itself what to return. A hook should do just
-/// that, and not wait: neither the cancel nor the operation's end goes on before it has returned. If it panics, the
-/// panic hook reports it, and nothing else happens. Of several the latest is called first.
+/// It is for what blocks without asking [`is_cancelled`](crate::is_cancelled): shut a socket down,
+/// interrupt a statement, kill a child, and the blocked call returns with an error. The operation
+/// then decides by itself what to return. A hook should do just that, and not wait: neither the
+/// cancel nor the operation's end goes on before it has returned. If it panics, the panic hook
+/// reports it, and nothing else happens. Of several the latest is called first.
 ///
-/// The returned handle takes the hook back, so that one for a call that is over doesn't hit the next; dropping that handle does
-/// nothing.
+/// The returned handle takes the hook back, so that one for a call that is over doesn't hit the
+/// next; dropping that handle does nothing.
 ///
 /// ```
 /// use fulmar::Executor;
@@ -176,7 +183,8 @@ pub struct CancelHook {
 }
 
 impl CancelHook {
-    /// Has the hook never called from now on, and drops it. Says whether it was not; if another thread is calling it, after that.
+    /// Has the hook never called from now on, and drops it. Says whether it was not; if another
+    /// thread is calling it, after that.
     pub fn take_back(&self) -> bool {
         let Some((core, address, hook)) = &self.entered else { return true };
         let was_armed = hook.take_back();

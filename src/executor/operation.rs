@@ -7,17 +7,20 @@ use crate::error::BoxError;
 ///
 /// It is implemented for
 ///
-/// - **methods as they are**, by their path: `Prices::last` for `fn last(&self, symbol: &str) -> Result<f64, E>`. Of no argument it
-///   is submitted with `()`, of one with that, of two to six with a tuple;
-/// - **functions and closures** of the same shapes, and those that take all of `args` as one. A closure says the type of its first
-///   parameter: `|prices: &Prices, symbol| ..`, and for a store behind `Arc<dyn Trait>`, `|store: &(dyn Trait + 'static), ..|`;
+/// - **methods as they are**, by their path: `Prices::last` for `fn last(&self, symbol: &str) ->
+///   Result<f64, E>`. Of no argument it is submitted with `()`, of one with that, of two to six
+///   with a tuple;
+/// - **functions and closures** of the same shapes, and those that take all of `args` as one. A
+///   closure says the type of its first parameter: `|prices: &Prices, symbol| ..`, and for a store
+///   behind `Arc<dyn Trait>`, `|store: &(dyn Trait + 'static), ..|`;
 /// - with feature `json`, a `&'static str` that names an operation of a `Store`.
 ///
-/// Where a parameter borrows, the argument may be owned ([`Lend`](crate::Lend)): `String` for `&str`, `Vec<T>` for `&[T]`, `PathBuf` for
-/// `&Path`, `T`, `Box<T>` and `Arc<T>` for `&T`.
+/// Where a parameter borrows, the argument may be owned ([`Lend`](crate::Lend)): `String` for
+/// `&str`, `Vec<T>` for `&[T]`, `PathBuf` for `&Path`, `T`, `Box<T>` and `Arc<T>` for `&T`.
 ///
-/// It returns a `Result`, whose error keeps its type, or something that can't be a failure ([`IntoOutput`]). For a type of your own that
-/// is no `Result`, write [`infallible`]`(..)` around the operation.
+/// It returns a `Result`, whose error keeps its type, or something that can't be a failure
+/// ([`IntoOutput`]). For a type of your own that is no `Result`, write [`infallible`]`(..)` around
+/// the operation.
 ///
 /// ```
 /// use fulmar::Executor;
@@ -59,7 +62,8 @@ pub trait Operation<S: ?Sized, A, Shape = Fallible<Direct<Whole>>> {
     /// Does it. Runs on a thread of the executor.
     ///
     /// # Errors
-    /// The operation's own, boxed; the waiter gets it back as [`Error::Operation`](crate::Error::Operation).
+    /// The operation's own, boxed; the waiter gets it back as
+    /// [`Error::Operation`](crate::Error::Operation).
     fn call(self, store: &S, args: A) -> Result<Self::Output, BoxError>;
 }
 
@@ -81,11 +85,12 @@ where
     }
 }
 
-/// What an operation may return: a `Result`, or a value of a type that can't be a failure: `()`, `bool`, `char`, numbers, text, bytes,
-/// paths, durations and times, tuples of two to four, `Option`, `Box`, `Arc` and the collections of the
-/// standard library.
+/// What an operation may return: a `Result`, or a value of a type that can't be a failure: `()`,
+/// `bool`, `char`, numbers, text, bytes, paths, durations and times, tuples of two to four,
+/// `Option`, `Box`, `Arc` and the collections of the standard library.
 ///
-/// A type of your own may be a failure or not, and so isn't among them: [`infallible`] says that it isn't.
+/// A type of your own may be a failure or not, and so isn't among them: [`infallible`] says that it
+/// isn't.
 #[diagnostic::on_unimplemented(
     message = "an operation that returns `{Self}` doesn't say whether that may be a failure",
     label = "returns `{Self}`",

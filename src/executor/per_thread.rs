@@ -10,14 +10,16 @@ use crate::panics;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Mutex, thread_local};
 
-/// A store that makes a value for each thread that works on it: a database connection each, a parser each, whatever threads can't
-/// share or an operation has to change. Operations take `&T` or `&mut T`.
+/// A store that makes a value for each thread that works on it: a database connection each, a
+/// parser each, whatever threads can't share or an operation has to change. Operations take `&T` or
+/// `&mut T`.
 ///
-/// A value is made by a thread's first operation on the store, and dropped when the thread ends, or with the store. Making it
-/// may fail: then so does the operation, and the next one tries again. An operation that panics costs its thread the value.
+/// A value is made by a thread's first operation on the store, and dropped when the thread ends, or
+/// with the store. Making it may fail: then so does the operation, and the next one tries again. An
+/// operation that panics costs its thread the value.
 ///
-/// An operation that waits lends its place to another thread, so there may be more values for a while than the executor has
-/// threads.
+/// An operation that waits lends its place to another thread, so there may be more values for a
+/// while than the executor has threads.
 ///
 /// ```
 /// use fulmar::{Executor, PerThread};
@@ -104,8 +106,9 @@ impl<T: Send + 'static> PerThread<T> {
 }
 
 impl<T: Send + 'static> PerThread<T> {
-    /// Calls `f` with this thread's value. It is taken out meanwhile: an operation that runs another on the same thread, as a full
-    /// queue with [`OnFull::CallerRuns`](crate::OnFull::CallerRuns) has it, makes a second one.
+    /// Calls `f` with this thread's value. It is taken out meanwhile: an operation that runs
+    /// another on the same thread, as a full queue with
+    /// [`OnFull::CallerRuns`](crate::OnFull::CallerRuns) has it, makes a second one.
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> Result<R, BoxError> {
         let id = thread::current().id();
         let idle = self.values.0.lock().remove(&id);

@@ -1,8 +1,9 @@
 //! Requests whose results come out of a channel, for loops that wait for other things as well.
 //!
-//! Promises: each request that was added gives one message, after its end; no thread more, however many there are; more may be
-//! added at any time, also while another thread receives. Left to others: the end of one request
-//! ([`AsyncRequest::done`]), and the channels themselves (`crossbeam-channel`, whose `select!` takes no other receivers).
+//! Promises: each request that was added gives one message, after its end; no thread more, however
+//! many there are; more may be added at any time, also while another thread receives. Left to
+//! others: the end of one request ([`AsyncRequest::done`]), and the channels themselves
+//! (`crossbeam-channel`, whose `select!` takes no other receivers).
 //!
 //! Source: `ExecutorCompletionService` of java.util.concurrent.
 
@@ -16,15 +17,17 @@ use super::handle::AsyncRequest;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
 
-/// An open set of requests: add one at any time, with a key of yours, and its result comes out of the set's [receiver](Self::receiver)
-/// with that key once it has ended.
+/// An open set of requests: add one at any time, with a key of yours, and its result comes out of
+/// the set's [receiver](Self::receiver) with that key once it has ended.
 ///
-/// The receiver is crossbeam's own, so that `crossbeam_channel::select!` takes it beside ticks, signals and whatever else a main loop
-/// waits for. Results come in the order in which the requests end. They wait in the set, without a bound, until they are received: if
-/// that matters, add more only while [`len`](Self::len) is small.
+/// The receiver is crossbeam's own, so that `crossbeam_channel::select!` takes it beside ticks,
+/// signals and whatever else a main loop waits for. Results come in the order in which the requests
+/// end. They wait in the set, without a bound, until they are received: if that matters, add more
+/// only while [`len`](Self::len) is small.
 ///
-/// Dropping the set cancels nothing: the requests go on, and their results are dropped. Not to be used as the only wait inside of an
-/// operation, where it keeps the thread of the pool: see [`AsyncRequest::done`].
+/// Dropping the set cancels nothing: the requests go on, and their results are dropped. Not to be
+/// used as the only wait inside of an operation, where it keeps the thread of the pool: see
+/// [`AsyncRequest::done`].
 ///
 /// ```
 /// use fulmar::{Executor, RequestSet};
@@ -67,10 +70,11 @@ impl<K: Send + 'static, T: Send + 'static> RequestSet<K, T> {
         RequestSet { shared: Arc::new(Shared { sender, open }), results }
     }
 
-    /// Adds `request`, which may have ended already. Its result comes out of the receiver with `key`: what [`AsyncRequest::wait`]
-    /// would return.
+    /// Adds `request`, which may have ended already. Its result comes out of the receiver with
+    /// `key`: what [`AsyncRequest::wait`] would return.
     ///
-    /// Keys needn't be unique. A set of requests of one executor that needs no other key may take [`AsyncRequest::id`].
+    /// Keys needn't be unique. A set of requests of one executor that needs no other key may take
+    /// [`AsyncRequest::id`].
     pub fn add(&self, key: K, request: AsyncRequest<T>) {
         let request = Arc::new(request);
         let number = {
@@ -96,8 +100,8 @@ impl<K: Send + 'static, T: Send + 'static> RequestSet<K, T> {
         }));
     }
 
-    /// Cancels what has not ended, as [`AsyncRequest::cancel`] does, and says for how many that took them out for good. Each still
-    /// gives its result.
+    /// Cancels what has not ended, as [`AsyncRequest::cancel`] does, and says for how many that
+    /// took them out for good. Each still gives its result.
     pub fn cancel_all(&self) -> usize {
         // A request that is cancelled leaves the set on this very thread: not under the lock.
         let requests: Vec<_> = self.shared.open.lock().requests.values().cloned().collect();
@@ -106,18 +110,21 @@ impl<K: Send + 'static, T: Send + 'static> RequestSet<K, T> {
 }
 
 impl<K, T> RequestSet<K, T> {
-    /// Where the results come out. It never disconnects while the set lives, because more may be added.
+    /// Where the results come out. It never disconnects while the set lives, because more may be
+    /// added.
     pub fn receiver(&self) -> &Receiver<(K, Result<T>)> {
         &self.results
     }
 
-    /// How many requests are in the set: those that have not ended, and those whose results were not received.
+    /// How many requests are in the set: those that have not ended, and those whose results were
+    /// not received.
     pub fn len(&self) -> usize {
         let open = self.shared.open.lock();
         open.requests.len() + self.results.len()
     }
 
-    /// Whether there is nothing to wait for: each request that was added has ended, and its result was received.
+    /// Whether there is nothing to wait for: each request that was added has ended, and its result
+    /// was received.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

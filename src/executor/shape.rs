@@ -1,7 +1,9 @@
-//! The shapes of methods, functions and closures that are called alike: with each argument as it is given, or lent.
+//! The shapes of methods, functions and closures that are called alike: with each argument as it is
+//! given, or lent.
 //!
-//! One trait, one implementation a shape, and a marker for each, so that the compiler finds the one that fits. They
-//! exclude each other: by the number of parameters, and by whether each is a reference that lives as long as the call.
+//! One trait, one implementation a shape, and a marker for each, so that the compiler finds the one
+//! that fits. They exclude each other: by the number of parameters, and by whether each is a
+//! reference that lives as long as the call.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +15,8 @@ use super::args::Keyed;
 use super::per_thread::PerThread;
 use crate::error::BoxError;
 
-/// Can be called with what a request has. It is there for the compiler: see [`Operation`](super::Operation).
+/// Can be called with what a request has. It is there for the compiler: see
+/// [`Operation`](super::Operation).
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no operation on a store of type `{S}` with arguments of type `{A}`",
@@ -219,7 +222,8 @@ tuple!([] () () () () a A B c C D e E G h H I);
 tuple!([] () () () () a A B c C D e E G h H I j J K);
 tuple!([] () () () () a A B c C D e E G h H I j J K l L M);
 
-/// Calls a method with what a request has: arguments with or without their key, a store or this thread's value of it.
+/// Calls a method with what a request has: arguments with or without their key, a store or this
+/// thread's value of it.
 macro_rules! run {
     ([$($generics:tt)*] $call:ident<$on:ty>, $store:ty, $args:ty, $marker:ty, |$self:ident, $s:ident, $a:ident| $run:expr, $($bounds:tt)*) => {
         impl<$($generics)* A, F, M> Run<$store, $args, $marker> for F

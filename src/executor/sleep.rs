@@ -10,11 +10,13 @@ use crate::time::Deadline;
 
 /// Sleeps for `duration`, or until the operation that calls this is cancelled.
 ///
-/// Outside of an operation it sleeps to the end. It keeps the thread of the pool, as `std::thread::sleep` does: where work is
-/// to be done later, [`Executor::submit_after`](crate::Executor::submit_after) holds none.
+/// Outside of an operation it sleeps to the end. It keeps the thread of the pool, as
+/// `std::thread::sleep` does: where work is to be done later,
+/// [`Executor::submit_after`](crate::Executor::submit_after) holds none.
 ///
-/// With it, an operation waits for a child process and kills it when it is cancelled. The thread that waits is also the one that kills,
-/// so no other process can have the number by then, and no zombie stays:
+/// With it, an operation waits for a child process and kills it when it is cancelled. The thread
+/// that waits is also the one that kills, so no other process can have the number by then, and no
+/// zombie stays:
 ///
 /// ```
 /// # #[cfg(unix)] {
@@ -48,13 +50,14 @@ use crate::time::Deadline;
 /// ```
 ///
 /// # Timing
-/// Monotonic clock, counted from this call. A sum past the clock's range is no limit. If the operation was cancelled before, it
-/// returns at once.
+/// Monotonic clock, counted from this call. A sum past the clock's range is no limit. If the
+/// operation was cancelled before, it returns at once.
 /// # Errors
 /// [`Error::Cancelled`], if the operation was cancelled, before or meanwhile.
 pub fn sleep(duration: Duration) -> Result<()> {
     let (deadline, sleeper) = (Deadline::start(duration), thread::current());
-    // The cancel raises its flag before it calls the hook, so that this thread sees the flag when it is woken.
+    // The cancel raises its flag before it calls the hook, so that this thread sees the flag when it is
+    // woken.
     let hook = on_cancel(move || sleeper.unpark());
     while !is_cancelled() && !deadline.is_past() {
         thread::park_until(deadline.at());

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::sync::Mutex;
 
-/// A value that a stage of a [`Pipeline`](super::Pipeline) could not handle: which stage, why, and the value itself.
+/// A value that a stage of a [`Pipeline`](super::Pipeline) could not handle: which stage, why, and
+/// the value itself.
 ///
-/// It prints as the name of the stage; the [source](std::error::Error::source) is the error, [`Error::Operation`] or
-/// [`Error::Panicked`].
+/// It prints as the name of the stage; the [source](std::error::Error::source) is the error,
+/// [`Error::Operation`] or [`Error::Panicked`].
 pub struct Failure(Box<Inner>);
 
 struct Inner {
     stage: Arc<str>,
     error: Error,
-    /// Behind a lock only because a value needn't be `Sync`, and an error that is sent around has to be.
+    /// Behind a lock only because a value needn't be `Sync`, and an error that is sent around has
+    /// to be.
     value: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -35,9 +37,9 @@ impl Failure {
         &self.0.error
     }
 
-    /// Takes out the value that the stage was given, to try it again or to put it aside. It is taken once: `None` after
-    /// that, if the value is of another type, and if the stage consumed it
-    /// ([`map`](super::PipelineBuilder::map)).
+    /// Takes out the value that the stage was given, to try it again or to put it aside. It is
+    /// taken once: `None` after that, if the value is of another type, and if the stage
+    /// consumed it ([`map`](super::PipelineBuilder::map)).
     pub fn take_value<T: 'static>(&self) -> Option<T> {
         let mut place = self.0.value.lock();
         match place.take()?.downcast() {

@@ -15,18 +15,21 @@ use crate::sync::thread;
 /// What goes from stage to stage.
 type Item<T> = std::result::Result<T, Failure>;
 
-/// Runs every value of an iterator through stages, each on threads of its own, and gives what comes out at the end.
+/// Runs every value of an iterator through stages, each on threads of its own, and gives what comes
+/// out at the end.
 ///
-/// Between two stages is a [bounded queue](crate::queue): a slow stage holds up those before it, and none runs ahead further
-/// than the queues hold. So the iterator may be endless, and nothing is collected on the way.
+/// Between two stages is a [bounded queue](crate::queue): a slow stage holds up those before it,
+/// and none runs ahead further than the queues hold. So the iterator may be endless, and nothing is
+/// collected on the way.
 ///
-/// The pipeline is an iterator over `Result<T, Failure>`. A value that a stage can't handle comes out as a
-/// [`Failure`], with the value in it, and concerns no other; `collect::<Result<Vec<_>, _>>()` and `?` stop at the first.
-/// Values come in the order in which they end; where all stages have one thread, that is the order of the iterator.
+/// The pipeline is an iterator over `Result<T, Failure>`. A value that a stage can't handle comes
+/// out as a [`Failure`], with the value in it, and concerns no other; `collect::<Result<Vec<_>,
+/// _>>()` and `?` stop at the first. Values come in the order in which they end; where all stages
+/// have one thread, that is the order of the iterator.
 ///
-/// Dropping it stops everything: each thread ends after the value that it is at, the source after the one that it waits for,
-/// and values under way are dropped. The drop doesn't wait for that. When the iterator has given `None`, all threads have
-/// ended.
+/// Dropping it stops everything: each thread ends after the value that it is at, the source after
+/// the one that it waits for, and values under way are dropped. The drop doesn't wait for that.
+/// When the iterator has given `None`, all threads have ended.
 ///
 /// ```
 /// use fulmar::jobs::Pipeline;
@@ -105,9 +108,9 @@ struct Worker {
 const BUFFER: usize = 64;
 
 impl Pipeline<()> {
-    /// Begins a pipeline whose source is `items`: an iterator, or a [`Consumer`] of a queue. A thread of its own, named
-    /// `source`, asks it for value after value. If it panics, that comes out as a [`Failure`] of the stage `source`, and
-    /// nothing more comes from it.
+    /// Begins a pipeline whose source is `items`: an iterator, or a [`Consumer`] of a queue. A
+    /// thread of its own, named `source`, asks it for value after value. If it panics, that
+    /// comes out as a [`Failure`] of the stage `source`, and nothing more comes from it.
     pub fn builder<I>(items: I) -> PipelineBuilder<I::Item>
     where
         I: IntoIterator<IntoIter: Send + 'static, Item: Send + 'static> + 'static,
@@ -125,15 +128,16 @@ impl Pipeline<()> {
 }
 
 impl<T: Send + 'static> PipelineBuilder<T> {
-    /// How many values the queue behind each of the stages that follow holds, at least 1. Defaults to 64. The values that
-    /// are under way are at most these, and one for each thread.
+    /// How many values the queue behind each of the stages that follow holds, at least 1. Defaults
+    /// to 64. The values that are under way are at most these, and one for each thread.
     pub fn buffer(mut self, values: usize) -> PipelineBuilder<T> {
         self.buffer = values;
         self
     }
 
-    /// A stage that may fail: `threads` threads, named `name-1` and so on, call `handler` with each value. If it returns an
-    /// error, or panics, the value comes out at the end as a [`Failure`]; the stages that follow don't see it.
+    /// A stage that may fail: `threads` threads, named `name-1` and so on, call `handler` with each
+    /// value. If it returns an error, or panics, the value comes out at the end as a
+    /// [`Failure`]; the stages that follow don't see it.
     pub fn stage<R>(
         self,
         name: &str,
@@ -156,8 +160,9 @@ impl<T: Send + 'static> PipelineBuilder<T> {
         })
     }
 
-    /// A stage that can't fail: `threads` threads, named `name-1` and so on, turn each value into another. If `handler`
-    /// panics, the value is lost, and a [`Failure`] without it comes out at the end.
+    /// A stage that can't fail: `threads` threads, named `name-1` and so on, turn each value into
+    /// another. If `handler` panics, the value is lost, and a [`Failure`] without it comes out
+    /// at the end.
     pub fn map<U: Send + 'static>(
         self,
         name: &str,
@@ -203,12 +208,14 @@ impl<T: Send + 'static> PipelineBuilder<T> {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a stage without threads and for a buffer of 0, or one that there is no memory for;
-    /// [`Error::Spawn`], if the system refuses a thread: then the source was asked for nothing.
+    /// [`Error::Invalid`] for a stage without threads and for a buffer of 0, or one that there is
+    /// no memory for; [`Error::Spawn`], if the system refuses a thread: then the source was
+    /// asked for nothing.
     pub fn start(self) -> Result<Pipeline<T>> {
         let mut layout = Layout::default();
         let output = (self.plan)(&mut layout)?;
-        // The last stage first and the source last: where a thread is refused, nothing has been taken from the source.
+        // The last stage first and the source last: where a thread is refused, nothing has been taken from
+        // the source.
         let start = |Worker { name, body }| thread::spawn_joinable(name, None, body, || ()).map_err(Error::Spawn);
         // Dropped where a thread is refused, it ends those that have started.
         let mut pipeline = Pipeline { output, threads: Vec::new(), closers: layout.closers };
@@ -239,7 +246,8 @@ fn pump<T: Send + 'static>(mut items: impl Iterator<Item = T>, producer: Produce
     let _ = call(move || drop((items, producer)));
 }
 
-/// A stage's thread. It ends with its input, or when its output is closed; the last thread of a stage closes the output.
+/// A stage's thread. It ends with its input, or when its output is closed; the last thread of a
+/// stage closes the output.
 fn work<T, U>(input: Consumer<Item<T>>, output: Producer<Item<U>>, handle: impl Fn(T) -> Item<U>) {
     while let Ok(item) = input.get() {
         if let Err(refused) = output.put(item.and_then(&handle)) {
@@ -247,14 +255,16 @@ fn work<T, U>(input: Consumer<Item<T>>, output: Producer<Item<U>>, handle: impl 
             break;
         }
     }
-    // The last thread of a stage drops what is left in its input, and its handler. Their destructors may panic.
+    // The last thread of a stage drops what is left in its input, and its handler. Their destructors
+    // may panic.
     let _ = call(move || drop((input, output, handle)));
 }
 
 impl<T> Iterator for Pipeline<T> {
     type Item = std::result::Result<T, Failure>;
 
-    /// Waits for the next value that comes out; `None` when the source has ended, and every value of it has come out.
+    /// Waits for the next value that comes out; `None` when the source has ended, and every value
+    /// of it has come out.
     fn next(&mut self) -> Option<Self::Item> {
         let item = self.output.get().ok();
         if item.is_none() {
@@ -271,8 +281,8 @@ impl<T> FusedIterator for Pipeline<T> {}
 
 impl<T> Drop for Pipeline<T> {
     fn drop(&mut self) {
-        // All of them: a stage may wait for a source that waits for the world. What is left in a queue may be dropped here,
-        // and its destructor may panic.
+        // All of them: a stage may wait for a source that waits for the world. What is left in a queue may
+        // be dropped here, and its destructor may panic.
         for close in self.closers.drain(..) {
             let _ = call(close);
         }

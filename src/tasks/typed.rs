@@ -1,4 +1,5 @@
-//! Task types whose inputs have a type: what is enqueued and what handles it name the same constant.
+//! Task types whose inputs have a type: what is enqueued and what handles it name the same
+//! constant.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,8 +12,8 @@ use super::new_task::NewTask;
 use super::task_type::TaskType;
 use crate::error::BoxError;
 
-/// A task type's name together with the type of its tasks' inputs. As a constant that enqueuing and handling share, neither can
-/// have a wrong name or another input.
+/// A task type's name together with the type of its tasks' inputs. As a constant that enqueuing and
+/// handling share, neither can have a wrong name or another input.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -48,7 +49,8 @@ pub struct TypedTask<I> {
 }
 
 impl<I> TypedTask<I> {
-    /// The tasks of this type have inputs of the type `I`, as JSON. The name is checked when the type is registered.
+    /// The tasks of this type have inputs of the type `I`, as JSON. The name is checked when the
+    /// type is registered.
     pub const fn new(name: &'static str) -> TypedTask<I> {
         TypedTask { name, input: PhantomData }
     }
@@ -77,7 +79,8 @@ impl<I: Serialize> TypedTask<I> {
 }
 
 impl<I: DeserializeOwned + 'static> TypedTask<I> {
-    /// The handler that reads the input and calls `work` with it. An input that doesn't fit fails the attempt.
+    /// The handler that reads the input and calls `work` with it. An input that doesn't fit fails
+    /// the attempt.
     pub(super) fn handler(
         self,
         work: impl Fn(&TaskContext, I) -> Result<(), BoxError> + Send + Sync + 'static,

@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use crate::executor::handle::AsyncRequest;
 use crate::time::Deadline;
 
-/// Handles that [`wait_all`] and [`wait_each`] wait for together: a slice, an array or a vector of handles or of references to them, or a
-/// tuple of two to six references, whose results may be of different types.
+/// Handles that [`wait_all`] and [`wait_each`] wait for together: a slice, an array or a vector of
+/// handles or of references to them, or a tuple of two to six references, whose results may be of
+/// different types.
 pub trait Handles {
     /// The values of all.
     type Values;
@@ -27,10 +28,12 @@ pub trait Handles {
     fn each(self, timeout: Option<Duration>) -> Self::Results;
 }
 
-/// Waits until all of `handles` have ended, or one has failed, for at most `timeout` together, and takes their values.
+/// Waits until all of `handles` have ended, or one has failed, for at most `timeout` together, and
+/// takes their values.
 ///
-/// It returns at the first failure in time, with that error, which is taken. Whatever else there is stays in its handle, and what
-/// still runs goes on; so it is after a timeout. ([`Executor::wait_requests`](crate::Executor::wait_requests) waits for the others
+/// It returns at the first failure in time, with that error, which is taken. Whatever else there is
+/// stays in its handle, and what still runs goes on; so it is after a timeout.
+/// ([`Executor::wait_requests`](crate::Executor::wait_requests) waits for the others
 /// before it tells of a failure, and tells of the first in their order.)
 ///
 /// ```
@@ -52,8 +55,9 @@ pub fn wait_all<H: Handles>(handles: H, timeout: impl Into<Option<Duration>>) ->
     handles.all(timeout.into())
 }
 
-/// Waits until each of `handles` has ended, in whatever way, for at most `timeout` together, and takes the result of each, in
-/// their order: a value, an error, or [`Error::Timeout`] for one that goes on, whose handle is as good as before.
+/// Waits until each of `handles` has ended, in whatever way, for at most `timeout` together, and
+/// takes the result of each, in their order: a value, an error, or [`Error::Timeout`] for one that
+/// goes on, whose handle is as good as before.
 ///
 /// ```
 /// use fulmar::{Error, Executor, wait_each};
