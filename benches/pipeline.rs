@@ -1,16 +1,17 @@
 //! What does a pipeline of three stages cost, beside threads and channels wired by hand?
 //!
-//! `cargo bench --bench pipeline` sends values through three stages, each of which adds 1, and sums up what comes out:
-//! light values, for which a stage does nothing else, and values that each stage waits for, for 500 us, as for a disk or a
-//! server. One thread a stage, and four. Queues hold 64 values, and rayon, which has none, uses as many threads. It prints
-//! microseconds a value; the arms take turns, round after round. `-- --test` runs all once, quickly.
+//! `cargo bench --bench pipeline` sends values through three stages, each of which adds 1, and sums
+//! up what comes out: light values, for which a stage does nothing else, and values that each stage
+//! waits for, for 500 us, as for a disk or a server. One thread a stage, and four. Queues hold 64
+//! values, and rayon, which has none, uses as many threads. It prints microseconds a value; the
+//! arms take turns, round after round. `-- --test` runs all once, quickly.
 //!
 //! The goal is at most twice the time of the bare channels.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fulmar::jobs::{Pipeline, Processor};
+use fulmar::pipeline::{Pipeline, Processor};
 use fulmar::queue::bounded;
 use fulmar::{Error, Executor};
 use rayon::iter::{ParallelBridge, ParallelIterator};
@@ -97,7 +98,7 @@ fn processors(count: u64, threads: usize, work: Work) -> u64 {
             let (producer, output) = bounded(BUFFER).expect("holds something");
             let stage = Processor::builder(std::mem::replace(&mut input, output));
             let put = move |value| producer.put(work(value));
-            stage.executor(&executor).at_once(threads).handle(put).expect("a thread")
+            stage.executor(&executor).max_concurrent(threads).handle(put).expect("a thread")
         })
         .collect();
     let feeder = thread::spawn(move || (0..count).try_for_each(|value| source.put(value)));

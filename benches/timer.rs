@@ -162,7 +162,7 @@ fn heap_with_thread(count: u64) -> Cost {
         .map(|place| {
             let (tell, told) = mpsc::channel();
             let at = start + AHEAD + Duration::from_nanos(place);
-            let work = Work(Box::new(move || tell.send(place).expect("somebody listens")));
+            let work = Work(Box::new(move || tell.send(place).expect("the receiver lives")));
             let mut heap = shared.0.lock().expect("no panic");
             heap.push((Reverse((at, place)), work));
             drop(heap);

@@ -1,7 +1,9 @@
-//! Tasks that survive a crash, in a file or on a server: `cargo run --release --example durable_tasks --features sqlite`.
+//! Tasks that survive a crash, in a file or on a server:
+//! `cargo run --release --example durable_tasks --features sqlite`.
 //!
-//! Without a subcommand: one task from its registration to its deletion, then a thousand over eight workers, some failing, some
-//! pausing, one poison, and an account that has to add up. The subcommands let several processes share one database:
+//! Without a subcommand: one task from its registration to its deletion, then a thousand over eight
+//! workers, some failing, some pausing, one poison, and an account that has to add up. The
+//! subcommands let several processes share one database:
 //!
 //! ```text
 //! durable_tasks [--database FILE] [demo]           as above; in a temporary folder without --database
@@ -10,7 +12,8 @@
 //! durable_tasks --database FILE status             how many stand where
 //! ```
 //!
-//! `--database postgres://user:password@host/database` takes a server, with the features `sqlite,postgres`.
+//! `--database postgres://user:password@host/database` takes a server, with the features
+//! `sqlite,postgres`.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -27,7 +30,7 @@ use fulmar::tasks::{
     NewTask, RetryPolicy, TaskContext, TaskError, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
 };
 
-/// `println!`, except that a closed output is no panic, so that `| head` is fine.
+/// `println!`, except that a closed output isn't a panic, so that `| head` is fine.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
@@ -130,7 +133,7 @@ fn existing(address: &str) -> Result<TaskQueue> {
 
 // One task, step by step.
 
-/// Sums what it is given. An input that is no sequence of numbers fails it.
+/// Sums what it is given. An input that isn't a sequence of numbers fails it.
 fn sum(task: &TaskContext) -> Result<(), TaskError> {
     match task.input::<Vec<f64>>() {
         Ok(numbers) => task.store_response(numbers.iter().sum::<f64>().to_string(), "text/plain"),
@@ -243,7 +246,7 @@ fn thousand(queue: &TaskQueue, address: &str) -> Result<ExitCode> {
     say!("{TASKS} tasks accepted in {:.0?}", start.elapsed());
 
     let workers = (0..WORKERS)
-        .map(|_| Worker::builder(queue).at_once(2).handle("mixed", mixed).start())
+        .map(|_| Worker::builder(queue).max_concurrent(2).handle("mixed", mixed).start())
         .collect::<Result<Vec<Worker>, TaskError>>()?;
     let lost = poison(queue, address)?;
     let mut ended = Vec::new();
@@ -260,7 +263,8 @@ fn thousand(queue: &TaskQueue, address: &str) -> Result<ExitCode> {
     account(&ended, started, lost)
 }
 
-/// The poison task kills each process that runs it, until its restart limit is reached. Returns how many it killed.
+/// The poison task kills each process that runs it, until its restart limit is reached. Returns how
+/// many it killed.
 fn poison(queue: &TaskQueue, address: &str) -> Result<u64> {
     let mut deaths = 0;
     loop {
@@ -274,7 +278,8 @@ fn poison(queue: &TaskQueue, address: &str) -> Result<u64> {
             return Err(format!("the poison's process ended otherwise: {status}").into());
         }
         deaths += 1;
-        // Its lease runs out. Workers look for such tasks now and then; the example has nothing else to do.
+        // Its lease runs out. Workers look for such tasks now and then; the example has nothing
+        // else to do.
         while queue.status("poison", "task-500")? == TaskStatus::Running {
             let (_keep, never) = mpsc::channel::<()>();
             let _ = never.recv_timeout(DOOMED_LEASE / 5);

@@ -1,7 +1,9 @@
-//! Three submitters on their cadences, two processors, a queue of ten: `cargo run --release --example job_queue`.
+//! Three submitters on their cadences, two processors, a queue of ten:
+//! `cargo run --release --example job_queue`.
 //!
-//! For a while the processors are slow. The queue fills, and the submitter with the short time limit has to drop values,
-//! while the patient ones wait. At the end the account has to add up: offered = put + dropped, and put = taken + left.
+//! For a while the processors are slow. The queue fills, and the submitter with the short time
+//! limit has to drop values, while the patient ones wait. At the end the account has to add up:
+//! offered = put + dropped, and put = taken + left.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fulmar::jobs::{PeriodicSubmitter, Processor};
+use fulmar::pipeline::{PeriodicSubmitter, Processor};
 use fulmar::queue::bounded;
 use fulmar::{BoxError, Executor};
 
@@ -19,7 +21,7 @@ const QUEUE: usize = 10;
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(150);
 
-/// `println!`, except that a closed output is no panic, so that `| head` is fine.
+/// `println!`, except that a closed output isn't a panic, so that `| head` is fine.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }
@@ -37,7 +39,7 @@ fn main() -> Result<ExitCode, BoxError> {
     let processors = [1, 2].map(|_| {
         let pace = pace.clone();
         let at_hand = consumer.clone();
-        Processor::builder(consumer.clone()).executor(&executor).at_once(1).handle(move |value: u32| {
+        Processor::builder(consumer.clone()).executor(&executor).max_concurrent(1).handle(move |value: u32| {
             thread::sleep(Duration::from_millis(pace.load(Ordering::Relaxed)));
             say!("{}  {:>12}  took {value:<3}  {}", now(), thread_name(), bar(at_hand.len()));
         })
@@ -72,7 +74,8 @@ fn main() -> Result<ExitCode, BoxError> {
     say!("{}  -- all quick again --", now());
     thread::sleep(Duration::from_millis(400));
 
-    // In the wrong order on purpose: the submitters fill the queue once more, and nobody takes that out.
+    // In the wrong order on purpose: the submitters fill the queue once more, and no thread takes
+    // that out.
     say!("{}  -- the processors stop, then the submitters --", now());
     processors.iter().for_each(Processor::stop);
     let taken = processors.iter().map(|processor| processor.wait(None)).collect::<Result<Vec<_>, _>>()?;

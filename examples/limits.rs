@@ -1,4 +1,5 @@
-//! A small tenant's tasks don't wait for a large one's: `cargo run --example limits --features sqlite`
+//! A small tenant's tasks don't wait for a large one's:
+//! `cargo run --example limits --features sqlite`
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     queue.register(TaskType::new("export"))?;
     // For all machines, and while tasks wait: no worker has to be told.
     let daily = Rate::new(100, Duration::from_secs(86_400)).burst(3);
-    queue.set_limits("export", Limits::new().at_once_by_key(2).rate_by_key(daily).turns(true))?;
+    queue.set_limits("export", Limits::new().max_concurrent_by_key(2).rate_by_key(daily).turns(true))?;
 
     let of = |tenant: &'static str, n: usize| NewTask::new("export", format!("{tenant} {n}")).ordered(tenant, false);
     queue.enqueue_many((0..1_000).map(|n| of("large", n)))?;

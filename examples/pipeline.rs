@@ -1,10 +1,11 @@
-//! Three stages, each on threads of its own, over more input than fits into memory: `cargo run --example pipeline`.
+//! Three stages, each on threads of its own, over more input than fits into memory:
+//! `cargo run --example pipeline`.
 
 use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
-use fulmar::jobs::Pipeline;
+use fulmar::pipeline::Pipeline;
 
 struct Reading {
     station: String,
@@ -13,7 +14,7 @@ struct Reading {
 
 fn parse(line: &str) -> Result<Reading, String> {
     let (station, celsius) = line.split_once(',').ok_or("there is no comma")?;
-    let celsius = celsius.trim().parse().map_err(|error| format!("`{celsius}` is no temperature: {error}"))?;
+    let celsius = celsius.trim().parse().map_err(|error| format!("`{celsius}` isn't a temperature: {error}"))?;
     Ok(Reading { station: station.to_owned(), celsius })
 }
 
@@ -25,7 +26,8 @@ fn add_height(reading: Reading) -> (Reading, u32) {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Lines as a file would give them. The source runs only as far ahead as the queues between the stages hold.
+    // Lines as a file would give them. The source runs only as far ahead as the queues between the
+    // stages hold.
     let lines = (0..500).map(|n| match n {
         123 => "Harbour, cold".to_owned(),
         _ if n % 2 == 0 => format!("Harbour, {}", n % 30),

@@ -1,4 +1,5 @@
-//! Waits with and without time limits, for one, for any, for each as it comes: `cargo run --example waits`.
+//! Waits with and without time limits, for one, for any, for each as it comes:
+//! `cargo run --example waits`.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +21,7 @@ fn main() -> fulmar::Result<()> {
         Err(error @ Error::Timeout { .. }) => println!("{error}"),
         other => println!("this machine is slow: {other:?}"),
     }
-    println!("waited again: {} ms", request.wait(None)?); // `None` is no limit.
+    println!("waited again: {} ms", request.wait(None)?); // `None` means no limit.
 
     // All or nothing, in the order of the requests.
     println!("all: {:?}", executor.wait_requests(&[slow(30)?, slow(10)?], Duration::from_secs(30))?);

@@ -1,6 +1,8 @@
-//! How long to wait before the next attempt, and how often there is one, as pure data: no clock, no sleep, no randomness of its own.
+//! How long to wait before the next attempt, and how many attempts there are, as pure data: no
+//! clock, no sleep, and chance only from the caller's seed.
 //!
-//! Source: Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), the variant "equal jitter".
+//! Source: Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015), the
+//! variant "equal jitter".
 
 mod retry_policy;
 
@@ -10,7 +12,7 @@ pub use retry_policy::RetryPolicy;
 
 /// A schedule of delays that grow by a factor up to a limit.
 ///
-/// Pure: the same attempt and seed give the same delay, so that a test can say what comes.
+/// The same attempt and seed give the same delay, so that a test knows what to expect.
 ///
 /// ```
 /// use fulmar::backoff::Backoff;
@@ -29,36 +31,38 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Starts with `first`, doubles each time, never beyond 60 s, without jitter.
+    /// A schedule that starts with `first` and doubles each time, up to 60 s, without jitter.
     pub const fn new(first: Duration) -> Backoff {
         Backoff { first, factor: 2.0, cap: Duration::from_secs(60), jitter: 0.0 }
     }
 
-    /// Another first delay.
+    /// Sets the first delay.
     #[must_use]
     pub const fn first(mut self, delay: Duration) -> Backoff {
         self.first = delay;
         self
     }
 
-    /// What each delay is multiplied by to give the next. Defaults to 2; below 1, or not a number, counts as 1.
+    /// The factor from each delay to the next. Defaults to 2. A factor below 1, or one that is not
+    /// a number, counts as 1.
     #[must_use]
     pub fn factor(mut self, factor: f64) -> Backoff {
         self.factor = factor.max(1.0);
         self
     }
 
-    /// The longest delay. Defaults to 60 s; wins over `first`.
+    /// The longest delay. Defaults to 60 s. If `first` is longer, this wins.
     #[must_use]
     pub const fn cap(mut self, cap: Duration) -> Backoff {
         self.cap = cap;
         self
     }
 
-    /// The share of a delay, from 0 to 1, that the seed of [`delay_with`](Backoff::delay_with) may take away. Defaults to 0.
+    /// The share of a delay, from 0 to 1, that the seed of [`delay_with`](Backoff::delay_with) may
+    /// take away. Defaults to 0.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> Backoff {
-        // `max` first: it makes a zero of what is not a number, which `clamp` would let through.
+        // `max` first: it turns NaN into 0, and `clamp` would keep NaN.
         self.jitter = share.max(0.0).clamp(0.0, 1.0);
         self
     }
@@ -67,17 +71,20 @@ impl Backoff {
     pub fn delay(&self, attempt: u32) -> Duration {
         let exponent = i32::try_from(attempt).unwrap_or(i32::MAX);
         let seconds = self.first.as_secs_f64() * self.factor.powi(exponent);
-        // A product too large for a duration, or not a number (0 x infinity), is the cap's business.
+        // If the product is too large for a duration, or not a number (0 times infinity), use the
+        // cap.
         Duration::try_from_secs_f64(seconds).unwrap_or(self.cap).min(self.cap)
     }
 
-    /// The delay after `attempt` less a part of its jitter, chosen by `seed`.
+    /// The delay after `attempt`, shortened by a part of the jitter that `seed` chooses.
     ///
-    /// Give every client a seed of its own (a request's id will do), so that those who failed together don't return together.
+    /// Give every client a different seed (a request's id will do), so that clients that failed at
+    /// the same time don't try again at the same time.
     pub fn delay_with(&self, attempt: u32, seed: u64) -> Duration {
         let unit = (mix(seed ^ u64::from(attempt)) >> 11) as f64 / (1u64 << 53) as f64;
         let seconds = self.delay(attempt).as_secs_f64() * (1.0 - self.jitter * unit);
-        // The longest of all durations is rounded up beyond itself.
+        // As a float, the longest duration is rounded up to more than a duration can hold: use the
+        // cap.
         Duration::try_from_secs_f64(seconds).unwrap_or(self.cap).min(self.cap)
     }
 }

@@ -1,22 +1,23 @@
-//! Work of many threads in one transaction, and one commit.
+//! Flat combining: the work of many threads in one transaction, with one commit.
 //!
-//! A commit with full durability waits for the disk, whatever it holds. So a thread puts its work
-//! into a list. If a place for a commit is free, the thread takes that place and, with it, the whole
-//! list: it has all of it done in one transaction and tells each thread what came of its work.
-//! Meanwhile the next list grows. Alone, a thread never waits for another. Under load the commits
-//! grow instead of the queue. A thread of its own would do the same at the price of two changes of
-//! threads for each work.
+//! A commit with full durability waits for the disk, whether it holds one work or a hundred. So
+//! each thread puts its work into a list. If a place for a commit is free, the thread becomes the
+//! leader: it takes the place and the whole list, does all of it in one transaction, and tells each
+//! thread the outcome of its work. Meanwhile the next list grows. If only one thread has work, it
+//! never waits for another. Under load the commits grow instead of the list. A dedicated thread
+//! could do the same, but each work would then cost two thread switches.
 //!
-//! What a transaction is, how many go on at once, and what is too much for one, is the engine's
-//! affair: [`Transaction`].
+//! Left to the engine, which implements [`Transaction`]: what a transaction is, how many run at
+//! once, and how much fits into one.
 //!
 //! # Progress
-//! A thread whose work is in the list leads as soon as it finds a free place. A place is given back
-//! under the lock of the list, and the first thread of the list is told at that moment. So if work
-//! is left and a place is free, one thread has been told and has not looked yet.
+//! A thread whose work is in the list leads as soon as it finds a free place. A leader gives its
+//! place back under the lock of the list, and at that moment invites the first thread of the list
+//! to look. So if work is left and a place is free, one thread has been invited and has not looked
+//! yet.
 //!
-//! Work may be done twice: if a transaction of many fails, each is done again alone, so that one
-//! that can't be committed (the disk is full) harms no other.
+//! Work may be done twice: if a transaction with several works fails, the leader does each again
+//! alone, so that one that can't be committed doesn't fail the others.
 //!
 //! Source: Hendler, Incze, Shavit, Tzafrir, "Flat Combining and the Synchronization-Parallelism
 //! Tradeoff", SPAA 2010. Model: `tests/model_combine.rs`.
@@ -31,48 +32,52 @@ use std::sync::Arc;
 use crate::panics;
 use crate::sync::{Condvar, Mutex, spin_turn};
 
-/// What an engine does for a [`Combiner`].
+/// What a [`Combiner`] needs from an engine: how to run one transaction.
 pub trait Transaction {
     /// What one thread wants done.
     type Work;
-    /// What came of it.
+    /// What a thread gets back for its work.
     type Outcome;
-    /// Why it came to nothing.
+    /// Why work wasn't done.
     type Error;
-    /// What one transaction needs, such as a connection: as many go on at once as there are places.
+    /// What one transaction needs, such as a connection. As many transactions run at once as there
+    /// are places.
     type Place;
 
-    /// How many turns of spinning a leader waits for more work, if the last commits were of more.
-    /// Those who are told come back soon, and the first of them would commit alone. A small part of
-    /// a commit.
+    /// For how many turns of spinning a leader waits for the threads of the last commit to come
+    /// back with new work. They do so soon after they get their outcomes, and the first of them
+    /// would otherwise commit alone. All turns together should take a small part of a commit's
+    /// time.
     const PATIENCE: usize = 0;
 
-    /// Whether `work` still fits into the transaction with what was `taken` before.
+    /// Whether `work` still fits into a transaction that already has what `taken` counts.
     fn fits(&self, taken: &Taken, work: &Self::Work) -> bool;
 
-    /// Of how many pieces a work is, and of how many bytes: counted in [`Taken`].
+    /// The number of pieces and of bytes in a work, which [`Taken`] adds up.
     fn size(&self, _: &Self::Work) -> (usize, usize) {
         (1, 0)
     }
 
-    /// Does all of `works` in one transaction, and says what came of each, in their order. With an
-    /// error nothing was done.
+    /// Does all of `works` in one transaction, and returns the outcome of each, in their order.
+    /// After an error nothing of it is stored.
     fn commit(&self, place: &mut Self::Place, works: &mut [Self::Work]) -> Outcomes<Self>;
 
-    /// The same error for another thread, if each work alone would meet it, too.
+    /// A copy of `error` for another thread, if each work alone would fail with it, too, because
+    /// the connection is lost, say. `None` if a single work may be the cause: then each is tried
+    /// alone.
     fn of_all(&self, error: &Self::Error) -> Option<Self::Error>;
 
-    /// What the threads are told if their work panicked.
+    /// The error that the threads get if `commit` panicked with this message.
     fn panicked(&self, message: &str) -> Self::Error;
 }
 
-/// What came of each work of a transaction, or why nothing was done.
+/// The outcome of each work of a transaction, or the error of the whole transaction.
 pub type Outcomes<T> = Result<Vec<Outcome<T>>, <T as Transaction>::Error>;
 
-/// What came of one work.
+/// The outcome of one work.
 pub type Outcome<T> = Result<<T as Transaction>::Outcome, <T as Transaction>::Error>;
 
-/// What a transaction has so far.
+/// How much a transaction holds so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Taken {
     /// How many pieces.
@@ -81,57 +86,62 @@ pub struct Taken {
     pub bytes: usize,
 }
 
-/// Has the work of many threads done together.
+/// Runs the work of many threads together, in few transactions.
 pub struct Combiner<T: Transaction> {
     state: Mutex<State<T>>,
 }
 
 struct State<T: Transaction> {
-    waiting: VecDeque<Piece<T>>,
-    /// Of transactions that could begin now.
+    waiting: VecDeque<Share<T>>,
+    /// The free places: as many transactions could begin now.
     places: Vec<T::Place>,
-    /// How many threads had work, or waited with it, when the last transaction was through.
+    /// How many threads to expect: those in the last transaction, and those in the list when it
+    /// ended.
     regulars: usize,
 }
 
-/// Where the threads of a list wait for what came of their work.
+/// Where the threads of a list wait for their outcomes.
 type Slots<T> = Vec<Arc<Slot<Outcome<T>>>>;
 
-/// The work of one thread, and where that waits for the outcome.
-struct Piece<T: Transaction> {
+/// The work of one thread, and where that thread waits for the outcome.
+struct Share<T: Transaction> {
     work: T::Work,
     slot: Arc<Slot<Outcome<T>>>,
 }
 
 /// Waiting <-> Look     Waiting -> Done     Look -> Done
-/// Only a leader who has taken the piece out of the list settles it.
+///
+/// Only the leader that has taken the piece out of the list sets `Done`.
 enum Progress<R> {
     Waiting,
-    /// A place was free: look whether it still is.
+    /// A place was given back: the thread should look whether it is still free.
     Look,
     Done(R),
 }
 
-/// Its lock is taken inside of the combiner's, or alone.
+/// A thread takes this lock either alone, or while it holds the combiner's.
 struct Slot<R> {
     progress: Mutex<Progress<R>>,
     changed: Condvar,
 }
 
 impl<T: Transaction> Combiner<T> {
-    /// With a place for each transaction that may go on at once.
+    /// With one place for each transaction that may run at once.
     pub fn new(places: impl IntoIterator<Item = T::Place>) -> Combiner<T> {
         let places = places.into_iter().collect();
         Combiner { state: Mutex::new(State { waiting: VecDeque::new(), places, regulars: 0 }) }
     }
 
-    /// Has `work` done by `transaction`, alone or with that of others, and returns what came of it.
+    /// Does `work` in a transaction, alone or together with other threads' work, and returns its
+    /// outcome. The calling thread either leads a transaction or sleeps until a leader has its
+    /// outcome.
     pub fn run(&self, transaction: &T, work: T::Work) -> Outcome<T> {
         let slot = Arc::new(Slot { progress: Mutex::new(Progress::Waiting), changed: Condvar::new() });
         let mut state = self.state.lock();
-        state.waiting.push_back(Piece { work, slot: Arc::clone(&slot) });
+        state.waiting.push_back(Share { work, slot: Arc::clone(&slot) });
         loop {
-            // With nothing left to do, this thread's work is another leader's: it would take places in vain until told.
+            // If the list is empty, another leader has this thread's work: a place would be of no
+            // use here.
             let place = if state.waiting.is_empty() { None } else { state.places.pop() };
             drop(state);
             match place {
@@ -145,30 +155,35 @@ impl<T: Transaction> Combiner<T> {
         }
     }
 
-    /// What `look` sees in a place that is free now; `None` if all are taken.
+    /// Calls `look` with a free place and returns its result; `None` if no place is free.
     #[cfg_attr(not(feature = "sqlite"), allow(dead_code))]
     pub(crate) fn peek<R>(&self, look: impl FnOnce(&mut T::Place) -> R) -> Option<R> {
         self.state.lock().places.first_mut().map(look)
     }
 
-    /// Does one list.
+    /// Leads one transaction: waits shortly for more work, takes the list, commits it at `place`,
+    /// and wakes its threads. Their outcomes are in their slots, this thread's own perhaps among
+    /// them.
     fn lead(&self, transaction: &T, place: T::Place) {
         self.gather(T::PATIENCE);
         let (mut works, slots) = self.state.lock().take(transaction);
         let mut leading = Leading { combiner: self, place: Some(place), led: works.len() };
         let outcomes = match leading.place.as_mut() {
             Some(place) if !works.is_empty() => commit(transaction, place, &mut works),
-            // Taken by the leader at another place.
+            // A leader at another place was faster, and has taken the whole list.
             _ => Vec::new(),
         };
-        // Before the threads are told, so that they find the place free, or a leader who has their work.
+        // Give the place back before the threads wake, so that one that comes back with new work
+        // finds the place free, or a leader that takes its work.
         drop(leading);
         for (slot, outcome) in slots.into_iter().zip(outcomes) {
             slot.settle(outcome);
         }
     }
 
-    /// Waits until all who had work the last time are there again, or no more come.
+    /// Waits until as many threads are in the list as took part in the last transaction, or until
+    /// no thread has come for `patience` turns. A leader does this before it takes the list, so
+    /// that one commit serves all of them.
     fn gather(&self, patience: usize) {
         let (mut seen, mut idle) = (0, 0);
         while idle < patience {
@@ -178,6 +193,7 @@ impl<T: Transaction> Combiner<T> {
             if waiting >= regulars {
                 return;
             }
+            // Each newcomer starts the patience anew: others may be right behind it.
             idle = if waiting > seen { 0 } else { idle + 1 };
             seen = waiting;
             spin_turn();
@@ -185,9 +201,10 @@ impl<T: Transaction> Combiner<T> {
     }
 }
 
-/// As many outcomes as works.
+/// Commits `works` together; if that fails because of one of them, each alone. Returns exactly one
+/// outcome for each.
 fn commit<T: Transaction>(transaction: &T, place: &mut T::Place, works: &mut [T::Work]) -> Vec<Outcome<T>> {
-    // A thread that is told nothing would wait for ever.
+    // A thread without an outcome would sleep for ever, so a panic and a wrong count become errors.
     let mut attempt = |works: &mut [T::Work]| {
         let outcomes = panics::catch(|| transaction.commit(place, works));
         match outcomes.unwrap_or_else(|panic| Err(transaction.panicked(&panic))) {
@@ -202,7 +219,7 @@ fn commit<T: Transaction>(transaction: &T, place: &mut T::Place, works: &mut [T:
         Err(error) if works.len() == 1 => vec![Err(error)],
         Err(error) => {
             let of_all: Option<Vec<_>> = works.iter().map(|_| transaction.of_all(&error).map(Err)).collect();
-            // Otherwise one is to blame, and the others shall not pay for it.
+            // `None`: a single work may be the cause, so try each alone, and the others succeed.
             let alone = |work: &mut [T::Work]| attempt(work).unwrap_or_else(|error| vec![Err(error)]);
             of_all.unwrap_or_else(|| works.chunks_mut(1).flat_map(alone).collect())
         }
@@ -210,7 +227,8 @@ fn commit<T: Transaction>(transaction: &T, place: &mut T::Place, works: &mut [T:
 }
 
 impl<T: Transaction> State<T> {
-    /// What one transaction may hold of the list; the first, however large it is.
+    /// Takes as much of the list as fits into one transaction, but at least the first work, however
+    /// large. If more is left, invites the next thread to lead.
     fn take(&mut self, transaction: &T) -> (Vec<T::Work>, Slots<T>) {
         let (mut works, mut slots, mut taken) = (Vec::new(), Vec::new(), Taken::default());
         while let Some(next) = self.waiting.front() {
@@ -219,7 +237,7 @@ impl<T: Transaction> State<T> {
             }
             let (pieces, bytes) = transaction.size(&next.work);
             taken = Taken { pieces: taken.pieces + pieces, bytes: taken.bytes + bytes };
-            let Some(Piece { work, slot }) = self.waiting.pop_front() else { break };
+            let Some(Share { work, slot }) = self.waiting.pop_front() else { break };
             works.push(work);
             slots.push(slot);
         }
@@ -227,7 +245,7 @@ impl<T: Transaction> State<T> {
         (works, slots)
     }
 
-    /// Has the first thread of the list look for a place, if one is free.
+    /// Wakes the first thread of the list if a place is free, so that it leads.
     fn invite(&self) {
         if let Some(next) = self.waiting.front().filter(|_| !self.places.is_empty()) {
             next.slot.invite();
@@ -241,7 +259,7 @@ impl<T: Transaction> fmt::Debug for Combiner<T> {
     }
 }
 
-/// A place in use, given back even by a panic.
+/// A place in use: its drop gives the place back, also if the leader panics.
 struct Leading<'a, T: Transaction> {
     combiner: &'a Combiner<T>,
     place: Option<T::Place>,
@@ -258,7 +276,7 @@ impl<T: Transaction> Drop for Leading<'_, T> {
 }
 
 impl<R> Slot<R> {
-    /// Until it is settled, or told to look.
+    /// Sleeps until the outcome is here, or until the thread is invited to lead.
     fn wait(&self) {
         let mut progress = self.progress.lock();
         while matches!(*progress, Progress::Waiting) {
@@ -266,7 +284,8 @@ impl<R> Slot<R> {
         }
     }
 
-    /// The outcome, once. An invitation is taken as well.
+    /// Takes the outcome, if it is here. Also takes back an invitation, which the thread is about
+    /// to follow.
     fn take(&self) -> Option<R> {
         match std::mem::replace(&mut *self.progress.lock(), Progress::Waiting) {
             Progress::Done(outcome) => Some(outcome),
@@ -329,7 +348,7 @@ mod tests {
         let combiner = Combiner::new([0]);
         let slots = works.iter().map(|&work| {
             let slot = Arc::new(Slot { progress: Mutex::new(Progress::Waiting), changed: Condvar::new() });
-            combiner.state.lock().waiting.push_back(Piece { work, slot: Arc::clone(&slot) });
+            combiner.state.lock().waiting.push_back(Share { work, slot: Arc::clone(&slot) });
             slot
         });
         let slots = slots.collect();

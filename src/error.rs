@@ -1,12 +1,13 @@
-//! What can go wrong, said so that the reader knows what was tried and what to do.
+//! The crate's error: each text says what was tried and what the caller can do.
 //!
-//! Errors of an operation keep their type: [`Error::Operation`] holds the original, to be downcast.
+//! An operation's error keeps its type: [`Error::Operation`] holds the original, and
+//! [`Error::operation`] downcasts it.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Any error of an operation, as it came.
+/// An error of any type, as an operation returned it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// The crate's result.
@@ -16,42 +17,57 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The time limit passed first. Nothing was cancelled and every handle is still good: wait again, or cancel.
+    /// The time limit passed first. Nothing was cancelled and every handle is still good: wait
+    /// again, or cancel.
     Timeout {
         /// The limit that passed.
         limit: Duration,
-        /// How many requests were still unfinished; 0 if only threads were still ending. After a reset, how many old
-        /// threads still were.
+        /// How many requests were unfinished; 0 if the wait was only for threads to end. After a
+        /// reset: how many threads of the old pool were still there.
         left: u64,
     },
 
     /// The executor takes no new work, because `shutdown` was called. `reset` opens it again.
     ShutDown,
 
-    /// The executor holds as many unstarted requests as its capacity allows. Nothing was accepted: try again later.
+    /// The executor holds as many unstarted requests as its capacity allows. Nothing was accepted:
+    /// try again later.
     QueueFull,
 
-    /// The request was cancelled before it started. From [`sleep`](crate::sleep): the operation that sleeps was cancelled.
+    /// The request was cancelled before it started.
     Cancelled,
+
+    /// The operation that waits here was cancelled, or its time limit has passed, before the wait
+    /// was over. What it waits for goes on untouched, and every handle is still good: wait for it
+    /// elsewhere, or in [`shield`](crate::shield).
+    Interrupted,
+
+    /// A time limit of the request, or of its group, passed before the request started, and it
+    /// never ran. From [`Group::wait`](crate::Group::wait): the group's time limit passed before it
+    /// was done.
+    Expired,
 
     /// The operation panicked, with this message. The thread that ran it lives on.
     Panicked(String),
 
-    /// The operation returned this error, kept as it was: [`operation`](Error::operation) gives it back, and it is the
-    /// [source](std::error::Error::source). `{}` prints it as well; `{:#}` prints it with all of its own sources.
+    /// The operation returned this error. [`operation`](Error::operation) downcasts it, and it is
+    /// this error's [source](std::error::Error::source). `{}` prints its text, too; `{:#}` also
+    /// prints its sources.
     Operation(BoxError),
 
-    /// The result was taken before, by an earlier wait, `try_take` or `then`.
+    /// An earlier wait, `try_take` or `then` took the result: a result can be taken once.
     ResultTaken,
 
-    /// The request waited for can't start, or can't end, until the operation that waits for it has ended.
+    /// An operation waits for a request that can't start or can't end before this operation has
+    /// ended.
     WouldDeadlock,
 
-    /// A setting or an argument makes no sense; the text names it and the remedy.
+    /// A setting or an argument is invalid; the text names it and says what to use instead.
     Invalid(String),
 
-    /// The operating system refused to start a thread that is needed: the executor's first, and then nothing was accepted; or
-    /// one that runs what an operation waits for, and then every handle is still good. Try again when others have ended.
+    /// The operating system refused to start a thread. If it was the executor's first thread,
+    /// nothing was accepted. If it was the thread that should run the request that an operation
+    /// waits for, every handle is still good. Try again when other threads have ended.
     Spawn(io::Error),
 }
 
@@ -69,6 +85,10 @@ impl fmt::Display for Error {
                 "the executor's queue is full; wait for a request to start, or build it with another `on_full`",
             ),
             Error::Cancelled => f.write_str("the request was cancelled"),
+            Error::Interrupted => {
+                f.write_str("the operation that waits was cancelled; what it waits for goes on, and its handle is good")
+            }
+            Error::Expired => f.write_str("its time limit passed; what had not started by then never ran"),
             Error::Panicked(message) => write!(f, "the operation panicked: {message}"),
             Error::Operation(error) if f.alternate() => write!(f, "the operation failed: {}", chain(&**error)),
             Error::Operation(error) => write!(f, "the operation failed: {error}"),
@@ -94,8 +114,10 @@ impl std::error::Error for Error {
     }
 }
 
-/// An error with its sources, in one line. Some errors print their source themselves, and some are their own: nothing is
-/// repeated, and it ends after 16 sources.
+/// The texts of an error and of its sources in one line, for notes and logs.
+///
+/// Some errors include their source's text in their own, so a text that was just printed is left
+/// out. Some errors return themselves as their source, so it stops after 16 sources.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -112,7 +134,8 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 impl Error {
-    /// Whether a time limit passed. The request goes on, and its handle is still good.
+    /// Whether the wait's time limit passed. If so, the request goes on, and its handle is still
+    /// good.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Error::Timeout { .. })
     }
@@ -122,7 +145,7 @@ impl Error {
         matches!(self, Error::Timeout { .. } | Error::QueueFull | Error::Spawn(_))
     }
 
-    /// The error of the operation, if that is what this is and it has the type `E`.
+    /// The operation's own error, if this is [`Error::Operation`] and the error has the type `E`.
     ///
     /// ```
     /// let error = fulmar::Error::Operation("no such symbol".parse::<u8>().unwrap_err().into());

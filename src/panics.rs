@@ -10,7 +10,8 @@ pub(crate) fn catch<R>(f: impl FnOnce() -> R) -> Result<R, String> {
 
 /// Calls `f`. A panic comes back with what `f` panicked with.
 pub(crate) fn catch_payload<R>(f: impl FnOnce() -> R) -> Result<R, Payload> {
-    // Unwind safety is the user's affair: what a panic left half done is behind the user's own locks.
+    // Unwind safety is the user's affair: what a panic left half done is behind the user's own
+    // locks.
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| Payload(Some(payload)))
 }
 

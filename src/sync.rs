@@ -1,9 +1,11 @@
-//! The only door to locks, condition variables, atomics and threads.
+//! Locks, condition variables, atomics and threads: every other file in `src` takes them from here.
 //!
-//! Normally they are those of `parking_lot` and `std`; with `--cfg loom` they are loom's, so that the model checks of
-//! `tests/model.rs` run the very code that ships, and with `--cfg shuttle` shuttle's, for `tests/random_schedules.rs`. Nothing else in `src` names a lock, an atomic or a thread.
+//! Normally they are those of `parking_lot` and `std`. With `--cfg loom` they are loom's, so that
+//! the model checks in `tests/model.rs` run the code that ships. With `--cfg shuttle` they are
+//! shuttle's, for `tests/random_schedules.rs`.
 
 pub(crate) mod blocking;
+pub(crate) mod interrupt;
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use real::*;
@@ -17,23 +19,25 @@ mod real {
     pub(crate) use concurrent_queue::{ConcurrentQueue, PopError, PushError};
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::OnceLock;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::thread_local;
 
-    /// How many turns of looking and yielding, of a quarter microsecond each, are cheaper than sleeping and being woken.
+    /// How many times a waiting thread looks and yields before it sleeps. A turn takes a quarter of
+    /// a microsecond, so all of them together cost less than a sleep and a wake-up.
     pub(crate) fn spin_turns() -> u32 {
         static TURNS: OnceLock<u32> = OnceLock::new();
-        // With one core, the thread that is waited for can't run while this one spins.
+        // On a single core, the thread that we wait for can't run while we spin.
         *TURNS.get_or_init(|| if thread::cores() > 1 { 25 } else { 0 })
     }
 
-    /// One turn. It yields, because the thread that is waited for may want this very core: spinning on would keep it away.
+    /// Spins for one turn, and then yields the core, because the thread that we wait for may need
+    /// it.
     pub(crate) fn spin_turn() {
         pause(5);
         std::thread::yield_now();
     }
 
-    /// A few nanoseconds, `times` over.
+    /// Spins `times` times for a few nanoseconds.
     pub(crate) fn pause(times: u32) {
         for _ in 0..times {
             std::hint::spin_loop();
@@ -45,7 +49,7 @@ mod real {
 
         use std::cell::RefCell;
 
-        pub(crate) use std::thread::{JoinHandle, Thread, ThreadId, current, park};
+        pub(crate) use std::thread::{JoinHandle, Scope, Thread, ThreadId, current, park, scope};
 
         /// Calls a closure when the thread's thread-locals are destroyed.
         struct AtEnd(Option<Box<dyn FnOnce()>>);
@@ -71,7 +75,8 @@ mod real {
             std::thread::panicking()
         }
 
-        /// Parks until unparked, or until `deadline`, or spuriously: the caller loops on its predicate.
+        /// Parks until unparked, or until `deadline`, or spuriously: the caller loops on its
+        /// predicate.
         pub(crate) fn park_until(deadline: Option<Instant>) {
             match deadline {
                 None => park(),
@@ -88,10 +93,13 @@ mod real {
             spawn_joinable(name, stack_size, body, || ()).map(drop)
         }
 
-        /// Starts a thread, which runs `body` and then, as the last of its thread-locals' destructors, `last`.
+        /// Starts a thread that runs `body`. When the thread ends, it calls `last` after all other
+        /// destructors of its thread-locals, so that `last` can report that no code of the thread
+        /// runs any more.
         ///
-        /// The standard library destroys thread-locals in the opposite order of their first use. Where a platform
-        /// does it otherwise, `last` only comes too early: a join still waits for all of them.
+        /// This relies on the order in which the standard library destroys thread-locals: the first
+        /// one used goes last. On a platform with another order `last` comes too early, but a join
+        /// still waits for all destructors.
         pub(crate) fn spawn_joinable(
             name: String,
             stack_size: Option<usize>,
@@ -103,16 +111,33 @@ mod real {
                 builder = builder.stack_size(bytes);
             }
             builder.spawn(move || {
+                // Before `body`: the thread-local that is used first is destroyed last.
                 AT_END.with(|at_end| at_end.borrow_mut().0 = Some(Box::new(last)));
                 body();
             })
+        }
+
+        /// As `spawn_joinable`, of a thread that may borrow what `scope` outlives, and is joined by
+        /// that.
+        pub(crate) fn spawn_scoped<'scope>(
+            scope: &'scope Scope<'scope, '_>,
+            name: String,
+            body: impl FnOnce() + Send + 'scope,
+            last: impl FnOnce() + Send + 'static,
+        ) -> std::io::Result<()> {
+            let body = move || {
+                AT_END.with(|at_end| at_end.borrow_mut().0 = Some(Box::new(last)));
+                body();
+            };
+            std::thread::Builder::new().name(name).spawn_scoped(scope, body).map(drop)
         }
     }
 }
 
 #[cfg(not(loom))]
 mod cell {
-    /// Memory that is shared without a lock. Loom's has the same two calls, and fails on two accesses at once.
+    /// Memory that threads share without a lock. Loom's type of this name has the same two methods,
+    /// and fails a model in which two threads access it at once.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
@@ -120,14 +145,16 @@ mod cell {
             UnsafeCell(std::cell::UnsafeCell::new(value))
         }
 
-        /// Calls `f` with a pointer, through which the caller may write if it alone owns the memory.
+        /// Calls `f` with a pointer, through which the caller may write if it alone owns the
+        /// memory.
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
             f(self.0.get())
         }
     }
 }
 
-/// Loom tries every order of a few steps, shuttle random orders of many.
+/// The same names for the two model checkers: loom tries every order of a few steps, shuttle tries
+/// random orders of many steps.
 #[cfg(any(loom, shuttle))]
 mod model {
     #[cfg(loom)]
@@ -137,17 +164,19 @@ mod model {
 
     #[cfg(shuttle)]
     pub(crate) use super::cell::UnsafeCell;
-    pub(crate) use checker::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use checker::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
     pub(crate) use checker::thread_local;
     #[cfg(loom)]
     pub(crate) use loom::cell::UnsafeCell;
     use std::collections::VecDeque;
-    // Never shared between the threads of a model: it holds the global executor, which no model uses.
     use std::ops::{Deref, DerefMut};
+    // The real one will do: it holds the global executor, and no model uses that.
     pub(crate) use std::sync::OnceLock;
     use std::time::Instant;
 
-    /// A model explores every order anyway: spinning would only add states.
+    /// None: a model checker tries every order anyway, and each turn would only add states.
     pub(crate) fn spin_turns() -> u32 {
         0
     }
@@ -156,8 +185,12 @@ mod model {
 
     pub(crate) fn pause(_times: u32) {}
 
-    /// What `concurrent-queue` promises of its ring: that each of its calls happens at one moment. Only a get from a ring of
-    /// one takes two steps, and between them a put is told that it is full; here one put, so that models end.
+    /// Stands in for the ring of `concurrent-queue` in a model: each call happens at one moment,
+    /// because it holds a lock.
+    ///
+    /// A `pop` from a ring of capacity 1 is the exception. In the real ring it takes two steps, and
+    /// a `push` between them is refused as if the ring were full. Here the `pop` refuses at most
+    /// one such `push`: if it refused each, a thread that tries again would never end the model.
     pub(crate) struct ConcurrentQueue<T> {
         ring: Mutex<Ring<T>>,
         capacity: usize,
@@ -165,7 +198,7 @@ mod model {
 
     struct Ring<T> {
         values: VecDeque<T>,
-        /// A get is between its two steps.
+        /// A `pop` from a ring of capacity 1 is between its two steps.
         halfway: bool,
         closed: bool,
     }
@@ -193,6 +226,7 @@ mod model {
             if ring.closed {
                 return Err(PushError::Closed(value));
             }
+            // `take`, so that only the first push between the two steps of a `pop` is refused.
             if std::mem::take(&mut ring.halfway) || ring.values.len() == self.capacity {
                 return Err(PushError::Full(value));
             }
@@ -205,6 +239,7 @@ mod model {
             let empty = if ring.closed { PopError::Closed } else { PopError::Empty };
             let value = ring.values.pop_front().ok_or(empty)?;
             if self.capacity == 1 {
+                // The checker may run another thread here, between the two locks.
                 ring.halfway = true;
                 drop(ring);
                 self.ring.lock().halfway = false;
@@ -233,10 +268,10 @@ mod model {
         }
     }
 
-    /// loom's mutex behind `parking_lot`'s signatures.
+    /// The checker's mutex with the signatures of `parking_lot`.
     pub(crate) struct Mutex<T>(checker::sync::Mutex<T>);
 
-    /// Holds an `Option` because loom's condition variable takes the guard by value.
+    /// Holds an `Option` because the checker's condition variable takes the guard by value.
     pub(crate) struct MutexGuard<'a, T>(Option<checker::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
@@ -293,7 +328,8 @@ mod model {
 
         use super::{Condvar, Mutex};
 
-        /// A thread's handle, with a token of its own: loom's `unpark` is lost on a thread that is blocked on a mutex.
+        /// A thread's handle. It has a token of its own, because loom loses an `unpark` of a thread
+        /// that is blocked on a mutex.
         #[derive(Clone)]
         pub(crate) struct Thread(Arc<(Mutex<bool>, Condvar)>);
 

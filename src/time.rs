@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 /// A point on the monotonic clock, or never.
 ///
-/// Every timeout of the crate becomes one of these at the door, so that a wait of many steps keeps one limit.
+/// Every timeout of the crate becomes one of these at the door, so that a wait of many steps keeps
+/// one limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Deadline {
     limit: Option<Duration>,
@@ -52,8 +53,8 @@ impl Deadline {
     }
 }
 
-/// A fixed schedule: `start`, `start + period`, `start + 2 * period` and so on. Each point is counted from the start and
-/// not from the one before, so nothing adds up.
+/// A fixed schedule: `start`, `start + period`, `start + 2 * period` and so on. Each point is
+/// counted from the start and not from the one before, so nothing adds up.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     pub(crate) start: Instant,

@@ -1,11 +1,17 @@
-//! Things to do at points in time: one thread, asleep until the next of them.
+//! A timer: entries with a point in time, and one thread that sleeps until the first of them and
+//! then fires it.
 //!
-//! Promises: what is due is fired in the order of its times; an entry costs O(log n) and no thread, also to take out
-//! again; while nothing is due the thread sleeps, and it is woken only for an entry that comes before all others. Times
-//! are points on the monotonic clock, so that a changed wall clock moves nothing; on a machine that was suspended, what
-//! fell due meanwhile is fired on return, once.
+//! Promises: the thread fires entries in the order of their times. To insert or remove an entry
+//! costs O(log n) and no thread. The thread sleeps until the first entry's time; an insert wakes it
+//! only if the new entry comes before all others. Times are points on the monotonic clock, so a
+//! changed wall clock moves nothing. If the machine was suspended, the entries of that time are
+//! fired on return, each once.
 //!
-//! Left to others: what firing means ([`Clockwork`]).
+//! Left to the owner of the timer: what firing an entry means ([`Clockwork`]). Model:
+//! `tests/model_timer.rs`.
+
+// Public for its model, which is another crate.
+#![cfg_attr(not(loom), allow(unreachable_pub))]
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,35 +21,40 @@ use std::time::Instant;
 use crate::sync::Mutex;
 use crate::sync::thread::{self, Thread};
 
-/// Names an entry: when it is due, and a number that tells it from others of the same time.
-pub(crate) type Alarm = (Instant, u64);
+/// Names an entry: its time, and a number that tells it from other entries of the same time.
+pub type Alarm = (Instant, u64);
 
-/// Why an entry was not taken.
+/// Why [`Timer::insert`] refused an entry.
 #[derive(Debug)]
-pub(crate) enum Untimed {
-    /// The timer is closed, and the entry was not accepted before.
+pub enum Untimed {
+    /// The timer was closed, or has been closed since the entry's session began.
     Closed,
-    /// The thread is needed and can't be started.
+    /// The system refused to start the timer's thread.
     Spawn(io::Error),
 }
 
-/// The most entries fired in one go, so that an avalanche of them keeps no lock for long.
+/// The most entries that the thread takes out under one hold of the lock, so that other threads can
+/// insert in between.
 const GO: usize = 256;
 
-/// What a timer works for.
-pub(crate) trait Clockwork: Send + Sync + 'static {
+/// The owner of a timer: it keeps the timer, and does what an entry stands for.
+pub trait Clockwork: Send + Sync + 'static {
+    /// What is fired.
     type Entry: Send + 'static;
 
+    /// The timer itself.
     fn timer(&self) -> &Timer<Self::Entry>;
-    /// For the timer's thread to keep.
+    /// A handle to the owner for the timer's thread to keep.
     fn shared(&self) -> Arc<Self>;
-    /// Runs on the timer's thread, under no lock, with entries in the order of their times. Must neither block nor panic.
+    /// Does what the entries stand for. Runs on the timer's thread, which holds no lock of the
+    /// timer, with the entries in the order of their times. It must neither block nor panic.
     fn fire(&self, due: Vec<Self::Entry>);
-    /// The timer's thread has ended.
+    /// Called when the timer's thread has ended, as the last thing that it does.
     fn wound_down(&self);
 }
 
-pub(crate) struct Timer<E> {
+/// Entries in the order of their times, and the thread that fires them.
+pub struct Timer<E> {
     state: Mutex<State<E>>,
     thread_name: String,
     stack_size: Option<usize>,
@@ -52,22 +63,24 @@ pub(crate) struct Timer<E> {
 struct State<E> {
     entries: BTreeMap<Alarm, E>,
     next_number: u64,
-    /// Whether the thread is there. It is as long as there are entries.
+    /// Whether the thread is there. It is there whenever there are entries.
     running: bool,
-    /// Threads that run no more entries, but still destroy their thread-locals.
+    /// How many threads fire no more entries but still destroy their thread-locals.
     ending: usize,
-    /// Of threads that have ended, or soon do.
+    /// Of all threads not yet joined: `join` joins them once they have ended.
     handles: Vec<thread::JoinHandle<()>>,
     /// The thread, while it sleeps.
     sleeper: Option<Thread>,
-    /// The thread ends when there are no entries.
+    /// Whether the thread ends when no entry is left. While open, it sleeps on.
     closed: bool,
-    /// Counts the closes.
+    /// The number of closes so far. An entry of an earlier session is refused even after the timer
+    /// was opened again.
     session: u64,
 }
 
 impl<E: Send + 'static> Timer<E> {
-    pub(crate) fn new(thread_name: String, stack_size: Option<usize>) -> Timer<E> {
+    /// A timer without entries. Its thread, which the first entry starts, has this name and stack.
+    pub fn new(thread_name: String, stack_size: Option<usize>) -> Timer<E> {
         let entries = BTreeMap::new();
         let state = State {
             entries,
@@ -82,9 +95,13 @@ impl<E: Send + 'static> Timer<E> {
         Timer { state: Mutex::new(state), thread_name, stack_size }
     }
 
-    /// Has `entry` fired at `at`; at once if that has passed. One of a `session` is taken only as long as that lasts, one
-    /// without was accepted already, and is taken even when closed.
-    pub(crate) fn insert<C: Clockwork<Entry = E>>(
+    /// Adds `entry`, which the thread fires at `at`, or at once if that has passed. Starts the
+    /// thread if there is none.
+    ///
+    /// With a `session` the entry is new work: it is refused once the timer was closed after that
+    /// session began. Without one, the entry belongs to work that was accepted before, and even a
+    /// closed timer takes it.
+    pub fn insert<C: Clockwork<Entry = E>>(
         &self,
         clockwork: &C,
         at: Instant,
@@ -102,7 +119,8 @@ impl<E: Send + 'static> Timer<E> {
                 last.timer().state.lock().ending -= 1;
                 last.wound_down();
             };
-            // Under the lock, so that no other thread counts meanwhile on one that is then refused.
+            // Still under the lock: otherwise another thread could insert an entry that relies on
+            // this thread, and then the system refuses to start it.
             let body = move || run(&*clockwork);
             match thread::spawn_joinable(self.thread_name.clone(), self.stack_size, body, last) {
                 Ok(handle) => state.handles.push(handle),
@@ -116,6 +134,7 @@ impl<E: Send + 'static> Timer<E> {
         let alarm = (at, state.next_number);
         state.next_number += 1;
         state.entries.insert(alarm, entry);
+        // Wake the thread only if it would otherwise sleep past this entry.
         let is_first = state.entries.first_key_value().is_some_and(|(first, _)| *first == alarm);
         let sleeper = if is_first { state.sleeper.take() } else { None };
         drop(state);
@@ -125,10 +144,11 @@ impl<E: Send + 'static> Timer<E> {
         Ok(alarm)
     }
 
-    /// Takes an entry out again, if it was not fired.
-    pub(crate) fn remove(&self, alarm: Alarm) -> Option<E> {
+    /// Takes an entry out again; `None` if the thread has taken it to fire it.
+    pub fn remove(&self, alarm: Alarm) -> Option<E> {
         let mut state = self.state.lock();
         let removed = state.entries.remove(&alarm);
+        // If this was the last entry of a closed timer, wake the thread so that it ends.
         let sleeper = if state.closed && state.entries.is_empty() { state.sleeper.take() } else { None };
         drop(state);
         if let Some(sleeper) = sleeper {
@@ -137,13 +157,21 @@ impl<E: Send + 'static> Timer<E> {
         removed
     }
 
-    /// Has the thread end once it has fired what `keep` keeps. Returns the rest.
-    pub(crate) fn close(&self, keep: impl Fn(&E) -> bool) -> Vec<E> {
+    /// What `pick` picks of the entries.
+    pub fn select<R>(&self, pick: impl Fn(&E) -> Option<R>) -> Vec<R> {
+        self.state.lock().entries.values().filter_map(pick).collect()
+    }
+
+    /// Closes the timer for a shutdown: it keeps the entries for which `keep` is true, and returns
+    /// the others, which are never fired. The thread ends once it has fired the kept entries.
+    pub fn close(&self, keep: impl Fn(&E) -> bool) -> Vec<E> {
         let mut state = self.state.lock();
         state.closed = true;
+        // So that `insert` refuses entries of the session that ends here, even after `open`.
         state.session += 1;
         let (kept, given_up) = std::mem::take(&mut state.entries).into_iter().partition(|(_, entry)| keep(entry));
         state.entries = kept;
+        // Wake the thread: its next entry may be gone, or it may have to end.
         let sleeper = state.sleeper.take();
         drop(state);
         if let Some(sleeper) = sleeper {
@@ -153,24 +181,26 @@ impl<E: Send + 'static> Timer<E> {
         given_up.into_values().collect()
     }
 
-    /// Has the thread stay from now on, once there is one.
-    pub(crate) fn open(&self) {
+    /// Opens a closed timer: from now on the thread stays, also while there are no entries.
+    pub fn open(&self) {
         self.state.lock().closed = false;
     }
 
-    /// The time from one close to the next.
-    pub(crate) fn session(&self) -> u64 {
+    /// The number of the current session, which lasts from one close to the next: for
+    /// [`insert`](Timer::insert).
+    pub fn session(&self) -> u64 {
         self.state.lock().session
     }
 
-    /// Whether its thread is there, if only to destroy its thread-locals.
-    pub(crate) fn is_running(&self) -> bool {
+    /// Whether a thread of the timer is there, if only to destroy its thread-locals.
+    pub fn is_running(&self) -> bool {
         let state = self.state.lock();
         state.running || state.ending > 0
     }
 
-    /// Joins the threads that have ended. Only while none is running: then it takes no time.
-    pub(crate) fn join(&self) {
+    /// Joins the threads that have ended. Call it only when [`is_running`](Timer::is_running) is
+    /// false: otherwise it waits.
+    pub fn join(&self) {
         let handles = std::mem::take(&mut self.state.lock().handles);
         for handle in handles {
             let _ = handle.join();
@@ -178,6 +208,7 @@ impl<E: Send + 'static> Timer<E> {
     }
 }
 
+/// The timer's thread: fires entries whose time has come, and sleeps until the next one.
 fn run<C: Clockwork>(clockwork: &C) {
     let timer = clockwork.timer();
     loop {
@@ -193,17 +224,19 @@ fn run<C: Clockwork>(clockwork: &C) {
         if !due.is_empty() {
             drop(state);
             clockwork.fire(due);
+            // Look again before sleeping: there may be more than `GO`, and firing took time.
             continue;
         }
         let next = state.entries.first_key_value().map(|(alarm, _)| alarm.0);
         if next.is_none() && state.closed {
+            // Under the lock: the next `insert` has to start a new thread.
             state.running = false;
             state.ending += 1;
             return;
         }
         state.sleeper = Some(thread::current());
         drop(state);
-        // Spurious wake-ups only cost another look.
+        // After a spurious wake-up, the loop just looks again.
         thread::park_until(next);
     }
 }
@@ -283,11 +316,13 @@ mod tests {
         const TIMERS: usize = 100_000;
         let (clock, start) = (Clock::new(), Instant::now());
         for n in 0..TIMERS {
-            // 7919 is prime and no divisor of 100,000, so this visits every number once, in no order.
+            // 7919 is prime and no divisor of 100,000, so this visits every number once, in no
+            // order.
             let place = n * 7919 % TIMERS;
             clock.insert(start + HOUR + Duration::from_nanos(place as u64), place);
         }
-        // Brought forward all at once, because an hour is long. The thread may be asleep, or about to look.
+        // Brought forward all at once, because an hour is long. The thread may be asleep, or about
+        // to look.
         let mut state = clock.timer.state.lock();
         let early = |(alarm, entry): (Alarm, usize)| ((alarm.0 - HOUR, alarm.1), entry);
         state.entries = std::mem::take(&mut state.entries).into_iter().map(early).collect();

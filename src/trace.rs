@@ -1,12 +1,14 @@
-//! Events for subscribers, through the `tracing` facade (feature `tracing`), under the target `fulmar`.
+//! Events for subscribers, through the `tracing` facade (feature `tracing`), under the target
+//! `fulmar`.
 //!
 //! Without the feature they are nothing: what they mention is type-checked and never evaluated.
 //!
-//! The lifecycle is `INFO`, what happens to each value `TRACE`, what is dropped or fails `WARN`. Values themselves are
-//! never shown: no user has to make theirs printable, and a log is no place for what may be a secret.
+//! The lifecycle is `INFO`, what happens to each value `TRACE`, what is dropped or fails `WARN`.
+//! Values themselves are never shown: no user has to make theirs printable, and a log isn't a place
+//! for what may be a secret.
 //!
-//! A panic of a subscriber goes no further: it would break off whatever is at work here, for good. Don't tell with a
-//! lock held: a listener may ask for what is behind it.
+//! A panic of a subscriber goes no further: it would break off whatever is at work here, for good.
+//! Don't tell with a lock held: a listener may ask for what is behind it.
 
 #[cfg(feature = "tracing")]
 use std::panic::{AssertUnwindSafe, catch_unwind};

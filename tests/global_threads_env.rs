@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fulmar::batch::BatchRunner;
-use fulmar::jobs::Processor;
+use fulmar::pipeline::Processor;
 use fulmar::{Error, Executor, async_reset_pool, async_submit, async_total_requests};
 
 const HANG: Duration = Duration::from_secs(60);
@@ -97,7 +97,7 @@ fn worker_on_the_global_executor() -> Error {
     let queue = TaskQueue::open(folder.join("queue.db")).expect("opens");
     let worker = Worker::builder(&queue)
         .executor(Executor::global())
-        .at_once(1)
+        .max_concurrent(1)
         .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
         .start();
     drop(queue);

@@ -1,8 +1,10 @@
-//! Every hand-over between threads, in every order that the memory model allows, on the code that ships.
+//! Every hand-over between threads, in every order that the memory model allows, on the code that
+//! ships.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --test model -- --nocapture` prints how many interleavings each model
-//! went through. They are all those with at most so many preemptions as a model says; a switch where a thread blocks
-//! or ends is free. Source: Musuvathi, Qadeer, "Iterative Context Bounding", PLDI 2007.
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test model -- --nocapture` prints how many
+//! interleavings each model went through. They are all those with at most so many preemptions as a
+//! model says; a switch where a thread blocks or ends is free. Source: Musuvathi, Qadeer,
+//! "Iterative Context Bounding", PLDI 2007.
 #![cfg(loom)]
 
 mod explore;
@@ -10,7 +12,8 @@ mod explore;
 use std::sync::Arc;
 
 use explore::check;
-use fulmar::{Error, Executor, Status};
+use fulmar::batch::{BatchRunner, Context, JobError, Poll, RemoteJob, Submitted};
+use fulmar::{Error, Executor, Policy, Status};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
@@ -28,7 +31,8 @@ fn end(executor: &Executor) {
     assert_eq!(stats.threads, 0, "{stats}");
 }
 
-/// Memory without an order of its own: where nothing else orders two accesses, some interleaving reads a stale value.
+/// Memory without an order of its own: where nothing else orders two accesses, some interleaving
+/// reads a stale value.
 struct Plain(AtomicUsize);
 
 impl Plain {
@@ -100,6 +104,50 @@ fn cancel_or_run_but_not_both() {
 }
 
 #[test]
+fn a_group_meets_a_cancel_a_submission_and_its_end() {
+    check("group/cancel/submit/end", 2, || {
+        let executor = executor(1);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let group = Arc::new(executor.group(Policy::Each));
+        let other = group.clone();
+        let canceller = thread::spawn(move || other.cancel());
+        let count = runs.clone();
+        let request = group.spawn(move || count.fetch_add(1, Ordering::Relaxed)).expect("accepted");
+        let waited = group.wait(None);
+        assert!(request.is_done(), "the group's end was told before that of its request");
+        let stats = group.stats();
+        assert_eq!((stats.submitted, stats.unfinished(), stats.failed), (1, 0, 0), "{stats:?}");
+        assert_eq!(stats.succeeded as usize, runs.load(Ordering::Relaxed));
+        assert!(canceller.join().expect("no panic"), "nothing else ended it");
+        assert!(matches!(waited, Ok(_) | Err(Error::Cancelled)), "{waited:?}");
+        drop(group);
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_group_that_is_dropped_outlives_what_its_operations_submit() {
+    check("group/own submission/drop", 2, || {
+        let executor = executor(1);
+        let (begun, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let group = executor.group(Policy::All);
+        let (inner, before, after) = (executor.clone(), begun.clone(), done.clone());
+        let operation = move || {
+            drop(inner.spawn(move || {
+                before.fetch_add(1, Ordering::Relaxed);
+                after.fetch_add(1, Ordering::Relaxed);
+            }));
+        };
+        drop(group.spawn(operation).expect("accepted"));
+        drop(group);
+        let ran = begun.load(Ordering::Relaxed);
+        assert_eq!(ran, done.load(Ordering::Relaxed));
+        end(&executor);
+        assert_eq!(begun.load(Ordering::Relaxed), ran, "an operation has started after its group's end");
+    });
+}
+
+#[test]
 fn a_hook_meets_a_cancel_and_the_end() {
     check("hook/cancel/end", 3, || {
         let executor = executor(1);
@@ -132,6 +180,48 @@ fn a_hook_meets_a_cancel_and_the_end() {
             calls.load(Ordering::Relaxed) <= usize::from(!cancelled),
             "once at most, and never without an operation"
         );
+    });
+}
+
+/// A lost wake-up leaves both blocked, because only the end of the first wait lets the other go.
+#[test]
+fn a_cancel_meets_a_wait_that_nothing_else_ends() {
+    check("cancel/wait", 2, || {
+        let (waits, holds) = (executor(1), executor(1));
+        let (producer, consumer) = fulmar::queue::bounded(1).expect("holds something");
+        let held = Arc::new(holds.spawn(move || consumer.get()).expect("accepted"));
+        let awaited = held.clone();
+        let waiting = waits.spawn(move || awaited.wait(None)).expect("accepted");
+        let cancelled = waiting.cancel();
+        match waiting.wait(None) {
+            Ok(Err(Error::Interrupted)) => assert!(!cancelled),
+            Err(Error::Cancelled) => assert!(cancelled),
+            other => panic!("{other:?}"),
+        }
+        producer.put(3).expect("open");
+        assert!(matches!(held.wait(None), Ok(Ok(3))), "it goes on");
+        end(&waits);
+        end(&holds);
+    });
+}
+
+#[test]
+fn a_cancel_meets_a_wait_and_the_end_that_it_waits_for() {
+    check("cancel/wait/end", 2, || {
+        let (waits, others) = (executor(1), executor(1));
+        let awaited = Arc::new(others.spawn(|| 3).expect("accepted"));
+        let inner = awaited.clone();
+        let waiting = waits.spawn(move || inner.wait(None)).expect("accepted");
+        let cancelled = waiting.cancel();
+        let first = waiting.wait(None);
+        match (cancelled, first, awaited.wait(None)) {
+            (true, Err(Error::Cancelled), Ok(3))
+            | (false, Ok(Ok(3)), Err(Error::ResultTaken))
+            | (false, Ok(Err(Error::Interrupted)), Ok(3)) => {}
+            other => panic!("the result is had once: {other:?}"),
+        }
+        end(&waits);
+        end(&others);
     });
 }
 
@@ -313,6 +403,19 @@ fn what_is_queued_is_within_reach_of_a_new_thread() {
 }
 
 #[test]
+fn a_head_start_meets_a_plain_submission_and_a_thread_that_goes_to_sleep() {
+    check("head start/push/sleep", 2, || {
+        let executor = executor(1);
+        let other = executor.clone();
+        let ahead = executor.ahead(std::time::Duration::from_secs(1));
+        let submitter = thread::spawn(move || other.spawn(|| 1).expect("accepted").wait(None));
+        assert_eq!(ahead.spawn(|| 2).expect("accepted").wait(None).expect("ends"), 2);
+        assert_eq!(submitter.join().expect("no panic").expect("ends"), 1);
+        end(&executor);
+    });
+}
+
+#[test]
 fn every_snapshot_adds_up() {
     check("snapshot", 4, || {
         let executor = executor(1);
@@ -326,14 +429,209 @@ fn every_snapshot_adds_up() {
 }
 
 #[test]
+fn the_last_end_is_seen_by_a_thread_that_waits_until_all_is_done() {
+    check("idle/end", 3, || {
+        let executor = executor(1);
+        let (done, told) = (Plain::new(), Plain::new());
+        let (set, tell) = (done.clone(), told.clone());
+        let request = executor.spawn(move || set.set(1)).expect("accepted");
+        drop(request.on_complete(move |_| tell.set(1)));
+        executor.wait_idle(None).expect("it becomes idle");
+        assert_eq!((done.get(), told.get()), (1, 1), "callbacks included");
+        assert_eq!(executor.stats().completed, 1);
+        end(&executor);
+    });
+}
+
+#[test]
+fn the_last_cancel_is_seen_by_a_thread_that_waits_until_all_is_done() {
+    check("idle/cancel", 2, || {
+        let executor = executor(1);
+        let request = executor.spawn(|| 1).expect("accepted");
+        let canceller = thread::spawn(move || request.cancel());
+        executor.wait_idle(None).expect("it becomes idle");
+        assert_eq!(executor.stats().unfinished(), 0);
+        canceller.join().expect("no panic");
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_shutdown_now_cancels_or_a_thread_runs_but_not_both() {
+    check("shutdown now/run", 3, || {
+        let executor = executor(1);
+        let first = executor.spawn(|| 1).expect("accepted");
+        let follower = first.then(|one| one + 1).expect("accepted");
+        let cancelled = executor.shutdown_now() as u64;
+        end(&executor);
+        assert!(first.is_done() && follower.is_done());
+        let stats = executor.stats();
+        // The follower may have been on its way, and then its thread has cancelled it, or its first
+        // was cancelled, and then it ran to the same error.
+        assert!(cancelled <= stats.cancelled && stats.cancelled <= 2, "{stats}");
+    });
+}
+
+#[test]
+fn a_submission_on_a_key_meets_a_shutdown_now() {
+    check("shutdown now/submit", 2, || {
+        let executor = executor(1);
+        let (other, store) = (executor.clone(), Arc::new(()));
+        let submitter = thread::spawn(move || match other.submit(&store, |_: &(), _: &str| (), true, "A") {
+            Ok(request) => request.wait(None).is_ok(),
+            Err(Error::ShutDown) => false,
+            Err(other) => panic!("{other:?}"),
+        });
+        let cancelled = executor.shutdown_now();
+        let ran = submitter.join().expect("no panic");
+        end(&executor);
+        let stats = executor.stats();
+        assert_eq!((stats.cancelled, stats.completed), (cancelled as u64, u64::from(ran)), "{stats}");
+    });
+}
+
+#[test]
+fn a_hook_meets_a_shutdown_now() {
+    check("hook/shutdown now", 2, || {
+        let executor = executor(1);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let (count, other) = (calls.clone(), executor.clone());
+        let request = executor
+            .spawn(move || {
+                let was_stopped = fulmar::is_cancelled();
+                let called = count.clone();
+                let hook = fulmar::on_cancel(move || {
+                    called.fetch_add(1, Ordering::Relaxed);
+                });
+                if was_stopped {
+                    assert!(!hook.take_back(), "the shutdown came first");
+                    assert_eq!(count.load(Ordering::Relaxed), 1, "by whichever thread");
+                }
+            })
+            .expect("accepted");
+        let stopper = thread::spawn(move || other.shutdown_now());
+        let cancelled = match request.wait(None) {
+            Ok(()) => 0,
+            Err(Error::Cancelled) => 1,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(stopper.join().expect("no panic"), cancelled);
+        assert!(calls.load(Ordering::Relaxed) <= 1 - cancelled, "once at most, and never without an operation");
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_thread_that_ends_because_it_is_idle_meets_a_submission() {
+    check("idle timeout/push", 3, || {
+        let builder = Executor::builder().threads(1).idle_timeout(std::time::Duration::ZERO);
+        let executor = builder.build().expect("sound");
+        let first = executor.spawn(|| 1).expect("accepted");
+        let second = executor.spawn(|| 2).expect("accepted");
+        assert_eq!(first.wait(None).expect("it ends") + second.wait(None).expect("it ends"), 3);
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_turn_that_ends_meets_a_cancel_in_the_line() {
+    check("limit/cancel", 2, || {
+        let executor = executor(2);
+        let one = executor.limit(1).expect("sound");
+        let at_work = Arc::new(AtomicUsize::new(0));
+        let work = || {
+            let inside = at_work.clone();
+            move || {
+                assert_eq!(inside.fetch_add(1, Ordering::Relaxed), 0, "one at once");
+                inside.fetch_sub(1, Ordering::Relaxed);
+            }
+        };
+        let first = one.spawn(work()).expect("accepted");
+        let second = one.spawn(work()).expect("accepted");
+        let cancelled = first.cancel();
+        second.wait(None).expect("it gets its turn");
+        assert_eq!(first.wait(None).is_err(), cancelled);
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_turn_is_given_on_though_its_request_is_cancelled_as_its_key_lets_it_in() {
+    check("limit/cancel/key", 2, || {
+        let executor = executor(1);
+        let (one, store) = (executor.limit(1).expect("sound"), Arc::new(()));
+        let first = executor.submit_write(&store, |_: &(), _: &str| (), "A").expect("accepted");
+        let second = one.submit_write(&store, |_: &(), _: &str| (), "A").expect("accepted");
+        let cancelled = second.cancel();
+        one.spawn(|| ()).expect("accepted").wait(None).expect("it gets its turn");
+        assert_eq!(second.wait(None).is_err(), cancelled);
+        first.wait(None).expect("ends");
+        end(&executor);
+    });
+}
+
+#[test]
 fn a_timer_that_parks_meets_an_earlier_entry() {
-    check("timer insert/park", 3, || {
+    // `tests/model_timer.rs` looks closer.
+    check("submit_after/park", 2, || {
         let executor = executor(1);
         let store = Arc::new(());
         let first = executor.submit_after(std::time::Duration::ZERO, &store, |_: &(), ()| Ok::<_, Error>(1), true, ());
         let second = executor.submit_after(std::time::Duration::ZERO, &store, |_: &(), ()| Ok::<_, Error>(2), true, ());
         assert_eq!(second.expect("accepted").wait(None).expect("its time has come"), 2);
         assert_eq!(first.expect("accepted").wait(None).expect("its time has come"), 1);
+        end(&executor);
+    });
+}
+
+#[test]
+fn a_hook_of_a_step_meets_the_cancel_of_its_batch_and_the_next_step() {
+    /// Enters a hook in its first step, which has to be gone in the next.
+    struct Hooked(Arc<AtomicUsize>, Arc<Plain>);
+
+    impl RemoteJob for Hooked {
+        type Output = ();
+
+        fn submit(&mut self, _: &mut Context<'_>) -> Result<Submitted, JobError> {
+            let was_cancelled = fulmar::is_cancelled();
+            let (called, seen) = (self.0.clone(), self.1.clone());
+            let hook = fulmar::on_cancel(move || {
+                assert_eq!(seen.get(), 0, "after the step's end");
+                called.fetch_add(1, Ordering::Relaxed);
+            });
+            if was_cancelled {
+                assert!(!hook.take_back(), "the cancel came first");
+                assert_eq!(self.0.load(Ordering::Relaxed), 1, "by whichever thread");
+            }
+            Ok(Submitted::Ready { id: String::new() })
+        }
+
+        fn poll(&mut self, _: &mut Context<'_>) -> Result<Poll, JobError> {
+            unreachable!("it is ready at once")
+        }
+
+        fn fetch(&mut self, _: &mut Context<'_>) -> Result<(), JobError> {
+            self.1.set(1);
+            Ok(())
+        }
+
+        fn cancel(&mut self, _: &mut Context<'_>) -> Result<(), JobError> {
+            assert!(!fulmar::is_cancelled(), "the cancellation is cancelled");
+            self.1.set(1);
+            Ok(())
+        }
+    }
+
+    check("hook/cancel of a batch/next step", 2, || {
+        let executor = executor(1);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let runner = BatchRunner::builder().executor(&executor).build().expect("sound");
+        let batch = runner.start([Hooked(calls.clone(), Plain::new())]);
+        batch.cancel();
+        let report = batch.wait(None).expect("it ends");
+        assert_eq!(report.jobs.len(), 1);
+        assert!(calls.load(Ordering::Relaxed) <= 1, "once at most");
+        drop(batch);
         end(&executor);
     });
 }

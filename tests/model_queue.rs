@@ -1,10 +1,12 @@
-//! The bounded queue's hand-overs, in every order that the memory model allows, on the code that ships.
+//! The bounded queue's hand-overs, in every order that the memory model allows, on the code that
+//! ships.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --release --test model_queue -- --nocapture` prints how many interleavings each
-//! model went through: all those with at most so many preemptions as it says; a switch where a thread blocks or ends is
-//! free. A wake-up that is lost leaves every thread blocked, which fails the model. Time stands still: a time limit has passed
-//! when the wait begins, or never does. The ring is a stand-in that keeps the promise of `concurrent-queue`'s: each of its
-//! calls happens at one moment, but for a get from a ring of one.
+//! `RUSTFLAGS="--cfg loom" cargo test --release --test model_queue -- --nocapture` prints how many
+//! interleavings each model went through: all those with at most so many preemptions as it says; a
+//! switch where a thread blocks or ends is free. A wake-up that is lost leaves every thread
+//! blocked, which fails the model. Time stands still: a time limit has passed when the wait begins,
+//! or never does. The ring is a stand-in that keeps the promise of `concurrent-queue`'s: each of
+//! its calls happens at one moment, but for a get from a ring of one.
 #![cfg(loom)]
 
 mod explore;
@@ -13,9 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use explore::check;
-use fulmar::Executor;
-use fulmar::jobs::{PeriodicSubmitter, Processor};
-use fulmar::queue::{Consumer, Producer, TryGetError, bounded};
+use fulmar::pipeline::{PeriodicSubmitter, Processor};
+use fulmar::queue::{Consumer, GetError, Producer, PutError, TryGetError, bounded};
+use fulmar::{Error, Executor};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
@@ -322,9 +324,49 @@ fn a_stop_reaches_a_processor_wherever_it_waits() {
         // Starts no thread before there is something to do.
         let executor = Executor::builder().threads(1).build().expect("sound");
         let (_producer, consumer) = halves(1);
-        let processor = Processor::builder(consumer).executor(&executor).at_once(1).handle(drop::<usize>);
+        let processor = Processor::builder(consumer).executor(&executor).max_concurrent(1).handle(drop::<usize>);
         let processor = processor.expect("a thread");
         processor.stop();
         assert_eq!(processor.wait(None).expect("it ends").taken, 0);
+    });
+}
+
+/// A lost wake-up leaves the operation blocked, and with it the thread that waits for its end.
+#[test]
+fn a_cancel_ends_a_get_that_no_value_ends() {
+    check("get/cancel", 3, || {
+        let executor = Executor::builder().threads(1).build().expect("sound");
+        let (producer, consumer) = halves(1);
+        let getting = executor.spawn(move || consumer.get()).expect("accepted");
+        let cancelled = getting.cancel();
+        match getting.wait(None) {
+            Ok(Err(GetError::Interrupted)) => assert!(!cancelled),
+            Err(Error::Cancelled) => assert!(cancelled),
+            other => panic!("{other:?}"),
+        }
+        drop(producer);
+        executor.shutdown(None).expect("ends");
+    });
+}
+
+#[test]
+fn a_cancel_meets_a_put_and_the_get_that_makes_room() {
+    check("put/cancel/get", 2, || {
+        let executor = Executor::builder().threads(1).build().expect("sound");
+        let (producer, consumer) = halves(1);
+        producer.put(1).expect("open");
+        let putting = executor.spawn(move || producer.put(2)).expect("accepted");
+        let getter = getter(&consumer);
+        let cancelled = putting.cancel();
+        let accepted = match putting.wait(None) {
+            Ok(Ok(())) => true,
+            Ok(Err(PutError::Interrupted(2))) => false,
+            Err(Error::Cancelled) if cancelled => false,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(getter.join().expect("no panic"), Some(1));
+        let left = if accepted { vec![2] } else { vec![] };
+        assert_eq!(consumer.drain(), left, "once, here or there");
+        executor.shutdown(None).expect("ends");
     });
 }

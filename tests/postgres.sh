@@ -207,13 +207,45 @@ pid() { head -n 1 "$data/postmaster.pid" 2>/dev/null; }
 # The server's own processes are children of the first one.
 family() { echo "$(pid) $(pgrep -P "$(pid)" | tr '\n' ' ')"; }
 ctl() { "${as[@]}" "$bin/pg_ctl" --pgdata="$data" --wait --timeout=60 "$@"; }
+
+# Of this server, which from then on commits nothing that the standby lacks. Says its port.
+standby() {
+    local primary port tools
+    primary=$(sed -n 4p "$data/postmaster.pid")
+    # In the folder of the real `pg_ctl`, if that one is a link.
+    tools=$(dirname "$(readlink -f "$bin/pg_ctl")")
+    mkdir -m 700 standby && chown --reference="$data" standby || return 1
+    PGPASSWORD=$(<password) "${as[@]}" "$tools/pg_basebackup" --host=127.0.0.1 --port="$primary" --username=fulmar \
+        --pgdata="$PWD/standby" --write-recovery-conf --checkpoint=fast >&2 || return 1
+    for port in $(seq $((primary + 1)) $((primary + 8))); do
+        if data=$PWD/standby ctl --log="$PWD/standby/log" -o "-p $port" start >/dev/null; then
+            echo "synchronous_standby_names = '*'" >>"$data/postgresql.conf"
+            ctl reload >/dev/null && echo "$port"
+            return
+        fi
+    done
+    return 1
+}
+
+# Takes the standby away, and leaves its server to itself, stopped or not.
+standby_down() {
+    [[ -d standby ]] || return 0
+    data=$PWD/standby ctl --mode=immediate stop >/dev/null
+    rm -rf standby
+    sed -i '/^synchronous_standby_names/d' "$data/postgresql.conf"
+    ctl reload >/dev/null 2>&1 || true
+}
+
 case $1 in
     start) ctl --log="$data/log" start >/dev/null ;;
-    stop) ctl --mode=fast stop >/dev/null ;;
+    stop) standby_down; ctl --mode=fast stop >/dev/null ;;
+    standby) standby ;;
+    promote) data=$PWD/standby ctl promote >/dev/null ;;
+    standby_down) standby_down ;;
     crash) ctl --mode=immediate stop >/dev/null ;;
     freeze) kill -STOP $(family) ;;
     thaw) kill -CONT $(family) ;;
-    *) echo "server start|stop|crash|freeze|thaw" >&2; exit 2 ;;
+    *) echo "server start|stop|crash|freeze|thaw|standby|promote|standby_down" >&2; exit 2 ;;
 esac
 SERVER
     sed -i "s|^data=|bin='$bin'\ndata=|" "$postgres_folder/server"

@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use fulmar::{Args, AsyncRequest, Error, Executor, OnFull, Result, Stats, Status, as_completed};
+use fulmar::{Args, AsyncRequest, Error, Executor, OnFull, Result, Stats, Status, as_completed, is_cancelled, shield};
 
 const SUBMITTERS: usize = 4;
 const KEYS: [Option<&str>; 4] = [Some("AAPL"), Some("IBM"), Some("MSFT"), None];
@@ -710,6 +710,18 @@ fn split(held: Vec<Held>) -> (Vec<AsyncRequest<u64>>, Vec<Expected>) {
 
 // Inside an operation.
 
+/// A wait that a cancel of the operation may interrupt, and then once more in a shield: it has
+/// changed nothing.
+fn wait_inside<T>(wait: impl Fn() -> Result<T>) -> Result<T> {
+    match wait() {
+        Err(Error::Interrupted) => {
+            check(is_cancelled(), || "interrupted without a cancel".into());
+            shield(wait)
+        }
+        waited => waited,
+    }
+}
+
 /// Submits and waits on the executor without a bound, from inside an operation on that one or on another.
 fn nest(nest: &Nest, store: usize, key: usize) {
     let (house, random) = (&nest.world.houses[0], &mut Random(nest.seed));
@@ -724,7 +736,7 @@ fn nest(nest: &Nest, store: usize, key: usize) {
                 value
             });
             if let Some(nested) = house.booked(nested, 1, false) {
-                Expected::Value(value).verify(nested.wait(None));
+                Expected::Value(value).verify(wait_inside(|| nested.wait(None)));
             }
         }
         3..5 => nest_many(house, random),
@@ -732,7 +744,7 @@ fn nest(nest: &Nest, store: usize, key: usize) {
         5..7 if at_home => {
             let Some(nested) = touch_inside(nest, random, (store, key, true), value) else { return };
             let limit = if random.chance(50) { None } else { Some(Duration::from_secs(3_600)) };
-            let refused = nested.wait(limit);
+            let refused = wait_inside(|| nested.wait(limit));
             check(matches!(refused, Err(Error::WouldDeadlock)), || format!("waiting behind oneself gave {refused:?}"));
             told();
         }
@@ -749,7 +761,7 @@ fn nest(nest: &Nest, store: usize, key: usize) {
             let place = (random.below(STORES), random.below(KEYS.len()), random.chance(50));
             let timeout = random.timeout();
             let Some(nested) = touch_inside(nest, random, place, value) else { return };
-            match nested.wait(timeout) {
+            match wait_inside(|| nested.wait(timeout)) {
                 Ok(found) => Expected::Value(value).verify(Ok(found)),
                 Err(Error::Timeout { .. }) if timeout.is_some() => {}
                 Err(Error::WouldDeadlock) => told(),
@@ -791,19 +803,21 @@ fn nest_many(house: &House, random: &mut Random) {
     let Some(requests) = house.booked(submitted, values.len() as u64, false) else { return };
     match random.below(3) {
         0 => {
-            let found = house.executor.wait_requests(&requests, None);
+            let found = wait_inside(|| house.executor.wait_requests(&requests, None));
             check(found.as_ref().is_ok_and(|found| *found == values), || format!("{values:?} came back as {found:?}"));
         }
         1 => {
             let mut order = 0;
             for (index, result) in as_completed(&requests, None) {
+                let interrupted = matches!(result, Err(Error::Interrupted));
+                let result = if interrupted { wait_inside(|| requests[index].wait(None)) } else { result };
                 Expected::Value(values[index]).verify(result);
                 order += 1;
             }
             check(order == values.len(), || format!("{order} of {} came", values.len()));
         }
         _ => {
-            let done = house.executor.wait_any_request(&requests, None);
+            let done = wait_inside(|| house.executor.wait_any_request(&requests, None));
             check(done.as_ref().is_ok_and(|done| requests[*done].is_done()), || format!("wait_any gave {done:?}"));
         }
     }

@@ -1,8 +1,10 @@
-//! The rules of the house that no compiler checks: floors, singletons, the door to threads, features, the changelog.
+//! The rules of the house that no compiler checks: floors, singletons, the door to threads,
+//! features, the changelog.
 //!
-//! A rule is a function from text to violations, each a line that names the file, the line and the remedy. Every rule
-//! has a test that reads this repository, and a test that feeds it a bad sample, so that a rule that has gone blind
-//! fails too. Reads the sources as tokens: comments and string literals are never taken for code.
+//! A rule is a function from text to violations, each a line that names the file, the line and the
+//! remedy. Every rule has a test that reads this repository, and a test that feeds it a bad sample,
+//! so that a rule that has gone blind fails too. Reads the sources as tokens: comments and string
+//! literals are never taken for code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("executor", 2),
     ("batch", 3),
     ("tasks", 3),
-    ("jobs", 3),
+    ("pipeline", 3),
     ("campaign", 4),
     ("client", 5),
     ("client::openeo", 5),
@@ -38,11 +40,15 @@ const FLOORS: &[(&str, u8)] = &[
 /// Every `static` that is more than a plain constant: file, name, and why it must be there.
 const STATICS: &[(&str, &str, &str)] = &[
     ("src/sync/blocking.rs", "LENDER", "how a thread lends its place in an executor is a fact of the thread"),
+    ("src/sync/interrupt.rs", "OPERATIONS", "the way from a low floor to the operation that a thread runs is one"),
     ("src/executor/global.rs", "GLOBAL", "the one executor of the process, and the only singleton"),
     ("src/executor/current.rs", "NESTED", "how deep callbacks run inside one another is a fact of the thread"),
     ("src/executor/current.rs", "POOL", "which pool a thread belongs to is a fact of the thread"),
     ("src/executor/current.rs", "RUNNING", "which requests a thread is running is a fact of the thread"),
+    ("src/executor/current.rs", "SCOPED", "how many requests of groups a thread is running is a fact of the thread"),
+    ("src/executor/current.rs", "TIMER", "whether a thread is a timer is a fact of the thread"),
     ("src/executor/current.rs", "WORKER", "which pool a thread belongs to is a fact of the thread"),
+    ("src/executor/interruptible.rs", "ENTERED", "what a thread is at that can be cancelled is a fact of the thread"),
     ("src/executor/per_thread.rs", "STORES", "which values a thread has made is a fact of the thread"),
     ("src/tasks/durable/journal.rs", "LEFT", "debug builds only: where a test has the process end"),
     ("src/sync.rs", "AT_END", "when a thread's thread-locals are destroyed is a fact of the thread"),
@@ -58,7 +64,10 @@ const UNSAFE: &[(&str, &str)] = &[
 ];
 
 /// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
-const SLEEPERS: &[(&str, &str)] = &[("tests/it/sleep.rs", "`fulmar::sleep` is what it tests")];
+const SLEEPERS: &[(&str, &str)] = &[
+    ("tests/it/sleep.rs", "`fulmar::sleep` is what it tests"),
+    ("tests/tasks/interrupts.rs", "`fulmar::sleep` is one of the calls whose end it tests"),
+];
 
 /// The first thing that a user does is to run an example.
 const MOST_CRATES_OF_AN_EXAMPLE: usize = 25;
@@ -116,6 +125,11 @@ fn only_the_sync_room_names_locks_atomics_and_threads() {
 fn every_feature_is_described_where_users_look() {
     let guide = inner_docs(&read("src/lib.rs"));
     no_violations(undescribed_features(&read("Cargo.toml"), &guide, &read("README.md")));
+}
+
+#[test]
+fn the_documents_name_files_that_exist() {
+    no_violations(["docs/architecture.md", "README.md"].iter().flat_map(|file| missing_files(file, &read(file))));
 }
 
 #[test]
@@ -292,6 +306,13 @@ fn an_undescribed_feature_is_caught() {
 }
 
 #[test]
+fn a_file_that_is_gone_is_found_in_documents() {
+    assert_caught(missing_files("README.md", "see `src/gone.rs`"), "names `src/gone.rs`");
+    assert_caught(missing_files("README.md", "[notes](docs/gone.md#top)"), "names `docs/gone.md`");
+    no_violations(missing_files("README.md", "`src/lib.rs`, [more](docs/glossary.md)"));
+}
+
+#[test]
 fn a_version_without_its_changelog_section_is_caught() {
     let changelog =
         "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2030-01-01\n\n### Fixed\n- One thing.\n\n## [0.1.0]\n";
@@ -425,7 +446,8 @@ fn wrong_arrows(file: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// Where a path leads, counted from the crate's root; `None` if it doesn't begin with `crate`, `self` or `super`.
+/// Where a path leads, counted from the crate's root; `None` if it doesn't begin with `crate`,
+/// `self` or `super`.
 fn from_the_roof(path: &PathUse, file_module: &[String]) -> Option<Vec<String>> {
     let mut here: Vec<String> = file_module.iter().chain(&path.inside).cloned().collect();
     let mut names = path.names.iter().peekable();
@@ -515,7 +537,8 @@ const BEHIND_THE_DOOR: &[&str] = &[
     "crossbeam_utils::thread",
 ];
 
-/// Shared ownership orders nothing and blocks nobody; the third is the name of a type, a panic or a value.
+/// Shared ownership orders nothing and blocks no thread; the third is the name of a type, a panic
+/// or a value.
 const NO_NEED_OF_THE_DOOR: &[&str] = &["std::sync::Arc", "std::sync::Weak", "std::thread::Result"];
 
 fn around_the_door(file: &str, text: &str) -> Vec<String> {
@@ -588,13 +611,23 @@ fn changelog_gap(changelog: &str, version: &str) -> Option<String> {
     (!says_something).then(|| format!("CHANGELOG.md: section `{heading}` says nothing"))
 }
 
+/// What a document names, between backquotes or as a link's target, below one of our folders.
+fn missing_files(document: &str, text: &str) -> Vec<String> {
+    let named = text.split(['`', '(', ')', ' ', ',']).map(|word| word.split(['#', '*']).next().unwrap_or(word));
+    let ours =
+        named.filter(|name| ["src/", "tests/", "benches/", "docs/"].iter().any(|folder| name.starts_with(folder)));
+    let missing = ours.filter(|name| !Path::new(env!("CARGO_MANIFEST_DIR")).join(name).exists());
+    missing.map(|name| format!("{document}: names `{name}`, which isn't there")).collect()
+}
+
 // Sleeps.
 
 fn sleeps(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String> {
     if allowed.iter().any(|(f, _)| *f == file) {
         return Vec::new();
     }
-    // No thread sleeps by a method: `cx.sleep(..)` is a durable function's, which gives its thread back.
+    // No thread sleeps by a method: `cx.sleep(..)` is a durable function's, which gives its thread
+    // back.
     tokens(text)
         .windows(3)
         .filter(|three| three[0].text != "." && three[1].text == "sleep" && three[2].text == "(")
@@ -634,7 +667,8 @@ fn cargo_tree(arguments: &[&str]) -> String {
             .output()
             .expect("cargo can be started")
     };
-    // Offline serves where everything was fetched before; the first run of a fresh clone may miss an optional crate.
+    // Offline serves where everything was fetched before; the first run of a fresh clone may miss
+    // an optional crate.
     let mut output = run(&["--offline"]);
     if !output.status.success() {
         output = run(&[]);
@@ -652,7 +686,8 @@ fn crate_name(entry: &str) -> &str {
     entry.split(' ').next().unwrap_or(entry)
 }
 
-/// A lock file's packages that come neither from here nor from the registry that the first of them names.
+/// A lock file's packages that come neither from here nor from the registry that the first of them
+/// names.
 fn strange_sources(lock: &str) -> Vec<String> {
     let mut found = Vec::new();
     let (mut package, mut registry) = ("", None);
@@ -737,7 +772,8 @@ struct PathUse {
     line: usize,
 }
 
-/// Every path of two names or more, and what `use` names; groups are taken apart: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Every path of two names or more, and what `use` names; groups are taken apart: `a::{b, c::d}` is
+/// `a::b` and `a::c::d`.
 fn paths(tokens: &[Token]) -> Vec<PathUse> {
     let mut found = Vec::new();
     let mut braces = 0;
@@ -830,7 +866,8 @@ impl Token {
     }
 }
 
-/// Rust as names, numbers, lifetimes, `::` and single characters. Comments vanish; literals lose what they say.
+/// Rust as names, numbers, lifetimes, `::` and single characters. Comments vanish; literals lose
+/// what they say.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -880,7 +917,8 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-/// The length of a string that begins with `r`, `b`, `c`, or two of them; `None` if it is no such string.
+/// The length of a string that begins with `r`, `b`, `c`, or two of them; `None` if it isn't such a
+/// string.
 fn literal(rest: &[char]) -> Option<usize> {
     let prefix = rest.iter().take_while(|c| matches!(c, 'r' | 'b' | 'c')).count();
     let raw = rest[..prefix].contains(&'r');

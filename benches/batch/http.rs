@@ -21,14 +21,14 @@ const FULL: Scale = Scale { rounds: 7, requests: 5_000, bytes: 256 << 20 };
 const TEST: Scale = Scale { rounds: 1, requests: 20, bytes: 2 << 20 };
 const GOAL: f64 = 0.9;
 
-/// Microseconds of a small GET on a kept connection, and what ours adds. Ours has its default time limits; the baseline has
-/// those as well, and once more none at all.
+/// Microseconds of a small GET on a kept connection, and what ours adds. Ours has its default time
+/// limits; the baseline has those as well, and once more none at all.
 pub(crate) fn requests(test: bool) {
     let scale = if test { TEST } else { FULL };
     let url = serve(scale.bytes);
     let plain = HttpClient::builder().environment_proxy(false);
     let ours = plain.build().expect("sound settings");
-    let limited = HttpClient::builder().environment_proxy(false).rate_limit(RateLimit::none().at_once(8));
+    let limited = HttpClient::builder().environment_proxy(false).rate_limit(RateLimit::none().max_concurrent(8));
     let limited = limited.build().expect("sound settings");
     let second = Some(Duration::from_secs(60));
     let config = ureq::Agent::config_builder().proxy(None);

@@ -1,12 +1,14 @@
-//! What does durability cost in a SQLite file, and how near to the database's own floor is the queue?
+//! What does durability cost in a SQLite file, and how near to the database's own floor is the
+//! queue?
 //!
-//! `cargo bench --bench tasks --features sqlite` prints tasks a second, with full durability: enqueued one by one and a
-//! hundred at once, claimed and finished by a worker, and end to end, for 1, 4 and 8 threads and batches of 1 and 100. Beside
-//! them stand the floor, bare statements on the same kind of connection, without types, fences, logs, order or handlers,
-//! and, if `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an idle worker takes
-//! to start what was just enqueued, what durable functions cost, whether a million finished tasks slow claims down, and what
-//! operators wait for beside a million waiting ones. `-- --test` runs all once,
-//! quickly.
+//! `cargo bench --bench tasks --features sqlite` prints tasks a second, with full durability:
+//! enqueued one by one and a hundred at once, claimed and finished by a worker, and end to end, for
+//! 1, 4 and 8 threads and batches of 1 and 100. Beside them stand the floor, bare statements on the
+//! same kind of connection, without types, fences, logs, order or handlers, and, if
+//! `benches/peers/run sqlite` started it, other queues on files of their own. Then: how long an
+//! idle worker takes to start what was just enqueued, what durable functions cost, whether a
+//! million finished tasks slow claims down, and what operators wait for beside a million waiting
+//! ones. `-- --test` runs all once, quickly.
 
 mod floor;
 #[path = "../tasks_common/mod.rs"]
@@ -76,13 +78,11 @@ fn main() {
         };
         types::tell(fresh, plan.test);
     }
-    if plan.has("durable") {
-        let fresh = || {
-            let folder = Folder::new();
-            (open(&folder.0), folder)
-        };
-        durable::tell(fresh, plan.test, |load| floor::run(load, &Folder::new().0).enqueue);
-    }
+    let fresh = || {
+        let folder = Folder::new();
+        (open(&folder.0), folder)
+    };
+    durable::tell(fresh, &plan, |load| floor::run(load, &Folder::new().0).enqueue);
     if plan.has("operators") {
         let folder = Folder::new();
         operators::tell(&open(&folder.0), plan.test);
@@ -91,7 +91,8 @@ fn main() {
 
 /// How much of a core a worker takes that has nothing to do.
 fn tell_idle(queue: &TaskQueue, time: Duration) {
-    // In hundredths of a second, of all threads; fields 14 and 15, of which the second field may hold spaces.
+    // In hundredths of a second, of all threads; fields 14 and 15, of which the second field may
+    // hold spaces.
     let used = || -> Option<u64> {
         let text = std::fs::read_to_string("/proc/self/stat").ok()?;
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
@@ -122,7 +123,7 @@ fn beside(test: bool) {
     let (empty, full) = (open(&bare.0), open(&laden.0));
     for queue in [&empty, &full] {
         // A claim has to count what is at work then.
-        queue.register(ours::noop().at_once(10_000)).expect("registered");
+        queue.register(ours::noop().max_concurrent(10_000)).expect("registered");
     }
     // Written straight into the file: to run a million would take its time.
     let db = Connection::open(laden.0.join("queue.db")).expect("the file opens");

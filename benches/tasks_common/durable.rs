@@ -1,22 +1,29 @@
-//! What durable functions cost beside plain tasks and bare statements: their steps, their sleeps, their children.
+//! What durable functions cost beside plain tasks and bare statements: their steps, their sleeps,
+//! their children.
 
 use std::sync::Barrier;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use fulmar::tasks::durable::{Durable, function};
-use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
+use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskType, Worker};
 
-use super::{Load, met, ours};
+use super::{Load, Plan, met, ours};
 
-/// `open` gives a new queue, and what is to live as long. `bare` inserts so many rows on so many connections, a commit each, and
-/// says how many a second that were.
-pub(crate) fn tell<G>(open: impl Fn() -> (TaskQueue, G), test: bool, bare: impl Fn(Load) -> Option<f64>) {
-    steps(&open, test, bare);
-    let (queue, _bed) = open();
-    sleepers(&queue, test);
-    drop((queue, _bed));
-    children(&open, test);
+/// `open` gives a new queue, and what is to live as long. `bare` inserts so many rows on so many
+/// connections, a commit each, and says how many a second that were.
+pub(crate) fn tell<G>(open: impl Fn() -> (TaskQueue, G), plan: &Plan, bare: impl Fn(Load) -> Option<f64>) {
+    let has = |part| plan.has("durable") || plan.has(part);
+    if has("steps") {
+        steps(&open, plan.test, bare);
+    }
+    if has("sleepers") {
+        let (queue, _bed) = open();
+        sleepers(&queue, plan);
+    }
+    if has("children") {
+        children(&open, plan.test);
+    }
 }
 
 /// In turns: steps of functions, tasks claimed and finished one by one, and bare rows.
@@ -59,7 +66,8 @@ fn steps_a_second(queue: &TaskQueue, load: Load) -> f64 {
     };
     let queued = (0..load.threads).map(|n| NewTask::new("noop", format!("steps-{n}")).input(&()));
     queue.enqueue_many(queued).expect("accepted");
-    let worker = Worker::builder(queue).at_once(load.threads).handle("noop", function(work)).start().expect("started");
+    let worker =
+        Worker::builder(queue).max_concurrent(load.threads).handle("noop", function(work)).start().expect("started");
     let times: Vec<(Instant, Instant)> = times.iter().take(load.threads).collect();
     worker.drain(None).expect("it ends");
     let took = times.iter().map(|time| time.1).max().zip(times.iter().map(|time| time.0).min());
@@ -67,8 +75,8 @@ fn steps_a_second(queue: &TaskQueue, load: Load) -> f64 {
 }
 
 /// What functions that sleep hold in the process of their worker.
-fn sleepers(queue: &TaskQueue, test: bool) {
-    let count = if test { 200 } else { 100_000 };
+fn sleepers(queue: &TaskQueue, plan: &Plan) {
+    let count = if plan.test { 200 } else { plan.sleepers };
     let sleep = |cx: &Durable<'_>, ()| cx.sleep("rest", Duration::from_secs(1_000_000));
     // All threads that the worker may have are there from the start.
     let all_there = Barrier::new(8);
@@ -77,7 +85,7 @@ fn sleepers(queue: &TaskQueue, test: bool) {
         Ok::<_, TaskError>(())
     };
     queue.register(TaskType::new("meet")).expect("registered");
-    let worker = Worker::builder(queue).at_once(8).handle("noop", function(sleep)).handle("meet", meet);
+    let worker = Worker::builder(queue).max_concurrent(8).handle("noop", function(sleep)).handle("meet", meet);
     let worker = worker.start().expect("started");
     let met_up = queue.enqueue_many((0..8).map(|n| NewTask::new("meet", n.to_string()))).expect("accepted");
     met_up.iter().for_each(|task| task.wait(None).map(drop).expect("it ends"));
@@ -89,8 +97,9 @@ fn sleepers(queue: &TaskQueue, test: bool) {
             queue.enqueue_many(some).expect("accepted");
         }
         asleep = upto;
-        while queue.stats().expect("counted").count(TaskStatus::Paused) < upto as u64 {
-            std::thread::sleep(Duration::from_millis(100));
+        // The worker's own count: one by the database reads all tasks, ten times a second.
+        while worker.stats().paused < upto as u64 {
+            std::thread::sleep(Duration::from_millis(10));
         }
         process()
     };
@@ -108,6 +117,7 @@ fn sleepers(queue: &TaskQueue, test: bool) {
                 met(threads < 8),
                 met(each <= 1.0)
             );
+            println!("threads at first: {}\nthreads then:     {}", before.2.join(", "), after.2.join(", "));
         }
         None => {
             println!("\n{count} functions sleep, and hold an unknown amount of memory: NOT RUN, /proc is not there")
@@ -116,17 +126,22 @@ fn sleepers(queue: &TaskQueue, test: bool) {
     worker.drain(None).expect("it ends");
 }
 
-/// The memory of this process in KiB, and its threads.
-fn process() -> Option<(u64, u64)> {
+/// The memory of this process in KiB, the number of its threads, and their names.
+fn process() -> Option<(u64, u64, Vec<String>)> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
-    Some((field("VmRSS:")?, field("Threads:")?))
+    let name = |task: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(task.ok()?.path().join("comm")).ok();
+    let mut names: Vec<String> = std::fs::read_dir("/proc/self/task").ok()?.filter_map(name).collect();
+    names.iter_mut().for_each(|name| *name = name.trim_end().to_owned());
+    names.sort();
+    Some((field("VmRSS:")?, field("Threads:")?, names))
 }
 
-/// In turns: so many tasks enqueued and worked off, and so many children, with their parent, which has all results.
+/// In turns: so many tasks enqueued and worked off, and so many children, with their parent, which
+/// has all results.
 fn children<G>(open: &impl Fn() -> (TaskQueue, G), test: bool) {
     let (count, rounds) = if test { (80, 1) } else { (10_000, 3) };
     let (mut plain, mut out_and_back) = (Vec::new(), Vec::new());
@@ -148,7 +163,7 @@ fn children<G>(open: &impl Fn() -> (TaskQueue, G), test: bool) {
         };
         let parent = function(parent);
         let worker = Worker::builder(&queue)
-            .at_once(8)
+            .max_concurrent(8)
             .batch(800)
             .start_together(100)
             .handle("noop", |task: &TaskContext| task.store_json(&task.input::<usize>()?))

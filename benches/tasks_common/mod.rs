@@ -2,8 +2,10 @@
 //!
 //! `benches/peers/run` installs the other queues and runs a bench with them; without it, `cargo bench` measures ours and the
 //! floor alone. Everything that a run is told besides comes from the environment: `FULMAR_BENCH_TASKS`, `FULMAR_BENCH_ROUNDS`,
-//! `FULMAR_BENCH_LOADS` (`8x1,8x100`), and `FULMAR_BENCH_ARM`, the one contender there is to be. Words name parts of it:
-//! `rates`, `wake-ups`, `million`, `operators`, `durable`; none means all.
+//! `FULMAR_BENCH_LOADS` (`8x1,8x100`), `FULMAR_BENCH_SLEEPERS`, and `FULMAR_BENCH_ARM`,
+//! the one contender there is to be. Words name parts of it:
+//! `rates`, `wake-ups`, `million`, `operators`, `durable`, and of that `steps`, `sleepers`,
+//! `children`; none means all.
 
 pub(crate) mod durable;
 pub(crate) mod operators;
@@ -70,6 +72,8 @@ pub(crate) struct Plan {
     parts: Vec<String>,
     rounds: usize,
     loads: Vec<Load>,
+    /// Functions that are to sleep at once.
+    pub(crate) sleepers: usize,
 }
 
 impl Plan {
@@ -85,6 +89,7 @@ impl Plan {
             Some(only) => only.split(',').any(|load| load == format!("{threads}x{batch}")),
             None => !test || threads == 8,
         };
+        let sleepers = number("FULMAR_BENCH_SLEEPERS").unwrap_or(100_000);
         // One by one takes longer: fewer will do.
         let size = |batch| if batch == 1 { tasks / 4 } else { tasks };
         let load = |(threads, batch)| Load { tasks: size(batch), threads, batch };
@@ -93,7 +98,7 @@ impl Plan {
         if test {
             println!("A test: sizes are a fraction of the real ones, and figures mean nothing.");
         }
-        Plan { test, parts, rounds, loads }
+        Plan { test, parts, rounds, loads, sleepers }
     }
 
     pub(crate) fn has(&self, part: &str) -> bool {

@@ -43,7 +43,7 @@ pub(crate) fn fill(queue: &TaskQueue, load: Load, prefix: &str) {
 fn worker(queue: &TaskQueue, load: Load, started: impl Fn(usize) + Send + Sync + 'static) -> Worker {
     let count = AtomicUsize::new(0);
     Worker::builder(queue)
-        .at_once(load.threads)
+        .max_concurrent(load.threads)
         .batch(load.threads.max(2) * load.batch)
         .start_together(load.batch)
         .handle("noop", move |_: &TaskContext| {
@@ -70,7 +70,8 @@ pub(crate) fn work_off(queue: &TaskQueue, load: Load) -> Duration {
     took
 }
 
-/// From the commit of an enqueue on `there` to the start of its handler by an idle worker on `here`, one at a time.
+/// From the commit of an enqueue on `there` to the start of its handler by an idle worker on
+/// `here`, one at a time.
 pub(crate) fn wake_ups(here: &TaskQueue, there: &TaskQueue, count: usize) -> Vec<Duration> {
     let (sender, started) = channel();
     let one = Load { tasks: count, threads: 1, batch: 1 };
@@ -82,7 +83,8 @@ pub(crate) fn wake_ups(here: &TaskQueue, there: &TaskQueue, count: usize) -> Vec
         let committed = Instant::now();
         let began = started.recv().expect("the worker lives");
         handle.wait(None).expect("it ends");
-        // An idle worker is one that has been without work for a while. Nobody sends anything: it is a pause.
+        // An idle worker is one that has been without work for a while. No peer sends anything: it
+        // is a pause.
         let _ = started.recv_timeout(Duration::from_millis(30));
         began.saturating_duration_since(committed)
     };
@@ -114,8 +116,8 @@ pub(crate) fn tell_depth(queue: &TaskQueue, beside: &str) {
     println!("depth and age beside {beside}: {depth:.2?} ({slowest:.2?}); stats {stats:.2?}");
 }
 
-/// The times to claim and finish the load on a queue that is all but empty, and on one that has many finished tasks, in
-/// turns.
+/// The times to claim and finish the load on a queue that is all but empty, and on one that has
+/// many finished tasks, in turns.
 pub(crate) fn beside(empty: &TaskQueue, full: &TaskQueue, load: Load, rounds: usize) -> (Vec<Duration>, Vec<Duration>) {
     let time = |queue: &TaskQueue, round: usize| {
         fill(queue, Load { batch: 500, ..load }, &format!("{}-{round}-", load.batch));

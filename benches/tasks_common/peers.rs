@@ -1,13 +1,15 @@
-//! Other queues on the same database: programs that `benches/peers/run` has installed. Each is told TASKS AT_ONCE BATCH, does
-//! that, and prints how many tasks those were, and the seconds it took to enqueue them, to work them off, and to do both at
-//! once with as many more; `-` where it has no such way to work.
+//! Other queues on the same database: programs that `benches/peers/run` has installed. Each is told
+//! TASKS AT_ONCE BATCH, does that, and prints how many tasks those were, and the seconds it took to
+//! enqueue them, to work them off, and to do both at once with as many more; `-` where it has no
+//! such way to work.
 
 use std::process::{Command, Stdio};
 
 use super::{Arm, Load, Rates, Role};
 
-/// What each program is and where it lies is in `FULMAR_BENCH_PEERS`: names and commands, `name=command;name=command`. A
-/// name that begins with `floor` is no peer. `database` is where, and what goes when the program has ended.
+/// What each program is and where it lies is in `FULMAR_BENCH_PEERS`: names and commands,
+/// `name=command;name=command`. A name that begins with `floor` isn't a peer. `database` is where,
+/// and what goes when the program has ended.
 pub(crate) fn arms<'a, G>(database: impl Fn() -> (String, G) + Clone + 'a) -> Vec<Arm<'a>> {
     let peers = std::env::var("FULMAR_BENCH_PEERS").unwrap_or_default();
     if peers.is_empty() {

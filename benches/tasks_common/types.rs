@@ -7,7 +7,8 @@ use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskType, Worker
 
 use super::met;
 
-/// Works the same number of tasks off with one type and with many, in turns; all are queued before a worker starts.
+/// Works the same number of tasks off with one type and with many, in turns; all are queued before
+/// a worker starts.
 pub(crate) fn tell(open: impl Fn() -> TaskQueue, test: bool) {
     let (types, tasks, rounds) = if test { (50, 100, 1) } else { (2_000, 6_000, 3) };
     let (mut one, mut many) = (Vec::new(), Vec::new());
@@ -38,7 +39,7 @@ fn work_off(queue: &TaskQueue, types: usize, tasks: usize) -> Duration {
         queue.enqueue_many(some).expect("accepted");
     }
     let (sender, ended) = channel();
-    let mut worker = Worker::builder(queue).at_once(8);
+    let mut worker = Worker::builder(queue).max_concurrent(8);
     for n in 0..types {
         let sender = sender.clone();
         worker = worker.handle(name(n), move |_: &TaskContext| {

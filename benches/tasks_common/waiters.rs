@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, Worker};
 
-/// The time from the worker's start until all have ended, without threads that wait, and with one for each task. `count` is
-/// how many transactions the database has seen, if it tells.
+/// The time from the worker's start until all have ended, without threads that wait, and with one
+/// for each task. `count` is how many transactions the database has seen, if it tells.
 pub(crate) fn tell(queue: &TaskQueue, test: bool, count: impl Fn() -> Option<i64>) {
     let tasks = if test { 50 } else { 1_000 };
     let names = |prefix: &str| (0..tasks).map(|n| format!("{prefix}-{n}")).collect::<Vec<_>>();
@@ -21,7 +21,7 @@ pub(crate) fn tell(queue: &TaskQueue, test: bool, count: impl Fn() -> Option<i64
             }
             let start = Instant::now();
             let handler = |_: &TaskContext| Ok::<_, TaskError>(());
-            let worker = Worker::builder(queue).at_once(8).handle("noop", handler).start().expect("started");
+            let worker = Worker::builder(queue).max_concurrent(8).handle("noop", handler).start().expect("started");
             queue.wait_all(&handles, None).expect("they end");
             let took = start.elapsed();
             worker.drain(None).expect("it ends");

@@ -71,13 +71,11 @@ fn main() {
         };
         types::tell(fresh, plan.test);
     }
-    if plan.has("durable") {
-        let fresh = || {
-            let bed = Bed::new(&url, 8);
-            (bed.queue.clone(), bed)
-        };
-        durable::tell(fresh, plan.test, |load| bare_rows(&url, load));
-    }
+    let fresh = || {
+        let bed = Bed::new(&url, 8);
+        (bed.queue.clone(), bed)
+    };
+    durable::tell(fresh, &plan, |load| bare_rows(&url, load));
     if plan.has("operators") {
         operators::tell(&Bed::new(&url, 4).queue, plan.test);
     }

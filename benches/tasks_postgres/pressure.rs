@@ -1,8 +1,9 @@
-//! What does a steady flow of small tasks do under the conditions that operators report: fewer threads than tasks could use,
-//! a database that was never analysed, a snapshot that is held, readers of long snapshots; and what does it cost the server?
+//! What does a steady flow of small tasks do under the conditions that operators report: fewer
+//! threads than tasks could use, a database that was never analysed, a snapshot that is held,
+//! readers of long snapshots; and what does it cost the server?
 //!
-//! Tasks take 1 ms; the worker has the defaults; a producer keeps the queue filled. The durations are for 2 cores:
-//! `FULMAR_BENCH_SECONDS` is another number of seconds than 30 for the longest.
+//! Tasks take 1 ms; the worker has the defaults; a producer keeps the queue filled. The durations
+//! are for 2 cores: `FULMAR_BENCH_SECONDS` is another number of seconds than 30 for the longest.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -69,7 +70,8 @@ pub(crate) fn tell(url: &str, plan: &Plan) {
     }
 }
 
-/// Holds a snapshot, until it is done; a reader takes a new one now and then, and reads a little all the time.
+/// Holds a snapshot, until it is done; a reader takes a new one now and then, and reads a little
+/// all the time.
 fn hold(bed: &Bed, done: &AtomicBool, reader: Option<Duration>) {
     while !done.load(Ordering::Relaxed) {
         let run = |tx: &fulmar::tasks::PostgresTransaction<'_>| {
@@ -92,7 +94,7 @@ fn flow(queue: &TaskQueue, at_once: usize, time: Duration, windows: u32, mut eac
     let ended = AtomicU64::new(0);
     let done = AtomicBool::new(false);
     let worker = Worker::builder(queue)
-        .at_once(at_once)
+        .max_concurrent(at_once)
         .handle("noop", |_: &TaskContext| {
             std::thread::sleep(Duration::from_millis(1));
             Ok::<_, TaskError>(())

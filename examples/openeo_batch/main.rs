@@ -1,4 +1,5 @@
-//! A batch job on an openEO back-end, from the process graph to the files: `cargo run --release --example openeo_batch`.
+//! A batch job on an openEO back-end, from the process graph to the files:
+//! `cargo run --release --example openeo_batch`.
 //!
 //! Without arguments it starts a small back-end of its own. With a real one:
 //!
@@ -27,7 +28,7 @@ use serde_json::json;
 
 use arguments::Arguments;
 
-/// `println!`, except that a closed output is no panic, so that `| head` is fine.
+/// `println!`, except that a closed output isn't a panic, so that `| head` is fine.
 macro_rules! say {
     ($($text:tt)*) => {{ let _ = writeln!(io::stdout(), $($text)*); }};
 }

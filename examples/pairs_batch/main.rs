@@ -1,7 +1,8 @@
 //! Many PAIRS queries in a sliding window: `cargo run --release --example pairs_batch`.
 //!
-//! With no arguments it starts a PAIRS server of its own and runs 40 queries of 2 s each, 8 at a time. With `--host` it runs
-//! the queries of a file, one a line, in the JSON of the Python client, against any server. `--help` tells the rest.
+//! With no arguments it starts a PAIRS server of its own and runs 40 queries of 2 s each, 8 at a
+//! time. With `--host` it runs the queries of a file, one a line, in the JSON of the Python client,
+//! against any server. `--help` tells the rest.
 
 mod local;
 mod options;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let options = match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(options)) => options,
         Ok(Command::Help) => {
-            // A closed output is no reason to fail.
+            // A closed output isn't a reason to fail.
             let _ = io::stdout().write_all(options::HELP.as_bytes());
             return ExitCode::SUCCESS;
         }
@@ -105,7 +106,7 @@ fn batch(
         .status_interval_floor(interval)
         .folder(out)
         .runner_with(|runner| {
-            let runner = runner.executor(&executor).at_once(options.threads);
+            let runner = runner.executor(&executor).max_concurrent(options.threads);
             #[cfg(feature = "progress")]
             let runner = if options.quiet { runner } else { runner.progress() };
             #[cfg(not(feature = "progress"))]

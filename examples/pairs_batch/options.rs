@@ -82,7 +82,7 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, Str
             _ => {}
         }
         let mut value = || inline.take().or_else(|| args.next()).ok_or_else(|| format!("`{name}` needs a value"));
-        let text = |value: OsString| value.into_string().map_err(|_| format!("the value of `{name}` is no text"));
+        let text = |value: OsString| value.into_string().map_err(|_| format!("the value of `{name}` isn't text"));
         match name.as_str() {
             "--host" => options.host = Some(text(value()?)?),
             "--user" => options.user = Some(text(value()?)?),

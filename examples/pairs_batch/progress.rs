@@ -46,6 +46,6 @@ fn line(event: &Event<'_>) {
         EventKind::Noted { text } => (*text).to_owned(),
         _ => return,
     };
-    // A closed standard error is no reason to stop.
+    // A closed standard error isn't a reason to stop.
     let _ = writeln!(io::stderr(), "query {} {}: {text}", event.index, event.id.unwrap_or(""));
 }

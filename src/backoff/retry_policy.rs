@@ -1,17 +1,20 @@
-//! How often something that failed is tried again, and when: one policy for requests and for tasks.
+//! How often a failed attempt is repeated, and after which delays: one policy for HTTP requests and
+//! for tasks.
 //!
-//! Which failures are worth another attempt is for those to say who apply it.
+//! Left to the code that applies it: which failures are worth another attempt.
 
 use std::time::Duration;
 
 use super::Backoff;
 
-/// How often something that failed is tried again, and after what delays.
+/// How often a failed attempt is repeated, and after which delays.
 ///
-/// An HTTP client applies it to the requests that can be repeated without harm, a queue of durable tasks to
-/// the attempts whose handler failed; each says in its documentation which failures count.
+/// An HTTP client applies it to requests that can be repeated without harm. A queue of durable
+/// tasks applies it to attempts whose handler failed. The documentation of each says which failures
+/// count.
 ///
-/// The delays are 1 s, doubling up to an hour, each shorter by a chance of up to a quarter, unless they are set.
+/// By default the first delay is 1 s and each further one is twice as long, up to an hour; each is
+/// then shortened at random by up to a quarter.
 ///
 /// ```
 /// use fulmar::backoff::RetryPolicy;
@@ -35,18 +38,18 @@ impl RetryPolicy {
         RetryPolicy::times(0)
     }
 
-    /// At most so many attempts after the first.
+    /// At most `retries` attempts after the first.
     pub fn times(retries: u32) -> RetryPolicy {
         let backoff = Backoff::new(Duration::from_secs(1)).cap(Duration::from_secs(3_600)).jitter(0.25);
         RetryPolicy { retries, backoff }
     }
 
-    /// At most so many attempts, the first included; 0 counts as 1.
+    /// At most `attempts` attempts, the first included; 0 counts as 1.
     pub fn attempts(attempts: u32) -> RetryPolicy {
         RetryPolicy::times(attempts.saturating_sub(1))
     }
 
-    /// All that there is to say of the delays, at once.
+    /// Sets the whole schedule of delays.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> RetryPolicy {
         self.backoff = backoff;
@@ -60,28 +63,30 @@ impl RetryPolicy {
         self
     }
 
-    /// What each delay is multiplied by to give the next; below 1, or not a number, counts as 1.
+    /// The factor from each delay to the next. A factor below 1, or one that is not a number,
+    /// counts as 1.
     #[must_use]
     pub fn factor(mut self, factor: f64) -> RetryPolicy {
         self.backoff = self.backoff.factor(factor);
         self
     }
 
-    /// The longest delay; wins over `first`.
+    /// The longest delay. If `first` is longer, this wins.
     #[must_use]
     pub fn cap(mut self, delay: Duration) -> RetryPolicy {
         self.backoff = self.backoff.cap(delay);
         self
     }
 
-    /// The share of a delay, from 0 to 1, that chance may take away.
+    /// By which share, from 0 to 1, a delay is shortened at random at most.
     #[must_use]
     pub fn jitter(mut self, share: f64) -> RetryPolicy {
         self.backoff = self.backoff.jitter(share);
         self
     }
 
-    /// The delay before the next attempt, after `failures` earlier failures and one more; `None` if that was the last.
+    /// The delay before the next attempt, after `failures` earlier failures and one more; `None` if
+    /// that was the last.
     pub fn delay(&self, failures: u32, seed: u64) -> Option<Duration> {
         (failures < self.retries).then(|| self.backoff.delay_with(failures, seed))
     }

@@ -1,4 +1,4 @@
-//! What happens to the jobs of a batch, told as it happens, and counted.
+//! The events and counters of a batch.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::job::{JobError, Stage};
 use super::report::JobFailure;
 
-/// Something has happened to a job. Events of one job come in their order; those of different jobs come from several
-/// threads at once.
+/// An event of a batch: something has happened to a job. The events of one job come in order; those
+/// of different jobs may come from several threads at once.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Event<'a> {
     /// Which job: its place in the input, from 0.
     pub index: usize,
-    /// What the service calls it, once it was submitted.
+    /// The service's name for the job, once it was submitted.
     pub id: Option<&'a str>,
     /// What has happened.
     pub kind: EventKind<'a>,
@@ -23,73 +23,75 @@ pub struct Event<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum EventKind<'a> {
-    /// It is about to be submitted, and takes its place in the window.
+    /// The job takes its place in the window and is about to be submitted.
     Started,
-    /// The service has created it.
+    /// The service has created the job.
     Submitted,
-    /// The service calls its state something else than before.
+    /// The service reports another state than before.
     StateChanged {
         /// The new state, in the service's words.
         state: &'a str,
     },
-    /// The service tells how much is done, and it is not what it was.
+    /// The service reports another share of the work as done than before.
     Progress {
         /// From 0 to 1.
         share: f32,
     },
     /// Its result is being downloaded.
     Downloading {
-        /// How much is there.
+        /// How many bytes have arrived.
         bytes: u64,
-        /// Of how much, where that is known.
+        /// How many there are in all, if that is known.
         total: Option<u64>,
     },
-    /// A step did not succeed, and is tried again.
+    /// A step failed with a temporary error, and will be called again.
     Retrying {
         /// Which step.
         stage: Stage,
-        /// The number of the attempt that did not succeed, from 1.
+        /// The number of the attempt that failed, from 1.
         attempt: u32,
-        /// When the next one is made.
+        /// How long it is until the next attempt.
         delay: Duration,
         /// Why.
         error: &'a JobError,
     },
-    /// A step had something to say.
+    /// A step called [`Context::note`](super::Context::note).
     Noted {
-        /// The words.
+        /// The remark.
         text: &'a str,
     },
-    /// It has succeeded, and its result is there.
+    /// The job has succeeded, and its result is in the report.
     Done,
-    /// It has not succeeded, for this reason.
+    /// The job has ended without a result.
     Failed {
-        /// Why: cancelled jobs and those out of time are here, too.
+        /// Why. Cancelled jobs and those that ran out of time are here, too.
         failure: &'a JobFailure,
     },
 }
 
-/// How a batch stands, in one snapshot: `total = waiting + active + succeeded + failed + cancelled`.
+/// The counters of a batch, as one snapshot:
+/// `total = waiting + active + succeeded + failed + cancelled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchStats {
     /// Jobs in all.
     pub total: usize,
-    /// Not started yet.
+    /// Jobs that have not started yet.
     pub waiting: usize,
-    /// In the window.
+    /// Jobs in the window: started and not ended.
     pub active: usize,
-    /// Ended with a result.
+    /// Jobs that ended with a result.
     pub succeeded: usize,
-    /// Ended without, by an error, a panic or a time limit of their own.
+    /// Jobs that ended without a result because of an error, a panic or their own time limit.
     pub failed: usize,
-    /// Ended without, because the batch was stopped: by `cancel`, its time limit, its limit on failures or a shutdown.
+    /// Jobs that ended without a result because the batch was stopped: by `cancel`, its time limit,
+    /// its limit on failures or a shutdown.
     pub cancelled: usize,
-    /// Jobs that the service has created, as far as it said so.
+    /// Jobs that the service has confirmed as created.
     pub submitted: usize,
     /// Polls made.
     pub polls: u64,
-    /// Steps that were tried again.
+    /// Steps that were called again after a temporary error.
     pub retries: u64,
     /// Bytes of results that have arrived.
     pub bytes: u64,

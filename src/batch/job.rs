@@ -1,4 +1,4 @@
-//! What a remote job is to a batch: three steps, none of which waits.
+//! What a user implements for a batch: a remote job, with three steps that don't wait.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,16 +7,24 @@ use std::time::Duration;
 use super::Context;
 use crate::error::BoxError;
 
-/// A job that runs on another machine: submitted, asked about now and then, and its result fetched.
+/// A job that runs on another machine: it is submitted, polled now and then, and its result is
+/// fetched.
 ///
-/// Each step is called on a thread of the executor, one at a time, and is to talk to the service once and return: waiting,
-/// between polls or before another attempt, is the batch's affair, and costs no thread. A step that panics fails the job.
+/// The batch calls one step of a job at a time, on a thread of the executor. A step should talk to
+/// the service once and return. The batch does the waiting between polls and before another
+/// attempt, without a thread. If a step panics, the job fails.
 ///
 /// ```text
 /// submit -> poll .. poll -> fetch        a retried step is called again, on the same value
 ///    \                       /
 ///     `-- answered at once -'            cancel: from anywhere after submit, instead of what would come next
 /// ```
+///
+/// If the batch is cancelled, or a time limit passes, a step at work is interrupted: inside of it
+/// [`fulmar::is_cancelled`](crate::is_cancelled) is true, HTTP calls of this crate and
+/// [`sleep`](crate::sleep)s end, and [`on_cancel`](crate::on_cancel) hooks are called. Whatever
+/// error it then returns, the job was cancelled and hasn't failed, and `cancel` is called. If
+/// `submit` was interrupted, the report says that the job may exist.
 ///
 /// ```
 /// use fulmar::batch::{BatchRunner, Context, JobError, Poll, RemoteJob, Submitted};
@@ -49,64 +57,68 @@ use crate::error::BoxError;
 /// # Ok::<(), fulmar::Error>(())
 /// ```
 pub trait RemoteJob: Send + 'static {
-    /// What is fetched in the end.
+    /// The result, which [`fetch`](RemoteJob::fetch) returns.
     type Output: Send + 'static;
 
-    /// Has the service create the job, and start it.
+    /// Asks the service to create and start the job.
     ///
     /// # Errors
-    /// Whether another attempt is made is for the [`JobError`] to say. After a lost reply the job may exist: it is for this
-    /// method to look before it creates another, and to [note](Context::note) what it could not find out.
+    /// The [`JobError`] says whether the batch calls `submit` again. If a reply was lost, the job
+    /// may exist: look for it before you create another, and [note](Context::note) it if you can't
+    /// find out.
     fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError>;
 
-    /// Asks how it stands.
+    /// Asks the service for the job's state.
     ///
     /// # Errors
-    /// A job that the service says has failed is a [fatal](JobError::fatal) error here.
+    /// If the service says that the job has failed, return a [fatal](JobError::fatal) error. If the
+    /// service could not be asked, return one that is [tried again](JobError::retry).
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError>;
 
-    /// Fetches the result.
+    /// Fetches the result, after `poll` or `submit` said that it is ready.
     ///
     /// # Errors
-    /// As for the other steps. What was fetched in part is for the next attempt to go on with.
+    /// The [`JobError`] says whether the batch calls `fetch` again, on the same value: it may go on
+    /// with a part that was fetched before.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<Self::Output, JobError>;
 
-    /// Stops the job where the service can: called when the batch was cancelled or a time limit has passed, after `submit`
-    /// has succeeded. Does nothing unless implemented.
+    /// Cancels the job, if the service can do that. The batch calls this if it was cancelled or a
+    /// time limit has passed after `submit` succeeded. The default does nothing.
     ///
     /// # Errors
-    /// Noted in the report; they change no outcome.
+    /// An error becomes a note in the report. The job's outcome stays the same.
     fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), JobError> {
         let _ = cx;
         Ok(())
     }
 }
 
-/// What a service answers to a job's creation. The `id` is what the service calls it, for events and the report.
+/// The service's answer to the creation of a job. Events and the report show its `id`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// The job is on its way.
+    /// The service will work on the job: poll it.
     Accepted {
         /// The service's name for the job.
         id: String,
     },
-    /// The answer is there already, and is fetched next, without a poll.
+    /// The result is ready already: it is fetched next, without a poll.
     Ready {
-        /// The service's name for the job, or one's own if it has none.
+        /// The service's name for the job. If it gives none, make one up.
         id: String,
     },
 }
 
-/// What a service answers when asked about a job.
+/// The service's answer to a poll.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Poll {
-    /// Not yet: ask again later.
+    /// The result isn't ready: poll again later.
     Pending {
-        /// What the service calls this state; a change of it is an event.
+        /// The service's name for the state. A change of it is an event.
         state: Cow<'static, str>,
-        /// How much is done, from 0 to 1, where the service says.
+        /// Which share of the work is done, from 0 to 1, if the service says so.
         progress: Option<f32>,
-        /// When to ask again, where the service says: it wins over the schedule, between its first delay and an hour.
+        /// When to poll again, if the service says so. It replaces the delay of the batch's
+        /// schedule, but is at least that schedule's first delay and at most an hour.
         retry_after: Option<Duration>,
     },
     /// The result can be fetched.
@@ -114,22 +126,22 @@ pub enum Poll {
 }
 
 impl Poll {
-    /// Not yet, and no more is known than the state.
+    /// [`Poll::Pending`] with a state, and nothing else.
     pub fn pending(state: impl Into<Cow<'static, str>>) -> Poll {
         Poll::Pending { state: state.into(), progress: None, retry_after: None }
     }
 }
 
-/// Why a step did not succeed, and what is to follow.
+/// Why a step failed, and what the batch does next.
 ///
-/// It prints as the error that it was made of, and has that error's source.
+/// It prints as the error that it was made from, and has that error's source.
 #[derive(Debug)]
 pub struct JobError {
     pub(super) source: BoxError,
     pub(super) then: Then,
 }
 
-/// What follows a step that did not succeed.
+/// What the batch does after a step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     Fail,
@@ -138,18 +150,19 @@ pub(super) enum Then {
 }
 
 impl JobError {
-    /// The job has failed, and another attempt would change nothing.
+    /// The job fails at once, because another attempt would change nothing.
     pub fn fatal(error: impl Into<BoxError>) -> JobError {
         JobError { source: error.into(), then: Then::Fail }
     }
 
-    /// Another attempt may succeed. It is made after the batch's [backoff](super::BatchRunnerBuilder::backoff), and there
-    /// are as many as its [attempts](super::BatchRunnerBuilder::attempts).
+    /// The batch calls the step again after its [backoff](super::BatchRunnerBuilder::backoff),
+    /// until it has made all of its [attempts](super::BatchRunnerBuilder::attempts).
     pub fn retry(error: impl Into<BoxError>) -> JobError {
         JobError { source: error.into(), then: Then::Retry { after: None } }
     }
 
-    /// Not before `delay`, because the service said so. Changes nothing about a fatal error.
+    /// Sets the least time until the next call, because the service said so. Has no effect on a
+    /// fatal error.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> JobError {
         match &mut self.then {
@@ -160,30 +173,31 @@ impl JobError {
         self
     }
 
-    /// Nothing was tried, because it is not our turn: one's own rate limit, say. Called again after at least `delay`,
-    /// however often; this is no attempt.
+    /// The step did nothing, because it has to wait for its turn, for example because of the
+    /// client's own rate limit. The batch calls it again after at least `delay`, as often as
+    /// necessary, and doesn't count this as an attempt.
     pub fn wait(error: impl Into<BoxError>, delay: Duration) -> JobError {
         JobError { source: error.into(), then: Then::Wait { at_least: delay } }
     }
 
-    /// Whether nothing was tried, and the step is only called again later.
+    /// Whether the step did nothing and only waits for its turn: see [`wait`](JobError::wait).
     pub fn is_wait(&self) -> bool {
         matches!(self.then, Then::Wait { .. })
     }
 
-    /// What it was made of, if that has the type `E`.
+    /// The error that it was made from, if that has the type `E`.
     #[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
     pub(crate) fn error<E: std::error::Error + 'static>(&self) -> Option<&E> {
         self.source.downcast_ref()
     }
 
-    /// What it was made of.
+    /// The error that it was made from.
     #[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
     pub(crate) fn cause(&self) -> &(dyn std::error::Error + 'static) {
         &*self.source
     }
 
-    /// Whether the job has failed for good.
+    /// Whether the job fails at once: see [`fatal`](JobError::fatal).
     pub fn is_fatal(&self) -> bool {
         self.then == Then::Fail
     }

@@ -1,4 +1,4 @@
-//! A batch's progress for people: bars on a terminal, plain lines elsewhere.
+//! Shows a batch's progress on standard error: bars on a terminal, plain lines elsewhere.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -10,10 +10,10 @@ use super::event::{Event, EventKind};
 use super::run::Tell;
 use crate::sync::Mutex;
 
-/// Active jobs that have a line of their own; more would push the bar off the screen.
+/// How many active jobs get a line; more lines would push the bar off the screen.
 const LINES: usize = 12;
 
-/// What draws on standard error how a batch of so many jobs stands.
+/// A listener for the events of a batch of `jobs` jobs, which shows its progress on standard error.
 pub(super) fn on_stderr(jobs: usize) -> Arc<Tell> {
     if std::io::stderr().is_terminal() {
         bars(jobs, ProgressDrawTarget::stderr())
@@ -22,11 +22,14 @@ pub(super) fn on_stderr(jobs: usize) -> Arc<Tell> {
     }
 }
 
+/// For a terminal: a bar for the whole batch, and a line for each active job.
 fn bars(jobs: usize, target: ProgressDrawTarget) -> Arc<Tell> {
     let bars = Mutex::new(Bars::new(jobs, target));
     Arc::new(move |event| bars.lock().show(event))
 }
 
+/// For a log: a line for each job that has ended, and for each retry and remark. Other events would
+/// fill the log.
 fn lines(jobs: usize, out: impl Write + Send + 'static) -> Arc<Tell> {
     let state = Mutex::new((0, out));
     Arc::new(move |event| {
@@ -35,7 +38,7 @@ fn lines(jobs: usize, out: impl Write + Send + 'static) -> Arc<Tell> {
         if let EventKind::Done | EventKind::Failed { .. } | EventKind::Retrying { .. } | EventKind::Noted { .. } =
             event.kind
         {
-            // A standard error that is closed is no reason to stop.
+            // Ignore a closed standard error: the batch should go on.
             let _ = writeln!(out, "[{ended}/{jobs}] {}: {}", name(event), words(&event.kind));
         }
     })
@@ -98,6 +101,7 @@ fn name(event: &Event<'_>) -> String {
     }
 }
 
+/// What a line says of an event, in a few words.
 fn words(kind: &EventKind<'_>) -> String {
     match kind {
         EventKind::Started => "being submitted".into(),
@@ -126,7 +130,7 @@ fn words(kind: &EventKind<'_>) -> String {
     }
 }
 
-/// Words of a service, which could hold what a terminal takes for a command.
+/// The text of a service without control characters, which a terminal could take for commands.
 fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

@@ -1,4 +1,4 @@
-//! What became of the jobs of a batch.
+//! The report of a batch: the outcome of every job.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::event::BatchStats;
 use super::job::Stage;
 use crate::error::BoxError;
 
-/// Every job of a batch, in input order, with what became of it.
+/// Every job of a batch, in input order, with its outcome.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct BatchReport<T> {
@@ -17,7 +17,7 @@ pub struct BatchReport<T> {
     pub stats: BatchStats,
     /// From the start of the batch to the end of its last job.
     pub elapsed: Duration,
-    /// Why jobs were kept from their turn or cut short, if any could have been.
+    /// Why the batch was stopped before all of its jobs had ended, if it was.
     pub stopped: Option<StopReason>,
 }
 
@@ -40,29 +40,29 @@ impl<T> fmt::Display for BatchReport<T> {
     }
 }
 
-/// What became of one job. Times are counted from the start of the batch.
+/// The outcome of one job. Times are counted from the start of the batch.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct JobReport<T> {
     /// Its place in the input, from 0.
     pub index: usize,
-    /// What the service calls it, if it was created.
+    /// The service's name for the job, if it was created.
     pub id: Option<String>,
     /// Its result, or why there is none.
     pub outcome: Result<T, JobFailure>,
-    /// When its first attempt at a submit began.
+    /// When its first call of `submit` began.
     pub started: Option<Duration>,
-    /// When the service had created it.
+    /// When the service confirmed that it was created.
     pub submitted: Option<Duration>,
     /// When it ended.
     pub ended: Duration,
-    /// Calls of each step, repeated ones included.
+    /// How often each step was called.
     pub attempts: Attempts,
-    /// What its steps had to say.
+    /// Remarks of its steps and of the batch: see [`Context::note`](super::Context::note).
     pub notes: Vec<String>,
 }
 
-/// How often each step was called.
+/// How often each step of a job was called, retries included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempts {
@@ -92,7 +92,8 @@ impl Attempts {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JobFailure {
-    /// A step failed for good, or too often. The error is the step's own, to be downcast.
+    /// A step returned a fatal error, or failed too often. [`JobFailure::error`] downcasts the
+    /// step's error.
     #[error("{stage} failed at attempt {attempt}")]
     Failed {
         /// Which step.
@@ -107,23 +108,24 @@ pub enum JobFailure {
     Panicked {
         /// Which step.
         stage: Stage,
-        /// What the panic said.
+        /// The panic's message.
         message: String,
     },
-    /// Its time limit passed. The remote job was cancelled where the service can.
+    /// The job's time limit passed. The remote job was cancelled, if the service can do that.
     #[error("it took longer than its limit of {limit:?}")]
     TimedOut {
         /// The limit, counted from its start.
         limit: Duration,
     },
-    /// The batch was stopped. If it was submitted, the remote job was cancelled where the service can, or a note says that it
-    /// was not.
+    /// The batch was stopped. If the job was submitted, the remote job was cancelled, if the
+    /// service can do that; otherwise a note in the report says that it may still run.
     #[error("{0}")]
     Stopped(StopReason),
 }
 
 impl JobFailure {
-    /// The error of the step, if that is what this is and it has the type `E`.
+    /// The error that a step returned, if this is [`JobFailure::Failed`] and the error has the type
+    /// `E`.
     pub fn error<E: std::error::Error + 'static>(&self) -> Option<&E> {
         match self {
             JobFailure::Failed { source, .. } => source.downcast_ref(),
@@ -136,15 +138,19 @@ impl JobFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// [`Batch::cancel`](super::Batch::cancel).
+    /// [`Batch::cancel`](super::Batch::cancel) was called.
     Cancelled,
-    /// The [time limit](super::BatchRunnerBuilder::time_limit) of the batch.
+    /// The [time limit](super::BatchRunnerBuilder::time_limit) of the batch passed.
     TimeLimit,
-    /// The limit on [failures](super::BatchRunnerBuilder::stop_after_failures). What was in flight was finished.
+    /// As many jobs failed as
+    /// [`stop_after_failures`](super::BatchRunnerBuilder::stop_after_failures) allows. The jobs in
+    /// flight were finished.
     TooManyFailures,
-    /// The executor was shut down. No thread was left to cancel what was in flight: the notes say which jobs may go on.
+    /// The executor was shut down. No thread was left to cancel the jobs in flight, so their notes
+    /// say that they may still run.
     ShutDown,
-    /// The system refused the executor its first thread. Otherwise as for a shutdown.
+    /// The system refused to start a thread for the executor. The jobs in flight are left as after
+    /// a shutdown.
     NoThread,
 }
 

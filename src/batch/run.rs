@@ -1,9 +1,10 @@
-//! A batch at work: the window's actions carried out on an executor.
+//! A running batch: carries out the window's actions on an executor.
 //!
-//! All state is behind one lock. Under it nothing is done but to look and to put down: the code of users (steps, callbacks,
-//! destructors, what their errors say) and that of the executor run outside of it. Each step is a request of the executor;
-//! an alarm of its timer wakes the window at its next time. Whichever ends goes on with what is due then, so no thread has to
-//! watch.
+//! One lock guards all state. A thread that holds it only reads and writes that state. It releases
+//! the lock before it runs a user's code (steps, callbacks, destructors, the printing of errors) or
+//! calls the executor. Each step is a request of the executor, and an alarm of the executor's timer
+//! wakes the window at its next time. A thread that has ended a step, or that an alarm woke, also
+//! starts what comes next, so that no thread has to watch the batch.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -18,23 +19,23 @@ use super::job::{JobError, Poll, RemoteJob, Stage, Submitted};
 use super::report::{Attempts, BatchReport, JobFailure, JobReport, StopReason};
 use super::window::{Action, Ending, Input, Rules, StepEnd, Window};
 use crate::error::{Error, Result};
-use crate::executor::{Alarmed, AsyncRequest, Blocked, Executor, Status};
+use crate::executor::{Alarmed, AsyncRequest, Blocked, Executor, Interruptible, Status, Told};
 use crate::panics;
 use crate::sync::{
-    AtomicBool, AtomicU64, Condvar, Mutex, Ordering,
+    AtomicBool, AtomicU64, Condvar, Mutex, Ordering, interrupt,
     thread::{self, ThreadId},
 };
 use crate::time::Deadline;
 use crate::timer::Alarm;
 use crate::trace::event;
 
-/// Told of events.
+/// A listener, which is called with every event.
 pub(super) type Tell = dyn Fn(&Event<'_>) + Send + Sync;
 
-/// A batch that was started. Dropping it doesn't stop the batch.
+/// A handle to a batch that was started. Dropping it doesn't stop the batch.
 #[must_use = "what becomes of the jobs is told by `wait`"]
 pub struct Batch<T> {
-    run: Box<dyn Running<T>>,
+    run: Arc<dyn Running<T>>,
 }
 
 impl<T> Batch<T> {
@@ -69,32 +70,55 @@ impl<T> Batch<T> {
         });
         event!(INFO, "batch started", jobs = total);
         run.advance(Input::Woken, None);
-        Batch { run: Box::new(run) }
+        Batch { run: Arc::new(run) }
     }
 
-    /// Waits until every job has ended and all events were told, for at most `timeout`, and takes the report. After a
-    /// timeout the batch goes on, and this is still good. In an operation, another thread works meanwhile in its place.
+    /// Waits for the end, which comes soon if the operation that calls this is cancelled: so is the
+    /// batch, then.
+    pub(crate) fn finish(&self) -> Result<BatchReport<T>>
+    where
+        T: 'static,
+    {
+        let run = self.run.clone();
+        let _hook = interrupt::on_cancel(move || run.cancel());
+        self.wait_through()
+    }
+
+    /// Waits for the end, also in an operation that is cancelled.
+    pub(crate) fn wait_through(&self) -> Result<BatchReport<T>> {
+        self.run.wait(Deadline::start(None), false)
+    }
+
+    /// Waits until every job has ended and the listeners have got all events, for at most
+    /// `timeout`, and takes the report. After a timeout the batch goes on, and the handle is still
+    /// good. If an operation of an executor calls this, another thread works in its place
+    /// meanwhile.
     ///
     /// # Errors
-    /// [`Error::Timeout`]: `left` jobs have not ended. [`Error::ResultTaken`]: the report was taken before.
-    /// [`Error::WouldDeadlock`] in a step or a callback of this very batch.
+    /// - [`Error::Timeout`] if `timeout` passes first; `left` jobs have not ended.
+    /// - [`Error::Interrupted`] if that operation is cancelled; the batch goes on.
+    /// - [`Error::ResultTaken`] if an earlier wait took the report.
+    /// - [`Error::WouldDeadlock`] if a step or a callback of this batch calls this.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<BatchReport<T>> {
-        self.run.wait(Deadline::start(timeout))
+        self.run.wait(Deadline::start(timeout), true)
     }
 
-    /// How it stands.
+    /// The counters of the batch.
     pub fn stats(&self) -> BatchStats {
         self.run.stats()
     }
 
-    /// Whether every job has ended, and was told of.
+    /// Whether every job has ended, and the listeners have got all events.
     pub fn is_done(&self) -> bool {
         self.run.is_done()
     }
 
-    /// Starts no more jobs, and cancels those in flight where the service can; their steps at work
-    /// [are told](Context::is_cancelled). Returns at once; [`wait`](Batch::wait) waits for the end, and callbacks are called
-    /// on other threads. Does nothing to a batch that has ended.
+    /// Starts no more jobs, and cancels those in flight, if the service can do that. Steps at work
+    /// are interrupted: their HTTP calls end, and their [`sleep`](crate::sleep)s and
+    /// [`on_cancel`](crate::on_cancel) hooks are called. The job's
+    /// [`cancel`](super::RemoteJob::cancel) follows, and isn't interrupted itself. Returns at once:
+    /// [`wait`](Batch::wait) waits for the end, and other threads call the callbacks. Has no effect
+    /// on a batch that has ended.
     pub fn cancel(&self) {
         self.run.cancel();
     }
@@ -106,9 +130,9 @@ impl<T> fmt::Debug for Batch<T> {
     }
 }
 
-/// A run, whatever its jobs are.
+/// A run, without the type of its jobs: for [`Batch`].
 trait Running<T>: Send + Sync {
-    fn wait(&self, deadline: Deadline) -> Result<BatchReport<T>>;
+    fn wait(&self, deadline: Deadline, is_interruptible: bool) -> Result<BatchReport<T>>;
     fn stats(&self) -> BatchStats;
     fn is_done(&self) -> bool;
     fn cancel(&self);
@@ -118,65 +142,78 @@ struct Run<J: RemoteJob> {
     executor: Executor,
     total: usize,
     began: Instant,
-    /// None any more once all was told: one that holds the batch would keep it, and itself, for ever.
+    /// Emptied after the last event: a listener that holds the `Batch` would otherwise keep the
+    /// batch and itself alive for ever.
     listeners: Mutex<Arc<[Arc<Tell>]>>,
-    /// Whether steps at work had better end.
+    /// Whether running steps should return early.
     stopped: AtomicBool,
     bytes: AtomicU64,
-    /// Threads that are in a step or a callback of this batch, once for each: they would wait for themselves.
+    /// The threads that are in a step or a callback of this batch, once for each call. If one of
+    /// them waits for the batch, it waits for itself.
     inside: Mutex<Vec<ThreadId>>,
     state: Mutex<State<J>>,
-    /// The last job's end was told, or there are ends to be told.
+    /// Notified when the listeners have got the last job's end, and when `untold` gets more.
     changed: Condvar,
 }
 
 struct State<J: RemoteJob> {
     window: Window,
     entries: Vec<Entry<J>>,
-    /// What the window doesn't count itself.
+    /// Counters that the window doesn't keep.
     stats: BatchStats,
-    /// Jobs whose end was told.
+    /// How many jobs' ends the listeners have got.
     told: usize,
-    /// The steps sent and not ended, by their jobs, and the requests of those that were seen waiting for a thread.
-    steps: HashMap<usize, Option<AsyncRequest<()>>>,
+    /// The steps that were sent to the executor and have not ended, by job.
+    steps: HashMap<usize, Step>,
     wake: Wake,
-    /// The ends that a cancel brought, for a waiting thread or one of the executor to tell.
+    /// The jobs that `cancel` has ended and that the listeners don't know of: a thread in `wait` or
+    /// one of the executor tells them.
     untold: Vec<Ended<J>>,
     taken: bool,
 }
 
-/// Who steps the window at its next time.
+struct Step {
+    /// The call of the user's code, which a stop or a time limit interrupts.
+    call: Arc<Interruptible>,
+    /// If it still waited for a thread when it was sent: a stop takes it out.
+    request: Option<AsyncRequest<()>>,
+}
+
+/// The alarm that steps the window at its next time.
 #[derive(Default)]
 struct Wake {
-    /// When. An alarm for another time, late to be called off, does no harm.
+    /// When it rings. An alarm for another time may still ring if it could not be called off in
+    /// time: that does no harm.
     at: Option<Instant>,
-    /// Tells alarms apart.
+    /// Counts the alarms, so that one that is out of date can be told apart.
     generation: u64,
     alarm: Option<Alarm>,
 }
 
 struct Entry<J: RemoteJob> {
-    /// Not here while a step is at work, and after its end.
+    /// `None` while a step runs, and after the job's end.
     job: Option<J>,
     id: Option<Arc<str>>,
     state: Option<Cow<'static, str>>,
     progress: Option<f32>,
-    /// Bytes of its result that have been counted.
+    /// How many bytes of its result are in the batch's counter.
     counted: u64,
     started: Option<Duration>,
     submitted: Option<Duration>,
     ended: Duration,
     attempts: Attempts,
     notes: Vec<String>,
-    /// What the last step that didn't succeed had to say.
+    /// The text of the last failure of a step, for a note if a stop or a time limit ends the job.
     trouble: Option<Box<str>>,
-    // In a box: a job that waits is not to take the room of its result.
+    /// Whether `submit` was interrupted, so that the job may exist.
+    in_doubt: bool,
+    // In a box, so that a waiting job doesn't take the memory of its result.
     outcome: Option<Box<Outcome<J>>>,
 }
 
 type Outcome<J> = Result<<J as RemoteJob>::Output, JobFailure>;
 
-/// What a step has left that may be the job's end: its result, or how it ended badly.
+/// The outcome of a step, if it may be the job's outcome: its result, or how it failed.
 type Last<J> = Result<<J as RemoteJob>::Output, LastWord>;
 
 enum LastWord {
@@ -184,7 +221,7 @@ enum LastWord {
     Panic(String),
 }
 
-/// What a step has returned, whichever it was.
+/// What a step has returned, for each kind of step.
 enum Answer<T> {
     Submitted(Submitted),
     Poll(Poll),
@@ -192,16 +229,17 @@ enum Answer<T> {
     Cancelled,
 }
 
-/// What is to be done once the lock is released.
+/// What a thread has to do after it has released the lock.
 struct Orders<J: RemoteJob> {
+    interrupted: Vec<Told>,
     steps: Vec<StepOrder>,
-    /// An alarm to be set, and one to be called off.
+    /// An alarm to set, and one to call off.
     alarm: Option<(Instant, u64)>,
     retired: Option<Alarm>,
-    /// Steps that have not started and are not to.
+    /// Steps that have not started, and should not any more.
     called_off: Vec<(usize, AsyncRequest<()>)>,
     ended: Vec<Ended<J>>,
-    /// Values of users that are needed no more.
+    /// A user's value that is no longer needed: dropped outside of the lock.
     leftover: Option<Last<J>>,
 }
 
@@ -211,31 +249,33 @@ struct StepOrder {
     attempt: u32,
     first: bool,
     deadline: Option<Instant>,
+    call: Arc<Interruptible>,
 }
 
-/// The end of a job, to be told.
+/// A job that has ended, for the listeners.
 struct Ended<J> {
     index: usize,
     id: Option<Arc<str>>,
-    /// Dropped outside of the lock.
+    /// The user's value, dropped outside of the lock.
     _job: Option<J>,
 }
 
 impl<J: RemoteJob> Run<J> {
-    /// Takes in what has happened, and sees to what follows.
+    /// Takes in what has happened, carries out the window's actions, and tells the listeners which
+    /// jobs have ended. `last` is the outcome of the step, if one has ended.
     fn advance(self: &Arc<Self>, input: Input, last: Option<Last<J>>) {
         let orders = self.drive(input, last);
         let ended = self.carry_out(orders);
         self.tell_ends(ended);
     }
 
-    /// Has the window make its step. What follows is for `carry_out`, because neither other people's locks nor their code
-    /// have a place under ours.
+    /// Steps the window under the lock, and returns what has to be done without it: `carry_out`
+    /// calls the executor and users' code, which take locks of their own.
     fn drive(&self, input: Input, mut last: Option<Last<J>>) -> Orders<J> {
         let now = Instant::now();
         let mut guard = self.state.lock();
         let state = &mut *guard;
-        let (mut actions, mut ended, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut actions, mut ended, mut steps, mut interrupted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let was_cut_short = state.window.cuts_short();
         if let Input::Stepped { job, .. } = input {
             state.steps.remove(&job);
@@ -244,10 +284,14 @@ impl<J: RemoteJob> Run<J> {
         for action in actions {
             match action {
                 Action::Run { job, stage, attempt, first, deadline } => {
-                    state.steps.insert(job, None);
-                    steps.push(StepOrder { job, stage, attempt, first, deadline });
+                    let call = Interruptible::new();
+                    state.steps.insert(job, Step { call: call.clone(), request: None });
+                    steps.push(StepOrder { job, stage, attempt, first, deadline, call });
                 }
+                Action::Interrupt { job } => interrupted.extend(state.tell(job)),
                 Action::End { job, ending } => {
+                    // `last` belongs to the job whose step has ended. A stop may end others with
+                    // it.
                     let own = matches!(input, Input::Stepped { job: stepped, .. } if stepped == job);
                     let last = if own { &mut last } else { &mut None };
                     ended.push(self.end(state, now, job, ending, last));
@@ -256,31 +300,35 @@ impl<J: RemoteJob> Run<J> {
         }
         let mut called_off = Vec::new();
         if state.window.cuts_short() {
-            // Relaxed: a hint that protects nothing.
+            // Relaxed: a hint that protects no data.
             self.stopped.store(true, Ordering::Relaxed);
             if !was_cut_short {
+                // Just now stopped: take the steps that still wait for a thread out of the
+                // executor's queue.
                 let steps = state.steps.iter();
-                let waiting = steps.filter_map(|(job, step)| step.as_ref().map(|step| (*job, step.share())));
+                let waiting = steps.filter_map(|(job, step)| Some((*job, step.request.as_ref()?.share())));
                 called_off.extend(waiting.filter(|(_, step)| step.status() == Status::Queued));
             }
         }
         let (alarm, retired) = state.wake.aim(state.window.next_due());
-        Orders { steps, alarm, retired, called_off, ended, leftover: last }
+        Orders { interrupted, steps, alarm, retired, called_off, ended, leftover: last }
     }
 
-    /// Returns the jobs that have ended, for their ends to be told.
+    /// Carries out `orders`, and all that follows from steps that the executor refuses. Returns the
+    /// jobs that have ended.
     fn carry_out(self: &Arc<Self>, orders: Orders<J>) -> Vec<Ended<J>> {
-        // Not by recursion: who is refused gives rise to more.
+        // A loop, not recursion: each step that the executor refuses may lead to more orders.
         let (mut inputs, mut all_ended) = (VecDeque::new(), Vec::new());
         let mut next = Some(orders);
         while let Some(orders) = next {
-            let Orders { steps, alarm, retired, called_off, ended, leftover } = orders;
+            let Orders { interrupted, steps, alarm, retired, called_off, ended, leftover } = orders;
+            interrupted.iter().for_each(Told::interrupt);
             panics::contain(|| drop(leftover));
             if let Some(alarm) = retired {
                 self.executor.call_off(alarm);
             }
             for (job, step) in called_off {
-                if step.cancel() {
+                if step.take_out() {
                     inputs.push_back(Input::Stepped { job, end: StepEnd::NotRun });
                 }
             }
@@ -296,15 +344,17 @@ impl<J: RemoteJob> Run<J> {
         all_ended
     }
 
-    /// Hands a step to the executor.
+    /// Hands a step to the executor. If that refuses it, stops the batch.
     fn send(self: &Arc<Self>, order: StepOrder, inputs: &mut VecDeque<Input>) {
         let (run, job) = (self.clone(), order.job);
         match self.executor.spawn_accepted(move || run.perform(order)) {
             Ok(request) => {
                 let mut state = self.state.lock();
-                // It may have begun or ended by now, and the next one be on its way. Only one that waits is of use.
-                if request.status() == Status::Queued {
-                    state.steps.insert(job, Some(request));
+                // The step may have run by now, and even the job's next one may be here. Keep the
+                // request only if it still waits: then it is this job's only one, and a cancel can
+                // take it out.
+                if let (Status::Queued, Some(step)) = (request.status(), state.steps.get_mut(&job)) {
+                    step.request = Some(request);
                 }
             }
             Err(refused) => {
@@ -315,6 +365,7 @@ impl<J: RemoteJob> Run<J> {
         }
     }
 
+    /// Sets an alarm for the window's next time. If the executor refuses it, stops the batch.
     fn arm(self: &Arc<Self>, at: Instant, generation: u64, inputs: &mut VecDeque<Input>) {
         let ring = Arc::new(Ring { run: self.clone(), generation });
         match self.executor.alarm_at(at, ring) {
@@ -323,6 +374,7 @@ impl<J: RemoteJob> Run<J> {
                 if state.wake.generation == generation {
                     state.wake.alarm = Some(alarm);
                 } else {
+                    // Another thread has set a newer alarm meanwhile, or this one has rung.
                     drop(state);
                     self.executor.call_off(alarm);
                 }
@@ -334,16 +386,17 @@ impl<J: RemoteJob> Run<J> {
         }
     }
 
-    /// One step of one job, on a thread of the executor.
+    /// Runs one step of one job, on a thread of the executor, and then what follows from it.
     fn perform(self: &Arc<Self>, order: StepOrder) {
-        let StepOrder { job: index, stage, attempt, first, deadline } = order;
+        let StepOrder { job: index, stage, attempt, first, deadline, call } = order;
         let _inside = Inside::enter(self);
-        let mut net = Net { run: self, index, is_needed: true };
+        let mut net = StepGuard { run: self, index, is_needed: true };
         let (job, id, counted) = {
             let mut state = self.state.lock();
             let is_too_late = state.window.is_too_late(Instant::now(), index);
             let entry = &mut state.entries[index];
             if is_too_late {
+                // The step would only be cut short. The window decides what comes instead.
                 drop(state);
                 net.is_needed = false;
                 return self.advance(Input::Stepped { job: index, end: StepEnd::NotRun }, None);
@@ -362,7 +415,7 @@ impl<J: RemoteJob> Run<J> {
         }
         let mut context = Context {
             attempt,
-            // A step that cancels is not to stop because of what it is called for.
+            // `cancel` is called because of the stop, and must not give up because of it.
             stopped: (stage != Stage::Cancel).then_some(&self.stopped),
             deadline,
             downloaded: &self.bytes,
@@ -372,11 +425,14 @@ impl<J: RemoteJob> Run<J> {
             last: None,
             told: None,
         };
-        let answer = panics::catch(|| match stage {
-            Stage::Submit => job.submit(&mut context).map(Answer::Submitted),
-            Stage::Poll => job.poll(&mut context).map(Answer::Poll),
-            Stage::Fetch => job.fetch(&mut context).map(Answer::Fetched),
-            Stage::Cancel => job.cancel(&mut context).map(|()| Answer::Cancelled),
+        // Only the job's own code is interrupted: a listener has to do with other things.
+        let answer = call.run(|| {
+            panics::catch(|| match stage {
+                Stage::Submit => job.submit(&mut context).map(Answer::Submitted),
+                Stage::Poll => job.poll(&mut context).map(Answer::Poll),
+                Stage::Fetch => job.fetch(&mut context).map(Answer::Fetched),
+                Stage::Cancel => job.cancel(&mut context).map(|()| Answer::Cancelled),
+            })
         });
         context.tell_last_bytes();
         let (notes, counted) = (context.notes, context.counted);
@@ -386,6 +442,12 @@ impl<J: RemoteJob> Run<J> {
             entry.notes.extend(notes);
             entry.counted = counted;
             entry.job = Some(job);
+            if stage == Stage::Submit {
+                // A step that waits for its turn has sent nothing, or told of it by itself.
+                let may_be_made =
+                    !matches!(&answer, Ok(Ok(_))) && !matches!(&answer, Ok(Err(error)) if error.is_wait());
+                entry.in_doubt = may_be_made && call.is_told();
+            }
         }
         let answer = match answer {
             Ok(answer) => answer.map_err(LastWord::Error),
@@ -398,7 +460,8 @@ impl<J: RemoteJob> Run<J> {
         self.tell_ends(ended);
     }
 
-    /// Puts down and tells a step's answer, before the window goes on, so that no later step overtakes the news.
+    /// Stores a step's answer and sends its events, before the window moves on: otherwise the
+    /// events of the job's next step could come first.
     fn take_in(
         &self,
         index: usize,
@@ -459,7 +522,8 @@ impl<J: RemoteJob> Run<J> {
             if changed {
                 entry.state = Some(new_state.clone());
             }
-            // A service may round up; a share that is none says nothing.
+            // A service may round up to more than 1. Ignore a share that is negative or not a
+            // number.
             let progress = progress.filter(|share| *share >= 0.0 && share.is_finite()).map(|share| share.min(1.0));
             let progress = progress.filter(|share| entry.progress != Some(*share));
             entry.progress = progress.or(entry.progress);
@@ -488,7 +552,8 @@ impl<J: RemoteJob> Run<J> {
         }
     }
 
-    /// Puts down how a job has ended. Takes its last word if that is what it ends with.
+    /// Stores how a job has ended. Takes the outcome out of `last` if the job ends with it;
+    /// otherwise leaves it there, to be dropped without the lock.
     fn end(
         &self,
         state: &mut State<J>,
@@ -500,7 +565,8 @@ impl<J: RemoteJob> Run<J> {
         let may_still_run = state.window.may_still_run(index);
         let entry = &mut state.entries[index];
         entry.ended = now.saturating_duration_since(self.began);
-        // After the last of many attempts it may be that the service never heard us.
+        // Unless the service said that the job has failed, it may still run: our last attempt may
+        // not even have reached the service.
         let gave_up = !matches!(&last, Some(Err(LastWord::Error(error))) if error.is_fatal());
         let outcome = match (ending, last.take()) {
             (Ending::TimedOut { limit }, unneeded) => {
@@ -518,7 +584,7 @@ impl<J: RemoteJob> Run<J> {
             (Ending::Panicked { stage }, Some(Err(LastWord::Panic(message)))) => {
                 Err(JobFailure::Panicked { stage, message })
             }
-            // What the net caught: a step that never came to its answer.
+            // From `StepGuard`: the step panicked outside of the user's code, and has no answer.
             (ending, unneeded) => {
                 *last = unneeded;
                 let stage = if let Ending::Panicked { stage } = ending { stage } else { Stage::Fetch };
@@ -535,6 +601,8 @@ impl<J: RemoteJob> Run<J> {
         Ended { index, id: entry.id.clone(), _job: entry.job.take() }
     }
 
+    /// Tells the listeners which jobs have ended. After the last one, drops the listeners and wakes
+    /// the threads in `wait`.
     fn tell_ends(&self, ended: Vec<Ended<J>>) {
         if ended.is_empty() {
             return;
@@ -542,7 +610,8 @@ impl<J: RemoteJob> Run<J> {
         let _inside = Inside::enter(self);
         let count = ended.len();
         for ended in ended {
-            // Taken out while it is told, so that no lock is held meanwhile; no other thread looks before all were told.
+            // Take the outcome out, so that a listener can read it without our lock. No other
+            // thread looks at it before all ends were told.
             let outcome = self.state.lock().entries[ended.index].outcome.take();
             match outcome.as_deref() {
                 Some(Err(failure)) => self.tell(ended.index, ended.id.as_deref(), EventKind::Failed { failure }),
@@ -560,6 +629,24 @@ impl<J: RemoteJob> Run<J> {
             panics::contain(|| drop(listeners));
             self.changed.notify_all();
             event!(INFO, "batch ended", stats = _stats);
+        }
+    }
+
+    /// Interrupts the steps at work whose time is over.
+    fn interrupt_late(&self) {
+        let mut actions = Vec::new();
+        let told: Vec<Told> = {
+            let state = &mut *self.state.lock();
+            state.window.interrupt_late(Instant::now(), &mut actions);
+            let late = actions.into_iter().filter_map(|action| match action {
+                Action::Interrupt { job } => Some(job),
+                _ => None,
+            });
+            late.filter_map(|job| state.tell(job)).collect()
+        };
+        if !told.is_empty() {
+            // Not here: hooks are the user's, and may take their time.
+            self.executor.call_foreign(move || told.iter().for_each(Told::interrupt));
         }
     }
 
@@ -581,13 +668,13 @@ impl<J: RemoteJob> Run<J> {
             total: self.total,
             waiting: state.window.waiting(),
             active: state.window.active(),
-            // Relaxed: a counter that protects nothing.
+            // Relaxed: a counter that protects no data.
             bytes: self.bytes.load(Ordering::Relaxed),
             ..state.stats
         }
     }
 
-    /// The report, once all was told.
+    /// Takes the report, if the listeners have got all ends; `None` before.
     fn take_report(&self) -> Option<Result<BatchReport<J::Output>>> {
         let mut state = self.state.lock();
         if state.told < self.total {
@@ -605,15 +692,16 @@ impl<J: RemoteJob> Run<J> {
         Some(Ok(BatchReport { jobs, stats, elapsed, stopped }))
     }
 
+    /// Tells the listeners about the jobs that `cancel` has ended.
     fn tell_untold(self: &Arc<Self>) {
         let untold = mem::take(&mut self.state.lock().untold);
         self.tell_ends(untold);
     }
 
-    /// Sleeps until there is something to tell, or the report is there, or time has run out.
-    fn sleep(&self, deadline: Deadline) {
+    /// Sleeps until there are ends to tell, or the report is complete, or `deadline` passes.
+    fn sleep(&self, deadline: Deadline, is_interrupted: impl Fn() -> bool) {
         let mut state = self.state.lock();
-        while state.untold.is_empty() && state.told < self.total && !deadline.is_past() {
+        while state.untold.is_empty() && state.told < self.total && !deadline.is_past() && !is_interrupted() {
             match deadline.at() {
                 None => self.changed.wait(&mut state),
                 Some(at) => drop(self.changed.wait_until(&mut state, at)),
@@ -622,9 +710,17 @@ impl<J: RemoteJob> Run<J> {
     }
 }
 
+impl<J: RemoteJob> State<J> {
+    /// Tells a job's step to stop. The caller has to call its hooks, without the lock.
+    fn tell(&self, job: usize) -> Option<Told> {
+        self.steps.get(&job).map(|step| step.call.tell()).filter(|told| !told.is_empty())
+    }
+}
+
 impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
-    fn wait(&self, deadline: Deadline) -> Result<BatchReport<J::Output>> {
-        let mut blocked = None;
+    fn wait(&self, deadline: Deadline, is_interruptible: bool) -> Result<BatchReport<J::Output>> {
+        let (mut blocked, mut hook) = (None, None);
+        let is_interrupted = || is_interruptible && interrupt::is_cancelled();
         loop {
             if let Some(report) = self.take_report() {
                 return report;
@@ -636,9 +732,21 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
                 let left = self.total - self.state.lock().told;
                 return Err(Error::Timeout { limit: deadline.limit(), left: left as u64 });
             }
+            if is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            if is_interruptible && hook.is_none() {
+                let run = self.clone();
+                hook = Some(interrupt::on_cancel(move || {
+                    // Between the waiting thread's look and its sleep this waits for the lock.
+                    drop(run.state.lock());
+                    run.changed.notify_all();
+                }));
+            }
             blocked = blocked.or_else(Blocked::enter_any);
-            self.sleep(deadline);
-            // Here as well as there, because all threads of the executor may be held by strangers.
+            self.sleep(deadline, is_interrupted);
+            // `cancel` has asked the executor to do this, too, but other operations may hold all of
+            // its threads.
             self.tell_untold();
         }
     }
@@ -657,7 +765,8 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
         if ended.is_empty() {
             return;
         }
-        // A callback may be slow, or want a lock that the caller holds.
+        // Don't call the listeners here: one may be slow, or may need a lock that the caller of
+        // `cancel` holds.
         self.state.lock().untold.extend(ended);
         self.changed.notify_all();
         let run = self.clone();
@@ -669,14 +778,15 @@ impl<J: RemoteJob> Running<J::Output> for Arc<Run<J>> {
 
 impl<J: RemoteJob> Drop for Run<J> {
     fn drop(&mut self) {
-        // Results that were not taken. One by one: a second panic in the middle of the first would end the process.
+        // Drop the results that no wait took, one by one: if the destructors of two panicked in a
+        // single drop, the process would abort.
         for entry in mem::take(&mut self.state.lock().entries) {
             panics::contain(|| drop(entry));
         }
     }
 }
 
-/// The window's next time has come, or never will.
+/// The alarm for the window's next time.
 struct Ring<J: RemoteJob> {
     run: Arc<Run<J>>,
     generation: u64,
@@ -684,6 +794,8 @@ struct Ring<J: RemoteJob> {
 
 impl<J: RemoteJob> Alarmed for Ring<J> {
     fn ring(self: Arc<Self>) {
+        // Not by the request below: the steps that are to be interrupted may hold all threads.
+        self.run.interrupt_late();
         let ring = self.clone();
         let woken = self.run.executor.spawn_accepted(move || {
             {
@@ -695,7 +807,7 @@ impl<J: RemoteJob> Alarmed for Ring<J> {
             ring.run.advance(Input::Woken, None);
         });
         if let Err(refused) = woken {
-            // The timer's thread is not for what callbacks may do.
+            // Not on the timer's thread: this ends jobs, and callbacks may block.
             let run = self.run.clone();
             let stop = move || run.advance(Input::Stop(reason_of(&refused)), None);
             if thread::spawn("fulmar-batch".into(), None, stop).is_err() {
@@ -710,7 +822,7 @@ impl<J: RemoteJob> Alarmed for Ring<J> {
 }
 
 impl Wake {
-    /// Says what alarm is to be set now, and which one to be called off.
+    /// Changes the time to `due`. Returns the alarm to set for it, and the earlier one to call off.
     fn aim(&mut self, due: Option<Instant>) -> (Option<(Instant, u64)>, Option<Alarm>) {
         if self.at == due {
             return (None, None);
@@ -721,7 +833,7 @@ impl Wake {
         (due.map(|at| (at, self.generation)), retired)
     }
 
-    /// It has rung, or is not to.
+    /// Forgets the alarm, because it has rung or is called off.
     fn forget(&mut self) {
         self.at = None;
         self.alarm = None;
@@ -729,7 +841,7 @@ impl Wake {
     }
 }
 
-/// A thread is in a step or a callback.
+/// Marks this thread as being in a step or a callback of the batch, as long as it lives.
 struct Inside<'a> {
     threads: &'a Mutex<Vec<ThreadId>>,
 }
@@ -751,14 +863,15 @@ impl Drop for Inside<'_> {
     }
 }
 
-/// Catches what falls between a step and the window: without its end no thread would ever call the job again.
-struct Net<'a, J: RemoteJob> {
+/// Reports a step as panicked if its thread unwinds before the window knows of the step's end:
+/// otherwise no thread would ever continue the job.
+struct StepGuard<'a, J: RemoteJob> {
     run: &'a Arc<Run<J>>,
     index: usize,
     is_needed: bool,
 }
 
-impl<J: RemoteJob> Drop for Net<'_, J> {
+impl<J: RemoteJob> Drop for StepGuard<'_, J> {
     fn drop(&mut self) {
         if self.is_needed {
             let fallen = Input::Stepped { job: self.index, end: StepEnd::Panicked };
@@ -781,17 +894,22 @@ impl<J: RemoteJob> Entry<J> {
             attempts: Attempts::default(),
             notes: Vec::new(),
             trouble: None,
+            in_doubt: false,
             outcome: None,
         }
     }
 
-    /// Says what the outcome doesn't: the trouble that a limit cut short, and that the remote job may go on.
+    /// Adds notes for what the outcome doesn't say: the last failure before a stop or a time limit,
+    /// and that the remote job may still run.
     fn remark(&mut self, ending: Ending, may_still_run: bool, gave_up: bool) {
         let was_cancelled = self.attempts.cancel > 0;
         let trouble = self.trouble.take();
         let was_left = match ending {
             Ending::TimedOut { .. } | Ending::Stopped(_) => {
                 match trouble {
+                    Some(trouble) if self.in_doubt => self
+                        .notes
+                        .push(format!("its creation was interrupted, so that the remote job may exist: {trouble}")),
                     Some(trouble) if was_cancelled => self
                         .notes
                         .push(format!("the remote job may still run, because it could not be cancelled: {trouble}")),
@@ -826,7 +944,7 @@ fn reason_of(refused: &Error) -> StopReason {
     if let Error::Spawn(_) = refused { StopReason::NoThread } else { StopReason::ShutDown }
 }
 
-/// What an error of users says, whose `Display` may panic.
+/// The text of a user's error, whose `Display` may panic.
 fn words_of(error: &JobError) -> String {
     panics::catch(|| error.to_string()).unwrap_or_else(|_| "an error that panics when it is printed".into())
 }

@@ -1,11 +1,14 @@
-//! The sliding window as plain data: `(now, what happened) -> what to do`, without threads, clock or jobs.
+//! The sliding window of a batch as plain data: `(now, what happened) -> what to do`, without
+//! threads, clock or jobs.
 //!
-//! Promises: each job is in one place at a time, at most `window` are begun and not ended, at most `at_once` steps are at
-//! work, and new jobs and those in flight take turns; a job waits for its time in a heap, so that a thousand of them cost
-//! one look. Whatever happens in whatever order,
-//! every job ends exactly once. `tests` below goes through random histories.
+//! Promises: each job is in one place at a time. At most `window` jobs are started and not ended,
+//! and at most `max_concurrent` steps run. New jobs and those in flight take turns. A job that
+//! waits for its time is in a heap, so that a look at the first tells whether any of a thousand is
+//! ready. Every job ends exactly once, in whatever order things happen. `tests` below goes through
+//! random histories.
 //!
-//! Left to others: what a step does, on which thread, and who wakes us at [`next_due`](Window::next_due).
+//! Left to `run`: what a step does, on which thread it runs, and to call [`step`](Window::step)
+//! again at [`next_due`](Window::next_due).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -15,38 +18,40 @@ use super::job::{Stage, Then};
 use super::report::StopReason;
 use crate::backoff::Backoff;
 
-/// What a service may ask for at most, when it says how long to wait.
+/// The longest wait that a service may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// The same where a job is to be cancelled: a caller waits for the end.
+/// The longest wait before another attempt to cancel a job: shorter, because a caller waits for the
+/// batch to end.
 const LONGEST_WAIT_TO_CANCEL: Duration = Duration::from_secs(10);
 
-/// Who waits for one's own turn never looks more often than this.
+/// The shortest wait of a step that waits for its turn, so that a delay of zero doesn't keep a
+/// thread busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// Jobs begun and not ended.
+    /// The most jobs started and not ended.
     pub(super) window: usize,
-    /// Steps at work.
-    pub(super) at_once: usize,
+    /// The most steps that run at once.
+    pub(super) max_concurrent: usize,
     pub(super) poll: Backoff,
-    /// Attempts at each step.
+    /// The most attempts at each step.
     pub(super) attempts: u32,
     pub(super) backoff: Backoff,
     pub(super) job_time_limit: Option<Duration>,
     pub(super) max_failures: Option<usize>,
-    /// Of the whole.
+    /// When the whole batch has to end.
     pub(super) deadline: Option<Instant>,
     pub(super) seed: u64,
 }
 
-/// What has happened.
+/// What has happened since the last step of the window.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input {
     /// Nothing, but time has passed.
     Woken,
-    /// The step of this job, told by [`Action::Run`], has ended.
+    /// The step of this job that [`Action::Run`] asked for has ended.
     Stepped {
         job: usize,
         end: StepEnd,
@@ -57,15 +62,15 @@ pub(super) enum Input {
 /// How a step has ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum StepEnd {
-    /// Created.
+    /// The service has created the job.
     Accepted,
     /// The result can be fetched.
     Ready,
-    /// Ask again.
+    /// The result isn't ready: poll again.
     Pending {
         retry_after: Option<Duration>,
     },
-    /// Fetched, or cancelled.
+    /// The result was fetched, or the job was cancelled.
     Complete,
     NotDone(Then),
     Panicked,
@@ -73,19 +78,21 @@ pub(super) enum StepEnd {
     NotRun,
 }
 
-/// What is to be done now.
+/// What the caller of [`Window::step`] has to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Call this step. If it has a deadline, the step may look at it.
+    /// Call this step. `first`: it is the job's first. `deadline`: when it should give up.
     Run { job: usize, stage: Stage, attempt: u32, first: bool, deadline: Option<Instant> },
-    /// It has ended, as told.
+    /// Tell the step that is at work to stop, and end the call in which it blocks.
+    Interrupt { job: usize },
+    /// The job has ended in this way.
     End { job: usize, ending: Ending },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Done,
-    /// By what this attempt at this step returned.
+    /// By the error that this attempt at this step returned.
     Failed {
         stage: Stage,
         attempt: u32,
@@ -102,38 +109,44 @@ pub(super) enum Ending {
 pub(super) struct Window {
     rules: Rules,
     slots: Vec<Slot>,
-    /// Jobs before this one have begun.
+    /// The number of the first job that hasn't started.
     begun: usize,
     active: usize,
     at_work: usize,
     failures: usize,
     ended: usize,
     stop: Option<StopReason>,
-    /// Whether a new job began last, and those in flight are next.
+    /// Whether the last job to run was a new one, so that one in flight is next.
     began_last: bool,
-    /// Their time has come.
+    /// Jobs whose time has come, in that order.
     ready: VecDeque<usize>,
-    /// Their time will come. What has moved on since is passed over: its slot has another time.
+    /// Jobs whose time will come. An entry is out of date, and passed over, if its job's slot
+    /// doesn't have that time any more.
     sleeping: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// When the time limits of the jobs pass, for steps that are at work then. An entry is out of
+    /// date if its job has ended or is being cancelled.
+    limits: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
 struct Slot {
-    place: Place,
-    /// What comes next, or is at work.
+    state: SlotState,
+    /// The step that comes next, or that runs now.
     stage: Stage,
-    /// Attempts at it that have failed one after another.
+    /// How many attempts at it have failed in a row.
     failed: u32,
-    /// Times it was not our turn, one after another.
+    /// How many times in a row it had to wait for its turn.
     waits: u32,
     polls: u32,
     created: bool,
     deadline: Option<Instant>,
-    /// How it will end once it is cancelled.
+    /// Whether the step at work was told to stop.
+    told: bool,
+    /// Set when the batch cancels the job: how the job ends after that.
     ending: Option<Ending>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SlotState {
     Waiting,
     Ready,
     AtWork,
@@ -144,13 +157,14 @@ enum Place {
 impl Window {
     pub(super) fn new(jobs: usize, rules: Rules) -> Window {
         let slot = || Slot {
-            place: Place::Waiting,
+            state: SlotState::Waiting,
             stage: Stage::Submit,
             failed: 0,
             waits: 0,
             polls: 0,
             created: false,
             deadline: None,
+            told: false,
             ending: None,
         };
         Window {
@@ -165,55 +179,113 @@ impl Window {
             began_last: false,
             ready: VecDeque::new(),
             sleeping: BinaryHeap::new(),
+            limits: BinaryHeap::new(),
         }
     }
 
-    /// Takes in what has happened, and adds to `actions` what is to be done.
+    /// Takes in what has happened by `now`, and appends to `actions` what the caller has to do.
     pub(super) fn step(&mut self, now: Instant, input: Input, actions: &mut Vec<Action>) {
+        self.interrupt_late(now, actions);
         match input {
             Input::Woken => {}
-            Input::Stepped { job, end } => self.stepped(now, job, end, actions),
-            Input::Stop(reason) => self.stop(reason),
+            Input::Stepped { job, end } => {
+                if matches!(end, StepEnd::NotDone(_) | StepEnd::Panicked) {
+                    // The step may have failed because of the time limit.
+                    self.stop_if_late(now, actions);
+                }
+                self.stepped(now, job, end, actions);
+            }
+            Input::Stop(reason) => self.stop(reason, actions),
         }
-        if self.rules.deadline.is_some_and(|deadline| now >= deadline) {
-            // After the step that ended in time: if it was the last, nothing was cut short.
-            self.stop(StopReason::TimeLimit);
-        }
+        // After `stepped`: if the batch's last step ended in time, the time limit stopped nothing.
+        self.stop_if_late(now, actions);
         self.wake_due(now);
         self.end_what_never_began(actions);
         self.run_ready(now, actions);
     }
 
-    /// When to step again even if nothing happens.
+    fn stop_if_late(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.rules.deadline.is_some_and(|deadline| now >= deadline) {
+            self.stop(StopReason::TimeLimit, actions);
+        }
+    }
+
+    /// Interrupts the steps at work whose job's or batch's time limit has passed by `now`; `step`
+    /// does so, too. It is for a thread that can't do what the other actions ask for.
+    pub(super) fn interrupt_late(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        while let Some(&Reverse((at, job))) = self.limits.peek() {
+            if at > now && !self.is_limit_out_of_date(job) {
+                break;
+            }
+            self.limits.pop();
+            if at <= now {
+                self.interrupt(job, actions);
+            }
+        }
+        if self.rules.deadline.is_some_and(|deadline| now >= deadline) && !self.cuts_short() {
+            self.interrupt_all(actions);
+        }
+    }
+
+    fn interrupt_all(&mut self, actions: &mut Vec<Action>) {
+        (0..self.begun).for_each(|job| self.interrupt(job, actions));
+    }
+
+    /// Interrupts the job's step, if one is at work; but not its cancellation, and none at all if
+    /// no thread is left for that: a job whose state isn't known couldn't be cancelled then.
+    fn interrupt(&mut self, job: usize, actions: &mut Vec<Action>) {
+        if self.has_no_threads() {
+            return;
+        }
+        let slot = &mut self.slots[job];
+        if slot.state == SlotState::AtWork && slot.ending.is_none() && !slot.told {
+            slot.told = true;
+            actions.push(Action::Interrupt { job });
+        }
+    }
+
+    fn is_limit_out_of_date(&self, job: usize) -> bool {
+        let slot = &self.slots[job];
+        slot.state == SlotState::Ended || slot.ending.is_some() || slot.told
+    }
+
+    /// When to call [`step`](Window::step) again, even if nothing happens before.
     pub(super) fn next_due(&mut self) -> Option<Instant> {
         while let Some(Reverse((at, job))) = self.sleeping.peek() {
-            if self.slots[*job].place == Place::Sleeping(*at) {
+            if self.slots[*job].state == SlotState::Sleeping(*at) {
                 break;
             }
             self.sleeping.pop();
         }
+        while self.limits.peek().is_some_and(|Reverse((_, job))| self.is_limit_out_of_date(*job)) {
+            self.limits.pop();
+        }
         let next = self.sleeping.peek().map(|Reverse((at, _))| *at);
+        let limit = self.limits.peek().map(|Reverse((at, _))| *at);
         let deadline = self.rules.deadline.filter(|_| !self.cuts_short() && !self.is_over());
-        [next, deadline].into_iter().flatten().min()
+        [next, limit, deadline].into_iter().flatten().min()
     }
 
     pub(super) fn is_over(&self) -> bool {
         self.ended == self.slots.len()
     }
 
-    /// Whether jobs in the window are not to go on.
+    /// Whether the batch was stopped so that jobs in flight end, too. A limit on failures lets them
+    /// finish.
     pub(super) fn cuts_short(&self) -> bool {
         self.stop.is_some_and(|reason| reason != StopReason::TooManyFailures)
     }
 
-    /// Whether a step that is about to be called had better not be.
+    /// Whether a step that is about to run should not: since the window asked for it, the batch was
+    /// stopped or a time limit has passed. A step of a job that is being cancelled always runs.
     pub(super) fn is_too_late(&self, now: Instant, job: usize) -> bool {
         let slot = &self.slots[job];
         let is_past = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         slot.ending.is_none() && (self.cuts_short() || is_past(slot.deadline) || is_past(self.rules.deadline))
     }
 
-    /// Whether the service has created the job, as far as it said so, and has not said that it is ready.
+    /// Whether the job may run at the service: the service has confirmed it, and hasn't said that
+    /// it is ready.
     pub(super) fn may_still_run(&self, job: usize) -> bool {
         let slot = &self.slots[job];
         slot.created && slot.stage != Stage::Fetch
@@ -231,11 +303,12 @@ impl Window {
         self.active
     }
 
+    /// Moves a job on after its step has ended.
     fn stepped(&mut self, now: Instant, job: usize, end: StepEnd, actions: &mut Vec<Action>) {
         let slot = &mut self.slots[job];
-        debug_assert_eq!(slot.place, Place::AtWork, "job {job} steps only when told to");
+        debug_assert_eq!(slot.state, SlotState::AtWork, "job {job} steps only when told to");
         self.at_work -= 1;
-        let stage = slot.stage;
+        let (stage, was_told) = (slot.stage, std::mem::take(&mut slot.told));
         if !matches!(end, StepEnd::NotDone(_) | StepEnd::NotRun) {
             (slot.failed, slot.waits) = (0, 0);
         }
@@ -254,15 +327,20 @@ impl Window {
                 let ending = slot.ending.unwrap_or(Ending::Done);
                 self.end(job, ending, actions);
             }
+            // Whatever its error says, it may come of the interruption, and the job may run on. Its
+            // turn comes again: then it is cancelled, or ends if it was never created.
+            StepEnd::NotDone(_) | StepEnd::Panicked if was_told => self.make_ready(job),
             StepEnd::Panicked => {
                 let ending = slot.ending.unwrap_or(Ending::Panicked { stage });
                 self.end(job, ending, actions);
             }
             StepEnd::NotDone(then) => self.not_done(now, job, then, actions),
+            // Its turn comes again: then it is cancelled, or ends because no threads are left.
             StepEnd::NotRun => self.make_ready(job),
         }
     }
 
+    /// After a step that failed: ends the job, or has it sleep until the next attempt.
     fn not_done(&mut self, now: Instant, job: usize, then: Then, actions: &mut Vec<Action>) {
         let delay = self.delay_after(job, then);
         let slot = &mut self.slots[job];
@@ -274,6 +352,8 @@ impl Window {
             }
             Some(delay) => {
                 match then {
+                    // A wait for its turn isn't an attempt, unless it keeps a cancelled batch from
+                    // its end.
                     Then::Wait { .. } if slot.stage != Stage::Cancel => slot.waits = slot.waits.saturating_add(1),
                     _ => slot.failed += 1,
                 }
@@ -282,7 +362,8 @@ impl Window {
         }
     }
 
-    /// When the step at work is called again if it ends like this, if it is.
+    /// How long to wait before the job's step is called again after it failed like this; `None` if
+    /// it isn't called again.
     fn delay_after(&self, job: usize, then: Then) -> Option<Duration> {
         let (rules, slot) = (&self.rules, &self.slots[job]);
         let seed = rules.seed ^ job as u64;
@@ -290,14 +371,16 @@ impl Window {
         let delay = match then {
             Then::Fail => return None,
             Then::Retry { .. } if is_last => return None,
-            // To wait for one's turn again and again would keep a cancelled batch from its end.
+            // A job that is being cancelled may wait for its turn only a few times, so that the
+            // batch ends.
             Then::Wait { .. } if is_last && is_cancel => return None,
             Then::Retry { after } => {
                 let delay = rules.backoff.delay_with(slot.failed, seed);
                 after.map_or(delay, |after| after.min(LONGEST_WAIT).max(delay))
             }
             Then::Wait { at_least } => {
-                // The longer it takes, the wider those who wait are spread: all were told of the same moment.
+                // Many jobs may wait for the same moment. The more often a job has waited, the
+                // wider its delay is spread at random, so that they don't all come at once again.
                 let at_least = at_least.clamp(SHORTEST_WAIT, LONGEST_WAIT);
                 let spread = slot.waits.min(4) + 1;
                 let spread =
@@ -308,7 +391,8 @@ impl Window {
         Some(if is_cancel { delay.min(LONGEST_WAIT_TO_CANCEL) } else { delay })
     }
 
-    /// The same for those who are told of it: a retry that a stop or a limit comes before is none.
+    /// How long it is until the retry, for the event that reports it; `None` if there is no retry,
+    /// or if a stop or a time limit comes first.
     pub(super) fn retry_after(&self, now: Instant, job: usize, then: Then) -> Option<Duration> {
         let Then::Retry { .. } = then else { return None };
         let slot = &self.slots[job];
@@ -320,12 +404,14 @@ impl Window {
         })
     }
 
+    /// Has a job sleep until its next poll: when the service said so, otherwise by the schedule.
     fn sleep_until_poll(&mut self, now: Instant, job: usize, retry_after: Option<Duration>) {
         let rules = self.rules;
         let slot = &mut self.slots[job];
         slot.stage = Stage::Poll;
         let delay = match retry_after {
-            // Never faster than our own fastest: a service that says "now" again and again would be polled without rest.
+            // At least our own first delay: otherwise a service that always says "now" would be
+            // polled without a pause.
             Some(after) => after.min(LONGEST_WAIT).max(rules.poll.delay(0)),
             None => rules.poll.delay_with(slot.polls, rules.seed ^ job as u64),
         };
@@ -333,39 +419,46 @@ impl Window {
         self.sleep(now, job, delay);
     }
 
-    /// The job holds no thread until its time has come, or its limit has passed.
+    /// Puts the job into the heap for `delay`, or until its time limit passes, if that is sooner.
     fn sleep(&mut self, now: Instant, job: usize, delay: Duration) {
         let cuts_short = self.cuts_short();
         let slot = &mut self.slots[job];
         let at = now.checked_add(delay).unwrap_or(now + LONGEST_WAIT);
         let at = slot.deadline.map_or(at, |deadline| at.min(deadline));
-        // What is being cancelled has its own time.
+        // A stop doesn't hurry a job that is being cancelled already: it waits for its next
+        // attempt.
         if at <= now || (cuts_short && slot.ending.is_none()) {
             return self.make_ready(job);
         }
-        slot.place = Place::Sleeping(at);
+        slot.state = SlotState::Sleeping(at);
         self.sleeping.push(Reverse((at, job)));
     }
 
+    /// Puts the job into the queue of those that run as soon as fewer than `max_concurrent` steps
+    /// do.
     fn make_ready(&mut self, job: usize) {
-        self.slots[job].place = Place::Ready;
+        self.slots[job].state = SlotState::Ready;
         self.ready.push_back(job);
     }
 
+    /// Moves the jobs whose time has come from the heap to the queue.
     fn wake_due(&mut self, now: Instant) {
         while let Some(&Reverse((at, job))) = self.sleeping.peek() {
             if at > now {
                 break;
             }
             self.sleeping.pop();
-            if self.slots[job].place == Place::Sleeping(at) {
+            if self.slots[job].state == SlotState::Sleeping(at) {
                 self.make_ready(job);
             }
         }
     }
 
-    fn stop(&mut self, reason: StopReason) {
-        // What a limit on failures has left in flight can still be cancelled, and nothing goes on without threads.
+    /// Stops the batch: starts no more jobs, and unless the reason is a limit on failures, makes
+    /// the sleeping ones ready to be cancelled.
+    fn stop(&mut self, reason: StopReason, actions: &mut Vec<Action>) {
+        // A more severe reason replaces an earlier one: jobs that a limit on failures left in
+        // flight can still be cancelled, and without threads nothing goes on.
         let severity = |reason| match reason {
             StopReason::TooManyFailures => 1,
             StopReason::Cancelled | StopReason::TimeLimit => 2,
@@ -379,10 +472,12 @@ impl Window {
             return;
         }
         let no_threads = self.has_no_threads();
+        self.interrupt_all(actions);
         for job in 0..self.begun {
             let slot = &self.slots[job];
-            // What is being cancelled already goes on with that, as long as there is a thread to do it.
-            if matches!(slot.place, Place::Sleeping(_)) && (slot.ending.is_none() || no_threads) {
+            // A job that is being cancelled sleeps on until its next attempt, unless no thread is
+            // left for that.
+            if matches!(slot.state, SlotState::Sleeping(_)) && (slot.ending.is_none() || no_threads) {
                 self.make_ready(job);
             }
         }
@@ -392,28 +487,33 @@ impl Window {
         matches!(self.stop, Some(StopReason::ShutDown | StopReason::NoThread))
     }
 
+    /// After a stop: ends the jobs that haven't started.
     fn end_what_never_began(&mut self, actions: &mut Vec<Action>) {
         let Some(reason) = self.stop else { return };
         while self.begun < self.slots.len() {
             let job = self.begun;
             self.begun += 1;
-            self.slots[job].place = Place::Ended;
+            self.slots[job].state = SlotState::Ended;
             self.ended += 1;
             actions.push(Action::End { job, ending: Ending::Stopped(reason) });
         }
     }
 
+    /// Starts new jobs and runs the next steps of ready ones, as far as `window` and
+    /// `max_concurrent` allow.
     fn run_ready(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        while self.at_work < self.rules.at_once {
+        while self.at_work < self.rules.max_concurrent {
             let may_begin = self.stop.is_none() && self.begun < self.slots.len() && self.active < self.rules.window;
-            // In turns: neither do polls keep the window from filling, nor new jobs those in flight from their ends.
+            // Take turns: otherwise polls could keep the window from filling, or new jobs could
+            // keep those in flight from ending.
             if may_begin && (!self.began_last || self.ready.is_empty()) {
                 let job = self.begun;
                 self.begun += 1;
                 self.active += 1;
                 self.began_last = true;
-                let limit = self.rules.job_time_limit;
-                self.slots[job].deadline = limit.and_then(|limit| now.checked_add(limit));
+                let deadline = self.rules.job_time_limit.and_then(|limit| now.checked_add(limit));
+                self.slots[job].deadline = deadline;
+                self.limits.extend(deadline.map(|at| Reverse((at, job))));
                 self.run(now, job, actions);
             } else if let Some(job) = self.ready.pop_front() {
                 self.began_last = false;
@@ -422,29 +522,32 @@ impl Window {
                 break;
             }
         }
-        // A failure in here may have been one too many.
+        // One of the jobs that ended here may have reached the limit on failures.
         self.end_what_never_began(actions);
     }
 
+    /// Asks the caller to run the job's next step, or ends the job if it was to be cancelled and
+    /// can't or needn't be.
     fn run(&mut self, now: Instant, job: usize, actions: &mut Vec<Action>) {
         self.overtake(now, job);
         let no_threads = self.has_no_threads();
         let slot = &mut self.slots[job];
         if let Some(ending) = slot.ending {
-            // Nothing to cancel, or no thread to do it on.
+            // There is nothing to cancel, or no thread to do it.
             if !slot.created || no_threads {
                 return self.end(job, ending, actions);
             }
         }
-        let first = slot.place == Place::Waiting;
-        slot.place = Place::AtWork;
+        let first = slot.state == SlotState::Waiting;
+        slot.state = SlotState::AtWork;
         self.at_work += 1;
         let deadline = [slot.deadline, self.rules.deadline].into_iter().flatten().min();
         let deadline = deadline.filter(|_| slot.ending.is_none());
         actions.push(Action::Run { job, stage: slot.stage, attempt: slot.failed + 1, first, deadline });
     }
 
-    /// A stop or a limit that has passed comes before whatever was next.
+    /// If the batch was stopped, or the job's time limit has passed, makes `cancel` the job's next
+    /// step.
     fn overtake(&mut self, now: Instant, job: usize) {
         let stopped = self.stop.filter(|_| self.cuts_short());
         let limit = self.rules.job_time_limit;
@@ -460,8 +563,9 @@ impl Window {
         (slot.stage, slot.failed, slot.waits, slot.deadline) = (Stage::Cancel, 0, 0, None);
     }
 
+    /// Ends a job that is in the window, and stops the batch if it was one failure too many.
     fn end(&mut self, job: usize, ending: Ending, actions: &mut Vec<Action>) {
-        self.slots[job].place = Place::Ended;
+        self.slots[job].state = SlotState::Ended;
         self.active -= 1;
         self.ended += 1;
         actions.push(Action::End { job, ending });
@@ -469,7 +573,7 @@ impl Window {
             self.failures += 1;
             let has_more = self.begun < self.slots.len();
             if has_more && self.rules.max_failures.is_some_and(|limit| self.failures >= limit) {
-                self.stop(StopReason::TooManyFailures);
+                self.stop(StopReason::TooManyFailures, actions);
             }
         }
     }
@@ -481,10 +585,10 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rules(window: usize, at_once: usize) -> Rules {
+    fn rules(window: usize, max_concurrent: usize) -> Rules {
         Rules {
             window,
-            at_once,
+            max_concurrent,
             poll: Backoff::new(SECOND).factor(1.25).cap(SECOND * 60),
             attempts: 3,
             backoff: Backoff::new(SECOND).cap(SECOND * 10),
@@ -594,7 +698,9 @@ mod tests {
         step(&mut window, now, stepped(0, StepEnd::Accepted));
         let stopped = |job| Action::End { job, ending: Ending::Stopped(StopReason::Cancelled) };
         let actions = step(&mut window, now, Input::Stop(StopReason::Cancelled));
-        assert_eq!(actions, [stopped(3), run(0, Stage::Cancel, 1)], "the sleeper is called off, the last never begins");
+        let interrupt = |job| Action::Interrupt { job };
+        let expected = [interrupt(1), interrupt(2), stopped(3), run(0, Stage::Cancel, 1)];
+        assert_eq!(actions, expected, "the sleeper is called off, the last never begins");
         assert_eq!(step(&mut window, now, stepped(0, StepEnd::Complete)), [stopped(0)]);
         assert_eq!(step(&mut window, now, stepped(1, RETRY)), [stopped(1)], "never created");
         assert_eq!(step(&mut window, now, stepped(2, StepEnd::Accepted)), [run(2, Stage::Cancel, 1)]);
@@ -609,7 +715,8 @@ mod tests {
         let mut window = Window::new(1, rules(1, 1));
         step(&mut window, now, Input::Woken);
         step(&mut window, now, stepped(0, StepEnd::Ready));
-        assert_eq!(step(&mut window, now, Input::Stop(StopReason::Cancelled)), []);
+        let told = step(&mut window, now, Input::Stop(StopReason::Cancelled));
+        assert_eq!(told, [Action::Interrupt { job: 0 }]);
         let done = Action::End { job: 0, ending: Ending::Done };
         assert_eq!(step(&mut window, now, stepped(0, StepEnd::Complete)), [done]);
     }
@@ -644,8 +751,59 @@ mod tests {
         step(&mut window, now, Input::Woken);
         assert_eq!(window.next_due(), Some(now + SECOND / 2), "also while a step is at work");
         let ending = Ending::Stopped(StopReason::TimeLimit);
-        assert_eq!(step(&mut window, now + SECOND / 2, Input::Woken), [Action::End { job: 1, ending }]);
+        let actions = step(&mut window, now + SECOND / 2, Input::Woken);
+        assert_eq!(actions, [Action::Interrupt { job: 0 }, Action::End { job: 1, ending }]);
         assert_eq!(window.next_due(), None);
+    }
+
+    #[test]
+    fn an_interrupted_step_s_failure_is_not_the_job_s() {
+        let now = Instant::now();
+        let interrupted = |rules: Rules, at: Instant, input: Input| {
+            let mut window = Window::new(1, rules);
+            step(&mut window, now, Input::Woken);
+            step(&mut window, now, stepped(0, StepEnd::Ready));
+            assert_eq!(step(&mut window, at, input), [Action::Interrupt { job: 0 }]);
+            assert_eq!(step(&mut window, at, input), [], "once");
+            window
+        };
+        let late = now + SECOND;
+        for end in [StepEnd::NotDone(Then::Fail), RETRY, StepEnd::Panicked] {
+            let mut window = interrupted(rules(1, 1), now, Input::Stop(StopReason::Cancelled));
+            assert_eq!(step(&mut window, now, stepped(0, end)), [run(0, Stage::Cancel, 1)]);
+            assert_eq!(step(&mut window, now, Input::Stop(StopReason::Cancelled)), [], "a cancellation goes on");
+            let ending = Ending::Stopped(StopReason::Cancelled);
+            assert_eq!(step(&mut window, now, stepped(0, StepEnd::Complete)), [Action::End { job: 0, ending }]);
+
+            let rules = |limit, deadline| Rules { job_time_limit: limit, deadline, ..rules(1, 1) };
+            for rules in [rules(Some(SECOND), None), rules(None, Some(late))] {
+                let mut window = interrupted(rules, late, Input::Woken);
+                assert_eq!(step(&mut window, late, stepped(0, end)), [run(0, Stage::Cancel, 1)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_when_its_time_is_over_has_not_failed_the_job() {
+        let now = Instant::now();
+        for deadline in [None, Some(now + SECOND)] {
+            let limit = if deadline.is_none() { Some(SECOND) } else { None };
+            let mut window = Window::new(1, Rules { job_time_limit: limit, deadline, ..rules(1, 1) });
+            step(&mut window, now, Input::Woken);
+            step(&mut window, now, stepped(0, StepEnd::Ready));
+            // Before the alarm.
+            let actions = step(&mut window, now + SECOND, stepped(0, StepEnd::NotDone(Then::Fail)));
+            assert_eq!(actions.last(), Some(&run(0, Stage::Cancel, 1)));
+        }
+    }
+
+    #[test]
+    fn a_shutdown_interrupts_no_step() {
+        let now = Instant::now();
+        let mut window = Window::new(1, Rules { job_time_limit: Some(SECOND), ..rules(1, 1) });
+        step(&mut window, now, Input::Woken);
+        assert_eq!(step(&mut window, now, Input::Stop(StopReason::ShutDown)), []);
+        assert_eq!(step(&mut window, now + SECOND, Input::Woken), []);
     }
 
     /// Random histories: whatever happens, bounds are kept, and every job ends once.
@@ -666,11 +824,18 @@ mod tests {
                 assert!(turn < 10_000, "seed {seed} goes on for ever");
                 let mut actions = Vec::new();
                 window.step(now, input, &mut actions);
+                let ended = if let Input::Stepped { job, .. } = input { Some(job) } else { None };
                 for action in actions {
                     match action {
                         Action::Run { job, .. } => {
                             assert!(!at_work.contains(&job), "seed {seed}: two steps of job {job} at once");
                             at_work.push(job);
+                        }
+                        Action::Interrupt { job } => {
+                            assert!(
+                                at_work.contains(&job) || ended == Some(job),
+                                "seed {seed}: job {job} is at no step"
+                            );
                         }
                         Action::End { job, .. } => {
                             assert!(!at_work.contains(&job), "seed {seed}: job {job} ends in the middle of a step");
@@ -678,7 +843,7 @@ mod tests {
                         }
                     }
                 }
-                assert!(at_work.len() <= rules.at_once, "seed {seed}: {} steps at once", at_work.len());
+                assert!(at_work.len() <= rules.max_concurrent, "seed {seed}: {} steps at once", at_work.len());
                 assert!(window.active() <= rules.window, "seed {seed}: {} jobs in the window", window.active());
                 let ended = endings.iter().sum::<usize>();
                 assert_eq!(jobs, window.waiting() + window.active() + ended, "seed {seed}: the account");

@@ -1,11 +1,12 @@
-//! What can go wrong with a campaign as a whole. What goes wrong with one row is told in its report.
+//! What can go wrong with a campaign as a whole. What goes wrong with one row is told in its
+//! report.
 
 use std::path::PathBuf;
 
 use crate::batch::JobError;
 use crate::error::BoxError;
 
-/// Why a campaign couldn't be opened, filled or run. One row's failure is no such error: the
+/// Why a campaign couldn't be opened, filled or run. One row's failure isn't such an error: the
 /// [report](super::CampaignReport) has it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -4,6 +4,9 @@ use serde_json::Value;
 
 use crate::client::http::sound_name;
 
+/// The pattern, if none is given.
+pub(crate) const DEFAULT: &str = "job_{id}";
+
 /// Fills `{id}`, `{back_end}` and parameters into a pattern. What is filled in makes no folder of
 /// its own, and leads nowhere else.
 pub(crate) fn name(pattern: &str, params: &Value, back_end: &str, id: &str) -> Result<String, String> {
@@ -29,7 +32,7 @@ pub(crate) fn name(pattern: &str, params: &Value, back_end: &str, id: &str) -> R
     if is_within {
         Ok(name)
     } else {
-        Err(format!("the pattern {pattern:?} leads to {name:?}, which is no folder below the root"))
+        Err(format!("the pattern {pattern:?} leads to {name:?}, which isn't a folder below the root"))
     }
 }
 

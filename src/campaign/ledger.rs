@@ -310,21 +310,36 @@ impl Ledger {
 
     pub(super) fn done(&self, id: i64, cost: Option<f64>, files: &[PathBuf]) -> Result<()> {
         let files: Vec<String> = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
-        // A job whose cost the back-end doesn't tell has cost what was reserved, as far as the limit goes.
-        self.set(
+        // A job whose cost the back-end doesn't tell has cost what was reserved, as far as the
+        // limit goes.
+        self.end(
+            id,
             "UPDATE campaign_row SET state = 'done', cost = coalesce($1, cost, nullif(reserved, 0)), files = $2,
                 error = NULL, owner = NULL WHERE id = $3 AND owner = $4",
             &[cost.into(), Value::from(files).to_string().into(), id.into(), self.store.owner().into()],
         )
     }
 
-    /// The row's job has failed on the back-end; `again` if there is to be another attempt.
-    pub(super) fn attempt_failed(&self, id: i64, cost: Option<f64>, error: &str, again: bool) -> Result<()> {
+    /// The row's job has failed on the back-end, at that attempt; `again` if there is to be
+    /// another.
+    pub(super) fn attempt_failed(
+        &self,
+        id: i64,
+        attempt: u32,
+        cost: Option<f64>,
+        error: &str,
+        again: bool,
+    ) -> Result<()> {
         if !again {
             return self.failed(id, cost, error);
         }
         let own = self.store.owner();
         let count = self.write("noting a failed attempt", |tx| {
+            // The database's reply to an earlier call may have been lost.
+            let noted = "SELECT 1 FROM campaign_attempt WHERE row_id = $1 AND attempt = $2";
+            if tx.one(noted, &[id.into(), i64::from(attempt).into()])?.is_some() {
+                return Ok(1);
+            }
             tx.execute(
                 "INSERT INTO campaign_attempt (row_id, attempt, back_end, job, cost, error)
                  SELECT id, attempt, back_end, job, coalesce($1, cost, nullif(reserved, 0)), $2 FROM campaign_row
@@ -343,7 +358,8 @@ impl Ledger {
 
     /// The row has failed for good.
     pub(super) fn failed(&self, id: i64, cost: Option<f64>, error: &str) -> Result<()> {
-        self.set(
+        self.end(
+            id,
             "UPDATE campaign_row SET state = 'failed', error = $1, owner = NULL,
                 cost = CASE WHEN job IS NULL THEN NULL ELSE coalesce($2, cost, nullif(reserved, 0)) END, reserved = NULL
              WHERE id = $3 AND owner = $4",
@@ -357,8 +373,8 @@ impl Ledger {
         self.write("noting what went wrong", |tx| tx.execute(sql, &[error.into(), id.into()])).map(drop)
     }
 
-    /// The folder of a row's results: the one that it has, or `wanted`, or that with a number behind
-    /// it if another row has it.
+    /// The folder of a row's results: the one that it has, or `wanted`, or that with a number
+    /// behind it if another row has it.
     pub(super) fn folder(&self, id: i64, wanted: &str) -> Result<String> {
         self.write("choosing a folder", |tx| {
             let own = tx.one("SELECT folder FROM campaign_row WHERE id = $1", &[id.into()])?;
@@ -448,13 +464,39 @@ impl Ledger {
         })
     }
 
+    /// Jobs that have ended and whose cost no back-end has told have cost what a job may cost, as
+    /// far as that is known by now: their runs had no limit, or no estimate.
+    pub(super) fn count_untold(&self, estimated: Option<f64>) -> Result<()> {
+        self.write("adding up jobs of unknown cost", |tx| {
+            let Some(dear) = dearest(tx, estimated)? else { return Ok(()) };
+            tx.execute(
+                "UPDATE campaign_row SET cost = $1
+                 WHERE cost IS NULL AND (state = 'done' OR state = 'failed' AND job IS NOT NULL)",
+                &[dear.into()],
+            )?;
+            let attempts = "UPDATE campaign_attempt SET cost = $1 WHERE cost IS NULL AND job IS NOT NULL";
+            tx.execute(attempts, &[dear.into()]).map(drop)
+        })
+    }
+
+    /// Ends the row, which must be this process's or have ended: the database's reply to an earlier
+    /// call may have been lost.
+    fn end(&self, id: i64, sql: &'static str, values: &[Cell]) -> Result<()> {
+        let count = self.write("noting that a row has ended", |tx| {
+            let count = tx.execute(sql, values)?;
+            let ended = "SELECT 1 FROM campaign_row WHERE id = $1 AND state IN ('done', 'failed')";
+            Ok(if count == 0 && tx.one(ended, &[id.into()])?.is_some() { 1 } else { count })
+        })?;
+        self.expect_one(count)
+    }
+
     /// Changes the row, which must be this process's.
     fn set(&self, sql: &'static str, values: &[Cell]) -> Result<()> {
         let count = self.write("noting how far a row has come", |tx| tx.execute(sql, values))?;
         self.expect_one(count)
     }
 
-    /// What comes of a change of a row that must be this process's.
+    /// Fails if an update changed no row: then another process has the row.
     fn expect_one(&self, count: usize) -> Result<()> {
         if count == 1 {
             return Ok(());
@@ -543,6 +585,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_row_came_to_may_be_written_again_because_a_reply_was_lost() {
+        let folder = std::env::temp_dir().join(format!("fulmar-ledger-again-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let ledger = Ledger::open(&folder.join("c.db")).expect("a ledger");
+        let rows = ["a", "b"].map(|key| (key.to_owned(), "{}".to_owned()));
+        ledger.add(&rows).expect("added");
+        for id in [1, 2] {
+            assert!(matches!(ledger.claim(id).expect("read"), Claim::Ours(_)));
+            ledger.intend(id, "one").expect("its own");
+            for _ in 0..2 {
+                ledger.made(id, "one", "j").expect("written");
+            }
+        }
+        for _ in 0..2 {
+            ledger.attempt_failed(1, 1, Some(3.0), "no", true).expect("written");
+        }
+        for _ in 0..2 {
+            ledger.done(2, Some(4.0), &[]).expect("written");
+        }
+        let entries = ledger.entries().expect("read");
+        assert_eq!((entries[0].state, entries[0].attempt), (State::New, 2));
+        assert_eq!((entries[1].state, ledger.totals().expect("read").spent), (State::Done, 7.0));
+        ledger.intend(1, "one").expect("its own");
+        for _ in 0..2 {
+            ledger.failed(1, None, "no").expect("written");
+        }
+        assert_eq!(ledger.entries().expect("read")[0].state, State::Failed);
+        drop(ledger);
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
     fn a_process_whose_row_was_taken_over_writes_nothing_more_about_it() {
         let folder = std::env::temp_dir().join(format!("fulmar-ledger-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
@@ -552,7 +626,8 @@ mod tests {
         ledger.intend(1, "one").expect("its own");
         let taken = ledger.write("taking it over", |tx| tx.execute("UPDATE campaign_row SET owner = 'other'", &[]));
         assert_eq!(taken.expect("written"), 1);
-        for outcome in [ledger.intend(1, "two"), ledger.made(1, "two", "j"), ledger.attempt_failed(1, None, "no", true)]
+        for outcome in
+            [ledger.intend(1, "two"), ledger.made(1, "two", "j"), ledger.attempt_failed(1, 1, None, "no", true)]
         {
             let error = outcome.expect_err("another's");
             let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -2,9 +2,9 @@
 //! same program again.
 //!
 //! What is to be, what was asked for, what was made and what is here stands in a ledger: a SQLite
-//! file, or a schema on a PostgreSQL server. An intention is written before a job is made, and its id before the next call. So a
-//! process can be killed at any moment, and the next one goes on: it adopts jobs that run, makes
-//! those that are missing, and downloads what isn't here.
+//! file, or a schema on a PostgreSQL server. An intention is written before a job is made, and its
+//! id before the next call. So a process can be killed at any moment, and the next one goes on: it
+//! adopts jobs that run, makes those that are missing, and downloads what isn't here.
 //!
 //! ```text
 //! rows ──▶ ledger ──▶ a job each, as many at once as the back-ends take ──▶ folders, ledger
@@ -15,12 +15,12 @@
 //! - **Nothing is made twice.** A job whose maker died before it knew the id is looked for in the
 //!   job list by its title, which begins with a name that no other job has.
 //! - **Nothing is spent beyond the limit** but by the job that turns out dearer than all before.
-//! - **Several processes** may run one campaign at once, of one machine with SQLite and of many with
-//!   PostgreSQL: each row is one's alone.
-//!   What a process held that was killed is free at once.
+//! - **Several processes** may run one campaign at once, of one machine with SQLite and of many
+//!   with PostgreSQL: each row is one's alone. What a process held that was killed is free at once.
 //!
 //! It knows no service: a client makes, finds and adopts jobs for it (`service.rs`), and adds to
-//! [`Campaign`] the methods that its users call. For people and their tools the ledger has a view,
+//! [`Campaign`] the methods that its users call. A service of your own does so by being a
+//! [`RemoteService`]. For people and their tools the ledger has a view,
 //! `campaign_ledger`, with a line for each job that was made or is to be made: `row_id`, `key` (a
 //! digest of the parameters), `attempt`, `state` (`new`, `intended`, `made`, `finished` on the
 //! back-end, `done` here, `failed`), `back_end`, `job`, `reserved`, `cost`, `folder` and `error`.
@@ -33,6 +33,7 @@ mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod remote;
 mod report;
 mod row;
 mod run;
@@ -49,7 +50,7 @@ use serde_json::Value;
 
 use crate::batch::{Batch, BatchRunner};
 use crate::error::chain;
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, Ordering, interrupt};
 
 use ledger::Ledger;
 use options::Settings;
@@ -60,13 +61,15 @@ use service::Service;
 pub use error::CampaignError;
 pub use options::CampaignOptions;
 pub use progress::CampaignProgress;
+pub use remote::RemoteService;
 pub use report::{CampaignReport, RowReport, RowState};
 pub use row::Row;
+pub use service::Ticket;
 
 /// Many jobs out of a table, with a ledger on the disk.
 ///
-/// Each client adds the methods that run its jobs: `run_jobs` for openEO back-ends, `run_queries` for
-/// IBM PAIRS.
+/// Each client adds the methods that run its jobs: `run_jobs` for openEO back-ends, `run_queries`
+/// for IBM PAIRS. [`run`](Campaign::run) is for a service of your own.
 pub struct Campaign {
     ledger: Arc<Ledger>,
 }
@@ -81,12 +84,12 @@ impl Campaign {
         Ok(Campaign { ledger: Arc::new(Ledger::open(path.as_ref())?) })
     }
 
-    /// Opens the ledger in a schema of a PostgreSQL server's database, or makes it: for many machines,
-    /// each with the same program. Results go to the disk of the machine that has the row, so give
-    /// `download_to` a folder that all of them share. `conninfo` is a URL or libpq's
-    /// `keyword=value` words, for a server and no pooler in transaction mode: that a process is at work,
-    /// the server knows by its session. If a machine loses its power, its rows are free when the server
-    /// notices, in half a minute; a killed process's are free at once.
+    /// Opens the ledger in a schema of a PostgreSQL server's database, or makes it: for many
+    /// machines, each with the same program. Results go to the disk of the machine that has the
+    /// row, so give `download_to` a folder that all of them share. `conninfo` is a URL or libpq's
+    /// `keyword=value` words, for a server and no pooler in transaction mode: that a process is at
+    /// work, the server knows by its session. If a machine loses its power, its rows are free when
+    /// the server notices, in half a minute; a killed process's are free at once.
     ///
     /// # Errors
     /// As for [`open`](Campaign::open). No message has the password.
@@ -95,8 +98,9 @@ impl Campaign {
         Ok(Campaign { ledger: Arc::new(Ledger::connect(conninfo, schema)?) })
     }
 
-    /// Adds rows, and says how many are new: a row with the same parameters is the same row, whatever
-    /// their order, so that the same table can be added again. All of them are added or none.
+    /// Adds rows, and says how many are new: a row with the same parameters is the same row,
+    /// whatever their order, so that the same table can be added again. All of them are added or
+    /// none.
     ///
     /// # Errors
     /// [`CampaignError::Ledger`].
@@ -106,11 +110,11 @@ impl Campaign {
         self.ledger.add(&rows)
     }
 
-    /// Adds rows out of a text of one JSON value a line; empty lines are passed over. For CSV there is
-    /// `client::openeo::parameters_from_csv`.
+    /// Adds rows out of a text of one JSON value a line; empty lines are passed over. For CSV there
+    /// is `client::openeo::parameters_from_csv`.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] names the first line that is no JSON, and nothing is added.
+    /// [`CampaignError::Invalid`] names the first line that isn't JSON, and nothing is added.
     pub fn add_json_lines(&self, text: impl Read) -> Result<usize, CampaignError> {
         let mut rows = Vec::new();
         for (index, line) in BufReader::new(text).lines().enumerate() {
@@ -143,9 +147,9 @@ impl Campaign {
     /// Starts what isn't done yet. `prepare` makes what is used for one pass over the rows.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] for a limit or an estimate that is no number, and what `prepare`
-    /// says.
-    pub(crate) fn start<S: Service>(
+    /// [`CampaignError::Invalid`] for a limit or an estimate that isn't a number, and what
+    /// `prepare` says.
+    pub(crate) fn begin<S: Service>(
         &self,
         settings: &Settings,
         prepare: impl Fn() -> Result<(S, BatchRunner), CampaignError> + Send + Sync + 'static,
@@ -154,6 +158,9 @@ impl Campaign {
             if let Some(value) = value.filter(|value| !value.is_finite() || *value < 0.0) {
                 return Err(CampaignError::Invalid(format!("{name}({value}) makes no sense: give a number from 0 on")));
             }
+        }
+        if settings.limit.is_some() {
+            self.ledger.count_untold(settings.estimate)?;
         }
         let ledger = Arc::clone(&self.ledger);
         let gauge = Arc::new(Gauge::new(&ledger, settings)?);
@@ -226,15 +233,18 @@ impl Work {
 }
 
 impl CampaignRun {
-    /// Waits until this run can do no more.
+    /// Waits until this run can do no more. If the operation that calls this is cancelled, that is
+    /// soon, as after [`detach`](CampaignRun::detach).
     ///
     /// # Errors
     /// [`CampaignError::Ledger`].
     pub fn wait(self) -> Result<CampaignReport, CampaignError> {
         let work = &self.work;
+        let stopper = self.stopper();
+        let _hook = interrupt::on_cancel(move || stopper.detach());
         loop {
             let round = work.round.lock().clone();
-            let ended = round.batch.wait(None).map_err(|error| CampaignError::Client(error.into()))?;
+            let ended = round.batch.wait_through().map_err(|error| CampaignError::Client(error.into()))?;
             for job in &ended.jobs {
                 if let (Err(failure), Some(id)) = (&job.outcome, round.ids.get(job.index)) {
                     work.ledger.note(*id, &chain(failure))?;
@@ -296,15 +306,15 @@ pub struct CampaignStopper {
 }
 
 impl CampaignStopper {
-    /// Starts nothing more, and leaves jobs on the back-ends as they are, those that run included: a
-    /// later run goes on with them. [`wait`](CampaignRun::wait) returns, and its report says how to
-    /// go on. For Ctrl-C.
+    /// Starts nothing more, and leaves jobs on the back-ends as they are, those that run included:
+    /// a later run goes on with them. [`wait`](CampaignRun::wait) returns, and its report says how
+    /// to go on. For Ctrl-C.
     pub fn detach(&self) {
         self.work.stop(false);
     }
 
-    /// Starts nothing more, stops jobs that run, and deletes those that were made and never started.
-    /// A later run makes them again.
+    /// Starts nothing more, stops jobs that run, and deletes those that were made and never
+    /// started. A later run makes them again.
     pub fn cancel(&self) {
         self.work.stop(true);
     }

@@ -60,9 +60,9 @@ impl<R> CampaignOptions<R> {
         self
     }
 
-    /// What all jobs of the campaign may cost together, in the back-ends' currency, those of earlier
-    /// runs included. A job is made only if what was spent, what jobs at work may still cost and what
-    /// it may cost itself are no more than that. Defaults to no limit.
+    /// What all jobs of the campaign may cost together, in the back-ends' currency, those of
+    /// earlier runs included. A job is made only if what was spent, what jobs at work may still
+    /// cost and what it may cost itself are no more than that. Defaults to no limit.
     ///
     /// What a job may cost is the [estimate](CampaignOptions::estimate), or what the dearest so far
     /// has cost, if that is more. If neither is known, one job runs alone first. A job that turns
@@ -72,7 +72,8 @@ impl<R> CampaignOptions<R> {
         self
     }
 
-    /// What one job may cost. Needed for a limit if the back-end doesn't tell what jobs have cost.
+    /// What one job may cost. Needed for a limit if the back-end doesn't tell what jobs have cost:
+    /// then each counts with its estimate. So do those of earlier runs that had none.
     pub fn estimate(mut self, cost: f64) -> CampaignOptions<R> {
         self.settings.estimate = Some(cost);
         self
@@ -88,8 +89,8 @@ impl<R> CampaignOptions<R> {
         self
     }
 
-    /// Called each time a row has ended, on the thread that has ended it: how many are left, what is
-    /// spent, and when it will be done. A panic in it is contained.
+    /// Called each time a row has ended, on the thread that has ended it: how many are left, what
+    /// is spent, and when it will be done. A panic in it is contained.
     pub fn on_progress(mut self, hook: impl Fn(&CampaignProgress) + Send + Sync + 'static) -> CampaignOptions<R> {
         self.settings.on_progress = Some(Arc::new(hook));
         self
@@ -103,8 +104,8 @@ impl<R> CampaignOptions<R> {
     }
 
     /// Which failures are worth another attempt, if there are any left: told by the client's error,
-    /// whose text has what the service said, the job's logs included; it can be downcast. Defaults to
-    /// all.
+    /// whose text has what the service said, the job's logs included; it can be downcast. Defaults
+    /// to all.
     pub fn retry_if(
         mut self,
         is_worth_it: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static,
@@ -113,8 +114,9 @@ impl<R> CampaignOptions<R> {
         self
     }
 
-    /// Where results go: below this folder. Without it openEO jobs are not downloaded, and PAIRS
-    /// queries go where their own options say.
+    /// Where results go: below this folder. Without it openEO jobs are not downloaded, PAIRS
+    /// queries go where their own options say, and a service of your own
+    /// [decides](super::Ticket::folder).
     pub fn download_to(mut self, root: impl Into<PathBuf>) -> CampaignOptions<R> {
         self.settings.root = Some(root.into());
         self
@@ -122,8 +124,8 @@ impl<R> CampaignOptions<R> {
 
     /// How those folders are called: `{id}` is the job's id, `{back_end}` the back-end's name, and
     /// any other `{name}` a parameter of the row; slashes make folders. If two come to the same
-    /// name, the second gets a number. Defaults to `job_{id}` for openEO, and for PAIRS to no folder
-    /// of its own: there the files' names tell queries apart.
+    /// name, the second gets a number. Defaults to `job_{id}`, and for PAIRS to no folder of its
+    /// own: there the files' names tell queries apart.
     pub fn folders(mut self, pattern: &str) -> CampaignOptions<R> {
         self.settings.pattern = Some(pattern.to_owned());
         self
@@ -165,7 +167,6 @@ impl fmt::Debug for Settings {
 
 impl Settings {
     /// Whether jobs that run are to be stopped if they could pass the limit.
-    #[cfg(feature = "pairs")]
     pub(crate) fn stops_jobs(&self) -> bool {
         self.stops_over_limit
     }

@@ -72,7 +72,8 @@ mod tests {
         assert!(is_alive(&campaign, &name));
         drop(owner);
         assert!(!is_alive(&campaign, &name));
-        // As a killed process leaves it: the file is there, and the lock is not. Another thread looks just now.
+        // As a killed process leaves it: the file is there, and the lock is not. Another thread
+        // looks just now.
         fs::write(file_of(&campaign, &name), "").expect("a file");
         let looks = File::open(file_of(&campaign, &name)).expect("the file");
         assert!(FileExt::try_lock_shared(&looks).expect("a lock that is free"));

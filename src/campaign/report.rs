@@ -66,7 +66,8 @@ pub enum RowState {
     Finished,
     /// Its results are here; or its job has finished, if nothing is downloaded.
     Done,
-    /// It has failed for good. [`retry_failed`](super::Campaign::retry_failed) lets it be tried again.
+    /// It has failed for good. [`retry_failed`](super::Campaign::retry_failed) lets it be tried
+    /// again.
     Failed,
 }
 
@@ -105,8 +106,8 @@ impl CampaignReport {
         self.rows.iter().filter(|row| row.state != RowState::Done && row.error.is_some())
     }
 
-    /// Writes all rows as CSV: `params`, as JSON, then `state`, `attempt`, `back_end`, `job`, `cost`,
-    /// `folder` and `error`.
+    /// Writes all rows as CSV: `params`, as JSON, then `state`, `attempt`, `back_end`, `job`,
+    /// `cost`, `folder` and `error`.
     ///
     /// # Errors
     /// [`CampaignError::Invalid`] with what `to` says.

@@ -11,6 +11,7 @@ use super::row::Row;
 use super::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::error::{BoxError, chain};
+use crate::executor::{is_cancelled, shield};
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
 /// How long a row waits for others whose cost isn't known yet, or for another look.
@@ -105,6 +106,8 @@ impl<S: Service> RowJob<S> {
             back_end: entry.back_end.clone().unwrap_or_default(),
             job: entry.job.clone().unwrap_or_default(),
             diary: Diary { ledger: Arc::clone(&self.shared.ledger), id: self.id },
+            root: self.shared.settings.root.clone(),
+            pattern: self.shared.settings.pattern.clone(),
         }
     }
 
@@ -136,6 +139,10 @@ impl<S: Service> RowJob<S> {
 
     /// The row can't be made into a job.
     fn never(&self, error: BoxError) -> JobError {
+        if is_cancelled() {
+            // That may be why.
+            return JobError::fatal(error);
+        }
         match self.shared.ledger.failed(self.id, None, &chain(&*error)) {
             Ok(()) => JobError::fatal(error),
             Err(ledger) => ledger.into(),
@@ -163,7 +170,8 @@ impl<S: Service> RowJob<S> {
         }
     }
 
-    /// Goes on with a job that is there.
+    /// Goes on with the row's job that exists. If the service no longer has it, that attempt has
+    /// failed, and another one follows if the rules leave one.
     fn adopt(&mut self, entry: &Entry) -> Result<S::Job, JobError> {
         let error = match self.shared.service.adopt(self.ticket(entry))? {
             Adopted::Job(job) => return Ok(job),
@@ -176,7 +184,8 @@ impl<S: Service> RowJob<S> {
 
     /// The row's job has failed; if there is to be another, the row stands as it stood at first.
     fn note_failure(&mut self, cost: Option<f64>, error: &str, again: bool) -> Result<(), JobError> {
-        self.shared.ledger.attempt_failed(self.id, cost, error, again)?;
+        let attempt = self.entry.as_ref().map_or(1, |entry| entry.attempt);
+        self.shared.ledger.attempt_failed(self.id, attempt, cost, error, again)?;
         if !again {
             self.shared.gauge.tell();
         }
@@ -197,6 +206,13 @@ impl<S: Service> RowJob<S> {
             Err(error) => error,
         };
         if job.is_made() {
+            return Err(error);
+        }
+        if is_cancelled() {
+            // It says nothing of the row. If the job may be made, the next run looks for it.
+            if !job.is_lost() {
+                self.shared.ledger.not_made(self.id)?;
+            }
             return Err(error);
         }
         if job.is_lost() {
@@ -225,7 +241,7 @@ impl<S: Service> RowJob<S> {
             return Ok(Poll::Ready);
         }
         match job.fetch(cx) {
-            Err(error) if error.is_fatal() => self.failed(error, cost, ending == Ending::Failed, cx),
+            Err(error) if error.is_fatal() && !is_cancelled() => self.failed(error, cost, ending == Ending::Failed, cx),
             Err(error) => Err(error),
             Ok(_) => Ok(Poll::Ready),
         }
@@ -239,7 +255,6 @@ impl<S: Service> RowJob<S> {
         may_again: bool,
         cx: &mut Context<'_>,
     ) -> Result<Poll, JobError> {
-        self.refresh()?;
         let settings = &self.shared.settings;
         let attempt = self.entry.as_ref().map_or(1, |entry| entry.attempt);
         let is_worth_it = settings.retry_if.as_ref().is_none_or(|is_worth_it| is_worth_it(error.cause()));
@@ -264,14 +279,6 @@ impl<S: Service> RowJob<S> {
                 Ok(true)
             }
         }
-    }
-
-    /// What the ledger says now: which attempt it is, above all.
-    fn refresh(&mut self) -> Result<(), JobError> {
-        if let Claim::Ours(entry) = self.shared.ledger.claim(self.id)? {
-            self.entry = Some(*entry);
-        }
-        Ok(())
     }
 }
 
@@ -311,9 +318,10 @@ impl<S: Service> RemoteJob for RowJob<S> {
         let Some(job) = &mut self.job else { return Ok(Poll::Ready) };
         match job.poll(cx) {
             Ok(Poll::Ready) => self.ended(cx),
-            Err(error) if error.is_fatal() => match job.failure(&error) {
+            // An error after a cancel may come of that, and the job may run on: the next run asks.
+            Err(error) if error.is_fatal() && !is_cancelled() => match job.failure(&error) {
                 Some(ending) => {
-                    let cost = job.cost();
+                    let cost = shield(|| job.cost());
                     self.failed(error, cost, ending == Ending::Failed, cx)
                 }
                 None => Err(error),
@@ -328,7 +336,9 @@ impl<S: Service> RemoteJob for RowJob<S> {
         }
         let Some(job) = &mut self.job else { return Err(JobError::fatal("a row without a job was fetched")) };
         let output = job.fetch(cx)?;
-        self.shared.ledger.done(self.id, job.cost(), &S::Job::files(&output))?;
+        // What isn't asked now never will be.
+        let cost = shield(|| job.cost());
+        self.shared.ledger.done(self.id, cost, &job.files(&output))?;
         self.shared.gauge.tell();
         Ok(Outcome::Done)
     }

@@ -1,10 +1,12 @@
 //! What a remote service is to a campaign: its jobs can be made, found again, and gone on with.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::CampaignError;
+use super::folder;
 use super::ledger::Ledger;
 use super::row::Row;
 use crate::batch::{Context, JobError, RemoteJob};
@@ -56,12 +58,12 @@ pub(crate) trait ServiceJob: RemoteJob {
     /// How it has ended, once a poll has said that it is ready.
     fn ending(&self) -> Ending;
 
-    /// How the job has ended, if an error of a poll says that it has: it has failed on the service, or
-    /// is there no more.
+    /// How the job has ended, if an error of a poll says that it has: it has failed on the service,
+    /// or is there no more.
     fn failure(&self, error: &JobError) -> Option<Ending>;
 
     /// What the job has cost so far, as far as the service tells. It may ask.
-    fn cost(&self) -> Option<f64>;
+    fn cost(&mut self) -> Option<f64>;
 
     /// Stops the job.
     ///
@@ -70,7 +72,7 @@ pub(crate) trait ServiceJob: RemoteJob {
     fn stop(&mut self, cx: &mut Context<'_>) -> Result<Stopped, JobError>;
 
     /// The files that were fetched.
-    fn files(output: &Self::Output) -> Vec<PathBuf>;
+    fn files(&self, output: &Self::Output) -> Vec<PathBuf>;
 }
 
 /// How a job has ended.
@@ -93,9 +95,9 @@ pub(crate) enum Stopped {
     Stopped(Option<f64>),
 }
 
-/// A row whose job is to be made, found or gone on with.
+/// A row whose job is to be made, found or gone on with. Cheap to clone, for the job to keep.
 #[derive(Clone)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     pub(crate) row: Row,
     /// What stands in the name of the row's job, and in no other.
     pub(crate) token: String,
@@ -105,26 +107,82 @@ pub(crate) struct Ticket {
     pub(crate) job: String,
     /// Where the job tells how far it is.
     pub(crate) diary: Diary,
+    /// Where results go, and how the folders there are called.
+    pub(super) root: Option<PathBuf>,
+    pub(super) pattern: Option<String>,
 }
 
 impl Ticket {
-    /// The name of the job: the token is in front, for some services cut names.
-    pub(crate) fn title(&self, name: &str) -> String {
+    /// The row, with its parameters.
+    pub fn row(&self) -> &Row {
+        &self.row
+    }
+
+    /// What stands in the name of the row's job, and in no other: letters, digits, `-` and `.`. For
+    /// services where names have other forms, or that take an id from their users.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// What the job is to be called on the service, `name` included: the token is in front, for
+    /// some services cut names.
+    pub fn title(&self, name: &str) -> String {
         format!("[{}] {name}", self.token).trim_end().to_owned()
     }
 
-    /// Whether a job of that name is the row's.
-    pub(crate) fn is_it(&self, name: Option<&str>) -> bool {
-        name.is_some_and(|name| name.contains(&format!("[{}]", self.token)))
+    /// Whether a job that is called so on the service is the row's: whether it was named by
+    /// [`title`](Ticket::title).
+    pub fn is_it(&self, name: &str) -> bool {
+        name.contains(&format!("[{}]", self.token))
     }
 
-    /// It can't be found out whether the row has a job.
-    pub(crate) fn unclear(&self, why: &str) -> JobError {
+    /// A folder for the results of the job of that id: below
+    /// [`download_to`](super::CampaignOptions::download_to), called by the
+    /// [pattern](super::CampaignOptions::folders), and no other row's. It stays the same once it
+    /// was asked for; it isn't made.
+    ///
+    /// # Errors
+    /// [`CampaignError::Invalid`] without `download_to`, or for a pattern that makes no sense;
+    /// [`CampaignError::Ledger`].
+    pub fn folder(&self, id: &str) -> Result<PathBuf, CampaignError> {
+        let Some(root) = &self.root else {
+            return Err(CampaignError::Invalid("results need a folder: set `download_to`".to_owned()));
+        };
+        let pattern = self.pattern.as_deref().unwrap_or(folder::DEFAULT);
+        let wanted = folder::name(pattern, &self.row.params, &self.back_end, id).map_err(CampaignError::Invalid)?;
+        Ok(root.join(self.diary.place(&wanted)?))
+    }
+
+    /// That the ticket's job is of the service of that name.
+    pub(crate) fn check_back_end(&self, name: &str) -> Result<(), JobError> {
+        if self.back_end == name {
+            return Ok(());
+        }
+        Err(JobError::fatal(CampaignError::Invalid(format!(
+            "its job was submitted to {:?}, and this run asks {name:?}: go on with a client of that one",
+            self.back_end
+        ))))
+    }
+
+    /// The error to return if it can't be found out whether the row has a job. It tells a person
+    /// what to look for.
+    pub fn unclear(&self, why: &str) -> JobError {
         JobError::fatal(CampaignError::Invalid(format!(
             "whether its job was made can't be found out ({why}): look for a job whose name begins with [{}]",
             self.token
         )))
     }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("row", &self.row).field("token", &self.token).finish_non_exhaustive()
+    }
+}
+
+/// A cost that can be added up.
+pub(crate) fn sound_cost(cost: Option<f64>) -> Option<f64> {
+    cost.filter(|cost| cost.is_finite() && *cost >= 0.0)
 }
 
 /// One row's part of the ledger. What is written is on the disk before the call returns.

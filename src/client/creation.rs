@@ -1,9 +1,10 @@
-//! Making something on a remote service exactly once, although the reply may be lost.
+//! Creates something (a job, a query) on a remote service exactly once, even if a reply is lost.
 //!
-//! A `POST` that may have arrived is never repeated blindly. What it may have made is looked for in
-//! the service's list. It is made again only if the list is proven whole and nothing in it can be
-//! what was asked for; where that can't be proven, the caller is told ([`Failure::Unclear`]). No
-//! decision hangs on a clock alone: a time that doesn't fit makes a doubt, and no proof.
+//! If a `POST` may have arrived, this doesn't just repeat it. It looks in the service's list for
+//! what the `POST` may have created. It creates it again only if the list is known to be complete
+//! and none of its entries can be the one. If that can't be proven, the caller gets
+//! [`Failure::Unclear`]. No decision rests on a clock alone: a time that doesn't fit raises a
+//! doubt, but proves nothing.
 //!
 //! ```text
 //! post -> answered: made
@@ -13,11 +14,11 @@
 //!                    -> in doubt, or the server may still be at it: unclear
 //! ```
 //!
-//! Calls that make alike things at the same time don't take each other's: what one has made or
-//! found is its own, and nothing is claimed while another such call is on its way.
+//! Several calls may create equal things at the same time. Each entry of the list goes to one of
+//! them only, and a call claims none while another such call is still waiting for its reply.
 //!
-//! Left to the services: what a request is, what its list says, and when two things are alike
-//! ([`Maker`]).
+//! Left to the client of a service ([`Maker`]): how to send the request, how to read the list, and
+//! how to compare an entry with the request.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -26,92 +27,92 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sync::{Condvar, Mutex};
 
-/// How often one thing is posted at most.
+/// How often a request is sent at most.
 const POSTS: u32 = 3;
 
-/// How often something is looked for that the server may still be making.
+/// How often to look in the list if the server may still be creating it.
 const LOOKS: u32 = 3;
 
-/// How long after a lost reply it is looked for at first: the server may still be at it.
+/// How long after a lost reply to look for the first time: the server may still be creating it.
 const SETTLED: Duration = Duration::from_millis(500);
 
-/// How far a service's clocks may be off each other, and off ours within the time that a look
-/// takes.
+/// How much a service's clocks may differ from each other, and from ours within the time of a look,
+/// in milliseconds.
 const SLACK: i64 = 10_000;
 
-/// How many ids are remembered. To forget one can only raise a doubt.
+/// How many ids are remembered. Forgetting one can only raise a doubt.
 const REMEMBERED: usize = 100_000;
 
-/// How many entries of a list are asked for their details.
+/// For how many entries of a list the details are read.
 const CANDIDATES: usize = 50;
 
-/// What tells like things: a digest of all that is sent.
+/// A digest of all that is sent: the same for equal requests.
 pub(crate) type Likeness = [u8; 32];
 
-/// How much something on the service is like what was sent.
+/// Whether an entry of the service may be what a request created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Match {
-    /// It is the same, as far as the service tells.
+    /// All that the service says about it fits.
     Same,
-    /// It isn't surely another.
+    /// It can't be ruled out.
     Possible,
-    /// It is another.
+    /// It is certainly another.
     Different,
 }
 
 /// An entry of a service's list.
 pub(crate) struct Listed {
     pub(crate) id: String,
-    /// When it was made, in milliseconds since 1970 by the service's clock.
+    /// When it was created, in milliseconds since 1970 by the service's clock.
     pub(crate) created: Option<i64>,
-    /// How much it is alike by what the list says: never `Same`, for lists leave things out.
+    /// How it matches by what the list says. Never `Same`, because lists have no details.
     pub(crate) alike: Match,
 }
 
 /// A part of a service's list, as far as it could be read.
 pub(crate) struct Listing {
     pub(crate) entries: Vec<Listed>,
-    /// The service's `Date` with it.
+    /// The `Date` of the service's reply.
     pub(crate) date: Option<String>,
-    /// Why it may lack some; `None` if it is whole.
+    /// Why it may be incomplete; `None` if it is complete.
     pub(crate) gap: Option<String>,
     /// Whether another part follows.
     pub(crate) has_more: bool,
 }
 
-/// What a failed `POST` leaves open.
+/// After a failed `POST`: whether the service may have done it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doubt {
-    /// Nothing: it wasn't done.
+    /// It certainly hasn't.
     None,
-    /// It may have been done. The server has answered, or hung up.
+    /// It may have done it. The server has answered, or has closed the connection.
     Lost,
-    /// It may have been done, or may still be: the wait for the answer has ended, and not the work
-    /// on it.
+    /// It may have done it, or may still do it: only our wait for the reply has ended.
     UnderWay,
-    /// It was done, as the server says. It doesn't say under which id.
+    /// The server says that it has done it, but not under which id.
     Unnamed,
 }
 
-/// One thing to be made on one service, and what can be asked about it. Each method is one call, or
-/// one read of the list.
+/// How one thing is created, listed and compared on a service. Each method is one call.
 pub(crate) trait Maker {
     type Made;
     type Error: Display;
 
     fn post(&self) -> Result<Self::Made, Self::Error>;
-    /// The id of what was made, if it is something that the list has.
+    /// The id of what was created, if the list has it.
     fn id_of<'a>(&self, made: &'a Self::Made) -> Option<&'a str>;
     fn doubt(&self, error: &Self::Error) -> Doubt;
-    /// Whether the same request may succeed the next time.
+    /// Whether the same request may succeed later.
     fn may_pass(&self, error: &Self::Error) -> bool;
-    /// A part of the list, counted from 1, the newest entries first if there are several.
+    /// Reads a part of the list, counted from 1. If there are several parts, the newest entries
+    /// come first.
     fn list(&self, part: u32) -> Result<Listing, Self::Error>;
-    /// How much one of the list is alike, by its details.
+    /// Reads the details of an entry, and compares them with the request.
     fn compare(&self, id: &str) -> Result<Match, Self::Error>;
 }
 
-/// What is made on one service by one user of it, and what has been seen there.
+/// What this process has created or is creating on one service as one user, and what it has seen in
+/// the lists.
 #[derive(Default)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
@@ -119,21 +120,23 @@ pub(crate) struct Ledger {
     lost: Arc<Tally>,
 }
 
-/// How many calls that make like things have lost their replies, and look for what they made.
+/// For each digest: how many calls have lost their replies and are looking for what they created.
 type Tally = Mutex<HashMap<Likeness, usize>>;
 
 #[derive(Default)]
 struct State {
-    /// How many calls are on their way that make like things.
+    /// For each digest: how many calls are waiting for their replies.
     posting: HashMap<Likeness, usize>,
-    /// What was made or found here: between which moments, if its reply came.
+    /// The ids that calls of this process have created or found. If the reply came, with the times
+    /// of its call's begin and end.
     own: HashMap<String, Option<(Instant, Instant)>>,
-    /// Since when something is known to be there.
+    /// When each id was first known to exist.
     seen: HashMap<String, Instant>,
 }
 
 impl Ledger {
-    /// Notes what is in a list that was read by now: none of it is what a later call makes.
+    /// Notes the entries of a list that was just read: none of them can be what a later call
+    /// creates.
     pub(crate) fn note_seen<'a>(&self, ids: impl Iterator<Item = &'a str>) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -152,7 +155,7 @@ impl Ledger {
         let _ = self.changed.wait_until(&mut state, Instant::now() + limit);
     }
 
-    /// Whether a call that makes a like thing is on its way.
+    /// Whether a call with this digest is waiting for its reply.
     pub(crate) fn is_posting(&self, likeness: &Likeness) -> bool {
         self.state.lock().posting.contains_key(likeness)
     }
@@ -170,8 +173,8 @@ impl Ledger {
         state.own.insert(id.to_owned(), made);
     }
 
-    /// Takes one for a call's own; `None` while a call is on its way that may have made it, `false`
-    /// if another call has it.
+    /// Claims an entry for a call. Returns false if another call has it, and `None` while a call is
+    /// waiting for its reply that may have created it.
     fn claim(&self, likeness: &Likeness, id: &str) -> Option<bool> {
         let mut state = self.state.lock();
         if state.posting.contains_key(likeness) {
@@ -184,26 +187,26 @@ impl Ledger {
         Some(is_free)
     }
 
-    /// How many calls that make like things look for what they made.
+    /// How many calls with this digest are looking for what they created.
     fn lost(&self, likeness: &Likeness) -> usize {
         self.lost.lock().get(likeness).copied().unwrap_or(0)
     }
 
-    /// As `claim`, and takes nothing.
+    /// What `claim` would return, without claiming.
     fn is_free(&self, likeness: &Likeness, id: &str) -> Option<bool> {
         let state = self.state.lock();
         (!state.posting.contains_key(likeness)).then(|| !state.own.contains_key(id))
     }
 
-    /// Whether it can be what a call made that began then: no other call has it, and it wasn't
-    /// there before.
+    /// Whether an entry can be what a call created that began at `began`: no other call has it, and
+    /// it didn't exist before.
     fn may_be_of(&self, id: &str, began: Instant) -> bool {
         let state = self.state.lock();
         !state.own.contains_key(id) && state.seen.get(id).is_none_or(|since| *since > began)
     }
 }
 
-/// A `POST` on its way; over when dropped.
+/// A `POST` that waits for its reply. Dropping it ends it.
 struct Posting<'a> {
     ledger: &'a Ledger,
     likeness: Likeness,
@@ -223,12 +226,12 @@ impl Drop for Posting<'_> {
     }
 }
 
-/// One thing on its way to existence, step by step: each is one call or one search, and none waits.
+/// The creation of one thing, in steps. A step is one call or one search, and doesn't wait.
 pub(crate) struct Creation<E> {
     likeness: Likeness,
     lost: Option<Lost<E>>,
     posts: u32,
-    /// When the first call began whose reply was lost: what it asked for may come to be late.
+    /// When the first call began whose reply was lost: what it creates may appear late.
     since: Option<Instant>,
 }
 
@@ -237,11 +240,11 @@ struct Lost<E> {
     error: E,
     looks: u32,
     doubt: Doubt,
-    /// Counts it as long as it looks.
+    /// Counts this call in the tally as long as it looks.
     _counted: Counted,
 }
 
-/// One of a [`Tally`], until it is dropped.
+/// A count in a [`Tally`], until it is dropped.
 struct Counted {
     tally: Arc<Tally>,
     likeness: Likeness,
@@ -266,29 +269,29 @@ impl Drop for Counted {
     }
 }
 
-/// What a step has come to.
+/// The outcome of a step.
 #[derive(Debug)]
 pub(crate) enum Step<M> {
-    /// There it is, as it was answered.
+    /// It was created, and this is the service's reply.
     Made(M),
-    /// There it is, by this id: the list had it.
+    /// It was found in the list, with this id.
     Found(String),
-    /// The reply was lost: step again after a while, to look for it.
+    /// The reply was lost: step again after this time, to look for it.
     Look(Duration),
-    /// It is nowhere: step again, to make it again.
+    /// It doesn't exist: step again, to create it again.
     Again,
-    /// Step again when calls for like things have ended.
+    /// Step again when the other calls for equal things have ended.
     NotYet,
 }
 
-/// Why a step has come to nothing.
+/// Why a step failed.
 #[derive(Debug)]
 pub(crate) enum Failure<E> {
-    /// The service refused, or couldn't be asked: nothing was made.
+    /// The service refused, or couldn't be reached: nothing was created.
     Refused(E),
-    /// The list, or a detail of it, couldn't be had, for this reason: another step may have it.
+    /// The list or the details of an entry couldn't be read: another step may succeed.
     NoLook(E),
-    /// It may exist. Nothing more can be found out.
+    /// It may exist, and nothing more can be found out, for this reason.
     Unclear(String),
 }
 
@@ -297,19 +300,19 @@ impl<E> Creation<E> {
         Creation { likeness, lost: None, posts: 0, since: None }
     }
 
-    /// How the reply was lost, if it was, so that it may exist.
+    /// The error with which the reply was lost, if it may exist because of that.
     pub(crate) fn lost_by(&self) -> Option<&E> {
         self.lost.as_ref().map(|lost| &lost.error)
     }
 
-    /// How the reply was lost, to be told as the source of an error: after [`Failure::Unclear`],
-    /// when nothing goes on.
+    /// The error with which the reply was lost, as the source of the caller's error after
+    /// [`Failure::Unclear`].
     pub(crate) fn into_lost(self) -> Option<E> {
         self.lost.map(|lost| lost.error)
     }
 
-    /// One call, or one search. After [`Failure::NoLook`] it may be called again, and goes on where
-    /// it was.
+    /// Does one step: a call or a search. After [`Failure::NoLook`] it can be called again, and
+    /// continues.
     pub(crate) fn advance<M>(&mut self, ledger: &Ledger, maker: &M) -> Result<Step<M::Made>, Failure<E>>
     where
         M: Maker<Error = E>,
@@ -351,7 +354,7 @@ impl<E> Creation<E> {
             return Ok(Step::NotYet);
         }
         let (mut same, mut doubtful, mut gap) = (Vec::new(), Vec::new(), None);
-        // What is made meanwhile moves entries on to the next part, where they come again.
+        // New entries move older ones to the next part, where they come a second time.
         let mut compared = HashSet::new();
         for part in 1.. {
             let list = maker.list(part).map_err(Failure::NoLook)?;
@@ -359,7 +362,7 @@ impl<E> Creation<E> {
             ledger.note_seen(list.entries.iter().map(|entry| entry.id.as_str()));
             let mut candidates: Vec<Listed> = list.entries;
             candidates.retain(|entry| entry.alike != Match::Different && ledger.may_be_of(&entry.id, since));
-            // The newest first, and those before whose time fits.
+            // Compare first those whose time fits, and of these the newest.
             candidates
                 .sort_by_key(|entry| (window.fits(entry.created) == Some(false), std::cmp::Reverse(entry.created)));
             for entry in candidates {
@@ -370,7 +373,8 @@ impl<E> Creation<E> {
                 let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
                 match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
                     (Match::Different, _) => {}
-                    // It may be older than the call, as far as is known: a doubt, unless another call has it.
+                    // Its time isn't known, so it may be older than the call: a doubt, unless
+                    // another call has it.
                     (Match::Same, None) => match ledger.is_free(&self.likeness, &entry.id) {
                         Some(true) => doubtful.push(entry.id),
                         Some(false) => {}
@@ -386,7 +390,8 @@ impl<E> Creation<E> {
             }
         }
         same.retain(|id| ledger.is_free(&self.likeness, id) != Some(false));
-        // More than were lost here: another process makes the same, and one of them is its own.
+        // There are more than calls here lost: another process creates the same, and one of them is
+        // its own.
         if same.len() > ledger.lost(&self.likeness) {
             doubtful.splice(0..0, std::mem::take(&mut same));
         }
@@ -406,7 +411,7 @@ impl<E> Creation<E> {
         }
         lost.looks += 1;
         if lost.doubt != Doubt::Lost {
-            // No list can prove that the server isn't still at it.
+            // No list can prove that the server isn't still creating it, so look again.
             if lost.looks < LOOKS {
                 return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
             }
@@ -416,7 +421,7 @@ impl<E> Creation<E> {
             }));
         }
         if let Some(gap) = gap {
-            // It may be whole the next time.
+            // The list may be complete the next time.
             if lost.looks < LOOKS {
                 return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
             }
@@ -429,8 +434,8 @@ impl<E> Creation<E> {
     }
 }
 
-/// Between which times of the service's clock a lost call can have made something, in milliseconds
-/// since 1970.
+/// The times of the service's clock between which a call with a lost reply can have created
+/// something, in milliseconds since 1970.
 #[derive(Debug, PartialEq)]
 struct Window {
     earliest: i64,
@@ -438,8 +443,8 @@ struct Window {
 }
 
 impl Window {
-    /// By the clock that dates the entries, if one that was made here tells it; else by the `Date`
-    /// of the list, else by ours.
+    /// Uses the clock that dates the entries, if it is known from one that this process created.
+    /// Otherwise the `Date` of the list, and otherwise our own clock.
     fn new(ledger: &Ledger, list: &Listing, began: Instant) -> Window {
         let now = Instant::now();
         let since = millis(now.saturating_duration_since(began));
@@ -462,7 +467,7 @@ impl Window {
         Window { earliest: first.saturating_sub(since).saturating_sub(SLACK), latest: last.saturating_add(SLACK) }
     }
 
-    /// `None` if it isn't known when it was made.
+    /// Whether a time of creation is within the window; `None` if it isn't known.
     fn fits(&self, created: Option<i64>) -> Option<bool> {
         created.map(|created| (self.earliest..=self.latest).contains(&created))
     }

@@ -11,7 +11,7 @@ use crate::time::civil_from_days;
 const DAY: i64 = 86_400;
 
 /// Reads `2023-01-02`, or that with a time: `2023-01-02T03:04:05Z`, seconds and `Z` optional.
-/// Seconds since 1970, and `None` for what is no such thing.
+/// Seconds since 1970, and `None` for what isn't such a thing.
 pub(super) fn parse(text: &str) -> Option<i64> {
     let (date, time) = text.split_once(['T', ' ']).map_or((text, None), |(date, time)| (date, Some(time)));
     let mut parts = date.splitn(3, '-').map(digits);

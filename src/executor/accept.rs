@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Closed, Core, Due, Place};
+use super::core::{Closed, Core, Due, OrderBy};
 use super::order::Entered;
 use super::pool::{Closed as PoolClosed, Task};
-use super::request::{Callback, Job, Kind, Request, Status};
+use super::request::{Call, Callback, Job, Request, Status};
 use super::room::{Bound, Full, OnFull};
 use crate::error::{Error, Result};
 use crate::lanes::LaneKey;
@@ -15,19 +15,36 @@ use crate::timer::{Alarm, Untimed};
 
 impl Core {
     /// Accepts one request, and gives its typed half.
-    pub(super) fn submit<T, F>(self: &Arc<Core>, place: Place, operation: F) -> Result<Arc<Request<F, T>>>
+    pub(super) fn submit<T, F>(self: &Arc<Core>, order_by: OrderBy, operation: F) -> Result<Arc<Request<F, T>>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
+    {
+        self.submit_prepared(order_by, operation, |_| {})
+    }
+
+    /// As `submit`; `prepare` is called before other threads see the request.
+    pub(super) fn submit_prepared<T, F>(
+        self: &Arc<Core>,
+        order_by: OrderBy,
+        operation: F,
+        prepare: impl FnOnce(&Task),
+    ) -> Result<Arc<Request<F, T>>>
+    where
+        T: Send + 'static,
+        F: Call<T> + Send + 'static,
     {
         self.ensure_thread().map_err(Error::Spawn)?;
-        // On a lane other threads see it before it is queued: they must not run what may be refused.
-        let alone = place.lane.is_none() || self.room.is_some();
+        // On a lane other threads see it before it is queued: they must not run what may be
+        // refused.
+        let alone = order_by.lane.is_none() || self.room.is_some();
         let status = if alone { Status::Queued } else { Status::Deferred };
-        let request = self.request(place.kind, status, self.clock.now(), operation);
+        let request = self.request(order_by, status, self.clock.now(), operation);
+        let job: Task = request.clone();
+        prepare(&job);
         match &self.room {
-            None => self.accept(place.lane, request.clone())?,
-            Some(room) => self.accept_bounded(room, &[(place.lane, request.clone())])?,
+            None => self.accept(order_by.lane, job)?,
+            Some(room) => self.accept_bounded(room, &[(order_by.lane, job)])?,
         }
         request.head().trace.accepted();
         Ok(request)
@@ -36,22 +53,24 @@ impl Core {
     /// Accepts many requests at once, or none.
     pub(super) fn submit_many<T, F>(
         self: &Arc<Core>,
-        operations: impl IntoIterator<Item = (Place, F)>,
+        operations: impl IntoIterator<Item = (OrderBy, F)>,
+        prepare: impl FnMut(&Task),
     ) -> Result<Vec<Arc<Request<F, T>>>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
     {
         let submitted = self.clock.now();
         // Made before any lock is taken, because the iterator is the user's.
         let mut jobs: Vec<(Option<LaneKey>, Task)> = Vec::new();
         let mut requests = Vec::new();
-        for (place, operation) in operations {
-            let request = self.request(place.kind, Status::Queued, submitted, operation);
-            jobs.push((place.lane, request.clone()));
+        for (order_by, operation) in operations {
+            let request = self.request(order_by, Status::Queued, submitted, operation);
+            jobs.push((order_by.lane, request.clone()));
             requests.push(request);
         }
         self.ensure_thread().map_err(Error::Spawn)?;
+        jobs.iter().map(|(_, job)| job).for_each(prepare);
         match &self.room {
             None => drop(self.accept_many(&jobs, None)?),
             Some(room) if room.on_full == OnFull::CallerRuns => {
@@ -67,24 +86,29 @@ impl Core {
     pub(super) fn submit_at<T, F>(
         self: &Arc<Core>,
         at: Instant,
-        place: Place,
+        order_by: OrderBy,
         operation: F,
+        prepare: impl FnOnce(&Task),
     ) -> Result<Arc<Request<F, T>>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
     {
-        let request = self.request(place.kind, Status::Deferred, self.clock.now(), operation);
+        let request = self.request(order_by, Status::Deferred, self.clock.now(), operation);
         request.head().defer();
+        let job: Task = request.clone();
+        prepare(&job);
         self.accept_deferred()?;
         request.head().trace.accepted();
-        let due = Due::Request { job: request.clone(), lane: place.lane };
+        let due = Due::Request { job, lane: order_by.lane };
         match self.set_alarm(at, due, None) {
             Ok(alarm) => {
                 // It may have started, or have been cancelled, in the meantime.
                 if !self.observers.set_alarm(request.head(), alarm) {
                     drop(self.timer.remove(alarm));
                 }
+                let job: Task = request.clone();
+                self.stop_late(&job);
                 Ok(request)
             }
             Err(refused) => {
@@ -95,7 +119,8 @@ impl Core {
         }
     }
 
-    /// Has `due` fired at `at`, unless there was a shutdown since its `session`; without one it was accepted already.
+    /// Has `due` fired at `at`, unless there was a shutdown since its `session`; without one it was
+    /// accepted already.
     pub(super) fn set_alarm(&self, at: Instant, due: Due, session: Option<u64>) -> Result<Alarm> {
         self.timer.insert(self, at, due, session).map_err(|untimed| match untimed {
             Untimed::Closed => self.why_closed(),
@@ -103,15 +128,22 @@ impl Core {
         })
     }
 
-    /// Submits a part of what was accepted as a whole, a series or a batch: it is not refused for a full queue.
-    pub(super) fn submit_accepted<T, F>(self: &Arc<Core>, place: Place, operation: F) -> Result<Arc<Request<F, T>>>
+    /// Submits a part of what was accepted as a whole, a series or a batch: it is not refused for a
+    /// full queue.
+    pub(super) fn submit_accepted<T, F>(
+        self: &Arc<Core>,
+        order_by: OrderBy,
+        operation: F,
+        prepare: impl FnOnce(&Task),
+    ) -> Result<Arc<Request<F, T>>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
     {
         self.ensure_thread().map_err(Error::Spawn)?;
-        let request = self.request(place.kind, Status::Queued, self.clock.now(), operation);
-        let jobs: [(_, Task); 1] = [(place.lane, request.clone())];
+        let request = self.request(order_by, Status::Queued, self.clock.now(), operation);
+        let jobs: [(_, Task); 1] = [(order_by.lane, request.clone())];
+        prepare(&jobs[0].1);
         match &self.room {
             None => drop(self.accept_many(&jobs, None)?),
             Some(room) => {
@@ -126,35 +158,51 @@ impl Core {
     }
 
     /// Accepts a request that follows `first`, and is released by its end.
-    pub(super) fn submit_follower<T, F>(self: &Arc<Core>, first: &Task, operation: F) -> Result<Arc<Request<F, T>>>
+    pub(super) fn submit_follower<T, F>(
+        self: &Arc<Core>,
+        first: &Task,
+        operation: F,
+        prepare: impl FnOnce(&Task),
+    ) -> Result<Arc<Request<F, T>>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
     {
         self.accept_deferred()?;
-        let request = self.request(Kind::Accessor, Status::Deferred, self.clock.now(), operation);
+        let request = self.request(OrderBy::FREE, Status::Deferred, self.clock.now(), operation);
         request.head().defer();
         request.head().trace.accepted();
         let (core, job): (_, Task) = (self.clone(), request.clone());
-        // Before the release can happen: a thread that waits for the follower has to find what it follows.
+        prepare(&job);
+        // Before the release can happen: a thread that waits for the follower has to find what it
+        // follows.
         self.follow(&job, first);
         let number = job.head().id();
         let release: Callback = Box::new(move |_| {
             core.unfollow(&job);
-            core.release_one(job);
+            core.release_one(job.clone());
+            core.stop_late(&job);
         });
         if let Err(release) = self.observers.follow(first.head(), number, release) {
             release(first.head().status());
         }
+        let job: Task = request.clone();
+        self.stop_late(&job);
         Ok(request)
     }
 
-    fn request<T, F>(&self, kind: Kind, status: Status, submitted: u64, operation: F) -> Arc<Request<F, T>>
+    pub(super) fn request<T, F>(
+        &self,
+        order_by: OrderBy,
+        status: Status,
+        submitted: u64,
+        operation: F,
+    ) -> Arc<Request<F, T>>
     where
         T: Send + 'static,
-        F: FnOnce() -> Result<T> + Send + 'static,
+        F: Call<T> + Send + 'static,
     {
-        Arc::new(Request::new(self.next_number(), kind, status, submitted, operation))
+        Arc::new(Request::new(self.next_number(), order_by.terms, status, submitted, operation))
     }
 
     pub(super) fn next_number(&self) -> u64 {
@@ -162,7 +210,7 @@ impl Core {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn accept_deferred(&self) -> Result<()> {
+    pub(super) fn accept_deferred(&self) -> Result<()> {
         if self.order.defer_elsewhere() { Ok(()) } else { Err(self.why_closed()) }
     }
 
@@ -199,17 +247,18 @@ impl Core {
     /// Takes a request out of its lane that was not accepted after all.
     fn withdraw(self: &Arc<Core>, job: &Task) {
         let ((), released) = self.order.leave(job.head(), || ());
-        self.release(released);
+        self.release(released, self.clock.now());
     }
 
-    /// Orders new requests and queues those that may run: all of them, or none. With a `bound`, only if there is room
-    /// for all of them; if not, says what is full.
+    /// Orders new requests and queues those that may run: all of them, or none. With a `bound`,
+    /// only if there is room for all of them; if not, says what is full.
     pub(super) fn accept_many(
         self: &Arc<Core>,
         jobs: &[(Option<LaneKey>, Task)],
         mut bound: Option<Bound<'_>>,
     ) -> Result<Option<Full>> {
-        // Their lanes stay locked until all is decided: none of them may start before all are accepted.
+        // Their lanes stay locked until all is decided: none of them may start before all are
+        // accepted.
         let mut lanes = self.order.lock(jobs.iter().filter_map(|(lane, _)| *lane));
         let mut ready: Vec<Task> = Vec::with_capacity(jobs.len());
         let mut entered = 0;
@@ -267,6 +316,10 @@ impl Core {
         // The last first, so that none of them is let in by the one before it.
         for (_, job) in jobs[..entered].iter().rev() {
             lanes.withdraw(job.head());
+        }
+        if entered > 0 {
+            // They counted as deferred for a moment, in which `wait_idle` may have looked.
+            self.pool.nudge_idle();
         }
         refusal
     }

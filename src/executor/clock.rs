@@ -1,4 +1,5 @@
-//! A clock that counts nanoseconds from when it was made: half the size of an `Instant`. Good for 584 years.
+//! A clock that counts nanoseconds from when it was made: half the size of an `Instant`. Good for
+//! 584 years.
 
 use std::time::Instant;
 

@@ -1,4 +1,5 @@
-//! What this thread is doing for an executor: the requests that it runs, and the pool that it belongs to.
+//! What this thread is doing for an executor: the requests that it runs, and the pool that it
+//! belongs to.
 
 // Loom's thread-locals know no `const`.
 #![allow(clippy::missing_const_for_thread_local)]
@@ -8,6 +9,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::core::Core;
+use super::group::cancel_scope::CancelScope;
+use super::interruptible;
 use super::pool::{Awaited, Seat};
 use super::request::Job;
 use super::wait::block;
@@ -18,21 +21,34 @@ thread_local! {
     static RUNNING: RefCell<Vec<Running>> = RefCell::new(Vec::new());
     /// Set for the life of a pool's thread, until its thread-locals are destroyed.
     static WORKER: RefCell<Option<Worker>> = RefCell::new(None);
-    /// The address of the executor whose pool the thread belongs to. Without a destructor, so that the destructors
-    /// of other thread-locals still find it.
+    /// The address of the executor whose pool the thread belongs to. Without a destructor, so that
+    /// the destructors of other thread-locals still find it.
     static POOL: Cell<usize> = Cell::new(0);
+    /// How many of the running requests are in a group or have a time limit. Without a destructor,
+    /// and at hand, for each submission looks at it.
+    static SCOPED: Cell<usize> = Cell::new(0);
+    /// Whether the thread is an executor's timer.
+    static TIMER: Cell<bool> = Cell::new(false);
     static NESTED: RefCell<Nested> = RefCell::new(Nested { depth: 0, pending: VecDeque::new() });
 }
 
-/// An entry for each request that the thread runs, the innermost last: a full queue may have its submitter run one.
+/// An entry for each request that the thread runs, the innermost last: a full queue may have its
+/// submitter run one.
 struct Running {
-    /// `None` where the thread is at work, but on no request: in a hook, or behind the request's end.
+    /// `None` where the thread is at work, but on no request: in a hook, or behind the request's
+    /// end.
     job: Option<Arc<dyn Job>>,
-    /// The executor; `None` if it is the one whose pool the thread belongs to, which saves a contended count.
+    /// Whether the operation has returned, and callbacks of its end are being called.
+    is_over: bool,
+    /// The executor; `None` if it is the one whose pool the thread belongs to, which saves a
+    /// contended count.
     core: Option<Arc<Core>>,
-    /// Set once a poll of a request has let another thread work in this one's place, until the operation ends: for
-    /// each request that was polled, by its address, what the other thread is to run.
+    /// Set once a poll of a request has let another thread work in this one's place, until the
+    /// operation ends: for each request that was polled, by its address, what the other thread is
+    /// to run.
     lent: Option<Vec<(usize, Arc<Awaited>)>>,
+    /// What its submissions belong to.
+    scope: Option<Arc<CancelScope>>,
 }
 
 /// A pool's thread.
@@ -59,6 +75,11 @@ macro_rules! look {
 }
 
 impl Running {
+    /// The request whose operation this thread runs.
+    fn operation(&self) -> Option<&Arc<dyn Job>> {
+        self.job.as_ref().filter(|_| !self.is_over)
+    }
+
     fn is_of(&self, core: &Core) -> bool {
         match &self.core {
             Some(own) => std::ptr::eq(&**own, core),
@@ -79,8 +100,10 @@ pub(super) fn enter_core(core: &Arc<Core>) -> Scope {
 
 fn push(job: Option<Arc<dyn Job>>, core: &Arc<Core>) -> Scope {
     let core = (!is_in_pool_of(core)).then(|| core.clone());
-    // A thread that is destroying its thread-locals has no list any more. What it runs then is not known as its own.
-    Scope(look!(RUNNING, |running| running.borrow_mut().push(Running { job, core, lent: None })).is_some())
+    // A thread that is destroying its thread-locals has no list any more. What it runs then is not
+    // known as its own.
+    let entry = Running { job, is_over: false, core, lent: None, scope: None };
+    Scope(look!(RUNNING, |running| running.borrow_mut().push(entry)).is_some())
 }
 
 fn address(core: &Core) -> usize {
@@ -95,6 +118,14 @@ fn is_in_pool_of(core: &Core) -> bool {
 pub(super) struct Scope(bool);
 
 impl Scope {
+    /// The operation has returned: nothing can be cancelled any more, and what is called from here
+    /// on, such as a callback, isn't a part of it.
+    pub(super) fn end_operation(&self) {
+        if self.0 {
+            look!(RUNNING, |running| running.borrow_mut().last_mut().map(|last| last.is_over = true));
+        }
+    }
+
     /// The request has ended, and holds nothing more of this scope; the thread is still at work.
     pub(super) fn leave_request(&self) {
         if self.0 {
@@ -116,13 +147,66 @@ impl Drop for Scope {
     }
 }
 
+/// Has the operation that this thread runs submit to `scope`, or to none, until what is returned is
+/// dropped.
+pub(super) fn enter_scope(scope: Option<Arc<CancelScope>>) -> InScope {
+    if scope.is_none() && scoped() == 0 {
+        return InScope(None);
+    }
+    let is_some = scope.is_some();
+    let before = look!(RUNNING, |running| Some(std::mem::replace(&mut running.borrow_mut().last_mut()?.scope, scope)));
+    let Some(before) = before.flatten() else { return InScope(None) };
+    count_scope(before.is_some(), is_some);
+    InScope(Some(before))
+}
+
+/// What the operation that this thread runs submits to.
+pub(super) fn scope() -> Option<Arc<CancelScope>> {
+    if scoped() == 0 {
+        return None;
+    }
+    look!(RUNNING, |running| running.borrow().last()?.scope.clone()).flatten()
+}
+
+fn scoped() -> usize {
+    look!(SCOPED, |scoped| scoped.get()).unwrap_or(0)
+}
+
+fn count_scope(before: bool, now: bool) {
+    look!(SCOPED, |scoped| scoped.set(scoped.get() + usize::from(now) - usize::from(before)));
+}
+
+#[must_use = "the operation submits to it for as long as this lives"]
+pub(super) struct InScope(Option<Option<Arc<CancelScope>>>);
+
+impl Drop for InScope {
+    fn drop(&mut self) {
+        let Some(before) = self.0.take() else { return };
+        let is_some = before.is_some();
+        let left =
+            look!(RUNNING, |running| Some(std::mem::replace(&mut running.borrow_mut().last_mut()?.scope, before)));
+        if let Some(left) = left.flatten() {
+            count_scope(left.is_some(), is_some);
+        }
+    }
+}
+
+/// This thread is an executor's timer.
+pub(super) fn set_timer() {
+    look!(TIMER, |timer| timer.set(true));
+}
+
+pub(super) fn is_timer() -> bool {
+    look!(TIMER, |timer| timer.get()).unwrap_or(false)
+}
+
 /// Whether a poll has let another thread work in this one's place.
 pub(super) fn is_lent() -> bool {
     look!(RUNNING, |running| running.borrow().iter().any(|running| running.lent.is_some())).unwrap_or(false)
 }
 
-/// Notes that another thread works in this one's place, for `job` among others, until the current operation ends.
-/// Returns what that thread is to run.
+/// Notes that another thread works in this one's place, for `job` among others, until the current
+/// operation ends. Returns what that thread is to run.
 pub(super) fn lend(job: &Arc<dyn Job>) -> Option<Arc<Awaited>> {
     let address = job.head().address();
     look!(RUNNING, |running| {
@@ -150,8 +234,8 @@ pub(super) fn runs_for(core: &Core) -> Vec<Arc<dyn Job>> {
 /// An executor that this thread is at work for, and the request, where it is one.
 pub(super) type AtWork = (Arc<Core>, Option<Arc<dyn Job>>);
 
-/// What this thread is at work on: the executors, and the requests, where it is one. Empty on a thread that is at work
-/// for none, or is just ending.
+/// What this thread is at work on: the executors, and the requests, where it is one. Empty on a
+/// thread that is at work for none, or is just ending.
 pub(super) fn all() -> Vec<AtWork> {
     let own = worker().map(|worker| worker.core);
     look!(RUNNING, |running| {
@@ -162,13 +246,13 @@ pub(super) fn all() -> Vec<AtWork> {
     .unwrap_or_default()
 }
 
-/// The request that this thread runs, the innermost, and the executor that accepted it.
+/// The request whose operation this thread runs, the innermost, and the executor that accepted it.
 pub(super) fn current() -> Option<(Arc<Core>, Arc<dyn Job>)> {
     let own = worker().map(|worker| worker.core);
     look!(RUNNING, |running| {
         let running = running.borrow();
         let last = running.last()?;
-        Some((last.core.clone().or(own)?, last.job.clone()?))
+        Some((last.core.clone().or(own)?, last.operation()?.clone()))
     })
     .flatten()
 }
@@ -205,10 +289,23 @@ pub(super) fn worker() -> Option<Worker> {
     look!(WORKER, |current| current.borrow().clone()).flatten()
 }
 
-/// Whether the current request was asked to cancel.
+/// How many requests, hooks and ends this thread is at, one inside the other.
+pub(super) fn depth() -> usize {
+    look!(RUNNING, |running| running.borrow().len()).unwrap_or(0)
+}
+
+/// Whether this thread runs a request, or other work that can be cancelled, and is not at work on
+/// something else inside of it.
+pub(super) fn is_inside() -> bool {
+    let runs = |running: &RefCell<Vec<Running>>| running.borrow().last().is_some_and(|last| last.operation().is_some());
+    interruptible::is_inside() || look!(RUNNING, runs).unwrap_or(false)
+}
+
+/// Whether the current request, or the step of a batch or attempt at a task that it runs, was asked
+/// to cancel.
 ///
-/// An operation that takes long asks now and then, and decides by itself what to return. `false` outside of one. For calls that
-/// block there is [`on_cancel`](crate::on_cancel).
+/// An operation that takes long asks now and then, and decides by itself what to return. `false`
+/// outside of one. For calls that block there is [`on_cancel`](crate::on_cancel).
 ///
 /// ```
 /// use fulmar::Executor;
@@ -227,21 +324,33 @@ pub(super) fn worker() -> Option<Worker> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn is_cancelled() -> bool {
+    interruptible::is_told() || is_request_cancelled()
+}
+
+fn is_request_cancelled() -> bool {
     look!(RUNNING, |running| {
         let running = running.borrow();
-        running.last().and_then(|last| last.job.as_ref()).is_some_and(|job| job.head().is_cancel_requested())
+        let Some(last) = running.last() else { return false };
+        let Some(head) = last.operation().map(|job| job.head()) else { return false };
+        let is_told = || match &last.core {
+            Some(core) => core.is_told(head),
+            None => look!(WORKER, |worker| worker.borrow().as_ref().is_some_and(|own| own.core.is_told(head)))
+                .unwrap_or(false),
+        };
+        head.is_cancel_requested() || is_told()
     })
     .unwrap_or(false)
 }
 
-/// Callbacks and destructors of the user's that end other requests, whose callbacks end others, and so on.
+/// Callbacks and destructors of the user's that end other requests, whose callbacks end others, and
+/// so on.
 struct Nested {
     depth: usize,
     pending: VecDeque<Box<dyn FnOnce()>>,
 }
 
-/// Calls `foreign`, or, if so many such calls run inside one another on this stack that it could overflow, has the
-/// innermost of them call it when it has returned.
+/// Calls `foreign`, or, if so many such calls run inside one another on this stack that it could
+/// overflow, has the innermost of them call it when it has returned.
 pub(super) fn call_nested(foreign: impl FnOnce() + 'static) {
     let mut foreign = Some(foreign);
     let depth = look!(NESTED, |nested| {

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
-use super::core::Core;
+use super::core::{Core, Way};
 use super::current;
+use super::on_cancel;
 use super::operation::IntoOutput;
 use super::pool::Task;
 use super::request::{Head, Kind, Observer, Outcome, Status};
@@ -25,8 +26,10 @@ use crate::time::Deadline;
 
 /// The handle of a submitted request.
 ///
-/// Dropping it does not cancel the request. It is also a [`Future`], for callers that have a runtime: it needs none of
-/// its own, and any number of threads and one task may wait for the same request; one of them gets the result.
+/// Dropping it does not cancel the request. It is also a [`Future`], for callers that have a
+/// runtime: it needs none of its own, and any number of threads and one task may wait for the same
+/// request; one of them gets the result. Polled inside an operation that is cancelled, it is ready
+/// with [`Error::Interrupted`], and may be polled again later.
 #[must_use = "a failure is only seen by who waits for it; to let a request go on unseen, `drop` its handle"]
 pub struct AsyncRequest<T> {
     request: Arc<dyn Outcome<T>>,
@@ -62,7 +65,8 @@ impl<T> AsyncRequest<T> {
 
     /// Takes the request out for good if it has not started, and says whether it did.
     ///
-    /// One that runs is told ([`is_cancelled`](crate::is_cancelled)), its hooks are called ([`on_cancel`](crate::on_cancel)), and it
+    /// One that runs is told ([`is_cancelled`](crate::is_cancelled)), its waits end
+    /// ([`Error::Interrupted`]), its hooks are called ([`on_cancel`](crate::on_cancel)), and it
     /// decides by itself; its result comes as it does without the call.
     ///
     /// ```
@@ -84,22 +88,33 @@ impl<T> AsyncRequest<T> {
         !self.is_done() && self.core.cancel(&self.request.clone().as_job())
     }
 
+    /// As [`cancel`](AsyncRequest::cancel), but one that runs isn't told.
+    pub(crate) fn take_out(&self) -> bool {
+        !self.is_done() && self.core.take_out(&self.request.clone().as_job(), false)
+    }
+
     /// Waits until the request has ended, for at most `timeout`, and takes the result.
     ///
     /// After a timeout the request goes on and the handle is still good.
     ///
     /// # Timing
-    /// Monotonic clock, counted from this call. `None` is no limit, zero looks once, and a sum past the clock's range is
-    /// no limit. Inside an operation all of this holds as well: another thread works meanwhile in the place of the one
-    /// that waits, so that a pool whose operations wait has more threads for a while than it was built with.
+    /// Monotonic clock, counted from this call. `None` means no limit, zero looks once, and a sum
+    /// past the clock's range is no limit. Inside an operation all of this holds as well: another
+    /// thread works meanwhile in the place of the one that waits, so that a pool whose operations
+    /// wait has more threads for a while than it was built with. If that operation is cancelled, or
+    /// its time limit passes, the wait ends: at once, if that was before. A result that is there is
+    /// returned all the same.
     /// # Memory consistency
-    /// What the caller did before the submission happens-before the operation; what the operation did happens-before
-    /// the return from here.
+    /// What the caller did before the submission happens-before the operation; what the operation
+    /// did happens-before the return from here.
     /// # Errors
-    /// [`Error::Timeout`]; [`Error::Operation`] with the operation's own error; [`Error::Panicked`];
-    /// [`Error::Cancelled`]; [`Error::ResultTaken`] if the result was taken before;
-    /// [`Error::WouldDeadlock`], at once, if the request can't end before the operation that waits
-    /// here; [`Error::Spawn`] if the request needs a thread, the system refuses one, and 16 operations run inside one another on this thread's stack already.
+    /// [`Error::Timeout`]; [`Error::Operation`] with the operation's own error;
+    /// [`Error::Panicked`]; [`Error::Cancelled`]; [`Error::ResultTaken`] if the result was taken
+    /// before; [`Error::Interrupted`], if the operation that waits here was cancelled: the request
+    /// goes on, and the handle is still good; [`Error::WouldDeadlock`], at once, if the request
+    /// can't end before the operation that waits here; [`Error::Spawn`] if the request needs a
+    /// thread, the system refuses one, and 16 operations run inside one another on this thread's
+    /// stack already.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<T> {
         park::for_one(self, Deadline::start(timeout))?;
         self.request.take().unwrap_or(Err(Error::ResultTaken))
@@ -125,13 +140,14 @@ impl<T> AsyncRequest<T> {
     }
 
     /// Calls `callback` once when the request has ended, with its final status: on the thread that
-    /// ended it, or at once if it has ended. The result stays in the handle. Callbacks are called in
-    /// their order, after all waiting threads have been told. If one panics, the others are still
-    /// called. If callbacks end requests whose callbacks end others, 16 are called inside one another,
-    /// and the rest when the innermost has returned.
+    /// ended it, or at once if it has ended. The result stays in the handle. Callbacks are called
+    /// in their order, after all waiting threads have been told. If one panics, the others are
+    /// still called. If callbacks end requests whose callbacks end others, 16 are called inside one
+    /// another, and the rest when the innermost has returned.
     ///
-    /// The thread is one of the pool's: keep the callback short, or submit. The returned handle takes
-    /// the callback back; dropping that handle does nothing.
+    /// The thread is one of the pool's, that of a caller of [`cancel`](AsyncRequest::cancel), or,
+    /// at a time limit, one beside the pool: keep the callback short, or submit. The returned
+    /// handle takes the callback back; dropping that handle does nothing.
     pub fn on_complete(&self, callback: impl FnOnce(Status) + Send + 'static) -> CallbackHandle {
         let number = self.core.next_number();
         let observer = Observer::Callback(number, Box::new(callback));
@@ -142,12 +158,13 @@ impl<T> AsyncRequest<T> {
         CallbackHandle { job: self.request.clone().as_job(), core: self.core.clone(), number }
     }
 
-    /// A receiver for `crossbeam_channel::select!`: it disconnects when the request has ended, in whatever way, and never
-    /// receives anything. The result stays in the handle. For many requests there is [`RequestSet`](crate::RequestSet).
+    /// A receiver for `crossbeam_channel::select!`: it disconnects when the request has ended, in
+    /// whatever way, and never receives anything. The result stays in the handle. For many requests
+    /// there is [`RequestSet`](crate::RequestSet).
     ///
-    /// Any number of threads may select it, and it stays ready: a loop that goes on after the end selects
-    /// `crossbeam_channel::never()` in its place. It costs no thread. Inside an operation prefer a wait of this crate: a
-    /// `select!` there keeps the thread of the pool.
+    /// Any number of threads may select it, and it stays ready: a loop that goes on after the end
+    /// selects `crossbeam_channel::never()` in its place. It costs no thread. Inside an operation
+    /// prefer a wait of this crate: a `select!` there keeps the thread of the pool.
     ///
     /// ```
     /// use fulmar::crossbeam_channel::{select, tick};
@@ -209,11 +226,12 @@ impl<T> AsyncRequest<T> {
 impl<T: Send + 'static> AsyncRequest<T> {
     /// Runs `next` on the pool with the value, once there is one, and returns the handle of that.
     ///
-    /// The result now belongs to `next`: a wait on this handle gives [`Error::ResultTaken`] once it has run. If this
-    /// request fails, panics or is cancelled, `next` is not called, and its request fails with the same error.
+    /// The result now belongs to `next`: a wait on this handle gives [`Error::ResultTaken`] once it
+    /// has run. If this request fails, panics or is cancelled, `next` is not called, and its
+    /// request fails with the same error.
     ///
-    /// The new request counts as accepted, and as deferred, from now on: a shutdown waits for it. It is an accessor
-    /// without a key or a store, and so waits for nothing else.
+    /// The new request counts as accepted, and as deferred, from now on: a shutdown waits for it.
+    /// It is an accessor without a key or a store, and so waits for nothing else.
     ///
     /// ```
     /// let executor = fulmar::Executor::builder().threads(1).build()?;
@@ -230,12 +248,12 @@ impl<T: Send + 'static> AsyncRequest<T> {
     {
         let result = Reserved::new(self.request.clone());
         let operation = move || next(result.take()?).into_output().map_err(Error::Operation);
-        let follower = self.core.submit_follower(&self.request.clone().as_job(), operation)?;
-        Ok(AsyncRequest::new(follower, self.core.clone()))
+        self.core.admit(Way::After(&self.request.clone().as_job()), operation)
     }
 }
 
-/// The result of a request that belongs to a continuation from now on; back in its handle if that never runs.
+/// The result of a request that belongs to a continuation from now on; back in its handle if that
+/// never runs.
 struct Reserved<T> {
     first: Arc<dyn Outcome<T>>,
     /// Not if another continuation came before.
@@ -270,7 +288,8 @@ pub struct CallbackHandle {
 }
 
 impl CallbackHandle {
-    /// Has the callback never called, and drops it. Says whether it did: not if it was called, or is being called.
+    /// Has the callback never called, and drops it. Says whether it did: not if it was called, or
+    /// is being called.
     ///
     /// ```
     /// use fulmar::Executor;
@@ -297,11 +316,13 @@ impl fmt::Debug for CallbackHandle {
     }
 }
 
-/// Waits until all of `requests` have ended, for at most `timeout` together, and takes their values in the same order.
+/// Waits until all of `requests` have ended, for at most `timeout` together, and takes their values
+/// in the same order.
 ///
-/// All or nothing: on an error or a timeout, every other result is still in its handle. Of several errors it is the
-/// first in the order of `requests` that is returned, and it is taken from its handle. Only if another thread takes one of
-/// the results in the very moment in which they are taken here, the others are seen as taken until they are put back.
+/// All or nothing: on an error or a timeout, every other result is still in its handle. Of several
+/// errors it is the first in the order of `requests` that is returned, and it is taken from its
+/// handle. Only if another thread takes one of the results in the very moment in which they are
+/// taken here, the others are seen as taken until they are put back.
 pub(super) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<Vec<T>> {
     let missing = |request: &AsyncRequest<T>| request.request.take().unwrap_or(Err(Error::ResultTaken));
     if let Some(failed) = park::for_all(requests, Deadline::start(timeout))? {
@@ -323,7 +344,8 @@ pub(super) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Optio
     Ok(values)
 }
 
-/// Waits until one of `requests` has ended, for at most `timeout`, and returns its index. Takes nothing.
+/// Waits until one of `requests` has ended, for at most `timeout`, and returns its index. Takes
+/// nothing.
 pub(super) fn wait_any<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<usize> {
     if requests.is_empty() {
         return Err(Error::Invalid("none of no requests can end: wait_any needs at least one".into()));
@@ -336,13 +358,18 @@ impl<T> Future for AsyncRequest<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         if let Some(taken) = self.request.take() {
+            self.leave_poll();
             return Poll::Ready(taken);
         }
         let task = Observer::Task(context.waker().clone());
         if self.core.observers.register(self.head(), task).is_err() {
+            self.leave_poll();
             return Poll::Ready(self.request.take().unwrap_or(Err(Error::ResultTaken)));
         }
         self.polled = true;
+        if on_cancel::wake_task(self.head(), context.waker()) {
+            return Poll::Ready(Err(Error::Interrupted));
+        }
         if current::is_worker() {
             // An operation that polls is about to block its thread.
             let node = self.node();
@@ -355,8 +382,18 @@ impl<T> Future for AsyncRequest<T> {
     }
 }
 
+impl<T> AsyncRequest<T> {
+    /// An operation that polled it has no need to be woken for it any more.
+    fn leave_poll(&self) {
+        if self.polled {
+            on_cancel::leave_task(self.head());
+        }
+    }
+}
+
 impl<T> Drop for AsyncRequest<T> {
     fn drop(&mut self) {
+        self.leave_poll();
         if self.polled && !self.is_done() {
             let is_task = |observer: &Observer| matches!(observer, Observer::Task(_));
             self.core.observers.remove(self.head(), is_task);

@@ -1,83 +1,148 @@
-//! What is called when a running request is cancelled: the way into a system call that no flag
-//! reaches.
+//! What is called, and which thread is woken, when a running request is cancelled: the way into a
+//! system call, or into a wait, that no flag reaches.
 //!
-//! A hook is called exactly once, or not at all: the thread that takes it out of its place calls
-//! it, and the place is emptied by the first of three: a cancel, the operation itself, the
+//! A hook is called exactly once, or not at all: the thread that takes it out of its state calls
+//! it, and the state is emptied by the first of three: a cancel, the operation itself, the
 //! operation's end. None of them goes on before a call that has begun is over, so no hook outlives
 //! its operation.
 //!
-//! No cancel is missed: it raises its flag before it looks for hooks, and an operation looks at the
-//! flag after its hook is entered. Both look under one lock, so the later of the two sees the
-//! other.
+//! No cancel is missed: it raises its flag before it looks for hooks and waits, and an operation
+//! looks at the flag after its hook or its wait is entered. Both look under one lock, so the later
+//! of the two sees the other.
+//!
+//! A wait needs less care than a hook: a thread, or a task, that is woken for nothing looks at its
+//! predicate and goes on. So a wake-up may come late, after the wait or after its operation.
 
 use std::collections::HashMap;
-use std::fmt;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
+use std::task::Waker;
 
-use super::core::Core;
-use super::current;
 use super::request::Head;
 use crate::panics;
-use crate::sync::thread::{self, ThreadId};
+use crate::sync::blocking::Lent;
+use crate::sync::thread::{self, Thread, ThreadId};
 use crate::sync::{AtomicUsize, Condvar, Mutex, Ordering};
 
 /// The hooks of an executor's running requests, by the address of each request's head.
 pub(super) struct Interrupts {
-    /// For the many operations that have none.
+    /// How many hooks and tasks are entered: most operations have none, and end without a lock.
     count: AtomicUsize,
-    hooks: Mutex<HashMap<usize, Vec<Arc<Hook>>>>,
+    entered: Mutex<Entered>,
+}
+
+/// By the address of the head of the request that was, or may be, cancelled.
+#[derive(Default)]
+struct Entered {
+    hooks: HashMap<usize, Vec<Arc<Hook>>>,
+    waits: HashMap<usize, Wait>,
+    /// Polls of futures in the operation.
+    tasks: HashMap<usize, Vec<Task>>,
+}
+
+/// The request that is polled, by its address, and what to wake.
+pub(super) type Task = (usize, Waker);
+
+/// A request's thread in a wait.
+#[derive(Clone)]
+pub(super) struct Wait {
+    request: u64,
+    thread: Thread,
+    /// The thread's place in a pool, which another thread may have taken meanwhile.
+    place: Option<Arc<dyn Lent>>,
+    /// A destructor or a waker that runs in a wait may wait as well, on the same thread.
+    depth: usize,
+}
+
+impl Wait {
+    /// This thread is about to park, for the request or for none.
+    pub(super) fn new(head: Option<&Head>, place: Option<Arc<dyn Lent>>) -> Wait {
+        Wait { request: head.map_or(u64::MAX, number_of), thread: thread::current(), place, depth: 1 }
+    }
+
+    /// A wait inside this one begins.
+    pub(super) fn begin(&mut self) {
+        self.depth += 1;
+    }
+
+    /// The innermost wait ends. Says whether it was the last.
+    pub(super) fn end(&mut self) -> bool {
+        self.depth -= 1;
+        self.depth == 0
+    }
+
+    pub(super) fn interrupt(&self) {
+        if let Some(place) = &self.place {
+            // Before the thread runs again: otherwise the thread in its place would begin one more
+            // operation.
+            place.come_back();
+        }
+        self.thread.unpark();
+    }
 }
 
 pub(super) struct Hook {
-    place: Mutex<Place>,
+    request: u64,
+    state: Mutex<HookState>,
     over: Condvar,
 }
 
-enum Place {
+enum HookState {
     Armed(Box<dyn FnOnce() + Send>),
     /// That thread calls it.
     Called(ThreadId),
     Over,
 }
 
+/// The number of the request; above all others if a shutdown leaves it alone.
+fn number_of(head: &Head) -> u64 {
+    if head.is_kept() { u64::MAX } else { head.id() }
+}
+
 impl Hook {
-    fn new(hook: Box<dyn FnOnce() + Send>) -> Arc<Hook> {
-        Arc::new(Hook { place: Mutex::new(Place::Armed(hook)), over: Condvar::new() })
+    /// Of a request's operation, or of none.
+    pub(super) fn new(head: Option<&Head>, hook: Box<dyn FnOnce() + Send>) -> Arc<Hook> {
+        let request = head.map_or(u64::MAX, number_of);
+        Arc::new(Hook { request, state: Mutex::new(HookState::Armed(hook)), over: Condvar::new() })
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        matches!(*self.state.lock(), HookState::Armed(_))
     }
 
     /// Calls it, unless it was called or taken back.
-    fn call(&self) {
+    pub(super) fn call(&self) {
         let hook = {
-            let mut place = self.place.lock();
-            if !matches!(*place, Place::Armed(_)) {
+            let mut state = self.state.lock();
+            if !matches!(*state, HookState::Armed(_)) {
                 return;
             }
-            match std::mem::replace(&mut *place, Place::Called(thread::current().id())) {
-                Place::Armed(hook) => hook,
+            match std::mem::replace(&mut *state, HookState::Called(thread::current().id())) {
+                HookState::Armed(hook) => hook,
                 _ => return,
             }
         };
         panics::contain(hook);
-        *self.place.lock() = Place::Over;
+        *self.state.lock() = HookState::Over;
         self.over.notify_all();
     }
 
     /// Has it never called from now on. Says whether it wasn't; if another thread is calling it,
     /// after that.
-    fn take_back(&self) -> bool {
-        let mut place = self.place.lock();
-        let hook = match &*place {
-            Place::Armed(_) => std::mem::replace(&mut *place, Place::Over),
+    pub(super) fn take_back(&self) -> bool {
+        let mut state = self.state.lock();
+        let hook = match &*state {
+            HookState::Armed(_) => std::mem::replace(&mut *state, HookState::Over),
             // A hook that takes itself back.
-            Place::Called(thread) if *thread == thread::current().id() => return false,
+            HookState::Called(thread) if *thread == thread::current().id() => return false,
             _ => {
-                while matches!(*place, Place::Called(_)) {
-                    self.over.wait(&mut place);
+                while matches!(*state, HookState::Called(_)) {
+                    self.over.wait(&mut state);
                 }
                 return false;
             }
         };
-        drop(place);
+        drop(state);
         panics::contain(|| drop(hook));
         true
     }
@@ -85,23 +150,103 @@ impl Hook {
 
 impl Interrupts {
     pub(super) fn new() -> Interrupts {
-        Interrupts { count: AtomicUsize::new(0), hooks: Mutex::new(HashMap::new()) }
+        Interrupts { count: AtomicUsize::new(0), entered: Mutex::new(Entered::default()) }
     }
 
     /// Enters a hook of a request that this thread runs.
-    fn enter(&self, head: &Head, hook: &Arc<Hook>) {
-        let mut hooks = self.hooks.lock();
-        hooks.entry(head.address()).or_default().push(hook.clone());
+    pub(super) fn enter(&self, head: &Head, hook: &Arc<Hook>) {
+        let mut entered = self.entered.lock();
+        entered.hooks.entry(head.address()).or_default().push(hook.clone());
         // Relaxed: the operation's end, for which it counts, is on this thread.
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A running request was told to stop: calls its hooks, the latest first, for that is where it
-    /// is.
-    pub(super) fn call(&self, head: &Head) {
-        // They stay entered: the operation's end has to find them, and to wait for the calls.
-        let hooks = self.hooks.lock().get(&head.address()).cloned().unwrap_or_default();
-        hooks.iter().rev().for_each(|hook| hook.call());
+    /// This thread runs the request, and is about to park.
+    pub(super) fn enter_wait(&self, head: &Head, place: Option<Arc<dyn Lent>>) {
+        let mut entered = self.entered.lock();
+        match entered.waits.entry(head.address()) {
+            Slot::Occupied(mut outer) => outer.get_mut().begin(),
+            Slot::Vacant(none) => {
+                none.insert(Wait::new(Some(head), place));
+            }
+        }
+    }
+
+    pub(super) fn leave_wait(&self, head: &Head) {
+        let mut entered = self.entered.lock();
+        let Slot::Occupied(mut wait) = entered.waits.entry(head.address()) else { return };
+        if !wait.get_mut().end() {
+            return;
+        }
+        let left = wait.remove();
+        if entered.waits.is_empty() && entered.waits.capacity() > 64 {
+            // A burst of waits leaves no memory behind.
+            entered.waits.shrink_to(0);
+        }
+        drop(entered);
+        // Outside of the lock: it may hold the last reference to the pool.
+        drop(left);
+    }
+
+    /// The operation polls the request `target`, and `waker` is to be woken if the operation is
+    /// cancelled. Only the latest poll of each request counts.
+    pub(super) fn enter_poll(&self, head: &Head, target: usize, waker: Waker) {
+        let mut entered = self.entered.lock();
+        let tasks = entered.tasks.entry(head.address()).or_default();
+        let before = match tasks.iter_mut().find(|(known, _)| *known == target) {
+            Some((_, known)) => Some(std::mem::replace(known, waker)),
+            None => {
+                tasks.push((target, waker));
+                self.count.fetch_add(1, Ordering::Relaxed);
+                None
+            }
+        };
+        drop(entered);
+        // Outside of the lock: a waker's destructor is the user's code.
+        panics::contain(|| drop(before));
+    }
+
+    pub(super) fn leave_poll(&self, head: &Head, target: usize) {
+        let mut entered = self.entered.lock();
+        let Slot::Occupied(mut tasks) = entered.tasks.entry(head.address()) else { return };
+        let Some(position) = tasks.get().iter().position(|(known, _)| *known == target) else { return };
+        let left = tasks.get_mut().swap_remove(position);
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        if tasks.get().is_empty() {
+            tasks.remove();
+        }
+        drop(entered);
+        panics::contain(|| drop(left));
+    }
+
+    /// A running request was told to stop: wakes its thread if it waits. Its tasks and hooks are
+    /// the user's code, which the caller is to call.
+    pub(super) fn wake_wait(&self, head: &Head) -> Foreign {
+        let address = head.address();
+        // They stay entered: the operation's end has to find the hooks, and to wait for the calls.
+        let (wait, tasks, hooks) = {
+            let entered = self.entered.lock();
+            let tasks = entered.tasks.get(&address).cloned().unwrap_or_default();
+            (entered.waits.get(&address).cloned(), tasks, entered.hooks.get(&address).cloned().unwrap_or_default())
+        };
+        wait.iter().for_each(Wait::interrupt);
+        Foreign { tasks, hooks }
+    }
+
+    /// As `wake_wait` and a call, for all running requests that are numbered below `number`.
+    pub(super) fn call_below(&self, number: u64) {
+        let (waits, tasks, hooks): (Vec<Wait>, Vec<Task>, Vec<Arc<Hook>>) = {
+            let entered = self.entered.lock();
+            let waits = entered.waits.values().filter(|wait| wait.request < number);
+            // Of all requests: a task that is woken for nothing polls once more.
+            let tasks = entered.tasks.values().flatten();
+            let hooks = entered.hooks.values().flat_map(|hooks| hooks.iter().rev());
+            let below = hooks.filter(|hook| hook.request < number);
+            (waits.cloned().collect(), tasks.cloned().collect(), below.cloned().collect())
+        };
+        waits.iter().for_each(Wait::interrupt);
+        wake(tasks);
+        hooks.iter().for_each(|hook| hook.call());
     }
 
     /// The operation has ended: what was not called never will be.
@@ -109,93 +254,49 @@ impl Interrupts {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let hooks = self.hooks.lock().remove(&head.address()).unwrap_or_default();
-        self.count.fetch_sub(hooks.len(), Ordering::Relaxed);
+        let (hooks, tasks) = {
+            let mut entered = self.entered.lock();
+            let tasks = entered.tasks.remove(&head.address()).unwrap_or_default();
+            (entered.hooks.remove(&head.address()).unwrap_or_default(), tasks)
+        };
+        self.count.fetch_sub(hooks.len() + tasks.len(), Ordering::Relaxed);
         for hook in hooks {
             hook.take_back();
         }
+        tasks.into_iter().for_each(|task| panics::contain(|| drop(task)));
     }
 
     /// Takes one hook out again.
-    fn leave(&self, address: usize, hook: &Arc<Hook>) {
-        let mut hooks = self.hooks.lock();
-        let Some(entered) = hooks.get_mut(&address) else { return };
-        let before = entered.len();
-        entered.retain(|other| !Arc::ptr_eq(other, hook));
-        self.count.fetch_sub(before - entered.len(), Ordering::Relaxed);
-        if entered.is_empty() {
-            hooks.remove(&address);
+    pub(super) fn leave(&self, address: usize, hook: &Arc<Hook>) {
+        let mut entered = self.entered.lock();
+        let Some(hooks) = entered.hooks.get_mut(&address) else { return };
+        let before = hooks.len();
+        hooks.retain(|other| !Arc::ptr_eq(other, hook));
+        self.count.fetch_sub(before - hooks.len(), Ordering::Relaxed);
+        if hooks.is_empty() {
+            entered.hooks.remove(&address);
         }
     }
 }
 
-/// Has `hook` called if the running operation is cancelled: by the thread that cancels it, once,
-/// and never after the operation's end. Called at once, on this thread, if it was cancelled before.
-/// Outside of an operation the hook is dropped.
-///
-/// It is for what blocks without asking [`is_cancelled`](crate::is_cancelled): shut a socket down,
-/// interrupt a statement, kill a child, and the blocked call returns with an error. The operation
-/// then decides by itself what to return. A hook should do just that, and not wait: neither the
-/// cancel nor the operation's end goes on before it has returned. If it panics, the panic hook
-/// reports it, and nothing else happens. Of several the latest is called first.
-///
-/// The returned handle takes the hook back, so that one for a call that is over doesn't hit the
-/// next; dropping that handle does nothing.
-///
-/// ```
-/// use fulmar::Executor;
-/// use std::io::Read;
-/// use std::net::{Shutdown, TcpListener, TcpStream};
-///
-/// let silent = TcpListener::bind("127.0.0.1:0")?;
-/// let address = silent.local_addr()?;
-/// let executor = Executor::builder().threads(1).build()?;
-/// let (connected, connects) = std::sync::mpsc::channel();
-/// let request = executor.spawn(move || -> std::io::Result<usize> {
-///     let mut socket = TcpStream::connect(address)?;
-///     let other = socket.try_clone()?;
-///     let hook = fulmar::on_cancel(move || { let _ = other.shutdown(Shutdown::Both); });
-///     connected.send(()).ok();
-///     let count = socket.read(&mut [0])?; // The server says nothing, and hangs not up.
-///     hook.take_back();
-///     Ok(count)
-/// })?;
-/// connects.recv()?;
-/// request.cancel();
-/// assert_eq!(request.wait(None)??, 0, "the end of the stream, for it was shut down");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn on_cancel(hook: impl FnOnce() + Send + 'static) -> CancelHook {
-    let Some((core, job)) = current::current() else { return CancelHook { entered: None } };
-    let hook = Hook::new(Box::new(hook));
-    let head = job.head();
-    core.interrupts.enter(head, &hook);
-    if head.is_cancel_requested() {
-        hook.call();
+/// What a cancel calls of the user's code.
+pub(super) struct Foreign {
+    tasks: Vec<Task>,
+    hooks: Vec<Arc<Hook>>,
+}
+
+impl Foreign {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.hooks.is_empty()
     }
-    let address = head.address();
-    CancelHook { entered: Some((core, address, hook)) }
-}
 
-/// Takes a hook back: see [`on_cancel`].
-pub struct CancelHook {
-    entered: Option<(Arc<Core>, usize, Arc<Hook>)>,
-}
-
-impl CancelHook {
-    /// Has the hook never called from now on, and drops it. Says whether it was not; if another
-    /// thread is calling it, after that.
-    pub fn take_back(&self) -> bool {
-        let Some((core, address, hook)) = &self.entered else { return true };
-        let was_armed = hook.take_back();
-        core.interrupts.leave(*address, hook);
-        was_armed
+    /// The latest hook first, for that is where the operation is.
+    pub(super) fn call(self) {
+        wake(self.tasks);
+        self.hooks.iter().rev().for_each(|hook| hook.call());
     }
 }
 
-impl fmt::Debug for CancelHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_armed = self.entered.as_ref().is_some_and(|(_, _, hook)| matches!(*hook.place.lock(), Place::Armed(_)));
-        f.debug_struct("CancelHook").field("is_armed", &is_armed).finish()
-    }
+pub(super) fn wake(tasks: Vec<Task>) {
+    tasks.into_iter().for_each(|(_, waker)| panics::contain(|| waker.wake()));
 }

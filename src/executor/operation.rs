@@ -47,7 +47,7 @@ use crate::error::BoxError;
 /// # Ok::<(), fulmar::Error>(())
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no operation on a store of type `{S}` with arguments of type `{A}`",
+    message = "`{Self}` isn't an operation on a store of type `{S}` with arguments of type `{A}`",
     label = "can't be called as `operation(&{S}, {A})`",
     note = "a method takes `&self` and up to six arguments, which are given as a tuple; where it borrows, the argument may be owned",
     note = "a closure says the type of its first parameter: `|store: &{S}, args| ..`",

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 
 use super::request::{Head, Job, Kind, NO_TICKET, Status};
-use crate::lanes::{Keys, LaneKey, Lanes};
+use crate::lanes::{KeyHasher, LaneKey, Lanes};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// A power of two. The low five bits of a ticket say which. Fewer in a model, whose states they multiply.
+/// A power of two. The low five bits of a ticket say which. Fewer in a model, whose states they
+/// multiply.
 const SHARDS: usize = if cfg!(loom) { 1 } else { 32 };
 
 pub(super) struct Order {
-    keys: Keys,
+    keys: KeyHasher,
     shards: Box<[CachePadded<Shard>]>,
     /// Whether new requests are refused. Read under a shard's lock: see `close`.
     closed: AtomicBool,
@@ -84,13 +85,13 @@ impl Order {
     pub(super) fn new(closed: bool) -> Order {
         let shard = || Shard { lanes: Mutex::new(Lanes::new()), deferred: AtomicU64::new(0) };
         Order {
-            keys: Keys::new(),
+            keys: KeyHasher::new(),
             shards: (0..SHARDS).map(|_| CachePadded::new(shard())).collect(),
             closed: AtomicBool::new(closed),
         }
     }
 
-    /// The key of a lane; see [`Keys::key`].
+    /// The key of a lane; see [`KeyHasher::key`].
     pub(super) fn key(&self, store: usize, key: Option<&str>) -> LaneKey {
         self.keys.key(store, key)
     }
@@ -135,8 +136,8 @@ impl Order {
         LockedLanes { order: self, locked }
     }
 
-    /// Enters a request that was accepted before, and held back since by its time. `Closed` says that it was
-    /// cancelled meanwhile.
+    /// Enters a request that was accepted before, and held back since by its time. `Closed` says
+    /// that it was cancelled meanwhile.
     pub(super) fn enter_accepted(&self, key: LaneKey, job: &Arc<dyn Job>) -> Entered {
         let number = key.shard(SHARDS);
         // The first shard's lock excludes a cancel that looks for the ticket: see `await_entry`.
@@ -152,14 +153,14 @@ impl Order {
         }
     }
 
-    /// Waits until a thread in the middle of `enter_accepted` has given its request a ticket. One that comes later
-    /// finds the request cancelled.
+    /// Waits until a thread in the middle of `enter_accepted` has given its request a ticket. One
+    /// that comes later finds the request cancelled.
     pub(super) fn await_entry(&self) {
         drop(self.shards[0].lanes.lock());
     }
 
-    /// Counts a request as held back that is on no lane yet, because of its time or of the one that it follows.
-    /// Returns `false`, and counts nothing, if new requests are refused.
+    /// Counts a request as held back that is on no lane yet, because of its time or of the one that
+    /// it follows. Returns `false`, and counts nothing, if new requests are refused.
     pub(super) fn defer_elsewhere(&self) -> bool {
         let _lanes = self.shards[0].lanes.lock();
         let open = !self.is_closed();
@@ -175,8 +176,9 @@ impl Order {
         self.shards[0].uncount_deferred();
     }
 
-    /// Takes a request off its lane, and shows the end with `show` under the lane's lock. So a thread that sees the
-    /// end finds the lane without it, and what starts behind it finds it ended.
+    /// Takes a request off its lane, and shows the end with `show` under the lane's lock. So a
+    /// thread that sees the end finds the lane without it, and what starts behind it finds it
+    /// ended.
     pub(super) fn leave<R>(&self, head: &Head, show: impl FnOnce() -> R) -> (R, Released) {
         let mut released = Released::default();
         if head.ticket() == NO_TICKET {
@@ -192,7 +194,8 @@ impl Order {
         (shown, released)
     }
 
-    /// The lane that a request is held back on, if it is, and, if that lane is new to the caller, those in front that run.
+    /// The lane that a request is held back on, if it is, and, if that lane is new to the caller,
+    /// those in front that run.
     pub(super) fn ahead(&self, head: &Head, is_new: impl FnOnce(u32) -> bool) -> Option<(u32, Vec<Arc<dyn Job>>)> {
         let lanes = self.held_back(head)?;
         let ticket = head.ticket() / SHARDS as u32;
@@ -217,7 +220,25 @@ impl Order {
         head.ticket() != NO_TICKET && lanes.key(head.ticket() / SHARDS as u32) == key
     }
 
-    /// Refuses new requests from now on. When this returns, a thread that still saw the order open has finished.
+    /// The requests that have not started, the last of each lane first.
+    pub(super) fn unstarted(&self) -> Vec<Arc<dyn Job>> {
+        let mut unstarted = Vec::new();
+        for shard in &self.shards {
+            let lanes = shard.lanes.lock();
+            let is_unstarted = |(job, held): (&Arc<dyn Job>, bool)| match job.head().status() {
+                Status::Queued => true,
+                // One that could have started at once is deferred only until the queue has taken
+                // it, which may refuse it yet.
+                Status::Deferred => held,
+                _ => false,
+            };
+            unstarted.extend(lanes.backwards().filter(|entry| is_unstarted(*entry)).map(|(job, _)| job.clone()));
+        }
+        unstarted
+    }
+
+    /// Refuses new requests from now on. When this returns, a thread that still saw the order open
+    /// has finished.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         for shard in &self.shards {

@@ -7,16 +7,42 @@ use super::current;
 use super::lifecycle::Outside;
 use super::order::{Entered, Released};
 use super::pool::Task;
-use super::request::{NO_TICKET, Status};
+use super::request::{NO_TICKET, Observer, Status};
 use crate::lanes::LaneKey;
 use crate::sync::Ordering;
 
 impl Core {
-    /// Queues requests that another one stood in the way of.
-    pub(super) fn release(self: &Arc<Core>, released: Released) {
+    /// Queues requests that another one stood in the way of until `now`, on the executor's clock.
+    pub(super) fn release(self: &Arc<Core>, released: Released, now: u64) {
         if released.is_empty() {
             return;
         }
+        if released.iter().any(|job| job.head().is_limited()) {
+            return self.release_or_ask(released, now);
+        }
+        self.release_all(released, now);
+    }
+
+    /// As `release`, where some have to wait for their turn.
+    fn release_or_ask(self: &Arc<Core>, released: Released, now: u64) {
+        if let (Some(room), Some(key)) = (&self.room, released.key) {
+            room.leave_lane(key);
+        }
+        for job in released {
+            if job.head().is_limited() {
+                self.ask_limit(job);
+            } else {
+                self.release_all(Released::one(job), now);
+            }
+        }
+    }
+
+    /// Queues one request that nothing holds back any more.
+    pub(super) fn release_admitted(self: &Arc<Core>, job: Task) {
+        self.release_all(Released::one(job), self.clock.now());
+    }
+
+    fn release_all(self: &Arc<Core>, released: Released, now: u64) {
         let key = released.key;
         // Before they are queued, because each gives its place back when it starts.
         let places = released.iter().count() as u64;
@@ -26,7 +52,7 @@ impl Core {
         // Kept for the subscriber of their spans, which is called under no lock.
         let traced: Vec<Task> = if cfg!(feature = "tracing") { released.iter().cloned().collect() } else { Vec::new() };
         let mut count = 0;
-        let wakeup = self.pool.push_released(released, |job, observed| {
+        let wakeup = self.pool.push_released(released, now, |job, observed| {
             count += 1;
             if observed {
                 self.observers.wake_threads(job.head());
@@ -44,30 +70,69 @@ impl Core {
 
     /// Queues one request that was held back by something else than its key.
     pub(super) fn release_one(self: &Arc<Core>, job: Task) {
-        self.release(Released::one(job));
+        self.release(Released::one(job), self.clock.now());
+    }
+
+    /// Cancels a request that was on its way from one place to the next while `cancel_all` looked
+    /// at both.
+    pub(super) fn stop_late(self: &Arc<Core>, job: &Task) {
+        if self.is_stopped(job.head()) {
+            self.cancel(job);
+        }
     }
 
     /// Orders and queues requests whose time has come.
     pub(super) fn release_due(self: &Arc<Core>, lane: Option<LaneKey>, job: Task) {
-        let Some(key) = lane else { return self.release_one(job) };
-        match self.order.enter_accepted(key, &job) {
-            Entered::Ready => self.release_one(job),
+        self.order_due(lane, &job);
+        self.stop_late(&job);
+    }
+
+    pub(super) fn order_due(self: &Arc<Core>, lane: Option<LaneKey>, job: &Task) {
+        let Some(key) = lane else { return self.release_one(job.clone()) };
+        match self.order.enter_accepted(key, job) {
+            Entered::Ready => self.release_one(job.clone()),
             // A thread that waits for it may find that it waits for itself now.
             Entered::Deferred => self.observers.wake_threads(job.head()),
             Entered::Full => {
-                self.cancel(&job);
+                self.cancel(job);
             }
             Entered::Closed => {}
         }
     }
 
-    /// Takes a request out if it has not started, otherwise tells its operation. Says whether it did.
+    /// Takes a request out if it has not started, otherwise tells its operation. Says whether it
+    /// did.
     pub(super) fn cancel(self: &Arc<Core>, job: &Task) -> bool {
+        self.cancel_for(job, false)
+    }
+
+    /// As `cancel`; a time limit has passed if the request `is_expired`.
+    pub(super) fn cancel_for(self: &Arc<Core>, job: &Task, is_expired: bool) -> bool {
+        job.head().request_cancel();
+        let is_out = self.take_out(job, is_expired);
+        if !is_out {
+            self.interrupt(job);
+        }
+        is_out
+    }
+
+    /// Ends the wait of a request that runs, and calls its hooks.
+    fn interrupt(self: &Arc<Core>, job: &Task) {
+        let foreign = self.interrupts.wake_wait(job.head());
+        if !current::is_timer() {
+            foreign.call();
+        } else if !foreign.is_empty() {
+            self.call_foreign(Outside::enter(self), move || foreign.call());
+        }
+    }
+
+    /// Takes a request out if it has not started. Says whether it did.
+    pub(super) fn take_out(self: &Arc<Core>, job: &Task, is_expired: bool) -> bool {
         // A shutdown that finds the request cancelled also waits for its callbacks.
         let outside = Outside::enter(self);
         let head = job.head();
-        let Some((before, observed)) = head.cancel(self.clock.now()) else {
-            self.interrupts.call(head);
+        let now = self.clock.now();
+        let Some((before, observed)) = head.cancel(now, is_expired) else {
             return false;
         };
         let deferred = before == Status::Deferred;
@@ -85,24 +150,28 @@ impl Core {
                 room.leave_lane(key);
             }
         }
-        self.release(released);
+        self.release(released, now);
         head.trace.end(Status::Cancelled);
         let entry = if observed { self.observers.take(head) } else { None };
         if let Some(alarm) = entry.as_ref().and_then(|entry| entry.alarm) {
             drop(self.timer.remove(alarm));
         }
         self.unfollow(job);
-        let foreign = entry.map(|entry| entry.tell(Status::Cancelled)).unwrap_or_default();
+        if head.is_limited() {
+            self.forget_limited(head);
+        }
+        let told = entry.map(|entry| entry.tell(Status::Cancelled)).unwrap_or_default();
+        let (others, foreign): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|observer| matches!(observer, Observer::Others(_)));
+        if !others.is_empty() {
+            // First, because the end of a group is not to wait for callbacks and destructors.
+            current::call_nested(move || others.into_iter().for_each(|group| group.tell(Status::Cancelled)));
+        }
         let doomed = job.clone();
-        current::call_nested(move || {
-            {
-                // A wait for this executor's end, in a callback, would wait for the callback.
-                let _scope = current::enter_core(outside.core());
-                doomed.discard();
-                drop(doomed);
-                foreign.into_iter().for_each(|observer| observer.tell(Status::Cancelled));
-            }
-            drop(outside);
+        self.call_foreign(outside, move || {
+            doomed.discard();
+            drop(doomed);
+            foreign.into_iter().for_each(|observer| observer.tell(Status::Cancelled));
         });
         if !deferred {
             self.pool.note_stale();

@@ -1,11 +1,12 @@
 //! The bound of a bounded queue, and the line of submitters that wait for room.
 //!
-//! What is bounded: the requests that wait for a thread, together, and those that one key holds back,
-//! for each key. So a slow key fills its own lane and no other, and memory is bounded by the number of
-//! keys in use. Requests that wait for their time, and continuations, were accepted as such: they are
-//! never refused and take no room until they are queued.
+//! What is bounded: the requests that wait for a thread, together, and those that one key holds
+//! back, for each key. So a slow key fills its own lane and no other, and memory is bounded by the
+//! number of keys in use. Requests that wait for their time, and continuations, were accepted as
+//! such: they are never refused and take no room until they are queued.
 //!
-//! Submitters that wait for the same thing are let in in the order in which they came, one woken at a time.
+//! Submitters that wait for the same thing are let in in the order in which they came, one woken at
+//! a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 pub enum OnFull {
     /// Returns [`Error::QueueFull`](crate::Error::QueueFull) at once.
     Reject,
-    /// Waits for room, at most this long, and returns [`Error::QueueFull`](crate::Error::QueueFull) then: first come,
-    /// first let in. Inside an operation another thread works meanwhile in its place; where only the end of that
-    /// operation could make room, it is refused at once.
+    /// Waits for room, at most this long, and returns [`Error::QueueFull`](crate::Error::QueueFull)
+    /// then: first come, first let in. Inside an operation another thread works meanwhile in its
+    /// place; where only the end of that operation could make room, it is refused at once.
     Wait(Duration),
-    /// Runs the operation, and what is ahead of it on its key, on the submitting thread before it returns: the submitter
-    /// slows down to what the threads can bear. Where 16 operations run inside one another on that thread's stack, the
-    /// pool runs it while the submitter waits.
+    /// Runs the operation, and what is ahead of it on its key, on the submitting thread before it
+    /// returns: the submitter slows down to what the threads can bear. Where 16 operations run
+    /// inside one another on that thread's stack, the pool runs it while the submitter waits.
     CallerRuns,
 }
 
@@ -160,7 +161,8 @@ impl RoomState {
 
 impl Waiter {
     fn call(&self) {
-        // Release: pairs with the load in `is_called`. The lock that protects the room is taken anyway.
+        // Release: pairs with the load in `is_called`. The lock that protects the room is taken
+        // anyway.
         self.called.store(true, Ordering::Release);
         self.thread.unpark();
     }

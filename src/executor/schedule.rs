@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::alarm::Alarmed;
 use super::args::Args;
-use super::core::{Core, Due, Place};
+use super::core::{Core, Due, OrderBy, Way};
+use super::current;
 use super::front::Executor;
+use super::group::cancel_scope::{CancelScope, Guest};
 use super::handle::AsyncRequest;
+use super::lifecycle::Outside;
 use super::operation::Operation;
 use super::request::Status;
 use crate::error::{Error, Result};
@@ -17,15 +20,17 @@ use crate::time::Schedule;
 use crate::timer::Alarm;
 
 impl Executor {
-    /// Submits `op` once `delay` has passed, and returns at once. Until then the request is deferred, holds no thread, and
-    /// is taken out for good by [`cancel`](AsyncRequest::cancel). It is ordered as if submitted when its time has come.
+    /// Submits `op` once `delay` has passed, and returns at once. Until then the request is
+    /// deferred, holds no thread, and is taken out for good by [`cancel`](AsyncRequest::cancel). It
+    /// is ordered as if submitted when its time has come.
     ///
-    /// A shutdown, and dropping the last handle of the executor, still wait for it: it was accepted. It is never refused
-    /// for a full queue. Timing is that of the monotonic clock, and the request starts no earlier.
+    /// A shutdown, and dropping the last handle of the executor, still wait for it: it was
+    /// accepted. It is never refused for a full queue. Timing is that of the monotonic clock, and
+    /// the request starts no earlier.
     ///
     /// # Errors
-    /// [`Error::ShutDown`]; [`Error::Spawn`] if the timer's thread can't be started; [`Error::Invalid`] for a delay beyond
-    /// the clock's range. In each case nothing was accepted.
+    /// [`Error::ShutDown`]; [`Error::Spawn`] if the timer's thread can't be started;
+    /// [`Error::Invalid`] for a delay beyond the clock's range. In each case nothing was accepted.
     /// # Examples
     /// ```
     /// use fulmar::{Executor, Status};
@@ -56,24 +61,33 @@ impl Executor {
         O::Output: Send + 'static,
     {
         let at = later(Instant::now(), delay)?;
-        let place = self.place(store, is_modifier, &args);
+        let order_by = self.order_by(store, is_modifier, &args);
         let store = store.clone();
-        self.handle(self.core().submit_at(at, place, move || op.call(&store, args).map_err(Error::Operation)))
+        self.admit(Way::At(at, order_by), move || op.call(&store, args).map_err(Error::Operation))
     }
 
-    /// Submits `op` every `period`, the first time one period from now, until it is cancelled or the executor shuts down.
+    /// Submits `op` every `period`, the first time one period from now, until it is cancelled or
+    /// the executor shuts down.
     ///
-    /// Runs keep to a fixed schedule, without drift, and never overlap: a run that takes longer than the period has the
-    /// times skipped that it missed, which are counted. Each run is a request of its own, with its place in the order and
-    /// in the counters; operation and arguments are cloned for it on the pool. An error or a panic is counted and doesn't
-    /// end the series, and so is a run that could not be submitted because no thread could be started. A reset without a
-    /// shutdown doesn't end it either.
+    /// Runs keep to a fixed schedule, without drift, and never overlap: a run that takes longer
+    /// than the period has the times skipped that it missed, which are counted. Each run is a
+    /// request of its own, with its place in the order and in the counters; operation and arguments
+    /// are cloned for it on the pool. An error or a panic is counted and doesn't end the series,
+    /// and so is a run that could not be submitted because no thread could be started. A reset
+    /// without a shutdown doesn't end it either.
     ///
-    /// An operation or arguments that hold a handle of this executor keep it open, and the series going, until it is
-    /// cancelled or the executor is shut down: dropping all other handles ends neither.
+    /// Inside an operation of a [group](crate::Group), or with a time limit, the runs belong to it,
+    /// and the series ends with it: when the group is cancelled or dropped, when its policy ends
+    /// it, and when the limit passes. A wait for the group waits for a run that is on, but not for
+    /// the series, which has no end of its own.
+    ///
+    /// An operation or arguments that hold a handle of this executor keep it open, and the series
+    /// going, until it is cancelled or the executor is shut down: dropping all other handles ends
+    /// neither.
     ///
     /// # Errors
-    /// Those of [`submit_after`](Executor::submit_after), and [`Error::Invalid`] for a period of zero.
+    /// Those of [`submit_after`](Executor::submit_after), and [`Error::Invalid`] for a period of
+    /// zero.
     /// # Examples
     /// ```
     /// use fulmar::Executor;
@@ -106,7 +120,7 @@ impl Executor {
         if period.is_zero() {
             return Err(Error::Invalid("a period of zero leaves no time between two runs: use a longer one".into()));
         }
-        let place = self.place(store, is_modifier, &args);
+        let order_by = self.order_by(store, is_modifier, &args);
         let store = store.clone();
         let run = move || {
             let (op, store, args) = (op.clone(), store.clone(), args.clone());
@@ -117,7 +131,7 @@ impl Executor {
         let first = later(Instant::now(), period)?;
         let series = Arc::new(Series {
             core: Arc::downgrade(self.core()),
-            place,
+            order_by,
             run: Mutex::new(Some(Box::new(run))),
             session,
             period,
@@ -125,8 +139,15 @@ impl Executor {
             failed: AtomicU64::new(0),
             missed: AtomicU64::new(0),
             state: Mutex::new(State { done: false, due: first, alarm: None, running: None }),
+            scope: current::scope(),
         });
-        series.arm(self.core(), first)?;
+        let guest: Weak<dyn Guest> = Arc::downgrade(&(series.clone() as Arc<dyn Guest>));
+        if series.scope.as_ref().is_some_and(|scope| !scope.admit_guest(&guest)) {
+            series.end();
+        } else if let Err(refused) = series.arm(self.core(), first) {
+            series.end();
+            return Err(refused);
+        }
         Ok(Periodic { series })
     }
 }
@@ -143,26 +164,10 @@ pub struct Periodic {
 }
 
 impl Periodic {
-    /// Ends the series for good, and says whether it was still going on. A run that waits is taken out; one that is at
-    /// work is told ([`is_cancelled`](crate::is_cancelled)) and ends by itself.
+    /// Ends the series for good, and says whether it was still going on. A run that waits is taken
+    /// out; one that is at work is told ([`is_cancelled`](crate::is_cancelled)) and ends by itself.
     pub fn cancel(&self) -> bool {
-        let series = &self.series;
-        let (alarm, running) = {
-            let mut state = series.state.lock();
-            if std::mem::replace(&mut state.done, true) {
-                return false;
-            }
-            (state.alarm.take(), state.running.take())
-        };
-        if let (Some(alarm), Some(core)) = (alarm, series.core.upgrade()) {
-            drop(core.timer.remove(alarm));
-        }
-        let waited = alarm.is_some() || running.is_some_and(|running| running.cancel());
-        // A run that is at work may be cloning its operation this moment, and drops it when it has ended.
-        if waited {
-            series.forget_run();
-        }
-        true
+        self.series.cancel()
     }
 
     /// Whether no run will start any more: it was cancelled, or the executor was shut down.
@@ -203,9 +208,9 @@ type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 /// Periodic work: waiting for its next time, or running.
 struct Series {
     core: Weak<Core>,
-    place: Place,
-    /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and the thread that ends the
-    /// series locks it to take it away: no other thread does.
+    order_by: OrderBy,
+    /// Makes a run; `None` once there will be none. A run locks it for the user's `clone`, and the
+    /// thread that ends the series locks it to take it away: no other thread does.
     run: Mutex<Option<Box<dyn Fn() -> Run + Send>>>,
     /// The timer's session in which it was submitted.
     session: u64,
@@ -214,6 +219,8 @@ struct Series {
     failed: AtomicU64,
     missed: AtomicU64,
     state: Mutex<State>,
+    /// What its runs belong to, and it ends with.
+    scope: Option<Arc<CancelScope>>,
 }
 
 struct State {
@@ -225,17 +232,42 @@ struct State {
 }
 
 impl Series {
-    /// Waits for `at`.
+    /// As [`Periodic::cancel`].
+    fn cancel(&self) -> bool {
+        let (alarm, running) = {
+            let mut state = self.state.lock();
+            if std::mem::replace(&mut state.done, true) {
+                return false;
+            }
+            (state.alarm.take(), state.running.take())
+        };
+        if let (Some(alarm), Some(core)) = (alarm, self.core.upgrade()) {
+            drop(core.timer.remove(alarm));
+        }
+        let waited = alarm.is_some() || running.is_some_and(|running| running.cancel());
+        // A run that is at work may be cloning its operation this moment, and drops it when it has
+        // ended.
+        if waited {
+            self.forget_run();
+        }
+        true
+    }
+
+    /// Waits for `at`, or for its time limit, if that comes first.
     fn arm(self: &Arc<Series>, core: &Core, at: Instant) -> Result<()> {
+        let limit = self.scope.as_ref().and_then(|scope| scope.deadline());
         let mut state = self.state.lock();
         if state.done {
-            // A cancel since the last run found neither an alarm nor a run to take away, and left this to us.
+            // A cancel since the last run found neither an alarm nor a run to take away, and left
+            // this to us.
             drop(state);
             self.forget_run();
             return Ok(());
         }
         state.due = at;
-        // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of ours.
+        // Under the series' lock, so that a cancel finds the alarm; the timer takes no lock of
+        // ours.
+        let at = limit.map_or(at, |limit| limit.min(at));
         state.alarm = Some(core.set_alarm(at, Due::Alarm(self.clone()), Some(self.session))?);
         Ok(())
     }
@@ -248,6 +280,9 @@ impl Series {
                 return;
             }
         }
+        if self.scope.as_ref().is_some_and(|scope| scope.is_over()) {
+            return self.end();
+        }
         let series = self.clone();
         let operation = move || {
             // A cancel may have come before this request was known as the one that runs.
@@ -257,8 +292,8 @@ impl Series {
             let run = series.run.lock().as_ref().map(|make| make());
             run.map_or(Err(Error::Cancelled), |run| run())
         };
-        let run = match core.submit_accepted(self.place, operation) {
-            Ok(run) => AsyncRequest::new(run, core.clone()),
+        let run = match core.admit_to(self.scope.clone(), Way::Accepted(self.order_by), operation) {
+            Ok(run) => run,
             Err(Error::ShutDown) => return self.end(),
             Err(_) => return self.end_of_run(Status::Failed),
         };
@@ -286,6 +321,9 @@ impl Series {
         if self.state.lock().done {
             return self.forget_run();
         }
+        if self.scope.as_ref().is_some_and(|scope| scope.is_over()) {
+            return self.end();
+        }
         let (next, missed) = next_time(due, self.period, Instant::now());
         self.missed.fetch_add(missed, Ordering::Relaxed);
         let armed = match (self.core.upgrade(), next) {
@@ -305,7 +343,21 @@ impl Series {
 
     fn forget_run(&self) {
         let run = self.run.lock().take();
-        panics::contain(|| drop(run));
+        if let Some(scope) = &self.scope {
+            scope.dismiss_guest(std::ptr::from_ref(self).addr());
+        }
+        match self.core.upgrade() {
+            Some(core) if run.is_some() => {
+                core.call_foreign(Outside::enter(&core), move || panics::contain(|| drop(run)));
+            }
+            _ => panics::contain(|| drop(run)),
+        }
+    }
+}
+
+impl Guest for Series {
+    fn end(&self) {
+        self.cancel();
     }
 }
 
@@ -321,7 +373,8 @@ impl Alarmed for Series {
     }
 }
 
-/// The first time on the schedule of `due` that is still to come, and how many were missed before it.
+/// The first time on the schedule of `due` that is still to come, and how many were missed before
+/// it.
 fn next_time(due: Instant, period: Duration, now: Instant) -> (Option<Instant>, u64) {
     let schedule = Schedule { start: due, period };
     let missed = schedule.last(now);

@@ -27,7 +27,9 @@ use crate::sync::Mutex;
 ///
 /// Dropping the set cancels nothing: the requests go on, and their results are dropped. Not to be
 /// used as the only wait inside of an operation, where it keeps the thread of the pool: see
-/// [`AsyncRequest::done`].
+/// [`AsyncRequest::done`]. A cancel of that operation doesn't end a `select!`, which knows nothing
+/// of it: select a channel as well that a hook ends
+/// (`on_cancel(move || drop(sender))`, see [`on_cancel`](crate::on_cancel)).
 ///
 /// ```
 /// use fulmar::{Executor, RequestSet};
@@ -91,7 +93,8 @@ impl<K: Send + 'static, T: Send + 'static> RequestSet<K, T> {
             let Some(request) = shared.open.lock().requests.get(&number).cloned() else { return };
             let result = request.try_take().unwrap_or(Err(Error::ResultTaken));
             let mut open = shared.open.lock();
-            // Together, under the lock: `is_empty` that finds the request has to find a result to come.
+            // Together, under the lock: `is_empty` that finds the request has to find a result to
+            // come.
             let left = open.requests.remove(&number);
             let refused = shared.sender.send((key, result));
             drop(open);

@@ -19,7 +19,7 @@ use crate::error::BoxError;
 /// [`Operation`](super::Operation).
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no operation on a store of type `{S}` with arguments of type `{A}`",
+    message = "`{Self}` isn't an operation on a store of type `{S}` with arguments of type `{A}`",
     label = "can't be called with a `&{S}` and `{A}`",
     note = "a method takes `&self` and up to six arguments, which are given as a tuple; where it borrows, the argument may be owned",
     note = "a closure says the type of its first parameter: `|store: &{S}, args| ..`; if that is a trait, `&(dyn Trait + 'static)`",
@@ -35,7 +35,7 @@ pub trait Run<S: ?Sized, A, Shape> {
 /// Can be called with a store and the arguments alone.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no operation on a store of type `{S}` with arguments of type `{A}`",
+    message = "`{Self}` isn't an operation on a store of type `{S}` with arguments of type `{A}`",
     label = "can't be called with a `&{S}` and `{A}`",
     note = "a method takes `&self` and up to six arguments, which are given as a tuple; where it borrows, the argument may be owned",
     note = "a closure says the type of its first parameter: `|store: &{S}, args| ..`; if that is a trait, `&(dyn Trait + 'static)`",

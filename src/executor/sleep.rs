@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::current::is_cancelled;
-use super::interrupts::on_cancel;
 use crate::error::{Error, Result};
+use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::thread;
 use crate::time::Deadline;
 
@@ -50,18 +49,14 @@ use crate::time::Deadline;
 /// ```
 ///
 /// # Timing
-/// Monotonic clock, counted from this call. A sum past the clock's range is no limit. If the
+/// Monotonic clock, counted from this call. A sum past the clock's range means no limit. If the
 /// operation was cancelled before, it returns at once.
 /// # Errors
-/// [`Error::Cancelled`], if the operation was cancelled, before or meanwhile.
+/// [`Error::Interrupted`], if the operation was cancelled, before or meanwhile.
 pub fn sleep(duration: Duration) -> Result<()> {
-    let (deadline, sleeper) = (Deadline::start(duration), thread::current());
-    // The cancel raises its flag before it calls the hook, so that this thread sees the flag when it is
-    // woken.
-    let hook = on_cancel(move || sleeper.unpark());
-    while !is_cancelled() && !deadline.is_past() {
+    let (deadline, wait) = (Deadline::start(duration), InterruptibleWait::begin(None));
+    while !wait.is_interrupted() && !deadline.is_past() {
         thread::park_until(deadline.at());
     }
-    hook.take_back();
-    if is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    if wait.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
 }

@@ -1,8 +1,9 @@
 //! The executor's counters, and a snapshot of them that adds up.
 //!
-//! Each request is counted once at each stage that it reaches, in the order of the stages, and the snapshot reads them
-//! in the opposite order: whatever it counts at a stage it also counts at all earlier ones. What stands between two
-//! stages is their difference, so the sum holds by construction, in the middle of any traffic.
+//! Each request is counted once at each stage that it reaches, in the order of the stages, and the
+//! snapshot reads them in the opposite order: whatever it counts at a stage it also counts at all
+//! earlier ones. What stands between two stages is their difference, so the sum holds by
+//! construction, in the middle of any traffic.
 
 use std::fmt;
 
@@ -13,8 +14,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// A snapshot of an executor's counters.
 ///
-/// `submitted = deferred + queued + running + completed + failed + panicked + cancelled`, in every snapshot. Requests
-/// that were refused are not counted anywhere.
+/// `submitted = deferred + queued + running + completed + failed + panicked + cancelled`, in every
+/// snapshot. Requests that were refused are not counted anywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -34,7 +35,8 @@ pub struct Stats {
     pub panicked: u64,
     /// Taken out before they started.
     pub cancelled: u64,
-    /// Threads at work, asleep or waiting now, those not counted that stop after their request because they are too many.
+    /// Threads at work, asleep or waiting now, those not counted that stop after their request
+    /// because they are too many.
     pub threads: usize,
 }
 
@@ -100,6 +102,8 @@ struct Stripe {
     completed: AtomicU64,
     failed: AtomicU64,
     panicked: AtomicU64,
+    /// Started too late for what they belong to, and never called.
+    refused: AtomicU64,
 }
 
 /// The stripes' sums.
@@ -109,6 +113,7 @@ pub(super) struct Ran {
     pub(super) completed: u64,
     pub(super) failed: u64,
     pub(super) panicked: u64,
+    pub(super) refused: u64,
 }
 
 /// Stripes that one thread writes. Fewer in a model, whose states they multiply.
@@ -122,6 +127,7 @@ impl Stripes {
                 completed: AtomicU64::new(0),
                 failed: AtomicU64::new(0),
                 panicked: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
             })
         };
         Stripes((0..=OWN).map(stripe).collect())
@@ -136,6 +142,7 @@ impl Stripes {
         of.count(match status {
             Status::Completed => &stripe.completed,
             Status::Panicked => &stripe.panicked,
+            Status::Cancelled => &stripe.refused,
             _ => &stripe.failed,
         });
     }
@@ -143,13 +150,15 @@ impl Stripes {
     /// The ends first, the starts then.
     pub(super) fn read(&self) -> Ran {
         let sum = |of: fn(&Stripe) -> &AtomicU64| {
-            // Acquire: pairs with `count`. Who sees an end also sees, later, that request's start and submission.
+            // Acquire: pairs with `count`. Who sees an end also sees, later, that request's start
+            // and submission.
             self.0.iter().map(|stripe| of(stripe).load(Ordering::Acquire)).sum()
         };
         let completed = sum(|stripe| &stripe.completed);
         let failed = sum(|stripe| &stripe.failed);
         let panicked = sum(|stripe| &stripe.panicked);
+        let refused = sum(|stripe| &stripe.refused);
         let started = sum(|stripe| &stripe.started);
-        Ran { started, completed, failed, panicked }
+        Ran { started, completed, failed, panicked, refused }
     }
 }

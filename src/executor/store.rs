@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::operation::Operation;
 use crate::error::BoxError;
 
-/// A store whose operations have names, so that a request can be written down: in a file, a message, a durable queue.
+/// A store whose operations have names, so that a request can be written down: in a file, a
+/// message, a durable queue.
 ///
 /// ```
 /// use fulmar::{BoxError, Executor, Store};

@@ -1,4 +1,5 @@
-//! What is at work for an executor, and waits without a time limit: the edges of the graph of `wait::graph`.
+//! What is at work for an executor, and waits without a time limit: the edges of the graph of
+//! `wait::graph`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,7 +42,8 @@ impl Wait {
         }
     }
 
-    /// Whether it is known to be over. Of an executor's end only who waits for it knows.
+    /// Whether the wait is known to be over. For an executor's end this is always false: only the
+    /// waiting thread can tell.
     pub(super) fn is_over(&self) -> bool {
         match self {
             Wait::Any(targets) => targets.iter().any(Node::is_done),
@@ -51,12 +53,18 @@ impl Wait {
     }
 }
 
-/// By the address of the request that waits, or that follows another one; where a thread waits outside of a request, in
-/// a hook for one, by a number of its own.
+/// By the address of the request that waits, or that follows another one; where a thread waits
+/// outside of a request, in a hook for one, by a number of its own.
 #[derive(Default)]
 pub(super) struct Waits {
     waiting: HashMap<usize, Vec<Arc<Wait>>>,
-    following: HashMap<usize, Arc<Wait>>,
+    following: HashMap<usize, Follower>,
+}
+
+/// A request that is held back until another one has ended.
+pub(super) struct Follower {
+    pub(super) job: Arc<dyn Job>,
+    pub(super) wait: Arc<Wait>,
 }
 
 impl Waits {
@@ -75,19 +83,25 @@ impl Waits {
         left
     }
 
-    pub(super) fn follow(&mut self, who: usize, wait: Arc<Wait>) {
-        self.following.insert(who, wait);
+    pub(super) fn follow(&mut self, follower: Follower) {
+        self.following.insert(follower.job.head().address(), follower);
     }
 
     /// As `leave`.
-    pub(super) fn unfollow(&mut self, who: usize) -> Option<Arc<Wait>> {
+    pub(super) fn unfollow(&mut self, who: usize) -> Option<Follower> {
         let followed = self.following.remove(&who);
         shrink(&mut self.following);
         followed
     }
 
+    /// All that follow another one.
+    pub(super) fn followers(&self) -> Vec<Arc<dyn Job>> {
+        self.following.values().map(|follower| follower.job.clone()).collect()
+    }
+
     pub(super) fn of(&self, who: usize) -> Vec<Arc<Wait>> {
-        self.waiting.get(&who).into_iter().flatten().chain(self.following.get(&who)).cloned().collect()
+        let followed = self.following.get(&who).map(|follower| &follower.wait);
+        self.waiting.get(&who).into_iter().flatten().chain(followed).cloned().collect()
     }
 
     /// The waits of all that are at work.
@@ -96,7 +110,8 @@ impl Waits {
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Wait>> {
-        self.waiting.values().flatten().chain(self.following.values()).cloned().collect()
+        let followed = self.following.values().map(|follower| &follower.wait);
+        self.waiting.values().flatten().chain(followed).cloned().collect()
     }
 }
 

@@ -1,5 +1,7 @@
-//! One thread's life, and a request's way through it: take a job, run it, look for more, spin, sleep, leave.
+//! One thread's life, and a request's way through it: take a job, run it, look for more, spin,
+//! sleep, leave.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,23 +10,59 @@ use super::clock::Clock;
 use super::core::{Core, Due};
 use super::current::{self, Worker};
 use super::lifecycle::Outside;
-use super::pool::{Next, Seat, Task, Turn, Wakeup};
+use super::pool::{Next, Seat, Started, Task, Turn, Wakeup};
+use super::request::Host;
 use super::stats::StripeOf;
+use crate::error::Result;
 use crate::sync::{AtomicBool, Ordering, thread};
 use crate::time::Deadline;
 
-/// What a thread keeps between the requests that it runs: its stripe of the counters, and the time when the last one
-/// ended, which is when the next one starts. So a request costs one look at the clock, not two.
-pub(super) struct Lap {
+/// What a thread keeps between the requests that it runs: its stripe of the counters, and the time
+/// when the last one ended, which is when the next one starts. So a request costs one look at the
+/// clock, not two.
+pub(super) struct WorkerLocal<'a> {
     stripe: StripeOf,
+    /// The operations that its scope's requests borrow, if it is a scope's thread.
+    borrowed: Option<&'a dyn Operations>,
     /// Whether the thread is one of the pool's; on others the executor has to count what they run.
     seated: bool,
     last: Option<u64>,
 }
 
-impl Lap {
-    fn new(stripe: StripeOf, seated: bool) -> Lap {
-        Lap { stripe, seated, last: None }
+/// The operations of a scope, which lie there because they borrow.
+pub(super) trait Operations {
+    /// Calls the one with this number, once.
+    fn call(&self, number: u64) -> Result<()>;
+}
+
+/// What an operation is run by.
+struct Running<'a> {
+    clock: &'a Clock,
+    borrowed: Option<&'a dyn Operations>,
+    refused: Cell<Option<bool>>,
+}
+
+impl Host for Running<'_> {
+    fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    fn call_borrowed(&self, number: u64) -> Option<Result<()>> {
+        self.borrowed.map(|operations| operations.call(number))
+    }
+
+    fn refuse(&self, is_expired: bool) {
+        self.refused.set(Some(is_expired));
+    }
+
+    fn refused(&self) -> Option<bool> {
+        self.refused.get()
+    }
+}
+
+impl<'a> WorkerLocal<'a> {
+    fn new(stripe: StripeOf, seated: bool, borrowed: Option<&'a dyn Operations>) -> WorkerLocal<'a> {
+        WorkerLocal { stripe, borrowed, seated, last: None }
     }
 
     fn start(&mut self, clock: &Clock) -> u64 {
@@ -37,7 +75,8 @@ impl Lap {
     }
 }
 
-/// How long to wait before a thread is tried again that the system has refused: twice as long each time.
+/// How long to wait before a thread is tried again that the system has refused: twice as long each
+/// time.
 const RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -69,29 +108,36 @@ impl Core {
 
     fn start(self: &Arc<Core>, seat: Arc<Seat>) -> io::Result<()> {
         self.pool.join_gone();
+        if let Some(keeper) = &self.keeper {
+            // Only the scope can start a thread that borrows. Whether it could, it says later.
+            return keeper.send(Some(seat.clone())).map_err(|_| {
+                self.pool.started(&seat, Started::Refused);
+                io::Error::other("the scope has ended")
+            });
+        }
         let name = self.pool.name_of(seat.index);
         let (core, own_seat) = (self.clone(), seat.clone());
         let (last_core, last_seat) = (self.clone(), seat.clone());
-        let body = move || live(core, own_seat);
+        let body = move || live(core, own_seat, None);
         let started =
             thread::spawn_joinable(name, self.pool.stack_size(), body, move || last_core.pool.gone(&last_seat));
         match started {
             Ok(handle) => {
-                self.pool.started(&seat, Some(handle));
+                self.pool.started(&seat, Started::Joinable(handle));
                 self.refusals.store(0, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
-                self.pool.started(&seat, None);
+                self.pool.started(&seat, Started::Refused);
                 Err(error)
             }
         }
     }
 
-    /// The system refused a thread that is needed. Those that live go on with fewer; it is tried again after a while,
-    /// and whenever a thread has ended a request. Where there is none at all, and no timer either, the thread that
-    /// needs it runs what is queued, so that nothing is lost.
-    fn retry_thread(self: &Arc<Core>) {
+    /// The system refused a thread that is needed. Those that live go on with fewer; it is tried
+    /// again after a while, and whenever a thread has ended a request. Where there is none at all,
+    /// and no timer either, the thread that needs it runs what is queued, so that nothing is lost.
+    pub(super) fn retry_thread(self: &Arc<Core>) {
         self.refusals.fetch_add(1, Ordering::Relaxed);
         let timed = self.timer.insert(&**self, Instant::now() + self.retry_pause(), Due::Thread, None);
         if timed.is_err() && !self.pool.has_thread() {
@@ -104,8 +150,8 @@ impl Core {
         RETRY.saturating_mul(1 << refusals).min(LONGEST_RETRY)
     }
 
-    /// Parks a thread that waits for requests. While a thread is missing it looks now and then whether one can be had:
-    /// the system may have refused the timer's as well.
+    /// Parks a thread that waits for requests. While a thread is missing it looks now and then
+    /// whether one can be had: the system may have refused the timer's as well.
     pub(super) fn park(self: &Arc<Core>, deadline: Deadline) {
         if self.refusals.load(Ordering::Relaxed) == 0 {
             return thread::park_until(deadline.at());
@@ -129,11 +175,12 @@ impl Core {
     /// Runs a queued request on this thread, which is not the pool's, or ahead of its turn.
     pub(super) fn run_now(self: &Arc<Core>, job: Task) -> bool {
         // A lap of its own: an outer request's time goes on.
-        self.run(job, &mut Lap::new(StripeOf::shared(), false))
+        self.run(job, &mut WorkerLocal::new(StripeOf::shared(), false, None))
     }
 
-    /// Runs a request from its start to its end. Returns whether it did: not if it was cancelled, or has started elsewhere.
-    fn run(self: &Arc<Core>, job: Task, lap: &mut Lap) -> bool {
+    /// Runs a request from its start to its end. Returns whether it did: not if it was cancelled,
+    /// or has started elsewhere.
+    fn run(self: &Arc<Core>, job: Task, lap: &mut WorkerLocal<'_>) -> bool {
         let Some(begun) = job.head().begin() else {
             return false;
         };
@@ -142,22 +189,27 @@ impl Core {
         if let Some(room) = &self.room {
             room.leave_queue();
         }
-        // Until the end, callbacks and destructors included: a wait in one of them is a wait on this thread.
+        // Until the end, callbacks and destructors included: a wait in one of them is a wait on
+        // this thread.
         let scope = current::enter(job.clone(), self);
-        let ended = job.call(begun, lap.start(&self.clock), &|| self.clock.now());
+        let running = Running { clock: &self.clock, borrowed: lap.borrowed, refused: Cell::new(None) };
+        let ended = job.call(begun, lap.start(&self.clock), &running);
         self.interrupts.end(job.head());
         let status = ended.status;
-        lap.last = Some(ended.at);
+        let end = ended.at;
+        lap.last = Some(end);
         // Before the end is seen, so that a waiter that returns finds it counted.
         self.ran.count_end(lap.stripe, status);
         job.head().trace.end(status);
         let (observed, released) = self.order.leave(job.head(), || job.head().publish(ended));
-        self.release(released);
+        self.release(released, end);
         if observed {
             if let Some(entry) = self.observers.take(job.head()) {
+                scope.end_operation();
                 let foreign = entry.tell(status);
                 if !foreign.is_empty() {
-                    // It may be called later, and on a thread that is not the pool's a shutdown waits for it.
+                    // It may be called later, and on a thread that is not the pool's a shutdown
+                    // waits for it.
                     let outside = outside.as_ref().map(|_| Outside::enter(self));
                     current::call_nested(move || {
                         foreign.into_iter().for_each(|observer| observer.tell(status));
@@ -180,7 +232,7 @@ impl Core {
 }
 
 /// The body of a pool's thread, which starts as the pool's searching worker.
-fn live(core: Arc<Core>, seat: Arc<Seat>) {
+pub(super) fn live(core: Arc<Core>, seat: Arc<Seat>, borrowed: Option<&dyn Operations>) {
     current::set_worker(Some(Worker {
         core: core.clone(),
         seat: seat.clone(),
@@ -191,7 +243,7 @@ fn live(core: Arc<Core>, seat: Arc<Seat>) {
         let _scope = current::enter_core(&core);
         core.hooks.start();
     }
-    let mut lap = Lap::new(StripeOf::seat(seat.index), true);
+    let mut lap = WorkerLocal::new(StripeOf::seat(seat.index), true, borrowed);
     let mut turn = Turn::new(seat);
     loop {
         let next = core.pool.next(&mut turn, |job| core.order.queued_ahead(job.head()));

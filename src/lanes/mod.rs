@@ -1,8 +1,8 @@
 //! Per-key accessor/modifier order as plain data: no threads, no locks, no clock.
 //!
-//! Entries of one lane behave as if run in the order in which they entered. Accessors share, a modifier runs alone, and
-//! no entry overtakes an earlier one that it clashes with, so none starves. A lane exists only while it has entries:
-//! an idle key costs nothing.
+//! The entries of one lane behave as if they ran in the order in which they entered. Accessors
+//! share the lane, and a modifier runs alone. No entry overtakes an earlier one that it clashes
+//! with, so none starves. A lane exists only while it has entries, so an idle key costs nothing.
 //!
 //! ```text
 //! lane:  A1 A2 | M3 A4 A5 M6 A7        admitted | deferred ("the gate")
@@ -10,20 +10,21 @@
 //!        M3 leaves:        A4 A5 | M6 A7      all accessors up to the next modifier start at once
 //! ```
 //!
-//! The owner of the data runs what is admitted, and says when it leaves. Every call is O(1) plus what it admits.
+//! The owner runs the admitted entries, and calls [`leave`](Lanes::leave) when one has ended. Every
+//! call is O(1), plus O(1) for each entry that it admits.
 //!
-//! Source: Courtois, Heymans, Parnas, "Concurrent Control with Readers and Writers", CACM 14(10), 1971, with the queue
-//! that keeps both sides from starving.
+//! Source: Courtois, Heymans, Parnas, "Concurrent Control with Readers and Writers", CACM 14(10),
+//! 1971, with a queue so that neither side starves.
 
 mod key;
 mod slab;
 
-pub(crate) use key::{Keys, LaneKey};
+pub(crate) use key::{KeyHasher, LaneKey};
 
 use key::LaneMap;
 use slab::Slab;
 
-/// Names an entry from `enter` until it leaves.
+/// Names an entry from `enter` until `leave`.
 pub(crate) type Ticket = u32;
 
 /// The order of all keys.
@@ -33,10 +34,12 @@ pub(crate) struct Lanes<T> {
     index: LaneMap,
 }
 
-/// No entry: the end of a list. Half the size of an `Option<Ticket>`.
+/// The end of a list. A ticket with this reserved value is half the size of an `Option<Ticket>`.
 const NONE: Ticket = Ticket::MAX;
 
-/// A doubly linked list of entries: those before `gate` are admitted, `gate` and those behind it deferred.
+/// One key's entries, as a doubly linked list in the order in which they entered. The entries
+/// before `gate` are admitted, which means that they may run. `gate` and the entries behind it are
+/// deferred, which means that they wait.
 struct Lane {
     key: LaneKey,
     first: Ticket,
@@ -44,7 +47,7 @@ struct Lane {
     gate: Ticket,
     admitted: u32,
     deferred: u32,
-    /// Whether the one admitted entry is a modifier.
+    /// Whether the admitted entry is a modifier, which runs alone.
     alone: bool,
 }
 
@@ -53,6 +56,8 @@ struct Entry<T> {
     lane: u32,
     modifier: bool,
     deferred: bool,
+    /// Whether it was deferred when it entered.
+    held: bool,
     prev: Ticket,
     next: Ticket,
 }
@@ -67,12 +72,16 @@ impl<T> Lanes<T> {
         self.index.get(key).map_or(0, |lane| u64::from(self.lanes[lane].deferred))
     }
 
-    /// Queues `item` on `key`. Says whether it may run now; if not, a later `leave` hands it out.
-    /// Gives `item` back if there are 2^32 entries already.
+    /// Appends `item` to the lane of `key`, and makes the lane if the key has none. Returns its
+    /// ticket, and whether it may run now; if not, the `leave` of an earlier entry hands it out
+    /// later.
+    ///
+    /// Returns `item` as the error if there is no room for another entry or lane.
     pub(crate) fn enter(&mut self, key: LaneKey, modifier: bool, item: T) -> Result<(Ticket, bool), T> {
         let (lane_index, is_new) = match self.index.get(key) {
             Some(lane) => (lane, false),
             None => {
+                // Not in the index yet: the entry itself may still be refused.
                 let lane = Lane { key, first: NONE, last: NONE, gate: NONE, admitted: 0, deferred: 0, alone: false };
                 match self.lanes.insert(lane) {
                     Ok(index) => (index, true),
@@ -81,7 +90,7 @@ impl<T> Lanes<T> {
             }
         };
         let prev = self.lanes[lane_index].last;
-        let entry = Entry { item, lane: lane_index, modifier, deferred: true, prev, next: NONE };
+        let entry = Entry { item, lane: lane_index, modifier, deferred: true, held: false, prev, next: NONE };
         let ticket = match self.entries.insert(entry) {
             Ok(ticket) => ticket,
             Err(entry) => {
@@ -102,14 +111,19 @@ impl<T> Lanes<T> {
             prev => self.entries[prev].next = ticket,
         }
         let lane = &mut self.lanes[lane_index];
+        // If another entry is the gate, this one waits behind it. Otherwise all earlier ones are
+        // admitted, and this one may be, too.
         if lane.gate == NONE {
             lane.gate = ticket;
             self.admit(lane_index, |_| {});
         }
-        Ok((ticket, !self.entries[ticket].deferred))
+        let entry = &mut self.entries[ticket];
+        entry.held = entry.deferred;
+        Ok((ticket, !entry.held))
     }
 
-    /// Takes an entry out, admitted or deferred, and hands what may run now to `released`, in order. Returns its key.
+    /// Takes out an entry that has ended, or that was cancelled while it waited. Calls `released`,
+    /// in order, with each entry that may run now because of that. Returns the key.
     pub(crate) fn leave(&mut self, ticket: Ticket, released: impl FnMut(&T)) -> LaneKey {
         let entry = self.entries.remove(ticket);
         let lane = &mut self.lanes[entry.lane];
@@ -139,17 +153,18 @@ impl<T> Lanes<T> {
         key
     }
 
-    /// The lane that an entry is on.
+    /// The number of the lane that an entry is on.
     pub(crate) fn lane(&self, ticket: Ticket) -> u32 {
         self.entries[ticket].lane
     }
 
-    /// What the lane of an entry is known by.
+    /// The key of the lane that an entry is on.
     pub(crate) fn key(&self, ticket: Ticket) -> LaneKey {
         self.lanes[self.entries[ticket].lane].key
     }
 
-    /// Those that have to leave before `ticket`, if it is deferred, can start: what is admitted on its lane.
+    /// The admitted entries on the lane of `ticket`. If `ticket` is deferred, they have to leave
+    /// before it can start.
     pub(crate) fn admitted(&self, ticket: Ticket) -> impl Iterator<Item = &T> {
         let mut at = self.lanes[self.entries[ticket].lane].first;
         std::iter::from_fn(move || {
@@ -162,11 +177,26 @@ impl<T> Lanes<T> {
         })
     }
 
-    /// Moves the gate as far as the order allows.
+    /// All entries, lane by lane, the last of each lane first, and whether each was deferred when
+    /// it entered.
+    pub(crate) fn backwards(&self) -> impl Iterator<Item = (&T, bool)> {
+        self.lanes.values().flat_map(move |lane| {
+            let mut at = lane.last;
+            std::iter::from_fn(move || {
+                let entry = (at != NONE).then(|| &self.entries[at])?;
+                at = entry.prev;
+                Some((&entry.item, entry.held))
+            })
+        })
+    }
+
+    /// Admits entries from the gate on until one clashes with those that are admitted, and calls
+    /// `released` with each.
     fn admit(&mut self, lane: u32, mut released: impl FnMut(&T)) {
         let lane = &mut self.lanes[lane];
         while lane.gate != NONE {
             let entry = &mut self.entries[lane.gate];
+            // A modifier needs the lane for itself, and nothing joins one.
             let clashes = lane.admitted > 0 && (entry.modifier || lane.alone);
             if clashes {
                 break;
@@ -190,13 +220,13 @@ impl<T> Lanes<T> {
 mod tests {
     use super::*;
 
-    fn key(keys: &Keys, name: &str) -> LaneKey {
+    fn key(keys: &KeyHasher, name: &str) -> LaneKey {
         keys.key(1, Some(name))
     }
 
     /// Enters `kinds` (`a` accessor, `m` modifier) on one key; the item is the position.
     fn lane_of(kinds: &str) -> (Lanes<usize>, Vec<Ticket>, Vec<bool>) {
-        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        let (mut lanes, keys) = (Lanes::new(), KeyHasher::new());
         let entered = kinds.bytes().enumerate();
         let (tickets, ready) =
             entered.map(|(position, kind)| enter(&mut lanes, key(&keys, "k"), kind == b'm', position)).unzip();
@@ -235,8 +265,19 @@ mod tests {
     }
 
     #[test]
+    fn all_entries_are_seen_the_last_of_each_lane_first() {
+        let (mut lanes, tickets, _) = lane_of("ama");
+        let other = key(&KeyHasher::new(), "other");
+        enter(&mut lanes, other, true, 10);
+        enter(&mut lanes, other, true, 11);
+        leave(&mut lanes, tickets[0]);
+        let seen: Vec<_> = lanes.backwards().map(|(item, held)| (*item, held)).collect();
+        assert_eq!(seen, [(2, true), (1, true), (11, true), (10, false)]);
+    }
+
+    #[test]
     fn keys_do_not_know_each_other() {
-        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        let (mut lanes, keys) = (Lanes::new(), KeyHasher::new());
         assert!(enter(&mut lanes, key(&keys, "AAPL"), true, 0).1);
         assert!(enter(&mut lanes, key(&keys, "MSFT"), true, 1).1, "another key");
         assert!(enter(&mut lanes, keys.key(2, Some("AAPL")), true, 2).1, "another store");
@@ -244,7 +285,8 @@ mod tests {
         assert!(!enter(&mut lanes, key(&keys, "AAPL"), false, 4).1);
     }
 
-    /// The promise read off the definition: an entry may run when no earlier one that it clashes with is still there.
+    /// The promise read off the definition: an entry may run when no earlier one that it clashes
+    /// with is still there.
     #[test]
     fn any_sequence_agrees_with_the_definition() {
         let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
@@ -256,7 +298,7 @@ mod tests {
             state ^= state << 17;
             (state % below as u64) as usize
         };
-        let (mut lanes, keys) = (Lanes::new(), Keys::new());
+        let (mut lanes, keys) = (Lanes::new(), KeyHasher::new());
         // (lane, modifier, running, ticket, item), in order of entry
         let mut model: Vec<(usize, bool, bool, Ticket, usize)> = Vec::new();
         for item in 0..20_000 {
@@ -292,7 +334,7 @@ mod tests {
         const KEYS: usize = 100_000;
         // None of them stays, or the first, one in the middle, or the last.
         for stays in [None, Some(0), Some(KEYS / 2), Some(KEYS - 1)] {
-            let (mut lanes, keys) = (Lanes::new(), Keys::new());
+            let (mut lanes, keys) = (Lanes::new(), KeyHasher::new());
             let tickets: Vec<Ticket> =
                 (0..KEYS).map(|n| enter(&mut lanes, key(&keys, &n.to_string()), true, n).0).collect();
             for (n, ticket) in tickets.iter().enumerate().filter(|(n, _)| Some(*n) != stays) {

@@ -1,21 +1,24 @@
-//! A vector with holes: entries keep their index, and a freed index is used again.
+//! A vector with holes: an entry keeps its index until it is removed, and then the index is used
+//! again.
 //!
-//! It comes in chunks, so that a few entries that stay keep no more memory than the chunks that they are in, and none
-//! has to move. Every call is O(1), amortised over the chunk where memory comes or goes.
+//! It allocates in chunks, and frees a chunk without entries. So a few long-lived entries keep only
+//! their own chunks in memory, and no entry has to move. Every call is O(1), amortised where it
+//! allocates or frees a chunk.
 
 use std::ops::{Index, IndexMut};
 
 pub(super) struct Slab<T> {
     chunks: Vec<Chunk<T>>,
-    /// The chunks with free slots; each one is in it once.
+    /// The numbers of the chunks with free slots, each once.
     open: Vec<u32>,
-    /// An empty chunk's memory, for the next one: an entry that comes and goes is not to allocate each time.
+    /// The memory of the last chunk that became empty, for the next chunk: otherwise a single entry
+    /// that comes and goes would allocate each time.
     spare: Vec<Slot<T>>,
     len: usize,
 }
 
 struct Chunk<T> {
-    /// No memory while all are free.
+    /// Without memory while the chunk has no entries.
     slots: Vec<Slot<T>>,
     /// The head of the list of free slots.
     free: Option<u32>,
@@ -27,10 +30,11 @@ enum Slot<T> {
     Taken(T),
 }
 
-/// Slots a chunk.
+/// The number of slots in a chunk.
 const CHUNK: usize = 64;
 
-/// The most entries: an owner of several slabs has five bits of the index for the number of the slab.
+/// The most entries: an owner of several slabs uses the upper five bits of an index for the number
+/// of the slab.
 const LIMIT: u32 = 1 << 27;
 
 impl<T> Slab<T> {
@@ -38,7 +42,8 @@ impl<T> Slab<T> {
         Slab { chunks: Vec::new(), open: Vec::new(), spare: Vec::new(), len: 0 }
     }
 
-    /// Gives `value` back if there are `LIMIT` entries.
+    /// Stores `value` and returns its index. Returns `value` as the error if there are `LIMIT`
+    /// entries.
     pub(super) fn insert(&mut self, value: T) -> Result<u32, T> {
         let number = match self.open.last() {
             Some(number) => *number,
@@ -81,10 +86,17 @@ impl<T> Slab<T> {
         }
         self.len -= 1;
         if self.len == 0 && self.chunks.len() > 1 {
-            // Empty is the one moment when no index has to be kept.
+            // Free the list of chunks, too: only an empty slab has no index to keep.
             *self = Slab::new();
         }
         value
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().flat_map(|chunk| &chunk.slots).filter_map(|slot| match slot {
+            Slot::Taken(value) => Some(value),
+            Slot::Free { .. } => None,
+        })
     }
 
     #[cfg(test)]

@@ -1,10 +1,16 @@
-//! Why a value was not taken in, or none was handed out: one small enum a verb, and a refused value comes back in it.
+//! The errors of the queue: one small type for each method. A put that fails returns its value in
+//! the error.
 
 use std::fmt;
 
-/// The queue is closed. The value comes back.
+/// Why [`put`](super::Producer::put) took nothing in. The value comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PutError<T>(pub T);
+pub enum PutError<T> {
+    /// The queue is closed.
+    Closed(T),
+    /// There was no room, and the operation that puts was cancelled, or its time limit passed.
+    Interrupted(T),
+}
 
 /// Why [`try_put`](super::Producer::try_put) took nothing in. The value comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,12 +28,20 @@ pub enum PutTimeoutError<T> {
     Timeout(T),
     /// There never will be: the queue is closed.
     Closed(T),
+    /// There was no room, and the operation that puts was cancelled, or its own time limit passed.
+    Interrupted(T),
 }
 
-/// The queue is closed, and nothing is left in it.
+/// Why [`get`](super::Consumer::get) gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the queue is closed and nothing is left in it")]
-pub struct GetError;
+pub enum GetError {
+    /// The queue is closed, and nothing is left in it.
+    #[error("the queue is closed and nothing is left in it")]
+    Closed,
+    /// There was no value, and the operation that gets was cancelled, or its time limit passed.
+    #[error("the queue is empty, and the operation that waits was cancelled")]
+    Interrupted,
+}
 
 /// Why [`try_get`](super::Consumer::try_get) gave nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,12 +63,22 @@ pub enum GetTimeoutError {
     /// There never will be one: the queue is closed, and nothing is left in it.
     #[error("the queue is closed and nothing is left in it")]
     Closed,
+    /// There was no value, and the operation that gets was cancelled, or its own time limit passed.
+    #[error("the queue is empty, and the operation that waits was cancelled")]
+    Interrupted,
 }
 
 impl<T> PutError<T> {
     /// The value that was not taken in.
     pub fn into_inner(self) -> T {
-        self.0
+        match self {
+            PutError::Closed(value) | PutError::Interrupted(value) => value,
+        }
+    }
+
+    /// Whether the operation that puts was cancelled; otherwise the queue is closed.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, PutError::Interrupted(_))
     }
 }
 
@@ -76,21 +100,27 @@ impl<T> PutTimeoutError<T> {
     /// The value that was not taken in.
     pub fn into_inner(self) -> T {
         match self {
-            PutTimeoutError::Timeout(value) | PutTimeoutError::Closed(value) => value,
+            PutTimeoutError::Timeout(value) | PutTimeoutError::Closed(value) | PutTimeoutError::Interrupted(value) => {
+                value
+            }
         }
     }
 
-    /// Whether the time limit passed; else the queue is closed.
+    /// Whether the time limit of the call passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self, PutTimeoutError::Timeout(_))
     }
 }
 
 const CLOSED: &str = "the queue is closed and takes no more values";
+const INTERRUPTED: &str = "the queue is full, and the operation that waits was cancelled";
 
 impl<T> fmt::Display for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(CLOSED)
+        f.write_str(match self {
+            PutError::Closed(_) => CLOSED,
+            PutError::Interrupted(_) => INTERRUPTED,
+        })
     }
 }
 
@@ -108,6 +138,7 @@ impl<T> fmt::Display for PutTimeoutError<T> {
         f.write_str(match self {
             PutTimeoutError::Timeout(_) => "the queue stayed full until the time limit",
             PutTimeoutError::Closed(_) => CLOSED,
+            PutTimeoutError::Interrupted(_) => INTERRUPTED,
         })
     }
 }
@@ -115,7 +146,7 @@ impl<T> fmt::Display for PutTimeoutError<T> {
 // By hand, because a derive would ask that values can be printed.
 impl<T> fmt::Debug for PutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PutError(..)")
+        f.write_str(if self.is_interrupted() { "Interrupted(..)" } else { "Closed(..)" })
     }
 }
 
@@ -127,7 +158,11 @@ impl<T> fmt::Debug for TryPutError<T> {
 
 impl<T> fmt::Debug for PutTimeoutError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_timeout() { "Timeout(..)" } else { "Closed(..)" })
+        f.write_str(match self {
+            PutTimeoutError::Timeout(_) => "Timeout(..)",
+            PutTimeoutError::Closed(_) => "Closed(..)",
+            PutTimeoutError::Interrupted(_) => "Interrupted(..)",
+        })
     }
 }
 

@@ -1,19 +1,24 @@
-//! A queue with a limit, between any number of threads that put and any number that get.
+//! A bounded queue between any number of threads that put values and any number that get them.
 //!
-//! Promises: values come out in the order in which they went in; a value is either taken in, and then handed out exactly
-//! once, or comes back in the error; after [`close`](Producer::close) nothing more is taken in, and what is left is still
-//! handed out; a hand-over wakes one thread, and only one that sleeps; a thread that waits uses no CPU. `shared` beside
-//! this file argues them, and `tests/model_queue.rs` tries every order of the steps.
+//! Promises: values come out in the order in which they went in. A put either accepts its value,
+//! which is then handed out exactly once, or returns it in the error. After
+//! [`close`](Producer::close) the queue accepts nothing more, but still hands out the values in it.
+//! A hand-over wakes one sleeping thread at most. A thread that waits uses no CPU. A wait ends with
+//! the cancel, or the time limit, of the operation that it is part of, and loses nothing. `shared`
+//! beside this file argues these promises, and `tests/model_queue.rs` tries every order of the
+//! steps.
 //!
-//! Left to others: what puts on a cadence, and what has values handled on an executor (`jobs`).
+//! Left to `pipeline`: threads that put on a schedule, and threads that have values handled on an
+//! executor.
 //!
 //! # Why not a channel of `crossbeam-channel`
 //!
-//! It is the better library for passing messages, but its channel ends only when all senders are gone, and a `close` that
-//! loses no accepted value can't be had cheaply from outside: every put has to be counted in and out, so that a consumer
-//! that finds the queue closed and empty knows that no put is on its way, and every wait becomes a `select` over two
-//! channels. Measured, that took 1.8 to 2.7 times the time of the bare channel. So this takes a ring that can be closed,
-//! `concurrent-queue`'s, and puts the sleeping around it, in safe code that a model checker can run.
+//! It is the better library for passing messages, but its channel ends only when all senders are
+//! dropped. A `close` around it that loses no accepted value is expensive. It has to count every
+//! put in and out, so that a consumer that finds the queue closed and empty knows that no put is on
+//! its way. And every wait becomes a `select` over two channels. Measured, that took 1.8 to 2.7
+//! times the time of the bare channel. So this module takes the ring of `concurrent-queue`, which
+//! can be closed, and adds the sleeping in safe code that a model checker can run.
 //! `cargo bench --bench queue` compares them.
 
 mod error;
@@ -36,17 +41,19 @@ use crate::sync::{AtomicBool, Ordering};
 use crate::time::Deadline;
 use shared::Shared;
 
-/// A queue that holds at most `capacity` values, as its two halves.
+/// Makes a queue that holds at most `capacity` values, and returns its two halves.
 ///
-/// Both halves can be cloned, so that many threads put and many get. The queue closes when someone says so, or when the
-/// last clone of either half is dropped: no thread waits for values that can't come, or for room that none makes.
+/// Both halves can be cloned, so that many threads put and many get. The queue closes when a thread
+/// calls `close`, or when the last clone of either half is dropped. So no thread waits for a value
+/// that can't come, or for room that no consumer can make.
 ///
-/// Memory for all `capacity` values, and a word for each, is taken at once, so that a put never has to.
+/// The memory for all `capacity` values, and a word for each, is allocated here, so that a put
+/// allocates nothing.
 ///
 /// # Errors
-/// [`Error::Invalid`](crate::Error::Invalid) for a capacity that there is no memory for, and for one of 0. A queue that
-/// holds nothing would be a meeting point, in which no value is ever accepted before it is taken; that is another tool, and
-/// for it there is `crossbeam-channel`.
+/// [`Error::Invalid`](crate::Error::Invalid) if `capacity` is 0, or if there is no memory for it.
+/// For a queue of capacity 0, in which a put waits until a consumer takes its value, use
+/// `crossbeam-channel`.
 /// # Examples
 /// ```
 /// use fulmar::queue::bounded;
@@ -67,7 +74,7 @@ pub fn bounded<T>(capacity: usize) -> Result<(Producer<T>, Consumer<T>)> {
     Ok((Producer { half: half() }, Consumer { half: half() }))
 }
 
-/// One half's share of the queue: closes it when the last clone of the half goes.
+/// Shared by all clones of one half: dropped with the last of them, it closes the queue.
 struct Half<T> {
     shared: Arc<Shared<T>>,
 }
@@ -78,29 +85,32 @@ impl<T> Drop for Half<T> {
     }
 }
 
-/// The half of a [`bounded`] queue that takes values in. Cloning it is cheap and gives a handle to the same queue.
+/// The half of a [`bounded`] queue that puts values in. Cloning it is cheap and gives a handle to
+/// the same queue.
 ///
 /// Dropping the last clone closes the queue; what is in it can still be taken out.
 pub struct Producer<T> {
     half: Arc<Half<T>>,
 }
 
-/// The half of a [`bounded`] queue that hands values out. Cloning it is cheap and gives a handle to the same queue.
+/// The half of a [`bounded`] queue that gets values out. Cloning it is cheap and gives a handle to
+/// the same queue.
 ///
-/// Dropping the last clone closes the queue; what is in it stays there until the last producer takes it
-/// ([`Producer::drain`]) or is dropped.
+/// Dropping the last clone closes the queue. The values in it stay there until a producer takes
+/// them ([`Producer::drain`]), or until the last producer is dropped.
 pub struct Consumer<T> {
     half: Arc<Half<T>>,
 }
 
 impl<T> Producer<T> {
-    /// Puts `value` in, and waits as long as there is no room.
+    /// Puts `value` in. While there is no room, the calling thread waits.
     ///
     /// # Memory consistency
-    /// What the caller did before happens-before the return of the get that hands the value out. What a consumer did
-    /// before the get that made the room happens-before the return from here.
+    /// What the caller did before happens-before the return of the get that hands the value out.
+    /// What a consumer did before the get that made the room happens-before the return from here.
     /// # Errors
-    /// [`PutError`] with the value, if the queue is closed, before or meanwhile.
+    /// [`PutError`] with the value, if the queue was closed before the call, or while it waited, or
+    /// if there is no room and the operation that puts is cancelled.
     /// # Examples
     /// ```
     /// let (producer, consumer) = fulmar::queue::bounded(1)?;
@@ -111,7 +121,10 @@ impl<T> Producer<T> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
-        self.shared().put(value, Deadline::start(None), None).map_err(|(_, value)| PutError(value))
+        self.shared().put(value, Deadline::start(None), None).map_err(|refused| match refused {
+            (PutRefusal::Interrupted, value) => PutError::Interrupted(value),
+            (_, value) => PutError::Closed(value),
+        })
     }
 
     /// Puts `value` in if there is room now.
@@ -137,10 +150,12 @@ impl<T> Producer<T> {
     /// Puts `value` in, and waits for room for at most `timeout`.
     ///
     /// # Timing
-    /// Monotonic clock, counted from this call. `None` is no limit, zero looks once, and a sum past the clock's range is
-    /// no limit. After time has run out it looks once more.
+    /// Monotonic clock, counted from this call. `None` is no limit, zero tries once, and a sum past
+    /// the clock's range is no limit. When time has run out, it tries once more.
     /// # Errors
-    /// [`PutTimeoutError`] with the value, if there was no room in time, or the queue is closed, before or meanwhile.
+    /// [`PutTimeoutError`] with the value, if there was no room in time, if the queue was closed
+    /// before the call or while it waited, or if there is no room and the operation that puts is
+    /// cancelled.
     /// # Examples
     /// ```
     /// use std::time::Duration;
@@ -155,26 +170,30 @@ impl<T> Producer<T> {
     pub fn put_timeout(&self, value: T, timeout: impl Into<Option<Duration>>) -> Result<(), PutTimeoutError<T>> {
         self.shared().put(value, Deadline::start(timeout), None).map_err(|refused| match refused {
             (PutRefusal::Closed, value) => PutTimeoutError::Closed(value),
+            (PutRefusal::Interrupted, value) => PutTimeoutError::Interrupted(value),
             (_, value) => PutTimeoutError::Timeout(value),
         })
     }
 
-    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be room, and disconnects when the queue is closed.
+    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be room, and
+    /// disconnects when the queue is closed.
     ///
-    /// After a message, call [`try_put`](Producer::try_put) once, which is told of a full queue if another thread was faster. If there is
-    /// more room after a put, there is another message. Keep the receiver for as long as you select; dropping it ends the watch.
+    /// After a message, call [`try_put`](Producer::try_put) once: it returns `Full` if another
+    /// thread was faster. If there is still room after a put, another message comes. Keep the
+    /// receiver for as long as you select: dropping it ends the watch.
     ///
-    /// It costs no thread, and puts and gets take a lock while there is a watch.
+    /// A watch needs no thread, but while there is one, every put and get takes a lock.
     pub fn ready(&self) -> Receiver<()> {
         self.shared().watch_room()
     }
 
-    /// Waits for room until `deadline`, or until a nudge finds `stop` set.
+    /// As `put`, but gives up at `deadline`, or when [`Nudge::nudge`] is called after `stop` was
+    /// set.
     pub(crate) fn put_unless(&self, stop: &AtomicBool, value: T, deadline: Deadline) -> Result<(), (PutRefusal, T)> {
         self.shared().put(value, deadline, Some(stop))
     }
 
-    /// The next of the numbers that tell this queue's submitters apart.
+    /// A number that no other submitter of this queue has.
     pub(crate) fn next_number(&self) -> u64 {
         // Relaxed: all it has to be is unique.
         self.shared().submitters.fetch_add(1, Ordering::Relaxed) + 1
@@ -182,12 +201,14 @@ impl<T> Producer<T> {
 }
 
 impl<T> Consumer<T> {
-    /// Takes the oldest value, and waits as long as there is none.
+    /// Takes the oldest value. While there is none, the calling thread waits.
     ///
     /// # Memory consistency
     /// What the producer did before it put the value happens-before the return from here.
     /// # Errors
-    /// [`GetError`], if the queue is closed, before or meanwhile, and nothing is left in it.
+    /// [`GetError::Closed`] if the queue is closed and nothing is left in it, before the call or
+    /// while it waits. [`GetError::Interrupted`] if there is no value and the operation that gets
+    /// is cancelled.
     /// # Examples
     /// ```
     /// use fulmar::queue::{GetError, bounded};
@@ -196,17 +217,21 @@ impl<T> Consumer<T> {
     /// producer.put(1)?;
     /// producer.close();
     /// assert_eq!(consumer.get(), Ok(1));
-    /// assert_eq!(consumer.get(), Err(GetError));
+    /// assert_eq!(consumer.get(), Err(GetError::Closed));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn get(&self) -> Result<T, GetError> {
-        self.shared().get(Deadline::start(None), None).map_err(|_| GetError)
+        self.shared().get(Deadline::start(None), None).map_err(|refused| match refused {
+            GetRefusal::Interrupted => GetError::Interrupted,
+            _ => GetError::Closed,
+        })
     }
 
     /// Takes the oldest value if there is one now.
     ///
     /// # Errors
-    /// [`TryGetError`], which says whether there may be one later.
+    /// [`TryGetError::Empty`] if there is no value now; [`TryGetError::Closed`] if there never will
+    /// be one.
     /// # Examples
     /// ```
     /// use fulmar::queue::{TryGetError, bounded};
@@ -227,9 +252,12 @@ impl<T> Consumer<T> {
     /// Takes the oldest value, and waits for one for at most `timeout`.
     ///
     /// # Timing
-    /// As for [`Producer::put_timeout`].
+    /// Monotonic clock, counted from this call. `None` is no limit, zero tries once, and a sum past
+    /// the clock's range is no limit. When time has run out, it tries once more.
     /// # Errors
-    /// [`GetTimeoutError`], which says whether there may be one later.
+    /// [`GetTimeoutError::Timeout`] if no value came in time; [`GetTimeoutError::Closed`] if none
+    /// will ever come; [`GetTimeoutError::Interrupted`] if there is none and the operation that
+    /// gets is cancelled.
     /// # Examples
     /// ```
     /// use fulmar::queue::{GetTimeoutError, bounded};
@@ -244,11 +272,14 @@ impl<T> Consumer<T> {
     pub fn get_timeout(&self, timeout: impl Into<Option<Duration>>) -> Result<T, GetTimeoutError> {
         self.shared().get(Deadline::start(timeout), None).map_err(|refused| match refused {
             GetRefusal::Closed => GetTimeoutError::Closed,
+            GetRefusal::Interrupted => GetTimeoutError::Interrupted,
             _ => GetTimeoutError::Timeout,
         })
     }
 
-    /// Takes value after value, waiting for each, until the queue is closed and nothing is left in it.
+    /// Takes value after value, waiting for each, until the queue is closed and nothing is left in
+    /// it. In an operation that is cancelled it ends where it would have to wait; ask
+    /// [`is_cancelled`](crate::is_cancelled) behind the loop.
     ///
     /// ```
     /// let (producer, consumer) = fulmar::queue::bounded(10)?;
@@ -261,13 +292,14 @@ impl<T> Consumer<T> {
         std::iter::from_fn(|| self.get().ok())
     }
 
-    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be a value, and disconnects when the queue is
-    /// closed, with what is left still in it.
+    /// A receiver for `crossbeam_channel::select!`: it has a message while there may be a value,
+    /// and disconnects when the queue is closed, although values may be left in it.
     ///
-    /// After a message, call [`try_get`](Consumer::try_get) once, which is told of an empty queue if another thread was faster. If there
-    /// are more values after a get, there is another message. Keep the receiver for as long as you select; dropping it ends the watch.
+    /// After a message, call [`try_get`](Consumer::try_get) once: it returns `Empty` if another
+    /// thread was faster. If there are more values after a get, another message comes. Keep the
+    /// receiver for as long as you select: dropping it ends the watch.
     ///
-    /// It costs no thread, and puts and gets take a lock while there is a watch.
+    /// A watch needs no thread, but while there is one, every put and get takes a lock.
     ///
     /// ```
     /// use fulmar::crossbeam_channel::{never, select};
@@ -293,19 +325,20 @@ impl<T> Consumer<T> {
         self.shared().watch_values()
     }
 
-    /// Waits for a value until one comes, or until a nudge finds `stop` set.
+    /// As `get`, but gives up when [`Nudge::nudge`] is called after `stop` was set.
     pub(crate) fn get_unless(&self, stop: &AtomicBool) -> Result<T, GetRefusal> {
         self.shared().get(Deadline::start(None), Some(stop))
     }
 
-    /// The next of the numbers that tell this queue's processors apart.
+    /// A number that no other processor of this queue has.
     pub(crate) fn next_number(&self) -> u64 {
         // Relaxed: all it has to be is unique.
         self.shared().processors.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
-/// `for value in consumer`: each value as it comes, until the queue is closed and nothing is left in it.
+/// `for value in consumer`: takes each value as it comes, until the queue is closed and nothing is
+/// left in it.
 ///
 /// ```
 /// let (producer, consumer) = fulmar::queue::bounded(10)?;
@@ -325,7 +358,7 @@ impl<T> IntoIterator for Consumer<T> {
     }
 }
 
-/// The values of a queue, one by one, with a consumer of its own: see [`Consumer`]'s `into_iter`.
+/// Takes the values of a queue, one by one, and owns the consumer: see [`Consumer`]'s `into_iter`.
 #[derive(Debug)]
 pub struct IntoIter<T> {
     consumer: Consumer<T>,
@@ -340,7 +373,7 @@ impl<T> Iterator for IntoIter<T> {
     }
 }
 
-/// What both halves can do.
+/// The methods that both halves have.
 macro_rules! both {
     ($half:ident, $made:expr) => {
         impl<T> $half<T> {
@@ -348,7 +381,8 @@ macro_rules! both {
                 &self.half.shared
             }
 
-            /// How many values wait in the queue: a snapshot, which may be out of date when it is read.
+            /// How many values are in the queue: a snapshot, which may be out of date when you read
+            /// it.
             ///
             /// ```
             #[doc = $made]
@@ -361,7 +395,7 @@ macro_rules! both {
                 self.shared().len()
             }
 
-            /// Whether no value waits in the queue: a snapshot.
+            /// Whether no value is in the queue: a snapshot.
             pub fn is_empty(&self) -> bool {
                 self.len() == 0
             }
@@ -372,13 +406,14 @@ macro_rules! both {
                 self.shared().capacity()
             }
 
-            /// Closes the queue for good: from now on it takes nothing in, and hands out what is left.
+            /// Closes the queue for good: from now on it accepts no value, but still hands out
+            /// those in it.
             ///
-            /// Wakes everybody: those who wait for room get their value back, and those who wait for a value are told
-            /// once nothing is left. Closing again changes nothing.
+            /// All waiting threads wake up. A producer gets its value back. A consumer gets an
+            /// error once nothing is left. Closing again changes nothing.
             ///
-            /// A put that is under way just now comes before the close or after it: its value is in when this returns, or goes
-            /// back.
+            /// A put on another thread comes either before the close or after it: when this
+            /// returns, its value is in the queue, or goes back to that thread.
             ///
             /// ```
             #[doc = $made]
@@ -397,8 +432,9 @@ macro_rules! both {
                 self.shared().is_closed()
             }
 
-            /// Takes out all values that wait now, the oldest first. It waits for none and closes nothing; the room that
-            /// it makes goes to those who wait for it. Of a closed queue it takes all there will ever be.
+            /// Takes out all values that are in the queue now, the oldest first, without waiting.
+            /// Producers that wait for room go on. If the queue is closed, these are all the values
+            /// that there will ever be.
             ///
             /// ```
             #[doc = $made]
@@ -413,7 +449,8 @@ macro_rules! both {
         }
 
         impl<T: Send + 'static> $half<T> {
-            /// Wakes all who wait for this queue, and doesn't keep it open.
+            /// A handle that wakes all threads waiting for this queue. It doesn't keep the queue
+            /// open.
             pub(crate) fn nudger(&self) -> Arc<dyn Nudge> {
                 self.half.shared.clone()
             }

@@ -1,48 +1,52 @@
-//! How long it pays to look again before going to sleep.
+//! How long a waiting thread should look again before it goes to sleep.
 
 use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, Ordering, pause, spin_turn, spin_turns};
 
-/// What those who waited at one end of the queue have found lately: whether what they wait for comes soon.
+/// Whether the last wait at one side of the queue was short, which predicts the next one.
 ///
-/// If it doesn't, looking again only burns the processor, and worse: a thread that is awake while the other one goes to
-/// sleep is moved to a core of its own, and woken there from that core's deep sleep, which takes six times as long.
-pub(super) struct Outlook {
+/// If waits are long, looking again only wastes processor time. It even makes wake-ups slower: the
+/// system moves a thread that spins while the other side sleeps to another core, and waking a
+/// thread on a core in deep sleep takes six times as long.
+pub(super) struct SpinBudget {
     slow: AtomicBool,
 }
 
-/// A sleep that no patience would have spared.
+/// A sleep longer than this could not have been avoided by looking again.
 const LONG: Duration = Duration::from_micros(100);
 
-impl Outlook {
-    pub(super) fn new() -> Outlook {
-        Outlook { slow: AtomicBool::new(false) }
+impl SpinBudget {
+    pub(super) fn new() -> SpinBudget {
+        SpinBudget { slow: AtomicBool::new(false) }
     }
 
     pub(super) fn patience(&self) -> Patience {
         let yields = spin_turns();
-        // No yields: spinning makes no sense here at all. Relaxed: a guess that protects nothing.
+        // `yields` is 0 on a single core, where spinning is useless. Relaxed: a guess that protects
+        // no data.
         let none = yields == 0 || self.slow.load(Ordering::Relaxed);
         Patience { turn: 0, turns: if none { 0 } else { SPINS + yields } }
     }
 
-    /// A thread has slept since `start`.
+    /// Remembers that a thread has slept from `start` until now.
     pub(super) fn slept(&self, start: Instant) {
         let slow = start.elapsed() > LONG;
-        // A look first: the next thread that waits reads this cache line.
+        // Store only a change: other waiting threads read this cache line, and a store would take
+        // it from them.
         if spin_turns() > 0 && self.slow.load(Ordering::Relaxed) != slow {
             self.slow.store(slow, Ordering::Relaxed);
         }
     }
 }
 
-/// Spins, twice as long each time, for the other side may be at it on another core; then yields, for it may want this one.
-/// Together they take about as long as a sleep and a wake-up would.
+/// One thread's turns of waiting awake. First it spins, twice as long each turn, because the other
+/// side may be running on another core. Then it yields, because the other side may need this core.
+/// All turns together take about as long as a sleep and a wake-up.
 ///
-/// The numbers are those that did best of a dozen pairs in `cargo bench --bench queue`: the doubling spins are
-/// `crossbeam-utils`' own, and where that yields 4 times and sleeps, yielding on saves one thread in front of another
-/// most of its sleeps.
+/// The numbers did best of a dozen pairs in `cargo bench --bench queue`. The doubling spins are
+/// those of `crossbeam-utils`. That yields 4 times before it sleeps; with more yields, a consumer
+/// that runs directly behind its producer avoids most of its sleeps.
 pub(super) struct Patience {
     turn: u32,
     turns: u32,
@@ -51,7 +55,8 @@ pub(super) struct Patience {
 const SPINS: u32 = 7;
 
 impl Patience {
-    /// Lets a moment pass. Says whether it did: at the end of patience it is time to sleep.
+    /// Waits for one turn. Returns false, without waiting, when all turns are used up and the
+    /// thread should sleep.
     pub(super) fn turn(&mut self) -> bool {
         if self.turn == self.turns {
             return false;

@@ -1,12 +1,14 @@
-//! How a wait on a low floor tells the executor that it is about to block the thread.
+//! How a wait in a module below the executor tells the executor that it is about to block the
+//! thread.
 //!
-//! A room below the executor, such as the queue, can't name it. So the executor leaves a function
-//! with each of its threads, and a wait there asks for a [`Lent`] before it parks. Without it an
-//! operation that puts into a full queue keeps its thread from the very operation that would make room.
+//! A module below the executor, such as the queue, can't name it. So the executor sets a function
+//! for each of its threads ([`set_lender`]), and a wait asks that function for a [`Lent`] before it
+//! parks. Without this, an operation that waits for room in a full queue would hold the thread that
+//! the consumer's operation needs to make room.
 //!
-//! Left to others: who works in the place of the blocked thread (`executor::wait::block`).
+//! Left to `executor::wait::block`: which thread works in the place of the blocked one.
 
-// Loom's thread-locals know no `const`.
+// Loom's thread-locals have no `const` form.
 #![allow(clippy::missing_const_for_thread_local)]
 
 use std::cell::Cell;
@@ -26,7 +28,8 @@ pub(crate) trait Lent: Send + Sync {
 pub(crate) struct Lending(Option<Arc<dyn Lent>>);
 
 impl Lending {
-    /// Under no lock, because it takes the executor's.
+    /// Lends this thread's place, if it has one. Call it without holding a lock, because it takes
+    /// one of the executor's.
     pub(crate) fn begin() -> Lending {
         let place = place();
         if let Some(place) = &place {
@@ -50,9 +53,9 @@ thread_local! {
     static LENDER: Cell<Option<Lender>> = Cell::new(None);
 }
 
-/// Has `lender` asked in each blocking wait of this thread.
+/// From now on each blocking wait of this thread asks `lender` for the place to lend.
 pub(crate) fn set_lender(lender: Option<Lender>) {
-    // Its type has no destructor, so it is there until the thread has ended.
+    // The type has no destructor, so the thread-local can be used until the thread has ended.
     LENDER.with(|own| own.set(lender));
 }
 

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::time::Duration;
 
-use super::bell::Bell;
 use super::depth::QueueDepth;
 use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
@@ -12,6 +11,7 @@ use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
+use super::signal::Signal;
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -48,8 +48,8 @@ impl Access {
 pub(super) struct ReadOnly<E>(pub(super) E);
 
 impl<E: Engine> Engine for ReadOnly<E> {
-    fn bell(&self) -> &Bell {
-        self.0.bell()
+    fn signal(&self) -> &Signal {
+        self.0.signal()
     }
 
     fn put_type(&self, _: TaskType, _: bool) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Enqueuing inside a transaction of the caller's own: the task is there if, and only if, that commits.
+//! Enqueuing inside a transaction of the caller's own: the task is there if, and only if, that
+//! commits.
 
 use super::durable::{Entry, Holder};
 use super::engine::{Step, TaskRef};
@@ -8,8 +9,9 @@ use super::new_task::{Checked, NewTask};
 use super::queue::TaskQueue;
 use super::unique::Accepted;
 
-/// A transaction of the caller's own: with feature `sqlite`, a `rusqlite::Transaction` or `Savepoint`, or a `rusqlite::Connection` on
-/// which one is open; with feature `postgres`, what [`postgres_transaction`](TaskQueue) hands out.
+/// A transaction of the caller's own: with feature `sqlite`, a `rusqlite::Transaction` or
+/// `Savepoint`, or a `rusqlite::Connection` on which one is open; with feature `postgres`, what
+/// [`postgres_transaction`](TaskQueue) hands out.
 pub trait CallersTransaction {
     /// Not for users.
     ///
@@ -49,12 +51,13 @@ pub struct Keeping(pub(super) Holder, pub(super) Entry);
 pub struct Acceptable(pub(super) Vec<Checked>);
 
 impl TaskQueue {
-    /// Accepts all of `tasks`, or none, inside the transaction that is open on `connection`: they are there if, and only if,
-    /// that commits. The connection must be one to the queue's own database.
+    /// Accepts all of `tasks`, or none, inside the transaction that is open on `connection`: they
+    /// are there if, and only if, that commits. The connection must be one to the queue's own
+    /// database.
     ///
-    /// Waiting workers of this process are not told, because only the caller knows when it commits: they find the tasks
-    /// within the poll interval. On SQLite begin the transaction as `IMMEDIATE`: one that has read before it writes may
-    /// be refused by SQLite.
+    /// Waiting workers of this process are not told, because only the caller knows when it commits:
+    /// they find the tasks within the poll interval. On SQLite begin the transaction as
+    /// `IMMEDIATE`: one that has read before it writes may be refused by SQLite.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -79,10 +82,11 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// Those of [`enqueue_many`](TaskQueue::enqueue_many); the transaction is as it was before, and goes on. On SQLite
-    /// [`TaskError::DiskFull`](super::TaskError::DiskFull) may have rolled it back, and
-    /// [`TaskError::Busy`](super::TaskError::Busy) comes as soon as your own connection's busy handler gives up.
-    /// [`TaskError::Invalid`](super::TaskError::Invalid) if no transaction is open, or it is another database.
+    /// Those of [`enqueue_many`](TaskQueue::enqueue_many); the transaction is as it was before, and
+    /// goes on. On SQLite [`TaskError::DiskFull`](super::TaskError::DiskFull) may have rolled it
+    /// back, and [`TaskError::Busy`](super::TaskError::Busy) comes as soon as your own connection's
+    /// busy handler gives up. [`TaskError::Invalid`](super::TaskError::Invalid) if no transaction
+    /// is open, or it is another database.
     pub fn enqueue_in<C: CallersTransaction + ?Sized>(
         &self,
         connection: &C,

@@ -69,6 +69,41 @@ impl Claim {
 
     /// Starts it, runs `handler`, and ends the attempt as that says.
     ///
+    /// Any thread may call this. A cancel of the task interrupts the handler, its waits and calls,
+    /// as in a [`Worker`](super::Worker): when [`renew`](Claim::renew), which another thread calls,
+    /// finds it. So does a lost lease. Inside an operation of an executor, that operation's cancel
+    /// interrupts it as well, and the task goes back to the queue. For calls that the crate knows
+    /// nothing of there is [`on_cancel`](crate::on_cancel).
+    ///
+    /// ```standalone_crate
+    /// # #[cfg(feature = "sqlite")] {
+    /// use fulmar::tasks::{NewTask, TaskContext, TaskQueue, TaskStatus, TaskType, WorkerId};
+    /// use std::time::Duration;
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("fulmar-claim-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// let queue = TaskQueue::open(folder.join("queue.db"))?;
+    /// queue.register(TaskType::new("nap"))?;
+    /// let (task, lease) = (queue.enqueue(NewTask::new("nap", "one"))?, Duration::from_secs(60));
+    /// let claim = queue.dequeue(&WorkerId::new(), &["nap"], 1, lease)?.pop().expect("it is ready");
+    /// let (started, starts) = std::sync::mpsc::channel();
+    /// let nap = move |_: &TaskContext| {
+    ///     started.send(()).ok();
+    ///     fulmar::sleep(Duration::from_secs(3_600))
+    /// };
+    /// let ended = std::thread::scope(|scope| {
+    ///     let run = scope.spawn(|| claim.run(&nap));
+    ///     starts.recv().expect("it starts");
+    ///     task.cancel()?;
+    ///     claim.renew(lease)?; // Again and again, well before the lease is over.
+    ///     run.join().expect("no panic")
+    /// })?;
+    /// assert_eq!(ended, TaskStatus::Cancelled);
+    /// # std::fs::remove_dir_all(&folder).ok();
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`start`](Claim::start). An error of the handler is none here: it is the task's.
     pub fn run(&self, handler: &impl Handler) -> Result<TaskStatus> {
@@ -99,12 +134,12 @@ impl Claim {
         match held.iter().find(|held| (held.id, held.token) == fence) {
             Some(held) => {
                 if held.cancel_requested {
-                    self.task.set_cancelled();
+                    self.task.set_cancelled().interrupt();
                 }
                 Ok(())
             }
             None => {
-                self.task.set_lost();
+                self.task.set_lost().interrupt();
                 Err(TaskError::Stale { task: self.task.id() })
             }
         }

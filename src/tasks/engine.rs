@@ -2,16 +2,18 @@
 //!
 //! # The contract
 //!
-//! - **One step each.** Every call is one transaction: all of it is durable when it returns `Ok`, and nothing of it
-//!   happened if it returns an error, [`TaskError::Unreachable`] aside.
-//! - **Fenced.** A claim adds one to the task's token. What a worker does to a task is guarded by number, token, worker,
-//!   a lease that is not over, and the states that it may leave; where no row fits, the answer is [`Stepped::Stale`] and
-//!   nothing was written. To give the task up it suffices that the lease was not taken away yet.
-//! - **The database's clock.** No time of a caller is compared with one of the database: durations go in, and the engine
-//!   adds them to the time there.
+//! - **One step each.** Every call is one transaction: all of it is durable when it returns `Ok`,
+//!   and nothing of it happened if it returns an error, [`TaskError::Unreachable`] aside.
+//! - **Fenced.** A claim adds one to the task's token. What a worker does to a task is guarded by
+//!   number, token, worker, a lease that is not over, and the states that it may leave; where no
+//!   row fits, the answer is [`Stepped::Stale`] and nothing was written. To give the task up it
+//!   suffices that the lease was not taken away yet.
+//! - **The database's clock.** No time of a caller is compared with one of the database: durations
+//!   go in, and the engine adds them to the time there.
 //! - **Logged.** Every change writes its log entry in the same transaction.
-//! - **Tellers and listeners.** The engine rings its [`Bell`] when work may have become ready or a task has ended,
-//!   whether by its own commit or by news from others; who waits also looks by itself, every poll interval.
+//! - **Tellers and listeners.** The engine rings its [`Signal`] when work may have become ready or
+//!   a task has ended, whether by its own commit or by news from others; who waits also looks by
+//!   itself, every poll interval.
 //!
 //! Callers have checked sizes and names. A new engine passes `tests/tasks`, all of it.
 
@@ -19,14 +21,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bell::Bell;
 use super::depth::QueueDepth;
-use super::durable::Journal;
+use super::durable::{Entry, Journal};
 use super::error::Result;
 use super::limits::Limits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
+use super::signal::Signal;
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -37,29 +39,30 @@ use crate::backoff::RetryPolicy;
 
 pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Rung as the contract says.
-    fn bell(&self) -> &Bell;
+    fn signal(&self) -> &Signal;
 
     /// Inserts a type, or gives the one of that name its settings with `replace`, and else none.
     fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()>;
 
-    /// Removes a type; with `force` all of its tasks, too, those at work included, whose workers become stale.
-    /// `UnknownType`, `InUse`.
+    /// Removes a type; with `force` all of its tasks, too, those at work included, whose workers
+    /// become stale. `UnknownType`, `InUse`.
     fn remove_type(&self, name: &str, force: bool) -> Result<()>;
 
     fn types(&self) -> Result<Vec<TaskType>>;
 
-    /// How many tasks may wait (`Accepted` and `Scheduled`); `None` is no limit.
+    /// How many tasks may wait (`Accepted` and `Scheduled`); `None` means no limit.
     fn set_capacity(&self, capacity: Option<u64>) -> Result<()>;
 
-    /// Inserts all of `tasks`, in their order, or none, and says what stands for each: where another is in the way of one that
-    /// is unique, it is that, which is changed as was asked for. The capacity is checked in the same step, for those that are
-    /// inserted. `QueueFull`, `Duplicate`, `UnknownType`.
+    /// Inserts all of `tasks`, in their order, or none, and says what stands for each: where
+    /// another is in the way of one that is unique, it is that, which is changed as was asked for.
+    /// The capacity is checked in the same step, for those that are inserted. `QueueFull`,
+    /// `Duplicate`, `UnknownType`.
     fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>>;
 
     fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>>;
 
-    /// Where each of `tasks` stands, as the status's code: one that makes no sense keeps none of the others from being told.
-    /// `None`: there is no such task.
+    /// Where each of `tasks` stands, as the status's code: one that makes no sense keeps none of
+    /// the others from being told. `None`: there is no such task.
     fn statuses(&self, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>>;
 
     /// Oldest first; `None` if there is no such task.
@@ -71,8 +74,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Deletes a task that no worker holds, with all that belongs to it. `NotFound`, `Held`.
     fn delete(&self, task: &TaskRef) -> Result<()>;
 
-    /// `Accepted`, `Scheduled` and `Paused` become `Cancelled`; `Running` gets its request noted; what has ended stays.
-    /// Returns where the task stands then. `NotFound`.
+    /// `Accepted`, `Scheduled` and `Paused` become `Cancelled`; `Running` gets its request noted;
+    /// what has ended stays. Returns where the task stands then. `NotFound`.
     fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus>;
 
     fn stats(&self) -> Result<QueueStats>;
@@ -80,8 +83,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// What has not ended, without a look at what has. Reads only.
     fn depth(&self) -> Result<QueueDepth>;
 
-    /// A page of tasks, of no more than `limit`, which is at least one. Reads no more than some thousand rows; one that makes
-    /// no sense is passed over.
+    /// A page of tasks, of no more than `limit`, which is at least one. Reads no more than some
+    /// thousand rows; one that makes no sense is passed over.
     fn list(&self, filter: &TaskFilter, limit: usize) -> Result<TaskPage>;
 
     /// As [`list`](Engine::list), the tasks' numbers alone.
@@ -90,24 +93,27 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// How many tasks the filter fits, wherever it begins.
     fn count(&self, filter: &TaskFilter) -> Result<u64>;
 
-    /// Does one thing to those of `tasks` that stand at one of `from`, all or none; says how many they were. After a
-    /// connection broke, those that an earlier try has changed may not be counted.
+    /// Does one thing to those of `tasks` that stand at one of `from`, all or none; says how many
+    /// they were. After a connection broke, those that an earlier try has changed may not be
+    /// counted.
     fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64>;
 
     /// Whether tasks of a type, or without one of all types, are claimed. `UnknownType`.
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()>;
 
-    /// Gives a type these limits in place of others, or takes them away; says whether it had some. `UnknownType`.
+    /// Gives a type these limits in place of others, or takes them away; says whether it had some.
+    /// `UnknownType`.
     fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool>;
 
     /// The limits of all types that have some, by name. One that makes no sense is passed over.
     fn limits(&self) -> Result<Vec<(String, Limits)>>;
 
-    /// Takes up to `limit` ready tasks of `types`, which are sorted and each named once, those of higher priority first, then the older ones: `Scheduled`, with
-    /// a new token and a lease, and [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
-    /// once, never one whose order forbids it, nor one that its type's limits hold back.
-    /// If it is not known what was taken, it is an error. Of types that aren't registered there are none. A row that makes no
-    /// sense keeps no other from being claimed.
+    /// Takes up to `limit` ready tasks of `types`, which are sorted and each named once, those of
+    /// higher priority first, then the older ones: `Scheduled`, with a new token and a lease, and
+    /// [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
+    /// once, never one whose order forbids it, nor one that its type's limits hold back. If it is
+    /// not known what was taken, it is an error. Of types that aren't registered there are none. A
+    /// row that makes no sense keeps no other from being claimed.
     fn claim(
         &self,
         worker: &WorkerId,
@@ -117,58 +123,64 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
         message: &str,
     ) -> Result<Vec<Claimed>>;
 
-    /// Does each of `steps`, in their order, and says of each what became of it. They are independent of each other: a
-    /// stale one changes nothing for the rest.
+    /// Does each of `steps`, in their order, and says of each what became of it. They are
+    /// independent of each other: a stale one changes nothing for the rest.
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>>;
 
-    /// Renews the leases of all tasks that `worker` holds and of which neither the lease nor the time limit is over, all at once, and returns
-    /// them. What is not in the answer is lost. A task that somebody else has a lock on may be left as it is, if nobody can take
-    /// it away meanwhile: the others don't wait for it.
+    /// Renews the leases of all tasks that `worker` holds and of which neither the lease nor the
+    /// time limit is over, all at once, and returns them. What is not in the answer is lost. A task
+    /// that another session has locked may be left as it is, if no worker can take it away
+    /// meanwhile: the others don't wait for it.
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>>;
 
     /// Those of the worker's running tasks whose cancellation was asked for. Reads only.
     fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>>;
 
-    /// What a task carries. `NotFound` if it was deleted meanwhile; a part that was never stored is `None`.
+    /// What a task carries. `NotFound` if it was deleted meanwhile; a part that was never stored is
+    /// `None`.
     fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>>;
 
-    /// How long it is until a task of `types`, which are sorted, may be claimed; zero if one may be now, `None` if none waits. Reads only; a
-    /// limit at once is not looked at.
+    /// How long it is until a task of `types`, which are sorted, may be claimed; zero if one may be
+    /// now, `None` if none waits. Reads only; a limit at once is not looked at.
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>>;
 
-    /// Takes up to `limit` tasks from workers whose lease or time limit is over. `Scheduled` ones go back uncharged;
-    /// `Running` ones are charged a lost attempt and go back, or are `Failed` beyond the restart limit, or `Cancelled` if
-    /// that was asked for. One bad row keeps no other from being rescued.
+    /// Takes up to `limit` tasks from workers whose lease or time limit is over. `Scheduled` ones
+    /// go back uncharged; `Running` ones are charged a lost attempt and go back, or are `Failed`
+    /// beyond the restart limit, or `Cancelled` if that was asked for. One bad row keeps no other
+    /// from being rescued.
     fn reap(&self, limit: usize) -> Result<Reaped>;
 
     /// Deletes up to `limit` ended tasks whose retention is over; returns how many it deleted.
     fn prune(&self, limit: usize) -> Result<u64>;
 
-    /// Moves all times of tasks back by `time`, their logs' aside, and the time of schedules forth: for tests.
+    /// Moves all times of tasks back by `time`, their logs' aside, and the time of schedules forth:
+    /// for tests.
     fn pass_time(&self, time: Duration) -> Result<()>;
 
-    /// The time of schedules: the database's, in milliseconds since 1970, and what has [passed](Engine::pass_time).
+    /// The time of schedules: the database's, in milliseconds since 1970, and what has
+    /// [passed](Engine::pass_time).
     fn now(&self) -> Result<i64>;
 
     /// The schema's version in the database, and the newest that this program knows.
     fn schema(&self) -> Result<(i64, i64)>;
 
-    /// Inserts a schedule, or gives the one of that name these settings: a pause stays, and so do its times if rule and zone
-    /// are as they were.
+    /// Inserts a schedule, or gives the one of that name these settings: a pause stays, and so do
+    /// its times if rule and zone are as they were.
     fn put_schedule(&self, schedule: Stored) -> Result<()>;
 
     /// False: there was none.
     fn remove_schedule(&self, name: &str) -> Result<bool>;
 
-    /// All schedules, or those alone whose time has come and that are not paused, by name, and the time. One that can't be read
-    /// is passed over.
+    /// All schedules, or those alone whose time has come and that are not paused, by name, and the
+    /// time. One that can't be read is passed over.
     fn schedules(&self, due: bool) -> Result<(i64, Vec<Stored>)>;
 
     /// Pauses a schedule, or has it go on at `next`. False: there is none of that name.
     fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool>;
 
-    /// Does a firing, and says how many tasks were enqueued. `None`: the schedule is not due at that time, because another
-    /// process has fired it, or it was changed. `QueueFull`, `UnknownType`.
+    /// Does a firing, and says how many tasks were enqueued. `None`: the schedule is not due at
+    /// that time, because another process has fired it, or it was changed. `QueueFull`,
+    /// `UnknownType`.
     fn fire(&self, firing: Firing) -> Result<Option<u64>>;
 
     /// What durable functions need of it.
@@ -210,7 +222,8 @@ pub(super) struct Claimed {
     pub(super) failures: u32,
     /// The type's policy.
     pub(super) retry: RetryPolicy,
-    /// The input, if it is small enough to come along; else it is [loaded](Engine::load) when asked for.
+    /// The input, if it is small enough to come along; else it is [loaded](Engine::load) when asked
+    /// for.
     pub(super) input: Option<Vec<u8>>,
     pub(super) has_checkpoint: bool,
     /// The context of the program that enqueued it.
@@ -226,29 +239,48 @@ pub(super) struct Step {
     pub(super) token: i64,
     pub(super) worker: WorkerId,
     pub(super) action: Action,
-    /// The handler has finished the task in a transaction of its own. If that was committed, the step is done; the action is
-    /// for where it was not.
+    /// The handler has finished the task in a transaction of its own. If that was committed, the
+    /// step is done; the action is for where it was not.
     pub(super) finished_in: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Action {
-    /// `Scheduled` -> `Running`; charges the attempt, and begins the time limit. The log says which attempt it is.
+    /// `Scheduled` -> `Running`; charges the attempt, and begins the time limit. The log says which
+    /// attempt it is.
     Start,
     /// `Running` -> `Finished`, with its last message.
     Finish { message: String, response: Option<Arc<Response>> },
-    /// `Running` -> `Accepted` after `retry`, or `Failed` without; `Cancelled` if that was asked for. Counts a failure.
+    /// `Running` -> `Accepted` after `retry`, or `Failed` without; `Cancelled` if that was asked
+    /// for. Counts a failure.
     Fail { reason: String, retry: Option<Duration>, response: Option<Arc<Response>> },
-    /// `Running` -> `Paused` until `after` has passed; `Cancelled` if that was asked for. A checkpoint replaces the one
-    /// before; none leaves it.
+    /// `Running` -> `Paused` until `after` has passed; `Cancelled` if that was asked for. A
+    /// checkpoint replaces the one before; none leaves it.
     Pause { message: String, after: Duration, checkpoint: Option<Arc<[u8]>>, response: Option<Arc<Response>> },
-    /// `Running` -> `Accepted`, or `Failed` beyond the restart limit; `Cancelled` if that was asked for. Counts a lost attempt,
-    /// as the reaper does, whose words about the limit follow the reason.
+    /// As `Pause`, of a durable function.
+    Wait { message: String, wait: Arc<Wait> },
+    /// `Running` -> `Accepted`, or `Failed` beyond the restart limit; `Cancelled` if that was asked
+    /// for. Counts a lost attempt, as the reaper does, whose words about the limit follow the
+    /// reason.
     Lose { reason: String },
-    /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside; the time from which it could start stays.
+    /// `Scheduled` -> `Accepted`, as if it had not been claimed, its log aside; the time from which
+    /// it could start stays.
     GiveBack { reason: String },
     /// `Running` stays. `None` leaves the progress as it is.
     Note { progress: Option<f32>, message: String },
+}
+
+/// How long a durable function waits, and what is stored of that in the same commit.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wait {
+    /// From the time on at which the pause is stored.
+    pub(super) after: Duration,
+    /// Until when by the database's clock, which an earlier run has stored: in place of `after`.
+    pub(super) until: Option<i64>,
+    /// Stored if the task is paused, and not if it is cancelled.
+    pub(super) entry: Option<Entry>,
+    /// Whether the entry is to say when the pause ends.
+    pub(super) is_timed: bool,
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -260,6 +292,7 @@ impl Action {
             Action::Finish { message: words, .. }
             | Action::Fail { reason: words, .. }
             | Action::Pause { message: words, .. }
+            | Action::Wait { message: words, .. }
             | Action::Lose { reason: words }
             | Action::GiveBack { reason: words }
             | Action::Note { message: words, .. } => words,
@@ -271,7 +304,20 @@ impl Action {
         match self {
             Action::Fail { retry, .. } => *retry,
             Action::Pause { after, .. } => Some(*after),
+            Action::Wait { wait, .. } => Some(wait.after),
             Action::Lose { .. } => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+
+    /// Whether the task can't start at once if it goes back.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.wait().is_some_and(|wait| wait.until.is_some()) || self.delay().is_some_and(|delay| !delay.is_zero())
+    }
+
+    pub(super) fn wait(&self) -> Option<&Wait> {
+        match self {
+            Action::Wait { wait, .. } => Some(wait),
             _ => None,
         }
     }
@@ -305,7 +351,9 @@ impl Step {
     /// About how much of it there is to send, in bytes.
     pub(super) fn size(&self) -> usize {
         let (response, checkpoint) = (self.action.response(), self.action.checkpoint());
+        let entry = self.action.wait().and_then(|wait| wait.entry.as_ref());
         self.action.words().len()
+            + entry.map_or(0, Entry::size)
             + response.map_or(0, |response| response.body.len())
             + checkpoint.map_or(0, <[u8]>::len)
     }

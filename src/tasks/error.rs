@@ -80,8 +80,8 @@ pub enum TaskError {
         what: &'static str,
     },
 
-    /// The worker no longer holds this attempt: its lease ran out, its time limit passed, or the task was deleted.
-    /// Nothing was written; stop working on it.
+    /// The worker no longer holds this attempt: its lease ran out, its time limit passed, or the
+    /// task was deleted. Nothing was written; stop working on it.
     #[error("this worker has lost its lease on task {task}; nothing was written, stop working on it")]
     Stale {
         /// The task's number.
@@ -132,6 +132,11 @@ pub enum TaskError {
         left: u64,
     },
 
+    /// The operation that waits here was cancelled before the wait was over. What it waits for goes
+    /// on.
+    #[error("the operation that waits was cancelled; the task goes on, wait for it elsewhere or in `shield`")]
+    Interrupted,
+
     /// A newer version of this program has opened the database. Nothing was changed.
     #[error("the database has schema {found}, and this program knows {known}; use a newer program")]
     SchemaTooNew {
@@ -141,8 +146,8 @@ pub enum TaskError {
         known: i64,
     },
 
-    /// A queue that was opened [read-only](super::QueueBuilder::read_only) has an older schema, which only a program that may write
-    /// can bring up to date.
+    /// A queue that was opened [read-only](super::QueueBuilder::read_only) has an older schema,
+    /// which only a program that may write can bring up to date.
     #[error("the database has schema {found}, and this program reads {known}; open it once to write")]
     SchemaTooOld {
         /// What the database has.
@@ -180,15 +185,16 @@ pub enum TaskError {
         kind: String,
     },
 
-    /// A file of the database was moved, removed or replaced while it was open. Nothing was written: what is written there from
-    /// now on, nobody would find again.
+    /// A file of the database was moved, removed or replaced while it was open. Nothing was
+    /// written: what is written there from now on, no process would find again.
     #[error("`{}` was moved, removed or replaced while it was open; nothing was written, put it back, or open the queue anew", path.display())]
     FileReplaced {
         /// The database, or the log or shared memory beside it.
         path: PathBuf,
     },
 
-    /// Another process has been writing all this time, or was stopped while it wrote. Nothing was written: try again.
+    /// Another process has been writing all this time, or was stopped while it wrote. Nothing was
+    /// written: try again.
     #[error("another process has held the database for {waited:?}; nothing was written, try again")]
     Busy {
         /// How long was waited.
@@ -222,8 +228,8 @@ pub enum TaskError {
         source: BoxError,
     },
 
-    /// A durable function has to wait. Return this error with `?`: the task is paused, and runs again when what it
-    /// waits for is there.
+    /// A durable function has to wait. Return this error with `?`: the task is paused, and runs
+    /// again when what it waits for is there.
     #[error("the function has to wait; return this error with `?`")]
     Paused,
 
@@ -236,7 +242,8 @@ pub enum TaskError {
         source: BoxError,
     },
 
-    /// The stored steps of a durable function are not those that its code asks for. No closure was run.
+    /// The stored steps of a durable function are not those that its code asks for. No closure was
+    /// run.
     #[error("the code of the function has changed: {stored}, but {asked}; let old runs keep old code with `patch`")]
     CodeChanged {
         /// What is stored.

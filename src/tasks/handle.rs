@@ -1,4 +1,4 @@
-//! One task, for whoever enqueued it or asks for it.
+//! One task, for the program that enqueued it or asks for it.
 
 use std::time::Duration;
 
@@ -31,14 +31,14 @@ impl TaskHandle {
         TaskHandle { queue, id: Some(task.id), name, existed }
     }
 
-    /// Whether its enqueuing found it in the place of the task that was to be enqueued, because of its
-    /// [`Unique`](super::Unique).
+    /// Whether its enqueuing found it in the place of the task that was to be enqueued, because of
+    /// its [`Unique`](super::Unique).
     pub fn existed(&self) -> bool {
         self.existed
     }
 
-    /// The task's number, if this handle came from its enqueuing. A [retry](TaskQueue::retry) of a task with a key gives it
-    /// another one.
+    /// The task's number, if this handle came from its enqueuing. A [retry](TaskQueue::retry) of a
+    /// task with a key gives it another one.
     pub fn id(&self) -> Option<i64> {
         self.id
     }
@@ -76,7 +76,7 @@ impl TaskHandle {
     /// Waits until it has ended: [`TaskQueue::wait`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`TaskQueue::wait`].
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<TaskStatus> {
         self.queue.wait(&self.name.task_type, &self.name.identifier, timeout)
     }
@@ -100,7 +100,7 @@ impl TaskHandle {
     /// Cancels it: [`TaskQueue::cancel`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`TaskQueue::cancel`].
     pub fn cancel(&self) -> Result<TaskStatus> {
         self.queue.cancel(&self.name.task_type, &self.name.identifier)
     }
@@ -116,7 +116,7 @@ impl TaskHandle {
     /// Has it run again if it failed or was cancelled: [`TaskQueue::retry`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`TaskQueue::retry`].
     pub fn retry(&self) -> Result<()> {
         self.queue.retry(&self.name.task_type, &self.name.identifier)
     }
@@ -124,7 +124,7 @@ impl TaskHandle {
     /// Deletes it: [`TaskQueue::delete`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`TaskQueue::delete`].
     pub fn delete(&self) -> Result<()> {
         self.queue.delete(&self.name.task_type, &self.name.identifier)
     }

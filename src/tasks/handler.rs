@@ -9,27 +9,28 @@ use serde::de::DeserializeOwned;
 
 use super::caller::{CallersTransaction, Ending};
 use super::durable::Holder;
-use super::engine::{Action, Claimed, Part, Step, Stepped};
+use super::engine::{Action, Claimed, Part, Step, Stepped, Wait};
 use super::error::{Result, TaskError};
 use super::new_task::{check_size, clean, to_json};
 use super::queue::TaskQueue;
 use super::status::{Response, TaskStatus};
 use super::worker_id::{WorkerId, random_number};
 use crate::error::{BoxError, chain};
-use crate::executor::IntoOutput;
+use crate::executor::{self, Interruptible, IntoOutput, Told};
 use crate::panics;
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
-/// What the tasks of a type do: any function or closure `Fn(&TaskContext)` that returns a `Result<(), E>`, or nothing. A closure
-/// that ends in `Ok(())` doesn't say its error's type: write [`handler`](super::handler)`(|task| ..)`. One that wants its
-/// input typed: [`handle_typed`](super::WorkerBuilder::handle_typed).
+/// What the tasks of a type do: any function or closure `Fn(&TaskContext)` that returns a
+/// `Result<(), E>`, or nothing. A closure that ends in `Ok(())` doesn't say its error's type: write
+/// [`handler`](super::handler)`(|task| ..)`. One that wants its input typed:
+/// [`handle_typed`](super::WorkerBuilder::handle_typed).
 ///
-/// A task whose handler returns `Ok` is `Finished`, unless the handler [failed](TaskContext::fail) or
-/// [paused](TaskContext::pause) it; one whose handler returns an error or panics is retried as its type says, and then
-/// `Failed`. A task may run more than once, also at once with an attempt that was given up: see the chapter of
-/// [`tasks`](super).
+/// A task whose handler returns `Ok` is `Finished`, unless the handler [failed](TaskContext::fail)
+/// or [paused](TaskContext::pause) it; one whose handler returns an error or panics is retried as
+/// its type says, and then `Failed`. A task may run more than once, also at once with an attempt
+/// that was given up: see the chapter of [`tasks`](super).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler of tasks",
+    message = "`{Self}` isn't a handler of tasks",
     label = "can't be called with a `&TaskContext`",
     note = "a closure says so: `|task: &TaskContext| ..`, or `handler(|task| {{ ..; Ok(()) }})`",
     note = "one that takes the task's input goes with `handle_typed`, or reads it: `let input: Input = task.input()?`"
@@ -64,6 +65,8 @@ pub struct TaskContext {
     called_off: AtomicBool,
     stopping: AtomicBool,
     finished_in: AtomicBool,
+    /// The handler's run, which is interrupted if it is to stop.
+    run: Arc<Interruptible>,
     draft: Mutex<Draft>,
 }
 
@@ -87,9 +90,7 @@ enum End {
         checkpoint: Option<Arc<[u8]>>,
     },
     /// A durable function has to wait, whatever it returns.
-    Wait {
-        after: Duration,
-    },
+    Wait(Arc<Wait>),
 }
 
 impl TaskContext {
@@ -103,6 +104,7 @@ impl TaskContext {
             called_off: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             finished_in: AtomicBool::new(false),
+            run: Interruptible::new(),
             draft: Mutex::new(Draft::default()),
         }
     }
@@ -112,8 +114,8 @@ impl TaskContext {
         self.claimed.id
     }
 
-    /// The number of this claim of the task. It only grows: hand it to other systems, so that they can refuse an
-    /// attempt that was given up after they have seen a later one.
+    /// The number of this claim of the task. It only grows: hand it to other systems, so that they
+    /// can refuse an attempt that was given up after they have seen a later one.
     pub fn fence(&self) -> i64 {
         self.claimed.token
     }
@@ -152,8 +154,8 @@ impl TaskContext {
     /// The input, as JSON, in any type that reads it; `serde_json::Value` reads all.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] if it has another shape; those of the database for inputs above 64 KiB, which are read when
-    /// they are asked for.
+    /// [`TaskError::Invalid`] if it has another shape; those of the database for inputs above 64
+    /// KiB, which are read when they are asked for.
     pub fn input<T: DeserializeOwned>(&self) -> Result<T> {
         let read = |bytes: &[u8]| {
             serde_json::from_slice(bytes)
@@ -191,12 +193,13 @@ impl TaskContext {
         self.queue.engine().load(self.id(), Part::Checkpoint)?.map(read).transpose()
     }
 
-    /// Notes how far the task is, from 0 to 1, with a message for its log, durably and at once. It costs a commit.
+    /// Notes how far the task is, from 0 to 1, with a message for its log, durably and at once. It
+    /// costs a commit.
     ///
     /// # Errors
     /// [`TaskError::Stale`]: the lease is lost; stop. Those of the database.
     pub fn progress(&self, share: f32, message: &str) -> Result<()> {
-        // What is not a number is no progress.
+        // What is not a number isn't progress.
         let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self.note(Some(share), message)
     }
@@ -214,16 +217,18 @@ impl TaskContext {
         self.act(Action::Note { progress, message: clean(message) }).map(drop)
     }
 
-    /// What the log is to say of the end of this attempt, if the task is finished then, or pauses: for words that need no
-    /// commit of their own. The last one counts.
+    /// What the log is to say of the end of this attempt, if the task is finished then, or pauses:
+    /// for words that need no commit of their own. The last one counts.
     pub fn last_message(&self, message: &str) {
         self.draft.lock().message = clean(message);
     }
 
-    /// Stores the response for whoever asks for it, committed with the end of this attempt. The last one counts.
+    /// Stores the response for programs that ask for it, committed with the end of this attempt.
+    /// The last one counts.
     ///
     /// # Errors
-    /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] for a media type that is empty, or not one line.
+    /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] for a media type that is empty,
+    /// or not one line.
     pub fn store_response(&self, body: impl Into<Vec<u8>>, media_type: &str) -> Result<()> {
         let body = body.into();
         check_size("response", &body)?;
@@ -235,22 +240,25 @@ impl TaskContext {
     /// Stores a response as JSON.
     ///
     /// # Errors
-    /// Those of [`store_response`](TaskContext::store_response); [`TaskError::Invalid`] if JSON can't express it.
+    /// Those of [`store_response`](TaskContext::store_response); [`TaskError::Invalid`] if JSON
+    /// can't express it.
     pub fn store_json(&self, response: &(impl Serialize + ?Sized)) -> Result<()> {
         let body = to_json(response).map_err(|why| why.error("response", "the response"))?;
         self.store_response(body, "application/json")
     }
 
-    /// Finishes the task inside a transaction of the handler's own on the queue's database: what the handler writes there and
-    /// the end of the task, with its response and [`last_message`](TaskContext::last_message), are one commit. So the
-    /// effects happen exactly once, however often the task is attempted. Commit, and return `Ok`.
+    /// Finishes the task inside a transaction of the handler's own on the queue's database: what
+    /// the handler writes there and the end of the task, with its response and
+    /// [`last_message`](TaskContext::last_message), are one commit. So the effects happen exactly
+    /// once, however often the task is attempted. Commit, and return `Ok`.
     ///
-    /// If the transaction is not committed after all, the task has not finished: the attempt has failed, with the
-    /// handler's error or with one that says so. If it was committed, the task is `Finished`, even if the handler returns an
-    /// error then, or its worker dies before it returns.
+    /// If the transaction is not committed after all, the task has not finished: the attempt has
+    /// failed, with the handler's error or with one that says so. If it was committed, the task is
+    /// `Finished`, even if the handler returns an error then, or its worker dies before it returns.
     ///
-    /// On SQLite the connection is a `rusqlite::Connection` of the handler's own; begin the transaction as `IMMEDIATE`, and keep it
-    /// short, because nobody else writes meanwhile. On PostgreSQL it is that of
+    /// On SQLite the connection is a `rusqlite::Connection` of the handler's own; begin the
+    /// transaction as `IMMEDIATE`, and keep it short, because no other thread or process writes
+    /// meanwhile. On PostgreSQL it is that of
     /// [`postgres_transaction`](TaskQueue::postgres_transaction).
     ///
     /// ```
@@ -286,9 +294,10 @@ impl TaskContext {
     /// ```
     ///
     /// # Errors
-    /// [`TaskError::Stale`]: the lease is lost; roll back. [`TaskError::Invalid`] after [`fail`](TaskContext::fail) or
-    /// [`pause`](TaskContext::pause), if no transaction is open, or if it is another database; on PostgreSQL, too, at an isolation
-    /// level above READ COMMITTED if the task has a key. Those of the database. Nothing is finished then.
+    /// [`TaskError::Stale`]: the lease is lost; roll back. [`TaskError::Invalid`] after
+    /// [`fail`](TaskContext::fail) or [`pause`](TaskContext::pause), if no transaction is open, or
+    /// if it is another database; on PostgreSQL, too, at an isolation level above READ COMMITTED if
+    /// the task has a key. Those of the database. Nothing is finished then.
     pub fn finish_in<C: CallersTransaction + ?Sized>(&self, connection: &C) -> Result<()> {
         let Draft { end, message, response } = self.draft.lock().clone();
         if end.is_some() {
@@ -301,25 +310,27 @@ impl TaskContext {
                 Ok(())
             }
             false => {
-                self.set_lost();
+                self.set_lost().interrupt();
                 Err(TaskError::Stale { task: self.id() })
             }
         }
     }
 
-    /// The task has failed for good: it is not retried. It takes effect when the handler returns. The first of `fail` and
-    /// `pause` counts.
+    /// The task has failed for good: it is not retried. It takes effect when the handler returns.
+    /// The first of `fail` and `pause` counts.
     pub fn fail(&self, reason: impl Into<String>) {
         self.draft.lock().end.get_or_insert(End::Fail { reason: clean(&reason.into()) });
     }
 
-    /// Has the task wait for `delay`, without a thread, and then start again: for what some other service does meanwhile.
-    /// It takes effect when the handler returns. The first of `fail` and `pause` counts.
+    /// Has the task wait for `delay`, without a thread, and then start again: for what some other
+    /// service does meanwhile. It takes effect when the handler returns. The first of `fail` and
+    /// `pause` counts.
     pub fn pause(&self, delay: Duration) {
         self.draft.lock().end.get_or_insert(End::Pause { after: delay, checkpoint: None });
     }
 
-    /// As [`pause`](TaskContext::pause), with a state for the next start to read ([`checkpoint`](TaskContext::checkpoint)).
+    /// As [`pause`](TaskContext::pause), with a state for the next start to read
+    /// ([`checkpoint`](TaskContext::checkpoint)).
     ///
     /// # Errors
     /// [`TaskError::TooLarge`] above 64 MiB; [`TaskError::Invalid`] if JSON can't express it.
@@ -330,20 +341,29 @@ impl TaskContext {
     }
 
     /// The task waits, whatever the handler returns.
-    pub(super) fn wait(&self, after: Duration) {
-        self.draft.lock().end = Some(End::Wait { after });
+    pub(super) fn wait(&self, wait: Wait) {
+        self.draft.lock().end = Some(End::Wait(Arc::new(wait)));
     }
 
     pub(super) fn holder(&self) -> Holder {
         Holder { task: self.claimed.id, token: self.claimed.token, worker: self.worker.clone() }
     }
 
-    /// Whether to stop: somebody cancelled the task, or its lease is [lost](TaskContext::is_lost), or the worker's time to
-    /// drain is over, or the worker was dropped. Costs nothing; a task that takes long asks now and then, and returns an error.
+    /// Whether to stop: the task was cancelled, or its lease is [lost](TaskContext::is_lost), or
+    /// the worker's time to drain is over, or the worker was dropped. Costs nothing; a task that
+    /// takes long asks now and then, and returns an error.
     ///
-    /// Who asked decides what the error does. After a cancel the task is `Cancelled`. Where it was the worker, or its lease, the
-    /// task goes back to the queue at once, for others: that counts as a lost attempt, against the type's
-    /// [restart limit](super::TaskType::restart_limit), and not as a failed one.
+    /// A handler that blocks needn't ask, for it is interrupted: [`fulmar::is_cancelled`] is true
+    /// in it, the crate's HTTP calls and [`sleep`](crate::sleep)s end, and so do the statements of
+    /// a `postgres_transaction` and of SQLite connections that were told so
+    /// (`interrupt_on_cancel`). For other calls there is [`on_cancel`](crate::on_cancel).
+    ///
+    /// [`fulmar::is_cancelled`]: crate::is_cancelled
+    ///
+    /// Who asked decides what the error does. After a cancel the task is `Cancelled`. Where it was
+    /// the worker, or its lease, the task goes back to the queue at once, for others: that counts
+    /// as a lost attempt, against the type's [restart limit](super::TaskType::restart_limit), and
+    /// not as a failed one.
     pub fn is_cancelled(&self) -> bool {
         // Relaxed, like all of these: they protect nothing.
         self.cancelled.load(Ordering::Relaxed) || self.why_called_off().is_some()
@@ -358,27 +378,34 @@ impl TaskContext {
         }
     }
 
-    /// Whether this worker is known not to hold the task any more. What it does from now on is for nothing.
+    /// Whether this worker is known not to hold the task any more. What it does from now on is for
+    /// nothing.
     pub fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Whether the worker is being drained: a task that can [pause](TaskContext::pause_with) had better do it now.
+    /// Whether the worker is being drained: a task that can [pause](TaskContext::pause_with) had
+    /// better do it now.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_cancelled(&self) {
+    /// The user has cancelled the task. As of the others: the caller interrupts the handler, under
+    /// no lock.
+    pub(super) fn set_cancelled(&self) -> Told {
         self.cancelled.store(true, Ordering::Relaxed);
+        self.run.tell()
     }
 
     /// The worker's wish, not the user's.
-    pub(super) fn set_called_off(&self) {
+    pub(super) fn set_called_off(&self) -> Told {
         self.called_off.store(true, Ordering::Relaxed);
+        self.run.tell()
     }
 
-    pub(super) fn set_lost(&self) {
+    pub(super) fn set_lost(&self) -> Told {
         self.lost.store(true, Ordering::Relaxed);
+        self.run.tell()
     }
 
     pub(super) fn set_stopping(&self) {
@@ -396,7 +423,11 @@ impl TaskContext {
             span = Some(new.entered());
         });
         // What the handler's error says, and what its destructor does, is the user's code as well.
-        let returned = panics::catch(|| handler.run(self).map_err(|error| chain(&*error)));
+        let returned = self.run.run(|| panics::catch(|| handler.run(self).map_err(|error| chain(&*error))));
+        if executor::is_cancelled() {
+            // The operation that works on the claim was, and not the task.
+            self.called_off.store(true, Ordering::Relaxed);
+        }
         #[cfg(feature = "tracing")]
         crate::trace::tell(|| drop(span));
         self.outcome(returned.unwrap_or_else(|panic| Err(format!("panicked: {panic}"))))
@@ -411,7 +442,7 @@ impl TaskContext {
             _ => Ok(()),
         });
         match (end, returned) {
-            (Some(End::Wait { after }), _) => Action::Pause { message, after, checkpoint: None, response: None },
+            (Some(End::Wait(wait)), _) => Action::Wait { message, wait },
             (Some(End::Fail { reason }), _) => Action::Fail { reason, retry: None, response },
             (_, Err(reason)) => match self.why_called_off() {
                 // If the user cancelled the task, too, the database knows.
@@ -441,7 +472,7 @@ impl TaskContext {
         match stepped.first() {
             Some(Stepped::Done(status)) => Ok(*status),
             _ => {
-                self.set_lost();
+                self.set_lost().interrupt();
                 Err(TaskError::Stale { task: self.id() })
             }
         }

@@ -1,24 +1,28 @@
-//! Limits of a type that all machines share: at once by key, rates, turns of keys, and priority that ages.
+//! Limits of a type that all machines share: at once by key, rates, turns of keys, and priority
+//! that ages.
 //!
-//! What may be taken is decided here, on plain data: an engine gives the [candidates](Candidate) and what is known of them, and
-//! stores what a claim has [spent](Governed::spent). Engines see to it that one claim of a type at a time decides.
+//! What may be taken is decided here, on plain data: an engine gives the [candidates](Candidate)
+//! and what is known of them, and stores what a claim has [spent](Governed::spent). Engines see to
+//! it that one claim of a type at a time decides.
 //!
-//! Source: rates are token buckets in the form of the generic cell rate algorithm, ITU-T I.371, Annex A: one time for each bucket.
+//! Source: rates are token buckets in the form of the generic cell rate algorithm, ITU-T I.371,
+//! Annex A: one time for each bucket.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{Result, TaskError};
 use super::queue::TaskQueue;
 use super::task_type::check_name;
+use crate::sync::Mutex;
 
 /// A rate of starts: so many in a period, by a token bucket.
 ///
-/// Tokens come one by one, evenly over the period, and as many as [`burst`](Rate::burst) are kept. So `Rate::new(60, MINUTE)` is one start
-/// a second, and never more than 60 in any minute. With a burst of `b` there may be `b` at once after a rest, and up to `starts + b - 1`
-/// in a period.
+/// Tokens come one by one, evenly over the period, and as many as [`burst`](Rate::burst) are kept.
+/// So `Rate::new(60, MINUTE)` is one start a second, and never more than 60 in any minute. With a
+/// burst of `b` there may be `b` at once after a rest, and up to `starts + b - 1` in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a rate limits nothing until it is part of `Limits`"]
 pub struct Rate {
@@ -62,13 +66,14 @@ impl Rate {
         self.interval().saturating_mul(i64::from(self.burst) - 1)
     }
 
-    /// The furthest time that a bucket may have. One beyond that is of another limit, or of a clock that was set back: a claim
-    /// shortens it.
+    /// The furthest time that a bucket may have. One beyond that is of another limit, or of a clock
+    /// that was set back: a claim shortens it.
     pub(super) fn furthest(self, now: i64) -> i64 {
         now.saturating_add(self.interval().saturating_mul(i64::from(self.burst)))
     }
 
-    /// When the bucket has a token, if it has none now. One that has to be shortened is worth a claim, which does it.
+    /// When the bucket has a token, if it has none now. One that has to be shortened is worth a
+    /// claim, which does it.
     fn held_until(self, now: i64, bucket: i64) -> Option<i64> {
         let until = bucket.saturating_sub(self.tolerance());
         (until > now && bucket <= self.furthest(now)).then_some(until)
@@ -82,7 +87,7 @@ impl Rate {
 /// use std::time::Duration;
 ///
 /// let limits = Limits::new()
-///     .at_once_by_key(3)
+///     .max_concurrent_by_key(3)
 ///     .rate(Rate::new(100, Duration::from_secs(1)).burst(10))
 ///     .rate_by_key(Rate::new(10, Duration::from_secs(60)))
 ///     .turns(true)
@@ -105,41 +110,48 @@ impl Limits {
         Limits::default()
     }
 
-    /// How many tasks of one [key](super::NewTask::ordered) workers may hold at once. Tasks without a key are not limited by it; a modifier is
-    /// alone in any case. [`TaskType::at_once`](super::TaskType::at_once) is for all keys together. Defaults to no limit.
-    pub fn at_once_by_key(mut self, tasks: impl Into<Option<u32>>) -> Limits {
+    /// How many tasks of one [key](super::NewTask::ordered) workers may hold at once. Tasks without
+    /// a key are not limited by it; a modifier is alone in any case.
+    /// [`TaskType::max_concurrent`](super::TaskType::max_concurrent) is for all keys together.
+    /// Defaults to no limit.
+    pub fn max_concurrent_by_key(mut self, tasks: impl Into<Option<u32>>) -> Limits {
         self.key_at_once = tasks.into();
         self
     }
 
-    /// How many tasks of the type start in a period. Counted when a worker takes a task: each attempt counts, one after a pause and one that is
-    /// given back, too. Defaults to no limit.
+    /// How many tasks of the type start in a period. Counted when a worker takes a task: each
+    /// attempt counts, one after a pause and one that is given back, too. Defaults to no limit.
     pub fn rate(mut self, rate: impl Into<Option<Rate>>) -> Limits {
         self.rate = rate.into();
         self
     }
 
-    /// As [`rate`](Limits::rate), for each key by itself. Tasks without a key are not limited by it. Defaults to no limit.
+    /// As [`rate`](Limits::rate), for each key by itself. Tasks without a key are not limited by
+    /// it. Defaults to no limit.
     ///
-    /// Where there is any limit by key, a claim looks at the first tasks of the type, four times as many as it wants and a hundred, and then
-    /// goes from key to key, past 1,000 of them. So if more than 1,000 keys in a row, by name, are held back, those behind them wait
-    /// until one of these may start; and a task without a key waits until it is among the first of the type. A type of its own
-    /// for tasks without a key helps.
+    /// Where there is any limit by key, a claim looks at the first tasks of the type, four times as
+    /// many as it wants and a hundred, and then goes from key to key, past 1,000 of them. If that
+    /// gives it too few, it searches all keys and all tasks without a key, past everything that is
+    /// held back. A search locks nothing, but it reads all that waits of the type. So after each of
+    /// its searches, a process waits ten times as long as the search took before it does the next
+    /// one.
     pub fn rate_by_key(mut self, rate: impl Into<Option<Rate>>) -> Limits {
         self.key_rate = rate.into();
         self
     }
 
-    /// Whether keys take turns: one task of each key that waits, then the next of each, whatever their age and priority, which count among tasks of one
-    /// key. Tasks without a key have no turn of their own: they take part while they are among the first of the type. Defaults to no.
+    /// Whether keys take turns: one task of each key that waits, then the next of each, whatever
+    /// their age and priority, which count among tasks of one key. Tasks without a key have no turn
+    /// of their own: they take part while they are among the first of the type. Defaults to no.
     pub fn turns(mut self, turns: bool) -> Limits {
         self.turns = turns;
         self
     }
 
-    /// How long a task waits until it counts as one of the next higher priority: after ten times as long it is before a new task of a priority
-    /// that is nine higher. It counts from when the task could start. It costs a claim one look for each different priority that waits; of more than 1,000
-    /// the lowest are left out. Defaults to never.
+    /// How long a task waits until it counts as one of the next higher priority: after ten times as
+    /// long it is before a new task of a priority that is nine higher. It counts from when the task
+    /// could start. It costs a claim one look for each different priority that waits; of more than
+    /// 1,000 the lowest are left out. Defaults to never.
     pub fn ageing(mut self, time: impl Into<Option<Duration>>) -> Limits {
         self.ageing = time.into();
         self
@@ -163,8 +175,8 @@ impl Limits {
 }
 
 impl TaskQueue {
-    /// Sets all limits of a type, for all machines; limits that are empty are none. They hold for what waits already, from the next claim on;
-    /// what workers hold stays with them.
+    /// Sets all limits of a type, for all machines; limits that are empty are none. They hold for
+    /// what waits already, from the next claim on; what workers hold stays with them.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -174,8 +186,9 @@ impl TaskQueue {
     /// # std::fs::create_dir_all(&folder).map_err(|error| TaskError::Invalid(error.to_string()))?;
     /// let queue = TaskQueue::open(folder.join("queue.db"))?;
     /// queue.register(TaskType::new("mail"))?;
-    /// queue.set_limits("mail", Limits::new().at_once_by_key(2).turns(true))?;
-    /// assert_eq!(queue.limits()?, [("mail".to_owned(), Limits::new().at_once_by_key(2).turns(true))]);
+    /// queue.set_limits("mail", Limits::new().max_concurrent_by_key(2).turns(true))?;
+    /// let expected = Limits::new().max_concurrent_by_key(2).turns(true);
+    /// assert_eq!(queue.limits()?, [("mail".to_owned(), expected)]);
     /// assert!(queue.remove_limits("mail")?);
     /// # std::fs::remove_dir_all(&folder).ok();
     /// # }
@@ -261,6 +274,83 @@ pub(super) struct Pick<K> {
 pub(super) struct Plan<K> {
     pub(super) picks: Vec<Pick<K>>,
     pub(super) next: Option<i64>,
+    /// The engine looked at a part of what waits, found too little there, and there may be more
+    /// behind it.
+    pub(super) is_cut: bool,
+}
+
+/// The most tasks that a search gives.
+pub(super) const MOST_FOUND: i64 = 1_000;
+
+/// How many times as long as a search took the process waits before the next one of the type.
+const REST: u32 = 10;
+
+/// What searches past all that limits hold back have found, by type, and when the next one may be.
+#[derive(Default)]
+pub(super) struct Searches(Mutex<HashMap<i64, Search>>);
+
+struct Search {
+    /// Tasks that may be taken, unless they have been taken since.
+    found: VecDeque<i64>,
+    rests_until: Instant,
+    /// A claim wanted to search, and could not yet.
+    is_wanted: bool,
+}
+
+impl Searches {
+    /// Tasks of a type that a search has found, a few more than are `wanted`, because some may have
+    /// been taken since; `search` gives up to [`MOST_FOUND`] if there is none left and it is time
+    /// for another.
+    pub(super) fn take<E>(
+        &self,
+        type_id: i64,
+        wanted: usize,
+        search: impl FnOnce() -> std::result::Result<Vec<i64>, E>,
+    ) -> std::result::Result<Vec<i64>, E> {
+        let start = Instant::now();
+        let some = |found: &mut VecDeque<i64>| {
+            let most = wanted.saturating_mul(2).saturating_add(16).min(found.len());
+            found.drain(..most).collect()
+        };
+        if let Some(last) = self.0.lock().get_mut(&type_id) {
+            if !last.found.is_empty() {
+                return Ok(some(&mut last.found));
+            }
+            if start < last.rests_until {
+                last.is_wanted = true;
+                return Ok(Vec::new());
+            }
+        }
+        // Two threads may search at once: they find the same, and each task is still taken once.
+        let mut found = VecDeque::from(search()?);
+        let first = some(&mut found);
+        let rests_until = Instant::now() + start.elapsed() * REST;
+        self.0.lock().insert(type_id, Search { found, rests_until, is_wanted: false });
+        Ok(first)
+    }
+
+    /// The limits have changed, or the clock of a test has: the next search needs no rest.
+    pub(super) fn forget(&self) {
+        self.0.lock().clear();
+    }
+
+    /// Tasks that a claim had no room for.
+    pub(super) fn put_back(&self, type_id: i64, tasks: impl Iterator<Item = i64>) {
+        if let Some(last) = self.0.lock().get_mut(&type_id) {
+            last.found.extend(tasks);
+        }
+    }
+
+    /// How long it is until a claim finds by a search what it has not found without; `None` if it
+    /// has searched.
+    pub(super) fn next(&self, type_id: i64) -> Option<Duration> {
+        let searches = self.0.lock();
+        let last = searches.get(&type_id)?;
+        if !last.found.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        last.is_wanted.then(|| last.rests_until.saturating_duration_since(Instant::now()))
+    }
 }
 
 impl Governed {
@@ -290,8 +380,8 @@ impl Governed {
         self.bucket.max(now).saturating_add(rate.interval().saturating_mul(starts))
     }
 
-    /// Which of `candidates` may be taken, at most `want`. Where keys take turns, those come in the order in which their keys are seen first.
-    /// `held` is how many tasks of a key workers hold.
+    /// Which of `candidates` may be taken, at most `want`. Where keys take turns, those come in the
+    /// order in which their keys are seen first. `held` is how many tasks of a key workers hold.
     pub(super) fn plan<K: Hash + Eq + Clone>(
         &self,
         now: i64,
@@ -323,7 +413,7 @@ impl Governed {
         picks.truncate(most);
         // No key is let pass before its type is.
         let next = self.held_until(now).or(next);
-        Plan { picks: picks.into_iter().map(|(_, _, pick)| pick).collect(), next }
+        Plan { picks: picks.into_iter().map(|(_, _, pick)| pick).collect(), next, is_cut: false }
     }
 
     /// How many tasks of the type may be taken now at most, whatever their keys.
@@ -332,7 +422,8 @@ impl Governed {
         self.tokens(now, want.min(room))
     }
 
-    /// Each once; by priority and age, unless keys take turns: then keys keep the order in which they are seen, and the tasks of each are in theirs.
+    /// Each once; by priority and age, unless keys take turns: then keys keep the order in which
+    /// they are seen, and the tasks of each are in theirs.
     fn in_order<K: Hash + Eq + Clone>(&self, mut candidates: Vec<Candidate<K>>) -> Vec<Candidate<K>> {
         let mut ids = HashSet::new();
         candidates.retain(|candidate| ids.insert(candidate.id));
@@ -386,7 +477,8 @@ impl Key {
     }
 }
 
-/// The first of several sequences, each of which keeps its order: which of them is next, again and again.
+/// The first of several sequences, each of which keeps its order: which of them is next, again and
+/// again.
 pub(super) fn merge<T>(sequences: Vec<Vec<T>>, limit: usize, order: impl Fn(&T) -> (Reverse<i64>, i64)) -> Vec<T> {
     let mut sequences: Vec<VecDeque<T>> = sequences.into_iter().map(VecDeque::from).collect();
     let mut merged = Vec::new();
@@ -416,7 +508,8 @@ mod tests {
         plan.picks.iter().map(|pick| pick.id).collect()
     }
 
-    /// A second after the other, for all of five minutes: never more in a period than the rate and its burst allow.
+    /// A second after the other, for all of five minutes: never more in a period than the rate and
+    /// its burst allow.
     #[test]
     fn no_period_has_more_starts_than_the_rate_and_its_burst_allow() {
         for (starts, burst) in [(1, 1), (7, 1), (7, 3), (60, 60), (100, 1)] {
@@ -434,20 +527,21 @@ mod tests {
             let most = most.max().unwrap_or(0);
             let allowed = usize::try_from(starts + burst - 1).expect("small");
             assert!(most <= allowed, "{most} of {allowed} with a burst of {burst}");
-            // No token is lost, either, but for those that don't fall on a step of the test's clock.
+            // No token is lost, either, but for those that don't fall on a step of the test's
+            // clock.
             assert!(started.len() + 5 >= usize::try_from(starts).expect("small") * 4, "{}", started.len());
         }
     }
 
     #[test]
     fn a_key_holds_back_its_own_alone() {
-        let governed = of(Limits::new().at_once_by_key(2));
+        let governed = of(Limits::new().max_concurrent_by_key(2));
         let held = HashMap::from([("a", 2), ("b", 1)]);
         let waiting = vec![task(1, Some("a")), task(2, Some("b")), task(3, Some("b")), task(4, None), task(5, None)];
         assert_eq!(ids(&governed.plan(0, waiting, &held, 9)), [2, 4, 5]);
         // More are held than are allowed since the limit was lowered.
         let waiting = vec![task(1, Some("a")), task(2, Some("b"))];
-        assert_eq!(ids(&of(Limits::new().at_once_by_key(1)).plan(0, waiting, &held, 9)), [0; 0]);
+        assert_eq!(ids(&of(Limits::new().max_concurrent_by_key(1)).plan(0, waiting, &held, 9)), [0; 0]);
     }
 
     #[test]

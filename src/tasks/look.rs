@@ -1,7 +1,8 @@
 //! Looking at tasks: a filter, page after page, and how many there are.
 //!
-//! Pages go by the tasks' numbers (a keyset, no offset), and one page reads a bounded number of rows, however many there
-//! are: so a look at a queue of millions costs milliseconds. What is not on a page because of that bound is on the next.
+//! Pages go by the tasks' numbers (a keyset, no offset), and one page reads a bounded number of
+//! rows, however many there are: so a look at a queue of millions costs milliseconds. What is not
+//! on a page because of that bound is on the next.
 
 use std::iter;
 use std::time::Duration;
@@ -10,13 +11,15 @@ use super::error::Result;
 use super::queue::TaskQueue;
 use super::status::{TaskInfo, TaskStatus};
 
-/// How many rows one page reads at most; those of the log that a [text](TaskFilter::saying) is looked for in come on top.
+/// How many rows one page reads at most; those of the log that a [text](TaskFilter::saying) is
+/// looked for in come on top.
 pub(super) const MOST_ROWS: i64 = 10_000;
 
 /// How many tasks a page of [`TaskQueue::list_all`] has.
 const PAGE: usize = 1_000;
 
-/// Which tasks to look at, or to steer: all conditions have to hold. Without any it fits every task.
+/// Which tasks to look at, or to steer: all conditions have to hold. Without any it fits every
+/// task.
 ///
 /// ```
 /// use fulmar::tasks::{TaskFilter, TaskStatus};
@@ -54,7 +57,8 @@ impl TaskFilter {
         self
     }
 
-    /// Tasks that stand at one of these. Of `Failed` and `Cancelled`, and of `Scheduled` and `Running`, no others are read.
+    /// Tasks that stand at one of these. Of `Failed` and `Cancelled`, and of `Scheduled` and
+    /// `Running`, no others are read.
     pub fn status(mut self, statuses: impl IntoIterator<Item = TaskStatus>) -> TaskFilter {
         self.statuses = Some(Statuses::of(statuses));
         self
@@ -78,8 +82,8 @@ impl TaskFilter {
         self
     }
 
-    /// Tasks whose [last message](TaskInfo::message) holds this text, capital letters or not as they are: the error of
-    /// those that have failed, or that wait for another attempt.
+    /// Tasks whose [last message](TaskInfo::message) holds this text, capital letters or not as
+    /// they are: the error of those that have failed, or that wait for another attempt.
     pub fn saying(mut self, text: impl Into<String>) -> TaskFilter {
         self.text = Some(text.into());
         self
@@ -91,7 +95,8 @@ impl TaskFilter {
         self
     }
 
-    /// Begins behind the task of this number: [`TaskPage::next`] of the page before. Defaults to the beginning.
+    /// Begins behind the task of this number: [`TaskPage::next`] of the page before. Defaults to
+    /// the beginning.
     pub fn after(mut self, task: i64) -> TaskFilter {
         self.after = Some(task);
         self
@@ -153,15 +158,16 @@ impl Statuses {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TaskPage {
-    /// In the order of their numbers. There may be fewer than were asked for, or none, with more behind them: a page reads
-    /// no more than some thousand rows.
+    /// In the order of their numbers. There may be fewer than were asked for, or none, with more
+    /// behind them: a page reads no more than some thousand rows.
     pub tasks: Vec<TaskInfo>,
     /// Where the next page begins, for [`TaskFilter::after`]; `None` if this was the last one.
     pub next: Option<i64>,
 }
 
 impl TaskQueue {
-    /// The first `limit` tasks that a filter fits, or fewer: see [`TaskPage`]. A row that makes no sense is passed over.
+    /// The first `limit` tasks that a filter fits, or fewer: see [`TaskPage`]. A row that makes no
+    /// sense is passed over.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -189,8 +195,8 @@ impl TaskQueue {
         self.engine().list(filter, limit.max(1))
     }
 
-    /// All tasks that a filter fits, one after the other, read page by page: not all of one moment. It ends with the first
-    /// error.
+    /// All tasks that a filter fits, one after the other, read page by page: not all of one moment.
+    /// It ends with the first error.
     pub fn list_all(&self, filter: &TaskFilter) -> impl Iterator<Item = Result<TaskInfo>> + '_ {
         let mut rest = Some(filter.clone());
         iter::from_fn(move || {
@@ -207,8 +213,8 @@ impl TaskQueue {
         })
     }
 
-    /// How many tasks a filter fits. Unlike a page it reads all rows that may fit, and keeps nobody waiting meanwhile; for
-    /// counts by status, [`stats`](TaskQueue::stats) is cheaper.
+    /// How many tasks a filter fits. Unlike a page it reads all rows that may fit, and keeps no
+    /// other call waiting meanwhile; for counts by status, [`stats`](TaskQueue::stats) is cheaper.
     ///
     /// # Errors
     /// Those of the database.

@@ -1,10 +1,11 @@
-//! What keeps the queue in order: lost tasks go back, retired ones are deleted. Every worker does it now and then; a queue
-//! without workers may be tidied by hand.
+//! What keeps the queue in order: lost tasks go back, retired ones are deleted. Every worker does
+//! it now and then; a queue without workers may be tidied by hand.
 
 use super::error::Result;
 use super::queue::TaskQueue;
 
-/// How many tasks are rescued, or deleted, in one transaction: so few that nobody waits for it.
+/// How many tasks are rescued, or deleted, in one transaction: so few that no other call waits long
+/// for it.
 const BATCH: usize = 100;
 
 /// What a tidying did.
@@ -24,7 +25,8 @@ pub struct Tidied {
 }
 
 impl TaskQueue {
-    /// Rescues the tasks of lost workers, and deletes those whose retention is over, in small batches, until none is left.
+    /// Rescues the tasks of lost workers, and deletes those whose retention is over, in small
+    /// batches, until none is left.
     ///
     /// # Errors
     /// Those of the database. What was done before stays done.

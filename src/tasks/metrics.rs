@@ -1,6 +1,7 @@
 //! Counters and histograms of this process, and with those of the database a page for Prometheus.
 //!
-//! Format: OpenMetrics 1.0, text, which Prometheus, Grafana's agents and OpenTelemetry's collectors read.
+//! Format: OpenMetrics 1.0, text, which Prometheus, Grafana's agents and OpenTelemetry's collectors
+//! read.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -118,11 +119,12 @@ impl Metrics {
 
 impl TaskQueue {
     /// All numbers of the queue as a page of OpenMetrics text, to be served as
-    /// `application/openmetrics-text; version=1.0.0; charset=utf-8` to Prometheus and the like: of the database, what
-    /// [`stats`](TaskQueue::stats) tells, at its price; of this process, since it opened the queue, what it enqueued and what its
-    /// workers' attempts came to, by type, with histograms of the time that tasks waited from when they could start, of the
-    /// handlers, and of the database's claims, commits and enqueuings. Counters and histograms of several processes add up;
-    /// gauges (`fulmar_tasks`, ..) are of the whole queue in each.
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8` to Prometheus and the like: of
+    /// the database, what [`stats`](TaskQueue::stats) tells, at its price; of this process, since
+    /// it opened the queue, what it enqueued and what its workers' attempts came to, by type, with
+    /// histograms of the time that tasks waited from when they could start, of the handlers, and of
+    /// the database's claims, commits and enqueuings. Counters and histograms of several processes
+    /// add up; gauges (`fulmar_tasks`, ..) are of the whole queue in each.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {

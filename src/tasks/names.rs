@@ -1,8 +1,9 @@
 //! Statuses, gates and charges by their names in SQL.
 //!
-//! The database holds numbers. A statement names them, `gate = {gate_open}`, and [`sql!`] puts the numbers of
-//! [`transition`](super::transition) in their place while the crate is compiled. So a statement is still a constant, and its
-//! text is one that a partial index fits. A name that isn't in the table stops the compiler.
+//! The database holds numbers. A statement names them, `gate = {gate_open}`, and [`sql!`] puts the
+//! numbers of [`transition`](super::transition) in their place while the crate is compiled. So a
+//! statement is still a constant, and its text is one that a partial index fits. A name that isn't
+//! in the table stops the compiler.
 //!
 //! Migrations keep their numbers, because a released migration never changes.
 

@@ -75,7 +75,8 @@ impl NewTask {
         NewTask::new(task_type, random_name())
     }
 
-    /// What the handler gets, as JSON. A value that can't be written as JSON is an error of the enqueuing.
+    /// What the handler gets, as JSON. A value that can't be written as JSON is an error of the
+    /// enqueuing.
     pub fn input(mut self, input: &(impl Serialize + ?Sized)) -> NewTask {
         self.input = to_json(input);
         self
@@ -99,7 +100,8 @@ impl NewTask {
         self
     }
 
-    /// Starts no earlier than `delay` after it was accepted, by the database's clock. Defaults to zero.
+    /// Starts no earlier than `delay` after it was accepted, by the database's clock. Defaults to
+    /// zero.
     pub fn run_after(mut self, delay: Duration) -> NewTask {
         self.start = Start::After(delay);
         self
@@ -111,25 +113,26 @@ impl NewTask {
         self
     }
 
-    /// Keeps the order of `key` among the tasks of this type, on all machines: accessors share, a modifier runs alone, and
-    /// nobody overtakes an earlier task that it clashes with. A task keeps its place until it has ended, while it is
-    /// paused, waits for its time or its next attempt, too. Defaults to no order.
+    /// Keeps the order of `key` among the tasks of this type, on all machines: accessors share, a
+    /// modifier runs alone, and no task overtakes an earlier one that it clashes with. A task keeps
+    /// its place until it has ended, while it is paused, waits for its time or its next attempt,
+    /// too. Defaults to no order.
     pub fn ordered(mut self, key: impl Into<String>, is_modifier: bool) -> NewTask {
         self.key = Some(key.into());
         self.is_modifier = is_modifier;
         self
     }
 
-    /// Is enough once: if another task of the type with the same key is there, that stands for this one. Defaults to none but
-    /// the identifier.
+    /// Is enough once: if another task of the type with the same key is there, that stands for this
+    /// one. Defaults to none but the identifier.
     pub fn unique(mut self, unique: Unique) -> NewTask {
         self.unique = Some(unique);
         self
     }
 
-    /// The context of the program that enqueues it, such as W3C's `traceparent`, at most 512 bytes: its handler gets it
-    /// ([`TaskContext::trace_context`](super::TaskContext::trace_context)). Defaults to what
-    /// [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gives.
+    /// The context of the program that enqueues it, such as W3C's `traceparent`, at most 512 bytes:
+    /// its handler gets it ([`TaskContext::trace_context`](super::TaskContext::trace_context)).
+    /// Defaults to what [`QueueBuilder::trace_context`](super::QueueBuilder::trace_context) gives.
     pub fn trace_context(mut self, context: impl Into<String>) -> NewTask {
         self.context = Some(context.into());
         self
@@ -145,8 +148,8 @@ impl NewTask {
         &self.identifier
     }
 
-    /// Checked at the door, so that engines see only what they can store. The SQL function `fulmar_enqueue` says the same: a test
-    /// compares all ways in, `tests/tasks/ways_in.rs`.
+    /// Checked at the door, so that engines see only what they can store. The SQL function
+    /// `fulmar_enqueue` says the same: a test compares all ways in, `tests/tasks/ways_in.rs`.
     pub(super) fn checked(self) -> Result<Checked> {
         check_name("the name of a task type", &self.task_type)?;
         check_name("the identifier of a task", &self.identifier)?;
@@ -262,7 +265,8 @@ impl Write for Bounded {
     }
 }
 
-/// A message as every database can hold it: not endless, and without the character that PostgreSQL refuses.
+/// A message as every database can hold it: not endless, and without the character that PostgreSQL
+/// refuses.
 pub(super) fn clean(message: &str) -> String {
     let mut end = message.len().min(LONGEST_MESSAGE);
     while !message.is_char_boundary(end) {

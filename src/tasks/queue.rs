@@ -73,8 +73,8 @@ impl fmt::Debug for ContextSource {
 
 /// Settings of a [`TaskQueue`].
 ///
-/// Some are for one engine alone, and say so. The other one refuses them: an option that does nothing would be taken for one
-/// that does.
+/// Some are for one engine alone, and say so. The other one refuses them: an option that does
+/// nothing would be taken for one that does.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct QueueBuilder {
@@ -83,9 +83,9 @@ pub struct QueueBuilder {
     access: Access,
     #[cfg(feature = "sqlite")]
     durability: Option<Durability>,
-    busy_limit: Option<Duration>,
+    busy_timeout: Option<Duration>,
     #[cfg(feature = "sqlite")]
-    largest_file: Option<u64>,
+    max_file_size: Option<u64>,
     #[cfg(feature = "sqlite")]
     clock: Option<i64>,
     #[cfg(feature = "postgres")]
@@ -101,96 +101,106 @@ pub struct QueueBuilder {
 }
 
 impl QueueBuilder {
-    /// How often those who wait look by themselves, for what no news tells them: tasks that other processes enqueued or
-    /// ended, and those whose time has come. Defaults to 100 ms, at least 1 ms, at most a day. An idle look reads one row.
+    /// How often those who wait look by themselves, for what no news tells them: tasks that other
+    /// processes enqueued or ended, and those whose time has come. Defaults to 100 ms, at least 1
+    /// ms, at most a day. An idle look reads one row.
     pub fn poll_interval(mut self, interval: Duration) -> QueueBuilder {
         self.poll = interval.clamp(Duration::from_millis(1), Duration::from_secs(24 * 3_600));
         self
     }
 
-    /// Asked for the context of each enqueuing, on the thread that enqueues: what is to be told of its task wherever it runs, such
-    /// as W3C's `traceparent`. Tasks that have [one of their own](NewTask::trace_context) keep it. A context beyond 512 bytes, or with a
-    /// control character, is left out, and so is one of a source that panics. On PostgreSQL a context costs an enqueuing two round trips more.
+    /// Asked for the context of each enqueuing, on the thread that enqueues: what is to be told of
+    /// its task wherever it runs, such as W3C's `traceparent`. Tasks that have [one of their
+    /// own](NewTask::trace_context) keep it. A context beyond 512 bytes, or with a control
+    /// character, is left out, and so is one of a source that panics. On PostgreSQL a context costs
+    /// an enqueuing two round trips more.
     pub fn trace_context(mut self, source: impl Fn() -> Option<String> + Send + Sync + 'static) -> QueueBuilder {
         self.context = Some(ContextSource(Arc::new(source)));
         self
     }
 
-    /// Opens a queue that is there, and makes none: a path or a schema with a slip of the pen is [`TaskError::NoQueue`]. Its schema is
-    /// brought up to date still.
+    /// Opens a queue that is there, and makes none: a path or a schema with a slip of the pen is
+    /// [`TaskError::NoQueue`]. Its schema is brought up to date still.
     pub fn existing_only(mut self) -> QueueBuilder {
         self.access = Access::Existing;
         self
     }
 
-    /// Opens a queue that is there to look at it: whatever would change it is [`TaskError::ReadOnly`], and its schema stays as it is.
-    /// For dashboards, for roles that may only read, and for a standby of PostgreSQL. The folder of a SQLite file has to be
-    /// writable if no other process has the queue open, because the log's index beside the file is made then.
+    /// Opens a queue that is there to look at it: whatever would change it is
+    /// [`TaskError::ReadOnly`], and its schema stays as it is. For dashboards, for roles that may
+    /// only read, and for a standby of PostgreSQL. The folder of a SQLite file has to be writable
+    /// if no other process has the queue open, because the log's index beside the file is made
+    /// then.
     pub fn read_only(mut self) -> QueueBuilder {
         self.access = Access::ReadOnly;
         self
     }
 
-    /// How much a commit to a SQLite file outlives. Defaults to [`Durability::Full`]. On PostgreSQL that is the server's
-    /// `synchronous_commit`.
+    /// How much a commit to a SQLite file outlives. Defaults to [`Durability::Full`]. On PostgreSQL
+    /// that is the server's `synchronous_commit`.
     #[cfg(feature = "sqlite")]
     pub fn durability(mut self, durability: Durability) -> QueueBuilder {
         self.durability = Some(durability);
         self
     }
 
-    /// How long a call waits for a writer of another process before it is [`TaskError::Busy`], or for a PostgreSQL server that
-    /// can't be reached before it is [`TaskError::Unreachable`]. Defaults to 30 s, and to 10 s on PostgreSQL.
-    pub fn busy_limit(mut self, limit: Duration) -> QueueBuilder {
-        self.busy_limit = Some(limit);
+    /// How long a call waits for a writer of another process before it is [`TaskError::Busy`], or
+    /// for a PostgreSQL server that can't be reached before it is [`TaskError::Unreachable`].
+    /// Defaults to 30 s, and to 10 s on PostgreSQL.
+    pub fn busy_timeout(mut self, limit: Duration) -> QueueBuilder {
+        self.busy_timeout = Some(limit);
         self
     }
 
-    /// How large a SQLite file may grow, in bytes; beyond it, calls that need room are [`TaskError::DiskFull`]. Defaults to
-    /// what the disk holds.
+    /// How large a SQLite file may grow, in bytes; beyond it, calls that need room are
+    /// [`TaskError::DiskFull`]. Defaults to what the disk holds.
     #[cfg(feature = "sqlite")]
-    pub fn largest_file(mut self, bytes: u64) -> QueueBuilder {
-        self.largest_file = Some(bytes);
+    pub fn max_file_size(mut self, bytes: u64) -> QueueBuilder {
+        self.max_file_size = Some(bytes);
         self
     }
 
-    /// The most connections to a PostgreSQL server at once. Calls beyond it wait for one, but not what renews the leases of
-    /// workers, which may take one more; and one more listens for news. Defaults to 8, at least 1.
+    /// The most connections to a PostgreSQL server at once. Calls beyond it wait for one, but not
+    /// what renews the leases of workers, which may take one more; and one more listens for news.
+    /// Defaults to 8, at least 1.
     #[cfg(feature = "postgres")]
     pub fn connections(mut self, most: usize) -> QueueBuilder {
         self.connections = Some(most);
         self
     }
 
-    /// From which age on [`stats`](TaskQueue::stats) warns of a transaction of somebody else on the PostgreSQL server, which
-    /// keeps it from cleaning up after tasks. Defaults to 60 s.
+    /// From which age on [`stats`](TaskQueue::stats) warns of a transaction of another program on
+    /// the PostgreSQL server, which keeps it from cleaning up after tasks. Defaults to 60 s.
     #[cfg(feature = "postgres")]
     pub fn old_transaction(mut self, age: Duration) -> QueueBuilder {
         self.old_transaction = Some(age);
         self
     }
 
-    /// The PostgreSQL schema that the queue's tables are in, which [`connect`](QueueBuilder::connect) makes if it isn't there.
-    /// Every name is qualified with it, in functions, too: no `search_path` matters. Defaults to the first schema of the
-    /// session's `search_path` when the queue is opened; one that has a queue in another schema behind that is refused.
+    /// The PostgreSQL schema that the queue's tables are in, which
+    /// [`connect`](QueueBuilder::connect) makes if it isn't there. Every name is qualified with it,
+    /// in functions, too: no `search_path` matters. Defaults to the first schema of the session's
+    /// `search_path` when the queue is opened; one that has a queue in another schema behind that
+    /// is refused.
     #[cfg(feature = "postgres")]
     pub fn schema(mut self, name: impl Into<String>) -> QueueBuilder {
         self.schema = Some(name.into());
         self
     }
 
-    /// A connection string past a pooler, for one connection that listens for news: a pooler in transaction mode can't
-    /// listen. Without it, and behind such a pooler, those who wait find what others did within the poll interval. Unused
-    /// where [`connect`](QueueBuilder::connect) leads to the server itself.
+    /// A connection string past a pooler, for one connection that listens for news: a pooler in
+    /// transaction mode can't listen. Without it, and behind such a pooler, those who wait find
+    /// what others did within the poll interval. Unused where [`connect`](QueueBuilder::connect)
+    /// leads to the server itself.
     #[cfg(feature = "postgres")]
     pub fn direct(mut self, conninfo: impl Into<String>) -> QueueBuilder {
         self.direct = Some(conninfo.into());
         self
     }
 
-    /// Asked for the password before each connection to the PostgreSQL server is made, for tokens that live for minutes. It
-    /// wins over one in the connection string. It is called on whatever thread needs the connection; its error is
-    /// [`TaskError::Unreachable`], and it is asked again.
+    /// Asked for the password before each connection to the PostgreSQL server is made, for tokens
+    /// that live for minutes. It wins over one in the connection string. It is called on whatever
+    /// thread needs the connection; its error is [`TaskError::Unreachable`], and it is asked again.
     #[cfg(feature = "postgres")]
     pub fn password(
         mut self,
@@ -208,42 +218,47 @@ impl QueueBuilder {
         self
     }
 
-    /// Opens the queue in the SQLite file `path`, which is made if it isn't there, and brings its schema up to date.
+    /// Opens the queue in the SQLite file `path`, which is made if it isn't there, and brings its
+    /// schema up to date.
     ///
     /// # Errors
-    /// [`TaskError::SchemaTooNew`], [`TaskError::NetworkFileSystem`], [`TaskError::Invalid`] for a path that names no file,
-    /// [`TaskError::OptionOfOther`] for an option of PostgreSQL alone, [`TaskError::Busy`], and what the file system says.
+    /// [`TaskError::SchemaTooNew`], [`TaskError::NetworkFileSystem`], [`TaskError::Invalid`] for a
+    /// path that names no file, [`TaskError::OptionOfOther`] for an option of PostgreSQL alone,
+    /// [`TaskError::Busy`], and what the file system says.
     #[cfg(feature = "sqlite")]
     pub fn open(self, path: impl AsRef<Path>) -> Result<TaskQueue> {
         #[cfg(all(feature = "sqlite", feature = "postgres"))]
         self.refuse("SQLite", &self.of_postgres())?;
         let mut settings = SqliteSettings::new(path.as_ref());
         settings.durability = self.durability.unwrap_or_default();
-        settings.busy_limit = self.busy_limit.unwrap_or(settings.busy_limit);
-        settings.largest_file = self.largest_file;
+        settings.busy_timeout = self.busy_timeout.unwrap_or(settings.busy_timeout);
+        settings.max_file_size = self.max_file_size;
         settings.clock.set(self.clock.unwrap_or(0));
         settings.access = self.access;
         Ok(TaskQueue::new(SqliteEngine::open(settings)?, self))
     }
 
-    /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL `postgres://user:password@host/database` or
-    /// libpq's `keyword=value` words, and brings its schema up to date. The tables are in [`schema`](QueueBuilder::schema).
-    /// TLS takes the feature `postgres-tls`; without it, `sslmode=require` is refused.
+    /// Opens the queue on the PostgreSQL server that `conninfo` leads to, a URL
+    /// `postgres://user:password@host/database` or libpq's `keyword=value` words, and brings its
+    /// schema up to date. The tables are in [`schema`](QueueBuilder::schema). TLS takes the feature
+    /// `postgres-tls`; without it, `sslmode=require` is refused.
     ///
-    /// A pooler in transaction mode, as PgBouncer's, is recognised: then nothing is left in a session, at the cost of
-    /// two more round trips a statement. Have news come [past it](QueueBuilder::direct).
+    /// A pooler in transaction mode, as PgBouncer's, is recognised: then nothing is left in a
+    /// session, at the cost of two more round trips a statement. Have news come [past
+    /// it](QueueBuilder::direct).
     ///
-    /// While the server can't be reached later, calls of users are tried again for `busy_limit`, 10 s unless it is set.
+    /// While the server can't be reached later, calls of users are tried again for `busy_timeout`,
+    /// 10 s unless it is set.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] for a string that can't be read; [`TaskError::OptionOfOther`] for an option of SQLite alone;
-    /// [`TaskError::SchemaTooNew`]; [`TaskError::Unreachable`].
+    /// [`TaskError::Invalid`] for a string that can't be read; [`TaskError::OptionOfOther`] for an
+    /// option of SQLite alone; [`TaskError::SchemaTooNew`]; [`TaskError::Unreachable`].
     #[cfg(feature = "postgres")]
     pub fn connect(self, conninfo: &str) -> Result<TaskQueue> {
         #[cfg(all(feature = "sqlite", feature = "postgres"))]
         self.refuse("PostgreSQL", &self.of_sqlite())?;
         let mut settings = PostgresSettings::new(conninfo)?;
-        settings.patience = self.busy_limit.unwrap_or(settings.patience);
+        settings.patience = self.busy_timeout.unwrap_or(settings.patience);
         settings.connections = self.connections.unwrap_or(settings.connections);
         settings.old_snapshot = self.old_transaction.unwrap_or(settings.old_snapshot);
         settings.schema.clone_from(&self.schema);
@@ -258,7 +273,7 @@ impl QueueBuilder {
     fn of_sqlite(&self) -> [(&'static str, bool); 3] {
         [
             ("durability", self.durability.is_some()),
-            ("largest_file", self.largest_file.is_some()),
+            ("max_file_size", self.max_file_size.is_some()),
             ("clock_offset", self.clock.is_some()),
         ]
     }
@@ -309,9 +324,9 @@ impl TaskQueue {
             access: Access::Create,
             #[cfg(feature = "sqlite")]
             durability: None,
-            busy_limit: None,
+            busy_timeout: None,
             #[cfg(feature = "sqlite")]
-            largest_file: None,
+            max_file_size: None,
             #[cfg(feature = "sqlite")]
             clock: None,
             #[cfg(feature = "postgres")]
@@ -327,10 +342,11 @@ impl TaskQueue {
         }
     }
 
-    /// Opens the queue in the SQLite file `path`, which is made if it isn't there: [`QueueBuilder::open`].
+    /// Opens the queue in the SQLite file `path`, which is made if it isn't there:
+    /// [`QueueBuilder::open`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`QueueBuilder::open`].
     #[cfg(feature = "sqlite")]
     pub fn open(path: impl AsRef<Path>) -> Result<TaskQueue> {
         TaskQueue::builder().open(path)
@@ -339,7 +355,7 @@ impl TaskQueue {
     /// Opens the queue on a PostgreSQL server: [`QueueBuilder::connect`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`QueueBuilder::connect`].
     #[cfg(feature = "postgres")]
     pub fn connect(conninfo: &str) -> Result<TaskQueue> {
         TaskQueue::builder().connect(conninfo)
@@ -376,8 +392,8 @@ impl TaskQueue {
         self.shared.poll
     }
 
-    /// Registers a task type, or gives one that is registered these settings. They hold for tasks that exist, too: at
-    /// their next start, failure, loss or prune.
+    /// Registers a task type, or gives one that is registered these settings. They hold for tasks
+    /// that exist, too: at their next start, failure, loss or prune.
     ///
     /// # Errors
     /// [`TaskError::Invalid`] for a name or a limit that makes no sense; those of the database.
@@ -389,16 +405,18 @@ impl TaskQueue {
     /// Removes a task type that has no tasks.
     ///
     /// # Errors
-    /// [`TaskError::UnknownType`]; [`TaskError::InUse`] as long as there are tasks, ended ones included.
+    /// [`TaskError::UnknownType`]; [`TaskError::InUse`] as long as there are tasks, ended ones
+    /// included.
     pub fn unregister(&self, task_type: &str) -> Result<()> {
         self.engine().remove_type(task_type, false)
     }
 
-    /// Removes a task type and all of its tasks. Workers that hold some are told that they lost them.
+    /// Removes a task type and all of its tasks. Workers that hold some are told that they lost
+    /// them.
     ///
     /// # Errors
     /// [`TaskError::UnknownType`].
-    pub fn unregister_by_force(&self, task_type: &str) -> Result<()> {
+    pub fn force_unregister(&self, task_type: &str) -> Result<()> {
         self.engine().remove_type(task_type, true)
     }
 
@@ -410,9 +428,10 @@ impl TaskQueue {
         self.engine().types()
     }
 
-    /// How many tasks may wait to be started ([`TaskStatus::Accepted`] and [`TaskStatus::Scheduled`]), for all who use the
-    /// database; `None` is no limit, as at first. What waits beyond a new limit stays. Counting costs each enqueuing a look at
-    /// as many entries of an index.
+    /// How many tasks may wait to be started ([`TaskStatus::Accepted`] and
+    /// [`TaskStatus::Scheduled`]), for all who use the database; `None` means no limit, as at
+    /// first. What waits beyond a new limit stays. Counting costs each enqueuing a look at as many
+    /// entries of an index.
     ///
     /// # Errors
     /// Those of the database.
@@ -423,8 +442,8 @@ impl TaskQueue {
     /// Accepts a task. Once this returns, the task survives a crash.
     ///
     /// # Errors
-    /// [`TaskError::QueueFull`], [`TaskError::Duplicate`], [`TaskError::UnknownType`], [`TaskError::TooLarge`],
-    /// [`TaskError::Invalid`]: nothing was accepted.
+    /// [`TaskError::QueueFull`], [`TaskError::Duplicate`], [`TaskError::UnknownType`],
+    /// [`TaskError::TooLarge`], [`TaskError::Invalid`]: nothing was accepted.
     pub fn enqueue(&self, task: NewTask) -> Result<TaskHandle> {
         let handles = self.enqueue_many([task])?;
         handles
@@ -433,7 +452,8 @@ impl TaskQueue {
             .ok_or_else(|| TaskError::Database { doing: "enqueuing", source: "the database gave no number".into() })
     }
 
-    /// Accepts all of `tasks`, in their order, in one step, or none of them. Much cheaper than one after the other.
+    /// Accepts all of `tasks`, in their order, in one step, or none of them. Much cheaper than one
+    /// after the other.
     ///
     /// # Errors
     /// Those of [`enqueue`](TaskQueue::enqueue); the queue must have room for all.
@@ -491,7 +511,8 @@ impl TaskQueue {
         self.engine().response(&name)?.ok_or_else(|| not_found(&name))
     }
 
-    /// Deletes a task with its input, response and log. One that a worker holds has to be cancelled first.
+    /// Deletes a task with its input, response and log. One that a worker holds has to be cancelled
+    /// first.
     ///
     /// # Errors
     /// [`TaskError::NotFound`], [`TaskError::Held`].
@@ -499,9 +520,9 @@ impl TaskQueue {
         self.engine().delete(&name(task_type, identifier))
     }
 
-    /// Cancels a task: at once for good if it has not started or is paused; if it runs, its handler is told
-    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)) and decides. Returns where the task stands then:
-    /// `Cancelled`, `Running`, or that it had ended before.
+    /// Cancels a task: at once for good if it has not started or is paused; if it runs, its handler
+    /// is told ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)) and decides.
+    /// Returns where the task stands then: `Cancelled`, `Running`, or that it had ended before.
     ///
     /// # Errors
     /// [`TaskError::NotFound`].
@@ -519,7 +540,8 @@ impl TaskQueue {
         Ok(stats)
     }
 
-    /// What to say if a newer program has brought the schema up to date since this one opened the queue.
+    /// What to say if a newer program has brought the schema up to date since this one opened the
+    /// queue.
     pub(super) fn newer_schema(&self) -> Result<Option<String>> {
         let (found, known) = self.engine().schema()?;
         Ok((found > known).then(|| {
@@ -529,21 +551,22 @@ impl TaskQueue {
         }))
     }
 
-    /// Takes up to `limit` tasks of `types` for a worker of your own making, those of higher priority first, then the older
-    /// ones. Each is to be [started](Claim::start) before `lease` is over, and kept with
-    /// [`renew`](Claim::renew). A [`Worker`](super::Worker) does all that by itself.
+    /// Takes up to `limit` tasks of `types` for a worker of your own making, those of higher
+    /// priority first, then the older ones. Each is to be [started](Claim::start) before `lease` is
+    /// over, and kept with [`renew`](Claim::renew). A [`Worker`](super::Worker) does all that by
+    /// itself.
     ///
     /// # Errors
-    /// Those of the database. None ready is no error.
+    /// Those of the database. None ready isn't an error.
     pub fn dequeue(&self, worker: &WorkerId, types: &[&str], limit: usize, lease: Duration) -> Result<Vec<Claim>> {
         self.dequeue_with_message(worker, types, limit, lease, "")
     }
 
-    /// As [`dequeue`](TaskQueue::dequeue), with a message for the log of each, behind what that says of the worker. On
-    /// PostgreSQL it costs a commit of its own.
+    /// As [`dequeue`](TaskQueue::dequeue), with a message for the log of each, behind what that
+    /// says of the worker. On PostgreSQL it costs a commit of its own.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`dequeue`](TaskQueue::dequeue).
     pub fn dequeue_with_message(
         &self,
         worker: &WorkerId,

@@ -10,11 +10,12 @@ use super::status::TaskStatus;
 pub struct QueueStats {
     /// One entry for each registered type, by name.
     pub types: Vec<TypeStats>,
-    /// How many tasks may wait; `None` is no limit.
+    /// How many tasks may wait; `None` means no limit.
     pub capacity: Option<u64>,
     /// Whether all types are [paused](super::TaskQueue::pause).
     pub paused: bool,
-    /// What needs somebody's attention, in words, such as a foreign transaction that keeps the database from cleaning up.
+    /// What needs an operator's attention, in words, such as a foreign transaction that keeps the
+    /// database from cleaning up.
     pub warnings: Vec<String>,
 }
 
@@ -24,13 +25,15 @@ pub struct QueueStats {
 pub struct TypeStats {
     /// The type's name.
     pub name: String,
-    /// How many tasks stand where, in the order of [`TaskStatus`]: ended ones until they are deleted.
+    /// How many tasks stand where, in the order of [`TaskStatus`]: ended ones until they are
+    /// deleted.
     pub(super) counts: [u64; 7],
     /// How long the oldest task that could start now has been waiting, counted from when it could.
     pub oldest_ready: Option<Duration>,
     /// How many ended in the last 60 s.
     pub ended_last_minute: u64,
-    /// Whether no worker takes its tasks, because the type is [paused](super::TaskQueue::pause_type), or all are.
+    /// Whether no worker takes its tasks, because the type is
+    /// [paused](super::TaskQueue::pause_type), or all are.
     pub paused: bool,
 }
 

@@ -16,13 +16,14 @@ use super::error::{Result, TaskError};
 ///
 /// Accepted | Scheduled | Paused --cancel--> Cancelled      Running --cancel--> told, then Cancelled or Finished
 /// ```
-/// Only the worker whose fence token the task bears leaves `Scheduled` and `Running`, or the reaper once the lease is
-/// over. `Finished` never changes again; `Failed` and `Cancelled` only if somebody [retries](super::TaskQueue::retry) the
-/// task, which is then `Accepted` once more.
+/// Only the worker whose fence token the task bears leaves `Scheduled` and `Running`, or the reaper
+/// once the lease is over. `Finished` never changes again; `Failed` and `Cancelled` only if the
+/// task is [retried](super::TaskQueue::retry), which makes it `Accepted` once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum TaskStatus {
-    /// In the queue, or waiting there for its time, its place in the order of its key, or its next attempt.
+    /// In the queue, or waiting there for its time, its place in the order of its key, or its next
+    /// attempt.
     Accepted,
     /// A worker has taken it, and will start it.
     Scheduled,
@@ -105,7 +106,7 @@ pub struct TaskInfo {
     pub lost: u32,
     /// From 0 to 1, as its handler said last.
     pub progress: f32,
-    /// Somebody asked for its cancellation while it ran.
+    /// Its cancellation was asked for while it ran.
     pub cancel_requested: bool,
     /// The key of its order, if it has one.
     pub key: Option<String>,
@@ -117,8 +118,8 @@ pub struct TaskInfo {
     pub run_at: SystemTime,
     /// When it ended.
     pub ended: Option<SystemTime>,
-    /// What its log says last, if it says something and no worker holds the task: of one that failed, or waits for another
-    /// attempt, why.
+    /// What its log says last, if it says something and no worker holds the task: of one that
+    /// failed, or waits for another attempt, why.
     pub message: Option<String>,
 }
 
@@ -134,7 +135,7 @@ pub struct LogEntry {
     pub message: String,
 }
 
-/// What a handler stored for whoever asked for the task.
+/// What a handler stored for the program that asked for the task.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Response {

@@ -1,7 +1,8 @@
 //! Steering: what an operator does to tasks, one or by filter, and to whole types.
 //!
-//! What a filter fits is changed in batches, each of them one short transaction, whose size follows how long the last one
-//! took: so nobody else is held up for longer than a few dozen milliseconds, however many tasks there are.
+//! What a filter fits is changed in batches, each of them one short transaction, whose size follows
+//! how long the last one took: so no other session is held up for longer than a few dozen
+//! milliseconds, however many tasks there are.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +24,9 @@ const LARGEST_BATCH: usize = 2_000;
 /// Something that is done to tasks.
 #[derive(Clone, Debug)]
 pub(super) enum Steering {
-    /// `Failed` and `Cancelled` -> `Accepted`. The counts of failures and of lost attempts begin anew, and a response goes;
-    /// the log stays. With a key the task is the last in its order, under a new number.
+    /// `Failed` and `Cancelled` -> `Accepted`. The counts of failures and of lost attempts begin
+    /// anew, and a response goes; the log stays. With a key the task is the last in its order,
+    /// under a new number.
     Retry { reason: String },
     /// As [`Engine::cancel`](super::engine::Engine::cancel).
     Cancel { reason: String },
@@ -65,19 +67,21 @@ impl Steering {
 }
 
 impl TaskQueue {
-    /// Has a task that failed or was cancelled run again, at once: it is `Accepted`, its counts of failures and lost
-    /// attempts begin anew, so that it has all of its type's retries, and what it had stored as a response is gone. Its log
-    /// and its checkpoint stay. If it has a key, it goes behind the others that wait there, and gets a new number. The
-    /// queue's capacity doesn't hold it up.
+    /// Has a task that failed or was cancelled run again, at once: it is `Accepted`, its counts of
+    /// failures and lost attempts begin anew, so that it has all of its type's retries, and what it
+    /// had stored as a response is gone. Its log and its checkpoint stay. If it has a key, it goes
+    /// behind the others that wait there, and gets a new number. The queue's capacity doesn't hold
+    /// it up.
     ///
     /// # Errors
-    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that neither failed nor was cancelled.
+    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that neither failed nor was
+    /// cancelled.
     pub fn retry(&self, task_type: &str, identifier: &str) -> Result<()> {
         self.steer_one(task_type, identifier, "retried", &Steering::Retry { reason: RETRIED.into() })
     }
 
-    /// [Retries](TaskQueue::retry) all tasks that a filter fits; returns how many. Others may go on meanwhile, and if it
-    /// fails midway, what it has done is done.
+    /// [Retries](TaskQueue::retry) all tasks that a filter fits; returns how many. Others may go on
+    /// meanwhile, and if it fails midway, what it has done is done.
     ///
     /// # Errors
     /// Those of the database.
@@ -85,8 +89,9 @@ impl TaskQueue {
         self.steer_all(filter, &Steering::Retry { reason: RETRIED.into() })
     }
 
-    /// [Cancels](TaskQueue::cancel) all tasks that a filter fits and that have not ended: at once what has not started, and
-    /// what runs is told. Returns how many, as [`retry_all`](TaskQueue::retry_all) does.
+    /// [Cancels](TaskQueue::cancel) all tasks that a filter fits and that have not ended: at once
+    /// what has not started, and what runs is told. Returns how many, as
+    /// [`retry_all`](TaskQueue::retry_all) does.
     ///
     /// # Errors
     /// Those of the database.
@@ -96,8 +101,8 @@ impl TaskQueue {
         Ok(cancelled)
     }
 
-    /// [Deletes](TaskQueue::delete) all tasks that a filter fits and that no worker holds, waiting ones included. Returns how
-    /// many, as [`retry_all`](TaskQueue::retry_all) does.
+    /// [Deletes](TaskQueue::delete) all tasks that a filter fits and that no worker holds, waiting
+    /// ones included. Returns how many, as [`retry_all`](TaskQueue::retry_all) does.
     ///
     /// # Errors
     /// Those of the database.
@@ -108,13 +113,14 @@ impl TaskQueue {
     /// Gives a task that waits, or is paused, another priority.
     ///
     /// # Errors
-    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that a worker holds, or that has ended.
+    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that a worker holds, or that has
+    /// ended.
     pub fn set_priority(&self, task_type: &str, identifier: &str, priority: i16) -> Result<()> {
         self.steer_one(task_type, identifier, "given another priority", &Steering::Priority(priority))
     }
 
-    /// Gives all tasks that a filter fits and that wait, or are paused, another priority. Returns how many, as
-    /// [`retry_all`](TaskQueue::retry_all) does.
+    /// Gives all tasks that a filter fits and that wait, or are paused, another priority. Returns
+    /// how many, as [`retry_all`](TaskQueue::retry_all) does.
     ///
     /// # Errors
     /// Those of the database.
@@ -122,17 +128,18 @@ impl TaskQueue {
         self.steer_all(filter, &Steering::Priority(priority))
     }
 
-    /// Has a task that waits, or is paused, start no earlier than `delay` from now; zero is at once. Its place in the order
-    /// of its key stays.
+    /// Has a task that waits, or is paused, start no earlier than `delay` from now; zero is at
+    /// once. Its place in the order of its key stays.
     ///
     /// # Errors
-    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that a worker holds, or that has ended.
+    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] for one that a worker holds, or that has
+    /// ended.
     pub fn reschedule(&self, task_type: &str, identifier: &str, delay: Duration) -> Result<()> {
         self.steer_one(task_type, identifier, "rescheduled", &Steering::Start(Start::After(delay)))
     }
 
-    /// [Reschedules](TaskQueue::reschedule) all tasks that a filter fits and that wait, or are paused. Returns how many, as
-    /// [`retry_all`](TaskQueue::retry_all) does.
+    /// [Reschedules](TaskQueue::reschedule) all tasks that a filter fits and that wait, or are
+    /// paused. Returns how many, as [`retry_all`](TaskQueue::retry_all) does.
     ///
     /// # Errors
     /// Those of the database.
@@ -140,8 +147,9 @@ impl TaskQueue {
         self.steer_all(filter, &Steering::Start(Start::After(delay)))
     }
 
-    /// Has no worker, on any machine, take tasks of a type until it is [resumed](TaskQueue::resume_type). What was taken
-    /// before goes on; enqueuing does, too. It outlives restarts of everything.
+    /// Has no worker, on any machine, take tasks of a type until it is
+    /// [resumed](TaskQueue::resume_type). What was taken before goes on; enqueuing does, too. It
+    /// outlives restarts of everything.
     ///
     /// # Errors
     /// [`TaskError::UnknownType`].
@@ -157,8 +165,8 @@ impl TaskQueue {
         self.engine().set_paused(Some(task_type), false)
     }
 
-    /// As [`pause_type`](TaskQueue::pause_type), for all types, those that are registered later included. Types that are
-    /// paused by themselves stay so after [`resume`](TaskQueue::resume).
+    /// As [`pause_type`](TaskQueue::pause_type), for all types, those that are registered later
+    /// included. Types that are paused by themselves stay so after [`resume`](TaskQueue::resume).
     ///
     /// # Errors
     /// Those of the database.
@@ -209,7 +217,8 @@ impl TaskQueue {
 
 const RETRIED: &str = "retried by hand";
 
-/// How many tasks the next batch has, after one of `done` took `time`: at most twice as many as the last one.
+/// How many tasks the next batch has, after one of `done` took `time`: at most twice as many as the
+/// last one.
 fn next_size(size: usize, done: usize, time: Duration) -> usize {
     let fitting = done as f64 * BATCH_TIME.as_secs_f64() / time.as_secs_f64().max(1e-6);
     // A float beyond the range becomes its end.

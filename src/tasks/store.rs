@@ -1,4 +1,5 @@
-//! Named operations of a store, durable: the executor's four arguments, on a queue that survives a crash.
+//! Named operations of a store, durable: the executor's four arguments, on a queue that survives a
+//! crash.
 
 use std::fmt;
 use std::time::Duration;
@@ -21,17 +22,18 @@ use crate::executor::{Args, Store};
 type Call = (String, Value);
 
 impl TaskQueue {
-    /// Accepts the operation `op` of the store that workers have [registered](WorkerBuilder::store) under the name `store`,
-    /// and returns at once with a handle to its result.
+    /// Accepts the operation `op` of the store that workers have [registered](WorkerBuilder::store)
+    /// under the name `store`, and returns at once with a handle to its result.
     ///
     /// Requests on one store and one key keep their order on all machines, as those of an
-    /// [`Executor`](crate::Executor::submit) do in one process: accessors share, a modifier (`is_modifier`) runs alone, and
-    /// nobody overtakes an earlier request that it clashes with. The key is that of the arguments ([`Args`]): the text member
-    /// `"symbol"` or else `"key"`. Requests without a key are ordered among those of their store that have none.
+    /// [`Executor`](crate::Executor::submit) do in one process: accessors share, a modifier
+    /// (`is_modifier`) runs alone, and no request overtakes an earlier one that it clashes with.
+    /// The key is that of the arguments ([`Args`]): the text member `"symbol"` or else `"key"`.
+    /// Requests without a key are ordered among those of their store that have none.
     ///
-    /// The store's type, `store:NAME`, is registered if it is not: an operation that fails is not retried, an attempt lost
-    /// with its worker is restarted 3 times, and what has ended is kept for a week. [Register](TaskQueue::register) it
-    /// yourself to choose otherwise.
+    /// The store's type, `store:NAME`, is registered if it is not: an operation that fails is not
+    /// retried, an attempt lost with its worker is restarted 3 times, and what has ended is kept
+    /// for a week. [Register](TaskQueue::register) it yourself to choose otherwise.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -84,7 +86,7 @@ impl TaskQueue {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3_600);
         let task_type = TaskType::new(type_name(store)).retention(WEEK);
         task_type.check()?;
-        // Whoever registers it meanwhile knows better.
+        // A process that registers it meanwhile knows better.
         self.engine().put_type(task_type, false)
     }
 }
@@ -94,7 +96,8 @@ fn type_name(store: &str) -> String {
 }
 
 impl WorkerBuilder {
-    /// Has this worker run the operations that are [submitted](TaskQueue::submit) to the store of this name.
+    /// Has this worker run the operations that are [submitted](TaskQueue::submit) to the store of
+    /// this name.
     pub fn store<S: Store + ?Sized + 'static>(self, store: std::sync::Arc<S>) -> WorkerBuilder {
         let name = type_name(store.name());
         self.handle(name, move |task: &TaskContext| -> Result<(), BoxError> {
@@ -105,7 +108,8 @@ impl WorkerBuilder {
     }
 }
 
-/// The handle of a durable request. Dropping it changes nothing; [`identifier`](DurableRequest::identifier) finds it again.
+/// The handle of a durable request. Dropping it changes nothing;
+/// [`identifier`](DurableRequest::identifier) finds it again.
 #[derive(Clone)]
 pub struct DurableRequest {
     handle: TaskHandle,
@@ -149,8 +153,9 @@ impl DurableRequest {
     /// Waits for the result. It stays in the database, so another wait gives it again.
     ///
     /// # Errors
-    /// [`TaskError::Timeout`]: nothing was cancelled, wait again. [`TaskError::Failed`] with the operation's error as text,
-    /// [`TaskError::Cancelled`], and those of [`status`](DurableRequest::status).
+    /// [`TaskError::Timeout`]: nothing was cancelled, wait again. [`TaskError::Failed`] with the
+    /// operation's error as text, [`TaskError::Cancelled`], and those of
+    /// [`status`](DurableRequest::status).
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<Value> {
         match self.handle.wait(timeout)? {
             TaskStatus::Finished => {

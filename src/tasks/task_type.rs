@@ -17,7 +17,7 @@ use crate::backoff::RetryPolicy;
 ///     .retention(Duration::from_secs(600))
 ///     .restart_limit(3)
 ///     .retry(RetryPolicy::times(5))
-///     .at_once(4);
+///     .max_concurrent(4);
 /// assert_eq!(sums.name(), "SequenceSum");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -28,26 +28,34 @@ pub struct TaskType {
     pub(super) retention: Option<Duration>,
     pub(super) restart_limit: u32,
     pub(super) retry: RetryPolicy,
-    pub(super) at_once: Option<u32>,
+    pub(super) max_concurrent: Option<u32>,
 }
 
 impl TaskType {
-    /// A type without a time limit, kept for ever, restarted up to 3 times, not retried, without a limit at once.
+    /// A type without a time limit, kept for ever, restarted up to 3 times, not retried, without a
+    /// limit at once.
     pub fn new(name: impl Into<String>) -> TaskType {
-        let (time_limit, retention, at_once) = (None, None, None);
-        TaskType { name: name.into(), time_limit, retention, restart_limit: 3, retry: RetryPolicy::never(), at_once }
+        let (time_limit, retention, max_concurrent) = (None, None, None);
+        TaskType {
+            name: name.into(),
+            time_limit,
+            retention,
+            restart_limit: 3,
+            retry: RetryPolicy::never(),
+            max_concurrent,
+        }
     }
 
-    /// How long one attempt may take from its start. Then it is lost, like one whose worker died: the task goes back to
-    /// the queue, and its handler is told. It says nothing about the lease, which is shorter and renewed. Defaults to no
-    /// limit; whole milliseconds count.
+    /// How long one attempt may take from its start. Then it is lost, like one whose worker died:
+    /// the task goes back to the queue, and its handler is told. It says nothing about the lease,
+    /// which is shorter and renewed. Defaults to no limit; whole milliseconds count.
     pub fn time_limit(mut self, limit: impl Into<Option<Duration>>) -> TaskType {
         self.time_limit = limit.into();
         self
     }
 
-    /// How long an ended task is kept before it is deleted; a child of a durable function no less than until its parent has read
-    /// what it gave. Defaults to for ever.
+    /// How long an ended task is kept before it is deleted; a child of a durable function no less
+    /// than until its parent has read what it gave. Defaults to for ever.
     pub fn retention(mut self, time: impl Into<Option<Duration>>) -> TaskType {
         self.retention = time.into();
         self
@@ -59,16 +67,18 @@ impl TaskType {
         self
     }
 
-    /// What happens after a handler's error or panic. Attempts that were lost with their worker count for the
-    /// [restart limit](TaskType::restart_limit) instead. Defaults to [`RetryPolicy::never`].
+    /// What happens after a handler's error or panic. Attempts that were lost with their worker
+    /// count for the [restart limit](TaskType::restart_limit) instead. Defaults to
+    /// [`RetryPolicy::never`].
     pub fn retry(mut self, policy: RetryPolicy) -> TaskType {
         self.retry = policy;
         self
     }
 
-    /// How many tasks of this type may be held by workers at once, on all machines together. Defaults to no limit.
-    pub fn at_once(mut self, tasks: impl Into<Option<u32>>) -> TaskType {
-        self.at_once = tasks.into();
+    /// How many tasks of this type may be held by workers at once, on all machines together.
+    /// Defaults to no limit.
+    pub fn max_concurrent(mut self, tasks: impl Into<Option<u32>>) -> TaskType {
+        self.max_concurrent = tasks.into();
         self
     }
 
@@ -79,7 +89,7 @@ impl TaskType {
 
     pub(super) fn check(&self) -> Result<()> {
         check_name("the name of a task type", &self.name)?;
-        if self.at_once == Some(0) {
+        if self.max_concurrent == Some(0) {
             return Err(TaskError::Invalid(format!(
                 "none of type `{}` at once would never run: use 1 or more",
                 self.name

@@ -1,4 +1,4 @@
-//! Tasks that wait, as lines of JSON: to another file, another server, the other engine.
+//! Tasks that no worker holds, as lines of JSON: to another file, another server, the other engine.
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::durable::{Carried, Entry, Event, Kind, State};
-use super::engine::Part;
+use super::durable::{Carried, Entry, Event, Kind, Past, State};
+use super::engine::{Part, TaskRef};
 use super::error::{Result, TaskError};
-use super::look::TaskFilter;
+use super::look::{Statuses, TaskFilter};
 use super::new_task::NewTask;
 use super::queue::TaskQueue;
-use super::status::{TaskInfo, TaskStatus};
+use super::status::{Response, TaskInfo, TaskStatus};
 
 /// How many tasks are enqueued in one step, and from how many bytes of lines on.
 const MOST_TASKS: usize = 1_000;
@@ -29,15 +29,22 @@ pub struct Imported {
 }
 
 impl TaskQueue {
-    /// Writes what waits of what a filter fits, one line of JSON for each task, oldest first: type, identifier, input, message,
-    /// priority, time to start, and order. Returns how many. Those are the tasks that are `Accepted`, for a retry, too; what
-    /// workers hold, what is paused in the middle of its work, and what has ended stays out of it. It reads page by page, not
-    /// all of one moment: [pause](TaskQueue::pause) the queue and let its workers drain first.
+    /// Writes the tasks that a filter fits and that no worker holds, one line of JSON for each,
+    /// oldest first. Returns how many.
     ///
-    /// Together with [`import`](TaskQueue::import) it moves what waits to another queue, of either engine. Keys of
-    /// [uniqueness](NewTask::unique), contexts, logs and counts of failures stay behind. A [durable function](super::durable) takes
-    /// its stored steps and its events along; where it is one of a family of parent and children that has not ended, it can't
-    /// be moved. Delete what was moved afterwards with [`delete_all`](TaskQueue::delete_all).
+    /// Those are the tasks that have not ended: `Accepted`, for a retry, too, and `Paused`. If the
+    /// filter names [statuses](TaskFilter::status), those that have ended come along where it names
+    /// theirs. Tasks that workers hold stay out of it. It reads page by page, not all of one
+    /// moment: [pause](TaskQueue::pause) the queue and let its workers drain first.
+    ///
+    /// A line has type, identifier, input, message, priority, time to start, and order; of a task
+    /// that has been at work, also where it stands, its counts, its checkpoint, response and log.
+    /// Together with [`import`](TaskQueue::import) it moves tasks to another queue, of either
+    /// engine, where they go on, or are retried, as they would have been here. Keys of
+    /// [uniqueness](NewTask::unique) and contexts stay behind. A [durable function](super::durable)
+    /// takes its stored steps and its events along; where it is one of a family of parent and
+    /// children that has not ended, it can't be moved. Delete what was moved afterwards with
+    /// [`delete_all`](TaskQueue::delete_all).
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -60,17 +67,18 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// Those of the database; [`TaskError::Transfer`] for those of `to`, and for a task that waits for children or is waited for by
-    /// its parent.
+    /// Those of the database; [`TaskError::Transfer`] for those of `to`, and for a task that waits
+    /// for children or is waited for by its parent.
     pub fn export(&self, filter: &TaskFilter, mut to: impl Write) -> Result<u64> {
-        let waiting =
-            TaskFilter { newest_first: false, ..filter.among(super::look::Statuses::of([TaskStatus::Accepted])) };
+        use TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
+        let statuses = match filter.statuses {
+            None => Statuses::of([Accepted, Paused]),
+            Some(_) => Statuses::of([Accepted, Paused, Finished, Failed, Cancelled]),
+        };
         let mut count = 0;
-        for task in self.list_all(&waiting) {
+        for task in self.list_all(&TaskFilter { newest_first: false, ..filter.among(statuses) }) {
             let task = task?;
-            // Deleted, or taken and ended, since it was listed.
-            let Some(input) = self.input_of(&task)? else { continue };
-            let carried = self.engine().journal().carried(task.id)?;
+            let Some((input, carried)) = self.carried(&task)? else { continue };
             check_movable(&task, &carried)?;
             writeln!(to, "{}", to_line(&task, &input, &carried)).map_err(|error| failed("writing tasks", error))?;
             count += 1;
@@ -79,19 +87,46 @@ impl TaskQueue {
         Ok(count)
     }
 
-    fn input_of(&self, task: &TaskInfo) -> Result<Option<Vec<u8>>> {
-        match self.engine().load(task.id, Part::Input) {
+    /// A task's input and what else goes with it; `None` if it was deleted since it was listed.
+    fn carried(&self, task: &TaskInfo) -> Result<Option<(Vec<u8>, Carried)>> {
+        let load = |part| match self.engine().load(task.id, part) {
             Err(TaskError::NotFound { .. } | TaskError::Stale { .. }) => Ok(None),
-            input => input,
+            loaded => loaded,
+        };
+        let Some(input) = load(Part::Input)? else { return Ok(None) };
+        let mut carried = self.engine().journal().carried(task.id)?;
+        if task.status == TaskStatus::Accepted && task.starts == 0 {
+            return Ok(Some((input, carried)));
         }
+        let name = TaskRef { task_type: task.task_type.clone(), identifier: task.identifier.clone() };
+        let (Some(log), Some(response)) = (self.engine().log(&name)?, self.engine().response(&name)?) else {
+            return Ok(None);
+        };
+        carried.past = Some(Past {
+            status: task.status,
+            starts: task.starts,
+            failures: task.failures,
+            lost: task.lost,
+            progress: task.progress,
+            created: millis(task.created),
+            ended: task.ended.map(millis),
+            checkpoint: load(Part::Checkpoint)?,
+            response,
+            log: log.into_iter().map(|entry| (millis(entry.time), entry.status, entry.message)).collect(),
+        });
+        Ok(Some((input, carried)))
     }
 
-    /// Enqueues the tasks that [`export`](TaskQueue::export) has written, in batches of a thousand. Those of which the queue has one of that
-    /// type and identifier are left out and counted: so an import that broke off can be done again.
+    /// Enqueues the tasks that [`export`](TaskQueue::export) has written, in batches of a thousand;
+    /// those that have been at work come one by one, as they were. Those of which the queue has one
+    /// of that type and identifier are left out and counted: so an import that broke off can be
+    /// done again. What is paused or has ended may go beyond the
+    /// [capacity](TaskQueue::set_capacity).
     ///
     /// # Errors
-    /// [`TaskError::Transfer`] for a line that is none of `export`'s, with its number, and for those of `from`; those of
-    /// [`enqueue_many`](TaskQueue::enqueue_many). Earlier batches stay.
+    /// [`TaskError::Transfer`] for a line that is none of `export`'s, with its number, and for
+    /// those of `from`; those of [`enqueue_many`](TaskQueue::enqueue_many). What came before it
+    /// stays.
     pub fn import(&self, from: impl BufRead) -> Result<Imported> {
         let mut imported = Imported::default();
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -101,13 +136,13 @@ impl TaskQueue {
                 continue;
             }
             let (task, carried) = from_line(&line).ok_or_else(|| {
-                failed("reading tasks", format!("line {number} is no task: use what `export` has written"))
+                failed("reading tasks", format!("line {number} isn't a task: use what `export` has written"))
             })?;
             if carried != Carried::default() {
                 // In its turn: an order by key goes by who was enqueued first.
                 self.import_batch(std::mem::take(&mut batch), &mut imported)?;
                 bytes = 0;
-                self.import_function(task, &carried, &mut imported)?;
+                self.import_one(task, &carried, &mut imported)?;
                 continue;
             }
             bytes += line.len();
@@ -121,33 +156,43 @@ impl TaskQueue {
         Ok(imported)
     }
 
-    fn import_function(&self, task: NewTask, carried: &Carried, imported: &mut Imported) -> Result<()> {
+    fn import_one(&self, task: NewTask, carried: &Carried, imported: &mut Imported) -> Result<()> {
         self.engine().may_write()?;
         for task in self.checked([task])? {
-            match self.engine().journal().restore(&task, carried) {
-                Ok(()) => imported.enqueued += 1,
-                Err(TaskError::Duplicate { .. }) => imported.existing += 1,
-                Err(error) => return Err(error),
-            }
+            let name = (task.task_type.clone(), task.identifier.clone());
+            self.note_import(&name, self.engine().journal().restore(&task, carried), imported)?;
         }
         Ok(())
     }
 
     fn import_batch(&self, batch: Vec<NewTask>, imported: &mut Imported) -> Result<()> {
         match self.enqueue_many(batch.iter().cloned()) {
-            Err(TaskError::Duplicate { .. }) => {}
+            // Some may be there already: seldom, so one by one will do.
+            Err(TaskError::Duplicate { .. } | TaskError::QueueFull { .. }) => {}
             enqueued => {
                 imported.enqueued += enqueued?.len() as u64;
                 return Ok(());
             }
         }
-        // Some are there already: seldom, so one by one will do.
         for task in batch {
-            match self.enqueue(task) {
-                Ok(_) => imported.enqueued += 1,
-                Err(TaskError::Duplicate { .. }) => imported.existing += 1,
+            let name = (task.task_type.clone(), task.identifier.clone());
+            self.note_import(&name, self.enqueue(task).map(drop), imported)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a task as enqueued, or as one that the queue had.
+    fn note_import(&self, name: &(String, String), outcome: Result<()>, imported: &mut Imported) -> Result<()> {
+        match outcome {
+            Ok(()) => imported.enqueued += 1,
+            Err(TaskError::Duplicate { .. }) => imported.existing += 1,
+            // What is there already needs no room.
+            Err(full @ TaskError::QueueFull { .. }) => match self.status(&name.0, &name.1) {
+                Ok(_) => imported.existing += 1,
+                Err(TaskError::NotFound { .. }) => return Err(full),
                 Err(error) => return Err(error),
-            }
+            },
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -234,6 +279,50 @@ fn event_from_value(value: &Value) -> Option<Event> {
     })
 }
 
+fn past_to_value(past: &Past) -> Value {
+    let Past { status, starts, failures, lost, progress, created, ended, checkpoint, response, log } = past;
+    let entry = |(time, status, message): &(i64, TaskStatus, String)| json!([time, status.to_string(), message]);
+    let mut value = json!({
+        "status": status.to_string(), "starts": starts, "failures": failures, "lost": lost, "progress": progress,
+        "created": created, "ended": ended, "log": log.iter().map(entry).collect::<Value>(),
+    });
+    checkpoint.iter().for_each(|body| put_bytes(&mut value, "checkpoint", body));
+    if let Some(response) = response {
+        value["response"] = json!({"media_type": response.media_type});
+        put_bytes(&mut value["response"], "body", &response.body);
+    }
+    value
+}
+
+fn past_from_value(value: &Value) -> Option<Past> {
+    let status =
+        |value: &Value| TaskStatus::ALL.into_iter().find(|status| value.as_str() == Some(&*status.to_string()));
+    let count = |name: &str| value[name].as_u64().and_then(|count| u32::try_from(count).ok());
+    let entry = |entry: &Value| Some((entry[0].as_i64()?, status(&entry[1])?, entry[2].as_str()?.to_owned()));
+    let response = match &value["response"] {
+        Value::Null => None,
+        response => Some(Response {
+            media_type: response["media_type"].as_str()?.to_owned(),
+            body: take_bytes(response, "body")??,
+        }),
+    };
+    let past = Past {
+        status: status(&value["status"])?,
+        starts: count("starts")?,
+        failures: count("failures")?,
+        lost: count("lost")?,
+        progress: value["progress"].as_f64()? as f32,
+        created: value["created"].as_i64()?,
+        ended: value["ended"].as_i64(),
+        checkpoint: take_bytes(value, "checkpoint")?,
+        response,
+        log: value["log"].as_array()?.iter().map(entry).collect::<Option<_>>()?,
+    };
+    // No worker has what is moved, and what has ended has done so at a time.
+    let is_held = matches!(past.status, TaskStatus::Scheduled | TaskStatus::Running);
+    (!is_held && past.status.is_ended() == past.ended.is_some()).then_some(past)
+}
+
 fn to_line(task: &TaskInfo, input: &[u8], carried: &Carried) -> Value {
     let mut line = json!({
         "type": task.task_type,
@@ -245,6 +334,9 @@ fn to_line(task: &TaskInfo, input: &[u8], carried: &Carried) -> Value {
         "message": task.message,
     });
     put_bytes(&mut line, "input", input);
+    if let Some(past) = &carried.past {
+        line["past"] = past_to_value(past);
+    }
     if !carried.steps.is_empty() {
         line["steps"] = carried.steps.iter().map(step_to_value).collect();
     }
@@ -263,18 +355,22 @@ fn from_line(line: &str) -> Option<(NewTask, Carried)> {
     };
     let steps = list("steps")?.iter().map(step_from_value).collect::<Option<_>>()?;
     let events = list("events")?.iter().map(event_from_value).collect::<Option<_>>()?;
+    let past = match &line["past"] {
+        Value::Null => None,
+        past => Some(past_from_value(past)?),
+    };
     let mut task = NewTask::new(line["type"].as_str()?, line["identifier"].as_str()?).input_bytes(input);
     task.priority = line["priority"].as_i64()?.try_into().ok()?;
     task.key = line["key"].as_str().map(str::to_owned);
     task.is_modifier = line["is_modifier"].as_bool()?;
-    let run_at = UNIX_EPOCH.checked_add(Duration::from_millis(line["run_at"].as_u64()?))?;
+    let run_at = UNIX_EPOCH.checked_add(Duration::from_millis(line["run_at"].as_i64()?.try_into().ok()?))?;
     let task = task.run_at(run_at).message(line["message"].as_str().unwrap_or_default());
-    Some((task, Carried { is_child: false, steps, events }))
+    Some((task, Carried { is_child: false, past, steps, events }))
 }
 
-fn millis(time: SystemTime) -> u64 {
+fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {

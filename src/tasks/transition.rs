@@ -3,7 +3,8 @@
 //!
 //! Both engines act by it. SQLite's asks it for each task. PostgreSQL's changes many tasks in one
 //! statement, so it asks for each answer that a row can need and sends them along as a [`Rule`];
-//! the statement only looks up which of them fits. Statements name statuses and gates as [`names`](super::names) has it.
+//! the statement only looks up which of them fits. Statements name statuses and gates as
+//! [`names`](super::names) has it.
 //!
 //! The table is printed by
 //! `cargo test --lib --all-features transition::tests::table -- --nocapture`.
@@ -189,7 +190,7 @@ impl Change {
             Action::Finish { .. } => Change::Finish,
             Action::Fail { retry: None, .. } => Change::Fail,
             Action::Fail { retry: Some(_), .. } => Change::FailAndRetry,
-            Action::Pause { .. } => Change::Pause,
+            Action::Pause { .. } | Action::Wait { .. } => Change::Pause,
             Action::Lose { .. } => Change::Lose,
             Action::GiveBack { .. } => Change::GiveBack,
             Action::Note { .. } => Change::Note,

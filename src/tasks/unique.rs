@@ -8,11 +8,13 @@ use sha2::{Digest, Sha256};
 use super::error::Result;
 use super::task_type::check_name;
 
-/// Of the tasks of a type with the same key, one is enough: while one waits, or runs, or for a time.
+/// Of the tasks of a type with the same key, one is enough: while one waits, or runs, or for a
+/// time.
 ///
-/// Enqueuing such a task when there is another one gives a handle to that ([`TaskHandle::existed`](super::TaskHandle::existed)),
-/// and what is done to it is a setting here. The look and the enqueuing are one step, on all machines. A task that failed or
-/// was cancelled stands in no way.
+/// Enqueuing such a task when there is another one gives a handle to that
+/// ([`TaskHandle::existed`](super::TaskHandle::existed)), and what is done to it is a setting here.
+/// The look and the enqueuing are one step, on all machines. A task that failed or was cancelled
+/// stands in no way.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -65,19 +67,21 @@ impl Unique {
         Unique { key: Some(key.into()), scope: Scope::Waiting, conflict: Conflict::Keep }
     }
 
-    /// By the input, byte for byte: the same value written in another order is another one, as a `HashMap` may be.
+    /// By the input, byte for byte: the same value written in another order is another one, as a
+    /// `HashMap` may be.
     pub fn by_input() -> Unique {
         Unique { key: None, scope: Scope::Waiting, conflict: Conflict::Keep }
     }
 
-    /// One that has not started is in the way; one that runs is not, because what has changed since it started may have escaped
-    /// it. The default.
+    /// One that has not started is in the way; one that runs is not, because what has changed since
+    /// it started may have escaped it. The default.
     pub fn while_waiting(mut self) -> Unique {
         self.scope = Scope::Waiting;
         self
     }
 
-    /// One that has not ended is in the way: one that waits, runs, is paused, or waits for another attempt.
+    /// One that has not ended is in the way: one that waits, runs, is paused, or waits for another
+    /// attempt.
     pub fn until_ended(mut self) -> Unique {
         self.scope = Scope::Unended;
         self
@@ -96,16 +100,17 @@ impl Unique {
         self
     }
 
-    /// What waits gets the input and the priority of the new one, and keeps its time, its identifier and its key of order. One
-    /// that a worker has taken stays as it is; if it has not started, and [`while_waiting`](Unique::while_waiting) is the
-    /// scope, it isn't in the way either, because it may have been read already.
+    /// What waits gets the input and the priority of the new one, and keeps its time, its
+    /// identifier and its key of order. One that a worker has taken stays as it is; if it has not
+    /// started, and [`while_waiting`](Unique::while_waiting) is the scope, it isn't in the way
+    /// either, because it may have been read already.
     pub fn replace(mut self) -> Unique {
         self.conflict = Conflict::Replace;
         self
     }
 
-    /// As [`replace`](Unique::replace), and what waits gets the time of the new one: it runs when none has come for so long. If
-    /// they never stop coming, it never runs.
+    /// As [`replace`](Unique::replace), and what waits gets the time of the new one: it runs when
+    /// none has come for so long. If they never stop coming, it never runs.
     pub fn push_back(mut self) -> Unique {
         self.conflict = Conflict::PushBack;
         self

@@ -1,22 +1,24 @@
 //! Waits for the ends of tasks: one look at the database for all threads of the process that wait.
 //!
-//! A thread looks once by itself, and then puts the names that are left into a list. One of the threads in the list leads: when
-//! the bell tells of an end, or the poll interval is over, it looks for all names in one statement, and wakes the threads that
-//! have what they wait for. A leader that leaves hands the lead on. So an end costs one look, however many threads wait.
+//! A thread looks once by itself, and then puts the names that are left into a list. One of the
+//! threads in the list leads: when the signal tells of an end, or the poll interval is over, it
+//! looks for all names in one statement, and wakes the threads that have what they wait for. A
+//! leader that leaves hands the lead on. So an end costs one look, however many threads wait.
 //!
-//! A look for thousands of names takes its time. So the leader pauses after it, nine times as long as it took: looks never
-//! take more than a tenth of a thread's time, or of the server's.
+//! A look for thousands of names takes its time. So the leader pauses after it, nine times as long
+//! as it took: looks never take more than a tenth of a thread's time, or of the server's.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bell::{Bell, News};
 use super::engine::TaskRef;
 use super::error::{Result, TaskError};
 use super::handle::TaskHandle;
 use super::queue::TaskQueue;
+use super::signal::{News, Signal};
 use super::status::TaskStatus;
+use crate::sync::interrupt::{self, Interrupt};
 use crate::sync::{Condvar, Mutex};
 use crate::time::Deadline;
 
@@ -30,11 +32,12 @@ const LIGHT: Duration = Duration::from_millis(1);
 type Code = Option<i64>;
 
 impl TaskQueue {
-    /// Waits until a task has ended, in whatever way, and says in which. However many threads of this process wait, the end of a
-    /// task costs them one look at the database.
+    /// Waits until a task has ended, in whatever way, and says in which. However many threads of
+    /// this process wait, the end of a task costs them one look at the database.
     ///
     /// # Errors
-    /// [`TaskError::Timeout`]; [`TaskError::NotFound`], also if it is deleted meanwhile.
+    /// [`TaskError::Timeout`]; [`TaskError::NotFound`], also if it is deleted meanwhile;
+    /// [`TaskError::Interrupted`], if the operation that calls this is cancelled.
     pub fn wait(&self, task_type: &str, identifier: &str, timeout: impl Into<Option<Duration>>) -> Result<TaskStatus> {
         let name = TaskRef { task_type: task_type.to_owned(), identifier: identifier.to_owned() };
         let ends = self.wait_for(vec![name], Need::All, Deadline::start(timeout))?;
@@ -42,8 +45,8 @@ impl TaskQueue {
         end.ok_or_else(|| TaskError::Invalid("a wait for one task gave no status".into()))
     }
 
-    /// Waits until all of `tasks` have ended, in whatever way, and says of each in which, in their order. They are looked for
-    /// by name in this queue, in one statement.
+    /// Waits until all of `tasks` have ended, in whatever way, and says of each in which, in their
+    /// order. They are looked for by name in this queue, in one statement.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -65,15 +68,17 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// [`TaskError::Timeout`] with how many are `left`: nothing was cancelled, wait again. [`TaskError::NotFound`] for the first
-    /// that isn't there, also if it is deleted before it was seen to end.
+    /// [`TaskError::Timeout`] with how many are `left`: nothing was cancelled, wait again.
+    /// [`TaskError::NotFound`] for the first that isn't there, also if it is deleted before it was
+    /// seen to end. [`TaskError::Interrupted`], if the operation that calls this is cancelled.
     pub fn wait_all(&self, tasks: &[TaskHandle], timeout: impl Into<Option<Duration>>) -> Result<Vec<TaskStatus>> {
         let ends = self.wait_for(names(tasks), Need::All, Deadline::start(timeout))?;
         Ok(ends.into_iter().flatten().collect())
     }
 
-    /// Waits until one of `tasks` has ended, in whatever way, and says which, by its index: the first in their order, if more
-    /// than one has. They are looked for by name in this queue, in one statement.
+    /// Waits until one of `tasks` has ended, in whatever way, and says which, by its index: the
+    /// first in their order, if more than one has. They are looked for by name in this queue, in
+    /// one statement.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {
@@ -94,7 +99,8 @@ impl TaskQueue {
     /// ```
     ///
     /// # Errors
-    /// Those of [`wait_all`](TaskQueue::wait_all); [`TaskError::Invalid`] without tasks, because none could end.
+    /// Those of [`wait_all`](TaskQueue::wait_all); [`TaskError::Invalid`] without tasks, because
+    /// none could end.
     pub fn wait_any(&self, tasks: &[TaskHandle], timeout: impl Into<Option<Duration>>) -> Result<usize> {
         let nothing = || TaskError::Invalid("a wait for one of no tasks would never end: name at least one".into());
         if tasks.is_empty() {
@@ -107,7 +113,11 @@ impl TaskQueue {
     fn wait_for(&self, tasks: Vec<TaskRef>, need: Need, deadline: Deadline) -> Result<Vec<Option<TaskStatus>>> {
         let engine = self.engine();
         let look = |tasks: &[TaskRef]| engine.statuses(tasks);
-        self.waiters().wait(&look, engine.bell(), self.poll(), (tasks, need), deadline)
+        let interruptible = |number| {
+            let queue = self.clone();
+            interrupt::on_cancel(move || queue.waiters().interrupt(number, queue.engine().signal()))
+        };
+        self.waiters().wait(&look, engine.signal(), &interruptible, self.poll(), (tasks, need), deadline)
     }
 }
 
@@ -137,10 +147,13 @@ struct State {
 struct Waiting {
     tasks: Vec<TaskRef>,
     need: Need,
-    /// How each has ended, as far as was seen: what ended is not looked for again, because it may be deleted then.
+    /// How each has ended, as far as was seen: what ended is not looked for again, because it may
+    /// be deleted then.
     ends: Vec<Option<TaskStatus>>,
     failed: Option<TaskError>,
-    /// It has what it waits for, or leads now.
+    /// The operation that the thread runs was cancelled.
+    is_interrupted: bool,
+    /// It has what it waits for, leads now, or was interrupted.
     changed: Arc<Condvar>,
 }
 
@@ -189,11 +202,15 @@ impl Waiting {
 /// The look at the database.
 type Look<'a> = dyn Fn(&[TaskRef]) -> Result<Vec<Code>> + 'a;
 
+/// Has the thread of this number interrupted if its operation is cancelled.
+type Interruptible<'a> = dyn Fn(u64) -> Interrupt + 'a;
+
 impl Waiters {
     fn wait(
         &self,
         look: &Look<'_>,
-        bell: &Bell,
+        signal: &Signal,
+        interruptible: &Interruptible<'_>,
         poll: Duration,
         (tasks, need): (Vec<TaskRef>, Need),
         deadline: Deadline,
@@ -201,9 +218,10 @@ impl Waiters {
         // In the list before the first look: an end after that look is then found by the leader.
         let seat = self.sit(tasks, need);
         seat.look(look)?;
+        let _hook = interruptible(seat.number);
         let mut is_last = deadline.is_zero();
         loop {
-            let seen = bell.count(News::End);
+            let seen = signal.count(News::End);
             let leads = self.leads(seat.number);
             if leads {
                 let took = self.look_for_all(look);
@@ -217,6 +235,9 @@ impl Waiters {
             };
             if let Some(result) = waiting.result() {
                 return result;
+            }
+            if waiting.is_interrupted {
+                return Err(TaskError::Interrupted);
             }
             if is_last {
                 let left = waiting.pending().count() as u64;
@@ -234,7 +255,7 @@ impl Waiters {
                 // A new leader looks first: no thread may have looked since the last ring.
                 if leads {
                     let until = Instant::now() + poll;
-                    bell.wait(News::End, seen, deadline.at().map_or(until, |at| at.min(until)));
+                    signal.wait(News::End, seen, deadline.at().map_or(until, |at| at.min(until)));
                 }
                 continue;
             }
@@ -251,8 +272,21 @@ impl Waiters {
         let number = state.next;
         state.next += 1;
         let ends = vec![None; tasks.len()];
-        state.waiting.insert(number, Waiting { tasks, need, ends, failed: None, changed: Arc::clone(&changed) });
+        state.waiting.insert(
+            number,
+            Waiting { tasks, need, ends, failed: None, is_interrupted: false, changed: Arc::clone(&changed) },
+        );
         Seat { waiters: self, number, changed }
+    }
+
+    /// Ends a thread's wait, unless it has what it waits for.
+    fn interrupt(&self, number: u64, signal: &Signal) {
+        if let Some(waiting) = self.0.lock().waiting.get_mut(&number) {
+            waiting.is_interrupted = true;
+            waiting.changed.notify_one();
+        }
+        // For a leader. Others may look for nothing, once.
+        signal.ring(News::End);
     }
 
     fn leads(&self, number: u64) -> bool {
@@ -286,12 +320,14 @@ impl Waiters {
         start.elapsed()
     }
 
-    /// Until the leader is told that it has what it waits for, or the time is over.
+    /// The leader sleeps until its own task has ended, until it is interrupted, or until `pause` or
+    /// `deadline` is over.
     fn pause(&self, seat: &Seat<'_>, pause: Duration, deadline: Deadline) {
         let until = Instant::now() + pause;
         let until = deadline.at().map_or(until, |at| at.min(until));
         let mut state = self.0.lock();
-        while state.waiting.get(&seat.number).is_some_and(|waiting| !waiting.is_over()) {
+        let sleeps = |waiting: &Waiting| !waiting.is_over() && !waiting.is_interrupted;
+        while state.waiting.get(&seat.number).is_some_and(sleeps) {
             if seat.changed.wait_until(&mut state, until).timed_out() {
                 return;
             }
@@ -367,7 +403,7 @@ mod tests {
 
     const THREADS: usize = 50;
 
-    /// What a look finds, with nothing but the bell to tell of it.
+    /// What a look finds, with nothing but the signal to tell of it.
     #[derive(Clone, Copy)]
     enum Found {
         NoEnd,
@@ -378,15 +414,15 @@ mod tests {
 
     struct Database {
         waiters: Waiters,
-        bell: Bell,
+        signal: Signal,
         looks: AtomicUsize,
         found: Mutex<Found>,
     }
 
     impl Database {
         fn new() -> Arc<Database> {
-            let (waiters, bell, looks) = (Waiters::default(), Bell::new(), AtomicUsize::new(0));
-            Arc::new(Database { waiters, bell, looks, found: Mutex::new(Found::NoEnd) })
+            let (waiters, signal, looks) = (Waiters::default(), Signal::new(), AtomicUsize::new(0));
+            Arc::new(Database { waiters, signal, looks, found: Mutex::new(Found::NoEnd) })
         }
 
         fn look(&self, tasks: &[TaskRef]) -> Result<Vec<Code>> {
@@ -410,7 +446,12 @@ mod tests {
                 let task = TaskRef { task_type: "t".into(), identifier: n.to_string() };
                 let look = |tasks: &[TaskRef]| database.look(tasks);
                 let (day, never) = (Duration::from_secs(86_400), Deadline::start(None));
-                let ends = database.waiters.wait(&look, &database.bell, day, (vec![task], Need::All), never)?;
+                let interruptible = |number| {
+                    let database = Arc::clone(&database);
+                    interrupt::on_cancel(move || database.waiters.interrupt(number, &database.signal))
+                };
+                let tasks = (vec![task], Need::All);
+                let ends = database.waiters.wait(&look, &database.signal, &interruptible, day, tasks, never)?;
                 assert_eq!(ends, [Some(TaskStatus::Finished)]);
                 Ok(())
             };
@@ -419,7 +460,7 @@ mod tests {
 
         fn tell(&self, found: Found) {
             *self.found.lock() = found;
-            self.bell.ring(News::End);
+            self.signal.ring(News::End);
         }
 
         /// Each has looked once, and the leader once more, when it began to lead.
@@ -463,6 +504,23 @@ mod tests {
             assert!(matches!(error, TaskError::Unreachable { .. }), "{error:?}");
         }
         assert_eq!(database.looks.load(Ordering::SeqCst), THREADS + 2);
+    }
+
+    #[test]
+    fn a_cancel_ends_the_wait_of_a_leader_and_of_a_follower() {
+        for cancelled in [0, 1] {
+            let (database, executor) = (Database::new(), threads(2));
+            let mut waits = vec![database.wait_for(0, &executor)];
+            database.until_all_wait(1);
+            waits.push(database.wait_for(1, &executor));
+            database.until_all_wait(2);
+            let (ended, goes_on) = (waits.remove(cancelled), waits.remove(0));
+            assert!(!ended.cancel(), "it runs");
+            let error = ended.wait(None).expect("no panic").expect_err("it was cancelled");
+            assert!(matches!(error, TaskError::Interrupted), "{error:?}");
+            database.tell(Found::All);
+            goes_on.wait(None).expect("no panic").expect("it ended");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
 
-/// A worker: random, new for each, and never a host's name, which two may share and one may have again.
+/// A worker: random, new for each, and never a host's name, which two may share and one may have
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WorkerId(String);
 
@@ -26,7 +27,8 @@ impl fmt::Display for WorkerId {
     }
 }
 
-/// 32 digits of chance. The standard library seeds its hash tables from the operating system's source of it.
+/// 32 digits of chance. The standard library seeds its hash tables from the operating system's
+/// source of it.
 pub(super) fn random_name() -> String {
     let salt = (std::process::id(), std::time::SystemTime::now());
     let half = || RandomState::new().hash_one(salt);

@@ -177,7 +177,7 @@ fn the_window_bounds_what_is_in_flight_and_at_once_what_is_at_work() {
 
     let (executor, gate) = (executor(4), Gate::new());
     let scripts = (0..4).map(|_| vec![Say::Wait(gate.clone())]);
-    let batch = runner(&executor).at_once(2).build().expect("sound").start(jobs(&service, scripts));
+    let batch = runner(&executor).max_concurrent(2).build().expect("sound").start(jobs(&service, scripts));
     gate.await_arrivals(2);
     assert_eq!(executor.stats().submitted, 2, "the other two are not even queued");
     gate.open();
@@ -397,7 +397,7 @@ fn an_empty_batch_is_done_and_settings_without_sense_are_refused_by_name() {
     assert!(report.is_success() && report.jobs.is_empty(), "{report}");
     let refused = |builder: BatchRunnerBuilder| builder.build().expect_err("no sense").to_string();
     assert!(refused(BatchRunner::builder().window(0)).contains("window(0)"));
-    assert!(refused(BatchRunner::builder().at_once(0)).contains("at_once(0)"));
+    assert!(refused(BatchRunner::builder().max_concurrent(0)).contains("max_concurrent(0)"));
     assert!(refused(BatchRunner::builder().attempts(0)).contains("attempts(0)"));
     assert!(refused(BatchRunner::builder().stop_after_failures(0)).contains("stop_after_failures(0)"));
 }

@@ -1,4 +1,5 @@
-//! Handles: waits, futures, callbacks, followers and cancels, in every state that a request can be in.
+//! Handles: waits, futures, callbacks, followers and cancels, in every state that a request can be
+//! in.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -296,7 +297,8 @@ fn mutual(executors: [&Executor; 2], timeout: Option<Duration>) -> [Result<(), E
     for (sender, request) in senders.iter().zip(requests.iter().rev()) {
         sender.send(request.clone()).expect("it listens");
     }
-    // Each may have its result taken by the other one: whoever was told says so, the other one has it from there.
+    // Each may have its result taken by the other one: the thread that was told says so, the other
+    // one has it from there.
     [0, 1].map(|index| match requests[index].wait(HANG) {
         Ok(result) => result,
         Err(Error::ResultTaken) => Ok(()),
@@ -310,7 +312,8 @@ fn two_that_wait_for_each_other_are_told_and_none_hangs() {
     for executors in [[&one, &one], [&one, &two]] {
         let told = mutual(executors, None);
         assert!(told.iter().any(|told| matches!(told, Err(Error::WouldDeadlock))), "{told:?}");
-        // The one that was not told may find that the test took the other one's result before it did.
+        // The one that was not told may find that the test took the other one's result before it
+        // did.
         let fair = |told: &Result<(), Error>| matches!(told, Ok(()) | Err(Error::WouldDeadlock | Error::ResultTaken));
         assert!(told.iter().all(fair), "{told:?}");
     }
@@ -329,7 +332,7 @@ fn waiting_for_oneself_is_told() {
         let other = inner.spawn(|| false).expect("accepted");
         let requests = [other];
         assert_eq!(inner.wait_any_request(&requests, HANG).expect("any is enough"), 0);
-        assert!(me.wait(Duration::ZERO).expect_err("it runs").is_timeout(), "a look is no wait");
+        assert!(me.wait(Duration::ZERO).expect_err("it runs").is_timeout(), "a look isn't a wait");
         [None, Some(HANG)].into_iter().all(|limit| matches!(me.wait(limit), Err(Error::WouldDeadlock)))
     });
     let request = Arc::new(request.expect("accepted"));
@@ -526,7 +529,8 @@ fn no_waiter_waits_for_a_callback_or_a_destructor() {
         let mut completed = as_completed(&requests, HANG);
         thread::scope(|scope| {
             scope.spawn(|| if cancelled { assert!(requests[0].cancel()) } else { hold.open() });
-            // It holds up the thread that ended the request until the test has seen what it came for.
+            // It holds up the thread that ended the request until the test has seen what it came
+            // for.
             slow.await_arrivals(1);
             let woken = count.wakes.load(Ordering::SeqCst);
             let came = if woken == 1 { completed.next() } else { None };
@@ -755,7 +759,9 @@ fn is_cancelled_is_about_the_innermost_request() {
         let before = fulmar::is_cancelled();
         assert!(!me.cancel(), "it runs");
         let nested = inner.spawn(fulmar::is_cancelled).expect("accepted");
-        (before, nested.wait(HANG).expect("run right here"), fulmar::is_cancelled())
+        // In a shield, because the cancel ends other waits of this operation.
+        let nested = fulmar::shield(|| nested.wait(HANG)).expect("it ends");
+        (before, nested, fulmar::is_cancelled())
     });
     let outer = Arc::new(outer.expect("accepted"));
     send.send(outer.clone()).expect("it listens");

@@ -1,10 +1,11 @@
-//! A wait of ours inside an operation lends the thread's place, whatever it is for: a pool never starves itself.
+//! A wait of ours inside an operation lends the thread's place, whatever it is for: a pool never
+//! starves itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fulmar::Executor;
-use fulmar::jobs::{PeriodicSubmitter, Processor};
+use fulmar::pipeline::{PeriodicSubmitter, Processor};
 use fulmar::queue::bounded;
 
 use crate::support::{HANG, executor};

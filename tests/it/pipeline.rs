@@ -1,4 +1,5 @@
-//! Pipelines: every value comes out once, whatever fails, and nothing goes on behind a pipeline that is gone.
+//! Pipelines: every value comes out once, whatever fails, and nothing goes on behind a pipeline
+//! that is gone.
 
 use std::cell::RefCell;
 use std::num::ParseIntError;
@@ -7,7 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 
 use fulmar::Error;
-use fulmar::jobs::{Failure, Pipeline, PipelineBuilder};
+use fulmar::pipeline::{Failure, Pipeline, PipelineBuilder};
 use fulmar::queue::bounded;
 
 use crate::support::{HANG, eventually, executor};

@@ -1,4 +1,5 @@
-//! The pool from outside: resize, reset, shutdown, thread names, hooks, a bounded queue, and threads that don't start.
+//! The pool from outside: resize, reset, shutdown, thread names, hooks, a bounded queue, and
+//! threads that don't start.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -116,7 +117,8 @@ fn what_a_held_thread_took_is_open_to_the_others() {
             0 => executor.resize(2).expect("live"),
             1 => assert!(executor.reset(1, Duration::ZERO).expect_err("one is held").is_timeout()),
             _ => {
-                // A second thread is held as well, and the first one dismissed or not: one of them is let go.
+                // A second thread is held as well, and the first one dismissed or not: one of them
+                // is let go.
                 executor.resize(2).expect("live");
                 executor.resize(1).expect("live");
                 executor.reset(1, Duration::ZERO).expect_err("one is held");
@@ -621,4 +623,43 @@ fn a_caller_inside_an_operation_runs_what_it_can() {
     behind.wait(HANG).expect("it ran after all");
     executor.shutdown(HANG).expect("ends");
     assert_eq!(executor.stats().completed, 4);
+}
+
+#[test]
+fn idle_threads_end_after_their_time_and_come_back_on_demand() {
+    let (started, stopped) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (start, stop) = (started.clone(), stopped.clone());
+    let executor = Executor::builder()
+        .threads(4)
+        .idle_timeout(Duration::from_millis(1))
+        .on_thread_start(move || {
+            let _ = start.fetch_add(1, Ordering::SeqCst);
+        })
+        .on_thread_stop(move || {
+            let _ = stop.fetch_add(1, Ordering::SeqCst);
+        })
+        .build()
+        .expect("sound");
+    for burst in 1..=5 {
+        let gate = Gate::new();
+        let busy: Vec<_> = (0..4).map(|_| occupy(&executor, &gate)).collect();
+        assert_eq!(executor.stats().threads, 4, "on demand");
+        gate.open();
+        assert_eq!(executor.wait_requests(&busy, HANG).expect("all end").len(), 4);
+        eventually("no thread stays", || executor.stats().threads == 0);
+        eventually("each has called its hook", || stopped.load(Ordering::SeqCst) == 4 * burst);
+    }
+    assert_eq!(started.load(Ordering::SeqCst), 20);
+    executor.shutdown(HANG).expect("ends");
+}
+
+#[test]
+fn threads_that_end_at_once_lose_nothing() {
+    let executor = Executor::builder().threads(2).idle_timeout(Duration::ZERO).build().expect("sound");
+    for round in 0..2_000 {
+        let inner = executor.clone();
+        let nested = executor.spawn(move || inner.spawn(move || round)?.wait(None)).expect("accepted");
+        assert_eq!(nested.wait(HANG).expect("ends").expect("ends"), round);
+    }
+    executor.wait_idle(HANG).expect("becomes idle");
 }

@@ -21,7 +21,7 @@ fn a_sleep_ends_with_the_cancel_and_not_before_its_time_without() {
     sleeps.recv_timeout(HANG).expect("it runs");
     assert!(!request.cancel(), "it runs");
     let ends = request.wait(HANG).expect("it wakes up");
-    assert!(matches!(ends, (Err(Error::Cancelled), Err(Error::Cancelled))), "{ends:?}");
+    assert!(matches!(ends, (Err(Error::Interrupted), Err(Error::Interrupted))), "{ends:?}");
 
     let slept = || {
         let (start, limit) = (Instant::now(), Duration::from_millis(5));

@@ -4,8 +4,9 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Far longer than anything takes here: it only turns a hang into a failure with a reason.
-pub(crate) const HANG: Duration = Duration::from_secs(60);
+/// Far longer than anything takes here, under AddressSanitizer on a machine that is busy, too: it
+/// only turns a hang into a failure with a reason.
+pub(crate) const HANG: Duration = Duration::from_secs(300);
 
 /// A gate that operations wait at until the test opens it, and that counts who has arrived.
 #[derive(Clone)]
@@ -75,6 +76,17 @@ pub(crate) fn ends<T: Send + 'static>(what: &str, body: impl FnOnce() -> T + Sen
     tell.recv_timeout(HANG).unwrap_or_else(|_| panic!("hang or panic: {what}"))
 }
 
+/// Blocks until a cancel of the operation around it reaches its hook.
+pub(crate) fn until_cancelled() -> fulmar::Error {
+    let (told, tells) = channel();
+    let _hook = fulmar::on_cancel(move || {
+        let _ = told.send(());
+    });
+    // Without an operation the hook is dropped, and with it the sender.
+    tells.recv().expect("it is in an operation");
+    fulmar::Error::Interrupted
+}
+
 /// An executor with `threads` threads.
 pub(crate) fn executor(threads: usize) -> fulmar::Executor {
     fulmar::Executor::builder().threads(threads).build().expect("a sound number of threads")
@@ -99,4 +111,12 @@ pub(crate) fn assert_adds_up(stats: &fulmar::Stats) {
         + stats.panicked
         + stats.cancelled;
     assert_eq!(stats.submitted, parts, "{stats}");
+}
+
+/// What comes of a request that is started before its limit: a machine that takes longer to start
+/// it gets more time.
+pub(crate) fn started_in_time<T>(run: impl Fn(Duration) -> Result<T, fulmar::Error>) -> T {
+    let limits = (0..8).map(|doubled| Duration::from_millis(50 << doubled));
+    let mut ends = limits.map(run).filter(|end| !matches!(end, Err(fulmar::Error::Expired)));
+    ends.next().expect("it starts within seconds").expect("it is told, and ends well")
 }

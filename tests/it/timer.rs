@@ -75,7 +75,8 @@ fn a_delayed_request_takes_its_place_in_the_order_when_its_time_has_come() {
     }
 }
 
-/// Says whether the time had not come yet when the other request was submitted: on a busy machine that may take a while.
+/// Says whether the time had not come yet when the other request was submitted: on a busy machine
+/// that may take a while.
 fn it_takes_its_place_after(delay: Duration) -> bool {
     let executor = executor(2);
     let (store, gate, log) = (Arc::new(()), Gate::new(), Arc::new(Mutex::new(Vec::new())));
@@ -235,7 +236,7 @@ fn a_cancelled_series_takes_its_waiting_run_along() {
     gate.open();
     busy.wait(None).expect("it ends");
     executor.shutdown(None).expect("nothing is left");
-    assert_eq!((series.runs(), series.failed()), (1, 0), "a cancelled run is no failed one");
+    assert_eq!((series.runs(), series.failed()), (1, 0), "a cancelled run isn't a failed one");
     assert_eq!(executor.stats().completed, 1, "only what was busy");
 }
 

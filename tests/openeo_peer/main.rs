@@ -1,9 +1,11 @@
-//! The openEO client against what others wrote: a back-end on `openeo-fastapi`, the reference driver, the contract proxy, two
-//! OIDC issuers, and the Python client. `tests/run` installs them (`tests/peers/openeo/install`) and runs this; without, every test here is ignored.
+//! The openEO client against what others wrote: a back-end on `openeo-fastapi`, the reference
+//! driver, the contract proxy, two OIDC issuers, and the Python client. `tests/run` installs them
+//! (`tests/peers/openeo/install`) and runs this; without, every test here is ignored.
 
 #![cfg(all(feature = "openeo", feature = "sqlite"))]
 
 mod driver;
+mod user;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -17,7 +19,6 @@ use fulmar::Executor;
 use fulmar::backoff::Backoff;
 use fulmar::batch::BatchRunner;
 use fulmar::client::http::HttpClient;
-use fulmar::client::openeo::campaign::{Campaign, CampaignOptions, Row};
 use fulmar::client::openeo::{
     BackEnd, Connection, DownloadOptions, JobChange, JobStatus, LogLevel, NewJob, Oidc, OpenEoError, ProcessGraph,
     RefreshTokens, RunOptions, WaitOptions, run_jobs,
@@ -155,7 +156,8 @@ impl RealBackEnd {
 fn log_in(url: &str) -> Connection {
     let connection = Connection::connect(url).expect("connected");
     connection.authenticate_basic("u", "u123").expect("logged in");
-    // This back-end makes a user on the first call, and of several at once all but one fail, some after 30 s.
+    // This back-end makes a user on the first call, and of several at once all but one fail, some
+    // after 30 s.
     connection.me().expect("known");
     connection
 }
@@ -193,9 +195,18 @@ fn oidc(script: &str, life: u32) -> (String, Peer) {
     (format!("http://127.0.0.1:{port}"), Peer::start(&mut command, "ready"))
 }
 
+fn graph() -> Value {
+    json!({"lc": {"process_id": "add", "arguments": {"x": 3, "y": 5}, "result": true}})
+}
+
 fn sum(title: &str) -> NewJob {
-    let graph = json!({"lc": {"process_id": "add", "arguments": {"x": 3, "y": 5}, "result": true}});
-    NewJob::new(ProcessGraph::from_json(graph).expect("sound")).title(title)
+    NewJob::new(ProcessGraph::from_json(graph()).expect("sound")).title(title)
+}
+
+/// From the line of the function `run` on: what comes before are imports and words.
+fn lines_of_code(text: &str) -> usize {
+    let is_start = |line: &&str| line.contains("fn run(") || line.starts_with("def run(");
+    text.lines().skip_while(|line| !is_start(line)).filter(|line| !line.trim().is_empty()).count()
 }
 
 fn soon<'a>() -> WaitOptions<'a> {
@@ -311,7 +322,8 @@ fn a_person_logs_in_by_the_device_flow() {
     logged_in.unwrap_or_else(|error| panic!("{error}; the browser: {browser}"));
     provider.await_line("granted urn:ietf:params:oauth:grant-type:device_code");
 
-    // This back-end knows no opaque tokens and says TokenInvalid, so a renewal is tried: by refresh token.
+    // This back-end knows no opaque tokens and says TokenInvalid, so a renewal is tried: by refresh
+    // token.
     assert_eq!(connection.me().expect_err("opaque").code(), Some("TokenInvalid"));
     provider.await_line("granted refresh_token");
     let again = Connection::connect(&back_end.url()).expect("connected");
@@ -354,7 +366,8 @@ fn the_python_client_sees_our_jobs_and_we_see_its() {
     }
 }
 
-/// The figures are printed; what is held to is the number of requests, which no busy machine changes much.
+/// The figures are printed; what is held to is the number of requests, which no busy machine
+/// changes much.
 #[test]
 #[ignore = "tests/run brings it: a back-end on openeo-fastapi and the Python client"]
 fn forty_jobs_take_at_most_half_of_the_references_requests() {
@@ -367,7 +380,7 @@ fn forty_jobs_take_at_most_half_of_the_references_requests() {
     let out = folder("many");
     let second = Duration::from_secs(1);
     let executor = Executor::builder().threads(16).build().expect("an executor");
-    let runner = BatchRunner::builder().executor(&executor).at_once(16);
+    let runner = BatchRunner::builder().executor(&executor).max_concurrent(16);
     let options = RunOptions::new().poll(second, second).download_to(&out).run_on(runner);
     let jobs = (0..JOBS).map(|number| sum(&format!("job {number}")));
     let before = back_end.requests();
@@ -380,22 +393,16 @@ fn forty_jobs_take_at_most_half_of_the_references_requests() {
     std::fs::remove_dir_all(out).expect("removed");
 
     let back_end = RealBackEnd::start(&settings);
-    let connection = back_end.connect();
+    let unasked = back_end.requests();
+    back_end.connect();
+    let login = back_end.requests() - unasked;
     let out = folder("campaign");
     std::fs::create_dir_all(&out).expect("a folder");
     let (before, began) = (back_end.requests(), Instant::now());
-    let campaign = Campaign::open(out.join("jobs.db")).expect("a ledger");
-    campaign.add_rows((0..JOBS).map(|number| json!({"number": number}))).expect("added");
-    let runner = BatchRunner::builder().executor(&executor).at_once(16);
-    let run = RunOptions::new().poll(second, second).run_on(runner);
-    let remembered = CampaignOptions::new().run_with(run).spend_at_most(1e6).estimate(4.0).download_to(out.join("out"));
-    let back_ends = [BackEnd::new(&connection).parallel_jobs(16).queue_limit(16)];
-    let make = |row: &Row| Ok(sum(&format!("job {}", row.get("number"))));
-    let report = campaign.run_jobs(back_ends, make, &remembered).expect("run");
+    let report = user::run(&back_end.url(), JOBS, 16, graph(), &out).expect("run");
     let remembered_took = began.elapsed().as_secs_f64();
     let remembered_requests = back_end.requests() - before;
     assert!(report.is_success(), "{report}");
-    drop(campaign);
     std::fs::remove_dir_all(out).expect("removed");
 
     let back_end = RealBackEnd::start(&settings);
@@ -413,39 +420,74 @@ fn forty_jobs_take_at_most_half_of_the_references_requests() {
     );
     let theirs = told["seconds"].as_f64().unwrap_or_default();
     println!("reference  {theirs:5.2} s = {:.2} of ideal, {their_requests} requests", theirs / ideal);
+    let lines = [include_str!("user.rs"), include_str!("../peers/openeo/user.py")].map(lines_of_code);
+    println!("lines of a user's code: {} for a campaign, {} for the reference", lines[0], lines[1]);
+    assert!(lines[0] <= 15, "{} lines", lines[0]);
     assert!(requests * 2 <= their_requests, "{requests} requests, and the reference {their_requests}");
-    let also = remembered_requests;
+    // As above: the login isn't counted.
+    let also = remembered_requests - login;
     assert!(also * 2 <= their_requests, "{also} requests of a campaign, and the reference {their_requests}");
 }
 
-/// What the reference's job manager leaves of a `kill -9`, for `benches/README.md`; what ours leaves,
-/// `openeo::campaign` of `tests/it` says.
+const URL: &str = "FULMAR_PEER_URL";
+const OUT: &str = "FULMAR_PEER_OUT";
+
+#[test]
+#[ignore = "it is a process of the next test, which starts it"]
+fn child() {
+    if let (Ok(url), Ok(out)) = (std::env::var(URL), std::env::var(OUT)) {
+        user::run(&url, 12, 8, graph(), Path::new(&out)).expect("run");
+    }
+}
+
+/// What the reference's job manager and a campaign leave of a `kill -9` once the same program has
+/// run again, for `benches/README.md`. What a campaign promises for any request, `openeo::campaign`
+/// of `tests/it` tests.
 #[test]
 #[ignore = "tests/run brings it: a back-end on openeo-fastapi and the Python client"]
-fn what_becomes_of_the_references_jobs_when_its_manager_is_killed() {
-    const JOBS: usize = 12;
+fn what_becomes_of_the_jobs_when_their_manager_is_killed() {
+    const JOBS: u64 = 12;
     for requests in [20, 26] {
-        let back_end = RealBackEnd::start(&[("QUEUE_S", "0.1"), ("RUN_S", "0.3"), ("PARALLEL", "8")]);
-        let out = folder(&format!("killed-{requests}"));
-        let arguments = ["manage", &back_end.url(), &JOBS.to_string(), "8", &out.display().to_string()];
-        let mut command = Command::new(home().join("client/bin/python"));
-        command.arg(scripts().join("reference.py")).args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("python");
-        while back_end.requests() < requests {
-            assert!(child.try_wait().expect("a child").is_none(), "it ended before request {requests}");
+        for is_ours in [false, true] {
+            let back_end = RealBackEnd::start(&[("QUEUE_S", "0.1"), ("RUN_S", "0.3"), ("PARALLEL", "8")]);
+            let out = folder(&format!("killed-{requests}"));
+            let arguments = ["manage", &back_end.url(), &JOBS.to_string(), "8", &out.display().to_string()];
+            let before = if is_ours {
+                back_end.connect();
+                back_end.requests()
+            } else {
+                0
+            };
+            let mut command = if is_ours {
+                let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
+                command.args(["child", "--exact", "--ignored"]).env(URL, back_end.url()).env(OUT, &out);
+                command
+            } else {
+                let mut command = Command::new(home().join("client/bin/python"));
+                command.arg(scripts().join("reference.py")).args(arguments);
+                command
+            };
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process");
+            while back_end.requests() < before + requests {
+                assert!(child.try_wait().expect("a child").is_none(), "it ended before request {requests}");
+            }
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            let told = if is_ours {
+                user::run(&back_end.url(), JOBS, 8, graph(), &out).expect("run").to_string()
+            } else {
+                reference(&arguments)["states"].to_string()
+            };
+            let jobs = back_end.connect().list_jobs().expect("a list");
+            let status = |wanted: &JobStatus| jobs.iter().filter(|job| job.status() == *wanted).count();
+            let (finished, created) = (status(&JobStatus::Finished), status(&JobStatus::Created));
+            println!(
+                "{}, killed at request {requests}: {} jobs for {JOBS} rows, {finished} finished, {created} never started; it says: {told}",
+                if is_ours { "a campaign" } else { "the reference" },
+                jobs.len(),
+            );
+            assert!(!is_ours || (jobs.len() as u64, finished as u64) == (JOBS, JOBS), "{told}");
+            std::fs::remove_dir_all(out).expect("removed");
         }
-        child.kill().expect("killed");
-        child.wait().expect("ended");
-        let told = reference(&arguments);
-        let jobs = back_end.connect().list_jobs().expect("a list");
-        let status = |wanted: &JobStatus| jobs.iter().filter(|job| job.status() == *wanted).count();
-        println!(
-            "killed at request {requests}: {} jobs for {JOBS} rows, {} finished, {} never started; its table: {}",
-            jobs.len(),
-            status(&JobStatus::Finished),
-            status(&JobStatus::Created),
-            told["states"]
-        );
-        std::fs::remove_dir_all(out).expect("removed");
     }
 }

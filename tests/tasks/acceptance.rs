@@ -1,4 +1,5 @@
-//! The list by which a durable queue is accepted: each promise by its usual name, once, on each engine.
+//! The list by which a durable queue is accepted: each promise by its usual name, once, on each
+//! engine.
 
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ pub(crate) fn a_failure_strands_nothing(bed: &dyn Bed) {
         .register(TaskType::new("t").retry(RetryPolicy::times(1).first(Duration::from_millis(1))))
         .expect("registered");
     let worker = Worker::builder(&queue)
-        .at_once(2)
+        .max_concurrent(2)
         .batch(8)
         .start_together(4)
         .handle("t", |task: &TaskContext| -> Result<(), BoxError> {
@@ -145,7 +146,8 @@ pub(crate) fn completion_or_renewal_after_expiry_is_refused(bed: &dyn Bed) {
     assert_eq!(handle.status().expect("known"), Accepted);
 }
 
-/// To give up what is lost takes nothing from any other worker, and the task need not wait for a rescue.
+/// To give up what is lost takes nothing from any other worker, and the task need not wait for a
+/// rescue.
 pub(crate) fn an_expired_task_may_be_given_up_until_it_is_taken_away(bed: &dyn Bed) {
     let queue = bed.queue();
     for (name, starts) in [("started", true), ("waiting", false)] {
@@ -180,7 +182,8 @@ pub(crate) fn no_database_is_locked(bed: &dyn Bed) {
                 let (queue, worker) = (bed.open(), WorkerId::new());
                 for n in 0..20 {
                     put(&queue, &format!("{writer}-{n}"));
-                    // One that somebody else is just taking is passed over, so that there may be none at that moment.
+                    // One that another thread is just taking is passed over, so that there may be
+                    // none at that moment.
                     let mut taken = None;
                     eventually("a task is ready", || {
                         taken = claims(&queue, &worker, 1).pop();

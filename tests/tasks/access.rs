@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use fulmar::tasks::TaskStatus::{Accepted, Cancelled};
-use fulmar::tasks::{NewTask, Schedule, TaskError, TaskFilter, TaskQueue, TaskType, WorkerId};
+use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
+use fulmar::tasks::{
+    NewTask, RetryPolicy, Schedule, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, WorkerId,
+};
 
 use crate::support::{Bed, claim, claims, names, open_at, put, task};
 
@@ -68,9 +70,21 @@ pub(crate) fn what_waits_moves_to_another_queue(bed: &dyn Bed) {
     let text = String::from_utf8(lines).expect("lines are text");
     assert_eq!(text.lines().count(), 4);
 
-    // Into the same queue: all are there. Some of them deleted, those come anew.
-    let again = queue.import(text.as_bytes()).expect("read");
-    assert_eq!((again.enqueued, again.existing), (0, 4));
+    // Into the same queue, full as it is: all are there. The one that is held hasn't started, and
+    // takes room as well.
+    for capacity in [None, Some(5)] {
+        queue.set_capacity(capacity).expect("set");
+        let again = queue.import(text.as_bytes()).expect("read");
+        assert_eq!((again.enqueued, again.existing), (0, 4));
+    }
+    // One deleted, and its room taken by another: it finds none.
+    queue.delete("t", "b").expect("deleted");
+    queue.enqueue(task("guest")).expect("accepted");
+    assert!(matches!(queue.import(text.as_bytes()), Err(TaskError::QueueFull { .. })));
+    queue.delete("t", "guest").expect("deleted");
+    queue.set_capacity(None).expect("set");
+    assert_eq!(queue.import(text.as_bytes()).expect("read").enqueued, 1);
+    // All of them deleted, they come anew.
     let before = queue.info("u", "a").expect("known");
     assert_eq!(queue.delete_all(&TaskFilter::new().status([Accepted])).expect("deleted"), 4);
     let moved = queue.import(text.as_bytes()).expect("read");
@@ -83,8 +97,84 @@ pub(crate) fn what_waits_moves_to_another_queue(bed: &dyn Bed) {
     assert_eq!(taken[0].task().input_bytes().expect("its input"), [0, 255]);
     assert_eq!(taken[1].task().input::<String>().expect("its input"), "ü\n");
 
-    let nonsense = queue.import(&b"{\"type\": \"t\"}\n"[..]).expect_err("that is no task");
+    let nonsense = queue.import(&b"{\"type\": \"t\"}\n"[..]).expect_err("that isn't a task");
     let TaskError::Transfer { source, .. } = nonsense else { panic!("{nonsense:?}") };
     assert!(source.to_string().contains("line 1"), "{source}");
     assert!(matches!(queue.import(text.replace("\"u\"", "\"x\"").as_bytes()), Err(TaskError::UnknownType(_))));
+}
+
+/// One that is paused, two that wait for another attempt, and three that have ended, each in its
+/// way.
+pub(crate) fn paused_and_ended_tasks_move_with_their_past(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(3))).expect("registered");
+    type Handler = fn(&TaskContext) -> Result<(), TaskError>;
+    let steps: [(&str, Handler); 5] = [
+        ("paused", |task| task.pause_with(Duration::from_secs(3_600), &[1, 2])),
+        ("finished", |task| task.store_response(vec![0, 255], "image/x")),
+        ("failed", |task| {
+            task.fail("no \"good\"");
+            task.store_json("so far")
+        }),
+        ("cancelled", |task| {
+            task.progress(0.5, "half of it")?;
+            task.pause(Duration::from_secs(3_600));
+            Ok(())
+        }),
+        ("again", |task| Err(TaskError::Invalid(format!("attempt {} failed", task.attempt())))),
+    ];
+    for (name, work) in steps {
+        queue.enqueue(task(name).input(name).ordered(name, true).priority(7).message("go")).expect("accepted");
+        claim(&queue).run(&work).expect("ours");
+        if name == "again" {
+            queue.cancel("t", name).expect("cancelled");
+            queue.retry("t", name).expect("retried");
+            let lost = claim(&queue);
+            lost.start().expect("ours");
+            lost.lose("its worker is gone").expect("ours");
+        }
+    }
+    queue.cancel("t", "cancelled").expect("cancelled");
+    let all = || {
+        let mut all = Vec::new();
+        for (name, _) in steps {
+            let mut info = queue.info("t", name).expect("known");
+            info.id = 0;
+            all.push((info, queue.log("t", name).expect("a log"), queue.response("t", name).expect("known")));
+        }
+        all
+    };
+    let before = all();
+    let statuses: Vec<_> = before.iter().map(|(info, ..)| info.status).collect();
+    assert_eq!(statuses, [Paused, Finished, Failed, Cancelled, Accepted]);
+    let (mut unended, mut lines) = (Vec::new(), Vec::new());
+    assert_eq!(queue.export(&TaskFilter::new(), &mut unended).expect("written"), 2);
+    let everything = TaskFilter::new().status([Accepted, Paused, Finished, Failed, Cancelled]);
+    assert_eq!(queue.export(&everything, &mut lines).expect("written"), 5);
+    for (name, _) in steps {
+        queue.delete("t", name).expect("deleted");
+    }
+    // What is paused or has ended takes no room.
+    queue.set_capacity(1).expect("set");
+    let moved = queue.import(&*lines).expect("read");
+    assert_eq!((moved.enqueued, moved.existing), (5, 0));
+    assert_eq!(all(), before);
+    // Nor does what is there already, in a queue that is full.
+    let again = queue.import(&*lines).expect("read");
+    assert_eq!((again.enqueued, again.existing), (0, 5));
+    queue.set_capacity(None).expect("set");
+
+    // They go on as they would have gone on.
+    assert!(queue.tidy().is_ok());
+    bed.pass(Duration::from_secs(3_601));
+    let taken = claims(&queue, &WorkerId::new(), 9);
+    assert_eq!(names(&taken), ["paused", "again"]);
+    assert_eq!(taken[0].task().checkpoint::<Vec<u32>>().expect("kept"), Some(vec![1, 2]));
+    assert_eq!((taken[0].task().attempt(), taken[1].task().attempt()), (2, 3));
+    queue.retry("t", "failed").expect("retried");
+    let claim = claim(&queue);
+    assert_eq!(claim.task().identifier(), "failed");
+    assert_eq!(claim.task().input::<String>().expect("kept"), "failed");
+    queue.enqueue(task("behind").ordered("paused", false)).expect("accepted");
+    assert!(claims(&queue, &WorkerId::new(), 9).is_empty(), "the order of its key holds");
 }

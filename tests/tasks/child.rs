@@ -1,6 +1,7 @@
 //! The other processes of the fault tests: this very binary, asked for the one test that is none.
 //!
-//! They say what they do in lines that begin with `@`, and do what they are told in lines on their input.
+//! They say what they do in lines that begin with `@`, and do what they are told in lines on their
+//! input.
 
 use std::io::{BufRead, Write};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,7 +15,8 @@ use crate::support::{number, open_at, task};
 /// Says something to the test.
 macro_rules! say {
     ($($text:tt)*) => {{
-        // In one call, so that lines of several threads don't mix. A test that is gone needs no answer.
+        // In one call, so that lines of several threads don't mix. A test that is gone needs no
+        // answer.
         let _ = std::io::stdout().write_all(format!("@ {}\n", format_args!($($text)*)).as_bytes());
         let _ = std::io::stdout().flush();
     }};
@@ -64,7 +66,8 @@ fn next_line() -> String {
 fn produce(queue: &TaskQueue) {
     for n in 0.. {
         match queue.enqueue(task(format!("p{n}"))) {
-            // A server may still do what a producer asked for that was killed before: the round before this one's last.
+            // A server may still do what a producer asked for that was killed before: the round
+            // before this one's last.
             Ok(_) | Err(TaskError::Duplicate { .. }) => {}
             Err(error) => panic!("{error:?}"),
         }
@@ -96,7 +99,7 @@ fn work(queue: &TaskQueue) {
     let word = Arc::new(Word::default());
     let heard = word.clone();
     let worker = Worker::builder(queue)
-        .at_once(number("FULMAR_CHILD_THREADS", 2))
+        .max_concurrent(number("FULMAR_CHILD_THREADS", 2))
         .batch(number("FULMAR_CHILD_BATCH", 2))
         .start_together(number("FULMAR_CHILD_TOGETHER", 1))
         .lease(Duration::from_millis(number("FULMAR_CHILD_LEASE", 500) as u64))

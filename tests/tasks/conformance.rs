@@ -1,4 +1,5 @@
-//! What a queue promises, without workers: tasks are taken by hand, so that every step is the test's.
+//! What a queue promises, without workers: tasks are taken by hand, so that every step is the
+//! test's.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,7 +55,7 @@ pub(crate) fn unknown_types_are_refused(bed: &dyn Bed) {
     assert!(matches!(queue.unregister("nobody's"), Err(TaskError::UnknownType(_))));
     assert!(queue.dequeue(&WorkerId::new(), &["nobody's"], 1, LEASE).expect("no error").is_empty());
     assert!(matches!(queue.register(TaskType::new("")), Err(TaskError::Invalid(_))));
-    assert!(matches!(queue.register(TaskType::new("x").at_once(0)), Err(TaskError::Invalid(_))));
+    assert!(matches!(queue.register(TaskType::new("x").max_concurrent(0)), Err(TaskError::Invalid(_))));
 }
 
 pub(crate) fn registering_again_updates(bed: &dyn Bed) {
@@ -64,7 +65,7 @@ pub(crate) fn registering_again_updates(bed: &dyn Bed) {
         .retention(Duration::from_millis(1_500))
         .restart_limit(7)
         .retry(RetryPolicy::times(2).first(MINUTE).factor(3.0).cap(10 * MINUTE).jitter(0.5))
-        .at_once(9);
+        .max_concurrent(9);
     put(&queue, "a");
     queue.register(settings.clone()).expect("updated");
     assert_eq!(queue.task_types().expect("read"), [settings]);
@@ -81,7 +82,7 @@ pub(crate) fn types_with_tasks_stay_unless_forced(bed: &dyn Bed) {
     assert!(matches!(&refused, TaskError::InUse { task_type, tasks: 2 } if task_type == "t"), "{refused}");
     let claim = claim(&queue);
     claim.start().expect("ours");
-    queue.unregister_by_force("t").expect("forced");
+    queue.force_unregister("t").expect("forced");
     assert!(claim.finish().expect_err("gone").is_stale());
     assert!(claim.task().is_lost());
     assert!(queue.task_types().expect("read").is_empty());
@@ -379,7 +380,8 @@ pub(crate) fn an_attempt_given_up_is_charged_as_lost(bed: &dyn Bed) {
     let reason = "its disk broke, and its restart limit of 1 is reached";
     assert_eq!(last_message(&queue, "a"), reason);
 
-    // One whose cancellation was asked for is not restarted, and each opens the way for who waits behind it.
+    // One whose cancellation was asked for is not restarted, and each opens the way for who waits
+    // behind it.
     queue.enqueue(task("b").ordered("k", true)).expect("accepted");
     queue.enqueue(task("c").ordered("k", true)).expect("accepted");
     queue.register(TaskType::new("t").restart_limit(0)).expect("registered");
@@ -549,7 +551,7 @@ pub(crate) fn a_pause_keeps_its_state(bed: &dyn Bed) {
 
 pub(crate) fn types_have_their_limit_at_once(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(2)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(2)).expect("registered");
     queue.register(TaskType::new("u")).expect("registered");
     queue.enqueue_many((0..5).map(|n| task(n.to_string()))).expect("accepted");
     queue.enqueue_many((5..8).map(|n| NewTask::new("u", n.to_string()))).expect("accepted");
@@ -630,8 +632,8 @@ pub(crate) fn with_retention_the_disk_does_not_fill(bed: &dyn Bed) {
         }
     };
     let (mut sizes, start) = (Vec::new(), Instant::now());
-    // Until five rounds in a row found room enough in what those before them had left. A server cleans up when it gets to it,
-    // and while another test holds a snapshot it can't.
+    // Until five rounds in a row found room enough in what those before them had left. A server
+    // cleans up when it gets to it, and while another test holds a snapshot it can't.
     while sizes.len() < 6 || sizes[sizes.len() - 5..].iter().max() > sizes[..sizes.len() - 5].iter().max() {
         let round = sizes.len();
         assert!(start.elapsed() < HANG, "it grows and grows: {sizes:?}");
@@ -823,7 +825,7 @@ pub(crate) fn one_bad_row_keeps_no_other_from_rescue(bed: &dyn Bed) {
 
 pub(crate) fn a_type_named_twice_has_its_tasks_once(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(2)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(2)).expect("registered");
     queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
     let claims = queue.dequeue(&WorkerId::new(), &["t", "t"], 9, LEASE).expect("claimed");
     assert_eq!(names(&claims), ["0", "1"]);

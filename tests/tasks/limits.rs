@@ -1,4 +1,5 @@
-//! Limits of a type that all machines share: at once by key, rates, turns of keys, and priority that ages.
+//! Limits of a type that all machines share: at once by key, rates, turns of keys, and priority
+//! that ages.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use fulmar::tasks::{
     Claim, Limits, NewTask, Rate, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
 };
 
-use crate::support::{Bed, HANG, LEASE, claims, names, task};
+use crate::support::{Bed, HANG, LEASE, claims, eventually, names, task};
 
-/// Task `name` of a key, that is no modifier.
+/// Task `name` of a key, that isn't a modifier.
 fn of_key(key: &str, name: impl Into<String>) -> NewTask {
     task(name).ordered(key, false)
 }
@@ -33,14 +34,15 @@ pub(crate) fn limits_are_set_listed_and_removed(bed: &dyn Bed) {
     let (queue, other) = (bed.queue(), bed.open());
     queue.register(TaskType::new("a")).expect("registered");
     let rate = Rate::new(7, Duration::from_millis(1_500)).burst(3);
-    let limits = Limits::new().at_once_by_key(2).rate(rate).rate_by_key(Rate::new(1, HANG)).turns(true).ageing(LEASE);
+    let limits =
+        Limits::new().max_concurrent_by_key(2).rate(rate).rate_by_key(Rate::new(1, HANG)).turns(true).ageing(LEASE);
     queue.set_limits("t", limits).expect("set");
     queue.set_limits("a", Limits::new().turns(true)).expect("set");
     let both = [("a".to_owned(), Limits::new().turns(true)), ("t".to_owned(), limits)];
     assert_eq!(other.limits().expect("read"), both, "another process sees them");
-    other.set_limits("t", Limits::new().at_once_by_key(1)).expect("all of them are set anew");
-    assert_eq!(queue.limits().expect("read")[1].1, Limits::new().at_once_by_key(1));
-    // Registering a type again, or pausing it, says nothing of limits; and they are no pause.
+    other.set_limits("t", Limits::new().max_concurrent_by_key(1)).expect("all of them are set anew");
+    assert_eq!(queue.limits().expect("read")[1].1, Limits::new().max_concurrent_by_key(1));
+    // Registering a type again, or pausing it, says nothing of limits; and limits don't pause it.
     queue.register(TaskType::new("t").restart_limit(9)).expect("registered");
     assert!(queue.depth().expect("counted").types.iter().all(|of_type| !of_type.paused));
     assert!(queue.stats().expect("counted").types.iter().all(|of_type| !of_type.paused));
@@ -53,7 +55,7 @@ pub(crate) fn limits_are_set_listed_and_removed(bed: &dyn Bed) {
     assert_eq!(queue.limits().expect("read"), []);
     assert!(matches!(queue.set_limits("no", limits), Err(TaskError::UnknownType(_))));
     for senseless in [
-        Limits::new().at_once_by_key(0),
+        Limits::new().max_concurrent_by_key(0),
         Limits::new().rate(Rate::new(0, HANG)),
         Limits::new().rate_by_key(Rate::new(1, Duration::ZERO)),
         Limits::new().rate(Rate::new(1, HANG).burst(0)),
@@ -62,13 +64,13 @@ pub(crate) fn limits_are_set_listed_and_removed(bed: &dyn Bed) {
         assert!(matches!(queue.set_limits("t", senseless), Err(TaskError::Invalid(_))), "{senseless:?}");
     }
     queue.set_limits("t", limits).expect("set");
-    queue.unregister_by_force("t").expect("its limits go with a type");
+    queue.force_unregister("t").expect("its limits go with a type");
     assert_eq!(queue.limits().expect("read"), []);
 }
 
 pub(crate) fn a_key_has_its_limit_at_once(bed: &dyn Bed) {
     let (queue, other) = (bed.queue(), bed.open());
-    queue.set_limits("t", Limits::new().at_once_by_key(2)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(2)).expect("set");
     crowd(&queue, "a", 4);
     crowd(&queue, "b", 1);
     queue.enqueue_many([task("x"), task("y"), task("z")]).expect("accepted");
@@ -93,18 +95,18 @@ pub(crate) fn limits_are_changed_while_tasks_wait_and_run(bed: &dyn Bed) {
     let queue = bed.queue();
     crowd(&queue, "a", 9);
     let first = taken(&queue, 3);
-    queue.set_limits("t", Limits::new().at_once_by_key(2)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(2)).expect("set");
     assert!(taken(&queue, 9).is_empty(), "more are held than may be");
     finish(&first[..2]);
     assert_eq!(taken(&queue, 9).len(), 1);
-    queue.set_limits("t", Limits::new().at_once_by_key(4)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(4)).expect("set");
     assert_eq!(taken(&queue, 9).len(), 2);
     // A slow rate is none any more once a faster one is set.
     queue.set_limits("t", Limits::new().rate(Rate::new(1, Duration::from_secs(86_400)))).expect("set");
     assert_eq!(taken(&queue, 9).len(), 1);
     assert!(taken(&queue, 9).is_empty());
-    queue.set_limits("t", Limits::new().rate(Rate::new(60, Duration::from_secs(60)))).expect("set");
-    queue.pass_time(Duration::from_secs(1)).expect("passed");
+    queue.set_limits("t", Limits::new().rate(Rate::new(60, Duration::from_secs(3_600)))).expect("set");
+    queue.pass_time(Duration::from_secs(61)).expect("passed");
     assert_eq!(taken(&queue, 9).len(), 1);
     queue.remove_limits("t").expect("removed");
     assert_eq!(taken(&queue, 9).len(), 1, "the last of nine");
@@ -113,7 +115,7 @@ pub(crate) fn limits_are_changed_while_tasks_wait_and_run(bed: &dyn Bed) {
 /// The order of a key stays as it is: a modifier runs alone.
 pub(crate) fn a_modifier_is_alone_below_a_limit(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.set_limits("t", Limits::new().at_once_by_key(2).turns(true)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(2).turns(true)).expect("set");
     crowd(&queue, "a", 1);
     queue.enqueue(task("write").ordered("a", true)).expect("accepted");
     queue.enqueue_many((0..3).map(|n| of_key("a", format!("behind{n}")))).expect("accepted");
@@ -161,9 +163,11 @@ pub(crate) fn each_key_starts_no_faster_than_its_rate(bed: &dyn Bed) {
 /// What a rate holds back holds no place below a limit at once, and no other key.
 pub(crate) fn what_a_rate_holds_back_holds_nothing_else(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(2)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(2)).expect("registered");
     let hour = Duration::from_secs(3_600);
-    queue.set_limits("t", Limits::new().at_once_by_key(1).rate_by_key(Rate::new(1, hour)).turns(true)).expect("set");
+    queue
+        .set_limits("t", Limits::new().max_concurrent_by_key(1).rate_by_key(Rate::new(1, hour)).turns(true))
+        .expect("set");
     crowd(&queue, "a", 50);
     let first = taken(&queue, 9);
     assert_eq!(names(&first), ["a0"]);
@@ -223,9 +227,9 @@ pub(crate) fn what_is_held_back_blocks_no_other(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.register(TaskType::new("u")).expect("registered");
     for limits in [
-        Limits::new().at_once_by_key(1),
+        Limits::new().max_concurrent_by_key(1),
         Limits::new().rate_by_key(Rate::new(1, Duration::from_secs(86_400))),
-        Limits::new().at_once_by_key(1).turns(true),
+        Limits::new().max_concurrent_by_key(1).turns(true),
     ] {
         queue.set_limits("t", limits).expect("set");
         if bed.count("SELECT count(*) FROM fulmar_task") == 0 {
@@ -276,6 +280,139 @@ pub(crate) fn many_keys_that_are_held_back_block_no_other(bed: &dyn Bed) {
     assert_eq!(taken(&queue, 9).len(), 9);
 }
 
+/// Two thousand keys of which workers hold as many as they may are in front of one that is free,
+/// and of one that was free before.
+pub(crate) fn thousands_of_keys_at_their_limit_block_no_other(bed: &dyn Bed) {
+    let queue = bed.queue();
+    for turns in [false, true] {
+        queue.set_limits("t", Limits::new().max_concurrent_by_key(1).turns(turns)).expect("set");
+        if !turns {
+            let two_of_each =
+                (0..2_000).flat_map(|n| (0..2).map(move |m| of_key(&format!("k{n:04}"), format!("{n}/{m}"))));
+            queue.enqueue_many(two_of_each).expect("accepted");
+            assert_eq!(taken(&queue, 3_000).len(), 2_000, "one of each");
+        }
+        queue.enqueue_many([of_key("z", format!("z{turns}")), of_key("a", format!("a{turns}"))]).expect("accepted");
+        let last = taken(&queue, 9);
+        let mut found = names(&last);
+        found.sort_unstable();
+        assert_eq!(found, [format!("a{turns}"), format!("z{turns}")]);
+        finish(&last);
+    }
+}
+
+/// As [`many_keys_that_are_held_back_block_no_other`], with more of them than a claim goes past.
+pub(crate) fn thousands_of_keys_held_by_their_rate_block_no_other(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.set_limits("t", Limits::new().rate_by_key(Rate::new(1, Duration::from_secs(86_400)))).expect("set");
+    let two_of_each = (0..2_000).flat_map(|n| (0..2).map(move |m| of_key(&format!("k{n:04}"), format!("{n}/{m}"))));
+    queue.enqueue_many(two_of_each).expect("accepted");
+    let mut all = 0;
+    // A search may have to rest.
+    eventually("one of each key is taken", || {
+        all += taken(&queue, 500).len();
+        all == 2_000
+    });
+    queue.enqueue_many((0..3).map(|n| of_key("z", format!("z{n}")))).expect("accepted");
+    let mut last = Vec::new();
+    eventually("the one behind them is taken", || {
+        last.extend(taken(&queue, 9));
+        !last.is_empty()
+    });
+    assert_eq!(names(&last), ["z0"]);
+    assert!(taken(&queue, 9).is_empty());
+}
+
+/// Ten thousand tasks of a key that is held back are in front of tasks without a key.
+pub(crate) fn tasks_without_a_key_are_found_behind_a_crowd(bed: &dyn Bed) {
+    let queue = bed.queue();
+    for limits in [
+        Limits::new().max_concurrent_by_key(1),
+        Limits::new().max_concurrent_by_key(1).turns(true),
+        Limits::new().rate_by_key(Rate::new(1, Duration::from_secs(86_400))),
+        Limits::new().max_concurrent_by_key(1).ageing(Duration::from_secs(3_600)),
+    ] {
+        queue.set_limits("t", limits).expect("set");
+        if bed.count("SELECT count(*) FROM fulmar_task") == 0 {
+            for part in 0..2 {
+                queue.enqueue_many((0..5_000).map(|n| of_key("m", format!("{part}/{n}")))).expect("accepted");
+            }
+        }
+        assert_eq!(taken(&queue, 1).len(), 1, "one of the crowd");
+        queue.enqueue_many((0..40).map(|n| task(format!("x{n}")))).expect("accepted");
+        let mut found = Vec::new();
+        eventually("all that have no key are taken", || {
+            found.extend(taken(&queue, 8));
+            found.len() >= 40
+        });
+        assert!(names(&found).iter().all(|name| name.starts_with('x')), "{limits:?}");
+        finish(&found);
+        for claim in &found {
+            queue.delete("t", claim.task().identifier()).expect("gone");
+        }
+        // What is held of the crowd goes back.
+        bed.pass(LEASE * 2);
+        queue.tidy().expect("rescued");
+    }
+}
+
+/// Workers that sleep learn of tasks behind what is held back, and of the next start of the key
+/// that is behind them all.
+pub(crate) fn a_worker_wakes_for_what_is_behind_all_that_is_held_back(bed: &dyn Bed) {
+    // It looks by itself far too seldom.
+    let queue = bed.open_with(TaskQueue::builder().poll_interval(HANG * 2));
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.set_limits("t", Limits::new().rate_by_key(Rate::new(1, Duration::from_secs(86_400)))).expect("set");
+    let two_of_each = (0..1_500).flat_map(|n| (0..2).map(move |m| of_key(&format!("k{n:04}"), format!("{n}/{m}"))));
+    queue.enqueue_many(two_of_each).expect("accepted");
+    let worker =
+        Worker::builder(&queue).handle("t", |_: &TaskContext| Ok::<(), TaskError>(())).start().expect("started");
+    for n in 0..1_500 {
+        assert_eq!(queue.task("t", &format!("{n}/0")).wait(HANG).expect("in time"), TaskStatus::Finished);
+    }
+    for n in 0..5 {
+        let (keyless, behind) = (task(format!("x{n}")), of_key(&format!("z{n}"), format!("z{n}")));
+        for task in queue.enqueue_many([keyless, behind]).expect("accepted") {
+            assert_eq!(task.wait(HANG).expect("in time"), TaskStatus::Finished);
+        }
+    }
+    worker.drain(HANG).expect("drained");
+}
+
+/// Each claim counts, whatever became of it: one that is given back, one that is lost, one after a
+/// pause or a failure.
+pub(crate) fn a_rate_counts_claims(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let hour = Duration::from_secs(3_600);
+    for limits in
+        [Limits::new().rate(Rate::new(1, hour).burst(4)), Limits::new().rate_by_key(Rate::new(1, hour).burst(4))]
+    {
+        queue.set_limits("t", limits).expect("set");
+        crowd(&queue, "a", 1);
+        let given_back = taken(&queue, 1).pop().expect("the first");
+        given_back.give_back("not now").expect("ours");
+        let paused = taken(&queue, 1).pop().expect("the second");
+        let pause = |task: &TaskContext| {
+            task.pause(Duration::ZERO);
+            Ok::<(), TaskError>(())
+        };
+        assert_eq!(paused.run(&pause).expect("ours"), TaskStatus::Paused);
+        let lost = taken(&queue, 1).pop().expect("the third");
+        lost.start().expect("ours");
+        bed.pass(LEASE * 2);
+        queue.tidy().expect("rescued");
+        assert_eq!(taken(&queue, 9).len(), 1, "the fourth");
+        bed.pass(LEASE * 2);
+        queue.tidy().expect("rescued");
+        assert!(taken(&queue, 9).is_empty(), "{limits:?}: four claims were all");
+        queue.pass_time(hour).expect("passed");
+        let fifth = taken(&queue, 9);
+        assert_eq!(fifth.len(), 1);
+        finish(&fifth);
+        queue.delete("t", "a0").expect("gone");
+    }
+}
+
 /// Workers hear of a rate's next start by themselves, and of room below a key's limit.
 pub(crate) fn a_worker_wakes_when_the_next_start_is_due(bed: &dyn Bed) {
     // It looks by itself far too seldom.
@@ -288,7 +425,7 @@ pub(crate) fn a_worker_wakes_when_the_next_start_is_due(bed: &dyn Bed) {
     for task in &tasks {
         assert_eq!(task.wait(HANG / 2).expect("in time"), TaskStatus::Finished);
     }
-    queue.set_limits("t", Limits::new().at_once_by_key(1)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(1)).expect("set");
     let tasks: Vec<_> = (0..5).map(|n| queue.enqueue(of_key("b", format!("b{n}"))).expect("accepted")).collect();
     for task in &tasks {
         assert_eq!(task.wait(HANG / 2).expect("in time"), TaskStatus::Finished);
@@ -296,10 +433,11 @@ pub(crate) fn a_worker_wakes_when_the_next_start_is_due(bed: &dyn Bed) {
     worker.drain(HANG).expect("drained");
 }
 
-/// Four workers on two connections: never more of a key at once than may be, and all come to an end.
+/// Four workers on two connections: never more of a key at once than may be, and all come to an
+/// end.
 pub(crate) fn many_workers_keep_a_key_s_limit(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.set_limits("t", Limits::new().at_once_by_key(2).turns(true)).expect("set");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(2).turns(true)).expect("set");
     crowd(&queue, "a", 40);
     crowd(&queue, "b", 40);
     let running = std::sync::Arc::new(std::sync::Mutex::new((HashMap::<char, usize>::new(), 0)));
@@ -319,7 +457,7 @@ pub(crate) fn many_workers_keep_a_key_s_limit(bed: &dyn Bed) {
                 *running.lock().expect("no panic under it").0.entry(key).or_default() -= 1;
                 Ok::<(), TaskError>(())
             };
-            Worker::builder(&bed.open()).at_once(3).handle("t", handler).start().expect("started")
+            Worker::builder(&bed.open()).max_concurrent(3).handle("t", handler).start().expect("started")
         })
         .collect();
     for key in ["a", "b"] {

@@ -42,7 +42,7 @@ pub(crate) fn tasks_are_listed_page_by_page(bed: &dyn Bed) {
     assert_eq!(pages(&queue, &all, 2), [vec!["0", "1"], vec!["2", "3"], vec!["4"]]);
     assert_eq!(pages(&queue, &all.clone().newest_first(), 3), [vec!["4", "3", "2"], vec!["1", "0"]]);
     assert_eq!(pages(&queue, &all, 5)[0].len(), 5);
-    // What comes meanwhile is seen, what goes is no matter.
+    // What comes meanwhile is seen, what goes doesn't matter.
     let page = queue.list(&all, 2).expect("listed");
     queue.delete("t", "1").expect("deleted");
     put(&queue, "5");

@@ -12,6 +12,7 @@ mod durable;
 use durable::killed;
 #[cfg(unix)]
 mod faults;
+mod interrupts;
 mod lanes;
 mod limits;
 mod look;
@@ -41,8 +42,8 @@ mod ways_in;
 mod words;
 mod workers;
 
-/// Runs every test of the suite on one engine: `conformance!(sqlite, crate::sqlite::Bed::new())`, with an attribute for
-/// engines that not every machine has.
+/// Runs every test of the suite on one engine: `conformance!(sqlite, crate::sqlite::Bed::new())`,
+/// with an attribute for engines that not every machine has.
 #[macro_export]
 macro_rules! conformance {
     ($engine:ident, $bed:expr $(, #[$attribute:meta])?) => {
@@ -69,7 +70,9 @@ macro_rules! conformance {
                 limits: limits_are_set_listed_and_removed, a_key_has_its_limit_at_once, limits_are_changed_while_tasks_wait_and_run,
                 a_modifier_is_alone_below_a_limit, a_type_starts_no_faster_than_its_rate, each_key_starts_no_faster_than_its_rate,
                 what_a_rate_holds_back_holds_nothing_else, keys_take_turns, a_priority_ages, what_is_held_back_blocks_no_other,
-                many_keys_that_are_held_back_block_no_other, a_worker_wakes_when_the_next_start_is_due,
+                many_keys_that_are_held_back_block_no_other, thousands_of_keys_at_their_limit_block_no_other,
+                thousands_of_keys_held_by_their_rate_block_no_other, tasks_without_a_key_are_found_behind_a_crowd,
+                a_worker_wakes_for_what_is_behind_all_that_is_held_back, a_rate_counts_claims, a_worker_wakes_when_the_next_start_is_due,
                 many_workers_keep_a_key_s_limit;
                 look: tasks_are_listed_page_by_page, a_filter_fits_what_it_says, a_page_reads_no_more_than_it_may,
                 a_bad_row_hides_no_other_from_a_list, views_have_readable_statuses;
@@ -88,8 +91,13 @@ macro_rules! conformance {
                 a_place_below_a_limit_is_given_back_once, a_limit_holds_across_a_kill,
                 a_limit_that_is_taken_away_holds_nothing_back, a_firing_that_finds_no_room_is_made_up_for,
                 thousands_that_are_due_at_once_all_come, an_error_with_a_zero_byte_is_a_failure_like_others,
-                a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts;
-                durable: a_step_runs_once_and_a_sleep_holds_nothing, a_swallowed_pause_is_still_a_pause,
+                a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts,
+                a_failed_task_is_tried_again_though_another_of_its_key_waits, a_schedule_fires_while_all_threads_are_busy,
+                a_pause_outlives_restarts_and_holds_for_what_comes_due, a_discarded_task_of_a_key_lets_the_next_follow,
+                a_crowd_below_a_rate_never_stalls, what_has_ended_goes_by_its_types_retention;
+                durable: a_sleep_is_stored_with_its_pause_or_not_at_all, a_function_that_was_cancelled_at_work_stores_no_sleep,
+                    a_function_that_wakes_too_soon_sleeps_on_until_its_time,
+                    a_step_runs_once_and_a_sleep_holds_nothing, a_swallowed_pause_is_still_a_pause,
                 a_panic_after_a_pause_is_still_a_pause, a_step_has_its_own_policy,
                 without_a_policy_a_failure_is_the_tasks, a_step_that_takes_too_long_has_failed,
                 a_panic_of_a_step_names_it, who_has_lost_the_task_stores_no_step, a_cancelled_function_gets_no_further,
@@ -128,7 +136,7 @@ macro_rules! conformance {
                 seen: the_page_for_prometheus_tells_what_happened, events_tell_of_starts_and_ends,
                 the_submitters_context_comes_to_the_handler;
                 access: a_queue_that_is_not_there_is_not_made, who_only_looks_changes_nothing,
-                what_waits_moves_to_another_queue;
+                what_waits_moves_to_another_queue, paused_and_ended_tasks_move_with_their_past;
                 acceptance: enqueue_in_the_callers_transaction, a_late_acknowledgement_never_overwrites_a_successor,
                 reused_worker_names_finish_nothing, a_failure_strands_nothing, completion_or_renewal_after_expiry_is_refused,
                 an_expired_task_may_be_given_up_until_it_is_taken_away,
@@ -143,7 +151,15 @@ macro_rules! conformance {
                 tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
                 a_stray_task_is_found_and_put_back, an_outcome_that_can_not_be_written_is_a_lost_attempt, an_error_that_panics_when_it_is_shown_is_a_failure,
                 a_handler_whose_task_was_taken_anew_is_told, handlers_that_hang_starve_no_other_type,
-                a_handler_of_a_type_that_nobody_registered_is_told_of);
+                a_handler_of_a_type_that_nobody_registered_is_told_of;
+                interrupts: a_cancel_interrupts_a_handler_and_ends_its_task,
+                a_drain_interrupts_a_handler_once_its_time_is_over, a_dropped_worker_interrupts_its_handlers,
+                a_lost_lease_interrupts_a_handler, a_claim_of_ones_own_is_interrupted_wherever_it_runs,
+                a_claim_whose_operation_is_cancelled_goes_back, an_interrupted_step_has_not_failed,
+                each_wait_of_a_handler_ends_with_its_cancel_on_any_thread,
+                the_time_limit_of_a_step_interrupts_it_and_nothing_else, a_hook_of_a_step_is_not_called_after_its_end,
+                a_cancel_reaches_into_a_step_with_a_time_limit, a_step_in_a_cancelled_operation_has_not_failed,
+                a_statement_of_a_step_is_given_up_and_nothing_of_it_is_left, a_cancel_gives_up_a_statement_of_a_step);
             #[cfg(feature = "postgres")]
             $crate::conformance!(@ $bed, [$(#[$attribute])?], options: an_option_of_the_other_engine_is_refused);
             #[cfg(feature = "cron")]

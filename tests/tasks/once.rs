@@ -67,7 +67,7 @@ pub(crate) fn a_transaction_that_is_rolled_back_finishes_nothing(bed: &dyn Bed) 
     first.start().expect("ours");
     act(bed, &queue, first.task(), false).expect_err("rolled back");
     assert_eq!((queue.status("t", "a").expect("known"), effects(bed)), (Running, 0));
-    // A handler that returns well all the same has lost its effects: that is no end.
+    // A handler that returns well all the same has lost its effects: that isn't an end.
     assert_eq!(first.finish().expect("ours"), Accepted);
     assert!(
         last_message(&queue, "a").contains("a transaction that was not committed"),

@@ -12,7 +12,7 @@ type Set = fn(QueueBuilder) -> QueueBuilder;
 pub(crate) fn an_option_of_the_other_engine_is_refused(bed: &dyn Bed) {
     let of_sqlite: [(&str, Set); 3] = [
         ("durability", |builder| builder.durability(Durability::Full)),
-        ("largest_file", |builder| builder.largest_file(1 << 20)),
+        ("max_file_size", |builder| builder.max_file_size(1 << 20)),
         ("clock_offset", |builder| builder.clock_offset(1)),
     ];
     let of_postgres: [(&str, Set); 5] = [

@@ -1,15 +1,19 @@
-//! What users of other queues have reported, each as its smallest case. The number is that of the report.
+//! What users of other queues have reported, each as its smallest case. The number is that of the
+//! report.
 
 use std::time::Duration;
 
-use fulmar::tasks::TaskStatus::{Accepted, Failed, Finished};
-use fulmar::tasks::{NewTask, RetryPolicy, Schedule, TaskContext, TaskError, TaskType, Unique, WorkerId};
+use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
+use fulmar::tasks::{
+    Limits, NewTask, Rate, RetryPolicy, Schedule, TaskContext, TaskError, TaskQueue, TaskType, Unique, Worker, WorkerId,
+};
 
-use crate::support::{Bed, LEASE, claim, claims, last_message, names, put, task};
+use crate::support::{Bed, Gate, HANG, LEASE, claim, claims, eventually, last_message, names, put, task};
 
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
-/// procrastinate 1446: the rescue of a lost task failed, because another one of the same lock was queued meanwhile.
+/// procrastinate 1446: the rescue of a lost task failed, because another one of the same lock was
+/// queued meanwhile.
 pub(crate) fn a_lost_task_comes_back_though_another_of_its_key_waits(bed: &dyn Bed) {
     let queue = bed.queue();
     let unique = |name: &str| task(name).unique(Unique::by_key("k").while_waiting());
@@ -34,11 +38,11 @@ pub(crate) fn a_task_that_died_with_its_worker_stands_in_nobodys_way(bed: &dyn B
     assert!(!queue.enqueue(unique("next")).expect("accepted").existed());
 }
 
-/// solid_queue 761: a worker that was taken for dead and came back released its place a second time, and more jobs than allowed
-/// ran at once.
+/// solid_queue 761: a worker that was taken for dead and came back released its place a second
+/// time, and more jobs than allowed ran at once.
 pub(crate) fn a_place_below_a_limit_is_given_back_once(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(1).restart_limit(9)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(1).restart_limit(9)).expect("registered");
     queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
     let slow = claim(&queue);
     slow.start().expect("ours");
@@ -52,10 +56,11 @@ pub(crate) fn a_place_below_a_limit_is_given_back_once(bed: &dyn Bed) {
     assert_eq!(claims(&queue, &WorkerId::new(), 9).len(), 1);
 }
 
-/// solid_queue 735: after a worker was killed, a new one took as many jobs as it had threads, whatever their limit.
+/// solid_queue 735: after a worker was killed, a new one took as many jobs as it had threads,
+/// whatever their limit.
 pub(crate) fn a_limit_holds_across_a_kill(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(1).restart_limit(9)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(1).restart_limit(9)).expect("registered");
     queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
     claim(&queue).start().expect("ours");
     let next = WorkerId::new();
@@ -69,7 +74,7 @@ pub(crate) fn a_limit_holds_across_a_kill(bed: &dyn Bed) {
 /// solid_queue 478: jobs that a limit held back stayed so when the limit was taken away.
 pub(crate) fn a_limit_that_is_taken_away_holds_nothing_back(bed: &dyn Bed) {
     let queue = bed.queue();
-    queue.register(TaskType::new("t").at_once(1)).expect("registered");
+    queue.register(TaskType::new("t").max_concurrent(1)).expect("registered");
     queue.enqueue_many((0..5).map(|n| task(n.to_string()))).expect("accepted");
     assert_eq!(claims(&queue, &WorkerId::new(), 9).len(), 1);
     queue.register(TaskType::new("t")).expect("registered");
@@ -103,8 +108,8 @@ pub(crate) fn thousands_that_are_due_at_once_all_come(bed: &dyn Bed) {
     assert_eq!(taken, 2_500);
 }
 
-/// pg-boss, in akash-network/console 3898 and fazer-ai/agents 243: an error whose text holds a zero byte could not be written,
-/// so that the job neither failed nor was retried.
+/// pg-boss, in akash-network/console 3898 and fazer-ai/agents 243: an error whose text holds a zero
+/// byte could not be written, so that the job neither failed nor was retried.
 pub(crate) fn an_error_with_a_zero_byte_is_a_failure_like_others(bed: &dyn Bed) {
     let queue = bed.queue();
     put(&queue, "by hand");
@@ -134,7 +139,8 @@ pub(crate) fn a_response_holds_any_bytes(bed: &dyn Bed) {
     assert_eq!(queue.response("t", "bytes").expect("read").expect("one").body, [0, 255, 0]);
 }
 
-/// river 791: a job of each week never ran where the program was restarted each day, because its time was kept in memory.
+/// river 791: a job of each week never ran where the program was restarted each day, because its
+/// time was kept in memory.
 pub(crate) fn a_weekly_schedule_outlives_daily_restarts(bed: &dyn Bed) {
     bed.queue();
     let mut fired = 0;
@@ -145,4 +151,145 @@ pub(crate) fn a_weekly_schedule_outlives_daily_restarts(bed: &dyn Bed) {
         fired += queue.fire_schedules().expect("fired");
     }
     assert_eq!(fired, 2, "in 15 days");
+}
+
+fn fails_for_good(task: &TaskContext) -> Result<(), TaskError> {
+    task.fail("no");
+    Ok(())
+}
+
+/// procrastinate 1543: a job that failed could not go back into the queue, because another one of
+/// the same queueing lock was deferred while it ran; a person had to clear up in the database.
+pub(crate) fn a_failed_task_is_tried_again_though_another_of_its_key_waits(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(1))).expect("registered");
+    let unique = |name: &str| task(name).ordered("k", true).unique(Unique::by_key("k").while_waiting());
+    queue.enqueue(unique("fails")).expect("accepted");
+    let producer = queue.clone();
+    let fails = move |_: &TaskContext| {
+        assert!(!producer.enqueue(unique("waits"))?.existed(), "none waits");
+        Err::<(), _>(TaskError::Invalid("once".into()))
+    };
+    assert_eq!(claim(&queue).run(&fails).expect("ours"), Accepted);
+    bed.pass(LEASE);
+    for name in ["fails", "waits"] {
+        let next = claim(&queue);
+        assert_eq!(next.task().identifier(), name);
+        assert_eq!(next.run(&|_: &TaskContext| Ok::<(), TaskError>(())).expect("ours"), Finished);
+    }
+}
+
+/// procrastinate 292: while all workers were busy with long jobs, no periodic job was deferred.
+pub(crate) fn a_schedule_fires_while_all_threads_are_busy(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let gate = Gate::default();
+    let at_gate = gate.clone();
+    let handler = move |task: &TaskContext| {
+        if task.identifier() == "long" {
+            at_gate.pass();
+        }
+        Ok::<(), TaskError>(())
+    };
+    let worker = Worker::builder(&queue).max_concurrent(1).handle("t", handler).start().expect("started");
+    put(&queue, "long");
+    gate.await_arrivals(1);
+    queue.put_schedule(Schedule::every("s", Duration::from_secs(60), task("s"))).expect("sound");
+    queue.pass_time(Duration::from_secs(61)).expect("passed");
+    eventually("the schedule's task is there", || {
+        let depth = queue.depth().expect("counted");
+        depth.waiting() + depth.held() > 1
+    });
+    gate.open();
+    worker.drain(HANG).expect("drained");
+}
+
+/// oban 618, lavinmq 446, cuttle 320: a pause was over when the program started again, and what had
+/// come due meanwhile ran.
+pub(crate) fn a_pause_outlives_restarts_and_holds_for_what_comes_due(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.enqueue(task("later").run_after(Duration::from_secs(60))).expect("accepted");
+    put(&queue, "failed");
+    claim(&queue).run(&fails_for_good).expect("ours");
+    queue.pause_type("t").expect("paused");
+    queue.put_schedule(Schedule::every("s", Duration::from_secs(60), task("s"))).expect("sound");
+    queue.pause_schedule("s").expect("known");
+    drop(queue);
+
+    let queue = bed.queue();
+    queue.put_schedule(Schedule::every("s", Duration::from_secs(60), task("s"))).expect("sound");
+    queue.retry("t", "failed").expect("retried");
+    queue.pass_time(Duration::from_secs(61)).expect("passed");
+    queue.tidy().expect("tidied");
+    assert!(claims(&queue, &WorkerId::new(), 9).is_empty());
+    queue.resume_type("t").expect("resumed");
+    let mut claimed: Vec<String> = names(&claims(&queue, &WorkerId::new(), 9)).into_iter().map(str::to_owned).collect();
+    claimed.sort();
+    assert_eq!(claimed, ["failed", "later"], "the schedule is paused still");
+}
+
+/// solid_queue 125: where a job that held a concurrency lock was discarded, those that it blocked
+/// waited for the lock to expire.
+pub(crate) fn a_discarded_task_of_a_key_lets_the_next_follow(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(1)).expect("set");
+    for discard in ["deleted", "cancelled", "failed"] {
+        let name = |place: &str| format!("{discard} {place}");
+        for place in ["first", "second"] {
+            queue.enqueue(task(name(place)).ordered(discard, true)).expect("accepted");
+        }
+        let pause = |task: &TaskContext| {
+            task.pause(LEASE);
+            Ok::<(), TaskError>(())
+        };
+        assert_eq!(claim(&queue).run(&pause).expect("ours"), Paused);
+        assert!(claims(&queue, &WorkerId::new(), 9).is_empty(), "the paused one is in front");
+        match discard {
+            "deleted" => queue.delete("t", &name("first")).expect("deleted"),
+            "cancelled" => assert_eq!(queue.cancel("t", &name("first")).expect("cancelled"), Cancelled),
+            _ => {
+                bed.pass(LEASE);
+                assert_eq!(claim(&queue).run(&fails_for_good).expect("ours"), Failed);
+            }
+        }
+        let next = claim(&queue);
+        assert_eq!(next.task().identifier(), name("second"));
+        assert_eq!(next.run(&|_: &TaskContext| Ok::<(), TaskError>(())).expect("ours"), Finished);
+    }
+}
+
+/// bull 1110: with a rate limit, several threads, and a great many waiting jobs, the queue stopped
+/// for good.
+pub(crate) fn a_crowd_below_a_rate_never_stalls(bed: &dyn Bed) {
+    // A worker that looked by itself alone would take hours.
+    let queue = bed.open_with(TaskQueue::builder().poll_interval(HANG));
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.set_limits("t", Limits::new().rate(Rate::new(500, Duration::from_secs(1)).burst(12))).expect("set");
+    queue.enqueue_many((0..5_000).map(|n| task(n.to_string()))).expect("accepted");
+    let worker = Worker::builder(&queue)
+        .max_concurrent(4)
+        .handle("t", |_: &TaskContext| Ok::<(), TaskError>(()))
+        .start()
+        .expect("started");
+    assert_eq!(queue.task("t", "199").wait(HANG / 2).expect("in time"), Finished);
+    worker.drain(HANG).expect("drained");
+}
+
+/// river 673 and 118: one retention for all, which cancelled and discarded jobs had of their own;
+/// asked for was one for each type.
+pub(crate) fn what_has_ended_goes_by_its_types_retention(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retention(Duration::from_secs(60))).expect("registered");
+    queue.register(TaskType::new("u").retention(WEEK)).expect("registered");
+    for of_type in ["t", "u"] {
+        queue.enqueue_many(["a", "b", "c"].map(|name| NewTask::new(of_type, name))).expect("accepted");
+        let claims = queue.dequeue(&WorkerId::new(), &[of_type], 2, LEASE).expect("claimed");
+        claims[0].run(&|_: &TaskContext| Ok::<(), TaskError>(())).expect("ours");
+        claims[1].run(&fails_for_good).expect("ours");
+        queue.cancel(of_type, "c").expect("cancelled");
+    }
+    bed.pass(Duration::from_secs(61));
+    queue.tidy().expect("tidied");
+    assert!(["a", "b", "c"].iter().all(|name| queue.status("t", name).is_err()));
+    let kept = ["a", "b", "c"].map(|name| queue.status("u", name).expect("kept"));
+    assert_eq!(kept, [Finished, Failed, Cancelled]);
 }

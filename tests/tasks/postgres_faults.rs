@@ -1,4 +1,5 @@
-//! Faults that only a server can show, or the way to it. Each needs the server that tests/run brings.
+//! Faults that only a server can show, or the way to it. Each needs the server that tests/run
+//! brings.
 //!
 //! Those in [`alone`] stop and start that server, so that nothing else may run on it meanwhile.
 
@@ -46,7 +47,8 @@ struct Messages {
 }
 
 impl Messages {
-    /// How many of those that begin here ask for a statement: `Q` has its text, `E` executes what was prepared.
+    /// How many of those that begin here ask for a statement: `Q` has its text, `E` executes what
+    /// was prepared.
     fn statements(&mut self, said: &[u8]) -> usize {
         let mut found = 0;
         for &byte in said {
@@ -240,6 +242,51 @@ fn a_step_whose_answer_was_lost_was_done_and_is_not_stale() {
     }
 }
 
+/// The caller is told that it was done, and it was done once.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn an_event_and_a_fork_whose_answers_were_lost_were_sent_once_and_made_once() {
+    let detour = Detour::new();
+    let queue = detour.queue();
+    let cut = |after: &str| detour.way().cut_after = Some(after.into());
+    let was_cut = |what: &str| assert!(detour.way().cut_after.is_none(), "{what}: the answer was cut off");
+    queue.register(TaskType::new("f")).expect("registered");
+    let ends = fulmar::tasks::durable::function(|cx: &fulmar::tasks::durable::Durable<'_>, ()| {
+        cx.step("one", || Ok::<_, TaskError>(1))?;
+        cx.event::<i64>("go", HANG * 10)
+    });
+    let worker = Worker::builder(&queue).handle("f", ends);
+    let enqueue = |name: &str| queue.enqueue(fulmar::tasks::NewTask::new("f", name).input(&())).expect("accepted");
+    let task = enqueue("a");
+    worker.run_due().expect("run");
+    assert_eq!(task.status().expect("there"), TaskStatus::Paused);
+    for is_first in [true, false] {
+        if is_first {
+            cut("COMMIT\0");
+        }
+        assert_eq!(queue.send_event_once("f", "a", "go", "key", &7).expect("sent"), is_first);
+        was_cut("sending an event");
+    }
+    worker.run_due().expect("run");
+    assert_eq!(task.status().expect("there"), TaskStatus::Finished);
+    // One that is told so late that the function has ended by that event.
+    let task = enqueue("b");
+    worker.run_due().expect("run");
+    assert!(queue.send_event_once("f", "b", "go", "key", &7).expect("sent"));
+    worker.run_due().expect("run");
+    let late = queue.send_event_once("f", "b", "go", "key", &7).expect_err("it has ended");
+    assert!(matches!(late, TaskError::WrongStatus { .. }), "{late}");
+    assert_eq!(task.status().expect("there"), TaskStatus::Finished);
+
+    cut("COMMIT\0");
+    let fork = queue.fork("f", "a", "one", 1, "c").expect("forked");
+    was_cut("forking");
+    assert_eq!(fork.status().expect("there"), TaskStatus::Accepted);
+    assert_eq!(detour.bed.count("SELECT count(*) FROM fulmar_task"), 3);
+    let refused = queue.fork("f", "a", "one", 1, "c").expect_err("it is there");
+    assert!(matches!(refused, TaskError::Duplicate { .. }), "{refused}");
+}
+
 /// Each call is done once, though the answer to its commit, or to its one statement, was cut off.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
@@ -303,10 +350,12 @@ fn no_call_takes_a_lost_answer_for_a_failure() {
     was_cut("finishing in order");
     assert_eq!(history(&queue, "0").iter().filter(|status| status.is_ended()).count(), 1);
 
-    // What was claimed without our hearing of it goes back when its lease is over, and costs nothing.
+    // What was claimed without our hearing of it goes back when its lease is over, and costs
+    // nothing.
     let worker = WorkerId::new();
     cut(&worker.to_string());
-    let doubt = queue.dequeue(&worker, &["t"], 9, LEASE).expect_err("it was claimed, and nobody heard");
+    // A queue of its own: one that knows of a slow claim asks first for what has a higher priority.
+    let doubt = detour.queue().dequeue(&worker, &["t"], 9, LEASE).expect_err("it was claimed, and nobody heard");
     assert!(matches!(doubt, TaskError::Unreachable { .. }) && doubt.is_retryable(), "{doubt:?}");
     was_cut("claiming");
     detour.bed.pass(2 * LEASE);
@@ -330,7 +379,7 @@ fn no_call_takes_a_lost_answer_for_a_failure() {
     }
 }
 
-/// What a server refuses under load, or when it is told to, is no fault of a task.
+/// What a server refuses under load, or when it is told to, isn't a fault of a task.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn what_a_server_refuses_for_now_is_tried_again() {
@@ -338,14 +387,14 @@ fn what_a_server_refuses_for_now_is_tried_again() {
     let queue = bed.queue();
     queue.register(TaskType::new("t").restart_limit(0)).expect("registered");
     let worker = Worker::builder(&queue)
-        .at_once(2)
+        .max_concurrent(2)
         .handle("t", |task: &TaskContext| task.store_response(task.identifier(), "text/plain"))
         .start()
         .expect("started");
     // A sequence counts on when its transaction is rolled back.
     bed.ask("CREATE SEQUENCE refusals");
-    // Serialization failure, deadlock, a lock not to be had, called off, out of memory, disk full, too many connections,
-    // shut down, the limit of a transaction.
+    // Serialization failure, deadlock, a lock not to be had, called off, out of memory, disk full,
+    // too many connections, shut down, the limit of a transaction.
     for code in ["40001", "40P01", "55P03", "57014", "53200", "53100", "53300", "57P01", "25P04"] {
         bed.ask(&format!(
             "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$ BEGIN
@@ -368,7 +417,8 @@ fn what_a_server_refuses_for_now_is_tried_again() {
     assert_eq!((stats.finished, stats.stale), (27, 0), "{stats}");
 }
 
-/// Two ways in which a row's count of entries makes no sense: none fits the column, the next but one is in the log.
+/// Two ways in which a row's count of entries makes no sense: none fits the column, the next but
+/// one is in the log.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn one_bad_row_keeps_no_other_from_its_end() {
@@ -378,7 +428,7 @@ fn one_bad_row_keeps_no_other_from_its_end() {
         let gate = Gate::default();
         let inside = gate.clone();
         let worker = Worker::builder(&queue)
-            .at_once(1)
+            .max_concurrent(1)
             .batch(10)
             .start_together(10)
             .handle("t", move |task: &TaskContext| {
@@ -513,8 +563,9 @@ fn a_long_transaction_of_somebody_else_is_warned_of() {
     let name = WorkerId::new().to_string();
     let warned = || queue.stats().expect("read").warnings.iter().any(|warning| warning.contains(&name));
     assert!(!warned());
-    // The name is that of this one transaction: by that of a queue the session that listens for its news would be found, too,
-    // which has a transaction for a moment now and then, and no moment is too short here.
+    // The name is that of this one transaction: by that of a queue the session that listens for its
+    // news would be found, too, which has a transaction for a moment now and then, and no moment is
+    // too short here.
     bed.around()
         .postgres_transaction(|tx| {
             tx.execute(&format!("SET LOCAL application_name = '{name}'"), &[])?;
@@ -527,7 +578,8 @@ fn a_long_transaction_of_somebody_else_is_warned_of() {
     assert!(!warned());
 }
 
-/// A role without rights does not see since when another role's transaction is open, but that it is in the way.
+/// A role without rights does not see since when another role's transaction is open, but that it is
+/// in the way.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_transaction_of_another_role_is_warned_of_too() {
@@ -699,7 +751,8 @@ fn a_store_s_own_settings_stay_though_somebody_submits_meanwhile() {
     assert_eq!(bed.count("SELECT restart_limit FROM fulmar_task_type WHERE name = 'store:s'"), 77);
 }
 
-/// What an idle worker asks for: a look each poll interval, a sign of life now and then, and nothing for each other worker.
+/// What an idle worker asks for: a look each poll interval, a sign of life now and then, and
+/// nothing for each other worker.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn an_idle_worker_looks_once_each_poll_interval_and_no_more() {
@@ -717,14 +770,16 @@ fn an_idle_worker_looks_once_each_poll_interval_and_no_more() {
     eventually("it looks for work", || asked() >= LOOKS);
     let (asked, passed) = (asked(), begin.elapsed());
     let times = |interval: Duration| (passed.as_nanos() / interval.as_nanos()) as usize + 1;
-    // The poll interval of the bed; a heartbeat of the one that listens; two looks at what is over; the last of the work.
+    // The poll interval of the bed; a heartbeat of the one that listens; two looks at what is over;
+    // the last of the work.
     let most = times(Duration::from_millis(5)) + times(Duration::from_secs(5)) + 2 * times(Duration::from_secs(15)) + 8;
     assert!(asked <= most, "{asked} statements in {passed:.1?}, and {most} would do");
     println!("{asked} statements in {passed:.1?}; with the poll interval of 100 ms about {} a minute", 600 + 12 + 8);
     worker.drain(HANG).expect("idle");
 }
 
-/// Dead entries pile up while a snapshot is held. A claim reads each of them once, however many tasks it takes.
+/// Dead entries pile up while a snapshot is held. A claim reads each of them once, however many
+/// tasks it takes.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_snapshot_held_by_others_costs_a_claim_one_walk_and_is_warned_of() {
@@ -765,7 +820,7 @@ fn a_snapshot_held_by_others_costs_a_claim_one_walk_and_is_warned_of() {
             tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", &[])?;
             tx.query("SELECT count(*) FROM fulmar_task", &[])?;
             let worker = Worker::builder(&queue)
-                .at_once(4)
+                .max_concurrent(4)
                 .batch(200)
                 .start_together(50)
                 .handle("t", |_: &TaskContext| Ok::<(), BoxError>(()))
@@ -786,7 +841,8 @@ fn a_snapshot_held_by_others_costs_a_claim_one_walk_and_is_warned_of() {
         })
         .expect("committed");
     drop(other);
-    // A claim marks what is dead to everybody, and the next one passes it by. Other tests hold snapshots now and then, too.
+    // A claim marks what is dead to everybody, and the next one passes it by. Other tests hold
+    // snapshots now and then, too.
     let mut round = 0;
     eventually("what is dead is passed by", || {
         round += 1;
@@ -816,7 +872,7 @@ fn leases_are_renewed_though_all_connections_are_taken() {
     assert_eq!(claim.finish().expect("ours"), TaskStatus::Finished);
 }
 
-/// Somebody's hand on one task is no reason to lose the leases of the others.
+/// A lock on one task must not lose the leases of the others.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_locked_row_keeps_no_lease_from_being_renewed() {
@@ -882,7 +938,7 @@ fn neither_odd_names_nor_a_role_s_settings_matter() {
     }
     let address = bed.address();
     let server = address.rsplit('@').next().and_then(|rest| rest.split('?').next()).expect("host and database");
-    // That the role can't write by default is no matter either.
+    // That the role can't write by default doesn't matter either.
     let url = format!("postgres://{role}:p'%5C%40%2F%3A%25@{server}?application_name=odd");
     let queue = TaskQueue::connect(&url).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
@@ -925,8 +981,8 @@ fn a_queue_shows_no_password() {
     assert!(shown.contains("password authentication failed") && !shown.contains("hunter2"), "{shown}");
 }
 
-/// A transaction that sees the rows of its beginning can't tell who else came since: both would run, and a queue of one would
-/// take two.
+/// A transaction that sees the rows of its beginning can't tell who else came since: both would
+/// run, and a queue of one would take two.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn order_and_bound_are_refused_where_a_snapshot_hides_the_others() {
@@ -989,13 +1045,78 @@ mod alone {
     use crate::faults::{Process, assert_account, violations, wait_for_all};
     use crate::support::number;
 
-    fn server(what: &str) {
+    fn server(what: &str) -> String {
         let program = std::env::var("FULMAR_POSTGRES_SERVER").expect("tests/run sets it");
-        let status = Command::new(program).arg(what).status().expect("it runs");
-        assert!(status.success(), "{what}: {status}");
+        let output = Command::new(program).arg(what).output().expect("it runs");
+        assert!(output.status.success(), "{what}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
     }
 
-    /// Every few kills the server itself is stopped at once, as by a power cut, while tasks are enqueued and done.
+    /// The primary stops at once, as by a power cut, and some time passes until its standby is
+    /// promoted.
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server of its own"]
+    fn a_standby_refuses_in_words_and_work_goes_on_after_its_promotion() {
+        let bed = Schema::new();
+        put(&bed.queue(), "first");
+        let standby = server("standby");
+        let address = bed.address();
+        let (before, rest) = address.rsplit_once('@').expect("a URL");
+        let (place, path) = rest.split_once('/').expect("a database");
+        let alone = format!("{before}@127.0.0.1:{standby}/{path}");
+        let both = format!("{before}@127.0.0.1:{standby},{place}/{path}");
+        let builder = || TaskQueue::builder().poll_interval(Duration::from_millis(5));
+
+        // The words are those of the source.
+        let refused = format!("{:?}", builder().connect(&alone).expect_err("it takes no tasks"));
+        assert!(refused.contains("it is a standby"), "{refused}");
+        // Of both it takes the primary, wherever that stands in the list.
+        let queue = builder().connect(&both).expect("the queue opens");
+        assert_eq!(queue.status("t", "first").expect("known"), TaskStatus::Accepted);
+        let gate = Gate::default();
+        let (at_gate, ran) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
+        let runs = ran.clone();
+        let handler = move |task: &TaskContext| {
+            if task.identifier() == "first" {
+                at_gate.pass();
+            }
+            runs.lock().expect("no panic under it").push(task.identifier().to_owned());
+            Ok::<(), TaskError>(())
+        };
+        let worker = Worker::builder(&queue).max_concurrent(4).handle("t", handler).start().expect("started");
+        // It runs while its server goes, and ends on the other one.
+        gate.await_arrivals(1);
+        let names: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        queue.enqueue_many(names[..100].iter().map(task)).expect("accepted");
+        server("crash");
+
+        let hasty = builder().busy_timeout(Duration::from_millis(100)).connect(&both);
+        let refused = format!("{:?}", hasty.expect_err("no task is taken now"));
+        assert!(refused.contains("it is a standby"), "{refused}");
+        gate.open();
+        eventually("the worker notices", || worker.stats().errors > 0);
+        server("promote");
+        // The first call may come too early; whether it was heard, the next one says.
+        eventually("tasks are accepted", || {
+            let accepted = queue.enqueue_many(names[100..].iter().map(task));
+            matches!(accepted, Ok(_) | Err(TaskError::Duplicate { .. }))
+        });
+        for name in names.iter().map(|name| &**name).chain(["first"]) {
+            assert_eq!(queue.task("t", name).wait(HANG).expect("in time"), TaskStatus::Finished, "{name}");
+            let ends = history(&queue, name).into_iter().filter(|status| status.is_ended()).count();
+            assert_eq!(ends, 1, "{name}");
+        }
+        worker.drain(HANG).expect("drained");
+        let runs = ran.lock().expect("no panic under it").len();
+        println!("{runs} runs of {} tasks", names.len() + 1);
+        assert!(runs > names.len());
+        drop(queue);
+        server("standby_down");
+        server("start");
+    }
+
+    /// Every few kills the server itself is stopped at once, as by a power cut, while tasks are
+    /// enqueued and done.
     #[test]
     #[ignore = "tests/run brings it: a PostgreSQL server of its own"]
     fn a_server_stopped_under_its_workers_loses_nothing_and_finishes_nothing_twice() {
@@ -1019,7 +1140,8 @@ mod alone {
                         server("crash");
                         server("start");
                     });
-                    // One by one, so that some are under way when the server goes: each must be accepted in the end.
+                    // One by one, so that some are under way when the server goes: each must be
+                    // accepted in the end.
                     for name in &more {
                         put(&queue, name);
                     }
@@ -1149,7 +1271,7 @@ mod small_disk {
         let gate = Gate::default();
         let inside = gate.clone();
         let worker = Worker::builder(&queue)
-            .at_once(1)
+            .max_concurrent(1)
             .handle("t", move |task: &TaskContext| {
                 inside.pass();
                 task.store_response(vec![7; 4 << 20], "x/y")

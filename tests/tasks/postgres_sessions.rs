@@ -1,13 +1,26 @@
-//! Whose tables, which settings, how many sessions: what a queue does to a PostgreSQL server beside its work.
+//! Whose tables, which settings, how many sessions: what a queue does to a PostgreSQL server beside
+//! its work.
 
+#[cfg(feature = "postgres-tls")]
+use std::io::{Read, Write};
+#[cfg(feature = "postgres-tls")]
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+#[cfg(feature = "postgres-tls")]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "postgres-tls")]
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use fulmar::BoxError;
+#[cfg(feature = "postgres-tls")]
+use fulmar::Executor;
 use fulmar::tasks::{TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId};
 
 use crate::postgres::Schema;
+#[cfg(feature = "postgres-tls")]
+use crate::postgres::{endless, is_at_it};
 use crate::support::{Bed, HANG, claim, claims, eventually, put, task};
 
 /// The server without any schema in its address.
@@ -97,10 +110,10 @@ fn sessions(bed: &Schema, name: &str) -> i64 {
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn queues_of_two_schemas_do_not_disturb_each_other() {
     let (one, two) = (Schema::new(), Schema::new());
-    let hasty = |bed: &Schema| bed.open_with(TaskQueue::builder().busy_limit(Duration::from_millis(50)));
+    let hasty = |bed: &Schema| bed.open_with(TaskQueue::builder().busy_timeout(Duration::from_millis(50)));
     let queues = [hasty(&one), hasty(&two)];
     for queue in &queues {
-        queue.register(TaskType::new("t").at_once(5)).expect("registered");
+        queue.register(TaskType::new("t").max_concurrent(5)).expect("registered");
         queue.set_capacity(9).expect("set");
     }
     let new = |name: &str| task(name).ordered("k", false);
@@ -127,7 +140,7 @@ fn what_is_given_up_here_goes_on_nowhere() {
     let name = WorkerId::new().to_string();
     let queue = TaskQueue::builder()
         .connections(MOST)
-        .busy_limit(Duration::from_millis(100))
+        .busy_timeout(Duration::from_millis(100))
         .connect(&format!("{}&application_name={name}", bed.address()))
         .expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
@@ -164,7 +177,7 @@ fn what_is_given_up_here_goes_on_nowhere() {
 fn a_frozen_holder_of_the_capacity_s_lock_is_waited_for_no_longer_than_the_busy_limit() {
     let bed = Schema::new();
     let limit = Duration::from_millis(200);
-    let queue = TaskQueue::builder().busy_limit(limit).connect(&bed.address()).expect("the queue opens");
+    let queue = TaskQueue::builder().busy_timeout(limit).connect(&bed.address()).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
     queue.set_capacity(10).expect("set");
     let frozen = bed.open();
@@ -179,7 +192,8 @@ fn a_frozen_holder_of_the_capacity_s_lock_is_waited_for_no_longer_than_the_busy_
     assert_eq!(claim(&queue).task().identifier(), "held");
 }
 
-/// A role that may not log in can't help it: it is told at once, and the server is not asked a hundred times.
+/// A role that may not log in can't help it: it is told at once, and the server is not asked a
+/// hundred times.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_server_that_refuses_for_good_is_asked_seldom() {
@@ -235,7 +249,8 @@ fn a_sequence_behind_its_table_is_called_that_and_the_remedy_works() {
     put(&queue, "b");
 }
 
-/// Whatever a queue or a caller's transaction set, the next client of a pooler's session finds as it was. Workers work.
+/// Whatever a queue or a caller's transaction set, the next client of a pooler's session finds as
+/// it was. Workers work.
 #[test]
 #[ignore = "tests/run brings it: a PgBouncer in transaction mode"]
 fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
@@ -256,7 +271,8 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
     queue.register(TaskType::new("t")).expect("registered");
     let at_first = raw(&pooler, settings);
     queue.set_capacity(10_000).expect("set");
-    let worker = Worker::builder(&queue).at_once(8).handle("t", |_: &TaskContext| Ok::<(), BoxError>(())).start();
+    let worker =
+        Worker::builder(&queue).max_concurrent(8).handle("t", |_: &TaskContext| Ok::<(), BoxError>(())).start();
     let worker = worker.expect("started");
     std::thread::scope(|scope| {
         for thread in 0..4 {
@@ -320,7 +336,7 @@ fn over_tls_the_server_is_known_and_a_password_may_change() {
                 counted.fetch_add(1, Ordering::SeqCst);
                 Ok(password.clone())
             })
-            .busy_limit(Duration::from_millis(200))
+            .busy_timeout(Duration::from_millis(200))
             .connect(&format!("{user}@{rest}?application_name={}&{options}", bed.name()));
         queue.map(|queue| (queue, calls))
     };
@@ -352,6 +368,138 @@ fn over_tls_the_server_is_known_and_a_password_may_change() {
     };
     refused(&format!("sslmode=verify-full&sslrootcert={folder}/other.pem"), "certificate verify failed");
     refused(&format!("sslmode=verify-full&sslrootcert={folder}/none.pem"), "none.pem");
+}
+
+/// Passes each connection on to the server, and notes what it begins with.
+#[cfg(feature = "postgres-tls")]
+struct Relay {
+    port: u16,
+    first_words: Arc<Mutex<Vec<u32>>>,
+}
+
+/// What a client says first (PostgreSQL's manual, "Message Formats").
+#[cfg(feature = "postgres-tls")]
+const SSL_REQUEST: u32 = 80_877_103;
+#[cfg(feature = "postgres-tls")]
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+#[cfg(feature = "postgres-tls")]
+impl Relay {
+    fn to(server: String) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let port = listener.local_addr().expect("bound").port();
+        let relay = Relay { port, first_words: Arc::default() };
+        let first_words = relay.first_words.clone();
+        // It lives as long as the process.
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (mut client, mut up) = (client.expect("accepted"), TcpStream::connect(&server).expect("it is up"));
+                let first_words = first_words.clone();
+                std::thread::spawn(move || {
+                    let mut start = [0; 8];
+                    if client.read_exact(&mut start).is_err() || up.write_all(&start).is_err() {
+                        return;
+                    }
+                    // Behind its length.
+                    first_words
+                        .lock()
+                        .expect("no panic")
+                        .push(u32::from_be_bytes([start[4], start[5], start[6], start[7]]));
+                    let mut back = (up.try_clone().expect("a handle"), client.try_clone().expect("a handle"));
+                    std::thread::spawn(move || {
+                        let _ = std::io::copy(&mut back.0, &mut back.1);
+                        let _ = back.1.shutdown(Shutdown::Both);
+                    });
+                    let _ = std::io::copy(&mut client, &mut up);
+                    let _ = up.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        relay
+    }
+
+    fn first_words(&self) -> Vec<u32> {
+        self.first_words.lock().expect("no panic").clone()
+    }
+}
+
+/// A cancel's request has the key with which anyone could end the session's statements.
+#[cfg(feature = "postgres-tls")]
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server with TLS"]
+fn over_tls_a_statement_is_given_up_and_no_request_for_it_goes_in_the_clear() {
+    let folder = std::env::var("FULMAR_POSTGRES_TLS").expect("tests/run sets it, to a folder with certificates");
+    let bed = Schema::new();
+    let server = server();
+    let (user, place) = server.rsplit_once('@').expect("a place");
+    let (host, database) = place.split_once('/').expect("a database");
+    let relay = Relay::to(host.to_owned());
+    let connect = |options: &str| {
+        let address = format!("{user}@127.0.0.1:{}/{database}?{options}", relay.port);
+        TaskQueue::builder().schema(bed.name()).connect(&address).expect("the queue opens")
+    };
+    let queue = connect(&format!("sslmode=verify-full&sslrootcert={folder}/ca.pem"));
+    queue.register(TaskType::new("t")).expect("registered");
+    let executor = Executor::builder().threads(1).build().expect("sound");
+    let assert_given_up = |outcome: Result<(), TaskError>, session: &str| {
+        let error = format!("{:?}", outcome.expect_err("it is endless"));
+        assert!(error.contains("57014") && error.contains("was cancelled, so that it was told"), "{error}");
+        assert!(!is_at_it(&bed, session), "the server goes on");
+    };
+    // By a cancel of the operation.
+    let ((session, sessions), at_work) = (channel(), queue.clone());
+    let request = executor.spawn(move || endless(&at_work, &session)).expect("accepted");
+    let at = sessions.recv_timeout(HANG).expect("it begins");
+    eventually("the server is at it", || is_at_it(&bed, &at));
+    let before = relay.first_words().len();
+    assert!(!request.cancel(), "it runs");
+    assert_given_up(request.wait(HANG).expect("it ends"), &at);
+    assert!(relay.first_words().len() > before, "the server was asked through the relay");
+
+    // By a time limit, which passes while the server is at it, or else is longer.
+    let given_up = (0..8).find_map(|doubled| {
+        let ((session, sessions), at_work) = (channel(), queue.clone());
+        let (tell, told) = channel();
+        let operation = move || tell.send(endless(&at_work, &session)).expect("the test listens");
+        let limit = Duration::from_millis(100 << doubled);
+        let request = executor.within(limit).spawn(operation).expect("accepted");
+        let outcome = told.recv_timeout(HANG).ok()?;
+        drop(request);
+        let at = sessions.try_recv().ok()?;
+        let was_sent = format!("{outcome:?}").contains("so that it was told");
+        was_sent.then_some((outcome, at))
+    });
+    let (outcome, at) = given_up.expect("it gets to the server within seconds");
+    assert_given_up(outcome, &at);
+
+    // By a cancel of the handler's task.
+    let ((session, sessions), (tell, told), at_work) = (channel(), channel(), queue.clone());
+    let handler = move |_: &TaskContext| {
+        let outcome = endless(&at_work, &session);
+        let failed = outcome.is_err();
+        tell.send(outcome).expect("the test listens");
+        if failed { Err(BoxError::from("given up")) } else { Ok(()) }
+    };
+    let worker = Worker::builder(&queue).max_concurrent(1).handle("t", handler).start().expect("started");
+    let handle = put(&queue, "a");
+    let at = sessions.recv_timeout(HANG).expect("it begins");
+    eventually("the server is at it", || is_at_it(&bed, &at));
+    handle.cancel().expect("known");
+    assert_given_up(told.recv_timeout(HANG).expect("it ends"), &at);
+    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Cancelled);
+    worker.drain(HANG).expect("idle");
+
+    let first_words = relay.first_words();
+    assert!(first_words.iter().all(|word| *word == SSL_REQUEST), "{first_words:?}");
+
+    // The relay would have seen it: without TLS it goes in the clear.
+    let ((session, sessions), in_the_clear) = (channel(), connect("sslmode=disable"));
+    let request = executor.spawn(move || endless(&in_the_clear, &session)).expect("accepted");
+    let at = sessions.recv_timeout(HANG).expect("it begins");
+    eventually("the server is at it", || is_at_it(&bed, &at));
+    assert!(!request.cancel(), "it runs");
+    assert_given_up(request.wait(HANG).expect("it ends"), &at);
+    assert!(relay.first_words().contains(&CANCEL_REQUEST), "{:?}", relay.first_words());
 }
 
 /// What a client without any manners is told by the pooler.

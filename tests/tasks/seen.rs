@@ -87,7 +87,7 @@ pub(crate) fn events_tell_of_starts_and_ends(bed: &dyn Bed) {
         put(&queue, identifier);
     }
     let worker = Worker::builder(&queue)
-        .at_once(1)
+        .max_concurrent(1)
         .handle("t", |task: &TaskContext| if task.identifier() == "bad" { Err("no luck") } else { Ok(()) })
         .on_event(move |event| {
             let line = match event {

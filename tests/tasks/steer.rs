@@ -188,8 +188,9 @@ pub(crate) fn a_paused_type_is_taken_by_nobody(bed: &dyn Bed) {
         |queue: &TaskQueue| queue.dequeue(&WorkerId::new(), &["t", "u"], 9, crate::support::LEASE).expect("claimed");
     assert_eq!(names(&both(&other)), ["c"], "the other type goes on");
     assert!(claims(&other, &WorkerId::new(), 9).is_empty());
-    // Registering anew, as every start of a program does, doesn't end it; nor does a limit at once get around it.
-    other.register(TaskType::new("t").at_once(5)).expect("registered");
+    // Registering anew, as every start of a program does, doesn't end it; nor does a limit at once
+    // get around it.
+    other.register(TaskType::new("t").max_concurrent(5)).expect("registered");
     assert!(both(&other).is_empty());
     let paused = |queue: &TaskQueue| {
         let stats = queue.stats().expect("counted");

@@ -144,6 +144,10 @@ impl Gate {
         self.until("not enough arrived at the gate", |inner| inner.1 >= count);
     }
 
+    pub(crate) fn arrivals(&self) -> usize {
+        self.0.0.lock().expect("nobody panics under it").1
+    }
+
     pub(crate) fn open(&self) {
         self.0.0.lock().expect("nobody panics under it").0 = true;
         self.0.1.notify_all();
@@ -157,6 +161,27 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < HANG, "never came true: {what}");
         std::thread::yield_now();
     }
+}
+
+/// Runs `round` with a short lease, and again with twice as long a one if it says that a lease was
+/// over before it was renewed: so it is on a machine that was held up for that long.
+pub(crate) fn unless_held_up(shortest: Duration, round: impl Fn(Duration) -> bool) {
+    let leases = (0..10).map(|doubled| shortest * (1 << doubled));
+    assert!(leases.into_iter().any(round), "however long a lease is, it isn't renewed in time");
+}
+
+/// Waits for something that a worker does which is the only one to rescue what it holds. Returns
+/// false, and puts its tasks back, if it was held up for longer than the lease.
+pub(crate) fn in_time(queue: &TaskQueue, what: &str, is_so: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    while !is_so() {
+        if queue.tidy().expect("looked").returned > 0 {
+            return false;
+        }
+        assert!(start.elapsed() < HANG, "never came true: {what}");
+        std::thread::yield_now();
+    }
+    true
 }
 
 /// This is a build of a copy of the crate that has no fence: see `unfenced` in tests/run.

@@ -28,7 +28,7 @@ pub(crate) fn thousands_of_types_are_claimed_in_one_order(bed: &dyn Bed) {
     assert_eq!(first_three(&queue, &all), ["7", "299", "298"], "the first by priority, then the older ones");
     queue.pause_type(&name(297)).expect("paused");
     assert_eq!(first_three(&queue, &all), ["296", "295", "294"]);
-    queue.register(TaskType::new(name(293)).at_once(1)).expect("registered");
+    queue.register(TaskType::new(name(293)).max_concurrent(1)).expect("registered");
     queue.enqueue(NewTask::new(name(293), "high").priority(9)).expect("accepted");
     queue.enqueue(NewTask::new(name(293), "as high").priority(9)).expect("accepted");
     assert_eq!(first_three(&queue, &all), ["high", "292", "291"], "one of that type at once");

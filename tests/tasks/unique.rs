@@ -1,4 +1,5 @@
-//! Tasks of which one is enough: while one waits, or runs, or for a time; and what becomes of the one that is there.
+//! Tasks of which one is enough: while one waits, or runs, or for a time; and what becomes of the
+//! one that is there.
 
 use std::sync::Barrier;
 use std::time::Duration;
@@ -43,7 +44,8 @@ pub(crate) fn one_that_waits_stands_for_the_next(bed: &dyn Bed) {
     assert_eq!(in_the_way(&queue, "c", Unique::by_key("other")), None);
     assert!(!queue.enqueue(NewTask::new("u", "a").unique(by_key())).expect("accepted").existed());
     assert!(!put(&queue, "d").existed());
-    // Taken but not started it stands for the next still; at work it may have missed what the next one tells of.
+    // Taken but not started it stands for the next still; at work it may have missed what the next
+    // one tells of.
     let taken = claim(&queue);
     assert_eq!(in_the_way(&queue, "e", by_key()).as_deref(), Some("a"));
     taken.start().expect("ours");
@@ -77,7 +79,7 @@ pub(crate) fn one_that_has_not_ended_stands_for_the_next(bed: &dyn Bed) {
     queue.delete_all(&TaskFilter::new()).expect("deleted");
     assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_unique"), 0);
     assert_eq!(way("c"), None);
-    queue.unregister_by_force("t").expect("known");
+    queue.force_unregister("t").expect("known");
     assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_unique"), 0);
 }
 

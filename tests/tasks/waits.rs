@@ -12,7 +12,7 @@ pub(crate) fn many_threads_wait_and_each_is_told_of_its_task(bed: &dyn Bed) {
     let queue = bed.queue();
     let handles = queue.enqueue_many((0..40).map(|n| task(n.to_string()))).expect("accepted");
     let worker = Worker::builder(&bed.open())
-        .at_once(2)
+        .max_concurrent(2)
         .handle("t", |task: &TaskContext| {
             if task.identifier().ends_with('7') {
                 task.fail("seven");

@@ -4,7 +4,8 @@ use fulmar::tasks::{NewTask, Schedule, TaskError, TaskFilter, TaskType};
 
 use crate::support::{Bed, LEASE, put};
 
-/// No task, type, key or schedule has a zero byte in its name, so a look for one finds nothing, and the text says so.
+/// No task, type, key or schedule has a zero byte in its name, so a look for one finds nothing, and
+/// the text says so.
 pub(crate) fn a_zero_byte_is_in_no_name(bed: &dyn Bed) {
     let queue = bed.queue();
     put(&queue, "a");
@@ -26,7 +27,7 @@ pub(crate) fn a_zero_byte_is_in_no_name(bed: &dyn Bed) {
         }
     }
     for said in
-        [queue.unregister("t\0"), queue.unregister_by_force("t\0"), queue.pause_type("t\0"), queue.resume_type("t\0")]
+        [queue.unregister("t\0"), queue.force_unregister("t\0"), queue.pause_type("t\0"), queue.resume_type("t\0")]
     {
         assert!(matches!(said, Err(TaskError::UnknownType(_))), "{said:?}");
     }

@@ -11,7 +11,9 @@ use fulmar::tasks::{
 use fulmar::{BoxError, Store};
 use serde_json::{Value, json};
 
-use crate::support::{Bed, Gate, HANG, claim, claims, eventually, history, last_message, put, task};
+use crate::support::{
+    Bed, Gate, HANG, claim, claims, eventually, history, in_time, last_message, put, task, unless_held_up,
+};
 
 /// Short, so that heartbeats are seen; long enough for a machine that is busy.
 const SHORT: Duration = Duration::from_millis(900);
@@ -21,7 +23,7 @@ pub(crate) fn handlers_end_tasks_in_every_way(bed: &dyn Bed) {
     let retry = RetryPolicy::times(1).first(Duration::from_millis(1));
     queue.register(TaskType::new("t").retry(retry)).expect("registered");
     let worker = Worker::builder(&queue)
-        .at_once(3)
+        .max_concurrent(3)
         .handle("t", |task: &TaskContext| -> Result<(), BoxError> {
             match task.identifier().split('-').next() {
                 Some("sum") => task.store_json(&task.input::<Vec<u64>>()?.iter().sum::<u64>())?,
@@ -70,7 +72,7 @@ pub(crate) fn a_drain_gives_back_and_waits(bed: &dyn Bed) {
     let gate = Gate::default();
     let inside = gate.clone();
     let worker = Worker::builder(&queue)
-        .at_once(2)
+        .max_concurrent(2)
         .batch(10)
         .handle("t", move |task: &TaskContext| {
             inside.pass();
@@ -97,15 +99,16 @@ pub(crate) fn a_drain_gives_back_and_waits(bed: &dyn Bed) {
     assert_eq!(worker.drain(HANG).expect("drained before").claimed, 8, "it takes no more");
 }
 
-/// A worker with the one task `a` at work, whose handler obeys: once the gate is open and it is told to stop, it returns an error.
+/// A worker with the one task `a` at work, whose handler obeys: once the gate is open and it is
+/// told to stop, it returns an error.
 fn obedient(queue: &TaskQueue, lease: Duration) -> (Worker, Gate, TaskHandle) {
     let gate = Gate::default();
     let inside = gate.clone();
     let worker = Worker::builder(queue)
         .lease(lease)
-        // Nobody but the handler's own end puts the task back.
+        // Only the handler's own end puts the task back.
         .maintenance_interval(HANG * 10)
-        .at_once(1)
+        .max_concurrent(1)
         .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
             eventually("the handler is told", || task.is_cancelled());
             inside.pass();
@@ -118,12 +121,12 @@ fn obedient(queue: &TaskQueue, lease: Duration) -> (Worker, Gate, TaskHandle) {
     (worker, gate, handle)
 }
 
-/// It stands where it stood, with one restart used, and somebody else can end it well.
-fn assert_put_back(queue: &TaskQueue, handle: &TaskHandle, why: &str) {
+/// It stands where it stood, with one restart used, and another worker can end it well.
+pub(crate) fn assert_put_back(queue: &TaskQueue, handle: &TaskHandle, why: &str) {
     eventually("the attempt ends", || handle.status().expect("known") != TaskStatus::Running);
     let info = handle.info().expect("known");
     assert_eq!((info.status, info.starts, info.lost, info.failures), (TaskStatus::Accepted, 1, 1, 0), "{info:?}");
-    assert_eq!(last_message(queue, "a"), format!("{why}: told to stop; restart 1 of 3"));
+    assert_eq!(last_message(queue, "a"), format!("{why}; restart 1 of 3"));
     let next = claim(queue);
     next.start().expect("ours");
     assert_eq!(next.finish().expect("ours"), TaskStatus::Finished);
@@ -137,7 +140,7 @@ pub(crate) fn a_drain_that_takes_too_long_puts_back_what_obeys(bed: &dyn Bed) {
     gate.open();
     let stats = worker.drain(HANG).expect("it has been told");
     assert_eq!((stats.started, stats.retried, stats.failed, stats.stale), (1, 1, 0, 0), "{stats}");
-    assert_put_back(&queue, &handle, "its worker stopped");
+    assert_put_back(&queue, &handle, "its worker stopped: told to stop");
 }
 
 pub(crate) fn a_dropped_worker_puts_back_what_obeys(bed: &dyn Bed) {
@@ -145,7 +148,7 @@ pub(crate) fn a_dropped_worker_puts_back_what_obeys(bed: &dyn Bed) {
     let (worker, gate, handle) = obedient(&queue, HANG * 10);
     drop(worker);
     gate.open();
-    assert_put_back(&queue, &handle, "its worker stopped");
+    assert_put_back(&queue, &handle, "its worker stopped: told to stop");
 }
 
 pub(crate) fn an_outage_longer_than_the_lease_fails_nothing(bed: &dyn Bed) {
@@ -160,7 +163,7 @@ pub(crate) fn an_outage_longer_than_the_lease_fails_nothing(bed: &dyn Bed) {
     eventually("the attempt ends", || worker.stats().running == 0);
     worker.drain(HANG).expect("idle");
     queue.resume_type("t").expect("registered");
-    assert_put_back(&queue, &handle, "its lease was lost");
+    assert_put_back(&queue, &handle, "its lease was lost: told to stop");
 }
 
 pub(crate) fn a_stop_of_the_worker_fails_only_what_has_no_restart_left(bed: &dyn Bed) {
@@ -189,7 +192,8 @@ pub(crate) fn a_long_task_with_a_short_lease_starts_once(bed: &dyn Bed) {
     let queue = bed.queue();
     for round in 0.. {
         let gate = Gate::default();
-        // The rival would take it if the lease were over once, and would look for that all the time.
+        // The rival would take it if the lease were over once, and would look for that all the
+        // time.
         let start = |queue: &TaskQueue| {
             let inside = gate.clone();
             Worker::builder(queue)
@@ -255,77 +259,99 @@ pub(crate) fn handlers_run_on_the_executor_that_was_given(bed: &dyn Bed) {
 
 /// The answer to a claim was lost: the task is the worker's, and the worker does not know.
 pub(crate) fn a_stray_task_is_found_and_put_back(bed: &dyn Bed) {
-    let queue = bed.queue();
-    let gate = Gate::default();
-    let inside = gate.clone();
-    let worker = Worker::builder(&queue)
-        .lease(SHORT)
-        // Nobody else rescues: not the stray, nor what this worker is late to renew.
-        .maintenance_interval(HANG * 10)
-        .at_once(2)
-        .handle("t", move |task: &TaskContext| {
-            if task.identifier() == "holds" {
-                inside.pass();
-            }
-            Ok::<_, TaskError>(())
-        })
-        .start()
-        .expect("started");
-    let holds = put(&queue, "holds");
-    gate.await_arrivals(1);
-    queue.enqueue(task("stray").run_after(HANG * 100)).expect("accepted");
-    let id = worker.id();
-    let taken = format!(
-        "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = '{id}', lease = run_at
-         WHERE identifier = 'stray'"
-    );
-    assert_eq!(bed.sql(&taken), 1);
-    assert_eq!(queue.wait("t", "stray", HANG).expect("it ends"), TaskStatus::Finished);
-    gate.open();
-    assert_eq!(holds.wait(HANG).expect("it ends"), TaskStatus::Finished);
-    assert_eq!((holds.info().expect("known").starts, worker.drain(HANG).expect("idle").stale), (1, 0));
+    unless_held_up(SHORT, |lease| {
+        let queue = bed.queue();
+        let (gate, name) = (Gate::default(), format!("holds for {lease:?}"));
+        let (inside, holder) = (gate.clone(), name.clone());
+        let worker = Worker::builder(&queue)
+            .lease(lease)
+            // Nobody else rescues: not the stray, nor what this worker is late to renew.
+            .maintenance_interval(HANG * 10)
+            .max_concurrent(2)
+            .handle("t", move |task: &TaskContext| {
+                if task.identifier() == holder {
+                    inside.pass();
+                }
+                Ok::<_, TaskError>(())
+            })
+            .start()
+            .expect("started");
+        let holds = put(&queue, &name);
+        if !in_time(&queue, "it starts", || gate.arrivals() == 1) {
+            gate.open();
+            return false;
+        }
+        let stray = format!("stray for {lease:?}");
+        queue.enqueue(task(&stray).run_after(HANG * 100)).expect("accepted");
+        let id = worker.id();
+        let taken = format!(
+            "UPDATE fulmar_task SET status = 1, gate = NULL, token = token + 1, worker = '{id}', lease = run_at
+             WHERE identifier = '{stray}'"
+        );
+        assert_eq!(bed.sql(&taken), 1);
+        let has_ended = |name: &str| queue.status("t", name).expect("known").is_ended();
+        let found = in_time(&queue, "the stray ends", || has_ended(&stray));
+        gate.open();
+        if !found || !in_time(&queue, "the other ends", || has_ended(&name)) {
+            return false;
+        }
+        assert_eq!(queue.status("t", &stray).expect("known"), TaskStatus::Finished);
+        assert_eq!(holds.status().expect("known"), TaskStatus::Finished);
+        assert_eq!((holds.info().expect("known").starts, worker.drain(HANG).expect("idle").stale), (1, 0));
+        true
+    });
 }
 
 /// The handler ends well, again and again, and its response has nowhere to go.
 pub(crate) fn an_outcome_that_can_not_be_written_is_a_lost_attempt(bed: &dyn Bed) {
-    let queue = bed.queue();
-    queue.register(TaskType::new("t").restart_limit(1)).expect("registered");
-    let (gate, again) = (Gate::default(), Gate::default());
-    let (inside, second) = (gate.clone(), again.clone());
-    let worker = Worker::builder(&queue)
-        .lease(SHORT)
-        // Nobody else rescues what this worker is late to renew.
-        .maintenance_interval(HANG * 10)
-        .at_once(1)
-        .handle("t", move |task: &TaskContext| {
-            if task.identifier() == "a" {
-                if task.attempt() == 1 {
-                    inside.pass()
-                } else {
-                    second.pass()
+    unless_held_up(SHORT, |lease| {
+        let queue = bed.queue();
+        queue.register(TaskType::new("t").restart_limit(1)).expect("registered");
+        let (gate, again, name) = (Gate::default(), Gate::default(), format!("for {lease:?}"));
+        let (inside, second, written) = (gate.clone(), again.clone(), name.clone());
+        let worker = Worker::builder(&queue)
+            .lease(lease)
+            // Nobody else rescues what this worker is late to renew.
+            .maintenance_interval(HANG * 10)
+            .max_concurrent(1)
+            .handle("t", move |task: &TaskContext| {
+                if task.identifier() == written {
+                    if task.attempt() == 1 {
+                        inside.pass()
+                    } else {
+                        second.pass()
+                    }
+                    task.store_json(&1)?;
                 }
-                task.store_json(&1)?;
-            }
-            Ok::<_, TaskError>(())
-        })
-        .start()
-        .expect("started");
-    let handle = put(&queue, "a");
-    gate.await_arrivals(1);
-    assert_eq!(bed.sql("ALTER TABLE fulmar_task_response RENAME TO away"), 0);
-    gate.open();
-    eventually("the outcome can't be written", || worker.stats().stale == 1);
-    assert!(!handle.status().expect("known").is_ended(), "it was not written");
-    assert_eq!(bed.sql("ALTER TABLE away RENAME TO fulmar_task_response"), 0);
-    again.open();
-    assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
-    let info = handle.info().expect("known");
-    assert_eq!((info.starts, info.lost, info.failures), (2, 1, 0), "{info:?}");
-    let log = handle.log().expect("a log");
-    let why = "what it came to could not be written";
-    let lost = log.iter().find(|entry| entry.message.contains(why)).unwrap_or_else(|| panic!("{log:?}"));
-    assert!(lost.message.contains("fulmar_task_response") && lost.message.ends_with("restart 1 of 1"), "{lost:?}");
-    worker.drain(HANG).expect("idle");
+                Ok::<_, TaskError>(())
+            })
+            .start()
+            .expect("started");
+        let handle = put(&queue, &name);
+        if !in_time(&queue, "it starts", || gate.arrivals() == 1) {
+            gate.open();
+            again.open();
+            return false;
+        }
+        assert_eq!(bed.sql("ALTER TABLE fulmar_task_response RENAME TO away"), 0);
+        gate.open();
+        eventually("the outcome can't be written", || worker.stats().stale == 1);
+        assert!(!handle.status().expect("known").is_ended(), "it was not written");
+        assert_eq!(bed.sql("ALTER TABLE away RENAME TO fulmar_task_response"), 0);
+        again.open();
+        if !in_time(&queue, "it ends", || handle.status().expect("known").is_ended()) {
+            return false;
+        }
+        assert_eq!(handle.status().expect("known"), TaskStatus::Finished);
+        let info = handle.info().expect("known");
+        assert_eq!((info.starts, info.lost, info.failures), (2, 1, 0), "{info:?}");
+        let log = handle.log().expect("a log");
+        let why = "what it came to could not be written";
+        let lost = log.iter().find(|entry| entry.message.contains(why)).unwrap_or_else(|| panic!("{log:?}"));
+        assert!(lost.message.contains("fulmar_task_response") && lost.message.ends_with("restart 1 of 1"), "{lost:?}");
+        worker.drain(HANG).expect("idle");
+        true
+    });
 }
 
 pub(crate) fn a_cancelled_handler_is_told(bed: &dyn Bed) {
@@ -358,7 +384,7 @@ pub(crate) fn a_lost_handler_is_told(bed: &dyn Bed) {
     let inside = gate.clone();
     let worker = Worker::builder(&queue)
         .lease(SHORT)
-        .at_once(1)
+        .max_concurrent(1)
         .handle("t", move |task: &TaskContext| -> Result<(), BoxError> {
             inside.pass();
             while !task.is_cancelled() {
@@ -370,7 +396,7 @@ pub(crate) fn a_lost_handler_is_told(bed: &dyn Bed) {
         .expect("started");
     let handle = put(&queue, "a");
     gate.await_arrivals(1);
-    queue.unregister_by_force("t").expect("forced");
+    queue.force_unregister("t").expect("forced");
     gate.open();
     eventually("the outcome is discarded", || worker.stats().stale == 1);
     assert!(matches!(handle.status(), Err(TaskError::NotFound { .. })));
@@ -416,7 +442,8 @@ pub(crate) fn stores_keep_their_order(bed: &dyn Bed) {
             requests.push((n + 1, queue.submit("ledger", "read", false, args).expect("accepted")));
         }
     }
-    let start = |queue: &TaskQueue| Worker::builder(queue).at_once(4).store(ledger.clone()).start().expect("started");
+    let start =
+        |queue: &TaskQueue| Worker::builder(queue).max_concurrent(4).store(ledger.clone()).start().expect("started");
     let workers = [start(&queue), start(&bed.open())];
     for (expected, request) in &requests {
         assert_eq!(request.wait(HANG).expect("a result"), json!(expected), "{request:?}");
@@ -462,7 +489,7 @@ fn share(bed: &dyn Bed, together: usize) {
     let start = |queue: &TaskQueue| {
         let effects = effects.clone();
         Worker::builder(queue)
-            .at_once(2)
+            .max_concurrent(2)
             .batch(7 * together)
             .start_together(together)
             .handle("t", move |task: &TaskContext| {
@@ -516,7 +543,7 @@ impl std::error::Error for Endless {
 pub(crate) fn an_error_that_panics_when_it_is_shown_is_a_failure(bed: &dyn Bed) {
     let queue = bed.queue();
     let worker = Worker::builder(&queue)
-        .at_once(1)
+        .max_concurrent(1)
         .handle("t", |task: &TaskContext| -> Result<(), BoxError> {
             match task.identifier() {
                 "unspeakable" => Err(Unspeakable.into()),
@@ -548,14 +575,15 @@ pub(crate) fn a_handler_of_a_type_that_nobody_registered_is_told_of(bed: &dyn Be
     worker.drain(HANG).expect("idle");
 }
 
-/// The lease ends, somebody puts the task back, and the same worker takes it, all between two heartbeats.
+/// The lease ends, another worker puts the task back, and the same worker takes it, all between two
+/// heartbeats.
 pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
     let queue = bed.queue();
     let (gate, told) = (Gate::default(), Gate::default());
     let (inside, tell) = (gate.clone(), told.clone());
     let worker = Worker::builder(&queue)
         .lease(HANG * 10)
-        .at_once(2)
+        .max_concurrent(2)
         .handle("t", move |task: &TaskContext| {
             if task.attempt() == 1 {
                 inside.pass();
@@ -579,54 +607,73 @@ pub(crate) fn a_handler_whose_task_was_taken_anew_is_told(bed: &dyn Bed) {
     assert_eq!((stats.started, stats.finished, stats.stale, stats.stuck), (2, 1, 1, 0), "{stats}");
 }
 
-/// Handlers that neither return nor ask keep their threads, and other threads take their place, up to a bound: other types
-/// go on. Beyond it the worker takes nothing, and goes on when a handler returns.
+/// Handlers that neither return nor ask keep their threads, and other threads take their place, up
+/// to a bound: other types go on. Beyond it the worker takes nothing, and goes on when a handler
+/// returns.
 pub(crate) fn handlers_that_hang_starve_no_other_type(bed: &dyn Bed) {
-    let queue = bed.queue();
-    queue.register(TaskType::new("poison").time_limit(Duration::from_millis(1)).restart_limit(0)).expect("registered");
-    let (gate, told) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
-    let (inside, tell) = (gate.clone(), told.clone());
-    let worker = Worker::builder(&queue)
-        .at_once(1)
-        .lease(Duration::from_millis(90))
-        .maintenance_interval(Duration::from_millis(10))
-        .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
-        .handle("poison", move |_: &TaskContext| {
-            inside.pass();
-            Ok::<_, TaskError>(())
-        })
-        .on_event(move |event| {
-            if let TaskEvent::Stuck(task) = event {
-                tell.lock().expect("nobody panics under it").push(task.identifier().to_owned());
-            }
-        })
-        .start()
-        .expect("started");
-    let poison = |name: &str| queue.enqueue(NewTask::new("poison", name)).expect("accepted");
-    let first = poison("first");
-    gate.await_arrivals(1);
-    assert_eq!(put(&queue, "beside one").wait(HANG).expect("another thread runs it"), TaskStatus::Finished);
-    eventually("it is counted", || {
-        let stats = worker.stats();
-        (stats.running, stats.stuck, stats.replaced) == (1, 1, 1)
+    unless_held_up(SHORT, |lease| {
+        let queue = bed.queue();
+        queue
+            .register(TaskType::new("poison").time_limit(Duration::from_millis(1)).restart_limit(0))
+            .expect("registered");
+        let (gate, told) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+        let (inside, tell) = (gate.clone(), told.clone());
+        let worker = Worker::builder(&queue)
+            .max_concurrent(1)
+            .lease(lease)
+            .maintenance_interval(Duration::from_millis(10))
+            .handle("t", |_: &TaskContext| Ok::<_, TaskError>(()))
+            .handle("poison", move |_: &TaskContext| {
+                inside.pass();
+                Ok::<_, TaskError>(())
+            })
+            .on_event(move |event| {
+                if let TaskEvent::Stuck(task) = event {
+                    tell.lock().expect("nobody panics under it").push(task.identifier().to_owned());
+                }
+            })
+            .start()
+            .expect("started");
+        let poison = |name: &str| queue.enqueue(NewTask::new("poison", format!("{name} {lease:?}"))).expect("accepted");
+        let first = poison("first");
+        gate.await_arrivals(1);
+        let beside = put(&queue, &format!("beside one {lease:?}"));
+        let end = beside.wait(HANG).expect("another thread runs it");
+        if beside.info().expect("known").lost > 0 {
+            gate.open();
+            return false;
+        }
+        assert_eq!(end, TaskStatus::Finished);
+        eventually("it is counted", || {
+            let stats = worker.stats();
+            (stats.running, stats.stuck, stats.replaced) == (1, 1, 1)
+        });
+        assert_eq!(first.wait(HANG).expect("it ends"), TaskStatus::Failed);
+
+        poison("second");
+        gate.await_arrivals(2);
+        eventually("the second is stuck, too", || told.lock().expect("nobody panics under it").len() == 2);
+        assert_eq!(
+            *told.lock().expect("nobody panics under it"),
+            ["first", "second"].map(|name| format!("{name} {lease:?}"))
+        );
+        let none = put(&queue, &format!("beside none {lease:?}"));
+        let other = bed.open();
+        eventually("it is left to other workers", || !claims(&other, &WorkerId::new(), 1).is_empty());
+        assert_eq!(worker.stats().replaced, 1, "no more than run at once");
+        assert!(queue.open_metrics().expect("read").contains("fulmar_stuck_total{type=\"poison\"} 2\n"));
+        none.cancel().expect("known");
+
+        let next = put(&queue, &format!("after {lease:?}"));
+        gate.open();
+        let end = next.wait(HANG).expect("the threads are free again");
+        if next.info().expect("known").lost > 0 {
+            return false;
+        }
+        assert_eq!(end, TaskStatus::Finished);
+        eventually("no thread is replaced", || worker.stats().replaced == 0);
+        let stats = worker.drain(HANG).expect("it ends");
+        assert_eq!((stats.stuck, stats.stale), (0, 2), "{stats}");
+        true
     });
-    assert_eq!(first.wait(HANG).expect("it ends"), TaskStatus::Failed);
-
-    poison("second");
-    gate.await_arrivals(2);
-    eventually("the second is stuck, too", || told.lock().expect("nobody panics under it").len() == 2);
-    assert_eq!(*told.lock().expect("nobody panics under it"), ["first", "second"]);
-    put(&queue, "beside none");
-    let other = bed.open();
-    eventually("it is left to other workers", || !claims(&other, &WorkerId::new(), 1).is_empty());
-    assert_eq!(worker.stats().replaced, 1, "no more than run at once");
-    assert!(queue.open_metrics().expect("read").contains("fulmar_stuck_total{type=\"poison\"} 2\n"));
-    other.cancel("t", "beside none").expect("known");
-
-    let next = put(&queue, "after");
-    gate.open();
-    assert_eq!(next.wait(HANG).expect("the threads are free again"), TaskStatus::Finished);
-    eventually("no thread is replaced", || worker.stats().replaced == 0);
-    let stats = worker.drain(HANG).expect("it ends");
-    assert_eq!((stats.stuck, stats.stale), (0, 2), "{stats}");
 }

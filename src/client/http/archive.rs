@@ -1,8 +1,9 @@
-//! Zip archives from strangers, unpacked whole or not at all.
+//! Unpacks zip archives from untrusted servers, completely or not at all.
 //!
-//! Everything that an archive says of itself is hostile: names, sizes, types. Names must be plain,
-//! every file must be new, only files and folders are made, and limits count the bytes that are
-//! really written. All goes into a folder beside the final one, which is renamed when all is there.
+//! All that an archive says of itself may be wrong: names, sizes, types. So a name must be plain,
+//! each file must be new, only files and folders are made, and the limits count the bytes that are
+//! really written. The files go into a temporary folder beside the final one, which gets its name
+//! when all of them are there.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,23 +16,23 @@ use zip::result::ZipError;
 use super::download::sync_folder;
 use super::file_name::component_fault;
 
-/// How much may be unpacked before the ratio counts: small archives of much the same compress very
-/// well.
+/// How many bytes may be unpacked before the limit on the ratio applies, because small archives of
+/// repetitive data compress very well.
 const FREE: u64 = 64 << 20;
 
 /// How deep folders may lie.
 const DEEPEST: usize = 32;
 
-/// What an archive may take.
+/// Limits on what an archive may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Files and folders in it, those included that are only part of a file's name. Defaults to
+    /// The most files and folders, including folders that only appear in a file's path. Defaults to
     /// 10,000.
     pub entries: usize,
-    /// Bytes of all files together, unpacked. Defaults to 16 GiB.
+    /// The most bytes of all files together, unpacked. Defaults to 16 GiB.
     pub bytes: u64,
-    /// Bytes unpacked for each byte of the archive, once more than 64 MiB are unpacked. Defaults to
-    /// 250.
+    /// The most unpacked bytes for each byte of the archive, checked once more than 64 MiB are
+    /// unpacked. Defaults to 250.
     pub ratio: u64,
 }
 
@@ -41,22 +42,22 @@ impl Default for Limits {
     }
 }
 
-/// Why an archive was not unpacked. Nothing of it is left.
+/// Why an archive was not unpacked. None of its files are left on the disk.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// It is no zip archive, or a damaged or truncated one.
-    #[error("{} is no sound zip archive", archive.display())]
+    /// It isn't a zip archive, or it is damaged or truncated.
+    #[error("{} isn't a sound zip archive", archive.display())]
     Damaged {
         /// The archive.
         archive: PathBuf,
-        /// What the decoder says.
+        /// The decoder's error.
         #[source]
         source: io::Error,
     },
 
-    /// An entry that may not or can't be unpacked: a name that leads elsewhere, a link, a device, a
-    /// name that is there twice, encryption, a kind of compression other than deflate.
+    /// An entry that is unsafe or unsupported: a name that leads out of the folder, a link, a
+    /// device, a name that occurs twice, encryption, or a compression other than deflate.
     #[error("{} is not unpacked: its entry {name:?} {fault}", archive.display())]
     Refused {
         /// The archive.
@@ -91,14 +92,15 @@ pub enum ArchiveError {
     },
 }
 
-/// Unpacks a zip archive into `folder`, which is made by this, and gives the files' paths in the
-/// order of the archive.
+/// Unpacks a zip archive into a new `folder`, and returns the files' paths in the order of the
+/// archive.
 ///
-/// The index of the archive is held in memory, its files are not. Permissions and times in the
-/// archive are ignored.
+/// It holds the archive's index in memory, but not its files. It ignores permissions and times in
+/// the archive.
 ///
 /// # Errors
-/// [`ArchiveError`]. Then `folder` is as it was before.
+/// [`ArchiveError`] if the archive is damaged, unsafe or over the limits, if `folder` isn't empty,
+/// or if a file can't be written. Then `folder` is as it was before.
 /// # Examples
 /// ```no_run
 /// use fulmar::client::http::archive::{Limits, unpack};
@@ -133,14 +135,14 @@ pub fn unpack(
     for index in 0..zip.len() {
         let named = zip.name_for_index(index).unwrap_or_default().to_owned();
         let mut entry = zip.by_index(index).map_err(|error| match error {
-            // It may be sound, and others may know how to read it.
+            // The archive may be sound, and another program may be able to read it.
             ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => reading.refused(&named, "is encrypted"),
             ZipError::UnsupportedArchive(_) => reading.refused(&named, "is packed in a way that isn't known here"),
             error => reading.damaged(error),
         })?;
         let name = reading.checked_name(&entry, &mut seen)?;
-        // Entries that lie over each other could be read for ever, even where nothing comes out of
-        // them.
+        // Count packed bytes, too: if entries overlap, the same bytes could be read almost without
+        // end, even if nothing comes out of them.
         packed = packed.saturating_add(entry.compressed_size());
         if packed > size {
             return Err(reading.refused(entry.name(), "shares its bytes with another"));
@@ -158,8 +160,8 @@ pub fn unpack(
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
-        // Never over a file that is there: the second of two names that a file system takes for one
-        // fails here.
+        // `create_new`, so that no file is overwritten: if the file system takes two names for the
+        // same, the second fails here.
         let mut file = OpenOptions::new().write(true).create_new(true).open(&to).map_err(|error| failed(&to, error))?;
         reading.copy(&mut entry, &mut file, &to, &mut budget)?;
         file.sync_all().map_err(|error| failed(&to, error))?;
@@ -191,7 +193,8 @@ impl Reading<'_> {
     ) -> Result<PathBuf, ArchiveError> {
         let name = entry.name();
         let refused = |fault| self.refused(name, fault);
-        // The type in the upper bits of the mode: 0 if the archive comes from a system without.
+        // The upper bits of the mode are the file's type: 0 if the archive comes from a system
+        // without modes.
         let kind = entry.unix_mode().unwrap_or(0) & 0o170_000;
         let is_plain = if entry.is_dir() { matches!(kind, 0 | 0o040_000) } else { matches!(kind, 0 | 0o100_000) };
         if entry.is_symlink() || !is_plain {
@@ -208,7 +211,7 @@ impl Reading<'_> {
             }
             path.push(part);
         }
-        // Many file systems take upper and lower case for one.
+        // Many file systems don't distinguish upper and lower case.
         if !seen.insert(plain.to_lowercase()) {
             return Err(refused("is there twice"));
         }
@@ -244,7 +247,8 @@ impl Reading<'_> {
         }
     }
 
-    /// The reader keeps one entry of each name, so what it knows are fewer than the archive has.
+    /// Fails if two entries have the same name. The reader keeps one entry for each name, so then
+    /// it has fewer than the archive's index says.
     fn refuse_duplicates(&self, zip: &ZipArchive<File>) -> Result<(), ArchiveError> {
         let mut file = File::open(self.path).map_err(|error| failed(self.path, error))?;
         let broken = |error: io::Error| self.damaged(error.into());
@@ -284,7 +288,8 @@ impl Reading<'_> {
     }
 }
 
-/// The folder that grows beside the final one; removed unless renamed.
+/// The temporary folder beside the final one. Dropping it removes the folder, unless it was
+/// renamed.
 struct Staging {
     path: PathBuf,
     done: bool,
@@ -292,13 +297,13 @@ struct Staging {
 
 impl Staging {
     fn beside(folder: &Path) -> Result<Staging, ArchiveError> {
-        let wrong = || failed(folder, io::Error::new(io::ErrorKind::InvalidInput, "it is no name of a folder"));
+        let wrong = || failed(folder, io::Error::new(io::ErrorKind::InvalidInput, "it isn't a name of a folder"));
         let name = folder.file_name().ok_or_else(wrong)?.to_string_lossy().into_owned();
         let parent = folder.parent().unwrap_or(Path::new(""));
         if !parent.as_os_str().is_empty() {
             fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
-        // Another one may be at it, or have died at it.
+        // Another process may be using the first name, or may have died and left it.
         for number in 0..1_000 {
             let path = parent.join(format!("{name}.unpacking-{number}"));
             match fs::create_dir(&path) {
@@ -311,8 +316,8 @@ impl Staging {
     }
 
     fn rename(mut self, folder: &Path) -> Result<(), ArchiveError> {
-        // Some systems don't rename onto an empty folder. If another process has put something
-        // there meanwhile, both fail.
+        // Some systems don't rename onto an empty folder, so remove that and try again. If another
+        // process has put a file there meanwhile, both fail.
         let renamed = fs::rename(&self.path, folder).or_else(|error| {
             fs::remove_dir(folder).map_err(|_| error)?;
             fs::rename(&self.path, folder)
@@ -339,7 +344,7 @@ impl Drop for Staging {
     }
 }
 
-/// Not there, or an empty folder.
+/// Whether nothing is at `folder`, or an empty folder.
 fn is_vacant(folder: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

@@ -1,5 +1,5 @@
-//! Credentials: for which origins they are, how they get onto a request, and what to do when the
-//! server won't have them any more.
+//! Credentials: which origins they are for, how they are added to a request, and how they are
+//! renewed if the server refuses them.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use super::redact::{HIDDEN, Secrets};
 use crate::error::{BoxError, Error, Result};
 use crate::time::Deadline;
 
-/// Puts credentials onto the requests to the origins that they belong to.
+/// Adds credentials to the requests to the origins that they belong to.
 ///
 /// [`Basic`], [`Bearer`] and [`Tokens`](super::Tokens) do for most services. A client may have
 /// several; the first that belongs to the origin of a request is asked.
 ///
 /// Called from many threads at once.
 pub trait Authenticate: Send + Sync {
-    /// Whether these credentials are for this origin. Nothing else of the trait is called for any
-    /// other.
+    /// Whether these credentials are for this origin. If not, the client calls no other method of
+    /// the trait for it.
     fn belongs_to(&self, origin: &Origin) -> bool;
 
-    /// Puts credentials onto one request. May get them first, for as long as the request has time
+    /// Adds credentials to one request. It may fetch them first, as long as the request has time
     /// left ([`Credentials::remaining`]).
     ///
     /// # Errors
-    /// Any: the request isn't sent, and its error has this one as its source.
+    /// Any error: the request isn't sent, and its error has this one as its source.
     fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError>;
 
     /// Whether this reply, of a status of 400 or more, means that the credentials have expired, so
@@ -37,20 +37,20 @@ pub trait Authenticate: Send + Sync {
         false
     }
 
-    /// Renews the credentials, unless another thread has done so since they were applied; then the
-    /// request is sent again, once, whatever its method: the server has refused it, not processed
-    /// it.
+    /// Renews the credentials, unless another thread has done so since they were applied. After
+    /// that the client sends the request once more, whatever its method, because the server has
+    /// refused it and not processed it.
     ///
     /// # Errors
-    /// Any: the error of the request has this one as its source. Defaults to one that says that
-    /// they can't be renewed.
+    /// Any error: the request's error has this one as its source. The default returns an error that
+    /// says that these credentials can't be renewed.
     fn renew(&self, renewal: &Renewal) -> Result<(), BoxError> {
         let _ = renewal;
         Err("these credentials can't be renewed".into())
     }
 }
 
-/// The credentials of one request in the making.
+/// The credentials of one request, for [`Authenticate::apply`] to fill in.
 pub struct Credentials {
     pub(super) headers: Vec<(String, String)>,
     pub(super) secrets: Secrets,
@@ -60,31 +60,31 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Sets a header of the request, and wins over one of that name that the caller set. Its value
-    /// is shown nowhere.
+    /// Sets a header of the request, and replaces one of that name that the caller set. No error or
+    /// log shows its value.
     pub fn header(&mut self, name: &str, value: &str) {
         self.secrets.add(value);
         self.headers.push((name.to_owned(), value.to_owned()));
     }
 
-    /// A text that must not appear in errors either, if a server repeats it.
+    /// Another text that errors must not show if a server repeats it.
     pub fn hide(&mut self, secret: &str) {
         self.secrets.add(secret);
     }
 
-    /// Says which generation of credentials this is; [`Renewal::generation`] brings it back.
+    /// Sets the number of these credentials' generation, which [`Renewal::generation`] returns if
+    /// the server refuses them.
     pub fn set_generation(&mut self, generation: u64) {
         self.generation = generation;
     }
 
-    /// How much of the request's time limit is left; `None` is no limit.
+    /// How much of the request's time limit is left; `None` means no limit.
     pub fn remaining(&self) -> Option<Duration> {
         remaining(self.deadline)
     }
 
-    /// Whether the request waits for nothing but the network
-    /// ([`once`](super::RequestBuilder::once)): then getting credentials mustn't wait for backoffs
-    /// either.
+    /// Whether the request waits only for the network ([`once`](super::RequestBuilder::once)). Then
+    /// fetching credentials mustn't wait for a backoff, either.
     pub fn is_once(&self) -> bool {
         self.once
     }
@@ -100,7 +100,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Why credentials are to be renewed.
+/// The request for which credentials are renewed: for [`Authenticate::renew`].
 #[derive(Debug)]
 pub struct Renewal {
     pub(super) generation: u64,
@@ -114,7 +114,7 @@ impl Renewal {
         self.generation
     }
 
-    /// How much of the request's time limit is left; `None` is no limit.
+    /// How much of the request's time limit is left; `None` means no limit.
     pub fn remaining(&self) -> Option<Duration> {
         remaining(self.deadline)
     }
@@ -144,8 +144,8 @@ pub struct Basic {
 }
 
 impl Basic {
-    /// Credentials for the origin of `url`; its path doesn't matter. What is no such URL belongs to
-    /// no request.
+    /// Credentials for the origin of `url`; its path doesn't matter. If `url` isn't an `http` or
+    /// `https` URL, they are never used.
     pub fn new(url: &str, user: &str, password: &str) -> Basic {
         let header = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         Basic { origin: Origin::of(url), header, password: password.to_owned() }
@@ -177,8 +177,8 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// A token for the origin of `url`; its path doesn't matter. What is no such URL belongs to no
-    /// request.
+    /// A token for the origin of `url`; its path doesn't matter. If `url` isn't an `http` or
+    /// `https` URL, it is never used.
     pub fn new(url: &str, token: &str) -> Bearer {
         Bearer { origin: Origin::of(url), header: format!("Bearer {token}") }
     }
@@ -201,7 +201,7 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// The origins that credentials are for, from the URLs that a caller names.
+/// The origins of the URLs for which a caller gives credentials.
 pub(super) fn origins(urls: &[&str]) -> Result<Vec<Origin>> {
     urls.iter()
         .map(|url| {

@@ -1,4 +1,4 @@
-//! The client: what all its requests share, and how it is set up.
+//! The client: what its requests share, and its settings.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,10 +16,10 @@ use crate::backoff::RetryPolicy;
 use crate::error::{Error, Result};
 use crate::sync::{AtomicU64, Ordering};
 
-/// A client for HTTP and HTTPS that keeps its connections. Cloning it is cheap and gives a handle
-/// to the same.
+/// A client for HTTP and HTTPS that keeps its connections open for further requests. Cloning it is
+/// cheap and gives a handle to the same client.
 ///
-/// All handles share connections, credentials and rate limits; use one for all threads.
+/// All handles share connections, credentials and rate limits, so use one client for all threads.
 ///
 /// ```
 /// use fulmar::client::http::{Basic, HttpClient, RateLimit, RetryPolicy, Timeouts};
@@ -29,7 +29,7 @@ use crate::sync::{AtomicU64, Ordering};
 ///     .user_agent("weather/1.0")
 ///     .timeouts(Timeouts { first_byte: Some(Duration::from_secs(20)), ..Timeouts::default() })
 ///     .retry(RetryPolicy::attempts(5))
-///     .rate_limit(RateLimit::per_second(10.0).at_once(8))
+///     .rate_limit(RateLimit::per_second(10.0).max_concurrent(8))
 ///     .auth(Basic::new("https://pairs.example/v2", "me", "a password"))
 ///     .build()?;
 /// # Ok::<(), fulmar::Error>(())
@@ -51,7 +51,7 @@ pub(super) struct Shared {
 }
 
 impl HttpClient {
-    /// A client in the making; every setting has a default.
+    /// A builder; every setting has a default.
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder {
             user_agent: concat!("fulmar/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -74,9 +74,9 @@ impl HttpClient {
         self.shared.auth.iter().find(|auth| auth.belongs_to(origin))
     }
 
-    /// The next seed for a jitter.
+    /// The next seed for a random delay.
     pub(super) fn seed(&self) -> u64 {
-        // Relaxed: all it has to be is another one.
+        // Relaxed: it only has to differ from the last one.
         self.shared.seed.fetch_add(1, Ordering::Relaxed)
     }
 }
@@ -109,7 +109,7 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// What the client calls itself. Defaults to `fulmar/` and the version.
+    /// The value of the `User-Agent` header. Defaults to `fulmar/` and the version.
     pub fn user_agent(mut self, name: &str) -> HttpClientBuilder {
         self.user_agent = name.to_owned();
         self
@@ -121,30 +121,31 @@ impl HttpClientBuilder {
         self
     }
 
-    /// The most that is read into memory of one reply, in bytes after decompression. Defaults to 64
-    /// MiB. Downloads have a limit of their own.
+    /// The most bytes of one reply that are read into memory, counted after decompression. Defaults
+    /// to 64 MiB. Downloads have a limit of their own.
     pub fn max_body(mut self, bytes: u64) -> HttpClientBuilder {
         self.max_body = bytes;
         self
     }
 
-    /// How often a request is sent again, and after what delay. Defaults to 4 attempts, 500 ms
-    /// doubling up to 30 s, each shorter by a chance of up to a half.
+    /// How often a request is sent again, and after which delay. Defaults to 4 attempts, with a
+    /// delay of 500 ms that doubles up to 30 s and is shortened at random by up to a half.
     ///
-    /// Sent again are idempotent requests, after connections that failed or broke, time limits of a
-    /// phase, and the statuses 408, 429, 502, 503, 504 and those of
-    /// [`retry_on`](super::RequestBuilder::retry_on). Other requests are sent again only if they
-    /// surely were not processed: no connection came about, or the server said 429.
+    /// An idempotent request is sent again if its connection failed or broke, if the time limit of
+    /// a phase passed, or after one of the statuses 408, 429, 502, 503, 504 and those of
+    /// [`retry_on`](super::RequestBuilder::retry_on). Any other request is sent again only if the
+    /// server certainly hasn't processed it: there was no connection, or the server said 429.
     ///
-    /// `Retry-After` (seconds or a date) wins over the delay, up to
-    /// [`max_retry_after`](HttpClientBuilder::max_retry_after).
+    /// If the server sends `Retry-After` (seconds or a date), the client waits that long instead,
+    /// up to [`max_retry_after`](HttpClientBuilder::max_retry_after).
     pub fn retry(mut self, policy: RetryPolicy) -> HttpClientBuilder {
         self.retries.policy = policy;
         self
     }
 
-    /// The longest `Retry-After` that is waited for. If a server asks for more, the error comes
-    /// back at once with what it asked for. Defaults to 2 minutes.
+    /// The longest `Retry-After` that the client waits for. If a server asks for more, the request
+    /// fails at once, and [`HttpError::retry_after`](super::HttpError::retry_after) says how long
+    /// it asked for. Defaults to 2 minutes.
     pub fn max_retry_after(mut self, limit: Duration) -> HttpClientBuilder {
         self.retries.max_retry_after = limit;
         self
@@ -157,25 +158,26 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Whether cookies are kept for the life of the client and sent back to the origin that set
-    /// them, and to no other: for services that log in with them. Defaults to no.
+    /// Whether the client keeps cookies while it lives and sends each back to the origin that set
+    /// it, and only there: for services that log in with cookies. Defaults to no.
     pub fn cookies(mut self, kept: bool) -> HttpClientBuilder {
         self.cookies = kept;
         self
     }
 
-    /// How fast and how often at once each host may be asked. Defaults to no limit.
+    /// How many requests per second and at once the client sends to each host. Defaults to no
+    /// limit.
     pub fn rate_limit(mut self, limit: RateLimit) -> HttpClientBuilder {
         self.rate_limit = limit;
         self
     }
 
-    /// Trusts the certificates in this PEM text, too: those of authorities, and that of a server
-    /// that signed its own.
+    /// Trusts the certificates in this PEM text, too: those of authorities, or a server's
+    /// self-signed one.
     ///
-    /// Defaults to the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR`
-    /// name, and to Mozilla's where the system has none. They are read when the first connection
-    /// needs them.
+    /// By default the client trusts the system's certificates, or those that `SSL_CERT_FILE` and
+    /// `SSL_CERT_DIR` name, or Mozilla's if the system has none. It reads them when the first
+    /// connection needs them.
     pub fn root_certificate(mut self, pem: impl AsRef<[u8]>) -> HttpClientBuilder {
         match certificates(pem.as_ref()) {
             Ok(found) => self.tls.roots.extend(found),
@@ -184,15 +186,15 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Whether the system's certificates are trusted. Defaults to yes; if not, only those of
-    /// [`root_certificate`](HttpClientBuilder::root_certificate) are.
+    /// Whether the client trusts the system's certificates. Defaults to yes. If not, it trusts only
+    /// those of [`root_certificate`](HttpClientBuilder::root_certificate).
     pub fn system_roots(mut self, trusted: bool) -> HttpClientBuilder {
         self.tls.system_roots = trusted;
         self
     }
 
-    /// Shows this certificate to servers that want one: PEM texts of the certificate, with those
-    /// between it and its authority behind it, and of its key. Defaults to none.
+    /// A client certificate for servers that ask for one: a PEM text of the certificate, followed
+    /// by the intermediate ones, and a PEM text of its key. Defaults to none.
     pub fn client_certificate(mut self, chain_pem: impl AsRef<[u8]>, key_pem: impl AsRef<[u8]>) -> HttpClientBuilder {
         match Identity::of_pem(chain_pem.as_ref(), key_pem.as_ref()) {
             Ok(identity) => self.tls.identity = Some(identity),
@@ -201,39 +203,40 @@ impl HttpClientBuilder {
         self
     }
 
-    /// Takes any certificate of any server: one that has expired, one for another host, or one
-    /// whose authority isn't trusted. Every machine on the way can then read and change everything,
-    /// passwords included: for tests, and for networks of your own. Defaults to no.
+    /// Whether to accept any certificate, even if it has expired, is for another host, or has an
+    /// untrusted authority. Then every machine on the way can read and change everything, passwords
+    /// included. Only for tests, and for networks of your own. Defaults to no.
     pub fn danger_accept_invalid_certificates(mut self, accepted: bool) -> HttpClientBuilder {
         self.tls.verify = !accepted;
         self
     }
 
-    /// Sends all requests through this proxy, whatever the environment names:
-    /// `http://user:password@host:port`, or with `https`, `socks5` or `socks5h`; of the last two,
-    /// the first looks names up on this machine and the other at the proxy. User and password are
-    /// percent-encoded. Defaults to what the environment names.
+    /// Sends all requests through this proxy instead of the environment's:
+    /// `http://user:password@host:port`, or the same with `https`, `socks5` or `socks5h`. With
+    /// `socks5` this machine looks names up, with `socks5h` the proxy does. User and password are
+    /// percent-encoded. By default the client uses the proxies that the environment names.
     pub fn proxy(mut self, url: &str) -> HttpClientBuilder {
         self.proxy = Some(url.to_owned());
         self
     }
 
-    /// Hosts that are asked directly, in place of what `NO_PROXY` lists: names, which cover what is
-    /// below them, addresses, nets such as `10.0.0.0/8`, each with a port if it is for that alone,
-    /// between commas or blanks; or `*`.
+    /// Hosts to which the client connects without a proxy, instead of those that `NO_PROXY` lists.
+    /// The list has commas or blanks between its entries. An entry is a domain, which includes its
+    /// subdomains, an address, or a network such as `10.0.0.0/8`, each perhaps with a port. `*`
+    /// means every host.
     pub fn no_proxy(mut self, hosts: &str) -> HttpClientBuilder {
         self.no_proxy = Some(hosts.to_owned());
         self
     }
 
-    /// Whether the proxies that the environment names are used. Defaults to yes.
+    /// Whether the client uses the proxies that the environment names. Defaults to yes.
     ///
-    /// As curl and Python's requests do: `HTTP_PROXY` is for `http`, `HTTPS_PROXY` for `https`,
-    /// `ALL_PROXY` for both if the other isn't set, and `NO_PROXY` lists the hosts that are asked
-    /// directly. In lower case they win over those in upper case; an empty one counts as not set. A
-    /// value that makes no sense makes requests fail with
-    /// [`HttpErrorKind::Proxy`](super::HttpErrorKind::Proxy). They are read by
-    /// [`build`](HttpClientBuilder::build).
+    /// The rules are those of curl and Python's requests: `HTTP_PROXY` is for `http`, `HTTPS_PROXY`
+    /// for `https`, `ALL_PROXY` for both if the other isn't set, and `NO_PROXY` lists the hosts to
+    /// connect to directly. A name in lower case wins over one in upper case, and an empty value
+    /// counts as not set. An invalid value makes requests fail with
+    /// [`HttpErrorKind::Proxy`](super::HttpErrorKind::Proxy). [`build`](HttpClientBuilder::build)
+    /// reads the environment.
     pub fn environment_proxy(mut self, used: bool) -> HttpClientBuilder {
         self.environment_proxy = used;
         self
@@ -257,8 +260,8 @@ impl HttpClientBuilder {
     /// Makes the client. It opens no connection yet.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a rate limit that lets nothing through, a certificate, key or proxy
-    /// that is none, or a user agent that is no header.
+    /// [`Error::Invalid`] if a rate limit is 0, if a certificate, key or proxy can't be read, or if
+    /// the user agent can't be a header's value.
     pub fn build(mut self) -> Result<HttpClient> {
         if let Some(fault) = self.fault.take() {
             return Err(fault);

@@ -1,8 +1,8 @@
 //! Cookies, for services that log in with them. (RFC 6265)
 //!
-//! A cookie goes back to the origin that set it, and to no other: `Domain` is passed over, as every
-//! other secret here belongs to one origin. Of what is left, `Path`, `Max-Age`, `Expires` and the
-//! deletion of cookies are as the RFC has them. Nothing is kept on the disk.
+//! A cookie goes back only to the origin that set it, as every other secret of this client does:
+//! the attribute `Domain` is ignored. `Path`, `Max-Age`, `Expires` and the deletion of cookies
+//! follow the RFC. No cookie is stored on the disk.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ use url::Url;
 use super::origin::Origin;
 use crate::sync::Mutex;
 
-/// How many cookies of one origin are kept, and how long each may be: the least that the RFC asks
-/// for.
+/// How many cookies of one origin are kept, and how many bytes each may have: the minimum that the
+/// RFC asks for.
 const MOST: usize = 50;
 const LONGEST: usize = 4096;
 
@@ -33,7 +33,7 @@ struct Cookie {
 }
 
 impl Jar {
-    /// Takes what a reply from `url` sets.
+    /// Stores the cookies that a reply from `url` sets.
     pub(super) fn take(&self, url: &Url, origin: &Origin, headers: &HeaderMap, now: SystemTime) {
         let values = headers.get_all(header::SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
         let found: Vec<Cookie> = values.filter_map(|value| Cookie::parse(value, url, now)).collect();
@@ -51,7 +51,7 @@ impl Jar {
         kept.drain(..surplus);
     }
 
-    /// What goes along to `url`: names and values, those of the longest path first.
+    /// The cookies to send to `url`: names and values, those with the longest path first.
     pub(super) fn of(&self, url: &Url, origin: &Origin, now: SystemTime) -> Vec<(String, String)> {
         let origins = self.origins.lock();
         let Some(kept) = origins.get(origin) else { return Vec::new() };
@@ -78,7 +78,7 @@ impl Cookie {
             let value = value.trim();
             match name.trim().to_ascii_lowercase().as_str() {
                 "path" if value.starts_with('/') => cookie.path = value.to_owned(),
-                // In a form that is none of HTTP's it is a cookie of this session.
+                // If the date isn't one of HTTP's forms, the cookie lasts as long as the client.
                 "expires" => cookie.expires = httpdate::parse_http_date(value).ok(),
                 "max-age" => lifetime = value.parse::<i64>().ok(),
                 // A server that sets this doesn't want it sent over an open connection.
@@ -87,7 +87,7 @@ impl Cookie {
             }
         }
         if let Some(seconds) = lifetime {
-            // Zero and less is the end of it.
+            // Zero or less deletes the cookie.
             let end = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
             cookie.expires = match end {
                 None => Some(SystemTime::UNIX_EPOCH),
@@ -101,7 +101,8 @@ impl Cookie {
         self.expires.is_none_or(|end| end > now)
     }
 
-    /// Whether a path is the cookie's or below it. (RFC 6265, 5.1.4)
+    /// Whether the cookie is sent to this path: it is the cookie's path or below it. (RFC 6265,
+    /// 5.1.4)
     fn covers(&self, path: &str) -> bool {
         let rest = path.strip_prefix(self.path.as_str());
         rest.is_some_and(|rest| rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/'))

@@ -1,5 +1,5 @@
-//! What went wrong with a request, said so that the reader knows what was asked, of whom, and what
-//! to do.
+//! The error of a request: it says what was asked of which server, what went wrong, and what the
+//! caller can do.
 
 use std::error::Error;
 use std::fmt;
@@ -14,10 +14,10 @@ use super::redact::{self, Secrets};
 use super::wire::Fault;
 use crate::error::BoxError;
 
-/// Why a request gave no reply, or a reply no use.
+/// Why a request got no reply, or one that can't be used.
 ///
-/// The text names method, URL, attempts and what the server said. Secrets are in no part of it; of
-/// the URL's query only the names are shown.
+/// The text names method, URL, attempts and the server's message. It contains no secrets, and only
+/// the names of the URL's query.
 ///
 /// ```
 /// use fulmar::client::http::{HttpClient, HttpErrorKind};
@@ -56,17 +56,17 @@ impl HttpError {
         self.0.method
     }
 
-    /// The URL that was asked last, without user, password, fragment and the values of its query.
+    /// The URL of the last request, without user, password, fragment and the values of its query.
     pub fn url(&self) -> &str {
         &self.0.url
     }
 
-    /// How many times the request was sent, or tried to be: 0 if it wasn't.
+    /// How many times the client sent the request, or tried to; 0 if it never did.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// The status that the server answered with, if it is that.
+    /// The status of the server's reply, if this is [`HttpErrorKind::Status`].
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             HttpErrorKind::Status(status) => Some(status),
@@ -74,25 +74,25 @@ impl HttpError {
         }
     }
 
-    /// What the server said, or what is wrong: one line of at most 500 characters or so, without
+    /// The server's message, or what is wrong: one line of about 500 characters at most, without
     /// secrets.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The body of the server's reply, for errors that a protocol describes: at most 64 KiB, the
-    /// secrets that the request carried taken out; empty if there was none.
+    /// The body of the server's reply, for protocols that describe errors there: at most 64 KiB,
+    /// without the secrets that the request carried. Empty if there was none.
     pub fn body(&self) -> &str {
         &self.0.body
     }
 
-    /// The type of that body, without parameters and in lower case: `application/json`.
+    /// The type of the body, without parameters and in lower case: `application/json`.
     pub fn content_type(&self) -> Option<&str> {
         self.0.content_type.as_deref()
     }
 
-    /// How long the server asked to wait before the next request, or when the client's own rate
-    /// limit has room again.
+    /// How long the server asked to wait before the next request, or how long it is until the
+    /// client's own rate limit allows one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
@@ -103,13 +103,21 @@ impl HttpError {
         self.0.retryable
     }
 
-    /// Whether the server may have done what was asked. `false` only if it surely has not: no
-    /// connection came about, it wasn't sent, or the server refused it (4xx, 503).
+    /// Whether the server may have done what the request asked. `false` only if it certainly
+    /// hasn't: there was no connection, the request wasn't sent, or the server refused it (4xx,
+    /// 503).
     ///
-    /// After a `POST` that creates something, `true` means: look for it before you ask again. A
-    /// gateway that says 503 after it has lost the server behind it breaks this; then look as well.
+    /// After a `POST` that creates something, `true` means: look for it before you send the request
+    /// again. `false` can be wrong if a gateway says 503 after it has lost the server behind it;
+    /// with such gateways, look as well.
     pub fn may_have_arrived(&self) -> bool {
         self.0.may_have_arrived
+    }
+
+    /// Whether this side ended the wait for the reply, so that the server may still be at it.
+    #[cfg(any(feature = "openeo", feature = "pairs"))]
+    pub(crate) fn is_given_up(&self) -> bool {
+        matches!(self.0.kind, HttpErrorKind::Timeout | HttpErrorKind::Cancelled)
     }
 
     pub(super) fn new(kind: HttpErrorKind, method: Method, url: &Url, message: impl Into<String>) -> HttpError {
@@ -174,7 +182,8 @@ impl HttpError {
         self
     }
 
-    /// What happened on the wire. A fault may repeat what a server sent.
+    /// Makes an error of a fault of the connection, and hides secrets in it, because a fault may
+    /// repeat what a server sent.
     pub(super) fn of_fault(fault: Fault, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
         let text = redact::plain(&secrets.hide(&fault.text), redact::WORDS);
         let error = HttpError::new(fault.kind, method, url, text).arrived(fault.arrived).retryable(fault.retryable);
@@ -184,15 +193,15 @@ impl HttpError {
         }
     }
 
-    /// What reading a body reports.
+    /// Makes an error of a failure to read a body.
     pub(super) fn of_body(error: io::Error, method: Method, url: &Url, secrets: &Secrets) -> HttpError {
         let fault = Fault::of_reader(error, "the reply could not be decompressed");
         HttpError::of_fault(fault, method, url, secrets)
     }
 }
 
-/// A source without secrets. The types of what we stand on stay inside, but for those of the
-/// standard library.
+/// The source of an error without secrets. Errors of the standard library keep their type; those of
+/// other crates become text, so that their types aren't part of our interface.
 fn cause(source: BoxError, secrets: &Secrets) -> BoxError {
     let text = redact::plain(&secrets.hide(&source.to_string()), redact::WORDS);
     match source.downcast_ref::<io::Error>() {
@@ -219,7 +228,7 @@ impl fmt::Display for HttpError {
 
 impl fmt::Debug for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The body is left out: it is long, and a server may put anything into it.
+        // Without the body: it is long, and a server may put anything into it.
         f.debug_struct("HttpError")
             .field("kind", &self.0.kind)
             .field("method", &self.0.method)

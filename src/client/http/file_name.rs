@@ -1,27 +1,26 @@
-//! Which names a file may get from a stranger. Pure: it never looks at the disk.
+//! Which file names from a server are safe to use. Pure: it never looks at the disk.
 
 use super::redact::is_reordering;
 use crate::error::{Error, Result};
 
-/// What follows the name of a file that is being downloaded.
+/// The suffix of a file that is being downloaded.
 pub(super) const PART: &str = ".part";
 
-/// What follows the name in the file that says how to go on.
+/// The suffix of the file that says how to resume a download.
 pub(super) const STATE: &str = ".part.resume";
 
-/// What a name may hold in bytes: what file systems take, less the suffixes that a download gives
-/// it meanwhile.
+/// The most bytes of a name: the limit of file systems, less the suffixes that a download appends.
 const LONGEST: usize = 230;
 
-/// The longest name that is made here, in bytes; others add endings.
+/// The most bytes of a name that is made here: the callers append endings.
 #[cfg(any(feature = "openeo", all(feature = "pairs", feature = "sqlite")))]
 const LONGEST_MADE: usize = 120;
 
-/// What Windows keeps for itself, whatever ending follows.
+/// Names that Windows reserves for devices, with any ending.
 const RESERVED: &[&str] = &["con", "prn", "aux", "nul", "conin$", "conout$", "com", "lpt"];
 
-/// Checks that `name` is one plain name of a file, on every system that users may have: no path,
-/// nothing that climbs, no device, nothing that a download uses itself.
+/// Checks that `name` is a plain file name on every system: not a path, not `..`, not a device, and
+/// not one of the names that a download uses itself.
 ///
 /// # Errors
 /// [`Error::Invalid`] says what is wrong with the name.
@@ -48,8 +47,8 @@ pub fn check_file_name(name: &str) -> Result<()> {
     }
 }
 
-/// A name for a folder or a file out of whatever text: letters, digits, `-`, `_` and `.` of it,
-/// other runs as `_`. Two texts may come to one name.
+/// Makes a name for a folder or file from any text: keeps letters, digits, `-`, `_` and `.`, and
+/// replaces each run of other characters by `_`. Two texts may give the same name.
 #[cfg(any(feature = "openeo", all(feature = "pairs", feature = "sqlite")))]
 pub(crate) fn sound_name(text: &str) -> String {
     let mut name = String::new();
@@ -71,7 +70,7 @@ pub(crate) fn sound_name(text: &str) -> String {
     if check_file_name(name).is_ok() { name.to_owned() } else { format!("_{name}_") }
 }
 
-/// What is wrong with one component of a path; `None` if nothing is.
+/// What is wrong with one component of a path; `None` if it is safe.
 pub(super) fn component_fault(name: &str) -> Option<&'static str> {
     let mut chars = name.chars();
     let drive = chars.next().is_some_and(|c| c.is_ascii_alphabetic()) && chars.next() == Some(':');
@@ -100,7 +99,7 @@ fn is_reserved(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end().to_lowercase();
     RESERVED.iter().any(|reserved| match stem.strip_prefix(reserved) {
         Some("") => !matches!(*reserved, "com" | "lpt"),
-        // COM1 to LPT9, also with the digits of Latin-1.
+        // `COM1` to `LPT9`, also with the superscript digits of Latin-1.
         Some(digit) => {
             matches!(*reserved, "com" | "lpt")
                 && digit.chars().count() == 1

@@ -1,7 +1,8 @@
-//! What headers of a reply say. Pure: every value is hostile until it has gone through here.
+//! Parses the values of a reply's headers. Pure. A server may send anything, so every value is
+//! checked here first.
 
-/// What a `Content-Range` says: the bytes from `first` to `last`, both included, of `total` if that
-/// is known.
+/// The value of a `Content-Range`: the bytes from `first` to `last`, both included, of `total` if
+/// that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentRange {
     pub(super) first: u64,
@@ -9,7 +10,7 @@ pub(super) struct ContentRange {
     pub(super) total: Option<u64>,
 }
 
-/// `bytes 5-9/10` or `bytes 5-9/*`. `None` for anything else, ranges that make no sense included.
+/// Parses `bytes 5-9/10` or `bytes 5-9/*`. `None` for anything else, and for an impossible range.
 /// (RFC 9110, 14.4)
 pub(super) fn content_range(value: &str) -> Option<ContentRange> {
     let (unit, rest) = value.trim().split_once(' ')?;
@@ -23,7 +24,7 @@ pub(super) fn content_range(value: &str) -> Option<ContentRange> {
     (first <= last && total.is_none_or(|total| last < total)).then_some(ContentRange { first, last, total })
 }
 
-/// Digits and nothing else; `None` if they are more than 64 bits hold.
+/// Parses a number of digits only; `None` if it doesn't fit into 64 bits.
 pub(super) fn number(digits: &str) -> Option<u64> {
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok()).flatten()
 }
@@ -42,11 +43,11 @@ pub(super) fn strong_etag(value: &str) -> Option<&str> {
     inner.bytes().all(|byte| byte > b' ' && byte != b'"' && byte != 0x7f).then_some(value)
 }
 
-/// The file name that a `Content-Disposition` proposes, if it is one that
-/// [`check_file_name`](super::check_file_name) takes.
+/// The file name that a `Content-Disposition` proposes, if
+/// [`check_file_name`](super::check_file_name) accepts it.
 ///
-/// Understands `filename=` and `filename*=` in UTF-8, which wins (RFC 6266, RFC 8187). A name with
-/// a path in it is refused, not cut: a server that sends one means something else.
+/// It reads `filename=` and `filename*=` in UTF-8; the latter wins (RFC 6266, RFC 8187). It refuses
+/// a name with a path, and doesn't cut it, because the server would mean another file.
 ///
 /// ```
 /// use fulmar::client::http::file_name_of;
@@ -68,7 +69,7 @@ pub fn file_name_of(content_disposition: &str) -> Option<String> {
     extended.or(plain).filter(|name| super::check_file_name(name).is_ok())
 }
 
-/// `; name=value` and `; name="quoted \" value"`, in order, after the first word.
+/// The parameters after the first word, in order: `; name=value` and `; name="quoted \" value"`.
 fn parameters(value: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut chars = value.chars().peekable();
@@ -103,7 +104,7 @@ fn parameters(value: &str) -> Vec<(String, String)> {
     found
 }
 
-/// `UTF-8'en'na%C3%AFve`; `None` for another character set or broken escapes.
+/// Decodes `UTF-8'en'na%C3%AFve`; `None` for another character set or broken escapes.
 fn decoded(value: &str) -> Option<String> {
     let mut parts = value.splitn(3, '\'');
     let (charset, _language, text) = (parts.next()?, parts.next()?, parts.next()?);

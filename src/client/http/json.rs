@@ -1,14 +1,14 @@
-//! JSON as servers send it: with a byte order mark, and with the numbers that Python writes and
-//! JSON doesn't know.
+//! Reads JSON as servers send it: with a byte order mark, and with numbers that Python writes but
+//! JSON doesn't have (`NaN`, `Infinity`).
 
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-/// Reads JSON. `NaN`, `Infinity` and `-Infinity`, which are none, are read as null.
+/// Reads JSON, with `NaN`, `Infinity` and `-Infinity` as null.
 ///
 /// # Errors
-/// Those of `serde_json`, for the text as it came.
+/// The error of `serde_json`, with line and column in the text as it came.
 pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     let text = without_mark(text);
     serde_json::from_slice(text).or_else(|error| match with_nulls(text) {
@@ -17,7 +17,7 @@ pub(crate) fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result
     })
 }
 
-/// How many of its numbers JSON doesn't know.
+/// How many of the text's numbers are `NaN`, `Infinity` or `-Infinity`.
 pub(crate) fn not_numbers(text: &[u8]) -> usize {
     with_nulls(without_mark(text)).1
 }
@@ -27,14 +27,14 @@ fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// The text with `null` in the place of every number that JSON doesn't know, and how many there
-/// were. What stands in strings is left as it is.
+/// The text with every `NaN`, `Infinity` and `-Infinity` replaced by `null`, and how many there
+/// were. Strings stay as they are.
 fn with_nulls(text: &[u8]) -> (Cow<'_, [u8]>, usize) {
     let (mut made, mut copied, mut count) = (Vec::new(), 0, 0);
     let (mut at, mut in_string) = (0, false);
     while let Some(&byte) = text.get(at) {
         match byte {
-            // What is escaped is no end of the string.
+            // Skip an escaped character: an escaped quote doesn't end the string.
             b'\\' if in_string => at += 1,
             b'"' => in_string = !in_string,
             b'-' | b'I' | b'N' if !in_string => {
@@ -58,7 +58,7 @@ fn with_nulls(text: &[u8]) -> (Cow<'_, [u8]>, usize) {
     (Cow::Owned(made), count)
 }
 
-/// The length of such a number at the beginning of a text.
+/// The length of a `NaN`, `Infinity` or `-Infinity` at the beginning of a text.
 fn not_a_number(text: &[u8]) -> Option<usize> {
     let word = [&b"NaN"[..], b"-NaN", b"Infinity", b"-Infinity"].into_iter().find(|word| text.starts_with(word))?;
     let ends = text.get(word.len()).is_none_or(|next| !next.is_ascii_alphanumeric());

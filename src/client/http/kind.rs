@@ -1,43 +1,44 @@
-//! The kinds of errors, below everything that tells of one.
+//! The kinds of errors, in a file of their own because all others here use them.
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HttpErrorKind {
-    /// The request, the URL or a setting makes no sense; nothing was sent.
+    /// The request, the URL or a setting is invalid; nothing was sent.
     Invalid,
-    /// No connection came about: the host's name can't be looked up, nothing listens there, the
+    /// There was no connection: the host's name can't be looked up, nothing listens there, or the
     /// network is down. Nothing was sent.
     Connect,
-    /// The connection could not be secured: the certificate isn't trusted, or the server speaks no
-    /// TLS that we do. Nothing was sent.
+    /// The connection could not be encrypted: the certificate isn't trusted, or client and server
+    /// have no version of TLS in common. Nothing was sent.
     Tls,
-    /// The proxy let nothing through: it refuses the host, wants a password, can't be reached, or
-    /// its settings make no sense. The server got nothing.
+    /// The proxy didn't connect: it refuses the host, asks for a password, can't be reached, or its
+    /// settings are invalid. The server got nothing.
     Proxy,
     /// A time limit passed.
     Timeout,
-    /// The connection broke, or what came over it was no HTTP.
+    /// The connection broke, or the reply wasn't HTTP.
     Broken,
     /// The server answered with this status, 400 or more.
     Status(u16),
-    /// A redirect that isn't followed: to nowhere, to another scheme, in a circle, or one that
-    /// would carry data to a stranger.
+    /// A redirect that the client doesn't follow: without a URL, to another scheme, in a circle, or
+    /// one that would send the request's data to another origin.
     Redirect,
-    /// The reply is larger than what was agreed to.
+    /// The reply is larger than the limit.
     TooLarge,
-    /// The reply is not what was asked for: other type, other length, other checksum, no JSON.
+    /// The reply isn't what the caller expects: another type, length or checksum, or not JSON.
     Content,
-    /// Credentials could not be had or renewed.
+    /// The client could not get or renew credentials.
     Unauthorized,
-    /// The client's own rate limit: nothing was sent. Only in the mode
-    /// [`once`](super::RequestBuilder::once), or if the time limit passes before the turn would
-    /// come.
+    /// The client's own rate limit allows no request now, and nothing was sent. Only with
+    /// [`once`](super::RequestBuilder::once), or if the request's time limit would pass before its
+    /// turn.
     RateLimited,
-    /// A file could not be written, or may not.
+    /// A file could not be read or written, or exists and must not be replaced.
     File,
     /// Another download to the same file name is under way.
     Busy,
-    /// The caller cancelled.
+    /// The caller cancelled the request, or the operation of an executor that sends it was
+    /// [cancelled](crate::AsyncRequest::cancel).
     Cancelled,
 }

@@ -1,67 +1,69 @@
-//! How fast and how often at once a host is asked, by all threads together.
+//! Limits how many requests per second, and how many at once, all threads together send to a host.
 //!
 //! Requests to one host are spaced evenly: each takes the next free point in time, so that any
-//! window of a second has at most as many as agreed. The points are handed out under a lock and
-//! waited for outside of it.
+//! window of a second has at most the allowed number. A thread takes its point under a lock, and
+//! waits for it without the lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::origin::Origin;
-use super::wait::{Cancelled, next_look, pause};
+use super::wait::{Cancelled, is_cancelled, next_look, pause};
 use crate::error::{Error, Result};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex, interrupt};
 use crate::time::Deadline;
 
-/// What a caller in the mode `once` is told to wait if all places are taken: when one will be free
-/// isn't known.
+/// How long a request with `once` is told to wait if the host already has as many requests as
+/// allowed: a guess, because it isn't known when one of them ends.
 const GUESS: Duration = Duration::from_millis(100);
 
-/// The longest distance between two requests: a century. The clock has no room for many that are
-/// much longer.
+/// The longest distance between two requests, a century, so that adding several to a point in time
+/// doesn't overflow.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// When so many hosts have been asked, those that are at rest are forgotten.
+/// When the limiter knows this many hosts, it forgets those without requests.
 const MANY_HOSTS: usize = 1_000;
 
-/// The requests that a client sends to each host (scheme, host and port), all its threads and
-/// clones together.
+/// Limits the requests that a client sends to each host (scheme, host and port), with all of its
+/// threads and clones together.
 ///
 /// ```
 /// use fulmar::client::http::{HttpClient, RateLimit};
 ///
-/// let client = HttpClient::builder().rate_limit(RateLimit::per_second(10.0).at_once(4)).build()?;
+/// let limit = RateLimit::per_second(10.0).max_concurrent(4);
+/// let client = HttpClient::builder().rate_limit(limit).build()?;
 /// # Ok::<(), fulmar::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RateLimit {
     per_second: Option<f64>,
-    at_once: Option<usize>,
+    max_concurrent: Option<usize>,
 }
 
 impl RateLimit {
     /// No limit, which is the default.
     pub fn none() -> RateLimit {
-        RateLimit { per_second: None, at_once: None }
+        RateLimit { per_second: None, max_concurrent: None }
     }
 
-    /// So many requests a second, evenly spaced: 0.5 is one every 2 s. It must be more than 0.
+    /// At most `requests` requests a second, evenly spaced: 0.5 is one every 2 s. It must be more
+    /// than 0.
     pub fn per_second(requests: f64) -> RateLimit {
-        RateLimit { per_second: Some(requests), at_once: None }
+        RateLimit { per_second: Some(requests), max_concurrent: None }
     }
 
-    /// So many requests at once, from the moment one may be sent until its reply is read or
-    /// dropped. It must be more than 0.
+    /// At most so many requests at once. Each counts from the moment in which it may be sent until
+    /// its reply is read or dropped. It must be more than 0.
     #[must_use]
-    pub fn at_once(mut self, requests: usize) -> RateLimit {
-        self.at_once = Some(requests);
+    pub fn max_concurrent(mut self, requests: usize) -> RateLimit {
+        self.max_concurrent = Some(requests);
         self
     }
 
     /// The distance between two requests, checked.
     fn interval(&self) -> Result<Duration> {
-        if self.at_once == Some(0) {
+        if self.max_concurrent == Some(0) {
             return Err(Error::Invalid(
                 "a rate limit of 0 requests at once lets nothing through: use 1 or more".into(),
             ));
@@ -82,7 +84,7 @@ impl RateLimit {
 /// The limits of one client.
 pub(super) struct Limiter {
     interval: Duration,
-    at_once: Option<usize>,
+    max_concurrent: Option<usize>,
     hosts: Mutex<HashMap<Origin, Arc<Host>>>,
 }
 
@@ -95,27 +97,31 @@ struct HostState {
     running: usize,
     /// The next free point in time.
     next: Instant,
-    /// Up to when callers that were turned away have been told to come back, so that they don't all
-    /// come at once.
+    /// The latest time at which a refused caller was told to come back: the next one is told a
+    /// later time, so that they don't all come at once.
     promised: Instant,
 }
 
-/// Leave to ask a host; given back when dropped.
+/// Permission to send a request to a host. Dropping it allows the next request.
 pub(super) struct Permit(Option<Arc<Host>>);
 
-/// Why there is no leave.
+/// Why there is no permit.
 pub(super) enum Refused {
-    /// The time limit would pass first, or the caller doesn't wait: come back after so long.
+    /// The time limit would pass first, or the caller doesn't wait. Come back after this time.
     Full(Duration),
     Cancelled,
 }
 
 impl Limiter {
     pub(super) fn new(limit: &RateLimit) -> Result<Limiter> {
-        Ok(Limiter { interval: limit.interval()?, at_once: limit.at_once, hosts: Mutex::new(HashMap::new()) })
+        Ok(Limiter {
+            interval: limit.interval()?,
+            max_concurrent: limit.max_concurrent,
+            hosts: Mutex::new(HashMap::new()),
+        })
     }
 
-    /// Waits for leave to send a request to `origin`; with `once` it doesn't wait.
+    /// Waits for a permit to send a request to `origin`; with `once` it doesn't wait.
     pub(super) fn acquire(
         &self,
         origin: &Origin,
@@ -123,28 +129,34 @@ impl Limiter {
         once: bool,
         cancelled: Cancelled<'_>,
     ) -> Result<Permit, Refused> {
-        if self.at_once.is_none() && self.interval.is_zero() {
+        if self.max_concurrent.is_none() && self.interval.is_zero() {
             return Ok(Permit(None));
         }
         let host = self.host(origin);
+        let waits = host.clone();
+        let _interrupt = interrupt::on_cancel(move || {
+            // Under the lock: a thread that is about to wait has seen the cancel, or sleeps by now.
+            let _state = waits.state.lock();
+            waits.freed.notify_all();
+        });
         let mut state = host.state.lock();
-        let is_full = |state: &HostState| self.at_once.is_some_and(|most| state.running >= most);
+        let is_full = |state: &HostState| self.max_concurrent.is_some_and(|most| state.running >= most);
         while is_full(&state) {
             if once || deadline.is_past() {
                 return Err(Refused::Full(GUESS.max(self.interval)));
             }
-            if let Some(asked) = cancelled {
-                // Not under the lock: it is the caller's code.
-                drop(state);
-                let stop = asked();
-                state = host.state.lock();
-                if stop {
-                    host.freed.notify_one();
-                    return Err(Refused::Cancelled);
-                }
-                if !is_full(&state) {
-                    break;
-                }
+            // Without the lock, because `cancelled` is the caller's code.
+            drop(state);
+            let stop = is_cancelled(cancelled);
+            state = host.state.lock();
+            // Under the lock, so that a cancel of this thread's operation either is seen here or
+            // wakes it.
+            if stop || interrupt::is_cancelled() {
+                host.freed.notify_one();
+                return Err(Refused::Cancelled);
+            }
+            if !is_full(&state) {
+                break;
             }
             match [deadline.at(), next_look(cancelled)].into_iter().flatten().min() {
                 None => host.freed.wait(&mut state),
@@ -154,14 +166,15 @@ impl Limiter {
         let now = Instant::now();
         let turn = state.next.max(now);
         if once && turn > now {
-            // Each is told another point in time, or all would come back for the same one.
+            // Tell each caller another point in time; otherwise all would come back at the same
+            // one.
             let told = state.promised.max(turn);
             state.promised = told.checked_add(self.interval).unwrap_or(told);
             host.freed.notify_one();
             return Err(Refused::Full(told - now));
         }
         if deadline.at().is_some_and(|at| turn > at) {
-            // A thread that was woken and takes no place wakes the next.
+            // This thread may have been woken for a place that it doesn't take: wake another one.
             host.freed.notify_one();
             return Err(Refused::Full(turn - now));
         }
@@ -169,7 +182,7 @@ impl Limiter {
         state.running += 1;
         let permit = Permit(Some(host.clone()));
         drop(state);
-        // The turn belongs to this thread alone: all that is left is to let time pass.
+        // The point in time belongs to this thread alone, so it only has to wait for it.
         if !pause(turn.saturating_duration_since(now), Deadline::start(None), cancelled) {
             return Err(Refused::Cancelled);
         }

@@ -1,4 +1,4 @@
-//! A reply under way, between the attempt that got it and its reader.
+//! A reply whose body hasn't been read: the attempt that got it hands it to the code that reads it.
 
 use url::Url;
 

@@ -1,4 +1,4 @@
-//! What a request asks for.
+//! The methods of HTTP.
 
 use std::fmt;
 
@@ -8,27 +8,28 @@ use std::fmt;
 pub enum Method {
     /// Reads.
     Get,
-    /// Reads all but the content.
+    /// Reads the headers, without the content.
     Head,
-    /// Does what the resource does with it; often creates.
+    /// Sends data for the resource to process; often creates something.
     Post,
-    /// Creates or replaces under this very URL.
+    /// Creates or replaces the resource at this URL.
     Put,
-    /// Changes a part.
+    /// Changes a part of the resource.
     Patch,
-    /// Removes.
+    /// Removes the resource.
     Delete,
-    /// Asks what can be asked.
+    /// Asks which methods there are.
     Options,
 }
 
 impl Method {
-    /// Whether doing it twice is as good as once, by definition: all but `POST` and `PATCH`.
+    /// Whether two such requests have the same effect as one, by definition: all but `POST` and
+    /// `PATCH`.
     pub fn is_idempotent(self) -> bool {
         !matches!(self, Method::Post | Method::Patch)
     }
 
-    /// Whether it only asks.
+    /// Whether it changes nothing on the server.
     pub(super) fn is_safe(self) -> bool {
         matches!(self, Method::Get | Method::Head | Method::Options)
     }

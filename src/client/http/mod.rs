@@ -1,5 +1,5 @@
-//! HTTP for blocking clients of remote services: one request, all that can go wrong with it, and
-//! files that arrive whole.
+//! HTTP for blocking clients of remote services: requests with limits, retries and clear errors,
+//! and downloads that arrive whole.
 //!
 //! [`HttpClient`] is a cheap handle. Its clones share kept connections, credentials and rate
 //! limits, from any number of threads.
@@ -8,26 +8,32 @@
 //!
 //! - Every wait has a limit: each phase of a request, and the whole with all its attempts
 //!   ([`Timeouts`]).
-//! - What is read into memory has one too, counted after decompression.
-//! - Only what can be repeated without harm is repeated ([`RetryPolicy`]). A `POST` that may have
-//!   reached the server never is, unless the caller says that it is
+//! - A body that is read into memory has a limit, too, counted after decompression.
+//! - The client repeats a request only if that does no harm ([`RetryPolicy`]). It never repeats a
+//!   `POST` that may have reached the server, unless the caller says that the request is
 //!   [`idempotent`](RequestBuilder::idempotent).
-//! - Credentials and secret headers go to the origin (scheme, host and port) that they belong to,
-//!   and to no other, redirects included. `https` never turns into `http`.
-//! - However many threads meet an expired token, one renews it ([`Tokens`]).
-//! - A body ends only where the protocol says so: one that is cut or reset is an error. Where
-//!   nothing tells its length, the result says that ([`Response::length_known`],
+//! - Credentials and secret headers go only to the origin (scheme, host and port) that they belong
+//!   to, also after redirects. The client never follows a redirect from `https` to `http`.
+//! - If several threads find a token expired, one of them renews it ([`Tokens`]).
+//! - If a body is cut short or its connection is reset, that is an error. If the server gave no
+//!   length, a cut can't always be seen, and the result says so ([`Response::length_known`],
 //!   [`Downloaded::length_known`]).
+//! - A call inside an operation of an executor ends with its [cancel](crate::AsyncRequest::cancel),
+//!   wherever it is blocked: the socket is shut down, the error is [`HttpErrorKind::Cancelled`],
+//!   and the connection is never used again. Of a name that is being looked up only the wait ends,
+//!   and where the system isn't Linux a cancel is seen when the connection stands or
+//!   [`Timeouts::connect`] has passed. After the cancel no call of that operation begins, unless it
+//!   is [shielded](crate::shield).
 //! - A file stands under its final name only when it is whole, checked and on the disk
 //!   ([`Download`]).
-//! - What fails before the request is sent is told as that: [`HttpErrorKind::Connect`],
-//!   [`Tls`](HttpErrorKind::Tls) with the certificate's fault in words,
-//!   [`Proxy`](HttpErrorKind::Proxy); [`HttpError::may_have_arrived`] is false.
-//! - Certificates are those that the system trusts, and proxies those of the environment, as curl
-//!   and Python's requests know them; [`HttpClientBuilder`] has settings for both.
-//! - An error names method, URL, attempts, status and what the server said, and no secret.
+//! - A failure before the request is sent has a kind of its own: [`HttpErrorKind::Connect`],
+//!   [`Tls`](HttpErrorKind::Tls), which says what is wrong with the certificate, or
+//!   [`Proxy`](HttpErrorKind::Proxy). Then [`HttpError::may_have_arrived`] is false.
+//! - The client trusts the system's certificates and uses the environment's proxies, as curl and
+//!   Python's requests do; [`HttpClientBuilder`] has settings for both.
+//! - An error names method, URL, attempts, status and the server's message, and shows no secret.
 //!
-//! Left to others: what a reply means.
+//! Left to the caller: what a reply means.
 //!
 //! ```
 //! # use std::io::{Read, Write};

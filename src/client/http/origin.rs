@@ -1,4 +1,4 @@
-//! The server that is asked: scheme, host and port, which is what credentials belong to.
+//! An origin: scheme, host and port of a server, to which credentials belong.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ impl Origin {
         &self.host
     }
 
-    /// The port, the scheme's own where the URL names none.
+    /// The port. If the URL has none, the scheme's default.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -1,4 +1,4 @@
-//! What a request carries: bytes, or a file that is read while it is sent, as often as it is sent.
+//! The body of a request: bytes, or a file, which is read anew each time that the request is sent.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,8 @@ pub(super) enum Source<'a> {
     Bytes(&'a [u8]),
     File {
         file: File,
-        /// As it was when the sending began: what is promised is sent, or the sending fails.
+        /// The file's length when sending began. The head of the request has promised it, so if the
+        /// file has become shorter, sending fails.
         length: u64,
     },
 }
@@ -27,7 +28,7 @@ impl Payload {
                 let file = File::open(path)?;
                 let found = file.metadata()?;
                 if !found.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it isn't a file"));
                 }
                 Ok(Source::File { file, length: found.len() })
             }

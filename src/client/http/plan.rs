@@ -1,4 +1,4 @@
-//! A request, checked: what all its attempts have in common.
+//! A checked request: what all of its attempts have in common.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::payload::Payload;
 use super::redact::Secrets;
 use crate::time::Deadline;
 
-/// Parts of names whose values are taken for secrets.
+/// If a name contains one of these, its value counts as a secret.
 const SECRET_NAMES: &[&str] = &[
     "auth",
     "cookie",
@@ -31,11 +31,11 @@ const SECRET_NAMES: &[&str] = &[
 pub(super) struct Header {
     pub(super) name: String,
     pub(super) value: String,
-    /// Goes to the origin of the first URL only, and is shown nowhere.
+    /// Whether it is sent only to the origin of the first URL, and shown in no error.
     pub(super) secret: bool,
 }
 
-/// A request, checked, with everything that its attempts have in common.
+/// A checked request, with all that its attempts have in common.
 pub(super) struct Plan {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub(super) idempotent: bool,
     pub(super) retry_on: Vec<u16>,
     pub(super) deadline: Deadline,
-    /// Where it isn't the client's.
+    /// The request's own limit, in place of the client's.
     pub(super) first_byte: Option<Option<Duration>>,
     pub(super) max_body: u64,
     pub(super) once: bool,
@@ -61,13 +61,13 @@ impl Plan {
     }
 }
 
-/// Whether a URL is another or its own, or below it.
+/// Whether `url` is `root` or below it.
 fn is_below(url: &Url, root: &Url) -> bool {
     let rest = url.path().strip_prefix(root.path().trim_end_matches('/'));
     Origin::of_url(url) == Origin::of_url(root) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Adds the secrets in a URL's query.
+/// Adds the secrets of a URL's query to `secrets`.
 pub(super) fn hide_query(url: &Url, secrets: &mut Secrets) {
     for (_, value) in url.query_pairs().filter(|(name, _)| is_secret_name(name)) {
         secrets.add(&value);
@@ -75,11 +75,11 @@ pub(super) fn hide_query(url: &Url, secrets: &mut Secrets) {
 }
 
 pub(super) fn is_secret_name(name: &str) -> bool {
-    // A key may be a secret, or just the name of a thing.
+    // A `key` may be a secret, or just the name of an object: hide it, to be safe.
     is_credential_name(name) || name.to_ascii_lowercase().ends_with("key")
 }
 
-/// Whether a value of that name is a secret and nothing else.
+/// Whether a value with this name is certainly a secret.
 pub(super) fn is_credential_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name == "sig" || SECRET_NAMES.iter().any(|part| name.contains(part))

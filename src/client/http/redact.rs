@@ -1,28 +1,27 @@
-//! What may be shown: URLs without what may be a secret, and a server's words without the secrets
-//! it was sent.
+//! Removes secrets from texts that are shown: from URLs, and from a server's messages, which may
+//! repeat what the request carried.
 
 use url::Url;
 
-/// What stands in the place of a secret.
+/// Replaces a secret in a text.
 pub(super) const HIDDEN: &str = "***";
 
-/// The longest piece of a server's words in an error, in characters.
+/// How many characters of a server's message an error shows at most.
 pub(super) const WORDS: usize = 500;
 
-/// What is shown of a URL's path in bytes, and of its query in pairs: a server that redirects says
-/// how long they are.
+/// How many bytes of a URL's path, and how many pairs of its query, are shown at most: a server can
+/// redirect to a URL of any length.
 const LONGEST_PATH: usize = 1_000;
 const MOST_PAIRS: usize = 50;
 
-/// Secrets shorter than this are left where they are: blotting out every `a` would hide the
-/// message, not the secret.
+/// Shorter secrets aren't hidden: replacing every `a` would make a message unreadable.
 const SHORTEST: usize = 4;
 
-/// The URL without user, password and fragment, and with no value of its query: a signed URL
-/// carries its key there.
+/// The URL without user, password and fragment, and with the values of its query hidden, because a
+/// signed URL has its key there.
 pub(super) fn url(url: &Url) -> String {
     let mut shown = url.clone();
-    // Both fail for URLs without a host only, which have neither.
+    // These fail only for URLs without a host, which have no user or password.
     let _ = shown.set_username("");
     let _ = shown.set_password(None);
     shown.set_fragment(None);
@@ -37,7 +36,7 @@ pub(super) fn url(url: &Url) -> String {
             Some((name, value)) if !value.trim_start_matches('=').is_empty() => {
                 format!("{}={HIDDEN}", name.chars().take(64).collect::<String>())
             }
-            // A name alone may be the key itself, with the `=` that ends base64.
+            // Without a value, the name may be the key itself, with the `=` at the end of base64.
             _ => HIDDEN.to_owned(),
         });
         shown.push('?');
@@ -46,15 +45,15 @@ pub(super) fn url(url: &Url) -> String {
     shown
 }
 
-/// A URL that couldn't be parsed, so that its secrets may stand anywhere: up to what may begin
-/// them.
+/// What can be shown of a URL that couldn't be parsed. Its secrets may be anywhere, so this cuts it
+/// where one may begin.
 pub(super) fn unparsed(text: &str) -> String {
-    // Whatever stands before an `@` may be a password, and a password may hold anything.
+    // All that is before an `@` may be a password, which may contain any character.
     let shown = if text.contains('@') { HIDDEN } else { text.split(['?', '#']).next().unwrap_or_default() };
     plain(shown, 200)
 }
 
-/// The secrets of one exchange: what must not be shown, whether we or the server repeat it.
+/// The secrets of one request: texts that errors must not show, even if the server repeats them.
 #[derive(Clone, Default)]
 pub(super) struct Secrets(Vec<String>);
 
@@ -65,12 +64,12 @@ impl Secrets {
                 self.0.push(secret.to_owned());
             }
         }
-        // The longest first: a part of a longer one must not leave the rest behind.
+        // The longest first: if one secret is a part of another, hiding the short one first would
+        // show the rest of the long one.
         self.0.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     }
 
-    /// `text` with every secret hidden, also where JSON, HTML or a URL would have escaped some of
-    /// it.
+    /// `text` with every secret hidden, also if it is escaped as in JSON, HTML or a URL.
     pub(super) fn hide(&self, text: &str) -> String {
         let mut shown = String::with_capacity(text.len());
         let mut hidden_to = 0;
@@ -90,7 +89,7 @@ impl Secrets {
     }
 }
 
-/// How many bytes of `text` its beginning takes, if that is `secret`, escaped or not.
+/// If `text` begins with `secret`, escaped or not: how many bytes of `text` that is.
 fn repeated(text: &str, secret: &str) -> Option<usize> {
     if text.starts_with(secret) {
         return Some(secret.len());
@@ -102,7 +101,7 @@ fn repeated(text: &str, secret: &str) -> Option<usize> {
     Some(text.len() - rest.len())
 }
 
-/// What follows `c`, if `text` begins with one of its escapes.
+/// If `text` begins with an escape of `c`: the rest after it.
 fn after_escaped(text: &str, c: char) -> Option<&str> {
     let number = |digits: &str| u32::from_str_radix(digits, 16).ok() == Some(u32::from(c));
     match text.as_bytes().first()? {
@@ -135,7 +134,8 @@ fn after_escaped(text: &str, c: char) -> Option<&str> {
     }
 }
 
-/// On one line, without control characters and what reorders text, at most `limit` characters.
+/// `text` on one line of at most `limit` characters, without control characters and without those
+/// that reorder text.
 pub(super) fn plain(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     let mut count = 0;
@@ -159,15 +159,16 @@ pub(super) fn plain(text: &str, limit: usize) -> String {
     shown
 }
 
-/// Characters that make text read otherwise than it is written.
+/// Whether a character can make a text look different from what it says.
 pub(super) fn is_reordering(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// An error of JSON without the values that it quotes.
+/// The text of an error of `serde_json` without the values from the server's reply that it quotes.
 pub(super) fn without_quotes(text: &str) -> String {
-    // Numbers and names of variants and fields stand between backticks. What is expected is known
-    // from the program, and shown.
+    // The error quotes numbers and unknown names between backticks: "unknown field `x`, expected
+    // ..". Hide from the first backtick to the last one before "expected". What follows is from our
+    // own types, and may be shown.
     let end = text.rfind("`, expected").or_else(|| text.rfind("`, there are no"));
     let text = match (text.find('`'), end) {
         (Some(start), Some(end)) if start < end => format!("{}`{HIDDEN}{}", &text[..start], &text[end..]),
@@ -175,7 +176,8 @@ pub(super) fn without_quotes(text: &str) -> String {
     };
     let mut parts = text.split('"');
     let mut shown = parts.next().unwrap_or_default().to_owned();
-    // Between the first quote and the last stands what the server sent, quotes of its own included.
+    // It quotes strings between double quotes, and a string may contain some: hide all from the
+    // first to the last.
     if let Some(rest) = parts.next_back() {
         shown.push_str(HIDDEN);
         shown.push_str(rest);

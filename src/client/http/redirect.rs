@@ -1,4 +1,4 @@
-//! Where a redirect leads, and what may go along. Pure. (RFC 9110, 15.4)
+//! Which request follows a redirect, and what of the first one it may carry. Pure. (RFC 9110, 15.4)
 
 use url::Url;
 
@@ -16,12 +16,13 @@ pub(super) struct Next {
     pub(super) keeps_body: bool,
 }
 
-/// Whether the status is a redirect to another URL for the same thing.
+/// Whether the status is a redirect that names another URL.
 pub(super) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-/// What to ask next after `status` with this `Location`; an error says why that isn't followed.
+/// The next request after `status` with this `Location`. The error says why the client doesn't
+/// follow the redirect.
 pub(super) fn next(
     method: Method,
     url: &Url,
@@ -30,19 +31,19 @@ pub(super) fn next(
     location: Option<&str>,
 ) -> Result<Next, &'static str> {
     let location = location.ok_or("a redirect without a location")?;
-    let mut to = url.join(location).map_err(|_| "a redirect to what is no URL")?;
+    let mut to = url.join(location).map_err(|_| "a redirect to what isn't a URL")?;
     let (from, origin) = (Origin::of_url(url), Origin::of_url(&to).ok_or("a redirect to another scheme than http")?);
     if url.scheme() == "https" && to.scheme() != "https" {
         return Err("a redirect from https to http, which would show the request to everybody");
     }
-    // Credentials in a URL are the sender's idea, not ours.
+    // Drop user and password that the server put into the URL.
     let _ = to.set_username("");
     let _ = to.set_password(None);
     if to.fragment().is_none() {
         to.set_fragment(url.fragment());
     }
     let (method, keeps_body) = match (status, method) {
-        // 301 and 302 as well: it is what all clients do, and no POST is repeated.
+        // After 301 and 302, too: all clients do that, and it repeats no POST.
         (301..=303, Method::Post) => (Method::Get, false),
         (303, Method::Get | Method::Head) => (method, false),
         (303, _) => (Method::Get, false),

@@ -1,4 +1,4 @@
-//! A request in the making.
+//! The builder of a request.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,8 +21,8 @@ use super::stream::ResponseStream;
 use super::wait::Cancelled;
 use crate::time::Deadline;
 
-/// A request in the making: setters, and then [`send`](RequestBuilder::send) or
-/// [`download`](RequestBuilder::download).
+/// Sets up a request; then call [`send`](RequestBuilder::send), [`stream`](RequestBuilder::stream)
+/// or [`download`](RequestBuilder::download).
 #[must_use = "a request is sent by `send` or `download`"]
 pub struct RequestBuilder {
     client: HttpClient,
@@ -92,7 +92,7 @@ impl RequestBuilder {
         }
     }
 
-    /// Adds `name=value` to the URL's query, escaped. Values of the query are shown nowhere.
+    /// Adds `name=value` to the URL's query, escaped. No error shows the query's values.
     pub fn query(mut self, name: &str, value: &str) -> RequestBuilder {
         if is_secret_name(name) {
             self.secrets.add(value);
@@ -101,9 +101,9 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets a header; the last of one name wins. It goes along with redirects, unless its name is
-    /// that of a secret (`Authorization`, `Cookie`, anything with `token`, `api-key` and the like):
-    /// then it is a [`secret_header`](RequestBuilder::secret_header).
+    /// Sets a header; the last one of a name wins. It is also sent after a redirect, unless its
+    /// name is that of a secret (`Authorization`, `Cookie`, a name with `token`, `api-key` and the
+    /// like): then it is a [`secret_header`](RequestBuilder::secret_header).
     pub fn header(mut self, name: &str, value: &str) -> RequestBuilder {
         if is_secret_name(name) {
             return self.secret_header(name, value);
@@ -112,20 +112,20 @@ impl RequestBuilder {
         self
     }
 
-    /// Sets a header that goes to the origin of this request's URL and no other, redirects
-    /// included, and is shown nowhere.
+    /// Sets a header that is sent only to the origin of this request's URL, also after redirects.
+    /// No error shows its value.
     pub fn secret_header(mut self, name: &str, value: &str) -> RequestBuilder {
         self.secrets.add(value);
         self.headers.push(Header { name: name.to_owned(), value: value.to_owned(), secret: true });
         self
     }
 
-    /// The type that is wanted: `application/json`. Defaults to anything.
+    /// The type that the reply should have: `application/json`. Defaults to any type.
     pub fn accept(self, media_type: &str) -> RequestBuilder {
         self.header("Accept", media_type)
     }
 
-    /// Sends `value` as JSON. A value that can't be JSON makes the request fail when it is sent.
+    /// Sends `value` as JSON. If it can't be written as JSON, the request fails when it is sent.
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> RequestBuilder {
         match serde_json::to_vec(value) {
             Ok(body) => self.body = Some(Payload::Bytes(body)),
@@ -134,8 +134,8 @@ impl RequestBuilder {
         self.header("Content-Type", "application/json")
     }
 
-    /// Sends fields as a form in a body. Values whose names are those of secrets (`apikey`,
-    /// `password`, `refresh_token`) are shown nowhere.
+    /// Sends fields as a form in the body. No error shows a value whose name is that of a secret
+    /// (`apikey`, `password`, `refresh_token`).
     pub fn form(mut self, fields: &[(&str, &str)]) -> RequestBuilder {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         for (name, value) in fields {
@@ -154,73 +154,74 @@ impl RequestBuilder {
         self.header("Content-Type", media_type)
     }
 
-    /// Sends a file of any type, read while it is sent: memory stays the same for any size. It must
-    /// not change meanwhile. If it can't be read, the request fails with [`HttpErrorKind::File`]
-    /// when it is sent.
+    /// Sends a file of any type. The client reads it while it sends it, so that a large file needs
+    /// no more memory; it must not change meanwhile. If it can't be read, the request fails with
+    /// [`HttpErrorKind::File`] when it is sent.
     pub fn body_file(mut self, media_type: &str, path: impl Into<PathBuf>) -> RequestBuilder {
         self.body = Some(Payload::File(path.into()));
         self.header("Content-Type", media_type)
     }
 
-    /// A text that must not appear in errors, should the server repeat it: a secret in a body.
+    /// A text that no error may show even if the server repeats it, such as a secret in a body.
     pub fn hide(mut self, secret: &str) -> RequestBuilder {
         self.secrets.add(secret);
         self
     }
 
-    /// Whether doing it twice is as good as once. Defaults by method: `POST` and `PATCH` are not.
+    /// Whether sending the request twice has the same effect as once, so that the client may repeat
+    /// it. The default depends on the method: no for `POST` and `PATCH`, yes for the others.
     pub fn idempotent(mut self, idempotent: bool) -> RequestBuilder {
         self.idempotent = Some(idempotent);
         self
     }
 
-    /// Further statuses that this protocol wants repeated, such as 500. Only idempotent requests
-    /// are.
+    /// Further statuses after which the client sends the request again, such as 500, if it is
+    /// idempotent.
     pub fn retry_on(mut self, statuses: &[u16]) -> RequestBuilder {
         self.retry_on.extend_from_slice(statuses);
         self
     }
 
-    /// The limit of the whole: all attempts, redirects and waits. Defaults to
-    /// [`Timeouts::total`](super::Timeouts::total), for downloads to none.
+    /// The time limit of the whole request, with all attempts, redirects and waits. Defaults to
+    /// [`Timeouts::total`](super::Timeouts::total); a download has none by default.
     pub fn timeout(mut self, total: Duration) -> RequestBuilder {
         self.timeout = Some(total);
         self
     }
 
-    /// How long the server may take until the reply's headers are there, for requests that it
-    /// computes the answer to; `None` is no limit but that of the whole. Defaults to
+    /// How long the server may take until it sends the reply's headers, for requests for which it
+    /// computes long. `None`: only the limit of the whole request applies. Defaults to
     /// [`Timeouts::first_byte`](super::Timeouts::first_byte).
     pub fn first_byte(mut self, limit: impl Into<Option<Duration>>) -> RequestBuilder {
         self.first_byte = Some(limit.into());
         self
     }
 
-    /// The limit of what is read into memory, in bytes after decompression. Defaults to the
-    /// client's.
+    /// The most bytes of the reply that are read into memory, counted after decompression. Defaults
+    /// to the client's limit.
     pub fn max_body(mut self, bytes: u64) -> RequestBuilder {
         self.max_body = Some(bytes);
         self
     }
 
-    /// One attempt, and no wait but for the network: neither backoff nor rate limit. The error says
-    /// whether ([`HttpError::is_retryable`]) and when ([`HttpError::retry_after`]) to come back.
-    /// For callers that have a timer.
+    /// Makes one attempt, and waits only for the network: not for a backoff, nor for the rate
+    /// limit. The error says whether to try again ([`HttpError::is_retryable`]) and when
+    /// ([`HttpError::retry_after`]). For callers that have a timer.
     ///
-    /// An expired token is still renewed, and redirects are followed.
+    /// The client still renews an expired token, and follows redirects.
     pub fn once(mut self) -> RequestBuilder {
         self.once = true;
         self
     }
 
-    /// Sends none of the client's credentials: for requests that get them.
+    /// Sends none of the client's credentials: for the requests that fetch them.
     pub fn without_auth(mut self) -> RequestBuilder {
         self.authenticated = false;
         self
     }
 
-    /// Sends the client's credentials only to URLs below this one, redirects included: for services
-    /// that share their host with others. Defaults to all of the host.
+    /// Sends the client's credentials only to this URL and those below it, also after redirects:
+    /// for services that share their host with others. Defaults to the whole host.
     pub fn auth_below(mut self, root: &str) -> RequestBuilder {
         match Url::parse(root) {
             Ok(root) => self.auth_below = Some(root),
@@ -229,35 +230,37 @@ impl RequestBuilder {
         self
     }
 
-    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and reads the
-    /// reply.
+    /// Sends the request, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and
+    /// reads the reply.
     ///
     /// # Timing
-    /// At most the time limit of the whole, on the monotonic clock, counted from this call.
+    /// Returns within [`timeout`](RequestBuilder::timeout), on the monotonic clock, counted from
+    /// this call.
     /// # Errors
-    /// [`HttpError`], also for each status of 400 or more.
+    /// [`HttpError`] if there was no reply, if it could not be read, or if its status is 400 or
+    /// more.
     pub fn send(self) -> Result<Response, HttpError> {
         self.send_with(None)
     }
 
-    /// As [`send`](RequestBuilder::send), unless `cancelled` says `true`: it is asked ten times a
-    /// second while the reply, or the turn for the next attempt, is waited for. What the server
-    /// does with the request by then is its own affair.
+    /// As [`send`](RequestBuilder::send), but stops when `cancelled` returns true. It calls
+    /// `cancelled` ten times a second while it waits for the reply or for the next attempt. The
+    /// server may process the request all the same.
     ///
     /// # Errors
-    /// [`HttpErrorKind::Cancelled`], else as for `send`.
+    /// [`HttpErrorKind::Cancelled`] if `cancelled` returned true; otherwise as for `send`.
     pub fn send_unless(self, cancelled: impl Fn() -> bool) -> Result<Response, HttpError> {
         self.send_with(Some(&cancelled))
     }
 
-    /// Sends it, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, until a reply
-    /// begins; its body is read by the caller, piece by piece.
+    /// Sends the request, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and
+    /// returns when the reply's headers are there. The caller reads the body, piece by piece.
     ///
     /// # Timing
-    /// At most [`timeout`](RequestBuilder::timeout), if one was set, the reading included; a
-    /// silence within the body has the client's limit in any case.
+    /// If [`timeout`](RequestBuilder::timeout) was set, it includes the reading of the body. A
+    /// silence within the body always has the client's limit.
     /// # Errors
-    /// [`HttpError`], also for each status of 400 or more.
+    /// [`HttpError`] if there was no reply, or if its status is 400 or more.
     pub fn stream(self) -> Result<ResponseStream, HttpError> {
         let total = self.timeout;
         let client = self.client.clone();
@@ -270,15 +273,16 @@ impl RequestBuilder {
         client.send(&self.plan(total)?, cancelled)
     }
 
-    /// Sends it, and puts the reply into a file: whole, checked and on the disk, or not under its
-    /// name.
+    /// Sends the request, and writes the reply into a file. The file gets its name only when it is
+    /// complete, checked and on the disk.
     ///
     /// # Timing
-    /// At most [`timeout`](RequestBuilder::timeout), if one was set. Set one for servers that
-    /// aren't trusted: without, one that for ever sends what is no data (trailers, a byte a minute)
-    /// is ended by nothing.
+    /// At most [`timeout`](RequestBuilder::timeout), if one was set. Set one for servers that you
+    /// don't trust: otherwise a server that sends a byte a minute, or trailers without end, keeps
+    /// the call from returning.
     /// # Errors
-    /// [`HttpError`]; [`Download`] says what is left on the disk then.
+    /// [`HttpError`] if the file could not be downloaded, checked or written. [`Download`] says
+    /// what is left on the disk then.
     pub fn download(self, download: &Download<'_>) -> Result<Downloaded, HttpError> {
         let total = self.timeout;
         let client = self.client.clone();

@@ -1,4 +1,4 @@
-//! A reply that is in memory, and how it gets there within its limits.
+//! A reply in memory, and reading it there within its limits.
 
 use std::fmt;
 use std::io::Read;
@@ -16,7 +16,7 @@ use super::method::Method;
 use super::redact::{self, Secrets};
 use super::wire::Reply;
 
-/// A reply with a status below 400, read whole.
+/// A reply with a status below 400, with its whole body.
 pub struct Response {
     method: Method,
     url: Url,
@@ -24,14 +24,13 @@ pub struct Response {
     headers: HeaderMap,
     is_delimited: bool,
     body: Vec<u8>,
-    /// As it came, if it came compressed.
+    /// The body as it came, if it came compressed.
     packed: Option<Vec<u8>>,
     secrets: Secrets,
 }
 
 impl Response {
-    /// The method of the request that was answered: of a `POST` that was sent on to its result,
-    /// that is `GET`.
+    /// The method of the last request: `GET` if a `POST` was redirected to its result.
     pub fn method(&self) -> Method {
         self.method
     }
@@ -41,19 +40,20 @@ impl Response {
         self.status
     }
 
-    /// A header, if it is there and text; names in any case, the first if there are several.
+    /// The value of the first header of this name, in upper or lower case, if there is one and it
+    /// is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
     }
 
-    /// Whether the server said how long the body is. If not, it ends where the connection does, and
-    /// a reply that was cut short on the way can't always be told from one that is whole.
+    /// Whether the server said how long the body is. If not, the body ends with the connection, and
+    /// a reply that was cut short can't always be told from a complete one.
     pub fn length_known(&self) -> bool {
         self.is_delimited
     }
 
-    /// The URL that answered, after redirects, with its query. It may hold secrets that the caller
-    /// put there.
+    /// The URL of the last request, after redirects, with its query. It may contain secrets that
+    /// the caller put there.
     pub fn url(&self) -> &str {
         self.url.as_str()
     }
@@ -63,7 +63,7 @@ impl Response {
         self.header("content-type").and_then(media_type)
     }
 
-    /// The file name that the server proposes, if it is a sound one: see [`file_name_of`].
+    /// The file name that the server proposes, if it is safe: see [`file_name_of`].
     pub fn file_name(&self) -> Option<String> {
         self.header("content-disposition").and_then(file_name_of)
     }
@@ -73,13 +73,13 @@ impl Response {
         &self.body
     }
 
-    /// The body as it came, compressed or not: some servers store files so, and name the length and
-    /// checksum of that.
+    /// The body as it came, compressed or not. Some servers store files compressed, and name the
+    /// length and checksum of the compressed file.
     pub fn stored_bytes(&self) -> &[u8] {
         self.packed.as_deref().unwrap_or(&self.body)
     }
 
-    /// The body, decompressed, to keep.
+    /// The body, decompressed, by value.
     pub fn into_bytes(self) -> Vec<u8> {
         self.body
     }
@@ -87,25 +87,25 @@ impl Response {
     /// The body as UTF-8, whatever character set the server claims.
     ///
     /// # Errors
-    /// [`HttpErrorKind::Content`], if it is none.
+    /// [`HttpErrorKind::Content`] if the body isn't UTF-8.
     pub fn text(&self) -> Result<&str, HttpError> {
         std::str::from_utf8(&self.body)
             .map_err(|error| self.unusable("the reply is not text in UTF-8").with_source(error))
     }
 
-    /// `text` without the secrets of the request, which a server may repeat: for an error or a log
-    /// that quotes the reply.
+    /// `text` without the request's secrets, which a server may repeat: for an error or a log that
+    /// quotes the reply.
     pub fn hide(&self, text: &str) -> String {
         self.secrets.hide(text)
     }
 
-    /// The body as JSON. A byte order mark before it is passed over; `NaN`, `Infinity` and
-    /// `-Infinity`, which are no JSON and are sent all the same, are read as null, and
+    /// The body as JSON. It skips a byte order mark. Some servers send `NaN`, `Infinity` and
+    /// `-Infinity`, which JSON doesn't have: these are read as null, and
     /// [`not_numbers`](Response::not_numbers) counts them.
     ///
     /// # Errors
-    /// [`HttpErrorKind::Content`], if it is none, or not of this shape. The source says where;
-    /// values are not shown.
+    /// [`HttpErrorKind::Content`] if the body isn't JSON, or doesn't fit `T`. The source says
+    /// where, without showing values.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
         json::from_slice(&self.body).map_err(|error| {
             let what = match self.content_type().as_deref() {
@@ -117,7 +117,7 @@ impl Response {
         })
     }
 
-    /// How many numbers there are in the body that JSON doesn't know.
+    /// How many `NaN`, `Infinity` and `-Infinity` are in the body.
     pub fn not_numbers(&self) -> usize {
         json::not_numbers(&self.body)
     }
@@ -126,7 +126,7 @@ impl Response {
         HttpError::new(HttpErrorKind::Content, self.method, &self.url, what).with_attempts(1)
     }
 
-    /// Reads a reply, of at most `most` bytes after decompression.
+    /// Reads a reply into memory, of at most `most` bytes after decompression.
     pub(super) fn read(live: Live, most: u64) -> Result<Response, HttpError> {
         let Live { reply, url, method, secrets, permit } = live;
         let Reply { status, headers, mut body } = reply;
@@ -146,7 +146,7 @@ impl Response {
         if is_more(&bytes) {
             return Err(too_large());
         }
-        // An empty body is none, compressed or not.
+        // An empty body can't be decompressed, and needn't be.
         if is_packed && !bytes.is_empty() {
             let stored = std::mem::take(&mut bytes);
             let decoder = flate2::read::MultiGzDecoder::new(&stored[..]);
@@ -164,7 +164,7 @@ impl Response {
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither headers nor body: both may hold secrets.
+        // Without headers and body: both may contain secrets.
         f.debug_struct("Response")
             .field("method", &self.method)
             .field("url", &redact::url(&self.url))
@@ -174,18 +174,18 @@ impl fmt::Debug for Response {
     }
 }
 
-/// A header, if it is there and text in UTF-8, which servers put into names of files.
+/// The value of a header, if it is there and UTF-8, which servers use in file names.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     std::str::from_utf8(headers.get(name)?.as_bytes()).ok()
 }
 
-/// The codings of HTTP that change a body, in IANA's registry. Servers write other words as well,
-/// of how a file was uploaded or of its letters: those say nothing of the bytes.
+/// The codings of HTTP that change a body, from IANA's registry. Servers also send other words in
+/// this header, about an upload or a character set: these don't change the bytes.
 const CODINGS: &[&str] =
     &["br", "compress", "dcb", "dcz", "deflate", "exi", "gzip", "pack200-gzip", "x-compress", "x-gzip", "zstd"];
 
-/// Whether a body is compressed, in the one way that is asked for; an error says that it is in
-/// another.
+/// Whether a body is compressed with gzip, the only way that the client asks for. An error if it is
+/// compressed in another way.
 pub(super) fn is_gzip(headers: &HeaderMap) -> Result<bool, &'static str> {
     let values = headers.get_all("content-encoding").iter().filter_map(|value| value.to_str().ok());
     let words = values.flat_map(|value| value.split(',')).map(|word| word.trim().to_ascii_lowercase());

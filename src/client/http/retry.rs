@@ -1,5 +1,5 @@
-//! Which failures are worth another attempt, and when. Pure: handed the error, and `now` where a
-//! date is read.
+//! After which failures a request is sent again, and when. Pure: the caller passes the error, and
+//! the time of now.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,17 +7,17 @@ use super::error::HttpError;
 use super::kind::HttpErrorKind;
 use crate::backoff::{Backoff, RetryPolicy};
 
-/// How often a request is sent again, and how long it waits for that.
+/// How often a request is sent again, and after which delay.
 #[derive(Clone, Debug)]
 pub(super) struct Retries {
     pub(super) policy: RetryPolicy,
-    /// The longest `Retry-After` that is waited for.
+    /// The longest `Retry-After` that the client waits for.
     pub(super) max_retry_after: Duration,
 }
 
 impl Retries {
-    /// How long to wait before the next attempt, after `failures` in a row of which `error` is the
-    /// last; `None`: give up.
+    /// How long to wait before the next attempt, after `failures` failures in a row, of which
+    /// `error` is the last. `None`: give up.
     pub(super) fn delay(
         &self,
         failures: u32,
@@ -47,23 +47,24 @@ impl Default for Retries {
     }
 }
 
-/// Repeating it is the caller's decision: the token's own requests have been repeated already.
+/// Whether the caller decides about another attempt: a failure to get credentials isn't repeated
+/// here, because the requests that fetch them were already.
 fn is_callers(kind: HttpErrorKind) -> bool {
     matches!(kind, HttpErrorKind::Busy | HttpErrorKind::Unauthorized)
 }
 
-/// Surely not processed. Of the statuses only 429 counts: a gateway may say 503 for a server that
-/// did get the request.
+/// Whether the server certainly hasn't processed the request. Of the statuses only 429 says so: a
+/// gateway may answer 503 although the server behind it got the request.
 fn is_unprocessed(error: &HttpError) -> bool {
     !error.may_have_arrived() && error.status().is_none_or(|status| status == 429)
 }
 
-/// `Retry-After` as seconds or as a date, from `now`; what is neither is `None`, a date in the past
-/// zero.
+/// The delay that a `Retry-After` asks for, from its seconds or its date. `None` if it is neither;
+/// zero for a date in the past.
 pub(super) fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds is still a very long time.
+        // A number that doesn't fit is still a very long time.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let at = httpdate::parse_http_date(value).ok()?;

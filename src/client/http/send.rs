@@ -1,5 +1,5 @@
-//! From a plan to a reply: attempts, and within each the redirects, the credentials and the leave
-//! to ask.
+//! Sends a request: makes attempts, and in each of them waits for the rate limit, adds credentials
+//! and follows redirects.
 
 use std::io::Read;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,18 +24,18 @@ use super::redirect;
 use super::response::{self, Response};
 use super::retry::retry_after;
 use super::tokens;
-use super::wait::{Cancelled, pause};
+use super::wait::{Cancelled, is_cancelled, pause};
 use super::wire::{Ask, Body, Reply, WANTS_PASSWORD};
 use crate::error::BoxError;
 use crate::trace::event;
 
-/// What is read of the body of an error.
+/// How many bytes of an error's body are read.
 const ERROR_BODY: u64 = 64 << 10;
 
-/// How long it is waited for while it comes; a silence in it may last as long as in any body.
+/// How long the client reads an error's body. Within it, a silence may last as long as in any body.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// One step of an attempt: what is asked of whom.
+/// One step of an attempt: a request to one URL. Each redirect is another step.
 struct Step<'a> {
     method: Method,
     url: Url,
@@ -44,12 +44,13 @@ struct Step<'a> {
 }
 
 impl HttpClient {
-    /// Attempt after attempt, until one gives a reply or the policy gives up.
+    /// Makes attempts until one gets a reply, or until the policy gives up.
     pub(super) fn send(&self, plan: &Plan, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
         self.send_for(plan, cancelled, |live| Response::read(live, plan.max_body))
     }
 
-    /// As [`send`](HttpClient::send), with what `read` makes of a reply.
+    /// As [`send`](HttpClient::send), but returns what `read` makes of the reply. If `read` fails,
+    /// that attempt has failed.
     pub(super) fn send_for<T>(
         &self,
         plan: &Plan,
@@ -58,7 +59,7 @@ impl HttpClient {
     ) -> Result<T, HttpError> {
         let mut failures = 0;
         loop {
-            if cancelled.is_some_and(|cancelled| cancelled()) {
+            if is_cancelled(cancelled) {
                 let text = "it was cancelled before it could be sent";
                 let error = HttpError::new(HttpErrorKind::Cancelled, plan.method, &plan.url, text);
                 return Err(error.arrived(failures > 0).with_attempts(failures));
@@ -77,7 +78,7 @@ impl HttpClient {
         }
     }
 
-    /// Waits before the next attempt; `false` if there is to be none.
+    /// Waits before the next attempt, and returns true; false if there is no further attempt.
     pub(super) fn wait_to_retry(
         &self,
         plan: &Plan,
@@ -92,7 +93,7 @@ impl HttpClient {
         let Some(delay) = retries.delay(failures, error, plan.idempotent, &plan.retry_on, self.seed()) else {
             return false;
         };
-        // Waiting for what can't be is no use: the error is better told now.
+        // Don't wait if the time limit would pass before the next attempt: return the error now.
         let in_time =
             Instant::now().checked_add(delay).is_some_and(|then| plan.deadline.at().is_none_or(|at| then < at));
         if !in_time {
@@ -110,7 +111,8 @@ impl HttpClient {
         pause(delay, plan.deadline, cancelled)
     }
 
-    /// Asks once, follows redirects, renews credentials once. `extra` headers win over the plan's.
+    /// Makes one attempt: sends the request, follows redirects, and renews credentials at most
+    /// once. `extra` headers replace the plan's.
     pub(super) fn attempt(
         &self,
         plan: &Plan,
@@ -119,12 +121,13 @@ impl HttpClient {
     ) -> Result<Live, HttpError> {
         let mut processed = false;
         let outcome = self.steps(plan, extra, cancelled, &mut processed);
-        // What was asked for has been done, whatever became of fetching the answer from elsewhere.
+        // The server has processed the request, even if fetching the result from the redirect's URL
+        // failed.
         outcome.map_err(|error| if processed { error.arrived(true) } else { error })
     }
 
-    /// Sets `processed` once a server has answered a request that isn't idempotent by sending it on
-    /// to the result.
+    /// Sends the request and follows redirects. Sets `processed` if the server answered a request
+    /// that isn't idempotent with a redirect to the result.
     fn steps(
         &self,
         plan: &Plan,
@@ -183,9 +186,9 @@ impl HttpClient {
                 hops += 1;
                 *processed |= !step.method.is_idempotent() && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
-                // A signed URL is a secret, too.
+                // The query of a signed URL is a secret, too.
                 plan::hide_query(&step.url, &mut secrets);
-                // A short body is read, so that the connection can be used again.
+                // Read a short body to its end, so that the connection can be used again.
                 drain(reply.body);
                 continue;
             }
@@ -193,7 +196,7 @@ impl HttpClient {
                 return Ok(Live { reply, url: step.url, method: step.method, secrets, permit });
             }
             if status == 407 {
-                // A proxy's word: the server knows nothing of the request, and is not to blame.
+                // The proxy has sent this reply: the server didn't get the request.
                 let text = format!("the proxy {WANTS_PASSWORD}");
                 return Err(HttpError::new(HttpErrorKind::Proxy, step.method, &step.url, text));
             }
@@ -245,7 +248,7 @@ impl HttpClient {
     }
 }
 
-/// How many attempts reached for the network.
+/// How many attempts used the network.
 pub(super) fn sent(failures: u32, last: &HttpError) -> u32 {
     match last.kind() {
         HttpErrorKind::Invalid | HttpErrorKind::RateLimited => failures - 1,
@@ -265,8 +268,8 @@ fn follow<'a>(step: Step<'a>, status: u16, location: Option<&str>, hops: usize) 
     Ok(Step { method: next.method, url: next.url, origin, body: step.body.filter(|_| next.keeps_body) })
 }
 
-/// The headers of one step. Secret ones go to the origin of the plan's URL only; credentials win
-/// over all.
+/// The headers of one step. It leaves out secret ones if the step goes to another origin than that
+/// of the plan's URL. Credentials replace all other headers of their name.
 fn headers(
     plan: &Plan,
     step: &Step<'_>,
@@ -281,14 +284,15 @@ fn headers(
     let own = own.filter(|(_, _, secret)| at_home || !secret);
     for (name, value, secret) in own.chain(extra).chain(auth) {
         let invalid = |text: String| HttpError::new(HttpErrorKind::Invalid, step.method, &step.url, text);
-        let name = HeaderName::try_from(name).map_err(|_| invalid(format!("{name:?} is no name of a header")))?;
+        let name = HeaderName::try_from(name).map_err(|_| invalid(format!("{name:?} isn't a name of a header")))?;
         if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::HOST | header::CONNECTION) {
             return Err(invalid(format!("the header {name} follows from the request and can't be set")));
         }
         if name == header::CONTENT_TYPE && step.body.is_none() {
             continue;
         }
-        // A cookie of the plan's own goes with those of the jar, and wins over one of its name.
+        // Send the plan's own cookies together with the stored ones; if both have a name, the
+        // plan's wins.
         let own = headers.get(&name).filter(|_| name == header::COOKIE).and_then(|own| own.to_str().ok());
         let joined = own.map(|own| cookies(own, value));
         let value = joined.as_deref().unwrap_or(value);
@@ -300,7 +304,7 @@ fn headers(
     Ok(headers)
 }
 
-/// The pairs of `own`, and those of `jar` whose names it doesn't have.
+/// The cookies of `own`, and those of `jar` with other names.
 fn cookies(own: &str, jar: &str) -> String {
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().trim().to_owned();
     let names: Vec<String> = own.split(';').map(name).collect();
@@ -308,8 +312,8 @@ fn cookies(own: &str, jar: &str) -> String {
     std::iter::once(own.trim_end_matches([';', ' '])).chain(others).collect::<Vec<_>>().join("; ")
 }
 
-/// A location as text. Bytes that are no UTF-8, of old servers that write in Latin-1, are escaped
-/// as they are: it is what browsers do, and what such servers understand.
+/// The value of a `Location` as text. Old servers write Latin-1: bytes that aren't UTF-8 are
+/// percent-escaped, as browsers do, which such servers understand.
 fn location_text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -317,20 +321,21 @@ fn location_text(bytes: &[u8]) -> String {
     }
 }
 
-/// The server's clock, which its dates are of; ours, if it doesn't say.
+/// The time by the server's clock, because its other dates are by that; our time, if the server
+/// doesn't say.
 fn date(headers: &HeaderMap) -> SystemTime {
     let date = response::header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
     date.unwrap_or_else(SystemTime::now)
 }
 
-/// Reads what is left of a short body. If that goes wrong, the connection isn't used again, and
-/// nothing else follows.
+/// Reads the rest of a short body, so that the connection can be used again. If that fails, the
+/// connection is closed, and nothing else is wrong.
 fn drain(body: Body) {
     drop(read_some(body));
 }
 
-/// A body that breaks off, or that comes drop by drop, is told as far as it came: the status says
-/// enough.
+/// Reads an error's body. If it breaks off or comes too slowly, returns the part that came, because
+/// the status already says that the request failed.
 fn error_body(reply: Reply) -> String {
     let is_packed = response::is_gzip(&reply.headers).unwrap_or(false);
     let bytes = read_some(reply.body);
@@ -357,7 +362,7 @@ fn unpacked(bytes: &[u8]) -> Vec<u8> {
     found
 }
 
-/// What a person would read out of the body of an error.
+/// The message for a person in an error's body.
 fn words(body: &str, content_type: Option<&str>) -> String {
     if let Ok(serde_json::Value::Object(object)) = serde_json::from_str(body) {
         let names = [
@@ -381,8 +386,8 @@ fn words(body: &str, content_type: Option<&str>) -> String {
     if !is_page {
         return body.to_owned();
     }
-    // The title says more than the first tags do. No lower-casing of the whole: it would move the
-    // places.
+    // The title of a page says more than its first tags do. Lower-casing the body would be shorter,
+    // but may change its length.
     let title = ["<title>", "<TITLE>"].iter().find_map(|tag| body.split_once(tag));
     match title {
         Some((_, rest)) => format!("a page: {}", rest.split('<').next().unwrap_or_default()),

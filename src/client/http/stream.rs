@@ -1,4 +1,4 @@
-//! A reply that is read piece by piece, and never held as a whole.
+//! A reply whose body the caller reads piece by piece, without holding all of it in memory.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,10 +17,10 @@ use super::redact::{self, Secrets};
 use super::response::{header, is_gzip};
 use super::wire::{Body, Reply};
 
-/// A reply with a status below 400, whose body is read as it comes, decompressed. It is whole when
-/// a read gives 0 bytes: a connection that is cut is an error before that, with an [`HttpError`] in
-/// it. Memory stays the same for any size; the limit for what is read into memory doesn't count
-/// here.
+/// A reply with a status below 400, whose body is read as it comes, decompressed. When a read
+/// returns 0 bytes, the body is complete. If the connection breaks before that, a read fails with
+/// an error that has an [`HttpError`] in it. A body of any size needs the same memory, so the limit
+/// for replies in memory doesn't apply.
 ///
 /// ```
 /// # use std::io::Write;
@@ -49,7 +49,7 @@ pub struct ResponseStream {
     length_known: bool,
     secrets: Secrets,
     body: Unpacked,
-    /// The leave to ask, which others wait for; given back with the last byte.
+    /// The permit of the rate limit, for which other requests may wait: dropped with the last byte.
     permit: Option<Permit>,
 }
 
@@ -94,8 +94,8 @@ impl ResponseStream {
         self.length
     }
 
-    /// Whether the server says where the body ends. If not, it ends where the connection does, and
-    /// one that was cut short on the way can't always be told from one that is whole.
+    /// Whether the server said where the body ends. If not, the body ends with the connection, and
+    /// one that was cut short can't always be told from a complete one.
     pub fn length_known(&self) -> bool {
         self.length_known
     }
@@ -124,7 +124,7 @@ impl Read for ResponseStream {
 
 impl fmt::Debug for ResponseStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without headers: they may hold secrets.
+        // Without headers: they may contain secrets.
         f.debug_struct("ResponseStream")
             .field("method", &self.method)
             .field("url", &redact::url(&self.url))

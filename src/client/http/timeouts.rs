@@ -1,13 +1,14 @@
-//! The time limits of a request, and when they end.
+//! The time limits of a request.
 
 use std::time::{Duration, Instant};
 
 use crate::time::Deadline;
 
-/// The time limits of a request, each counted on its own; `None` is no limit.
+/// The time limits of a request, each counted separately; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Finding the host, and again connecting to it, encryption included. Defaults to 10 s.
+    /// For looking up the host's name, and once more for connecting to it, encryption included.
+    /// Defaults to 10 s.
     pub connect: Option<Duration>,
     /// The longest wait until the network takes the next 64 KiB of the request. Defaults to 60 s.
     pub send: Option<Duration>,
@@ -15,9 +16,9 @@ pub struct Timeouts {
     pub first_byte: Option<Duration>,
     /// The longest silence within the reply's body. Defaults to 60 s.
     pub body: Option<Duration>,
-    /// The whole, with all attempts, redirects and waits. Defaults to 5 minutes. Downloads, which
-    /// may be of any size, have none but what
-    /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) says.
+    /// For the whole request, with all attempts, redirects and waits. Defaults to 5 minutes. It
+    /// doesn't apply to downloads, which may be of any size: set
+    /// [`RequestBuilder::timeout`](super::RequestBuilder::timeout) for these.
     pub total: Option<Duration>,
 }
 

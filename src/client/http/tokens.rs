@@ -1,18 +1,18 @@
-//! Tokens that expire, renewed by one thread for all.
+//! Tokens that expire: one thread renews a token for all.
 //!
 //! ```text
 //! Idle(epoch) -> Renewing -> Idle(epoch + 1), with a token or with the failure
 //! ```
 //!
-//! Every renewal that ended, well or not, has a number, the epoch. A request remembers the epoch
-//! that it took its token in. When the server refuses the token, and a renewal has ended since, the
-//! outcome of that one is the answer: a token to try with, or its failure. So of all requests that
-//! were under way with one token, exactly one renews it, and a failure reaches all of them; a
-//! request that starts later tries anew.
+//! The epoch counts the renewals that have ended, successfully or not. A request remembers the
+//! epoch in which it took its token. If the server refuses that token and a renewal has ended
+//! since, the request uses the outcome of that renewal: either it tries the new token, or it fails
+//! with the renewal's error. So of all requests that used the same token, exactly one renews it,
+//! and its failure fails all of them. A request that starts later tries anew.
 //!
-//! Two failures don't reach the others: that of a renewal that may not wait (`once`) or had run out
-//! of time, since other requests may wait and have time; and that of an early renewal, while the
-//! token still is good.
+//! Some failures don't fail other requests. If a renewal must not wait (`once`), ran out of time or
+//! was cancelled with its operation, another request may be able to wait longer. And if an early
+//! renewal fails, the token is still good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::redact::HIDDEN;
 use crate::error::{BoxError, Result};
 use crate::panics;
 use crate::sync::thread::{self, Thread};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, interrupt};
 use crate::time::Deadline;
 
 /// A token and how long it is good for.
@@ -34,12 +34,13 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token of unknown life: it is used until the server refuses it.
+    /// A token with an unknown lifetime: it is used until the server refuses it.
     pub fn new(secret: impl Into<String>) -> Token {
         Token { secret: secret.into(), life: None }
     }
 
-    /// How long it is good for, from now. It is renewed before that: see [`Tokens::renew_before`].
+    /// Sets the token's lifetime, from now. The token is renewed before its end: see
+    /// [`Tokens::renew_before`].
     #[must_use]
     pub fn expires_in(mut self, life: Duration) -> Token {
         self.life = Some(life);
@@ -56,13 +57,13 @@ impl fmt::Debug for Token {
 type Expired = Box<dyn Fn(u16, &str) -> bool + Send + Sync>;
 type Headers = Box<dyn Fn(&str) -> Vec<(String, String)> + Send + Sync>;
 
-/// Tokens that expire. However many threads meet the expired one, one of them renews it, and the
+/// Tokens that expire. If several threads find a token expired, one of them renews it, and the
 /// others wait for that.
 ///
-/// The function that gets a token mostly asks another host, by a client of its own. With this one
-/// it must say [`without_auth`](super::RequestBuilder::without_auth), or it is refused: it would
-/// wait for itself. It is handed a [`Renewal`], whose [`is_once`](Renewal::is_once) it should pass
-/// on.
+/// The function that fetches a token mostly uses another client to ask another host. If it uses
+/// this client, its request must be [`without_auth`](super::RequestBuilder::without_auth);
+/// otherwise it would wait for itself, and the client refuses it. The function gets a [`Renewal`],
+/// whose [`is_once`](Renewal::is_once) it should pass on to its requests.
 ///
 /// ```
 /// # use std::io::{Read, Write};
@@ -95,6 +96,10 @@ pub struct Tokens<F> {
     expired: Expired,
     headers: Headers,
     before: Option<Duration>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -102,7 +107,7 @@ pub struct Tokens<F> {
 struct State {
     /// How many renewals have ended.
     epoch: u64,
-    /// The thread that renews, if one does.
+    /// The thread that is renewing now, if there is one.
     renewing: Option<Thread>,
     token: Option<Held>,
     /// Why the last renewal failed, if it did.
@@ -111,27 +116,55 @@ struct State {
 
 struct Failure {
     error: Arc<BoxError>,
-    /// It may be for want of time only.
+    /// Whether the renewal may have failed only because it had too little time, or was cancelled.
     hasty: bool,
 }
 
 struct Held {
     secret: Arc<str>,
-    /// When to renew it, if its life is known.
+    /// When to renew it, if its lifetime is known.
     stale_at: Option<Instant>,
     /// When it ends, if that is known.
     ends_at: Option<Instant>,
+}
+
+impl Shared {
+    /// Waits until the thread that renews, if one does, has done so.
+    fn wait(self: &Arc<Shared>, deadline: Deadline) -> Result<(), BoxError> {
+        let waits = self.clone();
+        // Taken back after the lock is free again, for the hook needs it.
+        let _interrupt = interrupt::on_cancel(move || {
+            // Under the lock: a thread that is about to wait has seen the cancel, or sleeps by now.
+            let _state = waits.state.lock();
+            waits.ended.notify_all();
+        });
+        let mut state = self.state.lock();
+        while state.renewing.is_some() {
+            if interrupt::is_cancelled() {
+                return Err("it was cancelled while another thread was renewing the token".into());
+            }
+            match deadline.at() {
+                None => self.ended.wait(&mut state),
+                Some(at) => {
+                    if self.ended.wait_until(&mut state, at).timed_out() && state.renewing.is_some() {
+                        return Err("the time limit passed while another thread was renewing the token".into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<F> Tokens<F>
 where
     F: Fn(&Renewal) -> Result<Token, BoxError> + Send + Sync,
 {
-    /// Tokens for the origin of `url`, got by `fetch` when the first request needs one, and after
-    /// that when one expires.
+    /// Tokens for the origin of `url`. `fetch` is called when the first request needs a token, and
+    /// each time that one has expired.
     ///
     /// # Errors
-    /// [`Error::Invalid`](crate::Error::Invalid), if `url` is no `http` or `https` URL.
+    /// [`Error::Invalid`](crate::Error::Invalid) if `url` isn't an `http` or `https` URL.
     pub fn new(url: &str, fetch: F) -> Result<Tokens<F>> {
         Ok(Tokens {
             origins: origins(&[url])?,
@@ -139,21 +172,24 @@ where
             expired: Box::new(|status, _| status == 401),
             headers: Box::new(|token| vec![("Authorization".to_owned(), format!("Bearer {token}"))]),
             before: None,
-            state: Mutex::new(State { epoch: 0, renewing: None, token: None, failure: None }),
-            ended: Condvar::new(),
+            shared: Arc::new(Shared {
+                state: Mutex::new(State { epoch: 0, renewing: None, token: None, failure: None }),
+                ended: Condvar::new(),
+            }),
         })
     }
 
-    /// Another origin that the tokens are for.
+    /// Adds another origin that the tokens are for.
     ///
     /// # Errors
-    /// As for [`new`](Tokens::new).
+    /// [`Error::Invalid`](crate::Error::Invalid) if `url` isn't an `http` or `https` URL.
     pub fn also_for(mut self, url: &str) -> Result<Tokens<F>> {
         self.origins.extend(origins(&[url])?);
         Ok(self)
     }
 
-    /// Which replies mean that the token has expired, from status and body. Defaults to 401.
+    /// Decides from status and body of a reply whether the token has expired. By default every 401
+    /// means that.
     #[must_use]
     pub fn expired_when(mut self, expired: impl Fn(u16, &str) -> bool + Send + Sync + 'static) -> Tokens<F> {
         self.expired = Box::new(expired);
@@ -167,38 +203,38 @@ where
         self
     }
 
-    /// How long before its end a token is renewed, if its life is known. Defaults to a tenth of its
-    /// life, at most 1 minute; a time as long as its life or longer counts as half of it. If that
-    /// fails, the old one is used to its end, and the next try is a few seconds later.
+    /// How long before its end a token is renewed, if its lifetime is known. Defaults to a tenth of
+    /// the lifetime, but at most 1 minute. A value as long as the lifetime or longer counts as half
+    /// of it. If an early renewal fails, the old token is used to its end, and the next attempt
+    /// comes a few seconds later.
     #[must_use]
     pub fn renew_before(mut self, time: Duration) -> Tokens<F> {
         self.before = Some(time);
         self
     }
 
-    /// Waits until no thread renews, or says that time is up.
+    /// Waits until no thread renews, and returns the locked state; an error if `deadline` passes
+    /// first.
     fn idle(&self, deadline: Deadline) -> Result<MutexGuard<'_, State>, BoxError> {
-        let mut state = self.state.lock();
-        while let Some(renewer) = &state.renewing {
-            if renewer.id() == thread::current().id() {
-                return Err(
-                    "the function that gets a token asked for one: use `without_auth` or a client of its own".into()
-                );
-            }
-            match deadline.at() {
-                None => self.ended.wait(&mut state),
-                Some(at) => {
-                    if self.ended.wait_until(&mut state, at).timed_out() && state.renewing.is_some() {
-                        return Err("the time limit passed while another thread was renewing the token".into());
-                    }
+        loop {
+            let state = self.shared.state.lock();
+            match &state.renewing {
+                None => return Ok(state),
+                Some(renewer) if renewer.id() == thread::current().id() => {
+                    return Err(
+                        "the function that gets a token asked for one: use `without_auth` or a client of its own"
+                            .into(),
+                    );
                 }
+                Some(_) => {}
             }
+            drop(state);
+            self.shared.wait(deadline)?;
         }
-        Ok(state)
     }
 
-    /// Renews, alone. The lock is free meanwhile. Unless the token was `refused`, it is kept if it
-    /// can't be renewed yet.
+    /// Renews the token. This thread is the only one that does; it releases the lock meanwhile. If
+    /// the renewal fails and the server hasn't `refused` the old token, that is kept to its end.
     fn renew_now<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -207,16 +243,17 @@ where
     ) -> MutexGuard<'a, State> {
         state.renewing = Some(thread::current());
         drop(state);
-        // A panic of the user's function must not leave all others waiting.
+        // Catch a panic of the user's function: otherwise all other threads would wait for ever.
         let outcome = panics::catch(|| (self.fetch)(renewal));
         let now = Instant::now();
         let outcome = outcome.unwrap_or_else(|panic| Err(format!("getting a token panicked: {panic}").into()));
-        let mut state = self.state.lock();
+        let mut state = self.shared.state.lock();
         state.renewing = None;
-        self.ended.notify_all();
+        self.shared.ended.notify_all();
         if outcome.is_err() && !refused {
             if let Some(held) = state.token.as_mut().filter(|held| held.is_good(now)) {
-                // No new epoch: if the server refuses it now, that is no answer to it.
+                // Don't count an epoch: if the server refuses the old token now, a request has to
+                // renew it, and not to take this failure for the outcome.
                 held.renew_later(now);
                 return state;
             }
@@ -230,7 +267,7 @@ where
                 state.failure = None;
             }
             Err(error) => {
-                let hasty = renewal.once || renewal.deadline.is_past();
+                let hasty = renewal.once || renewal.deadline.is_past() || interrupt::is_cancelled();
                 state.token = None;
                 state.failure = Some(Failure { error: Arc::new(error), hasty });
             }
@@ -256,12 +293,12 @@ where
     }
 
     fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError> {
-        let seen = self.state.lock().epoch;
+        let seen = self.shared.state.lock().epoch;
         let mut state = self.idle(credentials.deadline)?;
         if !state.token.as_ref().is_some_and(Held::is_fresh) {
             let renewal = Renewal { generation: state.epoch, deadline: credentials.deadline, once: credentials.once };
-            // A thread that waited here for a renewal that failed has its outcome, and doesn't try
-            // once more.
+            // This thread waited for a renewal of another thread. If that failed, its failure is
+            // this thread's outcome, too.
             if state.epoch > seen {
                 if let Some(failure) = state.failure.as_ref().filter(|failure| failure.holds_for(&renewal)) {
                     return Err(failure.share());
@@ -309,7 +346,8 @@ impl Held {
         self.ends_at.is_none_or(|at| now < at)
     }
 
-    /// A tenth of what is left of its life, from 1 to 10 s, and never beyond its end.
+    /// Sets the next early renewal to after a tenth of the remaining lifetime: at least 1 s, at
+    /// most 10 s, and not after its end.
     fn renew_later(&mut self, now: Instant) {
         if let Some(ends_at) = self.ends_at {
             let left = ends_at.saturating_duration_since(now);
@@ -320,13 +358,13 @@ impl Held {
 }
 
 impl Failure {
-    /// Whether it is also the answer for this renewal, which has waited for it.
+    /// Whether this failure is also the outcome of `renewal`, which has waited for it.
     fn holds_for(&self, renewal: &Renewal) -> bool {
         !self.hasty || renewal.once || renewal.deadline.is_past()
     }
 
     fn share(&self) -> BoxError {
-        Shared(self.error.clone()).into()
+        SharedError(self.error.clone()).into()
     }
 }
 
@@ -338,27 +376,27 @@ impl<F> fmt::Debug for Tokens<F> {
 
 /// One failure, for all requests that waited for it.
 #[derive(Debug)]
-struct Shared(Arc<BoxError>);
+struct SharedError(Arc<BoxError>);
 
-impl fmt::Display for Shared {
+impl fmt::Display for SharedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
 }
 
-impl std::error::Error for Shared {
+impl std::error::Error for SharedError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
     }
 }
 
-/// What the function that gets tokens said, where a request failed for lack of one.
+/// The error of the function that fetches tokens, if the request failed because of it.
 #[cfg(feature = "pairs")]
 pub(crate) fn failure_of<T: std::error::Error + 'static>(error: &super::error::HttpError) -> Option<&T> {
-    std::error::Error::source(error)?.downcast_ref::<Shared>()?.0.downcast_ref()
+    std::error::Error::source(error)?.downcast_ref::<SharedError>()?.0.downcast_ref()
 }
 
-/// The HTTP error that a renewal failed with, if it is one.
+/// The HTTP error with which a renewal failed, if it was one.
 pub(super) fn http_error(error: &BoxError) -> Option<&super::error::HttpError> {
-    error.downcast_ref::<Shared>()?.0.downcast_ref()
+    error.downcast_ref::<SharedError>()?.0.downcast_ref()
 }

@@ -1,39 +1,37 @@
-//! Waiting without sleeping: on a condition variable with a deadline, looking at what may end the
-//! wait.
+//! A pause that ends early if the caller of the request says so, or if the operation that this
+//! thread runs is cancelled.
 
 use std::time::{Duration, Instant};
 
-use crate::sync::{Condvar, Mutex};
+use crate::sync::{interrupt, thread};
 use crate::time::Deadline;
 
-/// How often a wait asks a caller's `cancelled`, which has no way to wake the waiting thread.
+/// How often a wait calls the caller's `cancelled`, which can't wake the waiting thread.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A caller's way to end a wait, if there is one.
 pub(crate) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
 
-/// When to ask `cancelled` again, if there is one.
+/// Whether a wait has to end: this thread's operation was cancelled, or `cancelled` returns true.
+pub(super) fn is_cancelled(cancelled: Cancelled<'_>) -> bool {
+    interrupt::is_cancelled() || cancelled.is_some_and(|cancelled| cancelled())
+}
+
+/// When to call `cancelled` again, if there is one.
 pub(super) fn next_look(cancelled: Cancelled<'_>) -> Option<Instant> {
     cancelled.map(|_| Instant::now() + LOOK)
 }
 
-/// Waits for `delay`, at most until `deadline`. `false` if `cancelled` said so meanwhile.
+/// Waits for `delay`, at most until `deadline`. Returns false if `cancelled` returned true
+/// meanwhile, or, at once, if the operation that this thread runs is cancelled.
 pub(crate) fn pause(delay: Duration, deadline: Deadline, cancelled: Cancelled<'_>) -> bool {
-    let end = Deadline::start(delay);
-    let (lock, cond) = (Mutex::new(()), Condvar::new());
-    let mut guard = lock.lock();
-    loop {
-        if cancelled.is_some_and(|cancelled| cancelled()) {
-            return false;
-        }
+    let (end, sleeper) = (Deadline::start(delay), thread::current());
+    let _interrupt = interrupt::on_cancel(move || sleeper.unpark());
+    while !is_cancelled(cancelled) {
         if end.is_past() || deadline.is_past() {
             return true;
         }
-        let look = next_look(cancelled);
-        match [end.at(), deadline.at(), look].into_iter().flatten().min() {
-            // Only the clock wakes it.
-            Some(at) => drop(cond.wait_until(&mut guard, at)),
-            None => cond.wait(&mut guard),
-        }
+        thread::park_until([end.at(), deadline.at(), next_look(cancelled)].into_iter().flatten().min());
     }
+    false
 }

@@ -1,5 +1,5 @@
-//! Campaigns of openEO jobs: [`Campaign::run_jobs`]. What a campaign is and promises stands in
-//! [`crate::campaign`]; here jobs are made, found in job lists and adopted for it.
+//! Campaigns of openEO jobs: [`Campaign::run_jobs`]. [`crate::campaign`] says what a campaign is
+//! and promises; this module makes its jobs, finds them in job lists and adopts them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,25 +16,22 @@ use super::many::site::Site;
 use super::many::{self, BackEnd, JobRun, RunOptions};
 use crate::batch::{Context, JobError, RemoteJob};
 use crate::campaign::folder;
-use crate::campaign::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket};
+use crate::campaign::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, sound_cost};
 use crate::error::BoxError;
 
 pub use crate::campaign::{
     Campaign, CampaignError, CampaignProgress, CampaignReport, CampaignRun, CampaignStopper, Row, RowReport, RowState,
 };
 
-/// How a campaign of openEO jobs is run.
+/// The settings of a campaign of openEO jobs.
 pub type CampaignOptions = crate::campaign::CampaignOptions<RunOptions>;
 
-/// How many entries of a list that say no title are asked for their details.
+/// For how many entries of a job list without a title the details are read.
 const UNTITLED: usize = 50;
 
-/// The folders of results, if no pattern is given.
-const FOLDERS: &str = "job_{id}";
-
 impl Campaign {
-    /// Runs what isn't done yet, and waits until this run can do no more. `make` makes a row's job;
-    /// its title gets the row's name put in front.
+    /// Runs the rows that aren't done, and waits until this run can do no more. `make` returns the
+    /// job of a row; the row's name is put in front of the job's title.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -65,8 +62,8 @@ impl Campaign {
     /// ```
     ///
     /// # Errors
-    /// As for [`start_jobs`](Campaign::start_jobs), and [`CampaignError::Ledger`]. A row that fails
-    /// is no error here.
+    /// The errors of [`start_jobs`](Campaign::start_jobs), and [`CampaignError::Ledger`] if the
+    /// ledger can't be read or written. A row that fails isn't an error here.
     pub fn run_jobs(
         &self,
         back_ends: impl IntoIterator<Item = BackEnd>,
@@ -79,8 +76,9 @@ impl Campaign {
     /// As [`run_jobs`](Campaign::run_jobs), and returns at once.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] for two back-ends of one name, and for a limit or an estimate that
-    /// is no number; [`CampaignError::Client`], if there is no back-end, or one that takes no job.
+    /// [`CampaignError::Invalid`] if two back-ends have the same name, or if a limit or an estimate
+    /// isn't a number. [`CampaignError::Client`] if there is no back-end, or one that may run no
+    /// job.
     pub fn start_jobs(
         &self,
         back_ends: impl IntoIterator<Item = BackEnd>,
@@ -88,7 +86,7 @@ impl Campaign {
         options: &CampaignOptions,
     ) -> Result<CampaignRun, CampaignError> {
         let back_ends: Vec<BackEnd> = back_ends.into_iter().collect();
-        // The ledger knows them by their names.
+        // The ledger identifies back-ends by their names.
         for (index, back_end) in back_ends.iter().enumerate() {
             if back_ends[..index].iter().any(|other| other.name == back_end.name) {
                 let name = &back_end.name;
@@ -100,8 +98,8 @@ impl Campaign {
         let settings = options.settings.clone();
         let mut run = options.run.clone();
         run.folder.clone_from(&settings.root);
-        let pattern = settings.pattern.clone().unwrap_or_else(|| FOLDERS.to_owned());
-        self.start(&settings, move || {
+        let pattern = settings.pattern.clone().unwrap_or_else(|| folder::DEFAULT.to_owned());
+        self.begin(&settings, move || {
             let (many, runner) = many::prepare(back_ends.iter().cloned(), &run)?;
             Ok((BackEnds { many, make: Arc::clone(&make), pattern: pattern.clone() }, runner))
         })
@@ -156,7 +154,7 @@ impl Service for BackEnds {
         if let Some(gap) = list.gap() {
             return Err(JobError::retry(OpenEoError::reply(format!("the job list may lack some: {gap}"))));
         }
-        let is_it = |job: &JobDescription| ticket.is_it(job.title());
+        let is_it = |job: &JobDescription| job.title().is_some_and(|title| ticket.is_it(title));
         if let Some(found) = list.iter().find(|job| is_it(job)) {
             return Ok(Some(found.id().to_owned()));
         }
@@ -183,7 +181,7 @@ impl Service for BackEnds {
             Err(error) if error.is_not_found() => return Ok(Adopted::Gone(error.into())),
             Err(error) => return Err(job_error(error)),
         };
-        // A job that is there is made of nothing.
+        // The job exists already, so its graph isn't needed.
         let made = NewJob::new(ProcessGraph::start("none", json!({})));
         let found = if found.id() == id { found } else { with_id(&found, id) };
         Ok(Adopted::Job(Run::new(&self.many, made).remembered(self.memory(ticket)).adopt(&site, found)))
@@ -212,15 +210,17 @@ impl ServiceJob for Run {
         is_gone.then_some(Ending::Failed)
     }
 
-    fn cost(&self) -> Option<f64> {
-        // The list may leave it out.
-        let ask = || self.made()?.once().describe().ok()?.costs();
-        sound_cost(self.last().and_then(JobDescription::costs).or_else(ask))
+    fn cost(&mut self) -> Option<f64> {
+        // A job list may leave out the costs.
+        if self.last().and_then(JobDescription::costs).is_none() {
+            self.read_details();
+        }
+        sound_cost(self.last().and_then(JobDescription::costs))
     }
 
     fn stop(&mut self, cx: &mut Context<'_>) -> Result<Stopped, JobError> {
         self.cancel(cx)?;
-        // One that was deleted has computed nothing.
+        // A job that was never started was deleted, and has cost nothing.
         let Some(job) = self.started_job() else { return Ok(Stopped::Stopped(Some(0.0))) };
         Ok(match job.once().describe() {
             Ok(last) if last.status() == JobStatus::Finished => Stopped::Finished,
@@ -229,16 +229,12 @@ impl ServiceJob for Run {
         })
     }
 
-    fn files(output: &JobRun) -> Vec<PathBuf> {
+    fn files(&self, output: &JobRun) -> Vec<PathBuf> {
         output.files.clone()
     }
 }
 
-fn sound_cost(cost: Option<f64>) -> Option<f64> {
-    cost.filter(|cost| cost.is_finite() && *cost >= 0.0)
-}
-
-/// What the ledger is told while a job is made.
+/// Writes the steps of making a job into the campaign's ledger.
 struct RowMemory {
     diary: Diary,
     params: Value,
@@ -261,7 +257,8 @@ impl Memory for RowMemory {
     }
 }
 
-/// The details of a job of this id. A back-end that writes it otherwise is asked by ours.
+/// The job's details with this id in them: a back-end may write the id in another form, but is
+/// asked by ours.
 fn with_id(found: &JobDescription, id: &str) -> JobDescription {
     let mut fields = found.as_json().as_object().cloned().unwrap_or_default();
     fields.insert("id".to_owned(), Value::from(id));

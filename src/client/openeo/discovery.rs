@@ -1,5 +1,5 @@
-//! What a back-end has: collections, processes, formats of files, runtimes for users' code. It
-//! needs no login.
+//! Lists what a back-end offers: collections, processes, file formats, and runtimes for users'
+//! code. This needs no login.
 //!
 //! Source: openEO API 1.2, "EO Data Discovery", "Process Discovery", "Capabilities".
 
@@ -17,15 +17,15 @@ use super::processes::process::Process;
 use crate::client::http::{Method, Origin};
 
 impl Connection {
-    /// All collections of data, with their basic details. Pages are followed to the end.
+    /// All collections of data, with their basic details, from all pages of the list.
     ///
     /// # Errors
-    /// The back-end's, and a reply that is no such list.
+    /// The back-end's error, or [`OpenEoError::Reply`] if the reply isn't such a list.
     pub fn list_collections(&self) -> Result<Listing<Collection>, OpenEoError> {
         self.listing("/collections", "collections")
     }
 
-    /// All that the back-end tells about a collection: its dimensions and bands, its terms.
+    /// All details of a collection, such as its dimensions, bands and terms of use.
     ///
     /// # Errors
     /// The back-end's; [`OpenEoError::is_not_found`] says that there is no such collection.
@@ -33,20 +33,20 @@ impl Connection {
         Ok(Collection::new(self.object(&format!("/collections/{}", segments(id)))?))
     }
 
-    /// All processes of the back-end; or those of a `namespace`, such as `"backend"`, or a user's
-    /// that he shares. Pages are followed to the end.
+    /// All processes of the back-end, or those of a `namespace`: `"backend"`, or a user's shared
+    /// processes. Reads all pages of the list.
     ///
     /// # Errors
-    /// As for [`list_collections`](Connection::list_collections).
+    /// The back-end's error, or [`OpenEoError::Reply`] if the reply isn't such a list.
     pub fn list_processes<'a>(&self, namespace: impl Into<Option<&'a str>>) -> Result<Listing<Process>, OpenEoError> {
         self.listing(&processes_of(namespace.into()), "processes")
     }
 
-    /// One process of the back-end, or of a namespace; or the one that a URL describes, as calls
-    /// name it in their `namespace`. Credentials go to that URL only if it is the API's own.
+    /// One process of the back-end, or of a namespace. The namespace may also be a URL with the
+    /// process's description. Credentials are sent to that URL only if it is below the API's root.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] if it isn't in the list, else as for
+    /// [`OpenEoError::Invalid`] if there is no such process; otherwise the errors of
     /// [`list_processes`](Connection::list_processes).
     pub fn describe_process<'a>(
         &self,
@@ -62,7 +62,8 @@ impl Connection {
             let listed = listed.unwrap_or_else(|| vec![described]);
             return Listing::<Process>::new(listed, None).find(id).cloned().ok_or_else(missing);
         }
-        // The API has no other way, but for namespaces: and there, not all back-ends have it.
+        // Search the list: the API has a request for a single process only with namespaces, and not
+        // all back-ends have that.
         let processes = self.list_processes(namespace)?;
         processes.find(id).cloned().ok_or_else(missing)
     }
@@ -70,7 +71,7 @@ impl Connection {
     /// The formats of files that the back-end reads and writes.
     ///
     /// # Errors
-    /// The back-end's, and a reply that is no object.
+    /// The back-end's error, or [`OpenEoError::Reply`] if the reply isn't an object.
     pub fn list_file_formats(&self) -> Result<FileFormats, OpenEoError> {
         self.object("/file_formats").map(FileFormats::new)
     }
@@ -78,7 +79,7 @@ impl Connection {
     /// The runtimes for users' own code.
     ///
     /// # Errors
-    /// As for [`list_file_formats`](Connection::list_file_formats).
+    /// The back-end's error, or [`OpenEoError::Reply`] if the reply isn't an object.
     pub fn list_udf_runtimes(&self) -> Result<UdfRuntimes, OpenEoError> {
         self.object("/udf_runtimes").map(UdfRuntimes::new)
     }
@@ -91,7 +92,7 @@ impl Connection {
     pub(crate) fn object(&self, path: &str) -> Result<Value, OpenEoError> {
         let document = self.json_of(self.request(Method::Get, path))?;
         if !document.is_object() {
-            return Err(OpenEoError::reply(format!("{path} is no object")));
+            return Err(OpenEoError::reply(format!("{path} isn't an object")));
         }
         Ok(document)
     }

@@ -1,5 +1,5 @@
-//! A graph computed at once, while the request waits: for what takes seconds or minutes. Longer
-//! ones are batch jobs.
+//! Computes a graph while the request waits: for graphs that take seconds or minutes. Longer ones
+//! should be batch jobs.
 //!
 //! Source: openEO API 1.2, "Synchronous Data Processing" (`POST /result`).
 
@@ -15,10 +15,10 @@ use super::documents::text::plain;
 use super::jobs::new_job::NewJob;
 use crate::client::http::{Download, Existing, Method, RequestBuilder, Response};
 
-/// As long as the Python client waits.
+/// The default time limit: that of the Python client.
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// How a graph is computed at once.
+/// Options of [`Connection::execute`] and [`Connection::download`].
 ///
 /// ```
 /// use fulmar::client::openeo::ExecuteOptions;
@@ -52,36 +52,37 @@ impl<'a> ExecuteOptions<'a> {
         }
     }
 
-    /// How long the whole may take, from the request to the last byte; `None` is for ever. Defaults
-    /// to 30 minutes.
+    /// How long it may take from the request to the last byte; `None` is no limit. Defaults to 30
+    /// minutes.
     pub fn time_limit(mut self, limit: impl Into<Option<Duration>>) -> ExecuteOptions<'a> {
         self.time_limit = limit.into();
         self
     }
 
-    /// What to do about a file of that name. Defaults to [`Existing::Replace`].
+    /// What to do if there is a file with that name. Defaults to [`Existing::Replace`].
     pub fn existing(mut self, existing: Existing) -> ExecuteOptions<'a> {
         self.existing = existing;
         self
     }
 
     /// The most bytes that the result may have. Defaults to no limit for a file, and to the HTTP
-    /// client's for a value.
+    /// client's limit for a result in memory.
     pub fn max_bytes(mut self, bytes: u64) -> ExecuteOptions<'a> {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// Asked ten times a second while the back-end computes, and after each piece that comes;
-    /// `true` ends the wait. So does a cancel of the [request](crate::AsyncRequest::cancel) that
-    /// computes it, if it runs on an executor. What the back-end does about a caller that has gone,
-    /// and whether it bills it, is its own affair.
+    /// A function that ends the wait when it returns true. It is called ten times a second while
+    /// the back-end computes, and after each piece of the result. If the call runs on an executor,
+    /// cancelling its [request](crate::AsyncRequest::cancel) ends the wait, too. The back-end may
+    /// go on computing, and may bill it.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> ExecuteOptions<'a> {
         self.cancelled = Some(Box::new(cancelled));
         self
     }
 
-    /// Told how many bytes have come into the file, and how many there will be, if that is known.
+    /// A function that gets the number of bytes in the file so far, and how many there will be, if
+    /// that is known.
     pub fn progress(mut self, progress: impl Fn(u64, Option<u64>) + 'a) -> ExecuteOptions<'a> {
         self.progress = Some(Box::new(progress));
         self
@@ -108,18 +109,18 @@ impl fmt::Debug for ExecuteOptions<'_> {
     }
 }
 
-/// A result that was computed at once, in memory.
+/// A result in memory, of [`Connection::execute`].
 pub struct Executed {
     response: Response,
 }
 
 impl Executed {
-    /// The bytes, as the format of the graph has them.
+    /// The bytes, in the format that the graph saves.
     pub fn bytes(&self) -> &[u8] {
         self.response.bytes()
     }
 
-    /// The bytes, to keep.
+    /// The bytes, by value.
     pub fn into_bytes(self) -> Vec<u8> {
         self.response.into_bytes()
     }
@@ -127,7 +128,7 @@ impl Executed {
     /// The result as JSON: a number, a list, an object.
     ///
     /// # Errors
-    /// [`OpenEoError::Http`] of the kind `Content` if it is none.
+    /// [`OpenEoError::Http`] of the kind `Content` if it isn't JSON.
     pub fn json(&self) -> Result<Value, OpenEoError> {
         Ok(self.response.json()?)
     }
@@ -145,13 +146,13 @@ impl Executed {
             .filter(|costs: &f64| costs.is_finite())
     }
 
-    /// What the back-end calls this computation, in its logs and its bills, if it says.
+    /// The back-end's id of this computation, in its logs and bills, if it says.
     pub fn id(&self) -> Option<String> {
         self.response.header("openeo-identifier").map(|id| plain(id, 200))
     }
 
     /// Whether the back-end said how long the result is. If not, one that was cut short can't
-    /// always be told from a whole one.
+    /// always be told from a complete one.
     pub fn length_known(&self) -> bool {
         self.response.length_known()
     }
@@ -164,16 +165,16 @@ impl fmt::Debug for Executed {
 }
 
 impl Connection {
-    /// Computes a graph at once, and returns its result in memory. Plan, budget and options of a
-    /// [`NewJob`] go along; there is no job. (`POST /result`)
+    /// Computes a graph while the call waits, and returns its result in memory. The plan, budget
+    /// and options of a [`NewJob`] are sent with it, but no job is made. (`POST /result`)
     ///
-    /// A reply that is lost is not asked for again: it would be computed, and billed, once more.
-    /// That is for you to decide.
+    /// If the reply is lost, the request isn't repeated, because the back-end would compute and
+    /// bill the result once more. You decide whether to call again.
     ///
     /// # Errors
-    /// The back-end's: it may refuse what is too large for this. [`OpenEoError::Http`] of the kind
-    /// `Timeout` if the time limit passes, `Cancelled` if the caller cancelled, and `TooLarge` for
-    /// more than fits: [`download`](Connection::download) it.
+    /// The back-end's error: it may refuse a graph that takes too long. [`OpenEoError::Http`] of
+    /// the kind `Timeout` if the time limit passes, `Cancelled` if the caller cancelled, and
+    /// `TooLarge` if the result is too large for memory: [`download`](Connection::download) it.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -193,18 +194,19 @@ impl Connection {
             None => request,
         };
         let response = request.send_unless(|| options.is_cancelled())?;
-        // As with a file: mostly of a proxy that wants a login.
+        // An HTML page mostly comes from a proxy that asks for a login.
         if response.content_type().as_deref() == Some("text/html") {
             return Err(OpenEoError::reply("a page in HTML in place of a result"));
         }
         Ok(Executed { response })
     }
 
-    /// Computes a graph at once, and streams its result to a file, which has its name when it is
-    /// whole. As [`execute`](Connection::execute), and memory stays the same for any size.
+    /// Computes a graph while the call waits, as [`execute`](Connection::execute), and streams its
+    /// result to a file, so that a large result needs no more memory. The file gets its name when
+    /// it is complete.
     ///
     /// # Errors
-    /// As for `execute`, and what is wrong with the file.
+    /// The errors of `execute`, and those of writing the file.
     pub fn download(
         &self,
         graph: impl Into<NewJob>,
@@ -213,10 +215,9 @@ impl Connection {
     ) -> Result<PathBuf, OpenEoError> {
         let path = path.as_ref();
         let name = path.file_name().and_then(|name| name.to_str());
-        let name = name.ok_or_else(|| OpenEoError::Invalid(format!("{} is no path of a file", path.display())))?;
+        let name = name.ok_or_else(|| OpenEoError::Invalid(format!("{} isn't a path of a file", path.display())))?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A result that has come in part is never gone on with: another request would compute
-        // another.
+        // Don't resume a partial result: another request would compute a new one.
         let download = Download::new(folder, name).existing(options.existing).resume(false);
         let download = download.max_bytes(options.max_bytes.unwrap_or(u64::MAX));
         let download = download.cancelled(|| options.is_cancelled()).progress(|done, total| {

@@ -2,17 +2,19 @@
 //!
 //! Promises:
 //!
-//! - A job is made once, also when the reply is lost: it is made again only if the job list is
-//!   whole and has nothing like it. Where that can't be proven, the error says that it may exist.
-//! - A start, too: after an unclear answer the job is looked at first.
-//! - What can be had is had, and what can't is named beside it: pages, items, assets, logs.
-//! - A token that expires is renewed once for all threads, and the request repeated once.
-//! - A file stands under its name when it is whole and has the size and checksum that the results
-//!   say.
-//! - Credentials go below the API's root, and nowhere else.
-//! - What a back-end names (files, links, pages, log lines) is checked before it is used or shown.
+//! - A job is created once, even if the reply is lost: the client creates it again only if the job
+//!   list is complete and has no job like it. If that can't be proven, the error says that the job
+//!   may exist.
+//! - A job is started once: if the reply is lost, the client first looks at the job.
+//! - If a part of something can't be read (a page, an item, an asset, logs), the other parts still
+//!   are, and the result names what is missing.
+//! - If a token expires, one thread renews it for all, and the request is repeated once.
+//! - A file gets its name when it is complete and has the size and checksum of the metadata.
+//! - Credentials are sent only to URLs below the API's root.
+//! - Names from a back-end (files, links, pages, log lines) are checked before they are used or
+//!   shown.
 //!
-//! Left to others: running processes here, secondary web services and files of users, for which
+//! Not included: processes that run here, secondary web services and users' files. For the last two
 //! there is [`Connection::api`].
 //!
 //! Sources: openEO API 1.2; the batch job chapter of the openEO Python client's documentation,
@@ -21,17 +23,16 @@
 //!
 //! # Batch jobs
 //!
-//! Heavy work is not done while a request waits, but by a **batch job**, in these steps:
+//! A back-end does long computations as **batch jobs**, in these steps:
 //!
-//! - create a job, from a process graph and some words about it,
+//! - create a job, from a process graph, with a title and other settings,
 //! - start it,
 //! - wait until it is finished, asking for its status now and then,
-//! - get the listing of its results,
+//! - get the list of its results,
 //! - download them, or use them in another way.
 //!
-//! No step need be done by the same tool as the one before: a job is as well started in a web
-//! editor, and its results downloaded here. All examples on this page run against a small back-end
-//! of this crate's tests.
+//! Each step can be done with another tool: you can start a job in a web editor and download its
+//! results here. All examples on this page run against a small back-end in this crate's tests.
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -53,8 +54,8 @@
 //!
 //! # Create a batch job
 //!
-//! A [`ProcessGraph`] is built step by step, or read from JSON. In what *format* the result is to
-//! be saved is a step of it, or a setting of the job:
+//! Build a [`ProcessGraph`] step by step, or read it from JSON. The *format* of the result is a
+//! step of the graph, or a setting of the job:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -76,7 +77,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A descriptive title makes it easier to find in the job list; and a reply that was lost, too:
+//! With a descriptive title the job is easier to find in the job list, also for the client after a
+//! reply was lost:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -106,8 +108,8 @@
 //!
 //! ## Reconnecting to a batch job
 //!
-//! Take note of the id. With it the job is found again, at another time, from another program,
-//! whatever client made it:
+//! Store the id. With it any program can find the job again at any time, whichever client created
+//! it:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -153,7 +155,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! If that is no error, the job is running, or queued.
+//! If that returns no error, the job is queued or running.
 //!
 //! # Wait for a batch job to finish
 //!
@@ -171,13 +173,13 @@
 //! ```
 //!
 //! The values are those of [`JobStatus`]: created, queued, running, canceled, finished and error.
-//! Results can be relied on when it is finished. To wait for jobs that were started elsewhere there
-//! is [`BatchJob::wait`], and for many at once [`Connection::wait_jobs`].
+//! The results are complete when the job is finished. [`BatchJob::wait`] waits for a job that
+//! another program started, and [`Connection::wait_jobs`] for many at once.
 //!
 //! ## Create, start and wait in one go
 //!
-//! [`BatchJob::start_and_wait`] starts a job that was created, and asks for its status until it
-//! ends: after 5 s, then rarer by a quarter each time, up to 60 s. It prints a line for each look:
+//! [`BatchJob::start_and_wait`] starts a job, and asks for its status until it ends: first after 5
+//! s, then with delays that grow by a quarter each time, up to 60 s. It prints a line each time:
 //!
 //! ```text
 //! 0:00:00 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': send 'start'
@@ -186,7 +188,7 @@
 //! 0:03:28 Job 'b0e8adcf-087f-41de-afe6-b3c0ea88ff38': finished (progress N/A)
 //! ```
 //!
-//! How often, for how long, and where the lines go, is for [`WaitOptions`] to say:
+//! [`WaitOptions`] set how often it asks, for how long, and where the lines go:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -209,7 +211,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! And [`Connection::execute_batch`] creates it as well:
+//! [`Connection::execute_batch`] also creates the job:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -249,8 +251,8 @@
 //!
 //! ## Automatic batch job log printing
 //!
-//! When a job fails that is waited for, its error logs are printed, and how to see all of them. The
-//! error carries them:
+//! If a job fails during the wait, its error logs are printed, with a hint how to see all logs. The
+//! error has them, too:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -294,8 +296,8 @@
 //!
 //! ## Download all assets
 //!
-//! Several at once, each whole or not there; the metadata beside them, in `job-results.json`. Files
-//! are called as the results call them, as far as that is safe.
+//! This downloads several files at once, and writes the metadata to `job-results.json`. A file
+//! appears only when it is complete. Its name is that of the results, if that is safe.
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -319,7 +321,8 @@
 //!
 //! ## Download a single asset
 //!
-//! If there is just one, it needs no name; of several, the one to download is named by its key:
+//! If there is only one asset, it needs no name. If there are several, give the key of the one to
+//! download:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -366,7 +369,7 @@
 //!
 //! # Directly load batch job results
 //!
-//! An asset can be had without a file:
+//! An asset can be read without a file:
 //!
 //! ```
 //! # let assets = vec![("timeseries.json".to_owned(), "application/json".to_owned(), 40)];
@@ -387,19 +390,19 @@
 //!
 //! # Many jobs
 //!
-//! [`run_jobs`] takes many jobs through all of this, on several back-ends, each of which gets as
-//! many at once as it takes. A [`Connection`] is also a [`Store`](crate::Store): its operations are
-//! the API's verbs.
+//! [`run_jobs`] does all of this for many jobs, on several back-ends, with as many jobs at once on
+//! each as it allows. A [`Connection`] is also a [`Store`](crate::Store), whose operations are the
+//! API's verbs.
 //!
 //! # Compute at once
 //!
-//! What takes seconds needs no job: [`Connection::execute`] waits for the value, and
-//! [`Connection::download`] for the file.
+//! A computation of seconds needs no job: [`Connection::execute`] waits for its value, and
+//! [`Connection::download`] for its file.
 //!
 //! # Processes with parameters
 //!
-//! A graph may hold [`Parameter`]s, filled for each row of a table, each tile of an area, each
-//! month of a year:
+//! A graph can have [`Parameter`]s, with other values for each row of a table, each tile of an
+//! area, or each month of a year:
 //!
 //! ```
 //! # let server = openeo_server::Server::start(openeo_server::Config::quick())?;

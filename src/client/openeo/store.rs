@@ -1,5 +1,4 @@
-//! The verbs of the API as named operations, for requests that come from a file, a message, a
-//! queue.
+//! The API's verbs as named operations, for requests that come from a file, a message or a queue.
 
 use serde_json::{Value, json};
 
@@ -15,7 +14,7 @@ use crate::client::openeo::results::options::DownloadOptions;
 use crate::error::BoxError;
 use crate::executor::Store;
 
-/// What `call` knows.
+/// The names of the operations.
 const OPERATIONS: &[&str] = &[
     "capabilities",
     "change_job",
@@ -114,7 +113,7 @@ impl Connection {
             "delete_job" => nothing(job()?.delete()?),
             "job_logs" => {
                 let level = args.get("level").and_then(Value::as_str).map(|name| {
-                    LogLevel::of(name).ok_or_else(|| OpenEoError::Invalid(format!("{name:?} is no level of logs")))
+                    LogLevel::of(name).ok_or_else(|| OpenEoError::Invalid(format!("{name:?} isn't a level of logs")))
                 });
                 let offset = args.get("offset").and_then(Value::as_str);
                 job()?.logs(offset, level.transpose()?)?.to_json()

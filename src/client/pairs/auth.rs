@@ -1,5 +1,5 @@
-//! The four ways to log in: user and password, and three kinds of API keys that buy a
-//! token.
+//! The four ways to log in: user and password, and three kinds of API keys, each of which is
+//! exchanged for a token.
 //!
 //! | key | from | token by |
 //! |---|---|---|
@@ -18,18 +18,18 @@ use crate::client::pairs::cleartext::Cleartext;
 use crate::client::pairs::{PairsError, reply, schema};
 use crate::sync::Mutex;
 
-/// A token host answers within seconds, or is broken.
+/// The time limit of a request to a token host, which normally answers within seconds.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// No secret of a token host is longer than this, in bytes; what is, is no token.
+/// The most bytes of a token: a longer text isn't one.
 const MAX_TOKEN: usize = 64 << 10;
 
-/// What the key of a client buys tokens with.
+/// Exchanges the key of a client for tokens.
 pub(super) struct KeyExchange {
     http: HttpClient,
     kind: KeyKind,
     api_key: String,
-    /// The hosts of tokens: a key is worth as much as what it buys.
+    /// The hosts of tokens, which must not get the key unencrypted, either.
     hosts: Vec<Cleartext>,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum KeyKind {
     Legacy {
         endpoint: String,
         client_id: String,
-        /// Rotated: each use gives the next one.
+        /// The refresh token. Each use gives the next one.
         refresh: Mutex<Option<String>>,
     },
     Iam {
@@ -98,12 +98,12 @@ impl KeyExchange {
         refresh: &Mutex<Option<String>>,
     ) -> Result<Token, PairsError> {
         const HOST: &str = "the legacy token host";
-        // Used up, whatever comes of it.
+        // Take it out, because even a failed request may use it up.
         let known = refresh.lock().take();
         let refreshed = known.and_then(|known| {
             let form = [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", known.as_str())];
             let request = self.http.post(&format!("{endpoint}/connect/token")).form(&form);
-            // One that is refused or lost is no reason to give up: the key buys another.
+            // If the refresh token is refused, or the reply is lost, the key gets another one.
             let grant = self.json(renewal, request, HOST, &[&known]).ok()?;
             self.granted(&grant, HOST).ok()
         });
@@ -137,7 +137,7 @@ impl KeyExchange {
         self.retrieve(renewal, request, client_id, org_id, "IBM API Connect")
     }
 
-    /// The token itself, as plain text.
+    /// Fetches the token itself, which comes as plain text.
     fn retrieve(
         &self,
         renewal: &Renewal,
@@ -153,7 +153,7 @@ impl KeyExchange {
         if !is_token(token) {
             return Err(PairsError::Authentication {
                 host,
-                message: "what came is no token".to_owned(),
+                message: "what came isn't a token".to_owned(),
                 is_retryable: true,
             });
         }
@@ -167,15 +167,15 @@ impl KeyExchange {
         host: &'static str,
         secrets: &[&str],
     ) -> Result<Value, PairsError> {
-        // Asking twice for a token does no harm.
+        // Asking twice for a token does no harm, so the request may be repeated.
         let request = secrets.iter().fold(request.hide(&self.api_key), |request, secret| request.hide(secret));
         let request = limited(request.idempotent(true), renewal).accept("application/json");
         let response = request.send().map_err(|error| self.failure(host, &error, secrets))?;
         response.json().map_err(|error| self.failure(host, &error, secrets))
     }
 
-    /// A token with its life and the next refresh token, unless the answer is a refusal in the
-    /// guise of a success.
+    /// Reads a token, its lifetime and the next refresh token from a reply. An error if the reply
+    /// is a refusal, although its status is a success.
     pub(super) fn granted(&self, grant: &Value, host: &'static str) -> Result<(Token, Option<String>), PairsError> {
         let token = grant.get("access_token").and_then(Value::as_str).filter(|token| is_token(token));
         let token = Token::new(token.ok_or_else(|| self.refusal(host, grant))?);
@@ -197,8 +197,8 @@ impl KeyExchange {
         PairsError::Authentication { host, message, is_retryable: said.is_none() }
     }
 
-    /// The refusal of a token host in its own words. The error of the request isn't kept as the
-    /// source: it may repeat them with a key in them.
+    /// The error for a refusal of a token host, with the host's message. It doesn't have the
+    /// request's error as its source, because that may repeat the message with a key in it.
     fn failure(&self, host: &'static str, error: &HttpError, secrets: &[&str]) -> PairsError {
         let said: Value = serde_json::from_str(error.body()).unwrap_or_default();
         let word = |name: &str| said.get(name).and_then(schema::text);
@@ -210,14 +210,14 @@ impl KeyExchange {
             Some(status) if !words.is_empty() => format!("status {status}, {}", words.join(", ")),
             _ => error.to_string(),
         };
-        // API Connect says 500 when it means that it doesn't know the organisation.
+        // API Connect answers 500 if it doesn't know the organisation.
         let is_retryable = error.is_retryable();
         PairsError::Authentication { host, message: self.without_secrets(&text, secrets), is_retryable }
     }
 
     fn without_secrets(&self, text: &str, others: &[&str]) -> String {
         let secrets = others.iter().copied().chain([self.api_key.as_str()]).filter(|secret| !secret.is_empty());
-        // Before the text is cut, so that no half of a secret is left at its end.
+        // Hide secrets before the text is cut: otherwise half a secret could be left at its end.
         reply::said(&secrets.fold(text.to_owned(), |text, secret| text.replace(secret, "***")))
     }
 }
@@ -228,7 +228,7 @@ fn limited(request: RequestBuilder, renewal: &Renewal) -> RequestBuilder {
     if renewal.is_once() { request.once() } else { request }
 }
 
-/// Whether a text can stand in a header: a token never holds a blank or anything that ends a line.
+/// Whether a text can be a header's value: a token never has a blank or a line break.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_TOKEN && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,4 +1,4 @@
-//! Many queries at once, in a sliding window.
+//! Runs many queries at once, in a sliding window.
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`: `batch_query` and `query_worker`, whose options these
 //! are.
@@ -31,22 +31,22 @@ const FLOOR: Duration = Duration::from_secs(15);
 /// `QUERY_STATUS_CHECK_INTERVAL`.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// `QUERY_MAX_WORKERS`, which here is where one begins.
+/// The default number of queries in flight, which is `QUERY_MAX_WORKERS` of the Python client.
 const WORKERS: usize = 8;
 
-/// How often a step of a query is tried, if the failure may pass.
+/// How often a step of a query is tried, if its failure may be temporary.
 const ATTEMPTS: u32 = 10;
 
-/// Runs queries, a window of them at a time, and waits for all: each is submitted, asked about
+/// Runs queries, with a limited number in flight, and waits for all. Each is submitted, polled
 /// until it is done, and downloaded. The report has every query, in input order, with its result or
-/// why there is none; one that fails touches no other.
+/// its error; a failed query doesn't affect the others.
 ///
-/// A submission whose answer was lost is looked for among the user's jobs. It is repeated, and its
-/// notes say so, only if the list of them is whole and has none like it; where that can't be
-/// proven, its notes say that there may be a job.
+/// If the reply to a submission was lost, the client looks for the job in the user's list. It
+/// submits the query again only if that list is complete and has no job like it; then a note of the
+/// report says so. If that can't be proven, a note says that there may be a job.
 ///
 /// # Errors
-/// [`Error::Invalid`] for options that make no sense. What happens to a query is in the report.
+/// [`Error::Invalid`] if an option is invalid. The outcome of each query is in the report.
 ///
 /// ```no_run
 /// use fulmar::client::pairs::{BatchOptions, Client, Query, batch_query};
@@ -68,14 +68,14 @@ pub fn batch_query(
     queries: impl IntoIterator<Item = Query>,
     options: BatchOptions,
 ) -> Result<BatchReport<QueryResult>> {
-    start_batch_query(client, queries, options)?.wait(None)
+    start_batch_query(client, queries, options)?.finish()
 }
 
-/// Starts what [`batch_query`] runs, and returns at once: to watch it, to wait with a time limit,
-/// to cancel it.
+/// As [`batch_query`], but returns at once. Use the [`Batch`] to read counters, to wait with a time
+/// limit, or to cancel.
 ///
 /// # Errors
-/// As [`batch_query`].
+/// [`Error::Invalid`] if an option is invalid.
 pub fn start_batch_query(
     client: &Client,
     queries: impl IntoIterator<Item = Query>,
@@ -93,7 +93,7 @@ pub fn start_batch_query(
     Ok(runner.start(jobs))
 }
 
-/// What all queries of a batch share, and what runs their steps.
+/// Makes what all queries of a batch share, and the runner of their steps.
 pub(super) fn prepare(client: &Client, options: BatchOptions) -> Result<(Arc<Shared>, BatchRunner)> {
     let runner = options.runner()?;
     let shared = Arc::new(Shared {
@@ -116,8 +116,7 @@ pub(super) fn prepare(client: &Client, options: BatchOptions) -> Result<(Arc<Sha
     Ok((shared, runner))
 }
 
-/// How a batch of queries is run: the options of the Python client's `batch_query`, and what they
-/// lack.
+/// Options of [`batch_query`]: those of the Python client's function, and some more.
 #[derive(Clone)]
 #[must_use]
 pub struct BatchOptions {
@@ -157,92 +156,94 @@ impl BatchOptions {
         }
     }
 
-    /// How many queries are in flight at most. Defaults to 8; there is no upper limit. They hold no
-    /// threads: how many steps are at work is the [runner's](BatchOptions::runner_with) `at_once`.
+    /// How many queries are in flight at most. Defaults to 8; there is no upper limit. A query in
+    /// flight needs no thread; `max_concurrent` of the [runner](BatchOptions::runner_with) sets how
+    /// many steps run at once.
     pub fn workers(mut self, workers: usize) -> BatchOptions {
         self.workers = workers;
         self
     }
 
-    /// The longest time between two questions for a query's status. Defaults to 30 s, and may not
-    /// be less than the [floor](BatchOptions::status_interval_floor). The first question comes
-    /// after the floor's time, and from then on the pauses grow by a quarter up to this.
+    /// The longest time between two polls of a query. Defaults to 30 s, and must be at least the
+    /// [floor](BatchOptions::status_interval_floor). The first poll comes after the floor's time,
+    /// and then the delays grow by a quarter each time, up to this.
     pub fn status_interval(mut self, interval: Duration) -> BatchOptions {
         self.interval = interval;
         self
     }
 
-    /// The shortest time between two questions for a query's status. Defaults to 15 s, out of
-    /// consideration for a server that many share; for one of your own, or a test's, set what it
-    /// bears.
+    /// The shortest time between two polls of a query. Defaults to 15 s, because many users share a
+    /// server. For a server of your own, or in tests, you can set less.
     pub fn status_interval_floor(mut self, floor: Duration) -> BatchOptions {
         self.floor = floor;
         self
     }
 
-    /// Whether queries are submitted. Defaults to true; if not, each must have the id that it got
-    /// before.
+    /// Whether queries are submitted. Defaults to true. If not, each must have the id of an earlier
+    /// submission.
     pub fn submit(mut self, submit: bool) -> BatchOptions {
         self.submit = submit;
         self
     }
 
-    /// Whether each query is waited for. Defaults to true. A download waits for its query in any
-    /// case.
+    /// Whether to wait until each query is done. Defaults to true. A download always waits for its
+    /// query.
     pub fn status(mut self, status: bool) -> BatchOptions {
         self.status = status;
         self
     }
 
-    /// Whether what the queries produce is downloaded. Defaults to true.
+    /// Whether the results of the queries are downloaded. Defaults to true.
     pub fn download(mut self, download: bool) -> BatchOptions {
         self.download = download;
         self
     }
 
-    /// Whether points are to be answered as CSV, whatever the queries say. Defaults to false.
+    /// Whether the server should return points as CSV, even if a query asks for another format.
+    /// Defaults to false.
     pub fn compact_csv(mut self, compact_csv: bool) -> BatchOptions {
         self.compact_csv = compact_csv;
         self
     }
 
-    /// Whether the values of point queries that ask for a job themselves (`batch`) are kept in
-    /// memory as well as in their files. Defaults to false. Those of queries for an answer at once
-    /// always are, even if the server made a job of one; values beyond 64 MiB are in their file
-    /// alone, and the report says so.
+    /// Whether the values of point queries with `batch` are kept in memory as well as in their
+    /// files. Defaults to false. The values of point queries without `batch` always are, even if
+    /// the server made a job of one. Values of more than 64 MiB are only in their file, and the
+    /// report says so.
     pub fn online(mut self, online: bool) -> BatchOptions {
         self.online = online;
         self
     }
 
-    /// Where files go, unless a query says itself. Defaults to `download`.
+    /// The folder for files, unless a query has its own. Defaults to `download`.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> BatchOptions {
         self.folder = Some(folder.into());
         self
     }
 
-    /// How often each step is tried, if the failure may pass. Defaults to 10.
+    /// How often each step is tried, if its failure may be temporary. Defaults to 10.
     pub fn attempts(mut self, attempts: u32) -> BatchOptions {
         self.attempts = attempts;
         self
     }
 
-    /// The most bytes that the download of one query may have, as it comes. Defaults to what the
-    /// [client](super::ClientBuilder::max_bytes) says.
+    /// The most bytes of one query's download, before it is unpacked. Defaults to the
+    /// [client's](super::ClientBuilder::max_bytes) limit.
     pub fn max_bytes(mut self, bytes: u64) -> BatchOptions {
         self.max_bytes = Some(bytes);
         self
     }
 
-    /// What the archive of one query may take unpacked. Defaults to what the
-    /// [client](super::ClientBuilder::archive_limits) says.
+    /// Limits on one query's archive, when it is unpacked. Defaults to the
+    /// [client's](super::ClientBuilder::archive_limits) limits.
     pub fn archive_limits(mut self, limits: Limits) -> BatchOptions {
         self.archive_limits = Some(limits);
         self
     }
 
-    /// Whatever else a [`BatchRunner`] can be told: executor, steps at once, time limits, events,
-    /// progress. Window, polls and attempts are set by these options.
+    /// Other settings of the [`BatchRunner`]: its executor, how many steps run at once, time
+    /// limits, events and progress. Its window, polls and attempts are replaced by those of these
+    /// options.
     pub fn runner_with(mut self, set: impl FnOnce(BatchRunnerBuilder) -> BatchRunnerBuilder) -> BatchOptions {
         self.runner = set(self.runner);
         self
@@ -254,7 +255,7 @@ impl BatchOptions {
         self.submit && (self.status || self.download)
     }
 
-    /// Where files go.
+    /// The folder for files.
     #[cfg(feature = "sqlite")]
     pub(super) fn place(&self) -> PathBuf {
         self.folder.clone().unwrap_or_else(|| DEFAULT_FOLDER.into())
@@ -301,10 +302,11 @@ impl fmt::Debug for BatchOptions {
     }
 }
 
-/// What files are called, settled before anything runs: no two queries of a batch get one name.
+/// Chooses the file names of all queries before the batch starts, so that no two queries get the
+/// same.
 pub(super) struct Names {
     taken: HashSet<String>,
-    /// The last number that a name got.
+    /// The last number that was appended to each name.
     numbers: HashMap<String, u32>,
     began: SystemTime,
 }
@@ -314,10 +316,10 @@ impl Names {
         Names { taken: HashSet::new(), numbers: HashMap::new(), began: SystemTime::now() }
     }
 
-    /// The name of a query's files, and whether it stays theirs if the query becomes a job; `None`
-    /// for the id. As in the Python client that is what the query says itself; for points that are
-    /// answered at once its name, else `point_query_` and the time, here in UTC. The second of a
-    /// name gets a number.
+    /// The name of a query's files, and whether they keep it if the query becomes a job; `None` if
+    /// they are named by the id. As in the Python client, it is the name that the query gives. If
+    /// it gives none, the files of a point query are named by the query's name, or by
+    /// `point_query_` and the time, here in UTC. If a name occurs again, a number is appended.
     pub(super) fn of(&mut self, query: &Query) -> Option<Name> {
         let given = query.download_file_name().filter(|name| !is_id(name));
         let name = match (given, query.is_interactive()) {
@@ -329,9 +331,10 @@ impl Names {
             }
         };
         let mut unique = name.clone();
-        // Not from the beginning: thousands of points may have one name, or none.
+        // Start at the last number, because thousands of point queries may have the same name, or
+        // none.
         let number = self.numbers.entry(name.to_lowercase()).or_insert(1);
-        // Without regard to case: some file systems have none.
+        // Ignore case, because some file systems do.
         while !self.taken.insert(unique.to_lowercase()) {
             *number += 1;
             unique = format!("{name}-{number}");
@@ -340,14 +343,14 @@ impl Names {
     }
 }
 
-/// The name of an earlier run's files, which a query that was printed and read again still has.
-/// (`QUERY_ID_PATTERN`)
+/// Whether a name is the id of an earlier run, which a query still has if it was printed and read
+/// again. (`QUERY_ID_PATTERN`)
 fn is_id(name: &str) -> bool {
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     name.split_once('_').is_some_and(|(one, other)| digits(one, 10) && digits(other, 8))
 }
 
-/// A name without what would make a path of it.
+/// The name without the characters that would make it a path.
 fn plain(name: &str) -> String {
     let plain: String = name.chars().map(|c| if c.is_control() || "/\\:".contains(c) { '_' } else { c }).collect();
     plain.trim().trim_end_matches('.').chars().take(100).collect()

@@ -23,24 +23,24 @@ pub use crate::campaign::{
     Campaign, CampaignError, CampaignProgress, CampaignReport, CampaignRun, CampaignStopper, Row, RowReport, RowState,
 };
 
-/// How a campaign of PAIRS queries is run.
+/// The settings of a campaign of PAIRS queries.
 pub type CampaignOptions = crate::campaign::CampaignOptions<BatchOptions>;
 
-/// How many jobs a page of the list has, and how many pages are read for one that may be there.
+/// How many jobs a page of the list has, and how many pages are read to find a job.
 const PAGE: u32 = 100;
 const PAGES: u32 = 100;
 
-/// How many entries of the list that say no name are asked for what they were.
+/// For how many entries of the list without a name the history is read.
 const UNNAMED: usize = 50;
 
-/// Codes of queries that a person has stopped or deleted.
+/// The codes of queries that a user has stopped or deleted.
 const KILLED: StatusCode = StatusCode::new(30);
 const DELETED: StatusCode = StatusCode::new(31);
 
 impl Campaign {
-    /// Runs what isn't done yet, and waits until this run can do no more. `make` makes a row's query;
-    /// its name on the server gets the row's put in front. PAIRS doesn't tell what queries have cost:
-    /// a limit needs an [estimate](crate::campaign::CampaignOptions::estimate).
+    /// Runs what isn't done yet, and waits until this run can do no more. `make` makes a row's
+    /// query; its name on the server gets the row's put in front. PAIRS doesn't tell what queries
+    /// have cost: a limit needs an [estimate](crate::campaign::CampaignOptions::estimate).
     ///
     /// ```
     /// # let server = pairs_server::Server::start(pairs_server::Config {
@@ -73,8 +73,8 @@ impl Campaign {
     /// ```
     ///
     /// # Errors
-    /// As for [`start_queries`](Campaign::start_queries), and [`CampaignError::Ledger`]. A row that
-    /// fails is no error here.
+    /// The errors of [`start_queries`](Campaign::start_queries), and [`CampaignError::Ledger`] if
+    /// the ledger can't be read or written. A row that fails isn't an error here.
     pub fn run_queries(
         &self,
         client: &Client,
@@ -87,9 +87,9 @@ impl Campaign {
     /// As [`run_queries`](Campaign::run_queries), and returns at once.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] for a limit or an estimate that is no number, for batch options that
-    /// submit nothing or wait for nothing, and for `cancel_over_limit`, since PAIRS stops no query;
-    /// [`CampaignError::Client`] for batch options that make no sense.
+    /// [`CampaignError::Invalid`] if a limit or an estimate isn't a number, if the batch options
+    /// don't submit or don't wait, or for `cancel_over_limit`, because PAIRS can't stop a query.
+    /// [`CampaignError::Client`] if a batch option is invalid.
     pub fn start_queries(
         &self,
         client: &Client,
@@ -112,7 +112,7 @@ impl Campaign {
         }
         let (client, make): (_, Arc<Make>) = (client.clone(), Arc::new(make));
         let (root, pattern) = (run.place(), settings.pattern.clone());
-        self.start(&settings, move || {
+        self.begin(&settings, move || {
             let prepared = batch::prepare(&client, run.clone());
             let (shared, runner) = prepared.map_err(|error| CampaignError::Client(error.into()))?;
             let (host, make) = (client.host().to_owned(), Arc::clone(&make));
@@ -141,7 +141,7 @@ impl Queries {
         let mut name = Names::new().of(&query);
         let folder = match &self.pattern {
             None => {
-                // One folder for all: no two rows get one name.
+                // All rows share a folder, so no two of them may have the same file name.
                 if let Some(name) = &mut name {
                     name.text = ticket.diary.place(&name.text)?;
                 }
@@ -165,16 +165,6 @@ impl Queries {
         let memory = RowMemory { diary: ticket.diary.clone(), host: self.host.clone() };
         Ok(Job::new(Arc::clone(&self.shared), query, name).remembered(Box::new(memory)))
     }
-
-    fn check_host(&self, ticket: &Ticket) -> Result<(), JobError> {
-        if ticket.back_end == self.host {
-            return Ok(());
-        }
-        Err(JobError::fatal(CampaignError::Invalid(format!(
-            "its query was submitted to {:?}, and this run asks {:?}: go on with a client of that host",
-            ticket.back_end, self.host
-        ))))
-    }
 }
 
 impl Service for Queries {
@@ -185,12 +175,14 @@ impl Service for Queries {
     }
 
     fn find(&self, ticket: &Ticket) -> Result<Option<String>, JobError> {
-        self.check_host(ticket)?;
+        ticket.check_back_end(&self.host)?;
         let calls = self.client.once();
         let mut unnamed = Vec::new();
         for page in 1.. {
             let (list, _) = calls.list(false, page, PAGE).map_err(step_error)?;
-            if let Some(found) = list.jobs.iter().find(|job| ticket.is_it(job.nickname.as_deref())) {
+            if let Some(found) =
+                list.jobs.iter().find(|job| job.nickname.as_deref().is_some_and(|name| ticket.is_it(name)))
+            {
                 return Ok(Some(found.id.clone()));
             }
             if let Some(what) = list.unreadable.first() {
@@ -210,7 +202,9 @@ impl Service for Queries {
         }
         for id in unnamed {
             match calls.history(&id) {
-                Ok(history) if ticket.is_it(history.query.as_ref().and_then(Query::name)) => return Ok(Some(id)),
+                Ok(history) if history.query.as_ref().and_then(Query::name).is_some_and(|name| ticket.is_it(name)) => {
+                    return Ok(Some(id));
+                }
                 Ok(_) => {}
                 Err(PairsError::Http(error)) if error.status() == Some(404) => {}
                 Err(error) => return Err(step_error(error)),
@@ -220,8 +214,8 @@ impl Service for Queries {
     }
 
     fn adopt(&self, ticket: Ticket) -> Result<Adopted<Job>, JobError> {
-        self.check_host(&ticket)?;
-        // Whether it is still there, its first poll tells.
+        ticket.check_back_end(&self.host)?;
+        // The first poll shows whether the job still exists.
         let job = self.job(&ticket).map_err(JobError::fatal)?;
         Ok(Adopted::Job(job.adopted(&ticket.job).map_err(JobError::fatal)?))
     }
@@ -236,7 +230,7 @@ impl ServiceJob for Job {
         Job::is_lost(self)
     }
 
-    /// A query that has failed says so by an error of its poll.
+    /// How the query has ended. A failed query is an error of its poll.
     fn ending(&self) -> Ending {
         Ending::Finished
     }
@@ -250,7 +244,7 @@ impl ServiceJob for Job {
         }
     }
 
-    fn cost(&self) -> Option<f64> {
+    fn cost(&mut self) -> Option<f64> {
         None
     }
 
@@ -258,12 +252,12 @@ impl ServiceJob for Job {
         Err(JobError::fatal(PairsError::Invalid("PAIRS stops no query: it goes on".to_owned())))
     }
 
-    fn files(output: &QueryResult) -> Vec<PathBuf> {
+    fn files(&self, output: &QueryResult) -> Vec<PathBuf> {
         output.files.files.clone()
     }
 }
 
-/// What the ledger is told while a query is submitted.
+/// Writes the steps of submitting a query into the campaign's ledger.
 struct RowMemory {
     diary: Diary,
     host: String,
@@ -279,7 +273,8 @@ impl Memory for RowMemory {
     }
 }
 
-/// What an error of a side question means: it is asked again where that may help.
+/// Turns the error of a request that isn't essential into one after which the step is called again,
+/// if that may help.
 fn step_error(error: PairsError) -> JobError {
     let after = match &error {
         PairsError::Http(error) => error.retry_after(),

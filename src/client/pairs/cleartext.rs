@@ -1,20 +1,20 @@
-//! No credentials in the clear for a server that wants `https`.
+//! Keeps credentials from being sent unencrypted to a server that wants `https`.
 //!
-//! A host named with `http://` may be meant so: a server of the user's own, a tunnel. But a server
-//! that sends every request on to `https` would get user and password in the clear first. So before
-//! the first call with credentials the server is asked once without.
+//! A user may have good reasons for a host with `http://`: a server of his own, or a tunnel. But if
+//! the server redirects every request to `https`, it would first get user and password unencrypted.
+//! So before the first call with credentials, the client sends one request without them.
 
 use crate::client::http::{HttpClient, HttpErrorKind};
 use crate::client::pairs::{PairsError, host};
 use crate::sync::{AtomicBool, Ordering};
 
-/// What the answer to the question may have in bytes; its size changes nothing.
+/// The most bytes of the reply to this request, whose content doesn't matter.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// A URL that credentials go to.
+/// A URL to which credentials are sent.
 pub(super) struct Cleartext {
     url: String,
-    /// Whether nothing has to be asked any more.
+    /// Whether the check was passed.
     is_settled: AtomicBool,
 }
 
@@ -24,13 +24,14 @@ impl Cleartext {
         Cleartext { url: url.to_owned(), is_settled: AtomicBool::new(is_settled) }
     }
 
-    /// Whether credentials may go there; asks if that isn't known yet, with one attempt if `once`.
+    /// Checks, the first time by a request, that credentials may be sent there. If `once`, it makes
+    /// only one attempt.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if the server sends on to `https`; [`PairsError::Http`] if it
+    /// [`PairsError::Invalid`] if the server redirects to `https`; [`PairsError::Http`] if it
     /// doesn't answer.
     pub(super) fn check(&self, http: &HttpClient, once: bool) -> Result<(), PairsError> {
-        // Relaxed: a second thread that asks, too, does no harm.
+        // Relaxed: it does no harm if a second thread makes the request, too.
         if self.is_settled.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -38,7 +39,7 @@ impl Cleartext {
         let question = if once { question.once() } else { question };
         let is_https = match question.send() {
             Ok(response) => response.url().starts_with("https:"),
-            // Whatever came of it there.
+            // The request was redirected to `https`, and failed there.
             Err(error) if error.url().starts_with("https:") => true,
             Err(error) => match error.kind() {
                 HttpErrorKind::Status(_) | HttpErrorKind::TooLarge | HttpErrorKind::Redirect => false,

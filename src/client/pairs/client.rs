@@ -1,4 +1,4 @@
-//! The calls of a PAIRS server, one by one.
+//! The client of a PAIRS server, with a method for each call.
 //!
 //! Source: `ibmpairs` 3.1.17: `client.py`, `query.py`, `constants.py`.
 
@@ -23,18 +23,18 @@ use crate::client::pairs::{
 use crate::error::BoxError;
 use crate::sync::Mutex;
 
-/// The largest list or point answer that is read into memory, in bytes.
+/// The most bytes of a list or of point values that are read into memory.
 const MAX_REPLY: u64 = 64 << 20;
 
-/// The largest answer of a token host, in bytes.
+/// The most bytes of a token host's reply.
 const MAX_TOKEN_REPLY: u64 = 1 << 20;
 
-/// A PAIRS server, and the credentials for it. Cheap to clone; clones share connections, tokens and
-/// rate limits.
+/// A client of a PAIRS server, with credentials. It is cheap to clone; clones share connections,
+/// tokens and rate limits.
 ///
-/// Every call blocks until it is answered, and is for use from any number of threads at once. Calls
-/// that change nothing are repeated if the network or the server fails for a moment; a submission
-/// never is.
+/// A call blocks until the server has answered. Any number of threads can make calls at once. If
+/// the network or the server fails temporarily, calls that change nothing are repeated, but a
+/// submission never is.
 ///
 /// ```no_run
 /// use fulmar::client::pairs::{Client, Query, Submission};
@@ -54,47 +54,48 @@ struct Inner {
     http: HttpClient,
     /// For clients with credentials.
     cleartext: Option<Cleartext>,
-    /// `geospatial-TENANT`, for hosts that want it.
+    /// `geospatial-TENANT`, for hosts that need it.
     client_id: Option<String>,
-    /// Whether tokens are bought anew when they expire.
+    /// Whether a token is renewed when it expires.
     renews: bool,
     allowance: Allowance,
 }
 
 impl Client {
-    /// Starts with a host: `pairs.res.ibm.com`, `api.ibm.com`, or any URL at which the API begins,
-    /// such as `http://127.0.0.1:9090/v2`. IBM's own hosts get the path of their API; without a
-    /// scheme it is `https`.
+    /// A builder for a host: `pairs.res.ibm.com`, `api.ibm.com`, or the URL of any other server's
+    /// API, such as `http://127.0.0.1:9090/v2`. To IBM's own hosts it adds the path of their API.
+    /// Without a scheme it is `https`.
     pub fn builder(host: &str) -> ClientBuilder {
         ClientBuilder::new(host)
     }
 
-    /// Starts with the legacy host, `https://pairs.res.ibm.com/v2`.
+    /// A builder for the legacy host, `https://pairs.res.ibm.com/v2`.
     pub fn legacy() -> ClientBuilder {
         ClientBuilder::new(host::LEGACY)
     }
 
-    /// The URL at which the API begins.
+    /// The URL of the API.
     pub fn host(&self) -> &str {
         &self.0.base
     }
 
-    /// Submits a query: `POST /query`. Points are answered at once, unless there are too many;
-    /// anything else becomes a job.
+    /// Submits a query: `POST /query`. The server returns the values of points at once, unless
+    /// there are too many; any other query becomes a job.
     ///
     /// # Errors
     /// [`PairsError::Http`] if the server refuses or can't be reached. If the error's
     /// [`may_have_arrived`](HttpError::may_have_arrived) is true, the job may exist: look for it in
-    /// the [list](Client::list) before you submit again. [`batch_query`](super::batch_query) does.
+    /// the [list](Client::list) before you submit again, as [`batch_query`](super::batch_query)
+    /// does.
     pub fn submit(&self, query: &Query) -> Result<Submission, PairsError> {
         self.calls().submit(query, false)
     }
 
-    /// [Submits](Client::submit) a query whose points are to be answered as CSV, whatever its
-    /// `outputType` says.
+    /// [Submits](Client::submit) a query, and asks for points as CSV instead of its `outputType`.
     ///
     /// # Errors
-    /// As [`submit`](Client::submit).
+    /// [`PairsError::Http`] if the server refuses or can't be reached, as for
+    /// [`submit`](Client::submit).
     pub fn submit_compact_csv(&self, query: &Query) -> Result<Submission, PairsError> {
         self.calls().submit(query, true)
     }
@@ -102,7 +103,8 @@ impl Client {
     /// Asks what a query would cost: `POST /query` with `dryRun`. Nothing is created.
     ///
     /// # Errors
-    /// [`PairsError::Reply`] if the answer is no estimate, else as [`submit`](Client::submit).
+    /// [`PairsError::Reply`] if the answer isn't an estimate, otherwise the errors of
+    /// [`submit`](Client::submit).
     pub fn dry_run(&self, query: &Query) -> Result<Estimate, PairsError> {
         let mut query = query.clone();
         query.set_dry_run();
@@ -112,7 +114,7 @@ impl Client {
         }
     }
 
-    /// How a query is doing: `GET /queryjobs/{id}`.
+    /// Asks for the state of a query: `GET /queryjobs/{id}`.
     ///
     /// # Errors
     /// [`PairsError::Http`] with status 404 if there is no such query.
@@ -120,7 +122,8 @@ impl Client {
         self.calls().status(id)
     }
 
-    /// What was asked once: `GET /queryhistories/full/queryjob/{id}`.
+    /// Asks for the history of a query, with what was submitted:
+    /// `GET /queryhistories/full/queryjob/{id}`.
     ///
     /// # Errors
     /// [`PairsError::Http`] with status 404 if there is no such query.
@@ -132,7 +135,8 @@ impl Client {
     /// from 1.
     ///
     /// # Errors
-    /// [`PairsError::Http`] and [`PairsError::Reply`].
+    /// [`PairsError::Http`] if the server refuses or can't be reached, [`PairsError::Reply`] if its
+    /// answer isn't such a list.
     pub fn list(&self, favorites: bool, page: u32, size: u32) -> Result<QueryJobs, PairsError> {
         self.calls().list(favorites, page, size).map(|(jobs, _)| jobs)
     }
@@ -163,32 +167,34 @@ impl Client {
         }
     }
 
-    /// Downloads what a query has produced, to `{folder}/{id}.zip`, unpacked to `{folder}/{id}/`;
-    /// bare JSON and CSV to `{folder}/{id}.json` and `.csv`. The folder is created. What stands
-    /// there from an earlier time is replaced.
+    /// Downloads the result of a query: an archive to `{folder}/{id}.zip`, unpacked to
+    /// `{folder}/{id}/`, or JSON or CSV to `{folder}/{id}.json` or `.csv`. Creates the folder, and
+    /// replaces files of an earlier download.
     ///
     /// # Errors
-    /// [`PairsError::Http`] with status 404 if it isn't ready, [`PairsError::Download`] if what
-    /// came is no data, [`PairsError::Archive`] if it isn't unpacked.
+    /// [`PairsError::Http`] with status 404 if the result isn't ready, [`PairsError::Download`] if
+    /// the file isn't data, [`PairsError::Archive`] if the archive can't be unpacked.
     pub fn download(&self, id: &str, folder: impl AsRef<Path>) -> Result<Files, PairsError> {
         self.download_as(id, folder, id)
     }
 
-    /// [Downloads](Client::download) to files that are called `name` in place of the id, without an
-    /// ending.
+    /// [Downloads](Client::download) to files with `name` in place of the id. Give `name` without
+    /// an ending.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if the name is no plain one, else as [`download`](Client::download).
+    /// [`PairsError::Invalid`] if the name isn't a plain file name, otherwise the errors of
+    /// [`download`](Client::download).
     pub fn download_as(&self, id: &str, folder: impl AsRef<Path>, name: &str) -> Result<Files, PairsError> {
         download::fetch(&self.calls(), id, folder.as_ref(), name, self.allowance(), &mut |_, _| {}, &|| false)
     }
 
-    /// A request for anything else below the API's root, such as the catalogue: with the client's
-    /// credentials, which go nowhere else, its time limits and its retries. `path` begins with `/`.
+    /// A request to any other path of the API, such as the catalogue. It has the client's
+    /// credentials, which are sent only to the API, its time limits and its retries. `path` begins
+    /// with `/`.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if the host was named with `http://` and sends on to `https`, which
-    /// is asked once for each client; [`PairsError::Http`] if that can't be found out.
+    /// [`PairsError::Invalid`] if the host was given with `http://` and redirects to `https`, which
+    /// the client checks once; [`PairsError::Http`] if that check fails.
     ///
     /// ```
     /// # let server = pairs_server::Server::start(pairs_server::Config::default())?;
@@ -208,8 +214,8 @@ impl Client {
         self.0.allowance
     }
 
-    /// Whether a refusal says no more than that the token has expired, and another call gets a new
-    /// one: nothing was done.
+    /// Whether a refusal only says that the token has expired. Then the server has done nothing,
+    /// and another call gets a new token.
     pub(super) fn has_outlived_token(&self, error: &HttpError) -> bool {
         self.0.renews && error.status().is_some_and(|status| is_expired(status, error.body()))
     }
@@ -218,7 +224,7 @@ impl Client {
         Calls { client: &self.0, once: false }
     }
 
-    /// Calls that are tried once and wait for nothing but the answer.
+    /// The calls, each of which is tried once and waits only for the answer.
     pub(super) fn once(&self) -> Calls<'_> {
         Calls { client: &self.0, once: true }
     }
@@ -230,7 +236,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The calls of a client, patient or not.
+/// The calls of a client, with or without waits and retries.
 pub(super) struct Calls<'a> {
     client: &'a Inner,
     once: bool,
@@ -243,7 +249,7 @@ impl Calls<'_> {
         let accept = if compact_csv { "text/csv" } else { "application/json" };
         let response = self.send(self.request(Method::Post, "/query")?.accept(accept).json(&query.to_submit()))?;
         if response.method() != Method::Post {
-            // The answer to a redirect's GET: it says nothing of the submission.
+            // This is the reply to the `GET` of a redirect, and says nothing of the submission.
             return Err(PairsError::SentOn { to: place(response.url()) });
         }
         read(&response, |text| Submission::parse(text, csv, response.length_known()))
@@ -256,7 +262,7 @@ impl Calls<'_> {
         if job.id != id {
             return Err(PairsError::reply(format!("asked for query {id}, got {}", response.hide(&job.id))));
         }
-        // Both are shown when the query has failed.
+        // Hide secrets in both texts, which are shown if the query has failed.
         job.status = response.hide(&job.status);
         job.message = job.message.map(|message| response.hide(&message));
         Ok(job)
@@ -291,13 +297,14 @@ impl Calls<'_> {
         if let Some(cleartext) = cleartext {
             cleartext.check(http, self.once)?;
         }
-        // IBM's host has more APIs than this one.
+        // Send credentials only below the API's root, because IBM's host has other APIs, too.
         let request = http.request(method, &format!("{base}{path}")).auth_below(base).accept("application/json");
         let request = match &self.client.client_id {
             Some(id) => request.header("x-ibm-client-id", id),
             None => request,
         };
-        // A passing one, mostly. A submission isn't repeated, whatever its status.
+        // A status of 500 is mostly temporary here. This doesn't repeat submissions, which aren't
+        // idempotent.
         let request = request.retry_on(&[500]);
         Ok(if self.once { request.once() } else { request })
     }
@@ -306,7 +313,8 @@ impl Calls<'_> {
         request.send().map_err(|error| self.error(error))
     }
 
-    /// The error of a call. One for lack of a token doesn't show what kind of failure that was.
+    /// The error of a call. If the call failed because the client could not get a token, it is
+    /// [`PairsError::Credentials`], which says whether another attempt may help.
     pub(super) fn error(&self, source: HttpError) -> PairsError {
         match source.kind() {
             HttpErrorKind::Unauthorized => {
@@ -319,12 +327,12 @@ impl Calls<'_> {
     }
 }
 
-/// Reads an answer. One that makes no sense is quoted without the secrets of its request, which a
-/// server may repeat.
+/// Reads an answer. If it can't be read, the error quotes it without the secrets of the request,
+/// which a server may repeat.
 fn read<T>(response: &Response, parse: impl Fn(&str) -> Result<T, PairsError>) -> Result<T, PairsError> {
     let text = response.text()?;
     parse(text).map_err(|error| match error {
-        // Hidden before it is cut, so that no half of a secret is left.
+        // Hide secrets before the text is cut: otherwise half a secret could be left.
         PairsError::Reply(_) => match parse(&response.hide(text)) {
             Err(error) => error,
             Ok(_) => PairsError::reply("it repeats what it was sent"),
@@ -333,7 +341,7 @@ fn read<T>(response: &Response, parse: impl Fn(&str) -> Result<T, PairsError>) -
     })
 }
 
-/// A URL without what may be secret in it.
+/// A URL without the parts that may be secret.
 fn place(url: &str) -> String {
     Url::parse(url).map(|url| url[..Position::AfterPath].to_owned()).unwrap_or_default()
 }
@@ -361,7 +369,8 @@ pub struct ClientBuilder {
     legacy: Option<bool>,
     allowance: Allowance,
     http: HttpClientBuilder,
-    /// For the hosts of tokens: the same but for credentials and rate limits.
+    /// The client for the hosts of tokens, with the same settings but without credentials and rate
+    /// limits.
     tokens: HttpClientBuilder,
 }
 
@@ -391,49 +400,51 @@ impl ClientBuilder {
         }
     }
 
-    /// User and password, for each call. Of the six ways to log in, the last that was set counts.
+    /// Logs in with user and password, which are sent with each call. If several ways to log in are
+    /// set, the last one counts.
     pub fn basic(mut self, user: &str, password: &str) -> ClientBuilder {
         self.identity = Identity::Basic { user: user.to_owned(), password: password.to_owned() };
         self
     }
 
-    /// A user whose password stands in a file, in a line `server:user:password`, with `\:` for a
-    /// colon.
+    /// Logs in with a user and the password in a file, in a line `server:user:password`, with `\:`
+    /// for a colon.
     pub fn password_file(mut self, user: &str, path: impl Into<PathBuf>) -> ClientBuilder {
         self.identity = Identity::PasswordFile { user: user.to_owned(), path: path.into() };
         self
     }
 
-    /// A token that was got elsewhere. It isn't renewed.
+    /// Logs in with a token that you got elsewhere. It isn't renewed.
     pub fn token(mut self, token: &str) -> ClientBuilder {
         self.identity = Identity::Token(token.to_owned());
         self
     }
 
-    /// A key that buys tokens: of the legacy host if the API is, of Environmental Intelligence if
-    /// it begins with `PHX`, else of IBM Cloud IAM. The latter two need
-    /// [`tenant_id`](ClientBuilder::tenant_id) and [`org_id`](ClientBuilder::org_id).
+    /// Logs in with an API key, for which the client gets tokens. The key is one of the legacy host
+    /// if the API is the legacy one, of Environmental Intelligence if it begins with `PHX`, and
+    /// otherwise of IBM Cloud IAM. The last two also need [`tenant_id`](ClientBuilder::tenant_id)
+    /// and [`org_id`](ClientBuilder::org_id).
     pub fn api_key(mut self, key: &str) -> ClientBuilder {
         self.identity = Identity::ApiKey(key.to_owned());
         self
     }
 
-    /// A user whose [key](ClientBuilder::api_key) stands in a file of the form of a
+    /// Logs in with a user's [key](ClientBuilder::api_key) in a file that has the form of a
     /// [password file](ClientBuilder::password_file).
     pub fn api_key_file(mut self, user: &str, path: impl Into<PathBuf>) -> ClientBuilder {
         self.identity = Identity::ApiKeyFile { user: user.to_owned(), path: path.into() };
         self
     }
 
-    /// The tenant, with or without `saascore-` or `geospatial-` before it. Goes along with every
-    /// call as `x-ibm-client-id`, unless the API is the legacy one.
+    /// The tenant, with or without `saascore-` or `geospatial-` before it. Every call sends it as
+    /// `x-ibm-client-id`, unless the API is the legacy one.
     pub fn tenant_id(mut self, tenant: &str) -> ClientBuilder {
         self.tenant = Some(host::tenant(tenant).to_owned());
         self
     }
 
-    /// The client's own name, where it is no tenant's. Defaults to `ibm-pairs` for legacy keys,
-    /// else to the tenant's.
+    /// The client's id. Defaults to `ibm-pairs` for legacy keys, otherwise to one made from the
+    /// tenant.
     pub fn client_id(mut self, client_id: &str) -> ClientBuilder {
         self.client_id = Some(client_id.to_owned());
         self
@@ -445,14 +456,14 @@ impl ClientBuilder {
         self
     }
 
-    /// Where tokens come from. Defaults to `https://auth-b2b-twc.ibm.com` for legacy keys, else to
-    /// `https://api.ibm.com/saascore/run/authentication-retrieve`.
+    /// The URL of the token host. Defaults to `https://auth-b2b-twc.ibm.com` for legacy keys,
+    /// otherwise to `https://api.ibm.com/saascore/run/authentication-retrieve`.
     pub fn auth_endpoint(mut self, url: &str) -> ClientBuilder {
         self.endpoint = Some(url.to_owned());
         self
     }
 
-    /// IBM Cloud IAM. Defaults to `https://iam.cloud.ibm.com`.
+    /// The URL of IBM Cloud IAM. Defaults to `https://iam.cloud.ibm.com`.
     pub fn iam_endpoint(mut self, url: &str) -> ClientBuilder {
         self.iam_endpoint = Some(url.to_owned());
         self
@@ -464,60 +475,61 @@ impl ClientBuilder {
         self
     }
 
-    /// How many requests a second are sent, and how many at once, whatever the number of threads.
-    /// No limit by default.
+    /// How many requests the client sends per second, and how many at once, with all threads
+    /// together. No limit by default.
     pub fn rate_limit(mut self, limit: RateLimit) -> ClientBuilder {
         self.http = self.http.rate_limit(limit);
         self
     }
 
-    /// How often a call that changes nothing is tried, and with which pauses. Defaults to the HTTP
+    /// How often a call that changes nothing is tried, and with which delays. Defaults to the HTTP
     /// client's own policy. A batch has its own attempts.
     pub fn retry(self, policy: RetryPolicy) -> ClientBuilder {
         self.http(|http| http.retry(policy))
     }
 
-    /// Trusts the certificates in this PEM text beside the system's: for a server of your own.
+    /// Trusts the certificates in this PEM text in addition to the system's: for a server of your
+    /// own.
     pub fn root_certificate(self, pem: &[u8]) -> ClientBuilder {
         self.http(|http| http.root_certificate(pem))
     }
 
-    /// Takes any certificate of any server, for the calls and for the tokens: `verify = False` of
-    /// the Python client. Every machine between here and the server can then read the credentials
-    /// and change the data; to trust a server of your own, name its certificate by
-    /// [`root_certificate`](ClientBuilder::root_certificate). Defaults to no.
+    /// Whether to accept any certificate, for the calls and for the tokens, like `verify = False`
+    /// of the Python client. Then every machine on the way to the server can read the credentials
+    /// and change the data. To trust a server of your own, give its certificate to
+    /// [`root_certificate`](ClientBuilder::root_certificate) instead. Defaults to no.
     pub fn danger_accept_invalid_certificates(self, accepted: bool) -> ClientBuilder {
         self.http(|http| http.danger_accept_invalid_certificates(accepted))
     }
 
-    /// The most bytes that a download may have, as it comes. Defaults to no limit.
+    /// The most bytes of a download, before it is unpacked. Defaults to no limit.
     pub fn max_bytes(mut self, bytes: u64) -> ClientBuilder {
         self.allowance.max_bytes = bytes;
         self
     }
 
-    /// What the archive that a query has produced may take unpacked. Defaults to 10,000 entries, 16
-    /// GiB, and, beyond 64 MiB, 250 times its own size. A raster with the same value everywhere
-    /// comes up to 1,000 times smaller than it is, and more than 64 MiB of such want a higher
-    /// ratio.
+    /// Limits on the archive of a query's result, when it is unpacked. Defaults to 10,000 entries,
+    /// 16 GiB, and, beyond 64 MiB, 250 times the archive's size. A raster with the same value
+    /// everywhere is compressed to as little as a thousandth; if it has more than 64 MiB, set a
+    /// higher ratio.
     pub fn archive_limits(mut self, limits: Limits) -> ClientBuilder {
         self.allowance.archive = limits;
         self
     }
 
-    /// Any other setting of the HTTP clients, that for calls and that for tokens: time limits, user
-    /// agent, proxy. Credentials are this builder's affair.
+    /// Changes other settings of both HTTP clients, the one for calls and the one for tokens: time
+    /// limits, user agent, proxy. For credentials use this builder's methods.
     pub fn http(mut self, set: impl Fn(HttpClientBuilder) -> HttpClientBuilder) -> ClientBuilder {
         self.http = set(self.http);
         self.tokens = set(self.tokens);
         self
     }
 
-    /// The client. Nothing is sent yet.
+    /// Makes the client, without a request to the server.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if a setting is missing or makes no sense, the host's URL holds a
-    /// user, a query or a fragment, or a password file has no line for this host.
+    /// [`PairsError::Invalid`] if a setting is missing or invalid, if the host's URL has a user, a
+    /// query or a fragment, or if a password file has no line for this host.
     pub fn build(self) -> Result<Client, PairsError> {
         let invalid = |error: crate::error::Error| PairsError::Invalid(error.to_string());
         if let Some(fault) = host::fault(&self.base) {

@@ -1,5 +1,5 @@
-//! What a file is, by its content: servers say `application/octet-stream`, and gateways say
-//! anything.
+//! Recognises the type of a file by its content, because servers send `application/octet-stream`,
+//! and gateways send any type.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::client::pairs::points;
 
-/// How much of a file tells what it is, in bytes.
+/// How many bytes of a file are read to recognise its type.
 const HEAD: usize = 4 << 10;
 
 /// The byte order mark that some servers begin with.
@@ -20,23 +20,23 @@ const MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) enum Content {
     Zip,
     Json {
-        /// How many of its numbers JSON doesn't know.
+        /// How many `NaN` and `Infinity` it has.
         not_numbers: u64,
     },
     Csv,
 }
 
-/// What a file is, or why it is nothing that PAIRS makes. Memory stays the same for any size.
+/// The type of a file, or why it can't be a result of PAIRS. A large file needs no more memory.
 pub(super) fn content_of(path: &Path) -> io::Result<Result<Content, &'static str>> {
     let mut head = Vec::new();
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
-    // The second is an archive with nothing in it.
+    // The second signature is that of an empty archive.
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
         return Ok(Ok(Content::Zip));
     }
     let is_all = head.len() < HEAD;
     let head = head.strip_prefix(MARK).unwrap_or(&head);
-    // A character may be cut in two at the end of what was read.
+    // Ignore half a character at the end of the bytes that were read.
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
         Err(error) if error.error_len().is_none() => std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or(""),
@@ -71,20 +71,20 @@ pub(super) fn ends_with_a_line(path: &Path) -> io::Result<bool> {
     Ok(matches!(last, [b'\n' | b'\r']))
 }
 
-/// Whether a whole text is an object that says what went wrong, as gateways do, and no values.
+/// Whether a text is a gateway's error in JSON, and not values.
 fn is_refusal(text: &str) -> bool {
     const SIGNS: [&str; 6] = ["error", "errorCode", "errorMessage", "httpCode", "httpMessage", "message"];
     let object: Option<Map<String, Value>> = serde_json::from_str(text).ok();
     object.is_some_and(|object| !object.contains_key("data") && SIGNS.iter().any(|sign| object.contains_key(*sign)))
 }
 
-/// JSON with a zero in the place of each number that JSON doesn't know, so that it can be checked
-/// piece by piece.
+/// A reader that replaces each `NaN` and `Infinity` in JSON by a zero, so that the text can be
+/// checked piece by piece.
 struct Numbers<R> {
     inner: R,
     in_string: bool,
     is_escaped: bool,
-    /// What is left of the word that was begun.
+    /// The rest of the word that has begun, such as `aN`.
     rest: &'static [u8],
     count: u64,
 }
@@ -96,7 +96,7 @@ impl<R> Numbers<R> {
 
     fn replaced(&mut self, byte: u8) -> u8 {
         if let [next, rest @ ..] = self.rest {
-            // Another letter than the word's makes no JSON of it.
+            // If the next letter isn't the word's, the text isn't JSON.
             let is_next = byte == *next;
             self.rest = if is_next { rest } else { b"" };
             return if is_next { b' ' } else { b'?' };

@@ -1,5 +1,5 @@
-//! What a query has produced, fetched and told apart by its content: an archive, which is unpacked,
-//! or bare JSON or CSV.
+//! Downloads the result of a query, and recognises by its content whether it is an archive, which
+//! is unpacked, or JSON or CSV.
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`, `async_download`.
 
@@ -13,7 +13,7 @@ use crate::client::pairs::PairsError;
 use crate::client::pairs::client::Calls;
 use crate::client::pairs::content::{Content, content_of, ends_with_a_line};
 
-/// What a download has until it is known what it is.
+/// The ending of a download's file until its type is known.
 const UNKNOWN: &str = "download";
 
 /// Files that a query has produced.
@@ -24,20 +24,20 @@ pub struct Files {
     pub archive: Option<PathBuf>,
     /// The folder that the archive was unpacked to.
     pub folder: Option<PathBuf>,
-    /// The files in that folder, or the one file that came bare.
+    /// The files in that folder, or the single file if it wasn't an archive.
     pub files: Vec<PathBuf>,
     /// How many bytes were downloaded.
     pub bytes: u64,
-    /// Whether CSV may lack its last lines: the server didn't say how long it is, and it ends with
-    /// a line. Archives and JSON say themselves where they end.
+    /// Whether CSV may lack its last lines, because the server didn't say how long it is, and it
+    /// ends with a complete line. In archives and JSON a missing end is always noticed.
     pub may_lack_lines: bool,
-    /// How many numbers in a bare JSON file are none that JSON knows: `NaN`, `Infinity`. The file
-    /// has them as they came, and strict readers refuse it;
-    /// [`QueryResult::data`](super::QueryResult) has null for them.
+    /// How many numbers in a JSON file JSON doesn't have: `NaN`, `Infinity`. The file has them as
+    /// they came, so strict readers refuse it; [`QueryResult::data`](super::QueryResult) has null
+    /// in their place.
     pub not_numbers: u64,
 }
 
-/// What a download may take.
+/// The limits of a download.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) max_bytes: u64,
@@ -67,24 +67,24 @@ pub(super) fn fetch(
     let path = downloaded.path;
     let files = sort_out(&path, downloaded.length_known, id, folder, name, &allowance.archive);
     if files.is_err() {
-        // What still is there is of no use, and the next attempt brings another.
+        // Remove a file that could not be used: the next attempt downloads a new one.
         let _ = fs::remove_file(&path);
     }
     files.map(|files| Files { bytes: downloaded.bytes, ..files })
 }
 
-/// Removes what downloads that failed have left for the next attempt, when there will be none.
+/// Removes the parts of failed downloads, when there will be no further attempt.
 pub(super) fn discard(folder: &Path, name: &str) {
-    // The caller has the download's error already: that its leftovers stay would hide it.
+    // Ignore an error: the caller already has that of the download, which matters more.
     let _ = unknown(folder, name).discard();
 }
 
-/// Removes what processes that were killed while they unpacked have left of that name. Only for a
-/// caller that knows that no other is at it.
+/// Removes the temporary folders of this name that processes left if they were killed while
+/// unpacking. Call it only if no other process is using the name.
 #[cfg(feature = "sqlite")]
 pub(super) fn discard_of_the_dead(folder: &Path, name: &str) {
     let own = [".unpacking-", ".unpacked~", ".replaced~"].map(|suffix| format!("{name}{suffix}"));
-    // The download is whole: litter that can't be removed is no failure of it.
+    // Ignore errors: the download itself is complete.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let found = entry.file_name();
         if found.to_str().is_some_and(|found| own.iter().any(|own| found.starts_with(own))) {
@@ -113,8 +113,8 @@ fn sort_out(
         Content::Zip => {
             let (target, archive) = (folder.join(name), named("zip"));
             let files = match unpack(path, &target, id, limits) {
-                // It came whole, and was paid for: what isn't unpacked here can be by other means,
-                // or with other limits.
+                // Keep the archive: it is complete and was paid for, and can be unpacked with other
+                // limits or another program.
                 Err(PairsError::Archive { id, source: ArchiveError::TooLarge { limit, .. } }) => {
                     rename(&archive)?;
                     return Err(PairsError::Archive { id, source: ArchiveError::TooLarge { archive, limit } });
@@ -145,13 +145,15 @@ fn sort_out(
     }
 }
 
-/// Unpacks to `target`. What is there from an earlier time stays until the new is whole.
+/// Unpacks the archive to the folder `target`, and returns the paths of the files. If the folder
+/// exists, from an earlier download, it stays until the new one is complete, and is then replaced.
 fn unpack(archive: &Path, target: &Path, id: &str, limits: &Limits) -> Result<Vec<PathBuf>, PairsError> {
     let file = |path: &Path| {
         let path = path.to_owned();
         move |error| PairsError::file(&path, error)
     };
-    // Only this client uses these endings: a run that was killed has left what has them.
+    // A new folder can be unpacked directly. To replace one, unpack beside it. A folder with this
+    // ending is left from a process that was killed, because only this client uses the ending.
     let fresh = if target.exists() { with_suffix(target, ".unpacked~") } else { target.to_owned() };
     if fresh != target {
         remove(&fresh).map_err(file(&fresh))?;
@@ -170,7 +172,8 @@ fn unpack(archive: &Path, target: &Path, id: &str, limits: &Limits) -> Result<Ve
     Ok(files.into_iter().map(moved).collect())
 }
 
-/// Removes what is there, whatever it is; a link, and not where it leads.
+/// Removes the file or folder at `path`, if there is one. If it is a link, removes the link, and
+/// not its target.
 fn remove(path: &Path) -> io::Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),

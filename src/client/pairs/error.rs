@@ -1,19 +1,18 @@
-//! What can go wrong between here and a PAIRS server, said so that the reader knows which query,
-//! what was tried and why.
+//! The errors of the PAIRS client: each says for which query, what was tried, and why it failed.
 
 use crate::client::http::archive::ArchiveError;
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::pairs::StatusCode;
 
-/// Why a call, or a query, came to nothing.
+/// Why a call or a query failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PairsError {
-    /// What was given as a query isn't one; the text names the field.
-    #[error("this is no PAIRS query: {0}")]
+    /// A query is invalid; the text names the field.
+    #[error("this isn't a PAIRS query: {0}")]
     Query(String),
 
-    /// A setting, an option or an id makes no sense; the text names it and the remedy.
+    /// A setting, an option or an id is invalid; the text names it and says what to use instead.
     #[error("{0}")]
     Invalid(String),
 
@@ -21,10 +20,10 @@ pub enum PairsError {
     #[error(transparent)]
     Http(#[from] HttpError),
 
-    /// The call was not sent, because no token could be had for it. The sources say why.
+    /// The call was not sent, because the client could not get a token for it. The sources say why.
     #[error("there is no token for the call")]
     Credentials {
-        /// Whether there may be one later.
+        /// Whether the client may get one later.
         is_retryable: bool,
         /// Which call.
         source: HttpError,
@@ -36,9 +35,9 @@ pub enum PairsError {
     Authentication {
         /// The host that was asked.
         host: &'static str,
-        /// What it said.
+        /// The host's message.
         message: String,
-        /// Whether it may say otherwise later.
+        /// Whether the same request may succeed later.
         is_retryable: bool,
     },
 
@@ -47,30 +46,30 @@ pub enum PairsError {
     #[error("the PAIRS server's answer makes no sense: {0}")]
     Reply(String),
 
-    /// The answer to a submission was lost, and it can't be told whether its job exists. It is not
-    /// submitted again: look into the [list](super::Client::list) for it.
+    /// The answer to a submission was lost, and it isn't known whether its job exists. The client
+    /// doesn't submit it again: look for it in the [list](super::Client::list).
     #[error(
         "the answer to submitting query {name:?} was lost, and its job may exist: look into the list of jobs ({why})"
     )]
     LostReply {
         /// The query's name; empty if it has none.
         name: String,
-        /// Why the list doesn't tell.
+        /// Why the list of jobs doesn't show it.
         why: String,
-        /// How the answer was lost.
+        /// The error with which the answer was lost.
         source: Box<PairsError>,
     },
 
-    /// The server sent a submission on to another place, and what answers there took none. The
-    /// client was given another URL than that of the API.
+    /// The server redirected a submission, and no job came of it: the client was given another URL
+    /// than the API's.
     #[error("the server sent the submission on to {to}, and no job came of that: name the URL of its API as the host")]
     SentOn {
-        /// Where to, without what may be secret.
+        /// The URL of the redirect, without the parts that may be secret.
         to: String,
     },
 
-    /// The values of points came in part; the text says how that is known. Nothing was made on the
-    /// server.
+    /// Only a part of a point query's values came; the text says how that is known. The server has
+    /// created no job.
     #[error("the values of points came in part: {0}")]
     Incomplete(String),
 
@@ -81,9 +80,9 @@ pub enum PairsError {
         id: String,
         /// How it ended.
         code: StatusCode,
-        /// The server's word for it, as it came.
+        /// The server's text for that, as it came.
         status: String,
-        /// What the server said besides; empty if it said nothing.
+        /// The server's message; empty if there was none.
         message: String,
     },
 
@@ -100,7 +99,8 @@ pub enum PairsError {
         source: HttpError,
     },
 
-    /// What was downloaded is no archive, no JSON and no CSV, or is damaged. It was removed.
+    /// The downloaded file is neither an archive nor JSON nor CSV, or it is damaged. It was
+    /// removed.
     #[error("the download of query {id} is useless: {reason}")]
     Download {
         /// The query's id.
@@ -109,8 +109,8 @@ pub enum PairsError {
         reason: String,
     },
 
-    /// The archive that was downloaded could not be unpacked. It was removed if it is damaged; one
-    /// that came whole is kept, in the place that the source names.
+    /// The downloaded archive could not be unpacked. If it is damaged, it was removed. If it is
+    /// complete, it is kept, and the source has its path.
     #[error("the archive of query {id} could not be unpacked{kept}", kept = kept(.source))]
     Archive {
         /// The query's id.
@@ -124,7 +124,7 @@ pub enum PairsError {
     File {
         /// Which one.
         path: String,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
@@ -134,7 +134,7 @@ fn after(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-/// What is left to the caller of an archive that came whole.
+/// For the error's text: that the archive was kept, if it was.
 fn kept(source: &ArchiveError) -> &'static str {
     match source {
         ArchiveError::Refused { .. } => ", and was kept",
@@ -152,17 +152,18 @@ impl PairsError {
         PairsError::File { path: path.display().to_string(), source }
     }
 
-    /// Whether the same call may succeed later with nothing else changed. It doesn't say that
-    /// repeating is harmless: a submission whose answer was lost may have created a job.
+    /// Whether the same call may succeed later with nothing else changed. That doesn't mean that
+    /// repeating it is harmless: a submission whose answer was lost may have created a job.
     pub fn is_retryable(&self) -> bool {
         match self {
-            // Content: a page of a proxy in place of data.
+            // `Content`: a proxy sent a page in place of data.
             PairsError::Http(error) => error.kind() == HttpErrorKind::Content || error.is_retryable(),
             PairsError::Credentials { is_retryable, .. } | PairsError::Authentication { is_retryable, .. } => {
                 *is_retryable
             }
             PairsError::Reply(_) | PairsError::Incomplete(_) | PairsError::Download { .. } => true,
-            // Another download may be whole; one with a name that climbs stays so.
+            // Another download may be undamaged, but an archive with an unsafe name will have it
+            // again.
             PairsError::Archive { source, .. } => matches!(source, ArchiveError::Damaged { .. }),
             _ => false,
         }

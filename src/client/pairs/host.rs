@@ -1,4 +1,4 @@
-//! Where the API of a host begins.
+//! The URL of a host's API.
 //!
 //! Source: `ibmpairs` 3.1.17, `common.py` (`ensure_protocol`, `ensure_api_path`) and `constants.py`
 //! (`CLIENT_*URL*`).
@@ -6,8 +6,9 @@
 /// The legacy host.
 pub(super) const LEGACY: &str = "https://pairs.res.ibm.com/v2";
 
-/// The base of the API: `https://` in front if there is no scheme, the API's path behind IBM's own
-/// hosts if it is missing; these speak `https` only. Any other host is taken as it is.
+/// The URL of the API on `host`. It adds `https://` if there is no scheme. To IBM's own hosts it
+/// adds the API's path if that is missing, and replaces `http`, because they only have `https`. Any
+/// other host stays as it is.
 pub(super) fn base(host: &str) -> String {
     let host = host.trim().trim_end_matches('/');
     let with_scheme = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
@@ -30,17 +31,16 @@ pub(super) fn base(host: &str) -> String {
     }
 }
 
-/// A base as it may be shown: without user and password, and without what only a URL with a secret
-/// has.
+/// The URL without the parts that may be secret: user, password, query and fragment.
 pub(super) fn shown(base: &str) -> String {
     let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
-    // The last one: a password may hold anything.
+    // Search the last `@`, because a password may contain one.
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     format!("{scheme}://{rest}")
 }
 
-/// What is wrong with a base, in words; `None` if nothing is.
+/// A text for what is wrong with the URL; `None` if it is valid.
 pub(super) fn fault(base: &str) -> Option<&'static str> {
     let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
     if rest.contains('@') {
@@ -49,12 +49,12 @@ pub(super) fn fault(base: &str) -> Option<&'static str> {
     rest.contains(['?', '#']).then_some("has a query or a fragment: name where the API begins, and no more")
 }
 
-/// Whether a base is that of the legacy API, whose calls carry no `x-ibm-client-id`.
+/// Whether it is the URL of the legacy API, whose calls have no `x-ibm-client-id`.
 pub(super) fn is_legacy(base: &str) -> bool {
     base.ends_with("/v2")
 }
 
-/// The bare tenant, whatever stands before it. (`common.py`, `get_tenant_id`)
+/// The tenant without a prefix. (`common.py`, `get_tenant_id`)
 pub(super) fn tenant(id: &str) -> &str {
     ["saascore-", "geospatial-"].iter().find_map(|prefix| id.strip_prefix(prefix)).unwrap_or(id)
 }

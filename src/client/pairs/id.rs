@@ -1,14 +1,15 @@
-//! Ids, checked before they become part of a URL or of a path.
+//! Checks ids before they become part of a URL or of a path.
 //!
-//! Real ones are ten digits, `_` and eight digits (`constants.py`, `QUERY_ID_PATTERN`). Servers
-//! that are no IBM hosts may number otherwise, so this asks only for what can do no harm.
+//! IBM's ids are ten digits, `_` and eight digits (`constants.py`, `QUERY_ID_PATTERN`). Other
+//! servers may have others, so this only checks that an id is safe.
 
 use crate::client::pairs::PairsError;
 
-/// Far longer than any id, in bytes; shorter than any file system's limit for a name.
+/// The most bytes of an id: far more than any has, and less than any file system's limit for a
+/// name.
 const MAX_LENGTH: usize = 128;
 
-/// The id, if it is one plain name: letters, digits, `_` and `-`.
+/// Returns the id, if it has only letters, digits, `_` and `-`.
 pub(super) fn check(id: &str) -> Result<&str, PairsError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if id.is_empty() || id.len() > MAX_LENGTH || !id.bytes().all(plain) {

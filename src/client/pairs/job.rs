@@ -1,4 +1,4 @@
-//! A query as a remote job: submitted, asked about until it is done, downloaded.
+//! A query as a remote job of a batch: it is submitted, polled until it is done, and downloaded.
 //!
 //! ```text
 //! submit --lost reply--> look --> found: accepted, and noted
@@ -7,8 +7,8 @@
 //!    `-- id --> poll .. poll --> fetch
 //! ```
 //!
-//! No step sleeps, and each asks the server once; only the look for a job whose answer was lost
-//! takes several questions.
+//! No step sleeps, and each makes one request. Only the search for a job whose answer was lost
+//! takes several.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -27,48 +27,48 @@ use crate::client::pairs::submit::{self, QueryMaker};
 use crate::client::pairs::{Estimate, PairsError, Phase, PointData, Query, QueryJob, Submission};
 use crate::sync::Mutex;
 
-/// Where the Python client puts its files.
+/// The folder of the Python client's files.
 pub(super) const DEFAULT_FOLDER: &str = "download";
 
-/// How long to wait for jobs that submit the very same query at this moment, before looking which
-/// one of the list belongs to which.
+/// How long to wait until other jobs that are submitting the same query have their answers, before
+/// looking which entry of the list belongs to which.
 const TWINS: Duration = Duration::from_millis(200);
 
-/// A server that throttles names a time; if it doesn't, this is it.
+/// How long to wait if a server throttles and doesn't say for how long.
 const THROTTLED: Duration = Duration::from_secs(1);
 
-/// A server that throttles a query for so long, and has served no other of the batch meanwhile,
-/// won't stop.
+/// If a server throttles a query for this long, and has served no other query of the batch
+/// meanwhile, the query fails.
 const THROTTLE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// A point answer beyond this size, in bytes, stays in its file alone.
+/// Point values of more bytes than this are only in their file, and not in memory.
 const MAX_DATA: u64 = 64 << 20;
 
-/// What the report says of a query that ends before it is known whether there is a job.
+/// The note for a query that ends before it is known whether its job exists.
 const MAY_EXIST: &str =
     "the answer to the submission was lost: the server may have a job for it, which this batch doesn't know";
 
-/// What the report says of CSV whose end nothing proves.
+/// The note for CSV whose end can't be told from a cut.
 const UNKNOWN_LENGTH: &str = "the server didn't say how long the CSV is: that no line of it was lost can't be known";
 
-/// What came of a query.
+/// The result of a query.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct QueryResult {
     /// The query's id, if it became a job.
     pub id: Option<String>,
-    /// How it ended, if it was asked for.
+    /// Its last state, if it was polled.
     pub status: Option<QueryJob>,
     /// What it would cost, for a dry run.
     pub estimate: Option<Estimate>,
-    /// The values of points that were to be answered at once, or to be kept in memory:
+    /// The values of a point query, if they are kept in memory: see
     /// [`BatchOptions::online`](super::BatchOptions::online).
     pub data: Option<PointData>,
-    /// What was downloaded.
+    /// The files that were downloaded.
     pub files: Files,
 }
 
-/// What all queries of a batch have in common.
+/// What all queries of a batch share.
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) submit: bool,
@@ -79,26 +79,27 @@ pub(super) struct Shared {
     pub(super) folder: Option<PathBuf>,
     pub(super) attempts: u32,
     pub(super) allowance: Allowance,
-    /// Which jobs of the server this client has made or found.
+    /// The jobs of the server that this client has created or found.
     pub(super) ledger: Ledger,
-    /// Where files are being written, without their endings.
+    /// The paths to which files are being written, without their endings.
     pub(super) places: Mutex<HashSet<PathBuf>>,
-    /// When the server last did what it was asked, for any query.
+    /// When the server last served a request of any query.
     pub(super) served: Mutex<Instant>,
 }
 
-/// What a query's files are called.
+/// The name of a query's files.
 pub(super) struct Name {
     pub(super) text: String,
-    /// Whether the user gave it; one that was made up gives way to the id, if there is one.
+    /// Whether the user gave it. If not, the id replaces it when the query becomes a job.
     pub(super) is_given: bool,
 }
 
-/// What a query on its way tells before the next call, so that it isn't lost if the process dies.
+/// Stores the progress of a query outside of the process, before each call that depends on it, so
+/// that a later process can find its job if this one dies.
 pub(super) trait Memory: Send {
-    /// The next call may make the job.
+    /// The next call may create the job.
     fn will_create(&self) -> Result<(), JobError>;
-    /// It is made.
+    /// The job was created, with this id.
     fn made(&self, id: &str) -> Result<(), JobError>;
 }
 
@@ -106,19 +107,19 @@ pub(super) trait Memory: Send {
 pub(super) struct Job {
     shared: Arc<Shared>,
     query: Query,
-    /// What its files are called, unless that is the id.
+    /// The name of its files, unless that is the id.
     name: Option<Name>,
     answer: Option<Box<Submission>>,
     status: Option<Box<QueryJob>>,
     creation: Creation<PairsError>,
     throttled: Option<Instant>,
-    /// Whether a download has failed that may have left something behind.
+    /// Whether a failed download may have left a part on the disk.
     has_leftovers: bool,
     memory: Option<Box<dyn Memory>>,
-    /// Whether the query's id is that of its job, and whether the memory knows it.
+    /// Whether the query's id is that of its job, and whether `memory` has stored it.
     is_made: bool,
     is_remembered: bool,
-    /// Whether there may be a job that wasn't found.
+    /// Whether there may be a job that the client hasn't found.
     is_in_doubt: bool,
 }
 
@@ -151,12 +152,13 @@ impl Job {
         self.query.download_folder().map_or_else(of_batch, Path::to_owned)
     }
 
-    /// What the files of a job are called.
+    /// The name of the files of the job with this id.
     fn name_for(&self, id: &str) -> String {
         self.name.as_ref().filter(|name| name.is_given).map_or(id, |name| &name.text).to_owned()
     }
 
-    /// Whether there is a place for the files: better known before the server has worked for hours.
+    /// Fails if the folder can't be used: called before the submission, so that the server doesn't
+    /// work for hours in vain.
     fn check_place(&self) -> Result<(), PairsError> {
         if !self.shared.download {
             return Ok(());
@@ -168,7 +170,7 @@ impl Job {
         fs::create_dir_all(&folder).map_err(|error| PairsError::file(&folder, error))
     }
 
-    /// Notes that the server did what it was asked.
+    /// Notes that the server has served a request.
     fn was_served(&mut self) {
         self.throttled = None;
         *self.shared.served.lock() = Instant::now();
@@ -188,7 +190,8 @@ impl Job {
         Ok(if self.is_waited_for() { Submitted::Accepted { id } } else { Submitted::Ready { id } })
     }
 
-    /// What is to follow an error: another attempt, a wait, or the end.
+    /// Decides what the batch does after an error: another attempt, a wait, or the end of the
+    /// query.
     fn follow(&mut self, error: PairsError, is_creating: bool) -> JobError {
         let (throttled, after) = match &error {
             PairsError::Http(error) => {
@@ -205,10 +208,15 @@ impl Job {
             }
             return JobError::wait(error, after.unwrap_or(THROTTLED));
         }
-        // The protocol's 500 mostly is a passing one; but a submission that it befell may have done
-        // its work.
+        if matches!(&error, PairsError::Http(error) if error.kind() == HttpErrorKind::Cancelled && !error.may_have_arrived())
+        {
+            // Nothing was sent.
+            return JobError::wait(error, THROTTLED);
+        }
+        // A status of 500 is mostly temporary here, but a submission that got it may have created a
+        // job.
         let server_error = matches!(&error, PairsError::Http(error) if error.status() == Some(500));
-        // The call has renewed its token once already: a slow one may have outlived that as well.
+        // The call has renewed its token once, and a slow call may have outlived the new one, too.
         let outlived = matches!(&error, PairsError::Http(error) if self.shared.client.has_outlived_token(error));
         if error.is_retryable() || outlived || (server_error && !is_creating) {
             let retry = JobError::retry(error);
@@ -220,8 +228,8 @@ impl Job {
         JobError::fatal(error)
     }
 
-    /// What is to follow a look for a lost job that failed. The last one tells how the answer was
-    /// lost, and that the list could not be had.
+    /// Decides what follows a failed search for a lost job. After the last attempt, the error says
+    /// how the answer was lost, and that the list could not be read.
     fn after_failed_look(&mut self, error: PairsError, cx: &mut Context<'_>) -> JobError {
         let why = error.to_string();
         let next = self.follow(error, false);
@@ -229,7 +237,7 @@ impl Job {
             return next;
         }
         cx.note(MAY_EXIST);
-        // A wait is no attempt: it goes on.
+        // A wait isn't an attempt, so the search goes on after it.
         if next.is_wait() { next } else { self.lost(why) }
     }
 
@@ -272,8 +280,9 @@ impl Job {
         let name = self.name_for(&id);
         let folder = self.folder();
         let shared = Arc::clone(&self.shared);
-        // The same id may be there twice: what two write at once in one place is neither's.
-        let Some(_place) = Place::take(&shared.places, folder.join(&name)) else {
+        // Two queries of a batch may have the same id, and must not write to the same files at
+        // once.
+        let Some(_place) = FolderLock::take(&shared.places, folder.join(&name)) else {
             let error = PairsError::Invalid(format!("another query of the batch writes the files of {name}"));
             return Err(JobError::wait(error, TWINS));
         };
@@ -288,15 +297,15 @@ impl Job {
             Ok(files) => files,
             Err(error) => {
                 let is_packaging = matches!(&error, PairsError::Http(error) if error.status() == Some(404));
-                // 404 after success means that it isn't packaged yet. There is a limit to believing
-                // that: the attempts.
+                // A 404 after success means that the result isn't packaged yet. Retry it only as
+                // often as the attempts allow.
                 return Err(if is_packaging { JobError::retry(error) } else { self.follow(error, false) });
             }
         };
         self.has_leftovers = false;
         #[cfg(feature = "sqlite")]
         if self.memory.is_some() {
-            // The row is this process's alone.
+            // No other process works on this row of the campaign.
             download::discard_of_the_dead(&folder, &name);
         }
         self.was_served();
@@ -323,19 +332,19 @@ impl Job {
         self
     }
 
-    /// Goes on with a job that another process has submitted.
+    /// Continues a job that another process has submitted.
     pub(super) fn adopted(mut self, id: &str) -> Result<Job, PairsError> {
         self.query = self.query.clone().with_id(id)?;
         (self.is_made, self.is_remembered) = (true, true);
         Ok(self)
     }
 
-    /// Whether the server has answered with a job, or with the values themselves.
+    /// Whether the server has created a job or returned the values.
     pub(super) fn is_made(&self) -> bool {
         self.is_made || self.answer.is_some()
     }
 
-    /// Whether a request to make it may have arrived, and nothing more is known.
+    /// Whether the submission may have arrived, and its answer was lost.
     pub(super) fn is_lost(&self) -> bool {
         self.is_in_doubt || self.creation.lost_by().is_some()
     }
@@ -373,7 +382,7 @@ impl RemoteJob for Job {
                 cx.note(format!("the answer to the submission was lost; the list of jobs has it as {id}"));
                 self.accepted(id)
             }
-            // A batch that is cancelled calls for no further step.
+            // A cancelled batch calls no further step of this query, so add the note now.
             Ok(_) if cx.is_cancelled() => {
                 cx.note(MAY_EXIST);
                 Err(JobError::wait("it is cancelled", TWINS))
@@ -426,7 +435,7 @@ impl RemoteJob for Job {
     }
 
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<QueryResult, JobError> {
-        // Taken out: no failure from here on is one to be tried again.
+        // Take the answer out: after a failure from here on, the step isn't called again.
         match self.answer.take().map(|answer| *answer) {
             Some(Submission::Points(points)) => {
                 if points.is_empty() {
@@ -457,7 +466,7 @@ impl RemoteJob for Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // No later attempt goes on with what a failed download has left.
+        // No later attempt will resume the failed download, so remove its part.
         if self.has_leftovers {
             if let Some(id) = self.query.id() {
                 download::discard(&self.folder(), &self.name_for(id));
@@ -466,25 +475,25 @@ impl Drop for Job {
     }
 }
 
-/// Where one query writes and no other, until dropped.
-struct Place<'a> {
+/// The path to which only this query may write, until it is dropped.
+struct FolderLock<'a> {
     places: &'a Mutex<HashSet<PathBuf>>,
     path: PathBuf,
 }
 
-impl<'a> Place<'a> {
-    fn take(places: &'a Mutex<HashSet<PathBuf>>, path: PathBuf) -> Option<Place<'a>> {
-        places.lock().insert(path.clone()).then(|| Place { places, path })
+impl<'a> FolderLock<'a> {
+    fn take(places: &'a Mutex<HashSet<PathBuf>>, path: PathBuf) -> Option<FolderLock<'a>> {
+        places.lock().insert(path.clone()).then(|| FolderLock { places, path })
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for FolderLock<'_> {
     fn drop(&mut self) {
         self.places.lock().remove(&self.path);
     }
 }
 
-/// The values in a file of points, unless they are too many for memory.
+/// Reads the values from a file of points, unless it is too large for memory.
 fn points_in(files: &Files, cx: &mut Context<'_>) -> Option<PointData> {
     let path = files.files.first()?;
     if files.bytes > MAX_DATA {

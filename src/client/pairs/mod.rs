@@ -1,26 +1,26 @@
-//! IBM PAIRS, also known as Environmental Intelligence Geospatial: queries for layers of the earth,
-//! on many of its servers.
+//! A client of IBM PAIRS, also known as Environmental Intelligence Geospatial: queries for layers
+//! of geospatial data.
 //!
-//! A [`Query`] for an area becomes a job on the server, which is asked about until it is done, and
-//! then downloaded; one for a few points is answered at once. [`Client`] has the calls one by one,
-//! [`batch_query`] runs many queries in a sliding window.
+//! A [`Query`] for an area becomes a job on the server, which the client polls until it is done,
+//! and then downloads. A query for a few points is answered at once. [`Client`] has a method for
+//! each call; [`batch_query`] runs many queries in a sliding window.
 //!
 //! Promises:
 //!
-//! - One query's failure touches no other, and each is in the report with its reason.
-//! - No job is created twice on a guess: a submission whose answer was lost is repeated only where
-//!   the whole list of jobs has nothing like it, and the report says so; otherwise the query fails,
-//!   and the report says what may be.
-//! - A result stands under its final name only when it is whole and is data: archives are unpacked
-//!   safely, a page in HTML is no result.
-//! - What can't be read of a list or of values loses nothing beside it, and is named; what may lack
-//!   its end is said to.
-//! - What a server says is checked before it becomes a path or a URL, and causes no panic.
-//! - Secrets appear in no error, no `Debug` and no log, and don't go in the clear to a server that
-//!   wants `https`.
+//! - A failed query doesn't affect the others, and the report has its error.
+//! - No job is created twice on a guess: if the answer to a submission was lost, the client repeats
+//!   it only if the complete list of jobs has none like it, and the report says so. Otherwise the
+//!   query fails, and the report says that the job may exist.
+//! - A result gets its final name only when it is complete and is data. Archives are unpacked
+//!   safely, and an HTML page isn't a result.
+//! - If an entry of a list or a value can't be read, the others still are, and the result names it.
+//!   If the end of a result may be missing, the result says so.
+//! - Texts from a server are checked before they become a path or a URL, and cause no panic.
+//! - Secrets appear in no error, no `Debug` and no log, and aren't sent unencrypted to a server
+//!   that wants `https`.
 //!
-//! Left to others: uploads of data, the catalogue, areas of interest, dashboards;
-//! [`Client::request`] reaches them.
+//! Not included: uploads of data, the catalogue, areas of interest and dashboards.
+//! [`Client::request`] can call those.
 //!
 //! ```
 //! # let server = pairs_server::Server::start(pairs_server::Config {

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use crate::client::pairs::PairsError;
 
-/// A password file is a handful of lines. One beyond this size, in bytes, is something else.
+/// The most bytes of a password file. It has only a few lines, so a larger file is another one.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// The password of `user` on `server` in the file at `path`.
+/// Reads the password of `user` on `server` from the file at `path`.
 ///
 /// # Errors
 /// [`PairsError::Invalid`] if the file can't be read, isn't text, or has no such line. No error
@@ -20,7 +20,7 @@ pub(super) fn from_file(path: &Path, server: &str, user: &str) -> Result<String,
     let unreadable = |error: std::io::Error| PairsError::Invalid(format!("the password file {shown}: {error}"));
     let size = fs::metadata(path).map_err(unreadable)?.len();
     if size > MAX_SIZE {
-        return Err(PairsError::Invalid(format!("{shown} has {size} bytes and is no password file")));
+        return Err(PairsError::Invalid(format!("{shown} has {size} bytes and isn't a password file")));
     }
     let text = fs::read_to_string(path).map_err(unreadable)?;
     find(&text, server, user)
@@ -36,7 +36,7 @@ pub(super) fn find(text: &str, server: &str, user: &str) -> Option<String> {
     })
 }
 
-/// The three fields of a line; `None` for a comment, and for what has more or fewer.
+/// The three fields of a line; `None` for a comment, or if there are more or fewer.
 fn fields(line: &str) -> Option<[String; 3]> {
     let line = line.trim();
     if line.starts_with('#') {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::client::pairs::PairsError;
 use crate::client::pairs::reply::{Fields, unexpected, without_mark};
 
-/// The columns that are read; others are left in the text.
+/// The columns that are read; other columns are only in the text.
 const COLUMNS: [&str; 12] = [
     "layerId",
     "layerName",
@@ -37,7 +37,8 @@ enum Form {
     Csv(String),
 }
 
-/// One value of a point query. What the server left out, or what could not be read, is `None`.
+/// One value of a point query. A field that the server left out, or that could not be read, is
+/// `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct PointValue {
@@ -47,36 +48,36 @@ pub struct PointValue {
     pub layer_name: Option<String>,
     /// The data set's name.
     pub dataset: Option<String>,
-    /// When, in milliseconds since 1970.
+    /// The value's time, in milliseconds since 1970.
     pub timestamp: Option<i64>,
-    /// Where, in degrees east.
+    /// The longitude, in degrees east.
     pub longitude: Option<f64>,
-    /// Where, in degrees north.
+    /// The latitude, in degrees north.
     pub latitude: Option<f64>,
     /// The region, if one was asked for.
     pub region: Option<String>,
     /// The value, as the server writes it: mostly a number.
     pub value: Option<String>,
-    /// What the value is counted in.
+    /// The unit of the value.
     pub unit: Option<String>,
     /// The layer's property.
     pub property: Option<String>,
-    /// How values of several times became one.
+    /// How the values of several times were combined.
     pub aggregation: Option<String>,
     /// The layer's name within the query.
     pub alias: Option<String>,
-    /// What of it could not be read and is `None` above, in words.
+    /// A line for each field that could not be read and is `None` above.
     pub unreadable: Vec<String>,
 }
 
 impl PointData {
-    /// Values that came as JSON, which says itself where it ends.
+    /// Values that came as JSON, where a missing end is always noticed.
     pub(super) fn of_values(values: Vec<PointValue>) -> PointData {
         PointData { form: Form::Values(values), length_known: true }
     }
 
-    /// CSV, unless it is something else: its first line must name a column of point data. If its
-    /// length isn't known, it must end with a line.
+    /// Values that came as CSV. Fails if the first line names no column of point data, or if the
+    /// length isn't known and the text doesn't end with a complete line.
     pub(super) fn csv(text: &str, length_known: bool) -> Result<PointData, PairsError> {
         if !is_csv(text) {
             return Err(unexpected("values of points", text));
@@ -88,7 +89,7 @@ impl PointData {
         Ok(PointData { form: Form::Csv(text.to_owned()), length_known })
     }
 
-    /// The CSV, as it came, if it came as such. [`values`](PointData::values) reads it.
+    /// The text as it came, if it is CSV. [`values`](PointData::values) reads it.
     pub fn as_csv(&self) -> Option<&str> {
         match &self.form {
             Form::Csv(text) => Some(text),
@@ -96,17 +97,17 @@ impl PointData {
         }
     }
 
-    /// Whether these surely are all values. Some servers don't say how much CSV there is; then one
-    /// whose connection was closed between two lines looks like all of it.
+    /// Whether these are certainly all values. Some servers don't say how long CSV is; if the
+    /// connection then breaks between two lines, the text looks complete.
     pub fn length_known(&self) -> bool {
         self.length_known
     }
 
-    /// The values, whichever form they came in. One that can't be read loses no other: it has its
-    /// place in the list, and [`unreadable`](PointValue::unreadable) says what is wrong with it.
+    /// The values, from JSON or CSV. If one can't be read, it still has its place in the list, and
+    /// [`unreadable`](PointValue::unreadable) says what is wrong with it.
     ///
     /// # Errors
-    /// [`PairsError::Reply`] if CSV has no sound first line.
+    /// [`PairsError::Reply`] if the first line of CSV can't be read.
     pub fn values(&self) -> Result<Vec<PointValue>, PairsError> {
         let text = match &self.form {
             Form::Values(values) => return Ok(values.clone()),
@@ -127,7 +128,8 @@ impl PointData {
         reader.records().map(|record| Ok(row(record.map_err(broken)?))).collect()
     }
 
-    /// What the Python client writes to a file: CSV as it came, or a JSON list with its own names.
+    /// The text that the Python client writes to a file: CSV as it came, or a JSON list with its
+    /// own names.
     pub fn to_file_text(&self) -> String {
         match &self.form {
             Form::Csv(text) => text.clone(),
@@ -143,7 +145,7 @@ impl PointData {
         }
     }
 
-    /// Whether there is nothing in it.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         match &self.form {
             Form::Csv(text) => text.is_empty(),

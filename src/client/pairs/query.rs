@@ -1,4 +1,4 @@
-//! What is asked of PAIRS: which layers, where, when, and in which form.
+//! A query: which layers, which place, which time, and in which format.
 //!
 //! Source: `ibmpairs` 3.1.17, `query.py`: class `Query` and its `from_dict`, `to_dict`,
 //! `to_dict_query_post`, `is_bulk` and `replace_dates`.
@@ -39,7 +39,7 @@ const RUN: &[&str] = &["submit_response", "status_response", "download_status", 
 /// ```
 #[derive(Clone, PartialEq)]
 pub struct Query {
-    /// What is submitted, in the wire's spelling.
+    /// The fields that are submitted, in the wire's spelling.
     body: Map<String, Value>,
     id: Option<String>,
     folder: Option<PathBuf>,
@@ -69,7 +69,7 @@ impl Query {
     /// Reads a query from a JSON object in either spelling.
     ///
     /// # Errors
-    /// [`PairsError::Query`] names the field that is not of its type, or says that this is no
+    /// [`PairsError::Query`] names the field with a wrong type, or says that the value isn't an
     /// object.
     pub fn from_value(value: Value) -> Result<Query, PairsError> {
         let Value::Object(mut object) = value else {
@@ -91,10 +91,11 @@ impl Query {
         Ok(Query { body, id, folder: folder.map(PathBuf::from), file_name, run })
     }
 
-    /// What is submitted: the wire's spelling, without what only concerns this side.
+    /// The JSON that is submitted: in the wire's spelling, without fields that only the client
+    /// uses.
     ///
-    /// A point query that is answered at once knows no other forms than JSON and CSV; as in the
-    /// Python client, any other `outputType` becomes `json`.
+    /// A point query that is answered at once only has the formats JSON and CSV. As in the Python
+    /// client, any other `outputType` becomes `json`.
     pub fn to_submit(&self) -> Value {
         let mut body = self.body.clone();
         let known = |kind: &str| ["json", "csv"].iter().any(|known| kind.eq_ignore_ascii_case(known));
@@ -126,12 +127,12 @@ impl Query {
     /// query without a name isn't called `no_name`.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] names what is no date.
+    /// [`PairsError::Invalid`] names what isn't a date.
     pub fn replace_dates(&self, start: &str, end: &str) -> Result<Query, PairsError> {
         let mut query = self.clone();
         let parse = |text: &str| {
             let invalid =
-                || PairsError::Invalid(format!("`{text}` is no date: write 2023-01-31, or 2023-01-31T12:00:00Z"));
+                || PairsError::Invalid(format!("`{text}` isn't a date: write 2023-01-31, or 2023-01-31T12:00:00Z"));
             date::parse(text).ok_or_else(invalid)
         };
         let (start, end) = (parse(start)?, parse(end)?);
@@ -164,21 +165,21 @@ impl Query {
         self.id.as_deref()
     }
 
-    /// The same query as one that was submitted before, under this id.
+    /// The same query, as one that was submitted before and got this id.
     ///
     /// # Errors
-    /// [`PairsError::Invalid`] if it can't be an id.
+    /// [`PairsError::Invalid`] if the text can't be an id.
     pub fn with_id(mut self, id: &str) -> Result<Query, PairsError> {
         self.id = Some(id::check(id)?.to_owned());
         Ok(self)
     }
 
-    /// The folder that its files are to go to, if the query says so itself.
+    /// The folder for its files, if the query has one.
     pub fn download_folder(&self) -> Option<&Path> {
         self.folder.as_deref()
     }
 
-    /// What its files are to be called, without an ending, if the query says so itself.
+    /// The name of its files, without an ending, if the query has one.
     pub fn download_file_name(&self) -> Option<&str> {
         self.file_name.as_deref()
     }
@@ -188,18 +189,18 @@ impl Query {
         self.body.get(name)
     }
 
-    /// The form that its result is asked for in: `json`, `csv`, ..
+    /// The format of its result: `json`, `csv`, ..
     pub fn output_type(&self) -> Option<&str> {
         self.field("outputType").and_then(Value::as_str)
     }
 
-    /// Whether only the cost is asked for.
+    /// Whether it only asks for the costs.
     pub fn is_dry_run(&self) -> bool {
         self.field("dryRun").and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// Whether the server answers at once: points, and not `batch`. It may still turn one into a
-    /// job that is too large.
+    /// Whether the server answers it at once: it asks for points, without `batch`. If there are too
+    /// many points, the server makes it a job all the same.
     pub fn is_interactive(&self) -> bool {
         let batch = self.field("batch").and_then(Value::as_str).unwrap_or("");
         self.is_point() && (batch.is_empty() || batch.eq_ignore_ascii_case("false"))
@@ -216,7 +217,8 @@ impl Query {
         Query { folder: None, file_name: None, ..self }
     }
 
-    /// Under another name on the server, with its files in this folder unless it says so itself.
+    /// The same query with another name on the server, and with this folder for its files, unless
+    /// it has one.
     #[cfg(feature = "sqlite")]
     pub(super) fn placed(mut self, name: &str, folder: Option<PathBuf>) -> Query {
         self.body.insert("name".to_owned(), name.into());
@@ -251,7 +253,7 @@ impl FromStr for Query {
     }
 }
 
-/// The shape alone: an upload's token, and whatever else a body may hold, is no business of a log.
+/// Shows no values, because a log must not have an upload's token, or other secrets of a query.
 impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = self.field("layers").and_then(Value::as_array).map_or(0, Vec::len);
@@ -305,7 +307,7 @@ impl QueryBuilder {
         self.spatial(json!({"type": "poly", "polygon": {"wkt": wkt}}))
     }
 
-    /// Asks for whatever this `spatial` object says.
+    /// Asks for the place in this `spatial` object.
     pub fn spatial(self, spatial: Value) -> QueryBuilder {
         self.field("spatial", spatial)
     }
@@ -333,12 +335,13 @@ impl QueryBuilder {
         self.field("outputType", kind.into())
     }
 
-    /// Whether points are to become a job and not be answered at once. Defaults to false.
+    /// Whether a query for points becomes a job instead of being answered at once. Defaults to
+    /// false.
     pub fn batch(self, batch: bool) -> QueryBuilder {
         self.field("batch", batch.to_string().into())
     }
 
-    /// Asks only what it would cost. Defaults to false.
+    /// Whether to ask only for the costs. Defaults to false.
     pub fn dry_run(self, dry_run: bool) -> QueryBuilder {
         self.field("dryRun", dry_run.into())
     }
@@ -349,23 +352,23 @@ impl QueryBuilder {
         self
     }
 
-    /// The folder that the files go to; wins over that of a batch.
+    /// The folder for its files. It wins over that of a batch.
     pub fn download_folder(mut self, folder: impl Into<PathBuf>) -> QueryBuilder {
         self.folder = Some(folder.into());
         self
     }
 
-    /// What the files are called, without an ending. Defaults to the id; for points answered at
-    /// once, to the name.
+    /// The name of its files, without an ending. Defaults to the id, or, for points that are
+    /// answered at once, to the query's name.
     pub fn download_file_name(mut self, name: &str) -> QueryBuilder {
         self.file_name = Some(name.to_owned());
         self
     }
 
-    /// The query.
+    /// Makes the query.
     ///
     /// # Errors
-    /// [`PairsError::Query`] if it has no layer or no place, or a field that is not of its type.
+    /// [`PairsError::Query`] if it has no layer or no place, or a field with a wrong type.
     pub fn build(self) -> Result<Query, PairsError> {
         let QueryBuilder { mut body, layers, intervals, folder, file_name } = self;
         if !layers.is_empty() {
@@ -384,7 +387,7 @@ impl QueryBuilder {
     }
 }
 
-/// By hand, because a body may hold an upload's token.
+/// Shows no values, because a query may have an upload's token.
 impl fmt::Debug for QueryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueryBuilder").field("layers", &self.layers.len()).finish_non_exhaustive()
@@ -407,7 +410,7 @@ impl Layer {
         self.field("type", kind.into())
     }
 
-    /// How values of several times become one: `Mean`, `Max`, .. None by default.
+    /// How values of several times are combined: `Mean`, `Max`, .. Not at all by default.
     #[must_use]
     pub fn aggregation(self, aggregation: &str) -> Layer {
         self.field("aggregation", aggregation.into())
@@ -419,7 +422,7 @@ impl Layer {
         self.field("alias", alias.into())
     }
 
-    /// What is computed for each cell, from the aliases of other layers.
+    /// An expression that is computed for each cell, from the aliases of other layers.
     #[must_use]
     pub fn expression(self, expression: &str) -> Layer {
         self.field("expression", expression.into())

@@ -1,5 +1,5 @@
-//! What a PAIRS server says, read with suspicion: types are loose as in the Python client, ids and
-//! sizes are checked, and nothing that comes from outside panics.
+//! Reads a PAIRS server's replies with caution: types may be loose as in the Python client, ids and
+//! sizes are checked, and no reply causes a panic.
 //!
 //! Source: replies captured in the test data of `ibmpairs` 3.1.17, and `query.py`: `QueryResponse`,
 //! `QueryResponseData`, `QueryJob`, `QueryJobs`, `QueryHistory`, `QueryJobLayer` and `Info`.
@@ -18,19 +18,20 @@ pub enum Submission {
     Job(String),
     /// The values of a point query, at once.
     Points(PointData),
-    /// What the query would cost, for a dry run.
+    /// The costs of the query, for a dry run.
     Estimate(Estimate),
 }
 
-/// What a query would cost: the answer to a dry run. A number that the server left out is `None`.
+/// The estimated costs of a query: the answer to a dry run. A number that the server left out is
+/// `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Estimate {
     /// How much of the allowance it would use, in [`usage_unit`](Estimate::usage_unit).
     pub usage: Option<f64>,
-    /// What `usage` and `max_usage` are counted in.
+    /// The unit of `usage` and `max_usage`.
     pub usage_unit: Option<String>,
-    /// How much there is to use.
+    /// The whole allowance.
     pub max_usage: Option<f64>,
     /// The size of the result, in megabytes.
     pub size: Option<f64>,
@@ -38,21 +39,21 @@ pub struct Estimate {
     pub max_size: Option<f64>,
     /// How many values the result would have.
     pub count: Option<i64>,
-    /// From how many values on points become a job.
+    /// From how many values on a query for points becomes a job.
     pub interactive_max_count: Option<i64>,
     /// The largest number of values that is allowed.
     pub max_count: Option<i64>,
 }
 
-/// How one query is doing: the answer to a question for its status.
+/// The state of one query: the answer to a poll.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct QueryJob {
     /// Its id; in the form of one plain name.
     pub id: String,
-    /// How far it is.
+    /// The code of its state.
     pub code: StatusCode,
-    /// The server's word for that, as it came.
+    /// The server's text for that, as it came.
     pub status: String,
     /// When it was submitted, in milliseconds since 1970 by the server's clock.
     pub start: Option<i64>,
@@ -66,7 +67,7 @@ pub struct QueryJob {
     pub ready: bool,
     /// South, west, north and east edge of its box in degrees; all zero if it has none.
     pub square: Option<[f64; 4]>,
-    /// What the server says besides, mostly why it failed.
+    /// The server's message, mostly why it failed.
     pub message: Option<String>,
 }
 
@@ -78,23 +79,23 @@ pub struct QueryJobs {
     pub pages: u64,
     /// The queries of this page.
     pub jobs: Vec<QueryJob>,
-    /// What stood between them and is no query, in words: one line each. While there are such, a
-    /// query that isn't among the others may be there all the same.
+    /// A line for each entry of the page that could not be read as a query. If there are any, a
+    /// query that isn't in `jobs` may be one of them.
     pub unreadable: Vec<String>,
 }
 
-/// What was asked once: the answer to a question for a query's history.
+/// The history of a query, with what was submitted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct QueryHistory {
     /// The query's id.
     pub job: Option<String>,
-    /// Whether a box, points or a polygon were asked for.
+    /// Whether it asked for a box, points or a polygon.
     pub kind: Option<String>,
-    /// When, as the server writes it: mostly milliseconds since 1970.
+    /// When it was submitted, as the server writes it: mostly milliseconds since 1970.
     pub date: Option<String>,
-    /// What was submitted. It names no folder and no file: the program that runs it again names
-    /// them.
+    /// The query that was submitted, without folder and file name: a program that runs it again
+    /// chooses those.
     pub query: Option<Query>,
     /// The size of the result, in bytes.
     pub size_total: Option<i64>,
@@ -128,13 +129,13 @@ pub struct MergedLayer {
     pub min: Option<f64>,
     /// Its greatest value.
     pub max: Option<f64>,
-    /// Where it is shown.
+    /// The URL of the map server that shows it.
     pub geoserver_url: Option<String>,
-    /// The workspace in which it is shown.
+    /// The workspace on the map server.
     pub geoserver_ws: Option<String>,
     /// The style in which it is shown.
     pub style: Option<String>,
-    /// What of it could not be read and is `None` above, in words.
+    /// A line for each field that could not be read and is `None` above.
     pub unreadable: Vec<String>,
 }
 
@@ -159,7 +160,7 @@ impl Submission {
             (_, Some(Value::Array(values))) => {
                 let mut values: Vec<PointValue> = values.iter().map(PointValue::read).collect();
                 if json::not_numbers(text.as_bytes()) > 0 {
-                    // Which of the nulls were such can't be told any more.
+                    // It isn't known any more which of the nulls were `NaN` or `Infinity`.
                     for value in values.iter_mut().filter(|value| value.value.is_none()) {
                         value
                             .unreadable
@@ -175,7 +176,7 @@ impl Submission {
 }
 
 impl Submission {
-    /// What it is, in words.
+    /// A text for what the answer is.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Submission::Job(_) => "a job",
@@ -242,7 +243,7 @@ impl QueryJobs {
         let list = page.get("queryJobList").or_else(|| page.get("query_job_list"));
         let jobs = list.and_then(Value::as_array).ok_or_else(|| unexpected("a list of queries", text))?;
         let (mut read, mut unreadable) = (Vec::new(), Vec::new());
-        // One that can't be read is no reason to lose the others.
+        // If an entry can't be read, go on with the others.
         for job in jobs {
             match job.as_object().map_or_else(|| Err(unexpected("a query", &job.to_string())), QueryJob::read) {
                 Ok(job) => read.push(job),
@@ -265,7 +266,7 @@ impl QueryHistory {
             Some(value) => Query::from_value(value.clone()).ok(),
             None => None,
         };
-        // Where files go on this machine is not for a server to say.
+        // Drop folder and file name: a server must not choose where files go on this machine.
         let query = query.map(Query::without_place);
         let size = |names: &[&str]| of(names).and_then(schema::integer);
         Ok(QueryHistory {
@@ -317,10 +318,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// Each field may have the name that `other_name` makes of its own, too.
+    /// Reads an object whose fields may also have the name that `other_name` makes of theirs.
     pub(super) fn of(value: &'a Value, other_name: fn(&str) -> String) -> Fields<'a> {
         let object = value.as_object();
-        let unreadable = if object.is_some() { Vec::new() } else { vec![format!("`{}` is no object", quoted(value))] };
+        let unreadable =
+            if object.is_some() { Vec::new() } else { vec![format!("`{}` isn't an object", quoted(value))] };
         Fields { object, other_name, unreadable }
     }
 
@@ -336,7 +338,7 @@ impl<'a> Fields<'a> {
         self.typed(name, "a whole number", schema::integer)
     }
 
-    /// What could not be read, in words; asked last.
+    /// A line for each field that could not be read; called last.
     pub(super) fn unreadable(self) -> Vec<String> {
         self.unreadable
     }
@@ -353,12 +355,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The beginning of a value, to be shown.
+/// The beginning of a value, for an error.
 fn quoted(value: &Value) -> String {
     said(&value.to_string().chars().take(80).collect::<String>())
 }
 
-/// A text as JSON, if it is.
+/// The text as JSON, if it is valid.
 pub(super) fn json(text: &str) -> Option<Value> {
     json::from_slice(text.as_bytes()).ok()
 }
@@ -376,13 +378,13 @@ fn checked_id(value: &Value) -> Result<String, PairsError> {
     }
 }
 
-/// What was expected, and the beginning of what came.
+/// The error for an unexpected reply: what was expected, and the beginning of the reply.
 pub(super) fn unexpected(expected: &str, text: &str) -> PairsError {
     let came = said(&text.chars().take(160).collect::<String>());
     PairsError::reply(format!("expected {expected}, got `{came}`"))
 }
 
-/// What a server says, fit to be shown: bounded, on one line, without control characters.
+/// A server's text, made safe to be shown: short, on one line, without control characters.
 pub(super) fn said(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.trim().chars().take(500).map(plain).collect()

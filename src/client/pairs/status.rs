@@ -1,4 +1,4 @@
-//! The codes that say how far a query is.
+//! The codes of a query's state.
 //!
 //! Source: `ibmpairs` 3.1.17, `constants.py` (`QUERY_STATUS_*_CODES`) and the comments in
 //! `query.py`'s `async_status`. The text beside a code differs between servers ("Succeeded",
@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-/// How far a query is, as the server's number. Every number is kept, known or not.
+/// The state of a query, as the server's number. It may also be a number that isn't documented.
 ///
 /// | code | name | phase |
 /// |---|---|---|
@@ -38,14 +38,14 @@ pub struct StatusCode(i64);
 /// What a [`StatusCode`] means for a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Not at its end: ask again.
+    /// The query hasn't ended: poll again.
     Running,
-    /// There is something to download.
+    /// The result can be downloaded.
     Succeeded,
-    /// There never will be.
+    /// The query has ended without a result.
     Failed,
-    /// The server used a number that is documented nowhere. A wait might last for ever, so this
-    /// counts as failed.
+    /// The server used a number that isn't documented. It counts as failed, because a wait might
+    /// last for ever.
     Unknown,
 }
 
@@ -76,7 +76,7 @@ impl StatusCode {
         self.0
     }
 
-    /// The name in the table, if it stands there.
+    /// The name in the table, if it has one.
     pub fn name(self) -> Option<&'static str> {
         self.row().map(|&(_, name, _)| name)
     }

@@ -1,5 +1,5 @@
-//! A client as a store: its calls by name, with JSON in and out, so that a request can be written
-//! down.
+//! A client as a store: its calls by name, with JSON arguments and results, so that a request can
+//! be stored.
 
 use serde_json::{Value, json};
 
@@ -85,7 +85,7 @@ fn wrong(name: &str) -> PairsError {
     PairsError::Invalid(format!("the argument `{name}` is missing, or of another type"))
 }
 
-/// Leaves out what isn't known.
+/// The object without its fields that are null.
 fn known(object: Value) -> Value {
     match object {
         Value::Object(object) => Value::Object(object.into_iter().filter(|(_, value)| !value.is_null()).collect()),

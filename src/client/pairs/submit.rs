@@ -1,4 +1,4 @@
-//! A query as something that is made exactly once: how it is submitted, and how it is known again
+//! How a query is submitted exactly once, by the rules of `creation`, and how its job is recognised
 //! in the list.
 
 use serde_json::Value;
@@ -6,28 +6,27 @@ use sha2::{Digest, Sha256};
 
 use crate::client::creation::{Doubt, Likeness, Listed, Listing, Maker, Match};
 use crate::client::date;
-use crate::client::http::HttpErrorKind;
 use crate::client::pairs::client::Client;
 use crate::client::pairs::{PairsError, Query, QueryJob, Submission};
 
-/// How many jobs a page of the list has, and how many pages are read for a lost one.
+/// How many jobs a page of the list has, and how many pages are read to find a lost job.
 const PAGE: u32 = 100;
 const PAGES: u32 = 100;
 
-/// A query that is submitted to a server.
+/// How a query is submitted to a server and compared with the jobs there.
 pub(super) struct QueryMaker<'a> {
     pub(super) client: &'a Client,
     pub(super) query: &'a Query,
     pub(super) compact_csv: bool,
 }
 
-/// What tells like queries.
+/// A digest that is the same for equal queries.
 pub(super) fn likeness(query: &Query) -> Likeness {
     Sha256::digest(query.to_submit().to_string()).into()
 }
 
 impl QueryMaker<'_> {
-    /// A server may leave the name out.
+    /// Compares a job of the list with the query, by its name, which a server may leave out.
     fn alike(&self, job: &QueryJob) -> Match {
         let is_same = job.nickname.as_deref().is_none_or(|name| name.is_empty() || Some(name) == self.query.name());
         if is_same { Match::Possible } else { Match::Different }
@@ -51,18 +50,18 @@ impl Maker for QueryMaker<'_> {
 
     fn doubt(&self, error: &PairsError) -> Doubt {
         match error {
-            // Nothing but a cost was asked for.
+            // A dry run creates nothing.
             _ if self.query.is_dry_run() => Doubt::None,
             PairsError::Http(error) if !error.may_have_arrived() || self.client.has_outlived_token(error) => {
                 Doubt::None
             }
             PairsError::Http(error) => {
-                let gave_up = error.kind() == HttpErrorKind::Timeout || error.status() == Some(504);
+                let gave_up = error.is_given_up() || error.status() == Some(504);
                 if gave_up { Doubt::UnderWay } else { Doubt::Lost }
             }
-            // The server said something, but not what.
+            // The server has answered, but not with an id that can be read.
             PairsError::Reply(_) => Doubt::Unnamed,
-            // The first server may have done it.
+            // The request was redirected, and the first server may have created the job.
             PairsError::SentOn { .. } => Doubt::Lost,
             _ => Doubt::None,
         }
@@ -86,7 +85,7 @@ impl Maker for QueryMaker<'_> {
 
     fn compare(&self, id: &str) -> Result<Match, PairsError> {
         let asked = match self.client.once().history(id) {
-            // What has no history can't be recognised.
+            // A job without a history can't be recognised.
             Err(PairsError::Http(error)) if error.status() == Some(404) => None,
             history => history?.query,
         };
@@ -94,8 +93,8 @@ impl Maker for QueryMaker<'_> {
     }
 }
 
-/// How much what the server says was asked is what was submitted. It may have added to it; what it
-/// leaves out, or writes in another way, proves nothing.
+/// Compares the query that the server says was submitted with ours. The server may add fields; a
+/// field that it leaves out or writes in another form proves nothing.
 fn likeness_of(asked: &Value, submitted: &Value) -> Match {
     let of = |is_same| if is_same { Match::Same } else { Match::Different };
     match (asked, submitted) {
@@ -124,7 +123,7 @@ fn likeness_of(asked: &Value, submitted: &Value) -> Match {
 
 fn least(mut each: impl Iterator<Item = Match>) -> Match {
     let mut least = Match::Same;
-    // One difference decides.
+    // A single difference decides.
     let is_decided = each.any(|alike| {
         if alike == Match::Possible {
             least = Match::Possible;

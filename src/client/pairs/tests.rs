@@ -211,7 +211,7 @@ fn what_can_not_be_read_loses_nothing_beside_it_and_is_named() {
     let named = [
         "`timestamp` is `\"soon\"`, not a whole number",
         "`latitude` is `true`, not a finite number",
-        "`7` is no object",
+        "`7` isn't an object",
     ];
     assert_eq!(
         (&values[0].unreadable[..], &values[1].unreadable[..]),

@@ -1,32 +1,37 @@
 //! A resizable set of OS threads: which of them takes which job, sleeps, is woken, leaves.
 //!
-//! Promises: jobs are handed out one at a time in the order of the pushes, and each that is queued
-//! can be taken by each free thread; with fewer threads at work than the pool may have, no job waits
-//! unless a thread is on its way to it; a push wakes at most one thread, and only one that sleeps;
-//! parked threads use no CPU; a thread that is blocked in a wait doesn't count as at work, so another
-//! one stands in for it; the number of threads changes while jobs wait and run. `README.md` beside
-//! this file argues each of them.
+//! Promises: jobs are handed out one at a time, in the order of the pushes but for those with a
+//! head start, and each that is queued can be taken by each free thread; with fewer threads at work
+//! than the pool may have, no job waits unless a thread is on its way to it; a push wakes at most
+//! one thread, and only one that sleeps; parked threads use no CPU; a thread that is blocked in a
+//! wait doesn't count as at work, so another one stands in for it; the number of threads changes
+//! while jobs wait and run. `README.md` beside this file argues each of them.
 //!
 //! Left to others: running a job, and starting a thread (`worker`).
 //!
-//! Sources: the single searching worker follows Go's scheduler (Vyukov, "Scalable Go Scheduler Design
-//! Doc", 2012), the threads that stand in follow `ForkJoinPool`'s compensation (Lea, java.util.concurrent),
-//! the two locks of the queue Michael and Scott ("Simple, Fast, and Practical Non-Blocking and Blocking
-//! Concurrent Queue Algorithms", PODC 1996).
+//! Sources: the single searching worker follows Go's scheduler (Vyukov, "Scalable Go Scheduler
+//! Design Doc", 2012), the threads that stand in follow `ForkJoinPool`'s compensation (Lea,
+//! java.util.concurrent), the two locks of the queue Michael and Scott ("Simple, Fast, and
+//! Practical Non-Blocking and Blocking Concurrent Queue Algorithms", PODC 1996).
 
 mod queue;
+mod ranked;
 mod state;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
 use super::request::{Job, Status};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{AtomicBool, AtomicU8, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, spin_turn, spin_turns};
+use crate::sync::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering, spin_turn, spin_turns,
+};
 use crate::time::Deadline;
 use queue::Queue;
+use ranked::{AWAITED, NO_RANK};
 use state::State;
 
 /// What the queue holds.
@@ -40,20 +45,30 @@ pub(super) struct Pool {
     /// What workers take from. The lock is taken before the state's.
     front: CachePadded<Mutex<Queue<Task>>>,
     state: CachePadded<Mutex<State>>,
-    /// Whether something was pushed since the last exchange of the queues, or is awaited. A hint, as those below.
+    /// Whether something was pushed since the last exchange of the queues, or is awaited. A hint,
+    /// as those below.
     work: CachePadded<AtomicBool>,
     hints: CachePadded<Hints>,
-    /// A thread has ended, or another part of the executor has something to tell those who wait for the end.
+    /// A thread has ended, or another part of the executor has something to tell those who wait for
+    /// the end.
     changed: Condvar,
+    /// How many threads wait until all others sleep. Raised under the state's lock, and so seen
+    /// under it by each thread that goes to sleep later.
+    watchers: AtomicUsize,
     thread_name: String,
     stack_size: Option<usize>,
+    /// How long a thread sleeps before it ends.
+    idle_timeout: Option<Duration>,
 }
 
-/// Copies of what the state holds, for looks without the lock. A thread that acts on one takes the lock and looks again.
+/// Copies of what the state holds, for looks without the lock. A thread that acts on one takes the
+/// lock and looks again.
 struct Hints {
-    /// Whether a blocked operation waits for something that no thread has looked at: that comes before the queue, or each
-    /// operation that waits for its parts would have the next one start instead, with a thread of its own.
-    awaited: AtomicBool,
+    /// What may go before the front's first job: the rank of the first one with a head start, or
+    /// `NO_RANK`. `AWAITED` if a blocked operation waits for something that no thread has looked
+    /// at: that comes before the queue, or each operation that waits for its parts would have the
+    /// next one start instead, with a thread of its own.
+    first_rank: AtomicI64,
     /// Whether a thread may have to stop working: see [`State::has_surplus`].
     surplus: AtomicBool,
     /// [`State::live`].
@@ -79,6 +94,15 @@ const TO_WORK: u8 = 1;
 /// Woken to end.
 const TO_END: u8 = 2;
 
+/// What became of a thread that was to start.
+pub(super) enum Started {
+    Joinable(JoinHandle<()>),
+    /// Its scope joins it.
+    #[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "models have no scopes"))]
+    Scoped,
+    Refused,
+}
+
 /// A sleeping worker. The thread that takes it out of the idle list has to wake it.
 pub(super) struct Idle {
     seat: Arc<Seat>,
@@ -87,7 +111,8 @@ pub(super) struct Idle {
 
 impl Idle {
     fn wake(self, why: u8) {
-        // Release: pairs with the load in `Pool::sleep`, so the woken thread sees what was decided under the lock.
+        // Release: pairs with the load in `Pool::sleep`, so the woken thread sees what was decided
+        // under the lock.
         self.seat.wake.store(why, Ordering::Release);
         self.thread.unpark();
     }
@@ -101,7 +126,8 @@ pub(super) enum Wakeup {
     Start(Arc<Seat>),
 }
 
-/// What a blocked operation waits for. A thread that stands in for it runs these before it takes from the queue.
+/// What a blocked operation waits for. A thread that stands in for it runs these before it takes
+/// from the queue.
 pub(super) struct Awaited {
     jobs: Mutex<VecDeque<Task>>,
     waiter: thread::Thread,
@@ -113,7 +139,8 @@ impl Awaited {
         Arc::new(Awaited { jobs: Mutex::new(jobs.into_iter().collect()), waiter: thread::current() })
     }
 
-    /// The next one that can be run now. `ahead` finds what has to be run first for one that its key holds back.
+    /// The next one that can be run now. `ahead` finds what has to be run first for one that its
+    /// key holds back.
     pub(super) fn next(&self, ahead: impl Fn(&Task) -> Option<Task>) -> Option<Task> {
         let mut jobs = self.jobs.lock();
         for _ in 0..jobs.len() {
@@ -161,7 +188,8 @@ impl Turn {
     }
 
     fn owe(&mut self, wakeup: Wakeup) {
-        // An earlier one that is still owed has set `searching`, so there is nothing to owe beside it.
+        // An earlier one that is still owed has set `searching`, so there is nothing to owe beside
+        // it.
         if !matches!(wakeup, Wakeup::None) {
             self.wakeup = wakeup;
         }
@@ -179,15 +207,22 @@ pub(super) enum Next {
 }
 
 impl Pool {
-    pub(super) fn new(threads: usize, thread_name: String, stack_size: Option<usize>) -> Pool {
+    pub(super) fn new(
+        threads: usize,
+        thread_name: String,
+        stack_size: Option<usize>,
+        idle_timeout: Option<Duration>,
+    ) -> Pool {
         Pool {
             front: CachePadded::new(Mutex::new(Queue::new())),
             state: CachePadded::new(Mutex::new(State::new(threads))),
             work: CachePadded::new(AtomicBool::new(false)),
             hints: CachePadded::new(Hints::new()),
             changed: Condvar::new(),
+            watchers: AtomicUsize::new(0),
             thread_name,
             stack_size,
+            idle_timeout,
         }
     }
 
@@ -208,7 +243,8 @@ impl Pool {
         self.push_each(jobs, |_| {})
     }
 
-    /// As `push`, for a job that other threads can see on its lane, and may run only once it is queued.
+    /// As `push`, for a job that other threads can see on its lane, and may run only once it is
+    /// queued.
     pub(super) fn push_entered(&self, job: Task) -> Result<Wakeup, Closed> {
         // Under the lock in which it is counted, and only if the pool takes it.
         self.push_each([job], |job| job.head().undo_defer())
@@ -221,27 +257,27 @@ impl Pool {
         }
         for job in jobs {
             queued(&job);
-            state.back.push_back(job);
-            state.pushed += 1;
+            state.queue(job);
         }
         Ok(self.wake_for_pushed(&mut state))
     }
 
-    /// Queues jobs that were accepted before and held back, closed or not; but those that were cancelled meanwhile.
-    /// Calls `queued` with each that is queued now, and whether it is observed.
+    /// Queues jobs that were accepted before and held back, closed or not; but those that were
+    /// cancelled meanwhile. Calls `queued` with each that is queued, at `now`, and whether it is
+    /// observed.
     pub(super) fn push_released(
         &self,
         jobs: impl IntoIterator<Item = Task>,
+        now: u64,
         mut queued: impl FnMut(&Task, bool),
     ) -> Wakeup {
         let mut state = self.state.lock();
         for job in jobs {
             // Under the lock in which it is counted, so that each snapshot finds it at one place.
-            let (is_queued, is_observed) = job.head().queue();
+            let (is_queued, is_observed) = job.head().queue(now);
             if is_queued {
                 queued(&job, is_observed);
-                state.back.push_back(job);
-                state.pushed += 1;
+                state.queue(job);
                 state.released += 1;
             }
         }
@@ -262,7 +298,8 @@ impl Pool {
         }
     }
 
-    /// What a worker is to do next. `ahead` finds what has to run first for a job that its key holds back.
+    /// What a worker is to do next. `ahead` finds what has to run first for a job that its key
+    /// holds back.
     pub(super) fn next(&self, turn: &mut Turn, ahead: impl Fn(&Task) -> Option<Task>) -> Next {
         loop {
             // Relaxed: neither protects anything. One job more does no harm.
@@ -279,8 +316,9 @@ impl Pool {
             }
             let mut front = self.front.lock();
             // Relaxed: a hint.
-            if !turn.searching && !self.hints.awaited.load(Ordering::Relaxed) {
-                if let Some(job) = front.pop_front() {
+            if !turn.searching {
+                let first_rank = self.hints.first_rank.load(Ordering::Relaxed);
+                if let Some(job) = take_first(&mut front, first_rank) {
                     drop(front);
                     return self.found(turn, job);
                 }
@@ -297,14 +335,16 @@ impl Pool {
                 std::mem::swap(&mut *front, &mut state.back);
                 self.work.store(false, Ordering::Relaxed);
             }
-            if let Some(job) = front.pop_front() {
+            let first_rank = state.ranked.first_rank();
+            let first = take_first(&mut front, first_rank).or_else(|| self.take_ranked(&mut state));
+            if let Some(job) = first {
                 let more = front.len() > 0;
                 drop(front);
                 self.hand_on_search(turn, state, more);
                 return self.found(turn, job);
             }
-            // Both locks are held and both queues are empty: what is pushed from now on finds this worker searching,
-            // or in the idle list.
+            // Both locks are held and all queues are empty: what is pushed from now on finds this
+            // worker searching, or in the idle list.
             if !state.open || turn.seat.leave.load(Ordering::Relaxed) {
                 state.searching &= !std::mem::take(&mut turn.searching);
                 state.leave(&turn.seat);
@@ -318,9 +358,15 @@ impl Pool {
                 return Next::Spin;
             }
             state.searching &= !std::mem::take(&mut turn.searching);
-            state.idle.push(Idle { seat: turn.seat.clone(), thread: thread::current() });
+            self.lie_down(&mut state, turn);
             return Next::Sleep;
         }
+    }
+
+    fn take_ranked(&self, state: &mut State) -> Option<Task> {
+        let job = state.ranked.pop()?;
+        self.publish(state);
+        Some(job)
     }
 
     fn found(&self, turn: &mut Turn, job: Task) -> Next {
@@ -328,7 +374,8 @@ impl Pool {
         Next::Run(job)
     }
 
-    /// The searching worker has found something: it sends the next one for the rest, so that submitters need not.
+    /// The searching worker has found something: it sends the next one for the rest, so that
+    /// submitters need not.
     fn hand_on_search(&self, turn: &mut Turn, mut state: MutexGuard<'_, State>, front: bool) {
         if std::mem::take(&mut turn.searching) {
             state.searching = false;
@@ -337,8 +384,8 @@ impl Pool {
         }
     }
 
-    /// A worker that was told to leave ends. One that is too many ends, too, or goes to sleep although there may be
-    /// work: as many threads are at work as may be.
+    /// A worker that was told to leave ends. One that is too many ends, too, or goes to sleep
+    /// although there may be work: as many threads are at work as may be.
     fn step_back(&self, turn: &mut Turn) -> Option<Next> {
         let front = self.front.lock();
         let mut state = self.state.lock();
@@ -356,11 +403,19 @@ impl Pool {
         if ends {
             state.leave(&turn.seat);
         } else {
-            state.idle.push(Idle { seat: turn.seat.clone(), thread: thread::current() });
+            self.lie_down(&mut state, turn);
         }
         turn.owe(state.wake_for_work(front.len() > 0));
         self.publish(&state);
         Some(if ends { Next::End } else { Next::Sleep })
+    }
+
+    fn lie_down(&self, state: &mut State, turn: &Turn) {
+        state.idle.push(Idle { seat: turn.seat.clone(), thread: thread::current() });
+        if self.watchers.load(Ordering::Relaxed) > 0 {
+            state.events += 1;
+            self.changed.notify_all();
+        }
     }
 
     /// Spins until something is pushed, or until sleeping would have been cheaper.
@@ -373,14 +428,24 @@ impl Pool {
         }
     }
 
-    /// Sleeps until the thread that took this worker out of the idle list says why. Returns whether there is work.
+    /// Sleeps until the thread that took this worker out of the idle list says why, or for as long
+    /// as an idle thread stays. Returns whether there is work.
     pub(super) fn sleep(&self, turn: &mut Turn) -> bool {
+        let mut deadline = Deadline::start(self.idle_timeout);
         loop {
             // Acquire: pairs with the store in `Idle::wake`.
             match turn.seat.wake.load(Ordering::Acquire) {
-                ASLEEP => thread::park(),
+                ASLEEP if deadline.is_past() => {
+                    if self.retire(&turn.seat) {
+                        return false;
+                    }
+                    // Another thread has taken it out of the idle list, and is about to wake it.
+                    deadline = Deadline::start(None);
+                }
+                ASLEEP => thread::park_until(deadline.at()),
                 why => {
-                    // Relaxed: the next waker finds this worker in the idle list, under the pool's lock.
+                    // Relaxed: the next waker finds this worker in the idle list, under the pool's
+                    // lock.
                     turn.seat.wake.store(ASLEEP, Ordering::Relaxed);
                     turn.searching = why == TO_WORK;
                     turn.searched = false;
@@ -390,8 +455,18 @@ impl Pool {
         }
     }
 
-    /// The thread of `seat` blocks in a wait: another one may work in its place, first of all on what is `awaited`.
-    /// `blocked` says from now on that it doesn't count.
+    /// Ends a worker that has slept for long enough, unless it was taken out of the idle list.
+    fn retire(&self, seat: &Arc<Seat>) -> bool {
+        let mut state = self.state.lock();
+        let Some(place) = state.idle.iter().position(|idle| Arc::ptr_eq(&idle.seat, seat)) else { return false };
+        state.idle.remove(place);
+        state.leave(seat);
+        self.publish(&state);
+        true
+    }
+
+    /// The thread of `seat` blocks in a wait: another one may work in its place, first of all on
+    /// what is `awaited`. `blocked` says from now on that it doesn't count.
     pub(super) fn block(&self, seat: &Seat, blocked: &AtomicBool, awaited: Option<Arc<Awaited>>) -> Wakeup {
         let front = self.front.lock();
         let mut state = self.state.lock();
@@ -423,15 +498,16 @@ impl Pool {
         wakeup
     }
 
-    /// Whether no thread will come for what an operation waits for, because the system refuses to start one.
+    /// Whether no thread will come for what an operation waits for, because the system refuses to
+    /// start one.
     pub(super) fn is_unattended(&self, awaited: &Arc<Awaited>) -> bool {
         let state = self.state.lock();
         let offered = state.awaited.iter().any(|other| Arc::ptr_eq(other, awaited));
         offered && !state.searching && state.at_work() < state.target
     }
 
-    /// The thread of `seat` is back from a wait, or about to be, unless it is already. If that makes too many, the next
-    /// one to finish a job steps back.
+    /// The thread of `seat` is back from a wait, or about to be, unless it is already. If that
+    /// makes too many, the next one to finish a job steps back.
     pub(super) fn unblock<'a>(
         &self,
         seat: &Seat,
@@ -451,8 +527,9 @@ impl Pool {
         self.publish(&state);
     }
 
-    /// One queued job was cancelled, or run out of turn. Sweeps such jobs out when they are half of the queue, so
-    /// that they hold no memory while every thread is busy, at an amortised cost of O(1).
+    /// One queued job was cancelled, or run out of turn. Sweeps such jobs out when they are half of
+    /// the queue, so that they hold no memory while every thread is busy, at an amortised cost of
+    /// O(1).
     pub(super) fn note_stale(&self) {
         // Relaxed: an estimate that protects nothing.
         let stale = self.hints.stale.fetch_add(1, Ordering::Relaxed) + 1;
@@ -461,16 +538,19 @@ impl Pool {
         }
         let mut front = self.front.lock();
         let mut state = self.state.lock();
-        if stale * 2 < front.len() + state.back.len() {
+        if stale * 2 < front.len() + state.back.len() + state.ranked.len() {
             return;
         }
         self.hints.stale.store(0, Ordering::Relaxed);
         let is_live = |job: &Task| job.head().status() == Status::Queued;
         let mut swept = front.sweep(is_live);
         swept.append(&mut state.back.sweep(is_live));
+        swept.append(&mut state.ranked.sweep(is_live));
+        self.publish(&state);
         drop(state);
         drop(front);
-        // Here, without the locks, because the last handle of a job may run a destructor of the user's.
+        // Here, without the locks, because the last handle of a job may run a destructor of the
+        // user's.
         drop(swept);
     }
 
@@ -481,7 +561,7 @@ impl Pool {
         if state.live > 0 {
             return None;
         }
-        front.pop_front().or_else(|| state.back.pop_front())
+        front.pop_front().or_else(|| state.back.pop_front()).or_else(|| self.take_ranked(&mut state))
     }
 
     // Threads.
@@ -517,11 +597,11 @@ impl Pool {
     }
 
     /// The system has started the thread of `seat`, or has refused it.
-    pub(super) fn started(&self, seat: &Arc<Seat>, handle: Option<JoinHandle<()>>) {
+    pub(super) fn started(&self, seat: &Arc<Seat>, started: Started) {
         let mut state = self.state.lock();
-        match handle {
-            Some(handle) => state.started(seat, handle),
-            None => {
+        match started {
+            Started::Joinable(_) | Started::Scoped => state.started(seat, started),
+            Started::Refused => {
                 state.refused(seat);
                 // They have to help themselves: see `is_unattended`.
                 state.awaited.iter().for_each(|awaited| awaited.waiter.unpark());
@@ -538,7 +618,8 @@ impl Pool {
         self.changed.notify_all();
     }
 
-    /// Changes the number of threads while jobs wait and run. Surplus threads end after their current job, idle ones now.
+    /// Changes the number of threads while jobs wait and run. Surplus threads end after their
+    /// current job, idle ones now.
     pub(super) fn resize(&self, threads: usize) -> Wakeup {
         let front = self.front.lock();
         let mut state = self.state.lock();
@@ -551,8 +632,9 @@ impl Pool {
         wakeup
     }
 
-    /// Opens the pool with `threads` new threads, which take over all that is queued. The old threads end after their
-    /// current job: [`wait_for_epoch`](Pool::wait_for_epoch) with the returned number waits for them.
+    /// Opens the pool with `threads` new threads, which take over all that is queued. The old
+    /// threads end after their current job: [`wait_for_epoch`](Pool::wait_for_epoch) with the
+    /// returned number waits for them.
     pub(super) fn reset(&self, threads: usize) -> (u64, Wakeup) {
         let front = self.front.lock();
         let mut state = self.state.lock();
@@ -573,7 +655,8 @@ impl Pool {
         (epoch, wakeup)
     }
 
-    /// Takes no new jobs. Threads end when nothing is queued; a job released later starts one again.
+    /// Takes no new jobs. Threads end when nothing is queued; a job released later starts one
+    /// again.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.open = false;
@@ -597,7 +680,8 @@ impl Pool {
         self.state.lock().target
     }
 
-    /// Jobs queued since the pool was made, and how many of them were held back before: both of one moment.
+    /// Jobs queued since the pool was made, and how many of them were held back before: both of one
+    /// moment.
     pub(super) fn pushed(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.pushed, state.released)
@@ -605,23 +689,26 @@ impl Pool {
 
     // Ends.
 
-    /// Waits until all threads of before `epoch` have ended, thread-locals and all. Returns how many are left.
-    pub(super) fn wait_for_epoch(&self, epoch: u64, deadline: Deadline) -> usize {
+    /// Waits until all threads of before `epoch` have ended, thread-locals and all, or until the
+    /// wait `is_interrupted`, of which [`nudge`](Pool::nudge) tells. Returns how many are left.
+    pub(super) fn wait_for_epoch(&self, epoch: u64, deadline: Deadline, is_interrupted: impl Fn() -> bool) -> usize {
         loop {
-            // Before all looks, so that what comes after one of them ends the wait.
+            // Read the count of events first: if a thread ends after we have looked, the count
+            // differs, and the wait below returns at once.
             let events = self.state.lock().events;
             self.join_gone();
             let mut state = self.state.lock();
             let left = state.threads_before(epoch);
-            if left == 0 || deadline.is_past() {
+            if left == 0 || deadline.is_past() || is_interrupted() {
                 return left;
             }
             self.await_event(&mut state, events, deadline);
         }
     }
 
-    /// Waits until `ended` says so, which is asked whenever a thread ends, after a reset, and when [`nudge`](Pool::nudge)
-    /// is called, and told whether there is no thread any more. Returns whether it did.
+    /// Waits until `ended` says so, which is asked whenever a thread ends, after a reset, and when
+    /// [`nudge`](Pool::nudge) is called, and told whether there is no thread any more. Returns
+    /// whether it did.
     pub(super) fn wait_for_end(&self, deadline: Deadline, ended: impl Fn(bool) -> bool) -> bool {
         loop {
             // As above.
@@ -646,6 +733,43 @@ impl Pool {
                 Some(at) => drop(self.changed.wait_until(state, at)),
             }
         }
+    }
+
+    /// Has those who wait for the end look again each time when a thread goes to sleep, for as long
+    /// as this lives.
+    pub(super) fn watch_idle(&self) -> IdleWatch<'_> {
+        let _state = self.state.lock();
+        // SeqCst: pairs with `is_watched`.
+        self.watchers.fetch_add(1, Ordering::SeqCst);
+        IdleWatch(self)
+    }
+
+    /// Whether a thread waits until all others sleep.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether no thread runs anything, or is on its way to it.
+    pub(super) fn all_sleep(&self) -> bool {
+        let state = self.state.lock();
+        state.live == state.idle.len()
+    }
+
+    /// Has those look again who wait until all threads sleep, if there are any.
+    pub(super) fn nudge_idle(&self) {
+        let mut state = self.state.lock();
+        // Under the lock: a thread that comes to watch later sees what the caller did before.
+        if self.is_watched() {
+            state.events += 1;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The queued jobs.
+    pub(super) fn unstarted(&self) -> Vec<Task> {
+        let front = self.front.lock();
+        let state = self.state.lock();
+        front.iter().chain(state.back.iter()).chain(state.ranked.iter()).cloned().collect()
     }
 
     /// Has those who wait for the end look again.
@@ -674,13 +798,14 @@ impl Pool {
 
     /// Copies what is looked at without the lock.
     fn publish(&self, state: &State) {
-        // Relaxed: hints. Who acts on one takes the lock and looks again. Written only where they change, because
-        // all workers read them.
+        // Relaxed: hints. Who acts on one takes the lock and looks again. Written only where they
+        // change, because all workers read them.
         if self.hints.live.load(Ordering::Relaxed) != state.live {
             self.hints.live.store(state.live, Ordering::Relaxed);
         }
-        if self.hints.awaited.load(Ordering::Relaxed) == state.awaited.is_empty() {
-            self.hints.awaited.store(!state.awaited.is_empty(), Ordering::Relaxed);
+        let first_rank = if state.awaited.is_empty() { state.ranked.first_rank() } else { AWAITED };
+        if self.hints.first_rank.load(Ordering::Relaxed) != first_rank {
+            self.hints.first_rank.store(first_rank, Ordering::Relaxed);
         }
         if self.hints.surplus.load(Ordering::Relaxed) != state.has_surplus() {
             self.hints.surplus.store(state.has_surplus(), Ordering::Relaxed);
@@ -688,10 +813,28 @@ impl Pool {
     }
 }
 
+/// The front's first job, unless one that ranks `first_rank` goes before it.
+fn take_first(front: &mut Queue<Task>, first_rank: i64) -> Option<Task> {
+    // Mostly there is none, and no look at the memory of the first job, which another thread wrote.
+    if first_rank != NO_RANK && front.first()?.head().rank() > first_rank {
+        return None;
+    }
+    front.pop_front()
+}
+
+/// A thread waits until all others sleep.
+pub(super) struct IdleWatch<'a>(&'a Pool);
+
+impl Drop for IdleWatch<'_> {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Hints {
     fn new() -> Hints {
         Hints {
-            awaited: AtomicBool::new(false),
+            first_rank: AtomicI64::new(NO_RANK),
             surplus: AtomicBool::new(false),
             live: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),

@@ -1,7 +1,7 @@
 //! The pool's unbounded FIFO: a queue of short segments.
 //!
-//! One growing ring would copy everything it holds, under the pool's lock, each time it doubles, and hold up to twice
-//! what it needs. Segments cost 16 bytes a job and never move one.
+//! One growing ring would copy everything it holds, under the pool's lock, each time it doubles,
+//! and hold up to twice what it needs. Segments cost 16 bytes a job and never move one.
 
 use std::collections::VecDeque;
 
@@ -49,6 +49,14 @@ impl<J> Queue<J> {
             }
         }
         Some(job)
+    }
+
+    pub(super) fn first(&self) -> Option<&J> {
+        self.segments.front()?.front()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
+        self.segments.iter().flatten()
     }
 
     /// Takes out what `keep` refuses, for the caller to drop once no lock is held.

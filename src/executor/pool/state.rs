@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::queue::Queue;
-use super::{ASLEEP, Awaited, Idle, Seat, Task, Wakeup};
+use super::ranked::Ranked;
+use super::{ASLEEP, Awaited, Idle, Seat, Started, Task, Wakeup};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{AtomicBool, AtomicU8, Ordering};
 
 pub(super) struct State {
     /// What was pushed since a worker last exchanged this queue for the emptied front.
     pub(super) back: Queue<Task>,
+    /// What was pushed with a head start, or the opposite.
+    pub(super) ranked: Ranked,
     /// What blocked operations wait for, for the threads that stand in for them.
     pub(super) awaited: VecDeque<Arc<Awaited>>,
     /// The threads that may take work: all but those told to leave.
@@ -24,7 +27,8 @@ pub(super) struct State {
     pub(super) searching: bool,
     /// The number of threads that may be at work.
     pub(super) target: usize,
-    /// Threads that were started beyond `target`, because others waited. Some of them stay for the next time.
+    /// Threads that were started beyond `target`, because others waited. Some of them stay for the
+    /// next time.
     spares: usize,
     /// Whether new jobs are taken.
     pub(super) open: bool,
@@ -46,7 +50,7 @@ pub(super) struct State {
 struct Thread {
     seat: Arc<Seat>,
     /// `None` until the system has started it.
-    handle: Option<JoinHandle<()>>,
+    started: Option<Started>,
     /// Its thread-locals are destroyed.
     gone: bool,
 }
@@ -55,6 +59,7 @@ impl State {
     pub(super) fn new(target: usize) -> State {
         State {
             back: Queue::new(),
+            ranked: Ranked::new(),
             awaited: VecDeque::new(),
             live: 0,
             waiting: 0,
@@ -73,18 +78,28 @@ impl State {
         }
     }
 
+    pub(super) fn queue(&mut self, job: Task) {
+        if job.head().has_head_start() {
+            self.ranked.push(self.pushed, job);
+        } else {
+            self.back.push_back(job);
+        }
+        self.pushed += 1;
+    }
+
     /// The threads that run operations, look for work, or are on their way to it.
     pub(super) fn at_work(&self) -> usize {
         self.live - self.waiting - self.idle.len()
     }
 
-    /// Whether too many threads are at work, because one that waited has come back, or the pool has shrunk.
+    /// Whether too many threads are at work, because one that waited has come back, or the pool has
+    /// shrunk.
     pub(super) fn has_surplus(&self) -> bool {
         self.at_work() > self.target
     }
 
-    /// Whether a surplus thread is to end. If not, it sleeps until the next one waits: an executor whose operations
-    /// wait for others again and again is not to start a thread each time.
+    /// Whether a surplus thread is to end. If not, it sleeps until the next one waits: an executor
+    /// whose operations wait for others again and again is not to start a thread each time.
     pub(super) fn dismisses_surplus(&mut self) -> bool {
         let surplus = (self.live - self.waiting).saturating_sub(self.target);
         let ends = surplus > self.spares.min(self.target);
@@ -94,10 +109,10 @@ impl State {
         ends
     }
 
-    /// Picks the thread that is to look for work, if work waits, a thread is missing, and none is looking.
-    /// `front` says whether there is work that the lock's holder can't see.
+    /// Picks the thread that is to look for work, if work waits, a thread is missing, and none is
+    /// looking. `front` says whether there is work that the lock's holder can't see.
     pub(super) fn wake_for_work(&mut self, front: bool) -> Wakeup {
-        let work = front || self.back.len() > 0 || !self.awaited.is_empty();
+        let work = front || self.back.len() > 0 || self.ranked.len() > 0 || !self.awaited.is_empty();
         if self.searching || !work || self.at_work() >= self.target {
             return Wakeup::None;
         }
@@ -115,21 +130,22 @@ impl State {
 
     pub(super) fn add_thread(&mut self) -> Arc<Seat> {
         let seat = Arc::new(Seat {
-            // The lowest number, so that names are used again. Where none is free, the threads have all those before.
+            // The lowest number, so that names are used again. Where none is free, the threads have
+            // all those before.
             index: self.free.pop_first().unwrap_or(self.threads.len()),
             epoch: self.epoch,
             leave: AtomicBool::new(false),
             wake: AtomicU8::new(ASLEEP),
         });
-        self.threads.push(Thread { seat: seat.clone(), handle: None, gone: false });
+        self.threads.push(Thread { seat: seat.clone(), started: None, gone: false });
         self.live += 1;
         seat
     }
 
     /// The system has started the thread of `seat`.
-    pub(super) fn started(&mut self, seat: &Arc<Seat>, handle: JoinHandle<()>) {
+    pub(super) fn started(&mut self, seat: &Arc<Seat>, started: Started) {
         if let Some(thread) = self.threads.iter_mut().find(|thread| Arc::ptr_eq(&thread.seat, seat)) {
-            thread.handle = Some(handle);
+            thread.started = Some(started);
         }
         self.events += 1;
     }
@@ -153,17 +169,21 @@ impl State {
     /// Takes the handles of those that are gone, for the caller to join, which takes no time.
     pub(super) fn take_gone(&mut self) -> Vec<JoinHandle<()>> {
         let (ended, threads) =
-            std::mem::take(&mut self.threads).into_iter().partition(|thread| thread.gone && thread.handle.is_some());
+            std::mem::take(&mut self.threads).into_iter().partition(|thread| thread.gone && thread.started.is_some());
         self.threads = threads;
         let ended: Vec<Thread> = ended;
-        self.joining += ended.len();
-        ended
+        let handles: Vec<JoinHandle<()>> = ended
             .into_iter()
             .filter_map(|thread| {
                 self.free_number(thread.seat.index);
-                thread.handle
+                match thread.started {
+                    Some(Started::Joinable(handle)) => Some(handle),
+                    _ => None,
+                }
             })
-            .collect()
+            .collect();
+        self.joining += handles.len();
+        handles
     }
 
     /// How many threads of before `epoch` have not been joined.
@@ -187,8 +207,8 @@ impl State {
         }
     }
 
-    /// Changes the number of threads that may be at work. Sleepers that are too many end now, and the caller wakes
-    /// the returned; others end when they have done what they do (`has_surplus`).
+    /// Changes the number of threads that may be at work. Sleepers that are too many end now, and
+    /// the caller wakes the returned; others end when they have done what they do (`has_surplus`).
     pub(super) fn resize(&mut self, target: usize) -> Vec<Idle> {
         self.target = target;
         self.spares = 0;

@@ -1,10 +1,14 @@
-//! The state machine of one request, and the memory that first holds its operation and then its outcome.
+//! The state machine of one request, and the memory that first holds its operation and then its
+//! outcome.
 //!
 //! ```text
 //! Deferred -> Queued -> Running -> Completed | Failed | Panicked
-//!     |          |
-//!     +----------+----> Cancelled
+//!     |          |         |
+//!     +----------+---------+-> Cancelled
 //! ```
+//!
+//! `Running -> Cancelled` is for a request whose group or time limit had ended before the thread
+//! that started it could call its operation ([`Host::refuse`]). It is never called then.
 //!
 //! # Why there is `unsafe` here, and nowhere else in the executor
 //!
@@ -25,10 +29,13 @@
 //! | `Failed`, `Panicked` | the failure, always | the winner of `FREE -> HELD` or `TAKEN -> HELD` |
 //! | `Cancelled` | the operation, if `claim` is `FREE` | the winner of `FREE -> HELD` |
 //!
+//! A request that is cancelled while it is `Running` holds nothing: its `claim` is `TAKEN` before
+//! the end is shown.
+//!
 //! A transition that gives the memory up is a release, the one that takes it is an acquire, both on
 //! the same atomic, so each owner sees all that the one before it wrote. The models of
-//! `tests/model.rs` run over this file with loom's `UnsafeCell`, which fails on two accesses at once;
-//! miri runs the unit tests below.
+//! `tests/model.rs` run over this file with loom's `UnsafeCell`, which fails on two accesses at
+//! once; miri runs the unit tests below.
 
 #![allow(unsafe_code)]
 
@@ -47,6 +54,8 @@ pub(crate) const NO_TICKET: u32 = u32::MAX;
 
 /// The low bits of the phase: the status.
 const STATUS: u8 = 0b0000_0111;
+/// It was cancelled because a time limit has passed.
+const EXPIRED: u8 = 0b0000_1000;
 /// Something waits to be told of the end: the executor's table has an entry for this request.
 const OBSERVED: u8 = 0b0001_0000;
 
@@ -68,7 +77,8 @@ const TAKEN: u8 = 2;
 /// The part of a request that doesn't depend on the operation's types.
 pub(crate) struct Head {
     id: u64,
-    /// Nanoseconds on the executor's clock: the submission, and from the start on the delay until then.
+    /// Nanoseconds on the executor's clock: the submission, and from the start on the delay until
+    /// then.
     stamp: AtomicU64,
     /// Nanoseconds that the operation took; for a cancelled request, its total time.
     duration: AtomicU64,
@@ -77,13 +87,38 @@ pub(crate) struct Head {
     phase: AtomicU8,
     claim: AtomicU8,
     kind: Kind,
+    kept: bool,
+    limited: bool,
+    has_head_start: bool,
+    /// How much later than it was submitted it counts as queued: the bits of an `f32`, in seconds,
+    /// because four bytes of a request are free.
+    shift: AtomicU32,
     cancel_requested: AtomicBool,
     /// A continuation owns the result (`then`), so the handle doesn't give it out.
     reserved: AtomicBool,
     pub(crate) trace: Trace,
 }
 
-/// Proof that this thread moved a request from `Queued` to `Running`. There is one for each request.
+/// What a request was submitted as.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) kind: Kind,
+    /// Whether a shutdown leaves it alone.
+    pub(crate) kept: bool,
+    /// Whether it waits for its turn before it is queued.
+    pub(crate) limited: bool,
+    /// How much earlier than it was queued it counts as queued, in seconds.
+    pub(crate) head_start: f32,
+}
+
+impl Terms {
+    pub(crate) const fn plain(kind: Kind) -> Terms {
+        Terms { kind, kept: false, limited: false, head_start: 0.0 }
+    }
+}
+
+/// Proof that this thread moved a request from `Queued` to `Running`. There is one for each
+/// request.
 #[must_use = "the request stays `Running` until its operation is called"]
 pub(crate) struct Begun {
     /// The address of the request's head.
@@ -91,7 +126,7 @@ pub(crate) struct Begun {
 }
 
 impl Head {
-    fn new(id: u64, kind: Kind, status: Status, submitted: u64) -> Head {
+    fn new(id: u64, terms: Terms, status: Status, submitted: u64) -> Head {
         Head {
             id,
             stamp: AtomicU64::new(submitted),
@@ -99,10 +134,14 @@ impl Head {
             ticket: AtomicU32::new(NO_TICKET),
             phase: AtomicU8::new(status as u8),
             claim: AtomicU8::new(FREE),
-            kind,
+            kind: terms.kind,
+            kept: terms.kept,
+            limited: terms.limited,
+            has_head_start: terms.head_start != 0.0,
+            shift: AtomicU32::new((-terms.head_start).to_bits()),
             cancel_requested: AtomicBool::new(false),
             reserved: AtomicBool::new(false),
-            trace: Trace::new(id, kind),
+            trace: Trace::new(id, terms.kind),
         }
     }
 
@@ -112,6 +151,32 @@ impl Head {
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limited
+    }
+
+    pub(crate) fn has_head_start(&self) -> bool {
+        self.has_head_start
+    }
+
+    /// When it counts as queued, in nanoseconds on the executor's clock. Of a request that is queued
+    /// and has not started: of others it says nothing.
+    pub(crate) fn rank(&self) -> i64 {
+        // Relaxed: written before it was queued, under the lock of the queue. One that has started
+        // meanwhile is left out by the thread that takes it from there.
+        let submitted = i64::try_from(self.stamp.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        // Saturates: 292 years are as good as for ever.
+        submitted.saturating_add((f64::from(self.shift()) * 1e9) as i64)
+    }
+
+    fn shift(&self) -> f32 {
+        f32::from_bits(self.shift.load(Ordering::Relaxed))
     }
 
     pub(crate) fn address(&self) -> usize {
@@ -140,8 +205,12 @@ impl Head {
         self.trace.undo_defer();
     }
 
-    /// `Deferred -> Queued`. Returns whether it is queued now, and whether it is observed.
-    pub(crate) fn queue(&self) -> (bool, bool) {
+    /// `Deferred -> Queued`, now. Returns whether it is queued now, and whether it is observed.
+    pub(crate) fn queue(&self, now: u64) -> (bool, bool) {
+        // Before it can start: then the stamp is no longer its submission. There is one thread that
+        // releases it, so no other writes.
+        let held_back = now.saturating_sub(self.stamp.load(Ordering::Relaxed));
+        self.shift.store((self.shift() + held_back as f32 / 1e9).to_bits(), Ordering::Relaxed);
         let queued = self.change(|phase| (phase & STATUS == DEFERRED).then_some(phase & OBSERVED | QUEUED));
         let phase = queued.unwrap_or_else(|phase| phase);
         (queued.is_ok() || status_of(phase) == Status::Queued, phase & OBSERVED != 0)
@@ -159,18 +228,24 @@ impl Head {
         // `ended` is proof that the phase is `Running` and the outcome written. The only other
         // change of a running request is `observe`, which leaves the status.
         // AcqRel: gives the memory up, see the table above.
-        let before = self.phase.fetch_xor(RUNNING ^ ended.status as u8, Ordering::AcqRel);
+        let expired = if ended.is_expired { EXPIRED } else { 0 };
+        let before = self.phase.fetch_xor(RUNNING ^ ended.status as u8 ^ expired, Ordering::AcqRel);
         debug_assert_eq!(before & STATUS, RUNNING, "only the owner ends a running request");
         before & OBSERVED != 0
     }
 
-    /// `Deferred | Queued -> Cancelled`; on a running request it leaves word for the operation.
-    /// Returns the status before, and whether the request is observed, if it is cancelled now.
-    pub(crate) fn cancel(&self, now: u64) -> Option<(Status, bool)> {
+    /// Leaves word for the operation, should it run.
+    pub(crate) fn request_cancel(&self) {
         // Relaxed: a question that is asked again and again, and protects nothing.
         self.cancel_requested.store(true, Ordering::Relaxed);
+    }
+
+    /// `Deferred | Queued -> Cancelled`, because a time limit has passed if it is `expired`.
+    /// Returns the status before, and whether the request is observed, if it is cancelled now.
+    pub(crate) fn cancel(&self, now: u64, expired: bool) -> Option<(Status, bool)> {
         let waits = |phase: u8| matches!(phase & STATUS, DEFERRED | QUEUED);
-        let phase = self.change(|phase| waits(phase).then_some(phase & OBSERVED | CANCELLED)).ok()?;
+        let end = if expired { CANCELLED | EXPIRED } else { CANCELLED };
+        let phase = self.change(|phase| waits(phase).then_some(phase & OBSERVED | end)).ok()?;
         let total = now.saturating_sub(self.stamp.load(Ordering::Relaxed));
         self.duration.store(total, Ordering::Relaxed);
         Some((status_of(phase), phase & OBSERVED != 0))
@@ -191,8 +266,17 @@ impl Head {
         self.ticket.store(ticket, Ordering::Relaxed);
     }
 
+    /// Whether it was cancelled because a time limit has passed.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.phase.load(Ordering::Acquire) & EXPIRED != 0
+    }
+
     pub(crate) fn is_cancel_requested(&self) -> bool {
         self.cancel_requested.load(Ordering::Relaxed)
+    }
+
+    fn why_cancelled(&self) -> Error {
+        if self.is_expired() { Error::Expired } else { Error::Cancelled }
     }
 
     /// Whether there is a value for the handle to take.
@@ -201,7 +285,8 @@ impl Head {
         self.status() == Status::Completed && self.claim.load(Ordering::Relaxed) == FREE && !self.is_reserved()
     }
 
-    /// Gives the result to a continuation, or back to the handle. Returns whether a continuation had it before.
+    /// Gives the result to a continuation, or back to the handle. Returns whether a continuation
+    /// had it before.
     pub(crate) fn reserve(&self, reserved: bool) -> bool {
         self.reserved.swap(reserved, Ordering::AcqRel)
     }
@@ -250,13 +335,16 @@ fn status_of(phase: u8) -> Status {
     }
 }
 
-/// How and when an operation ended: proof that its outcome is written. There is one for each request.
+/// How and when an operation ended: proof that its outcome is written. There is one for each
+/// request.
 #[must_use = "the request stays `Running` until it is published"]
 pub(crate) struct Ended {
     /// The address of the request's head.
     head: usize,
     pub(crate) status: Status,
-    /// On the clock that `Job::call` was given.
+    /// Whether it is cancelled because a time limit has passed.
+    is_expired: bool,
+    /// On the clock of the host that `Job::call` was given.
     pub(crate) at: u64,
 }
 
@@ -268,14 +356,59 @@ pub(crate) struct Times {
     pub(crate) total: Option<std::time::Duration>,
 }
 
+/// The thread that runs a request, as the operation meets it.
+pub(crate) trait Host {
+    /// The time on the executor's clock.
+    fn now(&self) -> u64;
+    /// Calls the operation with this number that lies with the scope whose thread this is; `None`
+    /// if it is no scope's.
+    #[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "models have no scopes"))]
+    fn call_borrowed(&self, number: u64) -> Option<Result<()>>;
+    /// The operation won't be called: what the request belongs to has ended, because a time limit
+    /// has passed if it `is_expired`.
+    fn refuse(&self, is_expired: bool);
+    /// Whether it was refused, and then whether because a time limit has passed.
+    fn refused(&self) -> Option<bool>;
+}
+
+/// What a request holds until it starts.
+pub(crate) trait Call<T> {
+    /// Whether `call` may refuse to call the operation. The others don't pay for the question.
+    const MAY_REFUSE: bool = false;
+
+    fn call(self, host: &dyn Host) -> Result<T>;
+}
+
+impl<T, F: FnOnce() -> Result<T>> Call<T> for F {
+    fn call(self, _host: &dyn Host) -> Result<T> {
+        self()
+    }
+}
+
+/// The number of an operation that borrows, and so can't be in a request: it lies with its scope.
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) struct Borrowed(pub(crate) u64);
+
+#[cfg(not(any(loom, shuttle)))]
+impl Call<()> for Borrowed {
+    fn call(self, host: &dyn Host) -> Result<()> {
+        // Only a scope's threads can reach it. Others run its requests if the system refuses all of
+        // those.
+        let refused = || std::io::Error::other("no thread of the scope could be started");
+        host.call_borrowed(self.0).unwrap_or_else(|| Err(Error::Spawn(refused())))
+    }
+}
+
 /// A request whose operation and result types are forgotten: what queues and threads see.
 pub(crate) trait Job: Send + Sync {
     fn head(&self) -> &Head;
     /// Calls the operation, which has started at `started`, and writes its outcome, which
-    /// [`Head::publish`] shows. `now` is asked for the time of the end.
-    fn call(&self, begun: Begun, started: u64, now: &dyn Fn() -> u64) -> Ended;
+    /// [`Head::publish`] shows. `host` is asked for the time of the end.
+    fn call(&self, begun: Begun, started: u64, host: &dyn Host) -> Ended;
     /// Drops the operation of a cancelled request, whose destructor is the user's code.
     fn discard(&self);
+    /// Takes the error of a request that has failed, unless it was taken before.
+    fn take_error(&self) -> Option<Error>;
 }
 
 /// A request whose operation is forgotten: what the handle sees.
@@ -319,9 +452,9 @@ unsafe impl<F: Send, T: Send> Sync for Request<F, T> {}
 unsafe impl<F: Send, T: Send> Send for Request<F, T> {}
 
 impl<F, T> Request<F, T> {
-    pub(crate) fn new(id: u64, kind: Kind, status: Status, submitted: u64, operation: F) -> Request<F, T> {
+    pub(crate) fn new(id: u64, terms: Terms, status: Status, submitted: u64, operation: F) -> Request<F, T> {
         Request {
-            head: Head::new(id, kind, status, submitted),
+            head: Head::new(id, terms, status, submitted),
             memory: UnsafeCell::new(Memory { operation: ManuallyDrop::new(operation) }),
         }
     }
@@ -330,7 +463,8 @@ impl<F, T> Request<F, T> {
     fn operation(&self, begun: &Begun) -> F {
         assert_eq!(begun.head, self.head.address(), "the proof is that of another request");
         // SAFETY: `begun` is proof of the one transition to `Running`, and its only user is `call`,
-        // which takes it by value. So this thread owns the memory, and the operation is still there.
+        // which takes it by value. So this thread owns the memory, and the operation is still
+        // there.
         self.memory.with_mut(|memory| unsafe {
             let operation = ManuallyDrop::take(&mut (*memory).operation);
             memory.write(Memory { nothing: () });
@@ -347,10 +481,17 @@ impl<F, T> Request<F, T> {
                 (Memory { failure: ManuallyDrop::new(Box::new(failure)) }, status)
             }
         };
-        // SAFETY: called by `call` alone, behind `operation`: this thread still owns the memory, and
-        // nothing is in it that would have to be dropped.
+        // SAFETY: called by `call` alone, behind `operation`: this thread still owns the memory,
+        // and nothing is in it that would have to be dropped.
         self.memory.with_mut(|place| unsafe { place.write(memory) });
-        Ended { head: self.head.address(), status, at }
+        Ended { head: self.head.address(), status, is_expired: false, at }
+    }
+
+    /// The operation was dropped instead of called.
+    fn write_refused(&self, is_expired: bool, at: u64) -> Ended {
+        // Relaxed: `publish`, which comes after it on this thread, is the release.
+        self.head.claim.store(TAKEN, Ordering::Relaxed);
+        Ended { head: self.head.address(), status: Status::Cancelled, is_expired, at }
     }
 
     /// Takes the outcome, whether or not a continuation owns it.
@@ -358,7 +499,7 @@ impl<F, T> Request<F, T> {
         let status = self.head.status();
         match status {
             Status::Deferred | Status::Queued | Status::Running => None,
-            Status::Cancelled => Some(Err(Error::Cancelled)),
+            Status::Cancelled => Some(Err(self.head.why_cancelled())),
             _ if self.head.claim(&[FREE]).is_none() => Some(Err(Error::ResultTaken)),
             Status::Completed => {
                 // SAFETY: the phase is `Completed` and this thread won the claim: it owns the
@@ -405,8 +546,9 @@ impl<F, T> Request<F, T> {
     }
 }
 
-/// What the thread wrote that let go of the request before. The count of the request's `Arc` orders that before
-/// the drop; loom doesn't see it, and takes a read-modify-write for it.
+/// The state that was written by the last thread that released the request. The count of the
+/// request's `Arc` orders that write before this drop; loom doesn't see the count, so there it
+/// takes a read-modify-write.
 fn last(atomic: &AtomicU8) -> u8 {
     if cfg!(loom) { atomic.fetch_or(0, Ordering::AcqRel) } else { atomic.load(Ordering::Acquire) }
 }
@@ -416,9 +558,9 @@ impl<F, T> Drop for Request<F, T> {
         // Nothing else refers to the request any more, so the phase and the claim stay as they are.
         let phase = last(&self.head.phase);
         let free = last(&self.head.claim) == FREE;
-        // The destructors of the user's values run on the thread that drops the last reference: a panic of theirs
-        // ends here. Plain values have none, and pay nothing.
-        // SAFETY: by the table, the field that is dropped is the one that is there.
+        // The destructors of the user's values run on the thread that drops the last reference: a
+        // panic of theirs ends here. Plain values have none, and pay nothing. SAFETY: by the table,
+        // the field that is dropped is the one that is there.
         self.memory.with_mut(|memory| unsafe {
             match phase & STATUS {
                 DEFERRED | QUEUED => panics::contain(|| ManuallyDrop::drop(&mut (*memory).operation)),
@@ -436,21 +578,25 @@ impl<F, T> Drop for Request<F, T> {
 
 impl<F, T> Job for Request<F, T>
 where
-    F: FnOnce() -> Result<T> + Send + 'static,
+    F: Call<T> + Send + 'static,
     T: Send + 'static,
 {
     fn head(&self) -> &Head {
         &self.head
     }
 
-    fn call(&self, begun: Begun, started: u64, now: &dyn Fn() -> u64) -> Ended {
+    fn call(&self, begun: Begun, started: u64, host: &dyn Host) -> Ended {
         let operation = self.operation(&begun);
         let submitted = self.head.stamp.load(Ordering::Relaxed);
         // The thread may have looked at the clock before the submission.
         let started = started.max(submitted);
         self.head.stamp.store(started - submitted, Ordering::Relaxed);
-        let outcome = self.head.trace.run(|| panics::catch_payload(operation));
-        let at = now();
+        let outcome = self.head.trace.run(|| panics::catch_payload(|| operation.call(host)));
+        let at = host.now();
+        if let Some(is_expired) = if F::MAY_REFUSE { host.refused() } else { None } {
+            self.head.duration.store(at.saturating_sub(submitted), Ordering::Relaxed);
+            return self.write_refused(is_expired, at);
+        }
         self.head.duration.store(at.saturating_sub(started), Ordering::Relaxed);
         let outcome = match outcome {
             Ok(Ok(value)) => Ok(value),
@@ -458,6 +604,16 @@ where
             Err(payload) => Err(Failure { error: Error::Panicked(payload.message()), payload: Some(payload) }),
         };
         self.write(outcome, at)
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        match self.head.status() {
+            Status::Cancelled => Some(self.head.why_cancelled()),
+            Status::Failed | Status::Panicked => {
+                self.take_any()?.err().filter(|error| !matches!(error, Error::ResultTaken))
+            }
+            _ => None,
+        }
     }
 
     fn discard(&self) {
@@ -468,7 +624,7 @@ where
 
 impl<F, T> Outcome<T> for Request<F, T>
 where
-    F: FnOnce() -> Result<T> + Send + 'static,
+    F: Call<T> + Send + 'static,
     T: Send + 'static,
 {
     fn as_job(self: Arc<Self>) -> Arc<dyn Job> {
@@ -508,12 +664,30 @@ mod tests {
     type Plain = Request<Box<dyn FnOnce() -> Result<String> + Send>, String>;
 
     fn request(status: Status, operation: impl FnOnce() -> Result<String> + Send + 'static) -> Plain {
-        Request::new(1, Kind::Accessor, status, 5, Box::new(operation))
+        Request::new(1, Terms::plain(Kind::Accessor), status, 5, Box::new(operation))
+    }
+
+    struct At(u64);
+
+    impl Host for At {
+        fn now(&self) -> u64 {
+            self.0
+        }
+
+        fn call_borrowed(&self, _number: u64) -> Option<Result<()>> {
+            None
+        }
+
+        fn refuse(&self, _is_expired: bool) {}
+
+        fn refused(&self) -> Option<bool> {
+            None
+        }
     }
 
     fn run(request: &Plain) -> Ended {
         let begun = request.head.begin().expect("it is queued");
-        request.call(begun, 7, &|| 10)
+        request.call(begun, 7, &At(10))
     }
 
     #[test]
@@ -543,14 +717,14 @@ mod tests {
         };
         drop(request(Status::Deferred, held()));
         let cancelled = request(Status::Queued, held());
-        assert_eq!(cancelled.head.cancel(9), Some((Status::Queued, false)));
+        assert_eq!(cancelled.head.cancel(9, false), Some((Status::Queued, false)));
         assert!(cancelled.head.begin().is_none(), "it never starts");
         cancelled.discard();
         assert_eq!(Arc::strong_count(&count), 1, "gone while the handle stays");
         cancelled.discard();
         assert!(matches!(cancelled.take(), Some(Err(Error::Cancelled))));
         let undiscarded = request(Status::Deferred, held());
-        undiscarded.head.cancel(9);
+        undiscarded.head.cancel(9, false);
         drop(undiscarded);
         let untaken = request(Status::Queued, held());
         untaken.head.publish(run(&untaken));

@@ -1,10 +1,10 @@
 //! What wants to be told of a request's end: threads, callbacks, iterations, tasks, continuations.
 //!
-//! Few requests have any, so they lie in a table beside the requests, as the sleepers of a futex do,
-//! and a request that has none pays one bit. The bit and the table agree because an observer is
-//! entered, and the bit set, under the lock of the table's shard, and only while the request has not
-//! ended: a thread that publishes the end either sees the bit and then finds the entry, or published
-//! first, and then the observer is refused.
+//! Few requests have any, so they lie in a table beside the requests, as the sleepers of a futex
+//! do, and a request that has none pays one bit. The bit and the table agree because an observer is
+//! entered, and the bit set, under the lock of the table's shard, and only while the request has
+//! not ended: a thread that publishes the end either sees the bit and then finds the entry, or
+//! published first, and then the observer is refused.
 
 // A model has one shard.
 #![cfg_attr(loom, allow(clippy::modulo_one))]
@@ -41,7 +41,8 @@ type Shard = HashMap<usize, Entry, BuildHasherDefault<AddressHasher>>;
 #[derive(Default)]
 pub(crate) struct Entry {
     observers: Vec<Observer>,
-    /// Release the requests that follow this one. Called first, because observers may wait for those.
+    /// Release the requests that follow this one. Called first, because observers may wait for
+    /// those.
     followers: Vec<(u64, Callback)>,
     /// The request's entry in the timer, if it waits for its time.
     pub(crate) alarm: Option<Alarm>,
@@ -55,9 +56,17 @@ pub(crate) trait AtWork: Send + Sync {
     fn come_back(&self);
 }
 
+/// What a request belongs to, and ends with.
+pub(crate) trait Belongs: Send + Sync {
+    /// Its request has ended. Returns whether that ends the others.
+    fn ended(&self, status: Status) -> bool;
+    /// Cancels the others, whose hooks and destructors are the user's code.
+    fn cancel_others(&self);
+}
+
 pub(crate) enum Observer {
-    /// A thread in a wait. It is also told when the request is queued, and when its lane changes. One that is at work
-    /// for an executor counts as such again before it is woken.
+    /// A thread in a wait. It is also told when the request is queued, and when its lane changes.
+    /// One that is at work for an executor counts as such again before it is woken.
     Thread(Thread, Option<Arc<dyn AtWork>>),
     /// A callback of the user's, with a number to take it back by.
     Callback(u64, Callback),
@@ -65,8 +74,13 @@ pub(crate) enum Observer {
     Inbox(Arc<Inbox>, usize),
     /// A task of an async runtime.
     Task(Waker),
-    /// A channel in which nothing is sent, and whose end is the request's. The receiver is for the next who asks for one.
+    /// A channel in which nothing is sent, and whose end is the request's. The receiver is for the
+    /// next who asks for one.
     Done(Sender<Infallible>, Receiver<Infallible>),
+    /// The group or the time limit that the request is in.
+    Member(Arc<dyn Belongs>),
+    /// The same, if the end of the request ends the others.
+    Others(Arc<dyn Belongs>),
 }
 
 impl Observers {
@@ -91,12 +105,14 @@ impl Observers {
             observers.push(observer);
             replaced
         };
-        // Dropped only here: a waker's destructor is code of the user's, and must not run under our lock.
+        // Dropped only here: a waker's destructor is code of the user's, and must not run under our
+        // lock.
         panics::contain(|| drop(replaced));
         Ok(())
     }
 
-    /// A channel that ends with the request; the same for all who ask, so that a loop that asks each time leaves one behind.
+    /// A channel that ends with the request; the same for all who ask, so that a loop that asks
+    /// each time leaves one behind.
     pub(crate) fn done(&self, head: &Head) -> Receiver<Infallible> {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         let mut shard = self.shard(head);
@@ -113,7 +129,8 @@ impl Observers {
         receiver
     }
 
-    /// Has `release` called at the end, before all observers. It comes back if the request has ended.
+    /// Has `release` called at the end, before all observers. It comes back if the request has
+    /// ended.
     pub(crate) fn follow(&self, head: &Head, id: u64, release: Callback) -> Result<(), Callback> {
         let mut shard = self.shard(head);
         if !head.observe() {
@@ -200,6 +217,11 @@ impl Entry {
         for observer in self.observers {
             match observer {
                 Observer::Callback(..) => foreign.push(observer),
+                Observer::Member(belongs) => {
+                    if belongs.ended(status) {
+                        foreign.push(Observer::Others(belongs));
+                    }
+                }
                 observer => observer.tell(status),
             }
         }
@@ -221,6 +243,8 @@ impl Observer {
             Observer::Inbox(inbox, index) => inbox.put(index),
             Observer::Task(waker) => waker.wake(),
             Observer::Done(sender, _) => drop(sender),
+            Observer::Member(belongs) => drop(belongs.ended(status)),
+            Observer::Others(belongs) => belongs.cancel_others(),
         });
     }
 }

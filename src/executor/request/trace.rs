@@ -1,12 +1,12 @@
 //! The spans of a request, for subscribers of the `tracing` facade (feature `tracing`).
 //!
-//! A span `request` with its `id` and `kind` lasts from the acceptance to the end, when its `status`
-//! is recorded; it is a child of the submitter's span. Its own children are the stages `deferred`,
-//! `queued` and `running`, one after the other; the operation runs inside the last. All are `INFO`,
-//! under the target `fulmar`.
+//! A span `request` with its `id` and `kind` lasts from the acceptance to the end, when its
+//! `status` is recorded; it is a child of the submitter's span. Its own children are the stages
+//! `deferred`, `queued` and `running`, one after the other; the operation runs inside the last. All
+//! are `INFO`, under the target `fulmar`.
 //!
-//! The executor holds no lock while a subscriber is called, so a subscriber may submit. A panic in a
-//! subscriber is contained: the span that it refused is left out, and the request goes on.
+//! The executor holds no lock while a subscriber is called, so a subscriber may submit. A panic in
+//! a subscriber is contained: the span that it refused is left out, and the request goes on.
 
 #[cfg(feature = "tracing")]
 pub(crate) use on::Trace;
@@ -151,7 +151,8 @@ mod on {
         }
     }
 
-    /// A span that this thread is in. Its subscriber is told of the exit even if the operation panics.
+    /// A span that this thread is in. Its subscriber is told of the exit even if the operation
+    /// panics.
     struct Entered {
         span: Arc<Span>,
         inside: Option<(Id, Dispatch)>,

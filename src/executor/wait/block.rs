@@ -1,14 +1,15 @@
 //! A pool's thread that blocks in a wait, and the thread that stands in for it.
 //!
-//! The waiting operation never runs another one on its own stack, so a time limit holds, a lock or a thread-local that it
-//! has borrowed stays its own, and it sees the first end first. Instead, its thread no longer counts as at work, and the
-//! pool lets another one work in its place. That one runs what the operation waits for before it takes from the queue, so
-//! that operations that wait for their parts don't fill the process with threads that all wait. The thread counts as at
-//! work again from the moment in which its wait is over, not only when the system has woken it: or the stand-in would
-//! take the next operation from the queue, which waits for its own part, and so on.
+//! The waiting operation never runs another one on its own stack, so a time limit holds, a lock or
+//! a thread-local that it has borrowed stays its own, and it sees the first end first. Instead, its
+//! thread no longer counts as at work, and the pool lets another one work in its place. That one
+//! runs what the operation waits for before it takes from the queue, so that operations that wait
+//! for their parts don't fill the process with threads that all wait. The thread counts as at work
+//! again from the moment in which its wait is over, not only when the system has woken it: or the
+//! stand-in would take the next operation from the queue, which waits for its own part, and so on.
 //!
-//! If the system refuses such a thread and no other comes, the waiting thread runs what it waits for itself, `NESTING`
-//! deep at most.
+//! If the system refuses such a thread and no other comes, the waiting thread runs what it waits
+//! for itself, `NESTING` deep at most.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub(in crate::executor) struct Waiter {
 }
 
 impl Waiter {
-    /// `None` on a thread that is no pool's: nothing counts it.
+    /// `None` on a thread that isn't a pool's: nothing counts it.
     pub(in crate::executor) fn new(wait: Wait) -> Option<Arc<Waiter>> {
         let worker = current::worker()?;
         let targets = wait.targets();
@@ -63,7 +64,8 @@ impl AtWork for Waiter {
 /// For waits of the lower floors, whose end only their own callers know.
 impl Lent for Waiter {
     fn lend(&self) {
-        // A poll in the same operation may have let another thread work in this one's place already.
+        // A poll in the same operation may have let another thread work in this one's place
+        // already.
         if !current::is_lent() {
             self.block(None);
         }
@@ -103,8 +105,13 @@ impl Blocked {
         Some(Blocked(waiter.clone()))
     }
 
-    /// Lets another thread work in this one's place until the current operation ends, first of all on
-    /// `target`: the operation polls it, and is about to park this thread in a way unknown here.
+    /// For a cancel, from which on this thread counts as at work again.
+    pub(in crate::executor) fn place(&self) -> Arc<dyn Lent> {
+        self.0.clone()
+    }
+
+    /// Lets another thread work in this one's place until the current operation ends, first of all
+    /// on `target`: the operation polls it, and is about to park this thread in a way unknown here.
     pub(in crate::executor) fn lend(target: &Node) {
         let Some(worker) = current::worker() else { return };
         let core = &worker.core;
@@ -129,7 +136,8 @@ impl Blocked {
         }
         while core.pool.is_unattended(awaited) {
             let Some(job) = awaited.next(|job| core.order.queued_ahead(job.head())) else { break };
-            if !current::may_nest() {
+            // What lies with a scope can't be run elsewhere than on its threads.
+            if !current::may_nest() || core.keeper.is_some() {
                 let refused = "no thread could be started that runs what this operation waits for";
                 return Err(Error::Spawn(io::Error::other(refused)));
             }

@@ -12,14 +12,16 @@ use crate::executor::current;
 use crate::executor::handle::AsyncRequest;
 use crate::executor::request::{Head, Inbox, Observer};
 use crate::executor::waits::{Node, Wait};
+use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::{spin_turn, spin_turns};
 use crate::time::Deadline;
 
 /// Hands out the results of `requests` as they come, each with its index, each request once.
 ///
-/// `timeout` counts from this call and bounds the whole iteration; `None` is no limit. When it has
-/// passed, each unfinished request comes as [`Error::Timeout`], and its handle is still good. Inside an
-/// operation it waits as [`AsyncRequest::wait`] does.
+/// `timeout` counts from this call and bounds the whole iteration; `None` means no limit. When it
+/// has passed, each unfinished request comes as [`Error::Timeout`], and its handle is still good.
+/// Inside an operation it waits as [`AsyncRequest::wait`] does; if that operation is cancelled,
+/// what has not ended by then comes as [`Error::Interrupted`], and is good as well.
 ///
 /// ```
 /// use fulmar::{Executor, as_completed};
@@ -35,8 +37,15 @@ pub fn as_completed<T>(
     timeout: impl Into<Option<Duration>>,
 ) -> impl Iterator<Item = (usize, Result<T>)> {
     let take = |index: usize| requests[index].try_take().unwrap_or(Err(Error::ResultTaken));
+    ends_of(requests, timeout.into()).map(move |(index, ended)| (index, ended.and_then(|()| take(index))))
+}
+
+/// The indices of `requests` as they end.
+pub(in crate::executor) fn ends_of<R: Awaitable>(
+    requests: &[R],
+    timeout: Option<Duration>,
+) -> impl Iterator<Item = (usize, Result<()>)> {
     Completions::of(requests, Deadline::start(timeout))
-        .map(move |(index, ended)| (index, ended.and_then(|()| take(index))))
 }
 
 /// What can be waited for, whatever the type of its result.
@@ -74,7 +83,8 @@ impl<R: Awaitable + ?Sized> Awaitable for &R {
     }
 }
 
-/// The requests that have ended, as they do so, each once, by their index; with an error those that are not waited for any longer.
+/// The requests that have ended, as they do so, each once, by their index; with an error those that
+/// are not waited for any longer.
 pub(super) struct Completions<'a, R: Awaitable> {
     requests: &'a [R],
     inbox: Arc<Inbox>,
@@ -132,51 +142,8 @@ impl<'a, R: Awaitable> Completions<'a, R> {
 
     /// The index of the next one that has ended.
     fn wait(&self) -> Result<usize> {
-        // One that came as a timeout or an error may end later: it is not handed out again.
-        let take = || std::iter::from_fn(|| self.inbox.take()).find(|index| self.pending[*index]);
-        if let Some(index) = take() {
-            return Ok(index);
-        }
-        if self.deadline.is_zero() {
-            return Err(self.timeout());
-        }
-        let inside = current::is_worker();
-        if !inside {
-            for _ in 0..spin_turns() {
-                spin_turn();
-                if let Some(index) = take() {
-                    return Ok(index);
-                }
-            }
-        }
-        let pending: Vec<Node> = if inside { self.pending_nodes() } else { Vec::new() };
-        let wait = Wait::Any(pending.clone());
-        let _edges = (inside && self.deadline.is_never()).then(|| Edges::enter(wait.clone()));
-        let waiter = if inside { Waiter::new(wait) } else { None };
-        let _watches: Vec<Watch<'_>> = pending.iter().map(|target| Watch::of(target, waiter.as_ref())).collect();
-        let mut blocked = None;
-        loop {
-            if let Some(index) = take() {
-                return Ok(index);
-            }
-            if self.deadline.is_past() {
-                return Err(self.timeout());
-            }
-            if inside {
-                // An end can be seen a moment before the inbox is told of it, and then nothing is stuck.
-                if pending.iter().all(|node| !node.is_done()) && would_deadlock(&pending) {
-                    return Err(Error::WouldDeadlock);
-                }
-                match (&blocked, &waiter) {
-                    (None, Some(_)) => blocked = Blocked::enter(waiter.as_ref()),
-                    (Some(blocked), _) => blocked.look_again(&pending)?,
-                    (None, None) => {}
-                }
-            }
-            if let Some(index) = self.inbox.park(self.deadline.at()).filter(|index| self.pending[*index]) {
-                return Ok(index);
-            }
-        }
+        let is_pending = |index: usize| self.pending[index];
+        next_ended(&self.inbox, self.deadline, is_pending, || self.pending_nodes(), self.left as u64)
     }
 
     fn pending_nodes(&self) -> Vec<Node> {
@@ -190,8 +157,66 @@ impl<'a, R: Awaitable> Completions<'a, R> {
         }
         self.first_pending
     }
+}
 
-    fn timeout(&self) -> Error {
-        Error::Timeout { limit: self.deadline.limit(), left: self.left as u64 }
+/// Waits until `inbox` has the index of a request that has ended. `nodes` are those that it waits
+/// for, of which there are `left`, and `is_pending` says of an index whether it is one of theirs:
+/// what came as a timeout or an error may end later, and isn't handed out again.
+pub(in crate::executor) fn next_ended(
+    inbox: &Inbox,
+    deadline: Deadline,
+    is_pending: impl Fn(usize) -> bool,
+    nodes: impl FnOnce() -> Vec<Node>,
+    left: u64,
+) -> Result<usize> {
+    let take = || std::iter::from_fn(|| inbox.take()).find(|index| is_pending(*index));
+    let timeout = || Error::Timeout { limit: deadline.limit(), left };
+    if let Some(index) = take() {
+        return Ok(index);
+    }
+    if deadline.is_zero() {
+        return Err(timeout());
+    }
+    let inside = current::is_worker();
+    if !inside {
+        for _ in 0..spin_turns() {
+            spin_turn();
+            if let Some(index) = take() {
+                return Ok(index);
+            }
+        }
+    }
+    let pending: Vec<Node> = if inside { nodes() } else { Vec::new() };
+    let wait = Wait::Any(pending.clone());
+    let _edges = (inside && deadline.is_never()).then(|| Edges::enter(wait.clone()));
+    let waiter = if inside { Waiter::new(wait) } else { None };
+    let interruptible = InterruptibleWait::begin(waiter.clone().map(|waiter| waiter as _));
+    let _watches: Vec<Watch<'_>> = pending.iter().map(|target| Watch::of(target, waiter.as_ref())).collect();
+    let mut blocked = None;
+    loop {
+        if let Some(index) = take() {
+            return Ok(index);
+        }
+        if interruptible.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        if deadline.is_past() {
+            return Err(timeout());
+        }
+        if inside {
+            // An end can be seen a moment before the inbox is told of it, and then nothing is
+            // stuck.
+            if pending.iter().all(|node| !node.is_done()) && would_deadlock(&pending) {
+                return Err(Error::WouldDeadlock);
+            }
+            match (&blocked, &waiter) {
+                (None, Some(_)) => blocked = Blocked::enter(waiter.as_ref()),
+                (Some(blocked), _) => blocked.look_again(&pending)?,
+                (None, None) => {}
+            }
+        }
+        if let Some(index) = inbox.park(deadline.at()).filter(|index| is_pending(*index)) {
+            return Ok(index);
+        }
     }
 }

@@ -11,11 +11,13 @@ use crate::executor::pool::Task;
 use crate::executor::room::{Bound, Full, OnFull, Room, Waiter};
 use crate::executor::waits::Node;
 use crate::lanes::LaneKey;
+use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::thread;
 use crate::time::Deadline;
 
 impl Core {
-    /// Accepts new requests, all of them or none, if there is room; otherwise does what the settings say.
+    /// Accepts new requests, all of them or none, if there is room; otherwise does what the
+    /// settings say.
     pub(in crate::executor) fn accept_bounded(
         self: &Arc<Core>,
         room: &Room,
@@ -53,25 +55,28 @@ impl Core {
             return Err(Error::QueueFull);
         }
         // Another thread may work in this one's place, or there would never be room.
-        let _blocked = if current::is_worker() { Blocked::enter_any() } else { None };
+        let blocked = if current::is_worker() { Blocked::enter_any() } else { None };
+        let wait = InterruptibleWait::begin(blocked.as_ref().map(Blocked::place));
         let mut me: Option<Arc<Waiter>> = None;
         loop {
             {
                 let mut state = room.lock();
-                // Where it stays in the line, and for what, is settled under the lock in which it was looked.
+                // Where it stays in the line, and for what, is settled under the lock in which it
+                // was looked.
                 let bound = Bound::new(&mut state, me.as_ref(), Some(room.limit));
                 match self.accept_many(jobs, Some(bound)) {
-                    Ok(Some(full)) if !deadline.is_past() => state.join(&mut me, full),
+                    Ok(Some(full)) if !wait.is_interrupted() && !deadline.is_past() => state.join(&mut me, full),
                     tried => {
                         if let Some(me) = &me {
                             state.leave_line(me);
                         }
-                        return tried?.map_or(Ok(()), |_| Err(Error::QueueFull));
+                        let why = if wait.is_interrupted() { Error::Interrupted } else { Error::QueueFull };
+                        return tried?.map_or(Ok(()), |_| Err(why));
                     }
                 }
             }
             let waiter = me.as_ref().expect("joined above");
-            while !waiter.is_called() && !deadline.is_past() {
+            while !waiter.is_called() && !wait.is_interrupted() && !deadline.is_past() {
                 thread::park_until(deadline.at());
             }
         }

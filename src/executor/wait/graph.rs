@@ -1,14 +1,17 @@
-//! Whether a wait could ever end: the graph of what waits for what, looked at before a thread at work blocks.
+//! Whether a wait could ever end: the graph of what waits for what, looked at before a thread at
+//! work blocks.
 //!
-//! A running request can end unless its thread is in a wait, without a time limit, that can't end: in the innermost one
-//! or in one further out. A deferred request can end unless one of those ahead of it can't. An executor can end unless
-//! one of its requests can't, or this thread is at work for it. A thread first enters its own edges, then follows those
-//! of the others: of the threads that close a cycle together, the last one to enter sees all of it.
+//! A running request can end unless its thread is in a wait, without a time limit, that can't end:
+//! in the innermost one or in one further out. A deferred request can end unless one of those ahead
+//! of it can't. An executor can end unless one of its requests can't, or this thread is at work for
+//! it. A thread first enters its own edges, then follows those of the others: of the threads that
+//! close a cycle together, the last one to enter sees all of it.
 //!
-//! Reading the edges one after the other is sound. An edge stands until its target has ended, so an edge seen earlier
-//! still stands when its target is seen unfinished later.
+//! Reading the edges one after the other is sound. An edge stands until its target has ended, so an
+//! edge seen earlier still stands when its target is seen unfinished later.
 //!
-//! Source: Knapp, "Deadlock Detection in Distributed Databases", ACM Computing Surveys 19(4), 1987 (the AND-OR model).
+//! Source: Knapp, "Deadlock Detection in Distributed Databases", ACM Computing Surveys 19(4), 1987
+//! (the AND-OR model).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,18 +20,20 @@ use crate::executor::core::Core;
 use crate::executor::current;
 use crate::executor::pool::Task;
 use crate::executor::request::Status;
-use crate::executor::waits::{Node, Wait};
+use crate::executor::waits::{Follower, Node, Wait};
 
-/// Says to all what this thread waits for, in the name of each request that it runs, for as long as this lives.
+/// Says to all what this thread waits for, in the name of each request that it runs, for as long as
+/// this lives.
 ///
-/// A request that waits in a callback, say, of another one that it has run meanwhile is in both waits: it can't end
-/// before both have.
+/// A request that waits in a callback, say, of another one that it has run meanwhile is in both
+/// waits: it can't end before both have.
 pub(in crate::executor) struct Edges(Vec<(Arc<Core>, usize)>);
 
 impl Edges {
     pub(in crate::executor) fn enter(wait: Wait) -> Edges {
         let wait = Arc::new(wait);
-        // Nothing else has its address as long as it is entered: good for who is no request.
+        // Nothing else has its address as long as it is entered: good for a thread that isn't a
+        // request.
         let nameless = Arc::as_ptr(&wait).addr();
         let mine: Vec<(Arc<Core>, usize)> = current::all()
             .into_iter()
@@ -53,14 +58,14 @@ impl Drop for Edges {
 impl Core {
     /// `job` is held back until `first` has ended.
     pub(in crate::executor) fn follow(self: &Arc<Core>, job: &Task, first: &Task) {
-        let wait = Wait::Any(vec![Node { job: first.clone(), core: self.clone() }]);
-        self.waits.lock().follow(job.head().address(), Arc::new(wait));
+        let wait = Arc::new(Wait::Any(vec![Node { job: first.clone(), core: self.clone() }]));
+        self.waits.lock().follow(Follower { job: job.clone(), wait });
     }
 
     /// `job` is held back no more, by the request that it followed, if it did.
     pub(in crate::executor) fn unfollow(&self, job: &Task) {
         let followed = self.waits.lock().unfollow(job.head().address());
-        if let Some(Wait::Any(followed)) = followed.as_deref() {
+        if let Some(Wait::Any(followed)) = followed.as_ref().map(|follower| &*follower.wait) {
             // One that was cancelled leaves nothing behind in the request that it followed.
             followed.iter().for_each(|first| self.observers.unfollow(first.job.head(), job.head().id()));
         }
@@ -71,7 +76,8 @@ impl Core {
 pub(in crate::executor) fn would_deadlock(targets: &[Node]) -> bool {
     let (mut graph, targets) = Graph::of_requests(targets);
     graph.settle();
-    // Others may be stuck among themselves, and are just being told so. Only what leads back here is ours to refuse.
+    // Others may be stuck among themselves, and are just being told so. Only what leads back here
+    // is ours to refuse.
     targets.iter().all(|target| graph.leads_back(*target))
 }
 
@@ -95,7 +101,8 @@ struct Graph {
     vertices: Vec<Vertex>,
     /// By the address of the request, or of the executor whose end it is.
     known: HashMap<usize, usize>,
-    /// What runs on a lane, by the address of its executor and its number, for all that are deferred on it.
+    /// What runs on a lane, by the address of its executor and its number, for all that are
+    /// deferred on it.
     lanes: HashMap<(usize, u32), Vec<usize>>,
     /// Vertices whose needs are still to be found out.
     open: Vec<(usize, Open)>,
@@ -205,7 +212,8 @@ impl Graph {
         needs
     }
 
-    /// What has to end before a deferred request can start, as far as it has started: what is queued is not stuck.
+    /// What has to end before a deferred request can start, as far as it has started: what is
+    /// queued is not stuck.
     fn ahead_of(&mut self, node: &Node) -> Vec<Vec<usize>> {
         let mut ahead = self.waits_of(node);
         let core = address(&node.core);
@@ -219,10 +227,19 @@ impl Graph {
             }
             ahead.extend(self.lanes[&(core, lane)].iter().map(|running| vec![*running]));
         }
+        if node.job.head().is_limited() {
+            // One of those whose turn it is has to end.
+            let turns = node.core.turns_ahead(node.job.head());
+            if !turns.is_empty() {
+                let beside = |job| Node { job, core: node.core.clone() };
+                ahead.push(turns.into_iter().map(|job| self.request(&beside(job))).collect());
+            }
+        }
         ahead
     }
 
-    /// What an executor's end needs: this thread, if it is at work for it, and the ends of all `waits` in it.
+    /// What an executor's end needs: this thread, if it is at work for it, and the ends of all
+    /// `waits` in it.
     fn unfinished_of(&mut self, core: &Arc<Core>, waits: Vec<Arc<Wait>>) -> Vec<Vec<usize>> {
         let mut needs = self.needs_of(&waits);
         if self.mine.contains(&address(core)) {
@@ -235,7 +252,8 @@ impl Graph {
     fn settle(&mut self) {
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            // The last found first: what the others depend on, so that one round does for most graphs.
+            // The last found first: what the others depend on, so that one round does for most
+            // graphs.
             for index in (0..self.vertices.len()).rev() {
                 let stuck = |index: &usize| self.vertices[*index].stuck;
                 let free = match &self.vertices[index].needs {

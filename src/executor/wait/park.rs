@@ -10,6 +10,7 @@ use crate::executor::current;
 use crate::executor::handle::AsyncRequest;
 use crate::executor::request::{AtWork, Head, Observer, Status};
 use crate::executor::waits::{Node, Wait};
+use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::{spin_turn, spin_turns, thread};
 use crate::time::Deadline;
 
@@ -33,14 +34,15 @@ pub(in crate::executor) fn for_any<T>(requests: &[AsyncRequest<T>], deadline: De
             let _edges = deadline.is_never().then(|| Edges::enter(wait.clone()));
             any_inside(wait, deadline)?;
         } else {
-            park(requests, deadline);
+            park(requests, deadline)?;
         }
     }
     // Once more after time ran out: an end at the last moment is an end.
     done().ok_or(Error::Timeout { limit: deadline.limit(), left: requests.len() as u64 })
 }
 
-/// Waits until all of `requests` have ended, and returns the index of the first one that has no value to take.
+/// Waits until all of `requests` have ended, and returns the index of the first one that has no
+/// value to take.
 pub(in crate::executor) fn for_all<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Option<usize>> {
     let waited = if current::is_worker() { all_inside(requests, deadline) } else { Ok(()) };
     waited.and_then(|()| all_outside(requests, deadline)).map_err(|error| match error {
@@ -67,7 +69,11 @@ fn all_outside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<Op
 }
 
 fn all_inside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
-    let pending: Vec<Node> = requests.iter().filter(|request| !request.is_done()).map(AsyncRequest::node).collect();
+    for_all_nodes(requests.iter().filter(|request| !request.is_done()).map(AsyncRequest::node).collect(), deadline)
+}
+
+/// Waits, on a thread that is itself running requests, until all of `pending` have ended.
+pub(in crate::executor) fn for_all_nodes(pending: Vec<Node>, deadline: Deadline) -> Result<()> {
     if pending.is_empty() {
         return Ok(());
     }
@@ -80,10 +86,9 @@ fn all_inside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()>
         return Err(Error::WouldDeadlock);
     }
     // One thread stands in for the whole wait, and works on all of them.
-    let waiter = Waiter::new(wait);
-    let mut blocked = None;
+    let mut inside = Inside::new(wait, deadline);
     for node in pending.iter().rev() {
-        park_inside(std::slice::from_ref(node), waiter.as_ref(), &mut blocked, deadline)?;
+        inside.park(std::slice::from_ref(node))?;
         if !node.is_done() {
             return Err(Error::Timeout { limit: deadline.limit(), left: 0 });
         }
@@ -91,65 +96,95 @@ fn all_inside<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()>
     Ok(())
 }
 
-/// Parks this thread until one of `requests` has ended or time has run out.
-fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) {
+/// Parks this thread, which runs no request, until one of `requests` has ended or time has run out.
+fn park<T>(requests: &[AsyncRequest<T>], deadline: Deadline) -> Result<()> {
     let is_done = || requests.iter().any(AsyncRequest::is_done);
     // A look at many costs more than a look at one; the whole stays short.
     for _ in 0..spin_turns() as usize / requests.len() {
         if is_done() {
-            return;
+            return Ok(());
         }
         spin_turn();
     }
     let _watches: Vec<Watch<'_>> =
         requests.iter().map(|request| Watch::start(request.core(), request.head(), None)).collect();
-    while !is_done() && !deadline.is_past() {
+    // The attempt at a task may run on any thread.
+    let interruptible = InterruptibleWait::begin(None);
+    while !is_done() {
+        if interruptible.is_interrupted() {
+            return Err(Error::Interrupted);
+        }
+        if deadline.is_past() {
+            break;
+        }
         requests[0].core().park(deadline);
-    }
-}
-
-/// Waits on a thread that is itself running requests, until one of those of `wait` has ended or time has run out.
-fn any_inside(wait: Wait, deadline: Deadline) -> Result<()> {
-    let waiter = Waiter::new(wait.clone());
-    park_inside(wait.targets(), waiter.as_ref(), &mut None, deadline)
-}
-
-/// As `any_inside`, for a part of the wait of `waiter`, in which this thread is `blocked` from the first park on.
-fn park_inside(
-    targets: &[Node],
-    waiter: Option<&Arc<Waiter>>,
-    blocked: &mut Option<Blocked>,
-    deadline: Deadline,
-) -> Result<()> {
-    let is_done = || targets.iter().any(Node::is_done);
-    let watch = |target| Watch::of(target, waiter);
-    let _watches: Vec<Watch<'_>> = targets.iter().map(watch).collect();
-    while !is_done() && !deadline.is_past() {
-        // Each time anew, for what this wait needs may come to wait for this operation: a request whose time comes
-        // enters its lane only then.
-        if would_deadlock(targets) {
-            return Err(Error::WouldDeadlock);
-        }
-        match (blocked.as_ref(), waiter) {
-            (None, Some(waiter)) => {
-                *blocked = Blocked::enter(Some(waiter));
-                continue;
-            }
-            (Some(blocked), _) => {
-                blocked.look_again(targets)?;
-                if is_done() {
-                    break;
-                }
-            }
-            (None, None) => {}
-        }
-        targets[0].core.park(deadline);
     }
     Ok(())
 }
 
-/// Runs the request on this thread, and first what is ahead of it on its key; what runs elsewhere is waited for.
-/// Returns when it has ended, or when it can't from here: behind the caller's own request it stays accepted.
+/// Waits on a thread that is itself running requests, until one of those of `wait` has ended or
+/// time has run out.
+fn any_inside(wait: Wait, deadline: Deadline) -> Result<()> {
+    Inside::new(wait.clone(), deadline).park(wait.targets())
+}
+
+/// A wait of a thread that is itself running requests.
+struct Inside {
+    waiter: Option<Arc<Waiter>>,
+    /// From the first park on.
+    blocked: Option<Blocked>,
+    interruptible: InterruptibleWait,
+    deadline: Deadline,
+}
+
+impl Inside {
+    fn new(wait: Wait, deadline: Deadline) -> Inside {
+        let waiter = Waiter::new(wait);
+        let interruptible = InterruptibleWait::begin(waiter.clone().map(|waiter| waiter as _));
+        Inside { waiter, blocked: None, interruptible, deadline }
+    }
+
+    /// Parks until one of `targets`, which are a part of the wait, has ended or time has run out.
+    fn park(&mut self, targets: &[Node]) -> Result<()> {
+        let is_done = || targets.iter().any(Node::is_done);
+        let watch = |target| Watch::of(target, self.waiter.as_ref());
+        let _watches: Vec<Watch<'_>> = targets.iter().map(watch).collect();
+        while !is_done() {
+            // Before the deadline, so that a cancelled operation that waits again and again for a
+            // moment is told.
+            if self.interruptible.is_interrupted() {
+                return Err(Error::Interrupted);
+            }
+            if self.deadline.is_past() {
+                break;
+            }
+            // Each time anew, for what this wait needs may come to wait for this operation: a
+            // request whose time comes enters its lane only then.
+            if would_deadlock(targets) {
+                return Err(Error::WouldDeadlock);
+            }
+            match (&self.blocked, &self.waiter) {
+                (None, Some(waiter)) => {
+                    self.blocked = Blocked::enter(Some(waiter));
+                    continue;
+                }
+                (Some(blocked), _) => {
+                    blocked.look_again(targets)?;
+                    if is_done() {
+                        break;
+                    }
+                }
+                (None, None) => {}
+            }
+            targets[0].core.park(self.deadline);
+        }
+        Ok(())
+    }
+}
+
+/// Runs the request on this thread, and first what is ahead of it on its key; what runs elsewhere
+/// is waited for. Returns when it has ended, or when it can't from here: behind the caller's own
+/// request it stays accepted.
 pub(in crate::executor) fn run_here(target: &Node) {
     let (head, core) = (target.job.head(), &target.core);
     let _watch = Watch::start(core, head, None);

@@ -19,7 +19,7 @@ pub trait Handles {
     /// Not for users: [`wait_all`].
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`wait_all`].
     #[doc(hidden)]
     fn all(self, timeout: Option<Duration>) -> Result<Self::Values>;
 
@@ -57,7 +57,8 @@ pub fn wait_all<H: Handles>(handles: H, timeout: impl Into<Option<Duration>>) ->
 
 /// Waits until each of `handles` has ended, in whatever way, for at most `timeout` together, and
 /// takes the result of each, in their order: a value, an error, or [`Error::Timeout`] for one that
-/// goes on, whose handle is as good as before.
+/// goes on, whose handle is as good as before. If the operation that waits here is cancelled, those
+/// that go on give [`Error::Interrupted`].
 ///
 /// ```
 /// use fulmar::{Error, Executor, wait_each};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
-use super::function::Durable;
+use super::function::{Durable, FOR_EVER};
 use super::journal::{Child, Entry, Kept, Kind, State};
+use crate::tasks::engine::Wait;
 use crate::tasks::error::{Result, TaskError};
 use crate::tasks::look::Statuses;
 use crate::tasks::new_task::{NewTask, check_size, to_json};
@@ -24,29 +25,31 @@ pub const MOST_DEPTH: usize = 32;
 /// How many tasks are cancelled in one transaction.
 const BATCH: usize = 100;
 
-/// What became of children, as it is stored: what they gave, null for those that failed; and of those
-/// their places, types, identifiers, reasons, and whether they were cancelled.
+/// What became of children, as it is stored: what they gave, null for those that failed; and of
+/// those their places, types, identifiers, reasons, and whether they were cancelled.
 type Outcomes<T> = (Vec<Option<T>>, Vec<Failure>);
 
 type Failure = (usize, String, String, String, bool);
 
 impl Durable<'_> {
-    /// A child, for [`all`](Durable::all): a task of a registered type, whose identifier is the function's own with `/` and
-    /// `name` behind it.
+    /// A child, for [`all`](Durable::all): a task of a registered type, whose identifier is the
+    /// function's own with `/` and `name` behind it.
     pub fn child(&self, task_type: &str, name: &str, input: &(impl Serialize + ?Sized)) -> NewTask {
         NewTask::new(task_type, format!("{}/{name}", self.task().identifier())).input(input)
     }
 
-    /// Enqueues all children in one step, waits until all have ended, and gives what they stored, in their order. Meanwhile the
-    /// function holds no thread, and the last child's end wakes it. The first child that fails, or is cancelled, has
-    /// the others cancelled.
+    /// Enqueues all children in one step, waits until all have ended, and gives what they stored,
+    /// in their order. Meanwhile the function holds no thread, and the last child's end wakes it.
+    /// The first child that fails, or is cancelled, has the others cancelled.
     ///
-    /// At most [`MOST_CHILDREN`] at once, [`MOST_DEPTH`] deep; all their results together have 64 MiB.
+    /// At most [`MOST_CHILDREN`] at once, [`MOST_DEPTH`] deep; all their results together have 64
+    /// MiB.
     ///
     /// # Errors
-    /// [`TaskError::Child`] for the first of them that failed, when all have ended; [`TaskError::Invalid`] beyond the
-    /// limits, or for a child with a key; those of [`enqueue_many`](TaskQueue::enqueue_many), with nothing enqueued;
-    /// those of [`sleep`](Durable::sleep).
+    /// [`TaskError::Child`] for the first of them that failed, when all have ended;
+    /// [`TaskError::Invalid`] beyond the limits, or for a child with a key; those of
+    /// [`enqueue_many`](TaskQueue::enqueue_many), with nothing enqueued; those of
+    /// [`sleep`](Durable::sleep).
     pub fn all<T: DeserializeOwned>(&self, name: &str, children: impl IntoIterator<Item = NewTask>) -> Result<Vec<T>> {
         let (results, failures) = self.outcomes(name, children, true)?;
         // Those that were cancelled were so for the sake of one that was not.
@@ -60,7 +63,7 @@ impl Durable<'_> {
     /// As [`all`](Durable::all), but a failure cancels no other: what became of each.
     ///
     /// # Errors
-    /// As there, but [`TaskError::Child`].
+    /// Those of [`all`](Durable::all), but [`TaskError::Child`].
     pub fn all_ended<T: DeserializeOwned>(
         &self,
         name: &str,
@@ -114,7 +117,7 @@ impl Durable<'_> {
         }
         if children.is_empty() {
             let body: Arc<[u8]> = Arc::from(&b"[[],[]]"[..]);
-            self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() }, None)?;
+            self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() })?;
             return Ok(body);
         }
         if self.journal().depth(self.task().id(), MOST_DEPTH)? >= MOST_DEPTH {
@@ -123,7 +126,7 @@ impl Durable<'_> {
         let count = children.len();
         let children = self.task().queue().checked(children)?;
         match self.journal().spawn(&self.task().holder(), entry, children, fail_fast)? {
-            Kept::Done { .. } => Err(self.wait(&format!("waits for {count} children: `{name}`"), None)),
+            Kept::Done => Err(self.wait(&format!("waits for {count} children: `{name}`"), no_limit())),
             Kept::Stale => Err(self.stale()),
         }
     }
@@ -142,7 +145,7 @@ impl Durable<'_> {
             let failed = |child: &Child| ended(&child) && child.status != TaskStatus::Finished.code();
             let is_over = fail_fast && (children.len() < ids.len() || children.iter().any(failed));
             if !is_over || has_cancelled {
-                return Err(self.wait(&format!("waits for {left} of {} children: `{name}`", ids.len()), None));
+                return Err(self.wait(&format!("waits for {left} of {} children: `{name}`", ids.len()), no_limit()));
             }
             self.task().queue().cancel_children(Some(self.task().id()), "another child of its parent failed")?;
             has_cancelled = true;
@@ -166,10 +169,15 @@ impl Durable<'_> {
         body.push(b']');
         check_size("results of all children", &body)?;
         let body: Arc<[u8]> = body.into();
-        self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() }, None)?;
+        self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() })?;
         self.journal().disband(self.task().id())?;
         Ok(body)
     }
+}
+
+/// The end of a child ends the wait, and no time does.
+fn no_limit() -> Wait {
+    Wait { after: FOR_EVER, ..Wait::default() }
 }
 
 /// What a child stored, as JSON, or why there is nothing.

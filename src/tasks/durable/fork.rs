@@ -11,12 +11,13 @@ use crate::tasks::queue::TaskQueue;
 use crate::tasks::task_type::check_name;
 
 impl TaskQueue {
-    /// Sends an event to a task, for [`event`](super::Durable::event): kept until the function asks for it, in the order in
-    /// which events of that name came. Each is taken once.
+    /// Sends an event to a task, for [`event`](super::Durable::event): kept until the function asks
+    /// for it, in the order in which events of that name came. Each is taken once.
     ///
     /// # Errors
-    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] if the task has ended; [`TaskError::TooLarge`];
-    /// [`TaskError::Invalid`] for a name that is none; those of the database.
+    /// [`TaskError::NotFound`]; [`TaskError::WrongStatus`] if the task has ended;
+    /// [`TaskError::TooLarge`]; [`TaskError::Invalid`] for a name that is none; those of the
+    /// database.
     pub fn send_event(
         &self,
         task_type: &str,
@@ -27,10 +28,11 @@ impl TaskQueue {
         self.send(task_type, identifier, name, None, value).map(drop)
     }
 
-    /// As [`send_event`](TaskQueue::send_event), once for each `key`: false if an event of that name and key was sent before.
+    /// As [`send_event`](TaskQueue::send_event), once for each `key`: false if an event of that
+    /// name and key was sent before.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`send_event`](TaskQueue::send_event).
     pub fn send_event_once(
         &self,
         task_type: &str,
@@ -58,9 +60,11 @@ impl TaskQueue {
         self.engine().journal().send_event(&task, name, key, &body)
     }
 
-    /// Runs a durable function again as the new task `fork`, from the step `step` on. The new task begins with copies of all
-    /// results that were stored before that step; the old task stays as it is, with its log and its steps. `number` says which
-    /// use of the name is meant, from 1. Events that the old task took before that step are among the copies; send it later ones anew.
+    /// Runs a durable function again as the new task `fork`, from the step `step` on. The new task
+    /// begins with copies of all results that were stored before that step; the old task stays as
+    /// it is, with its log and its steps. `number` says which use of the name is meant, from 1.
+    /// Events that the old task took before that step are among the copies; send it later ones
+    /// anew.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")] {

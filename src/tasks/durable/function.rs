@@ -11,16 +11,17 @@ use serde::de::DeserializeOwned;
 use super::journal::{Entry, Journal, Kept, Kind, State, Taken};
 use crate::error::BoxError;
 use crate::sync::Mutex;
+use crate::tasks::engine::Wait;
 use crate::tasks::error::{Result, TaskError};
 use crate::tasks::handler::{Handler, TaskContext};
 use crate::tasks::task_type::check_name;
 use crate::trace::event;
 
 /// As good as never, and still a time that every database can show.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// The handler that runs `work` as a durable function: its input is the task's, read from JSON, and what it returns is stored
-/// as the task's response.
+/// The handler that runs `work` as a durable function: its input is the task's, read from JSON, and
+/// what it returns is stored as the task's response.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -60,7 +61,8 @@ where
     }
 }
 
-/// What a durable function may ask for. Each call is known by its name and by how often the function has used that name.
+/// What a durable function may ask for. Each call is known by its name and by how often the
+/// function has used that name.
 pub struct Durable<'a> {
     task: &'a TaskContext,
     state: Mutex<Run>,
@@ -102,28 +104,37 @@ impl<'a> Durable<'a> {
         self.task
     }
 
-    /// Waits for `time` from the first time that it is called. The thread goes back, and no crash begins it anew.
+    /// Waits for `time` from the end of the run in which it is first called: the pause and its time
+    /// are stored in one commit. The thread goes back, and no crash begins the time anew then.
     ///
     /// # Errors
     /// [`TaskError::Paused`], for `?`; those of [`step`](Durable::step) but the step's own.
     pub fn sleep(&self, name: &str, time: Duration) -> Result<()> {
         let entry = self.ask(name, Kind::Sleep)?;
-        let until = match (entry.until, entry.state) {
-            (until, State::Done) => until,
-            _ => self.keep(Entry { state: State::Done, ..entry }, Some(time))?,
-        };
-        let left = until.unwrap_or(0).saturating_sub(self.now());
-        match u64::try_from(left) {
-            Ok(left) if left > 0 => Err(self.wait(&format!("sleeps: `{name}`"), Some(Duration::from_millis(left)))),
-            _ => Ok(()),
+        let what = format!("sleeps: `{name}`");
+        match (entry.state, entry.until) {
+            // Our time is never ahead of the database's. If it is behind, because a busy machine
+            // has read an answer late, the database still ends the pause at the time that it has
+            // stored.
+            (State::Done, Some(until)) if until > self.now() => {
+                Err(self.wait(&what, Wait { until: Some(until), ..Wait::default() }))
+            }
+            (State::Done, _) => Ok(()),
+            _ if time.is_zero() => self.keep(Entry { state: State::Done, ..entry }),
+            _ => {
+                let entry = Some(Entry { state: State::Done, ..entry });
+                Err(self.wait(&what, Wait { after: time, until: None, entry, is_timed: true }))
+            }
         }
     }
 
-    /// The next event of this name that was [sent](crate::tasks::TaskQueue::send_event) to the task: one that came before, or
-    /// one that comes within `limit` of the first time that this is called. Meanwhile it holds nothing.
+    /// The next event of this name that was [sent](crate::tasks::TaskQueue::send_event) to the
+    /// task: one that came before, or one that comes within `limit` of the first time that this is
+    /// called. Meanwhile it holds nothing.
     ///
     /// # Errors
-    /// [`TaskError::Timeout`] if none came in time, which is stored, too; those of [`sleep`](Durable::sleep).
+    /// [`TaskError::Timeout`] if none came in time, which is stored, too; those of
+    /// [`sleep`](Durable::sleep).
     pub fn event<T: DeserializeOwned>(&self, name: &str, limit: impl Into<Option<Duration>>) -> Result<T> {
         let limit = limit.into();
         let timeout = TaskError::Timeout { limit: limit.unwrap_or_default(), left: 1 };
@@ -135,15 +146,19 @@ impl<'a> Durable<'a> {
             _ => match self.journal().take_event(&self.task.holder(), &entry, limit)? {
                 Taken::Event(body) => body,
                 Taken::TimedOut => return Err(timeout),
-                Taken::Wait(left) => return Err(self.wait(&format!("waits for the event `{name}`"), left)),
+                Taken::Wait(until) => {
+                    let wait = Wait { after: FOR_EVER, until, ..Wait::default() };
+                    return Err(self.wait(&format!("waits for the event `{name}`"), wait));
+                }
                 Taken::Stale => return Err(self.stale()),
             },
         };
         self.read(&name, number, &body)
     }
 
-    /// Whether to run code that was added later. A run that was there before, and has gone past this place, gets false each
-    /// time; all others get true. To leave code out, call the old code if this says false.
+    /// Whether to run code that was added later. A run that was there before, and has gone past
+    /// this place, gets false each time; all others get true. To leave code out, call the old code
+    /// if this says false.
     ///
     /// # Errors
     /// Those of [`step`](Durable::step) but the step's own.
@@ -173,7 +188,7 @@ impl<'a> Durable<'a> {
                 }
             }
         };
-        self.keep(Entry { state: State::Done, ..entry }, None)?;
+        self.keep(Entry { state: State::Done, ..entry })?;
         Ok(true)
     }
 
@@ -230,22 +245,22 @@ impl<'a> Durable<'a> {
         Ok(state)
     }
 
-    /// Stores an entry; until when it lasts.
-    pub(super) fn keep(&self, entry: Entry, delay: Option<Duration>) -> Result<Option<i64>> {
-        match self.journal().keep(&self.task.holder(), &entry, delay)? {
-            Kept::Done { until, .. } => Ok(until),
+    /// Stores an entry.
+    pub(super) fn keep(&self, entry: Entry) -> Result<()> {
+        match self.journal().keep(&self.task.holder(), &entry)? {
+            Kept::Done => Ok(()),
             Kept::Stale => Err(self.stale()),
         }
     }
 
     pub(super) fn stale(&self) -> TaskError {
-        self.task.set_lost();
+        self.task.set_lost().interrupt();
         TaskError::Stale { task: self.task.id() }
     }
 
     /// Has the task wait, and the function return.
-    pub(super) fn wait(&self, what: &str, time: Option<Duration>) -> TaskError {
-        self.task.wait(time.unwrap_or(FOR_EVER).min(FOR_EVER));
+    pub(super) fn wait(&self, what: &str, wait: Wait) -> TaskError {
+        self.task.wait(Wait { after: wait.after.min(FOR_EVER), ..wait });
         self.task.last_message(what);
         self.state.lock().waits = Some(what.to_owned());
         TaskError::Paused
@@ -268,7 +283,7 @@ impl<'a> Durable<'a> {
         self.task.queue().engine().journal()
     }
 
-    /// The database's time, as far as we know.
+    /// The database's time, or a little before it: its answer may have been read late.
     fn now(&self) -> i64 {
         let state = self.state.lock();
         state.stored.as_ref().map_or(0, |stored| {

@@ -7,31 +7,34 @@ use std::time::Duration;
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::new_task::Checked;
+use super::super::status::{Response, TaskStatus};
 use super::super::worker_id::WorkerId;
 
 pub(in crate::tasks) trait Journal: Send + Sync {
     /// All steps of a task in the order of their first use, and the time.
     fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)>;
 
-    /// Stores what a step came to, if the holder still holds its task, and says until when it lasts.
-    /// An entry of the same name and number that is done stays, and its writer is stale.
-    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept>;
+    /// Stores what a step came to, if the holder still holds its task. An entry of the same name
+    /// and number that is done stays, and its writer is stale.
+    fn keep(&self, holder: &Holder, entry: &Entry) -> Result<Kept>;
 
     /// Takes the oldest event of the entry's name, or notes that the function waits for one, for at
     /// most `limit` from the first time on.
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken>;
 
-    /// Keeps an event for a task that has not ended, and wakes it if it waits for one. False: there was one of that
-    /// key. `NotFound`, `WrongStatus`.
+    /// Keeps an event for a task that has not ended, and wakes it if it waits for one. False: there
+    /// was one of that key. `NotFound`, `WrongStatus`.
     fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool>;
 
     /// Enqueues children and notes their numbers as the entry's body, all or nothing.
     fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept>;
 
-    /// Where children stand and what they gave, in the order of `ids`; one that was deleted is left out.
+    /// Where children stand and what they gave, in the order of `ids`; one that was deleted is left
+    /// out.
     fn children(&self, ids: &[i64]) -> Result<Vec<Child>>;
 
-    /// Children at large that were not told to stop: those of `parent`, or without one of all that failed or were cancelled.
+    /// Children at large that were not told to stop: those of `parent`, or without one of all that
+    /// failed or were cancelled.
     fn orphans(&self, parent: Option<i64>, limit: usize) -> Result<Vec<i64>>;
 
     /// How deep a task lies in its tree; 0 for one without a parent.
@@ -99,8 +102,7 @@ pub(in crate::tasks) enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tasks) enum Kept {
-    /// At that time, and until when the entry lasts.
-    Done { now: i64, until: Option<i64> },
+    Done,
     /// The worker has lost the task.
     Stale,
 }
@@ -110,18 +112,38 @@ pub(in crate::tasks) enum Taken {
     Event(Arc<[u8]>),
     /// None came in time.
     TimedOut,
-    /// None has come: wait for so long.
-    Wait(Option<Duration>),
+    /// None has come: wait until then, or for as long as it takes.
+    Wait(Option<i64>),
     Stale,
 }
 
-/// What a function has in the database.
+/// What a task that is moved has in the database besides what it was enqueued with.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(in crate::tasks) struct Carried {
     /// Another task waits for it.
     pub(in crate::tasks) is_child: bool,
+    /// `None` for a task that has never been at work and has not ended.
+    pub(in crate::tasks) past: Option<Past>,
     pub(in crate::tasks) steps: Vec<Entry>,
     pub(in crate::tasks) events: Vec<Event>,
+}
+
+/// What became of a task so far.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::tasks) struct Past {
+    /// `Accepted`, `Paused`, or one that is final.
+    pub(in crate::tasks) status: TaskStatus,
+    pub(in crate::tasks) starts: u32,
+    pub(in crate::tasks) failures: u32,
+    pub(in crate::tasks) lost: u32,
+    pub(in crate::tasks) progress: f32,
+    /// Times are milliseconds since 1970.
+    pub(in crate::tasks) created: i64,
+    pub(in crate::tasks) ended: Option<i64>,
+    pub(in crate::tasks) checkpoint: Option<Vec<u8>>,
+    pub(in crate::tasks) response: Option<Response>,
+    /// Time, status and message of each entry, oldest first.
+    pub(in crate::tasks) log: Vec<(i64, TaskStatus, String)>,
 }
 
 /// An event in the database.
@@ -161,6 +183,12 @@ impl State {
 }
 
 impl Entry {
+    /// About how much of it there is to send, in bytes.
+    #[cfg(feature = "postgres")]
+    pub(in crate::tasks) fn size(&self) -> usize {
+        self.name.len() + self.body.as_ref().map_or(0, |body| body.len())
+    }
+
     /// The body of an entry of children.
     pub(in crate::tasks) fn ids(ids: &[i64]) -> Arc<[u8]> {
         let texts: Vec<String> = ids.iter().map(i64::to_string).collect();

@@ -3,12 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use super::super::bell::News;
 use super::super::caller::{Acceptable, CallersTransaction, Ending, Keeping};
 use super::super::durable::Kept;
 use super::super::engine::Stepped;
 use super::super::error::{Result, TaskError};
 use super::super::queue::TaskQueue;
+use super::super::signal::News;
 use super::super::unique::Accepted;
 use super::connection::{Rows, Transaction};
 use super::fault::{Fault, told};
@@ -16,11 +16,11 @@ use super::{PostgresEngine, journal, produce, steps};
 
 const DOING: &str = "working in a transaction of the caller's";
 
-/// A transaction on the queue's server, for work of the caller's own and for tasks that are there if, and only if, it
-/// commits: see [`TaskQueue::postgres_transaction`].
+/// A transaction on the queue's server, for work of the caller's own and for tasks that are there
+/// if, and only if, it commits: see [`TaskQueue::postgres_transaction`].
 ///
-/// Its statements are for a few rows beside a task. Who does more has a PostgreSQL client, and enqueues with the SQL
-/// function `fulmar_enqueue`.
+/// Its statements are for a few rows beside a task. Who does more has a PostgreSQL client, and
+/// enqueues with the SQL function `fulmar_enqueue`.
 pub struct PostgresTransaction<'a> {
     transaction: RefCell<Transaction<'a>>,
     engine: &'a PostgresEngine,
@@ -28,8 +28,9 @@ pub struct PostgresTransaction<'a> {
 }
 
 impl TaskQueue {
-    /// Runs `work` in a transaction on one of this queue's own connections. It commits if `work` returns `Ok`; an error or
-    /// a panic rolls it back. Waiting workers are told of tasks that were enqueued in it.
+    /// Runs `work` in a transaction on one of this queue's own connections. It commits if `work`
+    /// returns `Ok`; an error or a panic rolls it back. Waiting workers are told of tasks that were
+    /// enqueued in it.
     ///
     /// ```no_run
     /// use fulmar::tasks::{NewTask, TaskError, TaskQueue};
@@ -43,16 +44,19 @@ impl TaskQueue {
     /// ```
     ///
     /// # Blocking
-    /// It holds one of the queue's connections meanwhile. A call of the queue inside of `work` takes another one, and does
-    /// not see what this one has not committed. A statement may take 60 s. If `work` asks nothing for 61 s, the server ends
-    /// the session, unless `SET LOCAL idle_in_transaction_session_timeout = 0` tells it not to. All that `work` sets, and
-    /// locks, in the session ends with the transaction: the session is made anew, which costs a millisecond or two.
+    /// It holds one of the queue's connections meanwhile. A call of the queue inside of `work`
+    /// takes another one, and does not see what this one has not committed. A statement may take 60
+    /// s. If `work` asks nothing for 61 s, the server ends the session, unless
+    /// `SET LOCAL idle_in_transaction_session_timeout = 0` tells it not to. All that `work` sets,
+    /// and locks, in the session ends with the transaction: the session is made anew, which costs a
+    /// millisecond or two.
     ///
     /// # Errors
     /// Those of `work`. [`TaskError::Unreachable`] if the server can't be reached within
-    /// [`busy_limit`](super::super::QueueBuilder::busy_limit); if its source is that the connection broke, it may have been
-    /// committed, and `work` can tell best. [`TaskError::Invalid`] if the queue is not on PostgreSQL, or if `work` ended the
-    /// transaction by itself.
+    /// [`busy_timeout`](super::super::QueueBuilder::busy_timeout); if its source is that the
+    /// connection broke, it may have been committed, and `work` can tell best.
+    /// [`TaskError::Invalid`] if the queue is not on PostgreSQL, or if `work` ended the transaction
+    /// by itself.
     pub fn postgres_transaction<R, E: From<TaskError>>(
         &self,
         work: impl FnOnce(&PostgresTransaction<'_>) -> Result<R, E>,
@@ -65,7 +69,8 @@ impl TaskQueue {
             let mut begun = db.begin()?;
             // Ours likes indexes so much that it would take one for everything.
             begun.script("SET LOCAL enable_seqscan = on")?;
-            // Until here nothing was done, so that another try is harmless; from here on there is none.
+            // Until here nothing was done, so that another try is harmless; from here on there is
+            // none.
             let work = work.take().ok_or_else(|| TaskError::Invalid("a transaction was begun twice".into()))?;
             Ok(engine.transaction(begun, work))
         })?
@@ -96,11 +101,16 @@ impl PostgresEngine {
 }
 
 impl PostgresTransaction<'_> {
-    /// Runs one statement with its parameters, `$1`, `$2`, .., as text that the server reads as what it needs; `None` is
-    /// null. Returns how many rows it changed.
+    /// Runs one statement with its parameters, `$1`, `$2`, .., as text that the server reads as
+    /// what it needs; `None` is null. Returns how many rows it changed.
+    ///
+    /// If the operation that runs it is cancelled, or the attempt at the task is to stop, the
+    /// server is asked to give the statement up, over TLS if the connection has it. The transaction
+    /// is then rolled back. A commit is not interrupted.
     ///
     /// # Errors
-    /// [`TaskError::Database`] with the server's reason: then only a rollback is left.
+    /// [`TaskError::Database`] with the server's reason: then only a rollback is left. After a
+    /// cancel its code is `57014`.
     pub fn execute(&self, sql: &str, params: &[Option<&str>]) -> Result<u64> {
         Ok(self.run(sql, params)?.affected())
     }
@@ -108,7 +118,7 @@ impl PostgresTransaction<'_> {
     /// As [`execute`](PostgresTransaction::execute): the rows it gives, in PostgreSQL's text form.
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`execute`](PostgresTransaction::execute).
     pub fn query(&self, sql: &str, params: &[Option<&str>]) -> Result<Vec<Vec<Option<String>>>> {
         Ok(self.run(sql, params)?.texts())
     }
@@ -122,7 +132,7 @@ impl PostgresTransaction<'_> {
     }
 
     fn run(&self, sql: &str, params: &[Option<&str>]) -> Result<Rows> {
-        self.transaction.borrow_mut().query_text(sql, params).map_err(|error| told(DOING, error))
+        self.transaction.borrow_mut().query_interruptibly(sql, params).map_err(|error| told(DOING, error))
     }
 }
 
@@ -132,7 +142,7 @@ impl CallersTransaction for PostgresTransaction<'_> {
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        let ids = produce::enqueue_within(&mut self.transaction.borrow_mut(), &tasks).map_err(fault)?;
+        let ids = produce::enqueue_within(&mut self.transaction.borrow_mut(), &tasks, true).map_err(fault)?;
         self.enqueued.set(true);
         Ok(ids)
     }
@@ -146,8 +156,8 @@ impl CallersTransaction for PostgresTransaction<'_> {
 
     fn keep(&self, queue: &TaskQueue, Keeping(holder, entry): Keeping) -> Result<bool> {
         self.demand_same(queue)?;
-        let kept = journal::keep(&mut self.transaction.borrow_mut(), &holder, &entry, None, false).map_err(fault)?;
-        Ok(matches!(kept, Kept::Done { .. }))
+        let kept = journal::keep(&mut self.transaction.borrow_mut(), &holder, &entry, false).map_err(fault)?;
+        Ok(kept == Kept::Done)
     }
 }
 

@@ -1,17 +1,20 @@
 //! Taking tasks, and keeping them.
 //!
-//! A claim locks the rows that it takes and skips those that others have locked; the list of their numbers is made first,
-//! and once (`= ANY(ARRAY(..))`): as a join the server may make it again and again.
+//! A claim locks the rows that it takes and skips those that others have locked; the list of their
+//! numbers is made first, and once (`= ANY(ARRAY(..))`): as a join the server may make it again and
+//! again.
 //!
-//! While a foreign transaction keeps the server from cleaning up, each claim walks past the index entries of all tasks
-//! taken since. So after a slow claim the next ones begin where it found something, for a second: in that second a task
-//! of higher priority, or one that was given back, may be overtaken.
+//! While a foreign transaction keeps the server from cleaning up, each claim walks past the index
+//! entries of all tasks taken since. So after a slow claim the next ones begin where it found
+//! something, for a second: in that second a task that was given back may be overtaken by others of
+//! its priority.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::engine::{Claimed, Held};
+use super::super::limits::Searches;
 use super::super::names::sql;
 use super::super::worker_id::WorkerId;
 use super::connection::{Connection, Row, Rows};
@@ -40,18 +43,20 @@ const SLOW: Duration = Duration::from_millis(20);
 /// How long claims begin where a slow one found something.
 const MARKED: Duration = Duration::from_secs(1);
 
-/// How long a busy worker may go without a look for tasks whose time has come; an idle one looks each time.
+/// How long a busy worker may go without a look for tasks whose time has come; an idle one looks
+/// each time.
 const TIMERS: Duration = Duration::from_millis(50);
 
 /// What claims of this process remember. All of it may be out of date: the statements check.
-pub(super) struct Claims(Mutex<Memory>);
+pub(super) struct Claims(Mutex<Memory>, Searches);
 
 struct Memory {
     /// Types that were seen to have a limit at once.
     limited: HashSet<String>,
     /// Types that were seen to have other limits.
     governed: HashSet<String>,
-    /// The lists of types for which that was looked at: one for each worker, which may have thousands.
+    /// The lists of types for which that was looked at: one for each worker, which may have
+    /// thousands.
     asked: Vec<Vec<String>>,
     timers: Option<Instant>,
     marks: HashMap<String, Mark>,
@@ -66,7 +71,7 @@ struct Mark {
     until: Instant,
 }
 
-/// Who wants how many, and for how long, and what he says.
+/// A worker's request for tasks: how many, for how long a lease, and its message for their log.
 #[derive(Clone, Copy)]
 pub(super) struct Wish<'a> {
     pub(super) worker: &'a WorkerId,
@@ -85,7 +90,8 @@ impl Wish<'_> {
 impl Claims {
     pub(super) fn new() -> Claims {
         let (limited, governed, asked, marks) = (HashSet::new(), HashSet::new(), Vec::new(), HashMap::new());
-        Claims(Mutex::new(Memory { limited, governed, asked, timers: None, marks, slowest: None }))
+        let memory = Memory { limited, governed, asked, timers: None, marks, slowest: None };
+        Claims(Mutex::new(memory), Searches::default())
     }
 
     /// Types have changed.
@@ -94,6 +100,13 @@ impl Claims {
         memory.limited.clear();
         memory.governed.clear();
         memory.asked.clear();
+        drop(memory);
+        self.forget_searches();
+    }
+
+    /// The clock of a test has moved on.
+    pub(super) fn forget_searches(&self) {
+        self.1.forget();
     }
 
     /// Whether a type that this process claims has limits, as far as it knows.
@@ -128,7 +141,7 @@ impl Claims {
             complete = trail::say(db, &tasks, wish.message).map_err(Fault::from);
         }
         if let Err(fault) = complete {
-            // What was taken before is ours, and nobody else would know of it.
+            // What was taken before is ours, and no other worker would know of it.
             if taken.is_empty() {
                 return Err(fault);
             }
@@ -155,7 +168,8 @@ impl Claims {
         if taken.len() < wish.limit && !opened && open_timers(db)? > 0 {
             self.take(db, wish, names, taken)?;
         }
-        // A type may have got a limit that this process has not heard of, which its claims leave to the careful ones.
+        // A type may have got a limit that this process has not heard of, which its claims leave to
+        // the careful ones.
         if taken.len() < wish.limit && self.look_at_types(db, names)? {
             self.take(db, wish, names, taken)?;
         }
@@ -216,7 +230,7 @@ impl Claims {
             (any(&memory.limited), any(&memory.governed))
         };
         match names {
-            _ if is_governed => limits::take(db, wish, names, taken),
+            _ if is_governed => limits::take(db, wish, names, &self.1, taken),
             _ if is_limited => take_carefully(db, wish, names, taken),
             [name] => self.take_of_one(db, wish, name, taken),
             names => {
@@ -241,16 +255,41 @@ impl Claims {
         name: &str,
         taken: &mut Vec<(i64, Claimed)>,
     ) -> Result<(), Fault> {
+        let mark = self.0.lock().marks.get(name).copied().filter(|mark| Instant::now() < mark.until);
+        let Some(mark) = mark else {
+            return self.take_between(db, wish, name, (FIRST, LAST), None, taken);
+        };
+        // What has a higher priority is not passed by.
+        self.take_between(db, wish, name, (FIRST, mark.rank - 1), None, taken)?;
+        if taken.len() < wish.limit {
+            self.take_between(db, wish, name, ((mark.rank, mark.id), LAST), Some(mark), taken)?;
+        }
+        if taken.len() < wish.limit {
+            // What is left may lie before the mark.
+            self.0.lock().marks.remove(name);
+            self.take_between(db, wish, name, (FIRST, LAST), None, taken)?;
+        }
+        Ok(())
+    }
+
+    /// The first tasks of a type from a rank and a number up to another rank.
+    fn take_between(
+        &self,
+        db: &mut Connection,
+        wish: Wish<'_>,
+        name: &str,
+        (from, to): ((i64, i64), i64),
+        mark: Option<Mark>,
+        taken: &mut Vec<(i64, Claimed)>,
+    ) -> Result<(), Fault> {
         let before = taken.len();
         let start = Instant::now();
-        let mark = self.0.lock().marks.get(name).copied().filter(|mark| start < mark.until);
-        let from = mark.map_or((i64::from(i32::MIN), 0), |mark| (mark.rank, mark.id));
         let rows = db.query(
             sql!(
                 take!(),
                 "(ARRAY(SELECT id FROM fulmar_task
                      WHERE gate = {gate_open} AND type_id = (SELECT id FROM fulmar_task_type WHERE name = $5::text AND at_once IS NULL AND paused = 0)
-                         AND (rank, id) >= ($6::int8::int4, $7::int8)
+                         AND (rank, id) >= ($6::int8::int4, $7::int8) AND rank <= $8::int8::int4
                      ORDER BY rank, id LIMIT $4::int8 FOR UPDATE SKIP LOCKED))",
                 taken!()
             ),
@@ -262,21 +301,19 @@ impl Claims {
                 name.into(),
                 from.0.into(),
                 from.1.into(),
+                to.into(),
             ],
         )?;
         let took = start.elapsed();
         read(db, &rows, taken)?;
-        if mark.is_some() && taken.len() < wish.limit {
-            // What is left may lie before the mark.
-            self.0.lock().marks.remove(name);
-            return self.take_of_one(db, wish, name, taken);
-        }
-        if took > SLOW {
-            self.note_slow(name, took, &taken[before..], mark);
+        let taken = &taken[before..];
+        if to == LAST && took > SLOW {
+            self.note_slow(name, took, taken, mark);
         }
         Ok(())
     }
 
+    /// The next claims begin where this one found something.
     fn note_slow(&self, name: &str, took: Duration, taken: &[(i64, Claimed)], mark: Option<Mark>) {
         let now = Instant::now();
         let mut memory = self.0.lock();
@@ -290,10 +327,15 @@ impl Claims {
     }
 }
 
-/// `gate IS NOT DISTINCT FROM 0` is for rows that are found by their numbers: `gate = 0` would let the server read a whole
-/// index of what is ready in place of some numbers.
+/// Before all ranks and numbers, and the last rank.
+const FIRST: (i64, i64) = (i32::MIN as i64, 0);
+const LAST: i64 = i32::MAX as i64;
+
+/// `gate IS NOT DISTINCT FROM 0` is for rows that are found by their numbers: `gate = 0` would let
+/// the server read a whole index of what is ready in place of some numbers.
 ///
-/// `$1` worker, `$2` lease, `$3` the largest input that comes along, `$4` how many; then whatever chooses them.
+/// `$1` worker, `$2` lease, `$3` the largest input that comes along, `$4` how many; then whatever
+/// chooses them.
 macro_rules! take {
     () => {
         concat!(
@@ -308,7 +350,8 @@ macro_rules! take {
     };
 }
 
-/// What comes from another table is a scalar subquery: of an `EXISTS` the server may make a hash of that whole table.
+/// What comes from another table is a scalar subquery: of an `EXISTS` the server may make a hash of
+/// that whole table.
 macro_rules! taken {
     () => {
         concat!(
@@ -325,8 +368,8 @@ macro_rules! taken {
 
 pub(super) use {take, taken};
 
-/// The first of all tasks of several types: so many of each are looked at that those in hand elsewhere are no matter,
-/// mostly, and only those that are taken are locked.
+/// The first of all tasks of several types: so many of each are looked at that those in hand
+/// elsewhere are no matter, mostly, and only those that are taken are locked.
 fn take_of_many(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -358,8 +401,9 @@ fn take_of_many(
     read(db, &rows, taken)
 }
 
-/// The first of all tasks, whatever their type, of which those of other types are passed over: for thousands of types it costs
-/// what it costs for one. False: too few of these types are among the first of all.
+/// The first of all tasks, whatever their type, of which those of other types are passed over: for
+/// thousands of types it costs what it costs for one. False: too few of these types are among the
+/// first of all.
 fn take_of_first(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -442,8 +486,8 @@ fn take_carefully(
     read(db, &rows, taken)
 }
 
-/// Adds what makes sense. What makes none is set aside, so that it keeps nobody from being claimed: after the claim's own
-/// transaction, because locks of lanes come before those of rows.
+/// Adds what makes sense. What makes none is set aside, so that the others can still be claimed:
+/// after the claim's own transaction, because locks of lanes come before those of rows.
 pub(super) fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Result<(), Fault> {
     let read = |row: Row<'_>| {
         let claimed = Claimed {
@@ -517,8 +561,8 @@ macro_rules! kept {
 }
 
 pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>, Fault> {
-    // Whoever has a lock on one of them, be it a large outcome on its way or somebody with a client, stops no other from being
-    // renewed; and nobody takes away what is locked.
+    // Skip rows that are locked, by a large outcome on its way or by a person with a client: the
+    // others must be renewed, and no worker can take a row away while it is locked.
     db.execute(
         sql!(
             "UPDATE fulmar_task SET lease = ",
@@ -550,9 +594,9 @@ fn held(rows: &Rows) -> Result<Vec<Held>, Fault> {
     rows.iter().map(read).collect()
 }
 
-pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<Duration>, Fault> {
+pub(super) fn next_due(db: &mut Connection, names: &[String], claims: &Claims) -> Result<Option<Duration>, Fault> {
     let names = possible(names);
-    // The next time is of any type: whoever looks too early looks once more.
+    // The next time is of any type: a worker that looks too early looks once more.
     let rows = db.query(
         sql!(
             "SELECT CASE WHEN (SELECT true FROM fulmar_task WHERE gate = {gate_open} ORDER BY rank + 0, id LIMIT 1)
@@ -571,5 +615,5 @@ pub(super) fn next_due(db: &mut Connection, names: &[String]) -> Result<Option<D
     if !has_limits || next.is_some_and(|next| next.is_zero()) {
         return Ok(next);
     }
-    Ok(next.into_iter().chain(limits::next_due(db, &names)?).min())
+    Ok(next.into_iter().chain(limits::next_due(db, &names, &claims.1)?).min())
 }

@@ -11,7 +11,8 @@ use crate::combine::{Outcomes, Taken, Transaction};
 /// Statements under way at once: while one waits for the disk, the next is made ready.
 pub(super) const AT_ONCE: usize = 2;
 
-/// The most steps of one statement, unless one thread alone brings more; and what is large waits for its turn.
+/// The most steps of one statement, unless one thread alone brings more; and what is large waits
+/// for its turn.
 pub(super) const MOST_STEPS: usize = 256;
 
 impl Transaction for PostgresEngine {

@@ -1,15 +1,17 @@
-//! One connection: statements with a time limit, rows with types, transactions that roll back by themselves, and waits
-//! for notifications.
+//! One connection: statements with a time limit, rows with types, transactions that roll back by
+//! themselves, and waits for notifications.
 //!
-//! Every statement is sent and its answer collected without blocking in libpq: this side waits on the socket, with a
-//! limit. A connection whose answer did not come in time, or that broke, is done with: each further statement fails, and
-//! the owner makes a new one. Before that the server is asked to give up what it does for us, or it would go on there.
+//! Every statement is sent and its answer collected without blocking in libpq: this side waits on
+//! the socket, with a limit. A connection whose answer did not come in time, or that broke, is done
+//! with: each further statement fails, and the owner makes a new one. Before that the server is
+//! asked to give up what it does for us, or it would go on there.
 //!
 //! # Poolers
 //!
-//! A pooler that lends a session for one transaction shows by the number of the session's process, which is another than
-//! the one that it gave us. Then nothing is left in a session: settings are `LOCAL`, and so each statement has a transaction;
-//! nothing is prepared; `LISTEN` is for a connection that leads past the pooler.
+//! A pooler that lends a session for one transaction shows by the number of the session's process,
+//! which is another than the one that it gave us. Then nothing is left in a session: settings are
+//! `LOCAL`, and so each statement has a transaction; nothing is prepared; `LISTEN` is for a
+//! connection that leads past the pooler.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,12 +27,14 @@ use super::libpq::{self, Answer, Notification, Outcome, Phase, Raw, Ready};
 use super::target::{Target, identifier};
 use super::value::{Column, Param};
 use super::waker::Waker;
+use crate::sync::interrupt;
 
-/// The oldest server that knows all that the statements ask for (`AS MATERIALIZED`, `plan_cache_mode`).
+/// The oldest server that knows all that the statements ask for (`AS MATERIALIZED`,
+/// `plan_cache_mode`).
 const OLDEST: i32 = 12;
 
-/// What every session has, whatever its role or its database says. Of commits only those are touched that would be
-/// acknowledged before any disk has them.
+/// What every session has, whatever its role or its database says. Of commits only those are
+/// touched that would be acknowledged before any disk has them.
 const SESSION: &str = "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;
     SET standard_conforming_strings = on; SET client_min_messages = error;
     SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off;
@@ -44,8 +48,11 @@ const LOCAL: &str = "SET LOCAL standard_conforming_strings = on; SET LOCAL clien
 const DURABLE: &str =
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
-/// What a transaction of somebody else may have left in a session that isn't ours to discard.
+/// What a transaction of the user's may have left in a session that isn't ours to discard.
 const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+
+/// The server's name for a statement that was given up.
+const GIVEN_UP: &str = "57014";
 
 /// How long the server may take to give up a statement.
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -75,9 +82,12 @@ pub(super) struct Connection {
     pooled: bool,
     /// By text; the text is part of the program, so there are only so many.
     prepared: HashMap<&'static str, CString>,
-    /// Whether somebody else's statements may have changed the session.
+    /// Whether statements of the user's may have changed the session.
     strange: bool,
-    /// Set while a statement is under way: whoever leaves in the middle leaves a connection that can't be used.
+    /// Ends a wait for an answer if the operation that waits is cancelled; made when it is needed.
+    stop: Option<Waker>,
+    /// Set while a statement is under way: a thread that leaves in the middle leaves a connection
+    /// that can't be used.
     broken: bool,
 }
 
@@ -106,15 +116,16 @@ pub(super) enum Heard {
 }
 
 impl Connection {
-    /// Connects, and sets the session up: what is committed is on the disk, and seen by the next statement, and the server
-    /// gives up statements that take far too long, and transactions that were left open.
+    /// Connects, and sets the session up: what is committed is on the disk, and seen by the next
+    /// statement, and the server gives up statements that take far too long, and transactions that
+    /// were left open.
     ///
-    /// Statements are planned once, for tables of any size: a plan made while they were empty would read all of them, and
-    /// would be kept. So whole tables are not read where an index will do.
+    /// Statements are planned once, for tables of any size: a plan made while they were empty would
+    /// read all of them, and would be kept. So whole tables are not read where an index will do.
     ///
     /// # Errors
-    /// [`PgError::Connect`] with what the server or the system said, without the password; [`PgError::Invalid`] for a database
-    /// that can't hold every text.
+    /// [`PgError::Connect`] with what the server or the system said, without the password;
+    /// [`PgError::Invalid`] for a database that can't hold every text.
     pub(super) fn open(target: &Target, limits: Limits) -> Result<Connection, PgError> {
         let place = target.place().to_owned();
         let raw = Raw::connect(&target.options(limits.connect, limits.heartbeat)?).map_err(|message| {
@@ -130,7 +141,8 @@ impl Connection {
             let message = format!("the server has version {}, and {OLDEST} or newer is needed", version / 10_000);
             return Err(PgError::Connect { place, message, for_good: true });
         }
-        // In any other, a message with a letter that it lacks would be refused as if the task's row made no sense.
+        // In any other, a message with a letter that it lacks would be refused as if the task's row
+        // made no sense.
         let encoding = raw.setting(c"server_encoding").unwrap_or_default();
         if !matches!(&*encoding, "UTF8" | "SQL_ASCII") {
             return Err(PgError::Invalid(format!(
@@ -154,13 +166,15 @@ impl Connection {
             pooled: false,
             prepared: HashMap::new(),
             strange: false,
+            stop: None,
             broken: false,
         };
         let process: i64 = connection.query_once("SELECT pg_backend_pid()", &[])?.only()?.get(0)?;
         connection.pooled = process != connection.raw.process();
         if encoding == "SQL_ASCII" {
-            // Such a database may hold bytes that are no UTF-8. The server would refuse to send them, and so every row beside them;
-            // poolers know this setting, and give each client its own.
+            // Such a database may hold bytes that aren't UTF-8. The server would refuse to send
+            // them, and so every row beside them; poolers know this setting, and give each client
+            // its own.
             connection.script("SET client_encoding = 'SQL_ASCII'")?;
         }
         connection.set_up()?;
@@ -190,12 +204,13 @@ impl Connection {
         self.schema.as_deref().unwrap_or_default()
     }
 
-    /// From here on somebody else's statements are run, which may leave anything in the session.
+    /// From here on statements of the user's are run, which may leave anything in the session.
     pub(super) fn estrange(&mut self) {
         self.strange = true;
     }
 
-    /// Makes a session that somebody else has used as good as new: his settings, role and locks are gone.
+    /// Makes a session that the user's statements have used as good as new: their settings, role
+    /// and locks are gone.
     ///
     /// # Errors
     /// As [`Connection::query`].
@@ -209,8 +224,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Before a commit of somebody else's statements: what they have left in the session of a pooler's, where the next one to
-    /// use it would find it.
+    /// Before a commit of the user's statements: what they have left in the session of a pooler's,
+    /// where the next one to use it would find it.
     ///
     /// # Errors
     /// As [`Connection::query`].
@@ -218,7 +233,8 @@ impl Connection {
         if !self.pooled {
             return Ok(());
         }
-        // A pooler brings this setting along with its client. Asked for by the server's name, which it takes.
+        // A pooler brings this setting along with its client. Asked for by the server's name, which
+        // it takes.
         let encoding = self.raw.setting(c"client_encoding").unwrap_or_else(|| "UTF8".into());
         self.script(&format!("{CLEANSE}; SET client_encoding = '{encoding}'; {DURABLE}"))
     }
@@ -315,9 +331,41 @@ impl Connection {
     /// # Errors
     /// As [`Connection::query`].
     pub(super) fn query_text(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Rows, PgError> {
+        self.send_text(sql, params, None)
+    }
+
+    /// As [`Connection::query_text`], and given up if the operation that runs it is cancelled: the
+    /// server is asked to, over a connection as safe as this one, and its answer is awaited. So the
+    /// request hits no later statement.
+    ///
+    /// # Errors
+    /// As [`Connection::query`]; [`PgError::Refused`] with `57014` if it was given up.
+    pub(super) fn query_interruptibly(&mut self, sql: &str, params: &[Option<&str>]) -> Result<Rows, PgError> {
+        if !interrupt::is_inside() {
+            return self.query_text(sql, params);
+        }
+        if interrupt::is_cancelled() {
+            let message = "the operation was cancelled before it was sent".into();
+            return Err(PgError::Refused { sqlstate: GIVEN_UP.into(), message });
+        }
+        let stop = match self.stop.take() {
+            Some(stop) => stop,
+            None => Waker::new().map_err(|error| self.lost(&error.to_string()))?,
+        };
+        // What rang for an earlier statement is over.
+        stop.hear();
+        let rings = stop.clone();
+        let hook = interrupt::on_cancel(move || rings.ring());
+        let result = self.send_text(sql, params, Some(&stop));
+        drop(hook);
+        self.stop = Some(stop);
+        result
+    }
+
+    fn send_text(&mut self, sql: &str, params: &[Option<&str>], stop: Option<&Waker>) -> Result<Rows, PgError> {
         let sql = c_text(sql)?;
         let params = params.iter().map(|text| text.map(c_text).transpose()).collect::<Result<Vec<_>, _>>()?;
-        self.run(|raw| raw.send_text(&sql, &params))
+        self.run_until(stop, |raw| raw.send_text(&sql, &params))
     }
 
     /// As [`Connection::query`]: how many rows the statement has changed.
@@ -325,7 +373,8 @@ impl Connection {
         self.query(sql, params).map(|rows| rows.affected())
     }
 
-    /// Runs statements without parameters, one after the other, in one transaction of their own unless one is open.
+    /// Runs statements without parameters, one after the other, in one transaction of their own
+    /// unless one is open.
     ///
     /// # Errors
     /// The first that fails; those behind it are not run.
@@ -359,7 +408,8 @@ impl Connection {
         self.script(&format!("LISTEN {}", identifier(channel)))
     }
 
-    /// Waits for notifications of the channels listened to, until the waker rings, or until `deadline`; `None` is never.
+    /// Waits for notifications of the channels listened to, until the waker rings, or until
+    /// `deadline`; `None` is never.
     ///
     /// # Errors
     /// [`PgError::Lost`] if the connection breaks meanwhile.
@@ -401,6 +451,11 @@ impl Connection {
 
     /// Sends, and collects the answers: the first that failed, or else the last.
     fn run(&mut self, send: impl FnOnce(&mut Raw) -> bool) -> Result<Rows, PgError> {
+        self.run_until(None, send)
+    }
+
+    /// As `run`, and has the server give it up if `stop` rings.
+    fn run_until(&mut self, stop: Option<&Waker>, send: impl FnOnce(&mut Raw) -> bool) -> Result<Rows, PgError> {
         if !self.is_good() {
             return Err(self.gone());
         }
@@ -420,12 +475,14 @@ impl Connection {
             }
         }
         let mut kept: Option<Answer> = None;
-        let (mut deadline, mut given_up) = (deadline, false);
+        let (mut deadline, mut given_up, mut is_stopped) = (deadline, false, false);
         loop {
             while self.raw.is_busy() {
-                if !self.ready(false, None, deadline)?.socket {
-                    // Whoever gives up here takes another connection: what goes on there would hold its locks beside that, and
-                    // be one session more than there may be.
+                let ready = self.ready(false, stop.filter(|_| !is_stopped), deadline)?;
+                is_stopped |= ready.waker;
+                if !ready.socket || is_stopped && !given_up {
+                    // The thread that gives up here takes another connection: what goes on there
+                    // would hold its locks beside that, and be one session more than there may be.
                     let until = Instant::now() + GIVE_UP;
                     if given_up || !self.raw.cancel(until) {
                         return Err(self.late());
@@ -446,10 +503,13 @@ impl Connection {
             }
         }
         match kept {
-            Some(answer) if given_up && answer.sqlstate().as_deref() == Some("57014") => {
+            Some(answer) if given_up && answer.sqlstate().as_deref() == Some(GIVEN_UP) => {
                 self.broken = !self.raw.is_good();
-                let message = format!("no answer within {:?}, so that it was told to give up", self.limit);
-                Err(PgError::Refused { sqlstate: "57014".into(), message })
+                let message = match is_stopped {
+                    true => "the operation was cancelled, so that it was told to give up".into(),
+                    false => format!("no answer within {:?}, so that it was told to give up", self.limit),
+                };
+                Err(PgError::Refused { sqlstate: GIVEN_UP.into(), message })
             }
             Some(answer) if answer.outcome() == Outcome::Done => {
                 self.broken = false;
@@ -516,7 +576,8 @@ impl Transaction<'_> {
     /// Makes it lasting.
     ///
     /// # Errors
-    /// [`PgError::Refused`]: nothing was done. [`PgError::Lost`]: all of it was, or nothing; look before you repeat it.
+    /// [`PgError::Refused`]: nothing was done. [`PgError::Lost`]: all of it was, or nothing; look
+    /// before you repeat it.
     pub(super) fn commit(mut self) -> Result<(), PgError> {
         self.open = false;
         let rows = self.connection.run(|raw| raw.send(c"COMMIT"))?;
@@ -605,8 +666,9 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Puts the schema before each name of the queue's: nothing is searched, whatever the session's path says. They are names
-/// that begin with `fulmar_`; inside of a literal the whole literal is one.
+/// Puts the schema before each name of the queue's: nothing is searched, whatever the session's
+/// path says. They are names that begin with `fulmar_`; inside of a literal the whole literal is
+/// one.
 fn qualify(sql: &str, schema: &str) -> String {
     const OURS: &str = "fulmar_";
     let mut qualified = String::with_capacity(sql.len() + 64);
@@ -632,8 +694,9 @@ fn qualify(sql: &str, schema: &str) -> String {
     qualified
 }
 
-/// Whether a refusal to log in stays one until somebody changes something. A client is told no SQLSTATE before it has logged
-/// in, so that the words have to tell; in another language it is taken for one that may pass.
+/// Whether a refusal to log in stays one until an operator changes something. A client is told no
+/// SQLSTATE before it has logged in, so that the words have to tell; in another language it is
+/// taken for one that may pass.
 fn is_for_good(message: &str) -> bool {
     const WORDS: [&str; 9] = [
         "authentication failed",

@@ -12,7 +12,7 @@ pub(super) enum PgError {
     Connect {
         place: String,
         message: String,
-        /// It will be refused until somebody changes something: a password, a role, a database.
+        /// It will be refused until an operator changes something: a password, a role, a database.
         for_good: bool,
     },
 
@@ -24,7 +24,8 @@ pub(super) enum PgError {
     #[error("PostgreSQL refused: {message} (SQLSTATE {sqlstate})")]
     Refused { sqlstate: String, message: String },
 
-    /// A number for a new row is taken: the table was restored or replicated, and its sequence was not.
+    /// A number for a new row is taken: the table was restored or replicated, and its sequence was
+    /// not.
     #[error(
         "the sequence {schema}.fulmar_task_number is behind its table, as after a restore or on a former replica; put it right: \
          SELECT setval('{schema}.fulmar_task_number', (SELECT max(id) FROM {schema}.fulmar_task))"
@@ -50,7 +51,7 @@ impl PgError {
         }
     }
 
-    /// Whether the server was reached, and refuses us until somebody changes something.
+    /// Whether the server was reached, and refuses us until an operator changes something.
     pub(super) fn is_for_good(&self) -> bool {
         matches!(self, PgError::Connect { for_good: true, .. })
     }
@@ -65,7 +66,8 @@ impl PgError {
         }
     }
 
-    /// Whether the statement lost against another one, and would have another chance in a new transaction.
+    /// Whether the statement lost against another one, and would have another chance in a new
+    /// transaction.
     pub(super) fn is_conflict(&self) -> bool {
         // Serialization failure, deadlock, lock not available.
         matches!(self, PgError::Refused { sqlstate, .. } if matches!(&**sqlstate, "40001" | "40P01" | "55P03"))
@@ -77,8 +79,8 @@ impl PgError {
         self.sqlstate().is_some_and(is)
     }
 
-    /// Whether the data of a row is to blame, which makes no sense: a number out of range, a constraint that does not hold.
-    /// Never the connection, the server, or whoever else is at work.
+    /// Whether the data of a row is to blame, which makes no sense: a number out of range, a
+    /// constraint that does not hold. Never the connection, the server, or other sessions.
     pub(super) fn is_of_row(&self) -> bool {
         self.sqlstate().is_some_and(|sqlstate| matches!(sqlstate.get(..2), Some("22" | "23")))
     }
@@ -92,8 +94,8 @@ impl PgError {
     }
 }
 
-/// Errors after which the session is gone, or is one that can't serve: shut down, or a standby by now. Appendix A of
-/// PostgreSQL's manual.
+/// Errors after which the session is gone, or is one that can't serve: shut down, or a standby by
+/// now. Appendix A of PostgreSQL's manual.
 fn ends_the_session(sqlstate: &str) -> bool {
     let class = sqlstate.get(..2).unwrap_or_default();
     matches!(class, "08") || matches!(sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" | "25006")

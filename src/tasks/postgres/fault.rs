@@ -1,4 +1,5 @@
-//! What an operation can fail with: PostgreSQL's errors, of which some are worth another try, and the room's own.
+//! What an operation can fail with: PostgreSQL's errors, of which some are worth another try, and
+//! the room's own.
 
 use super::super::error::TaskError;
 use super::error::PgError;

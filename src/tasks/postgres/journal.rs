@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::bell::News;
-use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken};
+use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, State, Taken};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
 use super::super::new_task::Checked;
-use super::super::status::TaskStatus;
+use super::super::signal::News;
+use super::super::status::{Response, TaskStatus};
 use super::super::worker_id::random_number;
 use super::connection::Connection;
 use super::fault::Fault;
@@ -30,8 +30,8 @@ impl Journal for PostgresEngine {
         self.core.patiently(READING, |db, _| steps(db, task))
     }
 
-    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
-        self.keeps.run(&self.core, Keep { holder: holder.clone(), entry: entry.clone(), delay })
+    fn keep(&self, holder: &Holder, entry: &Entry) -> Result<Kept> {
+        self.keeps.run(&self.core, Keep { holder: holder.clone(), entry: entry.clone() })
     }
 
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
@@ -45,10 +45,23 @@ impl Journal for PostgresEngine {
         if has_zero(name) || key.is_some_and(has_zero) {
             return Err(TaskError::Invalid("PostgreSQL takes no zero byte in a name".into()));
         }
-        // By it we know our own, if the answer to the commit is lost. No key of a user's begins with that character.
+        // By it we know our own, if the answer to the commit is lost. No key of a user's begins
+        // with that character.
         let own = || format!("\u{1}{:016x}{:016x}", random_number(), random_number());
         let mark = key.map_or_else(own, str::to_owned);
-        let sent = self.core.patiently("sending an event", |db, _| send_event(db, task, name, &mark, body))?;
+        // The transaction that last stored it, and whose commit may have had no answer.
+        let mut own = None;
+        let sent = self.core.patiently("sending an event", |db, _| {
+            let before = own;
+            match send_event(db, task, name, &mark, body, &mut own) {
+                Ok(true) => Ok(true),
+                // The task may have ended meanwhile, because of that event.
+                other => match before.filter(|_| own == before) {
+                    Some(before) if is_committed(db, before)? => Ok(true),
+                    _ => other,
+                },
+            }
+        })?;
         self.tell(News::Work);
         Ok(sent || key.is_none())
     }
@@ -75,7 +88,8 @@ impl Journal for PostgresEngine {
                     &[parent.into(), limit.into()],
                 )?,
                 None => db.query(
-                    // The list of parents is made first, so that no plan begins with all children there are.
+                    // The list of parents is made first, so that no plan begins with all children
+                    // there are.
                     "SELECT id FROM fulmar_task WHERE parent = ANY(ARRAY(
                          SELECT f.task_id FROM fulmar_task_family f WHERE f.pending > 0
                              AND (SELECT p.status FROM fulmar_task p WHERE p.id = f.task_id) IN (5, 6)))
@@ -103,10 +117,22 @@ impl Journal for PostgresEngine {
     }
 
     fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64> {
+        // The number of a task whose commit may have had no answer. No other task gets it.
+        let mut own = None;
         let id = self.core.patiently("forking a function", |db, _| {
             let mut tx = db.begin()?;
-            let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to))?;
+            let accepted = match produce::enqueue_within(&mut tx, std::slice::from_ref(to), true) {
+                Err(Fault::Task(error @ (TaskError::Duplicate { .. } | TaskError::QueueFull { .. }))) => {
+                    drop(tx);
+                    return match find(db, &to.name())? {
+                        Some((id, _)) if own == Some(id) => Ok(id),
+                        _ => Err(error.into()),
+                    };
+                }
+                accepted => accepted?,
+            };
             let id = accepted.first().map(|task| task.id).unwrap_or_default();
+            own = Some(id);
             tx.execute(
                 "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
                  SELECT $2::int8, name, number, ord, kind, state, attempts, until, token, is_json, body FROM fulmar_task_step
@@ -133,12 +159,12 @@ impl Journal for PostgresEngine {
             let (is_child, has_steps, has_events): (bool, bool, bool) = (row.get(0)?, row.get(1)?, row.get(2)?);
             drop(rows);
             let steps = if has_steps { steps(db, task)?.1 } else { Vec::new() };
-            Ok(Carried { is_child, steps, events: if has_events { events(db, task)? } else { Vec::new() } })
+            Ok(Carried { is_child, past: None, steps, events: if has_events { events(db, task)? } else { Vec::new() } })
         })
     }
 
     fn restore(&self, to: &Checked, carried: &Carried) -> Result<()> {
-        self.core.patiently("importing a function", |db, _| restore(db, to, carried))?;
+        self.core.patiently("importing a task", |db, _| restore(db, to, carried))?;
         self.tell(News::Work);
         Ok(())
     }
@@ -217,8 +243,13 @@ fn events(db: &mut Connection, task: i64) -> Result<Vec<Event>, Fault> {
 
 fn restore(db: &mut Connection, to: &Checked, carried: &Carried) -> Result<(), Fault> {
     let mut tx = db.begin()?;
-    let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to))?;
+    // What is paused, or has ended, takes no room.
+    let needs_room = carried.past.as_ref().is_none_or(|past| past.status == TaskStatus::Accepted);
+    let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to), needs_room)?;
     let id = accepted.first().map(|task| task.id).unwrap_or_default();
+    if let Some(past) = &carried.past {
+        restore_past(&mut tx, id, past)?;
+    }
     for Entry { name, number, ord, kind, state, attempts, until, is_json, body } in &carried.steps {
         tx.execute(
             "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
@@ -256,14 +287,52 @@ fn restore(db: &mut Connection, to: &Checked, carried: &Carried) -> Result<(), F
     Ok(())
 }
 
-pub(super) fn keep(
-    db: &mut Connection,
-    holder: &Holder,
-    entry: &Entry,
-    delay: Option<Duration>,
-    in_doubt: bool,
-) -> Result<Kept, Fault> {
-    let rows = db.query(
+/// Gives a task that was just enqueued what became of it elsewhere.
+fn restore_past(db: &mut Connection, id: i64, past: &Past) -> Result<(), Fault> {
+    let Past { status, starts, failures, lost, progress, created, ended, checkpoint, response, log } = past;
+    let entries = i64::try_from(log.len()).unwrap_or(i64::MAX);
+    db.execute(
+        "UPDATE fulmar_task SET status = ($2::int8)::int2, gate = CASE WHEN $3::int8 IS NULL THEN gate END, ended = $3::int8,
+             starts = $4::int8, failures = $5::int8, lost = $6::int8, progress = $7::float8, created = $8::int8,
+             entries = $9::int8, trail = '' WHERE id = $1::int8",
+        &[
+            id.into(),
+            status.code().into(),
+            ended.map_or(Param::Null, Param::Int),
+            i64::from(*starts).into(),
+            i64::from(*failures).into(),
+            i64::from(*lost).into(),
+            Param::Float(f64::from(*progress)),
+            (*created).into(),
+            entries.into(),
+        ],
+    )?;
+    db.execute("DELETE FROM fulmar_task_log WHERE task_id = $1::int8", &[id.into()])?;
+    let (mut times, mut statuses, mut messages) = (Vec::new(), Vec::new(), Vec::new());
+    for (time, status, message) in log {
+        times.push(*time);
+        statuses.push(status.code());
+        messages.push(&**message);
+    }
+    db.execute(
+        "INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
+         SELECT $1::int8, l.entry, l.time, l.status::int2, 0, l.message
+         FROM unnest($2::int8[], $3::int8[], $4::text[]) WITH ORDINALITY AS l (time, status, message, entry)",
+        &[id.into(), Param::Ints(&times), Param::Ints(&statuses), Param::Texts(&messages)],
+    )?;
+    if let Some(body) = checkpoint {
+        let sql = "INSERT INTO fulmar_task_checkpoint (task_id, body) VALUES ($1::int8, $2::bytea)";
+        db.execute(sql, &[id.into(), Param::Bytes(body)])?;
+    }
+    if let Some(Response { media_type, body }) = response {
+        let sql = "INSERT INTO fulmar_task_response (task_id, media_type, body) VALUES ($1::int8, $2::text, $3::bytea)";
+        db.execute(sql, &[id.into(), (&**media_type).into(), Param::Bytes(body)])?;
+    }
+    Ok(())
+}
+
+pub(super) fn keep(db: &mut Connection, holder: &Holder, entry: &Entry, in_doubt: bool) -> Result<Kept, Fault> {
+    let stored = db.execute(
         sql!(
             "WITH t AS MATERIALIZED (
                  SELECT id FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8
@@ -272,16 +341,11 @@ pub(super) fn keep(
             " FOR SHARE)
              INSERT INTO fulmar_task_step AS s
                  (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
-             SELECT t.id, $4::text, $5::int8, $6::int8, ($7::int8)::int2, ($8::int8)::int2, $9::int8,
-                 coalesce(",
-            now!(),
-            " + $11::int8, $10::int8), $2::int8, $12::bool, $13::bytea FROM t
+             SELECT t.id, $4::text, $5::int8, $6::int8, ($7::int8)::int2, ($8::int8)::int2, $9::int8, $10::int8, $2::int8,
+                 $11::bool, $12::bytea FROM t
              ON CONFLICT (task_id, name, number) DO UPDATE SET kind = excluded.kind, state = excluded.state,
                  attempts = excluded.attempts, until = excluded.until, token = excluded.token, is_json = excluded.is_json,
-                 body = excluded.body WHERE s.state = 0
-             RETURNING ",
-            now!(),
-            ", s.until"
+                 body = excluded.body WHERE s.state = 0"
         ),
         &[
             holder.task.into(),
@@ -294,27 +358,23 @@ pub(super) fn keep(
             (entry.state as i64).into(),
             entry.attempts.into(),
             entry.until.map_or(Param::Null, Param::Int),
-            delay.map_or(Param::Null, |delay| Param::Int(millis(delay))),
             entry.is_json.into(),
             entry.body.as_deref().map_or(Param::Null, Param::Bytes),
         ],
     )?;
-    match rows.first() {
-        Some(row) => Ok(Kept::Done { now: row.get(0)?, until: row.get(1)? }),
-        None if in_doubt => find_own(db, holder, entry),
-        None => Ok(Kept::Stale),
+    match stored {
+        0 if in_doubt => find_own(db, holder, entry),
+        0 => Ok(Kept::Stale),
+        _ => Ok(Kept::Done),
     }
 }
 
-/// What became of an entry whose commit was not answered: it is there under the holder's token, or it is not.
+/// What became of an entry whose commit was not answered: it is there under the holder's token, or
+/// it is not.
 pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
     let rows = db.query(
-        concat!(
-            "SELECT ",
-            now!(),
-            ", until FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8
-                 AND token = $4::int8 AND state = ($5::int8)::int2"
-        ),
+        "SELECT 1 FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8
+             AND token = $4::int8 AND state = ($5::int8)::int2",
         &[
             holder.task.into(),
             (&*entry.name).into(),
@@ -323,10 +383,7 @@ pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> R
             (entry.state as i64).into(),
         ],
     )?;
-    match rows.first() {
-        Some(row) => Ok(Kept::Done { now: row.get(0)?, until: row.get(1)? }),
-        None => Ok(Kept::Stale),
-    }
+    Ok(if rows.first().is_some() { Kept::Done } else { Kept::Stale })
 }
 
 /// Locks the holder's task, if it still holds it; the time.
@@ -382,28 +439,40 @@ fn take_event(
     if let Some(row) = rows.first() {
         let body: Arc<[u8]> = row.get::<Option<Vec<u8>>>(0)?.unwrap_or_default().into();
         (entry.state, entry.body) = (State::Done, Some(Arc::clone(&body)));
-        return Ok(match keep(&mut tx, holder, &entry, None, false)? {
-            Kept::Done { .. } => {
+        return Ok(match keep(&mut tx, holder, &entry, false)? {
+            Kept::Done => {
                 tx.commit()?;
                 Taken::Event(body)
             }
             Kept::Stale => Taken::Stale,
         });
     }
-    let delay = if entry.until.is_none() { limit } else { None };
-    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
-    let is_over = until.is_some_and(|until| until <= now);
+    entry.until = entry.until.or(limit.map(|limit| now.saturating_add(millis(limit))));
+    let is_over = entry.until.is_some_and(|until| until <= now);
     entry.state = if is_over { State::Failed } else { State::Begun };
-    let kept = keep(&mut tx, holder, &entry, delay, false)?;
-    if kept == Kept::Stale {
+    if keep(&mut tx, holder, &entry, false)? == Kept::Stale {
         return Ok(Taken::Stale);
     }
     tx.commit()?;
-    let left = until.map(|until| Duration::from_millis(u64::try_from(until.saturating_sub(now)).unwrap_or(0)));
-    Ok(if is_over { Taken::TimedOut } else { Taken::Wait(left) })
+    Ok(if is_over { Taken::TimedOut } else { Taken::Wait(entry.until) })
 }
 
-fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: &str, body: &[u8]) -> Result<bool, Fault> {
+/// Whether that transaction was committed. It has ended: its locks are gone.
+fn is_committed(db: &mut Connection, transaction: i64) -> Result<bool, Fault> {
+    let rows = db
+        .query("SELECT coalesce(pg_xact_status(($1::int8)::text::xid8) = 'committed', false)", &[transaction.into()])?;
+    Ok(rows.only()?.get(0)?)
+}
+
+/// Sets `own` to the transaction's number once the event is stored in it.
+fn send_event(
+    db: &mut Connection,
+    task: &TaskRef,
+    name: &str,
+    key: &str,
+    body: &[u8],
+    own: &mut Option<i64>,
+) -> Result<bool, Fault> {
     let (id, _) = find(db, task)?.ok_or_else(|| not_found(task))?;
     let mut tx = db.begin()?;
     let rows = tx.query("SELECT status FROM fulmar_task WHERE id = $1::int8 FOR NO KEY UPDATE", &[id.into()])?;
@@ -413,16 +482,16 @@ fn send_event(db: &mut Connection, task: &TaskRef, name: &str, key: &str, body: 
         let (task_type, identifier) = (task.task_type.clone(), task.identifier.clone());
         return Err(TaskError::WrongStatus { task_type, identifier, status, what: "sent an event" }.into());
     }
-    let sent = tx.execute(
+    let sent = tx.query(
         "INSERT INTO fulmar_task_event (task_id, number, name, key, body)
          SELECT $1::int8, coalesce((SELECT max(number) FROM fulmar_task_event WHERE task_id = $1::int8), 0) + 1, $2::text,
              $3::text, $4::bytea
-         WHERE NOT EXISTS (SELECT 1 FROM fulmar_task_event WHERE task_id = $1::int8 AND name = $2::text AND key = $3::text)",
+         WHERE NOT EXISTS (SELECT 1 FROM fulmar_task_event WHERE task_id = $1::int8 AND name = $2::text AND key = $3::text)
+         RETURNING pg_current_xact_id()::text::int8",
         &[id.into(), name.into(), key.into(), Param::Bytes(body)],
     )?;
-    if sent == 0 {
-        return Ok(false);
-    }
+    let Some(sent) = sent.first() else { return Ok(false) };
+    *own = Some(sent.get(0)?);
     tx.execute(
         sql!(
             "UPDATE fulmar_task t SET woken = NOT (t.gate IS NOT DISTINCT FROM {gate_time} AND t.status = {paused}),
@@ -451,12 +520,10 @@ fn spawn(
     if lock(&mut tx, holder)?.is_none() {
         return Ok(Kept::Stale);
     }
-    if in_doubt {
-        if let done @ Kept::Done { .. } = find_own(&mut tx, holder, entry)? {
-            return Ok(done);
-        }
+    if in_doubt && find_own(&mut tx, holder, entry)? == Kept::Done {
+        return Ok(Kept::Done);
     }
-    let accepted = produce::enqueue_within(&mut tx, children)?;
+    let accepted = produce::enqueue_within(&mut tx, children, true)?;
     let ids: Vec<i64> = accepted.iter().map(|task| task.id).collect();
     tx.execute(
         "UPDATE fulmar_task SET parent = $2::int8 WHERE id = ANY($1::int8[])",
@@ -470,7 +537,7 @@ fn spawn(
         &[holder.task.into(), i64::from(fail_fast).into()],
     )?;
     let entry = Entry { body: Some(Entry::ids(&ids)), ..entry.clone() };
-    let kept = keep(&mut tx, holder, &entry, None, false)?;
+    let kept = keep(&mut tx, holder, &entry, false)?;
     if kept != Kept::Stale {
         tx.commit()?;
     }

@@ -1,11 +1,13 @@
 //! Advisory locks, and order by key: who may run, and who follows.
 //!
-//! A task that its order keeps has its gate set, so that no claim ever looks at it; whoever leaves the lane opens it for
-//! those who follow. To miss nobody, all who join or leave a lane hold its lock from before their first look until their
-//! commit. A statement sees what was committed before it began, so the lock is taken by a statement of its own.
+//! A task that must wait for earlier ones of its key has its gate set, so that claims skip it. The
+//! task that leaves the lane opens the gates of those that may run next. To miss none, all who join
+//! or leave a lane hold its lock from before their first look until their commit. A statement sees
+//! what was committed before it began, so the lock is taken by a statement of its own.
 //!
-//! Locks are taken in one order everywhere, against deadlocks: the capacity's, then limits at once, then lanes, each by
-//! number, and then rows. Where two are at one anyhow, the server aborts one, and it is tried again.
+//! Locks are taken in one order everywhere, against deadlocks: the capacity's, then limits at once,
+//! then lanes, each by number, and then rows. Where two are at one anyhow, the server aborts one,
+//! and it is tried again.
 
 use super::super::error::TaskError;
 use super::super::names::sql;
@@ -15,8 +17,9 @@ use super::fault::Fault;
 use super::sql::{locks, now};
 use super::value::Param;
 
-/// For a transaction of the caller's: refuses an isolation level at which a look after a lock sees what was there before it.
-/// There two tasks that exclude each other could both be let through, and a full queue could take more.
+/// For a transaction of the caller's: refuses an isolation level at which a look after a lock sees
+/// what was there before it. There two tasks that exclude each other could both be let through, and
+/// a full queue could take more.
 pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
     let rows = db.query("SELECT current_setting('transaction_isolation')", &[])?;
     match rows.only()?.get(0)? {
@@ -30,8 +33,9 @@ pub(super) fn demand_read_committed(db: &mut Connection) -> Result<(), Fault> {
     }
 }
 
-/// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So many share a lock
-/// that one transaction never holds more than a thousand: the server has room for some thousands in all.
+/// For a transaction: takes the locks of lanes, which stand beside each other in the two slices. So
+/// many share a lock that one transaction never holds more than a thousand: the server has room for
+/// some thousands in all.
 pub(super) fn lock(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
     db.query(
         sql!(
@@ -61,8 +65,9 @@ pub(super) fn lock_types(db: &mut Connection, types: &[i64]) -> Result<(), PgErr
     .map(drop)
 }
 
-/// Opens the lanes that the query `$lanes` gives: finds the tasks by their numbers, whatever the server knows of the table. For those who may run now that another has left: the first modifier, or all
-/// accessors up to it.
+/// Opens the lanes that the query `$lanes` gives: finds the tasks by their numbers, whatever the
+/// server knows of the table. For those who may run now that another has left: the first modifier,
+/// or all accessors up to it.
 macro_rules! follow {
     ($lanes:expr) => {
         concat!(
@@ -84,7 +89,7 @@ macro_rules! follow {
     };
 }
 
-/// Opens lanes for those who may run now that somebody left them.
+/// Opens lanes for the tasks that may run now that others left them.
 pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Result<(), PgError> {
     if types.is_empty() {
         return Ok(());
@@ -93,7 +98,8 @@ pub(super) fn follow(db: &mut Connection, types: &[i64], lanes: &[&str]) -> Resu
     db.execute(sql, &[Param::Ints(types), Param::Texts(lanes)]).map(drop)
 }
 
-/// As [`follow`], of the lanes of these tasks. No name comes here, where one that isn't UTF-8 could not be read.
+/// As [`follow`], of the lanes of these tasks. No name comes here, where one that isn't UTF-8 could
+/// not be read.
 pub(super) fn follow_those(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     if tasks.is_empty() {
         return Ok(());

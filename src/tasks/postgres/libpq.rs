@@ -1,22 +1,26 @@
-//! The one file of the crate with `unsafe`: PostgreSQL's C client library, made safe and nothing more.
+//! The one file of the crate with `unsafe`: PostgreSQL's C client library, made safe and nothing
+//! more.
 //!
-//! It knows connections, answers and sockets. What a statement means, how values are written, when a connection is given
-//! up is `connection.rs`, which is safe code. Nothing here blocks but [`Raw::connect`] and [`wait`], each with a limit of
-//! its own: statements are sent, and their answers collected, without waiting.
+//! It knows connections, answers and sockets. What a statement means, how values are written, when
+//! a connection is given up is `connection.rs`, which is safe code. Nothing here blocks but
+//! [`Raw::connect`] and [`wait`], each with a limit of its own: statements are sent, and their
+//! answers collected, without waiting.
 //!
-//! `#![forbid(unsafe_code)]` holds for builds without the feature `postgres`; with it the crate denies, and this file
-//! alone allows. `tests/tidy.rs` fails if the word appears anywhere else.
+//! `#![forbid(unsafe_code)]` holds for builds without the feature `postgres`; with it the crate
+//! denies, and this file alone allows. `tests/tidy.rs` fails if the word appears anywhere else.
 //!
 //! # What every block leans on
 //!
-//! 1. **The library is the one that the bindings were made from**: `pq-sys` is built with its own source of libpq, so that
-//!    its enums have no values that Rust doesn't know.
-//! 2. **One owner.** A [`Raw`] owns its `PGconn`, an [`Answer`] its `PGresult`, a [`Cancel`] its `PGcancelConn`. None can be
-//!    copied; each pointer is non-null from its making to its `Drop`, which frees it once.
-//! 3. **One thread at a time.** libpq allows a connection to be used from any thread, if not from two at once ("Behavior in
-//!    Threaded Programs", chapter 34.20 of PostgreSQL's manual). These types are `Send`, and not `Sync`.
-//! 4. **What libpq points to is copied** before the next call on the same object, or borrowed from an `Answer`, which
-//!    nothing changes.
+//! 1. **The library is the one that the bindings were made from**: `pq-sys` is built with its own
+//!    source of libpq, so that its enums have no values that Rust doesn't know.
+//! 2. **One owner.** A [`Raw`] owns its `PGconn`, an [`Answer`] its `PGresult`, a [`Cancel`] its
+//!    `PGcancelConn`. None can be copied; each pointer is non-null from its making to its `Drop`,
+//!    which frees it once.
+//! 3. **One thread at a time.** libpq allows a connection to be used from any thread, if not from
+//!    two at once ("Behavior in Threaded Programs", chapter 34.20 of PostgreSQL's manual). These
+//!    types are `Send`, and not `Sync`.
+//! 4. **What libpq points to is copied** before the next call on the same object, or borrowed from
+//!    an `Answer`, which nothing changes.
 //!
 //! Source: PostgreSQL 18 manual, chapter 34, "libpq - C Library"; poll(2) of POSIX.1-2008.
 
@@ -51,7 +55,7 @@ pub(super) enum Outcome {
     Done,
     /// Refused or broken; the connection may be gone.
     Failed,
-    /// The text was empty, or wants to copy to or from the client, which nobody here does.
+    /// The text was empty, or wants to copy to or from the client, which this crate never does.
     Unexpected,
 }
 
@@ -76,10 +80,11 @@ unsafe impl Send for Answer {}
 /// libpq's own message is not given: it quotes what it could not read, which may be a password.
 pub(super) fn parse(conninfo: &CStr) -> Option<Vec<(String, String)>> {
     let mut message: *mut c_char = ptr::null_mut();
-    // SAFETY: a C string, and a place for a message that is ours to free; the list that comes back is ours, too.
+    // SAFETY: a C string, and a place for a message that is ours to free; the list that comes back
+    // is ours, too.
     let list = unsafe { pq::PQconninfoParse(conninfo.as_ptr(), &raw mut message) };
     if !message.is_null() {
-        // SAFETY: libpq allocated it for us, and nobody has freed it.
+        // SAFETY: libpq allocated it for us, and it hasn't been freed.
         unsafe { pq::PQfreemem(message.cast::<c_void>()) };
     }
     if list.is_null() {
@@ -108,7 +113,8 @@ pub(super) fn parse(conninfo: &CStr) -> Option<Vec<(String, String)>> {
 
 /// Whether this build of libpq can encrypt its connections.
 pub(super) fn has_tls() -> bool {
-    // SAFETY: without a connection it tells of the library; the answer is a constant of the library, or null.
+    // SAFETY: without a connection it tells of the library; the answer is a constant of the
+    // library, or null.
     !unsafe { pq::PQsslAttribute(ptr::null_mut(), c"library".as_ptr()) }.is_null()
 }
 
@@ -119,10 +125,11 @@ pub(super) struct Ready {
     pub(super) waker: bool,
 }
 
-/// Waits until the socket can be read (or written, if `write`), the waker was rung, or the deadline passed.
+/// Waits until the socket can be read (or written, if `write`), the waker was rung, or the deadline
+/// passed.
 ///
 /// # Errors
-/// What poll(2) says. A signal is no error: the wait goes on.
+/// What poll(2) says. A signal isn't an error: the wait goes on.
 pub(super) fn wait(
     socket: BorrowedFd<'_>,
     write: bool,
@@ -136,13 +143,14 @@ pub(super) fn wait(
         libc::pollfd { fd: waker.map_or(-1, |waker| waker.as_raw_fd()), events: libc::POLLIN, revents: 0 },
     ];
     loop {
-        // Rounded up: a wait that ends a little early would be followed by one of zero, and one more, in a hot loop.
+        // Rounded up: a wait that ends a little early would be followed by one of zero, and one
+        // more, in a hot loop.
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999));
         let left = left.map_or(-1, |left| c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX));
         // SAFETY: two entries, which live until the call returns.
         let count = unsafe { libc::poll(watched.as_mut_ptr(), 2, left) };
         if count >= 0 {
-            // An error or a hang-up counts as ready: whoever reads next is told what it is.
+            // An error or a hang-up counts as ready: the next read says what it is.
             return Ok(Ready { socket: watched[0].revents != 0, waker: watched[1].revents != 0 });
         }
         let error = io::Error::last_os_error();
@@ -153,14 +161,15 @@ pub(super) fn wait(
 }
 
 impl Raw {
-    /// Connects with these options; later ones win, and `dbname` may hold a whole URL. Blocks for at most
-    /// `connect_timeout` for each address that the options name.
+    /// Connects with these options; later ones win, and `dbname` may hold a whole URL. Blocks for
+    /// at most `connect_timeout` for each address that the options name.
     ///
     /// # Errors
     /// What libpq or the server said, without the password.
     pub(super) fn connect(options: &[(CString, CString)]) -> Result<Raw, String> {
-        // Before anything else uses OpenSSL in this process: it sets it up without a handler for the process's end, which would
-        // free what a thread of ours may be using then, be it for a password: the thread that listens for news is not waited for.
+        // Before anything else uses OpenSSL in this process: it sets it up without a handler for
+        // the process's end, which would free what a thread of ours may be using then, be it for a
+        // password: the thread that listens for news is not waited for.
         #[cfg(feature = "postgres-tls")]
         openssl_sys::init();
         let null = std::iter::once(ptr::null());
@@ -173,7 +182,8 @@ impl Raw {
         unsafe { pq::PQsetNoticeProcessor(raw.ptr(), Some(ignore), ptr::null_mut()) };
         // SAFETY: (2).
         if !raw.is_good() || unsafe { pq::PQsetnonblocking(raw.ptr(), 1) } != 0 {
-            // SAFETY: (2); a C string or null. It is the password in use, from wherever libpq had it.
+            // SAFETY: (2); a C string or null. It is the password in use, from wherever libpq had
+            // it.
             let password = unsafe { text(pq::PQpass(raw.ptr())) };
             let message = raw.message();
             return Err(if password.is_empty() { message } else { message.replace(&password, "***") });
@@ -213,8 +223,8 @@ impl Raw {
         i64::from(unsafe { pq::PQbackendPID(self.ptr()) })
     }
 
-    /// Asks the server to give up the statement that is under way, over a connection of its own. True: the request has
-    /// arrived, and the answer to the statement will say what became of it.
+    /// Asks the server to give up the statement that is under way, over a connection of its own.
+    /// True: the request has arrived, and the answer to the statement will say what became of it.
     pub(super) fn cancel(&self, deadline: Instant) -> bool {
         use pq::PostgresPollingStatusType as Status;
         // SAFETY: (2); libpq copies what it needs from the connection. The request is ours.
@@ -225,7 +235,8 @@ impl Raw {
         }
         let mut write = true;
         loop {
-            // SAFETY: (2); libpq closes the socket only inside a call, and none is made while it is borrowed.
+            // SAFETY: (2); libpq closes the socket only inside a call, and none is made while it is
+            // borrowed.
             let fd: RawFd = unsafe { pq::PQcancelSocket(request.0.as_ptr()) };
             if fd < 0 {
                 return false;
@@ -260,26 +271,31 @@ impl Raw {
     pub(super) fn socket(&self) -> Option<BorrowedFd<'_>> {
         // SAFETY: (2).
         let fd: RawFd = unsafe { pq::PQsocket(self.ptr()) };
-        // SAFETY: libpq closes the socket only inside a call that needs `&mut self`, or in `drop`; until then it is open.
+        // SAFETY: libpq closes the socket only inside a call that needs `&mut self`, or in `drop`;
+        // until then it is open.
         (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
-    /// Sends one statement or several, without parameters. Their answers come in text, which nobody reads here.
+    /// Sends one statement or several, without parameters. Their answers come in text, which isn't
+    /// read here.
     pub(super) fn send(&mut self, sql: &CStr) -> bool {
         // SAFETY: (2); libpq copies the text.
         unsafe { pq::PQsendQuery(self.ptr(), sql.as_ptr()) == 1 }
     }
 
-    /// Sends a statement to be prepared under `name`; the server finds out the types of its parameters.
+    /// Sends a statement to be prepared under `name`; the server finds out the types of its
+    /// parameters.
     pub(super) fn send_prepare(&mut self, name: &CStr, sql: &CStr) -> bool {
         // SAFETY: (2); libpq copies both texts, and no types are given.
         unsafe { pq::PQsendPrepare(self.ptr(), name.as_ptr(), sql.as_ptr(), 0, ptr::null()) == 1 }
     }
 
-    /// Runs what was prepared as `name`, with parameters in PostgreSQL's binary form. Its rows come in binary, too.
+    /// Runs what was prepared as `name`, with parameters in PostgreSQL's binary form. Its rows come
+    /// in binary, too.
     pub(super) fn send_prepared(&mut self, name: &CStr, values: &[Option<&[u8]>]) -> bool {
         let Some(packed) = Packed::new(values) else { return false };
-        // SAFETY: (2); three arrays of `count` entries each, whose values live until the call returns; libpq copies them.
+        // SAFETY: (2); three arrays of `count` entries each, whose values live until the call
+        // returns; libpq copies them.
         unsafe {
             pq::PQsendQueryPrepared(
                 self.ptr(),
@@ -311,13 +327,14 @@ impl Raw {
         }
     }
 
-    /// Runs a statement with parameters in PostgreSQL's text form, whose types the server finds out. Its rows come in text.
+    /// Runs a statement with parameters in PostgreSQL's text form, whose types the server finds
+    /// out. Its rows come in text.
     pub(super) fn send_text(&mut self, sql: &CStr, values: &[Option<CString>]) -> bool {
         let Ok(count) = c_int::try_from(values.len()) else { return false };
         let pointers: Vec<_> =
             values.iter().map(|value| value.as_ref().map_or(ptr::null(), |text| text.as_ptr())).collect();
-        // SAFETY: (2); `count` C strings, or nulls, that live until the call returns; without types, lengths and formats
-        // they are taken for text.
+        // SAFETY: (2); `count` C strings, or nulls, that live until the call returns; without
+        // types, lengths and formats they are taken for text.
         unsafe {
             pq::PQsendQueryParams(
                 self.ptr(),
@@ -332,8 +349,8 @@ impl Raw {
         }
     }
 
-    /// Hands what is unsent to the socket. `Some(true)`: all of it is; `Some(false)`: the socket takes no more for now;
-    /// `None`: the connection is gone.
+    /// Hands what is unsent to the socket. `Some(true)`: all of it is; `Some(false)`: the socket
+    /// takes no more for now; `None`: the connection is gone.
     pub(super) fn flush(&mut self) -> Option<bool> {
         // SAFETY: (2).
         match unsafe { pq::PQflush(self.ptr()) } {
@@ -433,7 +450,8 @@ impl Answer {
 
     /// `COMMIT`, `ROLLBACK`, `INSERT 0 3`: what was done.
     pub(super) fn command(&self) -> String {
-        // SAFETY: (2); a C string that lives as long as the result. libpq doesn't change it, though its signature isn't const.
+        // SAFETY: (2); a C string that lives as long as the result. libpq doesn't change it, though
+        // its signature isn't const.
         unsafe { text(pq::PQcmdStatus(self.ptr())) }
     }
 
@@ -459,8 +477,8 @@ impl Answer {
             return None;
         }
         let (row, column) = (c_int::try_from(row).ok()?, c_int::try_from(column).ok()?);
-        // SAFETY: (2), (4); the place exists. A value that isn't null has a pointer, to so many bytes, which live as long as
-        // the result.
+        // SAFETY: (2), (4); the place exists. A value that isn't null has a pointer, to so many
+        // bytes, which live as long as the result.
         unsafe {
             if pq::PQgetisnull(self.ptr(), row, column) == 1 {
                 return None;

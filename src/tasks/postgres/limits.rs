@@ -1,8 +1,11 @@
 //! Limits of types: which of their tasks may be taken.
 //!
-//! A claim of a type with limits holds the type's lock until it is committed, as one of a type with a limit at once does, so that what it
-//! has counted is so until then. What it may take it chooses here, from candidates that functions of the schema find: they never walk
-//! past what is held back, but go from key to key. No key is read here, where one that isn't UTF-8 could not be: a hash stands for it.
+//! A claim of a type with limits holds the type's lock until it is committed, as one of a type with
+//! a limit at once does, so that what it has counted is so until then. What it may take it chooses
+//! here, from candidates that functions of the schema find: they never walk past what is held back,
+//! but go from key to key. Where that gives too few, a [search](search) that holds no lock looks at
+//! all that waits, and the claim is made once more with what it found. No key is read here, where
+//! one that isn't UTF-8 could not be: a hash stands for it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -12,7 +15,7 @@ use std::time::Duration;
 use super::super::engine::Claimed;
 use super::super::error::TaskError;
 use super::super::limits::{
-    self, Candidate, Governed, Limits, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate,
+    self, Candidate, Governed, Limits, MOST_FOUND, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate, Searches,
 };
 use super::super::names::sql;
 use super::claim::{ALONG, Wish, read as read_claimed, take, taken};
@@ -126,13 +129,39 @@ struct Known {
     held: HashMap<i64, HashMap<i64, i64>>,
 }
 
-/// Takes tasks of these types, of which one at least has limits. What is in `taken` is ours, whatever it returns.
+/// Takes tasks of these types, of which one at least has limits, and where they give too few, those
+/// that a search finds. What is in `taken` is ours, whatever it returns.
 pub(super) fn take(
     db: &mut Connection,
     wish: Wish<'_>,
     names: &[&str],
+    searches: &Searches,
     taken: &mut Vec<(i64, Claimed)>,
 ) -> Result<(), Fault> {
+    for one in take_found(db, wish, names, &[], taken)? {
+        let wanted = wish.limit.saturating_sub(taken.len());
+        let found = searches.take(one.type_id, wanted, || search(db, &one))?;
+        if !found.is_empty() {
+            let before = taken.len();
+            take_found(db, wish, names, &found, taken)?;
+            if taken.len() >= wish.limit {
+                let is_left = |id: &i64| !taken[before..].iter().any(|(_, claimed)| claimed.id == *id);
+                searches.put_back(one.type_id, found.into_iter().filter(is_left));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes tasks, some of which searches have `found`. Of the types that it gives, a search may find
+/// more.
+fn take_found(
+    db: &mut Connection,
+    wish: Wish<'_>,
+    names: &[&str],
+    found: &[i64],
+    taken: &mut Vec<(i64, Claimed)>,
+) -> Result<Vec<Governed>, Fault> {
     let limit = wish.limit.saturating_sub(taken.len());
     let mut tx = db.begin()?;
     let sql =
@@ -146,14 +175,17 @@ pub(super) fn take(
         one.bucket = one.limits.rate.map_or(one.bucket, |rate| rate.furthest(known.now).min(one.bucket));
     }
     let mut sequences = vec![free(&mut tx, names, limit)?];
+    let mut cut = Vec::new();
     for (at, one) in known.limited.iter().enumerate() {
-        let picks = plan(&mut tx, &known, one, limit)?.picks;
-        sequences.push(picks.into_iter().map(|pick| (Some(at), pick)).collect());
+        let plan = plan(&mut tx, &known, one, limit, found)?;
+        cut.extend(plan.is_cut.then_some(*one));
+        sequences.push(plan.picks.into_iter().map(|pick| (Some(at), pick)).collect());
     }
     let chosen = limits::merge(sequences, limit, |(_, pick)| (Reverse(pick.priority), pick.id));
     let ids: Vec<i64> = chosen.iter().map(|(_, pick)| pick.id).collect();
     if ids.is_empty() {
-        return Ok(tx.commit()?);
+        tx.commit()?;
+        return Ok(cut);
     }
     let rows = tx.query(
         sql!(
@@ -184,10 +216,11 @@ pub(super) fn take(
     for (rank, claimed) in &mut taken[before..] {
         *rank = place.get(&claimed.id).copied().unwrap_or(*rank);
     }
-    Ok(())
+    Ok(cut)
 }
 
-/// How types with limits stand, those that are paused left out. With `locked`, of those whose lock is held alone.
+/// How types with limits stand, those that are paused left out. With `locked`, of those whose lock
+/// is held alone.
 fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<Known, Fault> {
     let rows = db.query(
         sql!(
@@ -278,8 +311,8 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
          ON CONFLICT (type_id, key) DO UPDATE SET next_at = excluded.next_at",
         &[Param::Ints(&ids), Param::Ints(&buckets)],
     )?;
-    // Of those that are full again more than were filled now, so that the table doesn't grow. Where tasks of the key wait, a look for
-    // keys that are free again begins with them.
+    // Of those that are full again more than were filled now, so that the table doesn't grow. Where
+    // tasks of the key wait, a look for keys that are free again begins with them.
     db.execute(
         sql!("DELETE FROM fulmar_limit_key d WHERE d.type_id = $1::int8 AND d.key = ANY(ARRAY(
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = $1::int8 AND k.next_at <= $2::int8
@@ -291,8 +324,8 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
     Ok(())
 }
 
-/// Which tasks of a type may be taken now.
-fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize) -> Result<Plan<i64>, Fault> {
+/// Which tasks of a type may be taken now; with those that a search has found.
+fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize, more: &[i64]) -> Result<Plan<i64>, Fault> {
     let none = HashMap::new();
     let held = known.held.get(&one.type_id).unwrap_or(&none);
     let want = one.most(known.now, limit);
@@ -300,30 +333,32 @@ fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize) -> Res
         return Ok(one.plan(known.now, Vec::new(), held, 0));
     }
     let most = i64::try_from(want).unwrap_or(i64::MAX);
-    let mut found = Vec::new();
+    let (mut found, mut is_all) = (Vec::new(), false);
     if !one.limits.turns {
-        first(db, known, one, most, &mut found)?;
+        is_all = first(db, known, one, most, &mut found)?;
         let plan = one.plan(known.now, found.clone(), held, want);
-        let is_all = i64::try_from(found.len()).is_ok_and(|found| found < limits::front(most));
         if plan.picks.len() >= want || !one.limits.is_by_key() || is_all {
             return Ok(plan);
         }
     }
     by_key(db, known, one, most, &mut found)?;
+    by_id(db, known, one, more, &mut found)?;
     if one.limits.turns {
-        first(db, known, one, most, &mut found)?;
+        is_all = first(db, known, one, most, &mut found)?;
     }
-    Ok(one.plan(known.now, found, held, want))
+    let mut plan = one.plan(known.now, found, held, want);
+    plan.is_cut = !is_all && plan.picks.len() < want;
+    Ok(plan)
 }
 
-/// The first tasks of the type; where priority ages, of each priority.
+/// The first tasks of the type; where priority ages, of each priority. True: those are all.
 fn first(
     db: &mut Connection,
     known: &Known,
     one: &Governed,
     most: i64,
     found: &mut Vec<Candidate<i64>>,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let is_by_age = one.limits.ageing.is_some();
     let most = if is_by_age && !one.limits.is_by_key() { most } else { limits::front(most) };
     let rows = db.query(
@@ -331,7 +366,8 @@ fn first(
          FROM fulmar_first($1::int8, $2::int8, $3::bool, $4::int8)",
         &[one.type_id.into(), most.into(), is_by_age.into(), MOST_PRIORITIES.into(), (known.now / 1_000).into()],
     )?;
-    rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
+    rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))?;
+    Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows < most))
 }
 
 /// The first tasks of one key after the other.
@@ -363,6 +399,91 @@ fn by_key(
     rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
 }
 
+/// Those of the tasks that a search has found that are still ready.
+fn by_id(
+    db: &mut Connection,
+    known: &Known,
+    one: &Governed,
+    ids: &[i64],
+    found: &mut Vec<Candidate<i64>>,
+) -> Result<(), Fault> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let rows = db.query(
+        sql!(
+            "SELECT t.id, -t.rank, hashtextextended(t.lane, 0), $3::int8 - greatest(t.run_at, 0),
+             (SELECT k.next_at FROM fulmar_limit_key k WHERE k.type_id = t.type_id AND k.key = t.lane)
+             FROM fulmar_task t
+             WHERE t.gate IS NOT DISTINCT FROM {gate_open} AND t.type_id + 0 = $1::int8 AND t.id = ANY($2::int8[])"
+        ),
+        &[one.type_id.into(), Param::Ints(ids), (known.now / 1_000).into()],
+    )?;
+    rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
+}
+
+/// The first tasks of keys that nothing holds back, and those without a key, past all that is held
+/// back: from the key behind the one that had the last turn. It reads all that waits of the type,
+/// and holds no lock.
+fn search(db: &mut Connection, one: &Governed) -> Result<Vec<i64>, Fault> {
+    let mut tx = db.begin()?;
+    // There may be no statistics yet, and a plan that sorts would read all for each key.
+    tx.query(
+        "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+             set_config('enable_sort', 'off', true)",
+        &[],
+    )?;
+    let rows = tx.query(
+        sql!(
+            "SELECT id FROM fulmar_task WHERE gate = {gate_open} AND type_id = $1::int8 AND lane IS NULL
+             ORDER BY type_id, rank, id LIMIT $2::int8"
+        ),
+        &[one.type_id.into(), MOST_FOUND.into()],
+    )?;
+    let mut found: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    let tolerance = one.limits.key_rate.map(Rate::tolerance);
+    for is_behind_turn in [true, false] {
+        let missing = MOST_FOUND - i64::try_from(found.len()).unwrap_or(MOST_FOUND);
+        let rows = tx.query(
+            sql!(
+                "WITH RECURSIVE held AS MATERIALIZED (
+                     SELECT lane FROM fulmar_task WHERE worker IS NOT NULL AND type_id + 0 = $1::int8 AND lane IS NOT NULL
+                     GROUP BY lane HAVING count(*) >= $2::int8),
+                 keys AS (
+                     (SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = $1::int8
+                         AND lane > (SELECT turn FROM fulmar_limit WHERE type_id = $1::int8) AND $5::bool
+                     ORDER BY type_id, lane LIMIT 1)
+                     UNION ALL
+                     (SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = $1::int8
+                         AND NOT $5::bool ORDER BY type_id, lane LIMIT 1)
+                     UNION ALL
+                     SELECT (SELECT t.lane FROM fulmar_task t WHERE t.gate = {gate_open} AND t.lane IS NOT NULL
+                         AND t.type_id = $1::int8 AND t.lane > k.lane ORDER BY t.type_id, t.lane LIMIT 1)
+                     FROM keys k WHERE k.lane IS NOT NULL)
+                 SELECT (SELECT t.id FROM fulmar_task t WHERE t.gate = {gate_open} AND t.lane IS NOT NULL
+                         AND t.type_id = $1::int8 AND t.lane = k.lane ORDER BY t.type_id, t.lane, t.rank, t.id LIMIT 1)
+                 FROM keys k WHERE k.lane IS NOT NULL AND ($2::int8 IS NULL OR k.lane NOT IN (SELECT lane FROM held))
+                     AND ($3::int8 IS NULL OR NOT coalesce((SELECT b.next_at - $3::int8 >
+                         floor(date_part('epoch', statement_timestamp()) * 1000000)::int8
+                         FROM fulmar_limit_key b WHERE b.type_id = $1::int8 AND b.key = k.lane), false))
+                 LIMIT $4::int8"
+            ),
+            &[
+                one.type_id.into(),
+                one.limits.key_at_once.map(i64::from).into(),
+                tolerance.into(),
+                missing.max(0).into(),
+                is_behind_turn.into(),
+            ],
+        )?;
+        for row in rows.iter() {
+            found.extend(row.get::<Option<i64>>(0)?);
+        }
+    }
+    tx.commit()?;
+    Ok(found)
+}
+
 fn candidate(row: Row<'_>) -> Result<Candidate<i64>, Fault> {
     Ok(Candidate {
         id: row.get(0)?,
@@ -374,19 +495,35 @@ fn candidate(row: Row<'_>) -> Result<Candidate<i64>, Fault> {
 }
 
 /// How long it is until a task of these types may pass.
-pub(super) fn next_due(db: &mut Connection, names: &[&str]) -> Result<Option<Duration>, Fault> {
+pub(super) fn next_due(db: &mut Connection, names: &[&str], searches: &Searches) -> Result<Option<Duration>, Fault> {
     let known = know(db, names, None)?;
     let mut next = None;
     for one in known.limited.iter().filter(|one| one.limits != Limits::new()) {
-        let plan = plan(db, &known, one, 1)?;
+        let plan = plan(db, &known, one, 1, &[])?;
         let wait = match plan.picks.first() {
             Some(_) => Some(0),
             // Rounded up: a look that comes too early finds nothing.
             None => plan.next.map(|at| (at - known.now).max(0).saturating_add(999) / 1_000),
         };
         next = next.into_iter().chain(wait).min();
+        if plan.is_cut && plan.picks.is_empty() {
+            let search = searches.next(one.type_id).map(millis);
+            next = next.into_iter().chain(search).chain(next_free(db, known.now, one)?).min();
+        }
     }
     Ok(next.map(types::duration))
+}
+
+/// How long it is until the next key of all has a token, in milliseconds.
+fn next_free(db: &mut Connection, now: i64, one: &Governed) -> Result<Option<i64>, Fault> {
+    let Some(rate) = one.limits.key_rate else { return Ok(None) };
+    let rows = db.query(
+        "SELECT next_at FROM fulmar_limit_key WHERE type_id = $1::int8 AND next_at > $2::int8
+         ORDER BY type_id, next_at LIMIT 1",
+        &[one.type_id.into(), now.saturating_add(rate.tolerance()).into()],
+    )?;
+    let next = rows.first().map(|row| row.get::<i64>(0)).transpose()?;
+    Ok(next.map(|at| (at.saturating_sub(rate.tolerance()) - now).max(0).saturating_add(999) / 1_000))
 }
 
 /// Moves buckets back: for tests.

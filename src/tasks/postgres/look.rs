@@ -11,7 +11,7 @@ use super::sql::then;
 use super::value::Param;
 use super::{millis, nonsense, types};
 
-/// What is told of a task, of `t` and its type `y`.
+/// The columns that `TaskInfo` needs, of the task `t` and its type `y`.
 macro_rules! columns {
     () => {
         "t.id, t.status, -t.rank, t.starts, t.failures, t.lost, t.progress, t.cancel_requested, t.lane, t.is_modifier,
@@ -44,7 +44,8 @@ pub(super) fn read(row: Row<'_>) -> Result<TaskInfo, Fault> {
     })
 }
 
-/// The tasks `t` that the filter fits, with their types `y`, which the index behind `$source` leads to.
+/// The tasks `t` that the filter fits, with their types `y`, which the index behind `$source` leads
+/// to.
 macro_rules! from {
     ($source:expr, $range:expr) => {
         concat!(

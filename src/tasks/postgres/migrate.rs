@@ -1,4 +1,5 @@
-//! The schema's versions, applied on open, under an advisory lock, so that one of many processes does it.
+//! The schema's versions, applied on open, under an advisory lock, so that one of many processes
+//! does it.
 
 use super::super::access::Access;
 use super::super::error::TaskError;
@@ -10,8 +11,8 @@ use super::fault::Fault;
 use super::sql::locks;
 use super::target::identifier;
 
-/// Which schema the queue is in, which is made if it was `named` and isn't there. By itself it is the first of the session's
-/// path, and stays that.
+/// Which schema the queue is in, which is made if it was `named` and isn't there. By itself it is
+/// the first of the session's path, and stays that.
 pub(super) fn find_schema(db: &mut Connection, named: Option<&str>, access: Access) -> Result<String, Fault> {
     let Some(name) = named else {
         let rows = db.query_once(
@@ -55,7 +56,7 @@ fn invalid(words: impl Into<String>) -> Fault {
 /// Brings the schema up to date. A newer one than is known here is refused, and nothing is changed.
 pub(super) fn migrate(db: &mut Connection, access: Access) -> Result<(), Fault> {
     let newest = MIGRATIONS.len() as i64;
-    // Mostly it is, and then nobody has to wait for a lock.
+    // Mostly it is, and then no process has to wait for a lock.
     let found = version(db)?;
     let schema = db.schema().to_owned();
     if !access.migrates(found, newest, || schema)? {
@@ -63,12 +64,13 @@ pub(super) fn migrate(db: &mut Connection, access: Access) -> Result<(), Fault> 
     }
     let mut tx = db.begin()?;
     tx.query(sql!("SELECT pg_advisory_xact_lock(", locks!(), ", 0)"), &[])?;
-    // The session may remember that a table isn't there which the lock's last holder has made. The server takes note of such
-    // news when a table is locked.
+    // The session may remember that a table isn't there which the lock's last holder has made. The
+    // server takes note of such news when a table is locked.
     tx.script("LOCK TABLE pg_catalog.pg_class IN ACCESS SHARE MODE")?;
     let found = version(&mut tx)?;
     known(found, newest)?;
-    // The migrations name no schema, and the functions that they make keep this path: the queue's own schema and nothing else.
+    // The migrations name no schema, and the functions that they make keep this path: the queue's
+    // own schema and nothing else.
     let path = format!("SET LOCAL search_path = {}, pg_temp", tx.schema());
     tx.script(&path)?;
     for (number, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {

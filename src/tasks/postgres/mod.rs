@@ -1,11 +1,13 @@
 //! Durable tasks on a PostgreSQL server, for workers on many machines.
 //!
-//! Every operation is one transaction, most of them one statement. A claim locks what it takes and skips what others have
-//! locked, so that workers don't wait for each other. Where a check and a change must be one step across rows (the
-//! capacity, a limit at once, an order by key), an advisory lock comes first, and the look at the rows after it.
+//! Every operation is one transaction, most of them one statement. A claim locks what it takes and
+//! skips what others have locked, so that workers don't wait for each other. Where a check and a
+//! change must be one step across rows (the capacity, a limit at once, an order by key), an
+//! advisory lock comes first, and the look at the rows after it.
 //!
-//! Connections that break are replaced, and what was under way is tried again: if that is refused, a look for its own
-//! entry in the log says whether it has happened. News go by `NOTIFY`, rarely ([`herald`]); polling finds what they miss.
+//! Connections that break are replaced, and what was under way is tried again: if that is refused,
+//! a look for its own entry in the log says whether it has happened. News go by `NOTIFY`, rarely
+//! ([`notifier`]); polling finds what they miss.
 
 mod caller;
 mod claim;
@@ -15,7 +17,6 @@ mod depth;
 mod error;
 mod fault;
 mod fence;
-mod herald;
 mod journal;
 mod keep;
 mod lanes;
@@ -23,6 +24,7 @@ mod libpq;
 mod limits;
 mod look;
 mod migrate;
+mod notifier;
 #[cfg(test)]
 mod plans;
 mod pool;
@@ -54,14 +56,13 @@ use self::claim::{Claims, Wish};
 use self::connection::{Connection, Limits};
 use self::error::PgError;
 use self::fault::{Fault, told};
-use self::herald::Herald;
-use self::pool::{Loan, Pool};
+use self::notifier::Notifier;
+use self::pool::{Pool, PooledConnection};
 #[cfg(all(feature = "sqlite", any(feature = "openeo", feature = "pairs")))]
 pub(crate) use self::session::{PgSession, PgStatements};
-use self::steps::Doubts;
+use self::steps::UnansweredSteps;
 use self::target::Target;
 use super::access::Access;
-use super::bell::{Bell, News};
 use super::depth::QueueDepth;
 use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
@@ -70,6 +71,7 @@ use super::limits::Limits as TypeLimits;
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
+use super::signal::{News, Signal};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -139,9 +141,9 @@ pub(super) struct PostgresEngine {
     combiner: Combiner<PostgresEngine>,
     keeps: Combiner<Core>,
     claims: Claims,
-    doubts: Doubts,
-    herald: Herald,
-    bell: Arc<Bell>,
+    doubts: UnansweredSteps,
+    notifier: Notifier,
+    signal: Arc<Signal>,
 }
 
 /// What every operation needs.
@@ -172,22 +174,22 @@ impl PostgresEngine {
         core.attempt("bringing the schema up to date", Duration::ZERO, limits.statement, |db, _| {
             migrate::migrate(db, access)
         })?;
-        let bell = Arc::new(Bell::new());
-        let herald = Herald::start(target, limits, Arc::clone(&bell))
+        let signal = Arc::new(Signal::new());
+        let notifier = Notifier::start(target, limits, Arc::clone(&signal))
             .map_err(|error| TaskError::Unreachable { doing: "starting to listen for news", source: error.into() })?;
         Ok(PostgresEngine {
             core,
             combiner: Combiner::new([(); combine::AT_ONCE]),
             keeps: Combiner::new([(); combine::AT_ONCE]),
             claims: Claims::new(),
-            doubts: Doubts::new(),
-            herald,
-            bell,
+            doubts: UnansweredSteps::new(),
+            notifier,
+            signal,
         })
     }
 
     fn tell(&self, news: News) {
-        self.herald.tell(news);
+        self.notifier.tell(news);
     }
 
     /// Does steps of several threads in one statement.
@@ -213,8 +215,9 @@ impl PostgresEngine {
 }
 
 impl Core {
-    /// Runs `work` with a connection, and again with another one if that broke, for at most `patience`, but twice at
-    /// least. Each statement has `limit`. `work` is told whether an earlier try may have been done after all.
+    /// Runs `work` with a connection, and again with another one if that broke, for at most
+    /// `patience`, but twice at least. Each statement has `limit`. `work` is told whether an
+    /// earlier try may have been done after all.
     fn attempt<R>(
         &self,
         doing: &'static str,
@@ -230,7 +233,7 @@ impl Core {
         doing: &'static str,
         patience: Duration,
         limit: Duration,
-        take: impl Fn(&'a Pool) -> Result<Loan<'a>, Fault>,
+        take: impl Fn(&'a Pool) -> Result<PooledConnection<'a>, Fault>,
         mut work: impl FnMut(&mut Connection, bool) -> Result<R, Fault>,
     ) -> Result<R> {
         let start = Instant::now();
@@ -251,7 +254,8 @@ impl Core {
                 self.pool.clear();
             }
             let worth_it = (error.is_lost() || error.is_conflict()) && !error.is_for_good();
-            // A lock that was waited for so long is held by somebody who is frozen, or has forgotten it.
+            // A lock that was waited for so long is held by a session that is frozen, or has
+            // forgotten it.
             if error.is_conflict() && start.elapsed() >= patience && (tries > 0 || !patience.is_zero()) {
                 return Err(TaskError::Busy { waited: start.elapsed() });
             }
@@ -263,7 +267,8 @@ impl Core {
                 crate::trace::event!(WARN, "PostgreSQL: another try", doing = doing, error = error.to_string());
             }
             if tries > 0 {
-                // A condition variable that nobody notifies: no thread of ours can end the wait for a server.
+                // A condition variable that is never notified: no thread of ours can end the wait
+                // for a server.
                 let (idle, never) = (Mutex::new(()), Condvar::new());
                 never.wait_until(&mut idle.lock(), Instant::now() + pauses.delay_with(tries, seed));
             }
@@ -280,7 +285,8 @@ impl Core {
         self.attempt(doing, self.patience, self.pool.limits.statement, work)
     }
 
-    /// For what is done again anyway: its statements have the time in which a dead peer is to be noticed.
+    /// For work that is repeated later anyway: its statements get a short time limit, so that a
+    /// dead server is noticed soon.
     fn promptly<R>(
         &self,
         doing: &'static str,
@@ -289,7 +295,8 @@ impl Core {
         self.attempt(doing, Duration::ZERO, 2 * self.pool.limits.heartbeat, work)
     }
 
-    /// As [`Core::promptly`], whoever has all connections: for what would cost the leases of tasks at work.
+    /// As [`Core::promptly`], even if all connections are in use: for what would cost the leases of
+    /// tasks at work.
     fn at_once<R>(
         &self,
         doing: &'static str,
@@ -300,8 +307,8 @@ impl Core {
 }
 
 impl Engine for PostgresEngine {
-    fn bell(&self) -> &Bell {
-        &self.bell
+    fn signal(&self) -> &Signal {
+        &self.signal
     }
 
     fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()> {
@@ -316,7 +323,7 @@ impl Engine for PostgresEngine {
             return Err(TaskError::UnknownType(name.to_owned()));
         }
         self.core.patiently("unregistering a task type", |db, in_doubt| match types::remove(db, name, force) {
-            // It was ours that removed it, or somebody else's: it is gone, as was asked for.
+            // It was ours that removed it, or another's: it is gone, as was asked for.
             Err(Fault::Task(TaskError::UnknownType(_))) if in_doubt => Ok(()),
             result => result,
         })?;
@@ -336,8 +343,8 @@ impl Engine for PostgresEngine {
         // By it we know our own, if the answer to the commit is lost.
         let mark = (random_number() >> 1) as i64;
         let ids = self.core.patiently("enqueuing", |db, in_doubt| match produce::enqueue(db, &tasks, mark) {
-            // What stands in its way may be its own first try. That may have committed while this one waited for it, so that
-            // it takes a look afterwards.
+            // What stands in its way may be its own first try. That may have committed while this
+            // one waited for it, so that it takes a look afterwards.
             Err(Fault::Task(error @ (TaskError::Duplicate { .. } | TaskError::QueueFull { .. }))) if in_doubt => {
                 produce::find_marked(db, &tasks, mark)?.ok_or(error.into())
             }
@@ -467,7 +474,8 @@ impl Engine for PostgresEngine {
         let doing = "claiming tasks";
         self.core.promptly(doing, |db, in_doubt| {
             if in_doubt {
-                // Whoever asked is to know that there may be tasks of his of which he has not heard.
+                // The caller has to know that there may be tasks of its own of which it hasn't
+                // heard.
                 let source = "the connection broke before it was known what was taken".into();
                 return Err(TaskError::Unreachable { doing, source }.into());
             }
@@ -492,7 +500,7 @@ impl Engine for PostgresEngine {
     }
 
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>> {
-        self.core.promptly("looking for the next task", |db, _| claim::next_due(db, types))
+        self.core.promptly("looking for the next task", |db, _| claim::next_due(db, types, &self.claims))
     }
 
     fn reap(&self, limit: usize) -> Result<Reaped> {
@@ -510,6 +518,7 @@ impl Engine for PostgresEngine {
 
     fn pass_time(&self, time: Duration) -> Result<()> {
         self.core.patiently("letting time pass", |db, _| steer::pass_time(db, time))?;
+        self.claims.forget_searches();
         self.tell(News::Work);
         Ok(())
     }
@@ -545,7 +554,8 @@ impl Engine for PostgresEngine {
     }
 
     fn fire(&self, firing: Firing) -> Result<Option<u64>> {
-        // If the first try was committed and its answer lost, the second finds that the schedule's time has moved on.
+        // If the first try was committed and its answer lost, the second finds that the schedule's
+        // time has moved on.
         let fired = self.core.promptly("firing a schedule", |db, _| schedule::fire(db, &firing))?;
         if fired.is_some_and(|tasks| tasks > 0) {
             self.tell(News::Work);

@@ -1,7 +1,8 @@
-//! What the server makes of the statements that workers run all the time, whatever it knows of the tables.
+//! What the server makes of the statements that workers run all the time, whatever it knows of the
+//! tables.
 //!
-//! A session plans each statement once. So a plan that was made for an empty table is kept while the table grows, and one for
-//! what the table was at its last analysis while it becomes another.
+//! A session plans each statement once. So a plan that was made for an empty table is kept while
+//! the table grows, and one for what the table was at its last analysis while it becomes another.
 
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ fn no_plan_hangs_on_what_the_server_knows_of_the_tables() {
     for of_type in ["one", "two", "three"].map(String::from).into_iter().chain((0..9).map(|n| format!("many{n}"))) {
         queue.register(TaskType::new(of_type).retention(Duration::ZERO)).expect("registered");
     }
-    queue.register(TaskType::new("limited").at_once(100)).expect("registered");
+    queue.register(TaskType::new("limited").max_concurrent(100)).expect("registered");
     let script = |sql: &str| {
         let sql = format!("SET search_path = {schema}; {sql}; RESET search_path");
         engine(&queue).core.pool.take().expect("a connection").script(&sql).expect("sound SQL");
@@ -106,7 +107,8 @@ fn no_plan_hangs_on_what_the_server_knows_of_the_tables() {
     super::tests::connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
 }
 
-/// What is wrong with a plan: it reads a table whole, or an index whose size grows with the tasks that wait or have ended.
+/// What is wrong with a plan: it reads a table whole, or an index whose size grows with the tasks
+/// that wait or have ended.
 fn walks(sql: &str, plan: &str) -> Option<String> {
     // It counts what waits.
     if sql.contains("d.oldest") {

@@ -1,4 +1,5 @@
-//! Connections, kept for later and shared by threads: no more than so many at once, and one for what keeps the leases.
+//! Connections, kept for later and shared by threads: no more than so many at once, and one for
+//! what keeps the leases.
 
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
@@ -28,8 +29,8 @@ struct State {
     lent: usize,
 }
 
-/// Where all threads of a queue log in. A server that refuses is not asked again before a pause is over, which doubles: until
-/// then each is told what the last one was.
+/// Where all threads of a queue log in. A server that refuses is not asked again before a pause is
+/// over, which doubles: until then each is told what the last one was.
 #[derive(Default)]
 pub(super) struct Door(Mutex<Option<Refusal>>);
 
@@ -59,7 +60,8 @@ impl Door {
         let mut refusal = self.0.lock();
         match &opened {
             Err(error @ PgError::Connect { for_good, .. }) => {
-                // What may pass by itself is looked after soon; a role that may not log in has to wait for somebody.
+                // What may pass by itself is looked after soon; a role that may not log in has to
+                // wait for an operator.
                 let cap = Duration::from_secs(if *for_good { 30 } else { 1 });
                 let pauses = Backoff::new(Duration::from_millis(50)).cap(cap).jitter(0.5);
                 if refusal.as_ref().is_none_or(|last| last.error.to_string() != error.to_string()) {
@@ -75,7 +77,7 @@ impl Door {
 }
 
 /// A connection that goes back where it came from.
-pub(super) struct Loan<'a> {
+pub(super) struct PooledConnection<'a> {
     pool: &'a Pool,
     connection: Option<Connection>,
 }
@@ -100,23 +102,26 @@ impl Pool {
         self.state.lock().idle.iter_mut().for_each(|db| db.set_schema(schema.clone()));
     }
 
-    /// One of the connections has died without a word: those that are idle have probably died as well.
+    /// One of the connections has died without a word: those that are idle have probably died as
+    /// well.
     pub(super) fn clear(&self) {
         let idle = std::mem::take(&mut self.state.lock().idle);
         drop(idle);
     }
 
-    /// An idle connection, or a new one; waits while all are lent, for at most the limit of a statement.
-    pub(super) fn take(&self) -> Result<Loan<'_>, Fault> {
+    /// An idle connection, or a new one; waits while all are lent, for at most the limit of a
+    /// statement.
+    pub(super) fn take(&self) -> Result<PooledConnection<'_>, Fault> {
         self.take_one_of(self.most, &self.freed)
     }
 
-    /// As [`Pool::take`], with one connection more: for what must not wait until those who have all others are done.
-    pub(super) fn take_reserved(&self) -> Result<Loan<'_>, Fault> {
+    /// As [`Pool::take`], with one connection more: for what must not wait until those who have all
+    /// others are done.
+    pub(super) fn take_reserved(&self) -> Result<PooledConnection<'_>, Fault> {
         self.take_one_of(self.most.saturating_add(1), &self.freed_reserved)
     }
 
-    fn take_one_of(&self, most: usize, freed: &Condvar) -> Result<Loan<'_>, Fault> {
+    fn take_one_of(&self, most: usize, freed: &Condvar) -> Result<PooledConnection<'_>, Fault> {
         let (start, limit) = (Instant::now(), self.limits.statement);
         let mut state = self.state.lock();
         while state.lent >= most {
@@ -127,7 +132,7 @@ impl Pool {
         }
         state.lent += 1;
         // From here on the loan gives back its place, whatever happens.
-        let mut loan = Loan { pool: self, connection: None };
+        let mut loan = PooledConnection { pool: self, connection: None };
         // The one used last: its pages are warm, and the others may time out in peace.
         while let Some(mut connection) = state.idle.pop() {
             if connection.is_fresh() {
@@ -143,7 +148,7 @@ impl Pool {
     }
 }
 
-impl Deref for Loan<'_> {
+impl Deref for PooledConnection<'_> {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -151,13 +156,13 @@ impl Deref for Loan<'_> {
     }
 }
 
-impl DerefMut for Loan<'_> {
+impl DerefMut for PooledConnection<'_> {
     fn deref_mut(&mut self) -> &mut Connection {
         self.connection.as_mut().expect("a loan that was made has its connection")
     }
 }
 
-impl Drop for Loan<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         let connection = self.connection.take().filter(Connection::is_good).filter(|db| !db.is_in_transaction());
         let connection = connection.and_then(|mut db| db.restore().is_ok().then_some(db));

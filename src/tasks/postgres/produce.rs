@@ -60,20 +60,21 @@ fn try_enqueue(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Vec<
         // A type is unknown, or the queue has a capacity.
     }
     let mut tx = db.begin()?;
-    let accepted = insert_all(&mut tx, &batch, tasks, mark)?;
+    let accepted = insert_all(&mut tx, &batch, tasks, mark, true)?;
     tx.commit()?;
     Ok(accepted)
 }
 
 /// Inserts all tasks in a transaction of the engine's own.
 pub(super) fn insert_in(tx: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
-    insert_all(tx, &Batch::new(tasks), tasks, 0)
+    insert_all(tx, &Batch::new(tasks), tasks, 0, true)
 }
 
-/// As [`enqueue`], in a transaction that is open already, and that is as before if it fails.
-pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
+/// As [`enqueue`], in a transaction that is open already, and that is as before if it fails. What
+/// doesn't need room may be more than the capacity.
+pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked], needs_room: bool) -> Result<Vec<Accepted>, Fault> {
     db.script("SAVEPOINT fulmar_enqueue")?;
-    let inserted = insert_within(db, tasks);
+    let inserted = insert_within(db, tasks, needs_room);
     if inserted.is_err() && db.is_good() {
         db.script("ROLLBACK TO fulmar_enqueue")?;
     }
@@ -87,18 +88,24 @@ pub(super) fn enqueue_within(db: &mut Connection, tasks: &[Checked]) -> Result<V
     inserted
 }
 
-fn insert_within(db: &mut Connection, tasks: &[Checked]) -> Result<Vec<Accepted>, Fault> {
+fn insert_within(db: &mut Connection, tasks: &[Checked], needs_room: bool) -> Result<Vec<Accepted>, Fault> {
     let batch = Batch::new(tasks);
     if batch.is_ordered || batch.is_unique || capacity(db)?.is_some() {
         lanes::demand_read_committed(db)?;
     }
-    insert_all(db, &batch, tasks, 0)
+    insert_all(db, &batch, tasks, 0, needs_room)
 }
 
 /// Takes the locks that are needed, and inserts. For a transaction.
-fn insert_all(db: &mut Connection, batch: &Batch<'_>, tasks: &[Checked], mark: i64) -> Result<Vec<Accepted>, Fault> {
+fn insert_all(
+    db: &mut Connection,
+    batch: &Batch<'_>,
+    tasks: &[Checked],
+    mark: i64,
+    needs_room: bool,
+) -> Result<Vec<Accepted>, Fault> {
     let types = lock_types(db, batch)?;
-    let is_limited = capacity(db)?.is_some();
+    let is_limited = needs_room && capacity(db)?.is_some();
     if is_limited {
         lock_capacity(db)?;
     }
@@ -146,7 +153,7 @@ fn insert_pieces(
     Ok(ids)
 }
 
-/// The numbers of the batch's types, which nobody removes before the end of the transaction.
+/// The numbers of the batch's types, which no session can remove before the end of the transaction.
 fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a str, i64>, Fault> {
     let sql = "SELECT name, id FROM fulmar_task_type WHERE name = ANY($1::text[]) FOR KEY SHARE";
     let rows = db.query(sql, &[Param::Texts(&batch.types)])?;
@@ -240,7 +247,8 @@ fn pieces(tasks: &[Checked]) -> Vec<std::ops::Range<usize>> {
     pieces
 }
 
-/// The numbers of the tasks, in their order; none if a type is unknown, or if there is a capacity that was not `checked`.
+/// The numbers of the tasks, in their order; none if a type is unknown, or if there is a capacity
+/// that was not `checked`.
 fn insert(
     db: &mut Connection,
     batch: &Batch<'_>,

@@ -161,10 +161,12 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
     Ok(QueueStats { types, capacity, paused, warnings: old_transactions(db, old_snapshot)? })
 }
 
-/// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk past them.
+/// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk
+/// past them.
 ///
-/// Of sessions of other roles only those may see the times who have the right to. Their snapshots are seen by everybody,
-/// and so are those that replicas hold: their age is told in transactions, of which so many count as a second.
+/// Of sessions of other roles only those may see the times who have the right to. Their snapshots
+/// are seen by everybody, and so are those that replicas hold: their age is told in transactions,
+/// of which so many count as a second.
 fn old_transactions(db: &mut Connection, limit: Duration) -> Result<Vec<String>, PgError> {
     const A_SECOND: f64 = 100.0;
     let rows = db.query(

@@ -1,4 +1,4 @@
-//! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
+//! What becomes of tasks whose worker is lost, and of those whose retention is over.
 
 use super::super::engine::Reaped;
 use super::super::names::sql;
@@ -13,8 +13,8 @@ use super::value::Param;
 
 pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // Looked for without a lock first: mostly there is nothing. Sorted outside of the look, or the server might read all tasks in
-    // the order of their numbers.
+    // Looked for without a lock first: mostly there is nothing. Sorted outside of the look, or the
+    // server might read all tasks in the order of their numbers.
     let rows = db.query(
         sql!(
             "SELECT id, has_lane FROM (
@@ -69,7 +69,7 @@ fn add(sum: &mut Reaped, one: Reaped) {
     sum.bad += one.bad;
 }
 
-/// Those of the tasks that are still lost, and that nobody else has a hand on.
+/// Those of the tasks that are still lost, and that no other session has locked.
 fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, Fault> {
     let mut tx = db.begin()?;
     if !ordered.is_empty() {
@@ -140,7 +140,8 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
     Ok(reaped)
 }
 
-/// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
+/// A row that makes no sense must not block others: it has failed, and those who waited for it in
+/// its order follow.
 pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
     let mut tx = db.begin()?;
     lanes::lock_those(&mut tx, &[id])?;
@@ -150,7 +151,8 @@ pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
 
 /// As [`set_aside`], for a transaction that holds the lock of the task's lane.
 pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgError> {
-    // Its count of entries need not make sense: its log does, and no entry of it has a number beyond this one's.
+    // Its count of entries need not make sense: its log does, and no entry of it has a number
+    // beyond this one's.
     let rows = db.query(
         sql!(
             "WITH u AS (
@@ -178,7 +180,8 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
-    // A server that takes the table for small would rather sort all tasks of a type than read the index of those that have ended.
+    // A server that takes the table for small would rather sort all tasks of a type than read the
+    // index of those that have ended.
     tx.script("SET LOCAL enable_sort = off")?;
     let rows = tx.query(
         sql!(
@@ -200,11 +203,12 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
         return Ok(0);
     }
     ids.sort_unstable();
-    // What has ended never changes again, so that nobody holds it but another who deletes it.
+    // What has ended never changes again, so only another deletion can have locked it.
     Ok(erase(db, &ids)?)
 }
 
-/// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of the tables, but for those that another transaction has locked.
+/// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of
+/// the tables, but for those that another transaction has locked.
 pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
     let rows = db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(
@@ -225,7 +229,7 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Deletes all tasks of a type, whoever holds them.
+/// Deletes all tasks of a type, also those that workers hold.
 pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgError> {
     db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE type_id = $1::int8 RETURNING id),

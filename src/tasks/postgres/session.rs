@@ -1,5 +1,6 @@
-//! One connection for other rooms of the crate: transactions of statements in text, in a schema of theirs, and a lock that
-//! the session holds. A connection that broke is made anew by the next transaction.
+//! One connection for other rooms of the crate: transactions of statements in text, in a schema of
+//! theirs, and a lock that the session holds. A connection that broke is made anew, by the
+//! transaction that finds it broken if that hasn't begun to commit.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::error::BoxError;
 /// Nothing here takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How soon the server notices a machine that went away without a word, for as long as the session lasts.
+/// How soon the server notices a machine that went away without a word, for as long as the session
+/// lasts.
 const KEEP_ALIVE: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 4";
 
 /// A session, its schema, and its lock.
@@ -61,14 +63,28 @@ impl PgSession {
     }
 
     /// Runs statements that happen together, or not at all; `makes_schema` if they are the first.
+    /// `work` may be called anew.
     pub(crate) fn transact(&mut self, makes_schema: bool, work: Work<'_>) -> Result<(), BoxError> {
-        let mut connection = match self.connection.take().filter(Connection::is_good) {
+        let kept = self.connection.take().filter(Connection::is_good);
+        let mut may_be_stale = kept.is_some();
+        let mut connection = match kept {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        let outcome = run(&mut connection, &self.schema, makes_schema, work);
-        self.connection = connection.is_good().then_some(connection);
-        outcome
+        loop {
+            let mut is_committing = false;
+            let outcome = run(&mut connection, &self.schema, makes_schema, &mut *work, &mut is_committing);
+            let is_good = connection.is_good();
+            // The server may have ended the session long ago: nothing of this transaction has
+            // happened.
+            if outcome.is_err() && !is_good && may_be_stale && !is_committing {
+                may_be_stale = false;
+                connection = self.connect()?;
+                continue;
+            }
+            self.connection = is_good.then_some(connection);
+            return outcome;
+        }
     }
 
     fn connect(&self) -> Result<Connection, BoxError> {
@@ -88,7 +104,13 @@ impl PgSession {
     }
 }
 
-fn run(connection: &mut Connection, schema: &str, makes_schema: bool, work: Work<'_>) -> Result<(), BoxError> {
+fn run(
+    connection: &mut Connection,
+    schema: &str,
+    makes_schema: bool,
+    work: Work<'_>,
+    is_committing: &mut bool,
+) -> Result<(), BoxError> {
     let mut tx = connection.begin()?;
     if makes_schema {
         // Two that make it at once would collide.
@@ -97,6 +119,7 @@ fn run(connection: &mut Connection, schema: &str, makes_schema: bool, work: Work
     }
     tx.script(&format!("SET LOCAL search_path TO {schema}"))?;
     work(&mut On(&mut tx))?;
+    *is_committing = true;
     Ok(tx.commit()?)
 }
 

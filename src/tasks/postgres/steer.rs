@@ -1,4 +1,5 @@
-//! What operators do to tasks and types: a statement for many tasks, after the locks of their lanes.
+//! What operators do to tasks and types: a statement for many tasks, after the locks of their
+//! lanes.
 
 use std::time::Duration;
 
@@ -90,8 +91,8 @@ macro_rules! logged {
     };
 }
 
-/// An order goes by numbers, and those of it that run are always before those that wait: so a task with a key gets a new
-/// number, and waits for [`lanes::follow`].
+/// An order goes by numbers, and those of it that run are always before those that wait: so a task
+/// with a key gets a new number, and waits for [`lanes::follow`].
 const RETRY: &str = sql!(
     those!(),
     ", n AS MATERIALIZED (
@@ -117,7 +118,7 @@ const RETRY: &str = sql!(
     " SELECT status, id FROM u"
 );
 
-/// What runs is told; all else ends.
+/// Asks the handlers of running tasks to stop, and ends all other tasks.
 const CANCEL: &str = sql!(
     those!(),
     ", u AS (
@@ -164,7 +165,8 @@ const START: &str = sql!(
     " SELECT status FROM u"
 );
 
-/// Cancels those of the tasks that stand at one of `from`, and says where they stand then. The locks of their lanes are held.
+/// Cancels those of the tasks that stand at one of `from`, and says where they stand then. The
+/// locks of their lanes are held.
 pub(super) fn cancel_within(
     db: &mut Connection,
     tasks: &[i64],
@@ -216,7 +218,8 @@ pub(super) fn pass_time(db: &mut Connection, time: Duration) -> Result<(), Fault
     tx.execute(sql, &[millis(time).into()])?;
     let steps = "UPDATE fulmar_task_step SET until = until - $1::int8 WHERE until IS NOT NULL";
     tx.execute(steps, &[millis(time).into()])?;
-    // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
+    // A schedule's times stay, because its tasks are called by them: there it is the time itself
+    // that moves on.
     let moved = "INSERT INTO fulmar_setting AS s (name, value) VALUES ('passed', ($1::int8)::text)
          ON CONFLICT (name) DO UPDATE SET value = (s.value::int8 + $1::int8)::text";
     tx.execute(moved, &[millis(time).into()])?;

@@ -1,11 +1,14 @@
-//! What workers do to the tasks that they hold: one statement for many steps, each guarded by its fence.
+//! What workers do to the tasks that they hold: one statement for many steps, each guarded by its
+//! fence.
 //!
-//! Every entry that a step writes into a log bears the worker's token. So after a commit whose answer was lost, a step
-//! that comes back as stale is looked up there: if its entry is found, it was done, by nobody else than this worker.
+//! Every entry that a step writes into a log bears the worker's token. So after a commit whose
+//! answer was lost, a step that comes back as stale is looked up there: if its entry is found, this
+//! worker has done it.
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::engine::{Action, Step, Stepped};
+use super::super::durable::Entry;
+use super::super::engine::{Action, Step, Stepped, Wait};
 use super::super::error::Result as TaskResult;
 use super::super::names::sql;
 use super::super::status::TaskStatus;
@@ -19,7 +22,7 @@ use super::{lanes, millis, reap, trail};
 use crate::sync::Mutex;
 
 /// Steps whose outcome was not known when they were last tried, by task and token.
-pub(super) struct Doubts(Mutex<HashSet<(i64, i64)>>);
+pub(super) struct UnansweredSteps(Mutex<HashSet<(i64, i64)>>);
 
 /// About the most bytes of one statement: PostgreSQL takes no message of 1 GiB, and hangs up.
 pub(super) const MOST_BYTES: usize = 64 << 20;
@@ -27,9 +30,9 @@ pub(super) const MOST_BYTES: usize = 64 << 20;
 /// More than that, and the oldest of them are of no interest to anybody.
 const MOST_DOUBTS: usize = 100_000;
 
-impl Doubts {
-    pub(super) fn new() -> Doubts {
-        Doubts(Mutex::new(HashSet::new()))
+impl UnansweredSteps {
+    pub(super) fn new() -> UnansweredSteps {
+        UnansweredSteps(Mutex::new(HashSet::new()))
     }
 
     pub(super) fn settle(&self, steps: &[Step], result: &TaskResult<Vec<Stepped>>) {
@@ -59,11 +62,12 @@ macro_rules! becomes {
     };
 }
 
-/// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the lane is a subquery, and
-/// no join. `$1` the worker, `$2` whether the locks of all lanes are held. If they aren't, and a task
-/// that may end has a lane, nothing is done at all. Where a task goes is not decided here: see [`Rule`].
+/// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the
+/// lane is a subquery, and no join. `$1` the worker, `$2` whether the locks of all lanes are held.
+/// If they aren't, and a task that may end has a lane, nothing is done at all. Where a task goes is
+/// not decided here: see [`Rule`].
 macro_rules! change {
-    ($trail:expr) => {
+    ($trail:expr, $run_at:expr) => {
         concat!(
             "UPDATE fulmar_task t SET status = ",
             becomes!(),
@@ -76,8 +80,8 @@ macro_rules! change {
             " NOT IN {waiting} THEN t.run_at WHEN s.delay IS NULL THEN least(t.run_at, ",
             now!(),
             ") ELSE ",
-            now!(),
-            " + s.delay END,
+            $run_at,
+            " END,
                  ended = CASE WHEN ",
             becomes!(),
             " IN {ended} THEN ",
@@ -107,11 +111,19 @@ macro_rules! change {
     };
 }
 
-/// Behind the list of steps: true of each, and the server takes it for true of few. So it expects one step, and looks the task
-/// of each up by its number; if it expected more than there are tasks, it would read all tasks and compare.
+/// Behind the list of steps: true of each, and the server takes it for true of few. So it expects
+/// one step, and looks the task of each up by its number; if it expected more than there are tasks,
+/// it would read all tasks and compare.
 macro_rules! few {
     () => {
         " WHERE ord & 0 = 0"
+    };
+}
+
+/// When a task that is delayed may start.
+macro_rules! after_delay {
+    () => {
+        concat!(now!(), " + s.delay")
     };
 }
 
@@ -131,21 +143,24 @@ const PLAIN: &str = sql!(
              AS s (id, token, rule, delay, progress, ord)",
     few!(),
     ") ",
-    change!(step_trail!())
+    change!(step_trail!(), after_delay!())
 );
 
-/// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence holds, no other worker changes
-/// the count.
-const FULL: &str = sql!(
+/// Steps of every kind. How many attempts were lost decides where a lost one leads: while the fence
+/// holds, no other worker changes the count. `$arrays` and `$names` are more columns of the list,
+/// `$columns` the same as they are handed on, `$run_at` is when a task may start that is delayed,
+/// `$returns` what the change gives besides, and `$stores` what is stored of that.
+macro_rules! full {
+    ($arrays:expr, $names:expr, $columns:expr, $run_at:expr, $returns:expr, $stores:expr) => { sql!(
     "WITH s AS MATERIALIZED (
          SELECT p.id, p.token, p.leaves, CASE WHEN f.is_spent THEN p.if_spent ELSE p.status END AS status, p.if_cancelled,
              p.gate, p.charge, p.gives_up, p.delay, p.progress, p.message || coalesce(f.words, '') AS message,
-             p.media_type, p.body, p.checkpoint, p.ord
+             p.media_type, p.body, p.checkpoint, p.ord", $columns, "
          FROM (SELECT *, ",
     rule_columns!(),
     " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[], $8::text[],
-             $9::text[], $10::bytea[], $11::bytea[]) WITH ORDINALITY
-             AS n (id, token, rule, delay, progress, message, media_type, body, checkpoint, ord)",
+             $9::text[], $10::bytea[], $11::bytea[]", $arrays, ") WITH ORDINALITY
+             AS n (id, token, rule, delay, progress, message, media_type, body, checkpoint", $names, ", ord)",
     few!(),
     ") AS p
          LEFT JOIN LATERAL (
@@ -162,9 +177,13 @@ const FULL: &str = sql!(
              FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id
              WHERE o.id = p.id AND p.charge = {charge_loss} OFFSET 0) AS f ON true),
      u AS (",
-    // A note has a row of the log whatever it says: a trail that grew with each would be copied with each.
-    change!(concat!("CASE WHEN s.message = '' AND s.status <> s.leaves THEN ", step_trail!(), " ELSE t.trail END")),
-    ", t.id, t.entries, s.token, s.status = s.leaves AS stays, s.message, s.media_type, s.body, s.checkpoint),
+    // A note has a row of the log whatever it says: a trail that grew with each would be copied
+    // with each.
+    change!(
+        concat!("CASE WHEN s.message = '' AND s.status <> s.leaves THEN ", step_trail!(), " ELSE t.trail END"),
+        $run_at
+    ),
+    ", t.id, t.entries, s.token, s.status = s.leaves AS stays, s.message, s.media_type, s.body, s.checkpoint", $returns, "),
      l AS (
          INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT u.id, u.entries, ",
@@ -177,8 +196,33 @@ const FULL: &str = sql!(
      c AS (
          INSERT INTO fulmar_task_checkpoint (task_id, body)
          SELECT u.id, u.checkpoint FROM u WHERE u.checkpoint IS NOT NULL AND u.status = {paused}
-         ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)
+         ON CONFLICT (task_id) DO UPDATE SET body = excluded.body)", $stores, "
      SELECT ord, status, has_lane, has_parent FROM u"
+)};
+}
+
+const FULL: &str = full!("", "", "", after_delay!(), "", "");
+
+/// As [`FULL`], with the waits of durable functions: until when they last, and the entry of the
+/// journal that is stored with each. One that lasts as long as the pause is said to end when the
+/// task may start, and not at a second look at the clock.
+const WAITS: &str = full!(
+    ", $12::int8[], $13::text[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[], $19::int8[], $20::int8[],
+             $21::bytea[]",
+    ", until, step, number, step_ord, kind, state, attempts, is_timed, is_json, step_body",
+    ", p.until, p.step, p.number, p.step_ord, p.kind, p.state, p.attempts, p.is_timed, p.is_json, p.step_body",
+    concat!("coalesce(s.until, ", after_delay!(), ")"),
+    ", t.run_at, s.step, s.number, s.step_ord, s.kind, s.state, s.attempts, s.is_timed, s.is_json, s.step_body",
+    ",
+     e AS (
+         INSERT INTO fulmar_task_step AS x
+             (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
+         SELECT u.id, u.step, u.number, u.step_ord, u.kind::int2, u.state::int2, u.attempts,
+             CASE WHEN u.is_timed = 1 THEN u.run_at END, u.token, u.is_json = 1, u.step_body
+         FROM u WHERE u.step IS NOT NULL AND u.status = {paused}
+         ON CONFLICT (task_id, name, number) DO UPDATE SET kind = excluded.kind, state = excluded.state,
+             attempts = excluded.attempts, until = excluded.until, token = excluded.token, is_json = excluded.is_json,
+             body = excluded.body WHERE x.state = 0)"
 );
 
 /// What steps came to.
@@ -191,7 +235,12 @@ pub(super) struct Outcome {
 }
 
 /// Does all steps, in their order. With `in_doubt` an earlier try may have been done.
-pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doubt: bool) -> Result<Outcome, Fault> {
+pub(super) fn step(
+    db: &mut Connection,
+    steps: &[Step],
+    doubts: &UnansweredSteps,
+    in_doubt: bool,
+) -> Result<Outcome, Fault> {
     let mut stepped = vec![Stepped::Stale; steps.len()];
     let rounds = rounds(steps);
     let mut has_bad = false;
@@ -224,7 +273,7 @@ pub(super) fn step(db: &mut Connection, steps: &[Step], doubts: &Doubts, in_doub
     Ok(Outcome { stepped, opened, ended })
 }
 
-/// As [`step`], for one of them, in a transaction of somebody else's.
+/// As [`step`], for one of them, in a transaction of the user's.
 pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepped, Fault> {
     let steps = std::slice::from_ref(step);
     let ordered = in_lanes(tx, steps)?;
@@ -237,7 +286,8 @@ pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepp
     Ok(stepped[0])
 }
 
-/// Does the rounds in one transaction, or in one statement if that is enough. Whether somebody left a lane.
+/// Does the rounds in one transaction, or in one statement if that is enough. Whether a task left a
+/// lane.
 fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: &mut [Stepped]) -> Result<bool, Fault> {
     if let [round] = rounds {
         let changed = change(db, steps, round, false, stepped)?;
@@ -255,7 +305,8 @@ fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: 
     Ok(left)
 }
 
-/// Does each step in a savepoint of its own. A row that makes no sense is set aside, and so lost to its worker.
+/// Does each step in a savepoint of its own. A row that makes no sense is set aside, and so lost to
+/// its worker.
 fn one_by_one(
     db: &mut Connection,
     steps: &[Step],
@@ -294,7 +345,7 @@ fn begin_with<'a>(db: &'a mut Connection, ordered: &[i64]) -> Result<Transaction
     Ok(tx)
 }
 
-/// Whether somebody left a lane.
+/// Whether a task left a lane.
 fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: &mut [Stepped]) -> Result<bool, Fault> {
     let mut left = false;
     for round in rounds {
@@ -305,8 +356,8 @@ fn all(tx: &mut Transaction<'_>, steps: &[Step], rounds: &[Round<'_>], stepped: 
     Ok(left)
 }
 
-/// Steps of one worker, no two of them on one task, nor too much for one statement: places in the whole, by the number of the
-/// task.
+/// Steps of one worker, no two of them on one task, nor too much for one statement: places in the
+/// whole, by the number of the task.
 struct Round<'a> {
     worker: &'a str,
     steps: Vec<usize>,
@@ -372,6 +423,7 @@ fn change(
     let bodies: Vec<Option<&[u8]>> =
         actions.iter().map(|action| action.response().map(|response| &*response.body)).collect();
     let checkpoints: Vec<Option<&[u8]>> = actions.iter().map(|action| action.checkpoint()).collect();
+    let waits = Waits::new(&actions);
     let found = if actions.iter().all(|action| is_plain(action)) {
         db.query(PLAIN, &params)?
     } else {
@@ -381,7 +433,13 @@ fn change(
             Param::MaybeByteArrays(&bodies),
             Param::MaybeByteArrays(&checkpoints),
         ]);
-        db.query(FULL, &params)?
+        match &waits {
+            None => db.query(FULL, &params)?,
+            Some(waits) => {
+                waits.add_to(&mut params);
+                db.query(WAITS, &params)?
+            }
+        }
     };
     let mut changed = Changed { any: found.len() > 0, left: Vec::new(), may_wake: false };
     for row in found.iter() {
@@ -399,14 +457,56 @@ fn change(
     Ok(changed)
 }
 
+/// What [`WAITS`] takes more than [`FULL`]: an array for each column.
+struct Waits<'a> {
+    untils: Vec<Option<i64>>,
+    names: Vec<Option<&'a str>>,
+    /// Number, order, kind, state, attempts, whether it lasts as long as the pause, whether it is
+    /// JSON.
+    numbers: [Vec<i64>; 7],
+    bodies: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Waits<'a> {
+    /// `None` if [`FULL`] will do.
+    fn new(actions: &[&'a Action]) -> Option<Waits<'a>> {
+        let waits: Vec<Option<&Wait>> = actions.iter().map(|action| action.wait()).collect();
+        if waits.iter().flatten().all(|wait| wait.until.is_none() && wait.entry.is_none()) {
+            return None;
+        }
+        let entries: Vec<Option<&Entry>> = waits.iter().map(|wait| wait.and_then(|wait| wait.entry.as_ref())).collect();
+        let number = |of: fn(&Entry) -> i64| entries.iter().map(|entry| entry.map_or(0, of)).collect();
+        Some(Waits {
+            untils: waits.iter().map(|wait| wait.and_then(|wait| wait.until)).collect(),
+            names: entries.iter().map(|entry| entry.map(|entry| &*entry.name)).collect(),
+            numbers: [
+                number(|entry| entry.number),
+                number(|entry| entry.ord),
+                number(|entry| entry.kind as i64),
+                number(|entry| entry.state as i64),
+                number(|entry| entry.attempts),
+                waits.iter().map(|wait| i64::from(wait.is_some_and(|wait| wait.is_timed))).collect(),
+                number(|entry| i64::from(entry.is_json)),
+            ],
+            bodies: entries.iter().map(|entry| entry.and_then(|entry| entry.body.as_deref())).collect(),
+        })
+    }
+
+    fn add_to<'b>(&'b self, params: &mut Vec<Param<'b>>) {
+        params.extend([Param::MaybeInts(&self.untils), Param::MaybeTexts(&self.names)]);
+        params.extend(self.numbers.iter().map(|numbers| Param::Ints(numbers)));
+        params.push(Param::MaybeByteArrays(&self.bodies));
+    }
+}
+
 fn rule(action: &Action) -> Rule {
-    let is_delayed = action.delay().is_some_and(|delay| !delay.is_zero());
-    Rule::new(Change::of(action), is_delayed)
+    Rule::new(Change::of(action), action.is_delayed())
 }
 
 /// It leaves the task's log with an entry without words, and stores nothing.
 fn is_plain(action: &Action) -> bool {
-    let has_words = !action.words().is_empty() || matches!(action, Action::Lose { .. } | Action::Note { .. });
+    let has_words =
+        !action.words().is_empty() || matches!(action, Action::Lose { .. } | Action::Note { .. } | Action::Wait { .. });
     !has_words && action.response().is_none() && action.checkpoint().is_none()
 }
 
@@ -421,7 +521,7 @@ fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) 
     rows.iter().map(|row| Ok(row.get(0)?)).collect()
 }
 
-/// Where the task stands, if it has ended under the step's token and nobody has retried it since.
+/// Where the task stands, if it has ended under the step's token and hasn't been retried since.
 fn find_finished(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
     let sql = "SELECT status FROM fulmar_task WHERE id = $1::int8 AND token = $2::int8 AND ended IS NOT NULL";
     let rows = db.query(sql, &[step.task.into(), step.token.into()])?;
@@ -444,7 +544,7 @@ pub(super) fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskSt
         Action::Fail { .. } | Action::Lose { .. } => {
             matches!(status, TaskStatus::Accepted | TaskStatus::Failed | TaskStatus::Cancelled)
         }
-        Action::Pause { .. } => matches!(status, TaskStatus::Paused | TaskStatus::Cancelled),
+        Action::Pause { .. } | Action::Wait { .. } => matches!(status, TaskStatus::Paused | TaskStatus::Cancelled),
         Action::GiveBack { .. } => status == TaskStatus::Accepted,
         Action::Note { .. } => false,
     };
@@ -484,7 +584,8 @@ mod tests {
         steps.push(finish(11, &two));
         steps.push(Step { action: Action::Start, ..finish(0, &one) });
         let rounds: Vec<_> = rounds(&steps).into_iter().map(|round| round.steps).collect();
-        // The start of the eleventh fits with the first four, and the second step on the first task with what follows.
+        // The start of the eleventh fits with the first four, and the second step on the first task
+        // with what follows.
         assert_eq!(rounds, [vec![0, 1, 2, 3, 10], vec![12, 4, 5, 6, 7], vec![8, 9], vec![11]]);
         // One alone may be larger: its response and its state have 64 MiB each.
         let huge = std::sync::Arc::<[u8]>::from(vec![0; MOST_BYTES + 1]);

@@ -1,7 +1,8 @@
 //! Where to connect to: a URL or `keyword=value` words, read once, checked, and never shown again.
 //!
-//! A connection string holds a password, and libpq's messages quote what they could not read, or took for a host. So a
-//! string in which a password could be taken for something else is refused here, in words that quote nothing.
+//! A connection string holds a password, and libpq's messages quote what they could not read, or
+//! took for a host. So a string in which a password could be taken for something else is refused
+//! here, in words that quote nothing.
 
 use std::ffi::CString;
 use std::fmt;
@@ -26,10 +27,12 @@ pub(super) struct Target {
 pub(in super::super) type Password = Arc<dyn Fn() -> Result<String, BoxError> + Send + Sync>;
 
 impl Target {
-    /// Reads `postgres://user:password@host:port/database?option=value`, or libpq's `host=.. dbname=..`.
+    /// Reads `postgres://user:password@host:port/database?option=value`, or libpq's
+    /// `host=.. dbname=..`.
     ///
     /// # Errors
-    /// What can't be read, or could be read in two ways; an option that asks for TLS, if libpq was built without it.
+    /// What can't be read, or could be read in two ways; an option that asks for TLS, if libpq was
+    /// built without it.
     pub(super) fn parse(conninfo: &str) -> Result<Target, PgError> {
         let refuse = |why: &str| Err(PgError::invalid(format!("the PostgreSQL connection string {why}")));
         let url = ["postgres://", "postgresql://"].iter().find_map(|scheme| conninfo.strip_prefix(scheme));
@@ -53,7 +56,7 @@ impl Target {
         };
         let option = |name: &str| options.iter().find(|(keyword, _)| keyword == name).map_or("", |(_, value)| value);
         if !option("port").chars().all(|c| c.is_ascii_digit() || c == ',') {
-            return refuse("has a port that is no number; is a host missing behind a password?");
+            return refuse("has a port that isn't a number; is a host missing behind a password?");
         }
         if let Some(name) = wants_tls(option).filter(|_| !libpq::has_tls()) {
             return Err(PgError::invalid(format!(
@@ -88,8 +91,8 @@ impl Target {
 
     /// The options for libpq. The user's own win over what is set here for their good.
     ///
-    /// A peer that is gone without a word is noticed by the kernel within one and a half times `heartbeat`: an idle
-    /// connection is probed, and what was sent must be acknowledged in time.
+    /// A peer that is gone without a word is noticed by the kernel within one and a half times
+    /// `heartbeat`: an idle connection is probed, and what was sent must be acknowledged in time.
     ///
     /// # Errors
     /// What the password's source says.
@@ -107,7 +110,8 @@ impl Target {
             (c"keepalives_interval".into(), seconds(heartbeat / 4)),
             (c"keepalives_count".into(), c"3".into()),
             (c"tcp_user_timeout".into(), millis),
-            // Of many hosts, the one that can write. A role whose transactions are read-only at first is no hindrance.
+            // Of many hosts, the one that can write. A role whose transactions are read-only at
+            // first isn't a hindrance.
             (c"target_session_attrs".into(), c"primary".into()),
             (c"fallback_application_name".into(), c"fulmar".into()),
             (c"dbname".into(), self.conninfo.clone()),
@@ -135,7 +139,8 @@ pub(super) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Whether an `@` stands where libpq would take what is before it for a host: it reads up to the first `@` or `/`.
+/// Whether an `@` stands where libpq would take what is before it for a host: it reads up to the
+/// first `@` or `/`.
 fn is_ambiguous(url: &str) -> bool {
     let rest = match url.find(['@', '/']) {
         Some(at) if url[at..].starts_with('@') => &url[at + 1..],

@@ -1,8 +1,9 @@
-//! The entries of a task's log that are kept in its own row: three numbers each, and who has taken the task if that is what
-//! happened.
+//! The entries of a task's log that are kept in its own row: three numbers each, and who has taken
+//! the task if that is what happened.
 //!
-//! A row for each entry would cost as much as the task. But each change of a task writes its whole row anew, so that a
-//! trail that has grown long, as that of a task that pauses again and again, is turned into rows of the log.
+//! A row for each entry would cost as much as the task. But each change of a task writes its whole
+//! row anew, so that a trail that has grown long, as that of a task that pauses again and again, is
+//! turned into rows of the log.
 
 use super::super::engine::{SAYING, taken_by};
 use super::super::names::sql;
@@ -23,7 +24,7 @@ pub(super) struct Entry {
     pub(super) message: String,
 }
 
-/// What is left over of a torn one is no entry.
+/// Decodes the log entries in a task's row. If the bytes end within an entry, that part is ignored.
 pub(super) fn entries(mut bytes: &[u8]) -> Vec<Entry> {
     let mut entries = Vec::new();
     while let Some((numbers, rest)) = bytes.split_first_chunk::<24>() {
@@ -41,15 +42,15 @@ pub(super) fn entries(mut bytes: &[u8]) -> Vec<Entry> {
     entries
 }
 
-/// Turns the trails of these tasks into rows of the log, where whoever looks for an entry looks as well.
+/// Turns the trails of these tasks into rows of the log, where readers of the log look as well.
 pub(super) fn unroll(db: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     let mut tx = db.begin()?;
     unroll_within(&mut tx, tasks)?;
     tx.commit()
 }
 
-/// Adds a message to the entry of the claim of each of these tasks, if it is the last one. Few claims have one, so that it may
-/// cost a transaction of its own.
+/// Adds a message to the entry of the claim of each of these tasks, if it is the last one. Few
+/// claims have one, so that it may cost a transaction of its own.
 pub(super) fn say(db: &mut Connection, tasks: &[i64], message: &str) -> Result<(), PgError> {
     let mut tx = db.begin()?;
     unroll_within(&mut tx, tasks)?;

@@ -27,7 +27,7 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Res
             of_type.time_limit.map(millis).into(),
             of_type.retention.map(millis).into(),
             i64::from(of_type.restart_limit).into(),
-            of_type.at_once.map(i64::from).into(),
+            of_type.max_concurrent.map(i64::from).into(),
             i64::from(retries).into(),
             millis(backoff.first).into(),
             Param::Float(backoff.factor),
@@ -41,7 +41,7 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Res
 
 pub(super) fn remove(db: &mut Connection, name: &str, force: bool) -> Result<(), Fault> {
     let mut tx = db.begin()?;
-    // Whoever inserts a task holds a lock on its type until he has committed.
+    // A session that inserts a task holds a lock on its type until it has committed.
     let rows = tx.query("SELECT id FROM fulmar_task_type WHERE name = $1::text FOR UPDATE", &[name.into()])?;
     let id: i64 = rows.first().ok_or_else(|| TaskError::UnknownType(name.to_owned()))?.get(0)?;
     if !force {
@@ -71,7 +71,7 @@ pub(super) fn all(db: &mut Connection) -> Result<Vec<TaskType>, Fault> {
             time_limit: row.get::<Option<i64>>(1)?.map(duration),
             retention: row.get::<Option<i64>>(2)?.map(duration),
             restart_limit: small(row.get(3)?)?,
-            at_once: row.get::<Option<i64>>(4)?.map(small).transpose()?,
+            max_concurrent: row.get::<Option<i64>>(4)?.map(small).transpose()?,
             retry: policy(row, 5)?,
         })
     };
@@ -92,5 +92,5 @@ pub(super) fn duration(millis: i64) -> Duration {
 }
 
 pub(super) fn small(number: i64) -> Result<u32, Fault> {
-    u32::try_from(number).map_err(|_| nonsense("reading a number", format!("{number} is no small number")))
+    u32::try_from(number).map_err(|_| nonsense("reading a number", format!("{number} isn't a small number")))
 }

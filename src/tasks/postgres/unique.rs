@@ -1,7 +1,7 @@
 //! Tasks of which one is enough.
 //!
-//! The session that enqueues one holds a lock of its key from before the look until the commit, and locks the row of the task that is
-//! in the way: so no worker takes that while it is changed.
+//! The session that enqueues one holds a lock of its key from before the look until the commit, and
+//! locks the row of the task that is in the way: so no worker takes that while it is changed.
 
 use std::collections::HashMap;
 
@@ -20,10 +20,10 @@ use super::value::Param;
 pub(super) struct Standing {
     /// Those that are to be inserted, with what later ones of the same enqueuing made of them.
     pub(super) fresh: Vec<Checked>,
-    places: Vec<Place>,
+    places: Vec<Placement>,
 }
 
-enum Place {
+enum Placement {
     /// Which of `fresh` it is.
     Fresh(usize),
     /// An earlier one of the same enqueuing, which of `fresh` that is.
@@ -35,12 +35,12 @@ impl Standing {
     /// What is answered, once the fresh ones have their numbers.
     pub(super) fn accepted(self, ids: &[i64]) -> Vec<Accepted> {
         let accepted = |place| match place {
-            Place::Fresh(at) => ids.get(at).map(|&id| Accepted::new(id)),
-            Place::Earlier(at) => {
+            Placement::Fresh(at) => ids.get(at).map(|&id| Accepted::new(id)),
+            Placement::Earlier(at) => {
                 let existing = self.fresh.get(at).map(|task| task.identifier.clone());
                 ids.get(at).map(|&id| Accepted { id, existing })
             }
-            Place::Existing(accepted) => Some(accepted),
+            Placement::Existing(accepted) => Some(accepted),
         };
         self.places.into_iter().filter_map(accepted).collect()
     }
@@ -58,12 +58,12 @@ pub(super) fn find(db: &mut Connection, types: &HashMap<&str, i64>, tasks: &[Che
                 if waits {
                     change(db, accepted.id, task, unique)?;
                 }
-                Some(Place::Existing(accepted))
+                Some(Placement::Existing(accepted))
             }
             (Some(unique), None) => match earlier.get(&(&*task.task_type, &*unique.key)) {
                 Some(&at) => {
                     replace(&mut fresh[at], task, unique.conflict);
-                    Some(Place::Earlier(at))
+                    Some(Placement::Earlier(at))
                 }
                 None => {
                     earlier.insert((&task.task_type, &unique.key), fresh.len());
@@ -71,8 +71,8 @@ pub(super) fn find(db: &mut Connection, types: &HashMap<&str, i64>, tasks: &[Che
                 }
             },
         };
-        places.push(place.unwrap_or(Place::Fresh(fresh.len())));
-        if let Some(Place::Fresh(_)) = places.last() {
+        places.push(place.unwrap_or(Placement::Fresh(fresh.len())));
+        if let Some(Placement::Fresh(_)) = places.last() {
             fresh.push(task.clone());
         }
     }
@@ -104,7 +104,8 @@ fn look(
         ),
         &[Param::Ints(&of_types), Param::Texts(&keys)],
     )?;
-    // A task that a worker takes meanwhile is looked at again once its lock is had, and may stand in no way any more.
+    // A task that a worker takes meanwhile is looked at again once its lock is had, and may stand
+    // in no way any more.
     let rows = db.query(
         sql!(
             "SELECT n.ord, t.id, t.identifier, t.status = {accepted}
@@ -133,7 +134,7 @@ fn look(
     Ok(found)
 }
 
-/// Makes of a task that is to be inserted what a later one of the same enqueuing asks for.
+/// If one enqueuing has two tasks of which one is enough, changes the first as the second asks.
 fn replace(fresh: &mut Checked, task: &Checked, conflict: Conflict) {
     if conflict != Conflict::Keep {
         fresh.input.clone_from(&task.input);

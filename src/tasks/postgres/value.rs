@@ -1,10 +1,12 @@
 //! Values as PostgreSQL's binary protocol writes them. They go beside the SQL, never into it.
 //!
-//! Source: the `*send` and `*recv` functions of PostgreSQL's `src/backend/utils/adt` (`int8send`, `array_recv`, ..).
+//! Source: the `*send` and `*recv` functions of PostgreSQL's `src/backend/utils/adt` (`int8send`,
+//! `array_recv`, ..).
 
 use std::borrow::Cow;
 
-/// The numbers by which servers know the types that are used here: `pg_type.dat`, the same in every version.
+/// The numbers by which servers know the types that are used here: `pg_type.dat`, the same in every
+/// version.
 mod oid {
     pub(super) const BOOL: u32 = 16;
     pub(super) const BYTEA: u32 = 17;
@@ -16,7 +18,8 @@ mod oid {
     pub(super) const VARCHAR: u32 = 1043;
 }
 
-/// A parameter. The SQL says its type, `$1::int8`, because the server takes the bytes for what it expects.
+/// A parameter. The SQL says its type, `$1::int8`, because the server takes the bytes for what it
+/// expects.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Param<'a> {
     Null,
@@ -78,8 +81,8 @@ impl<'a> Param<'a> {
     }
 }
 
-/// One dimension: how many dimensions, whether nulls may come, the elements' type, their count, the first index, and then
-/// each with its length before it, which is -1 for null.
+/// One dimension: how many dimensions, whether nulls may come, the elements' type, their count, the
+/// first index, and then each with its length before it, which is -1 for null.
 fn array<T: AsRef<[u8]>>(element: u32, values: impl ExactSizeIterator<Item = Option<T>>) -> Cow<'static, [u8]> {
     let mut bytes = Vec::new();
     let count = length(values.len());
@@ -98,7 +101,8 @@ fn array<T: AsRef<[u8]>>(element: u32, values: impl ExactSizeIterator<Item = Opt
     Cow::Owned(bytes)
 }
 
-/// More than fits is more than the protocol carries: the server, or libpq before it, refuses what has such a length.
+/// More than fits is more than the protocol carries: the server, or libpq before it, refuses what
+/// has such a length.
 fn length(bytes: usize) -> i32 {
     i32::try_from(bytes).unwrap_or(i32::MAX)
 }
@@ -172,7 +176,8 @@ impl<'a> Column<'a> for &'a str {
     }
 }
 
-/// What isn't UTF-8, which a database in SQL_ASCII may hold, is replaced: for what is shown, and never for what is looked up.
+/// What isn't UTF-8, which a database in SQL_ASCII may hold, is replaced: for what is shown, and
+/// never for what is looked up.
 impl<'a> Column<'a> for Cow<'a, str> {
     fn read(oid: u32, value: Option<&'a [u8]>) -> Option<Cow<'a, str>> {
         Some(String::from_utf8_lossy(matches!(oid, oid::TEXT | oid::VARCHAR).then_some(value?)?))

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-/// Clone it for whoever may want to ring. A ring is kept until it is heard; many count as one.
+/// Clone it for each thread that may want to ring. A ring is kept until it is heard; many count as
+/// one.
 #[derive(Clone, Debug)]
 pub(super) struct Waker(Arc<(UnixStream, UnixStream)>);
 
@@ -20,7 +21,8 @@ impl Waker {
     }
 
     pub(super) fn ring(&self) {
-        // Full means that it has been rung and not heard. Nothing else can go wrong: both ends live as long as this.
+        // Full means that it has been rung and not heard. Nothing else can go wrong: both ends live
+        // as long as this.
         let _ = (&self.0.0).write(&[1]);
     }
 

@@ -1,9 +1,10 @@
 //! Schedules: tasks that are enqueued again and again, at times that a rule gives.
 //!
-//! A schedule is a row in the database, with the time at which it fires next. Each worker looks once a second for those whose
-//! time has come. The process that moves that time on, in the transaction that enqueues the tasks, is the one that fired it: so it
-//! fires once, however many processes look, and not at all if the transaction fails. What a fired task is called says
-//! when it was due, and the database refuses the same name twice.
+//! A schedule is a row in the database, with the time at which it fires next. Each worker looks
+//! once a second for those whose time has come. The process that moves that time on, in the
+//! transaction that enqueues the tasks, is the one that fired it: so it fires once, however many
+//! processes look, and not at all if the transaction fails. What a fired task is called says when
+//! it was due, and the database refuses the same name twice.
 //!
 //! The rule is looked at by programs and not by the database, which knows numbers alone.
 
@@ -23,8 +24,9 @@ use crate::trace::event;
 
 /// A task that is enqueued again and again, at times by the database's clock.
 ///
-/// Each run is a task of its own. Its identifier is that of the task given here, an `@`, and the time for which it was
-/// scheduled, in UTC: `nightly@2026-03-29T01:00:00Z`. Types without [retention](super::TaskType::retention) keep them all.
+/// Each run is a task of its own. Its identifier is that of the task given here, an `@`, and the
+/// time for which it was scheduled, in UTC: `nightly@2026-03-29T01:00:00Z`. Types without
+/// [retention](super::TaskType::retention) keep them all.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
@@ -66,9 +68,10 @@ pub enum Missed {
 }
 
 impl Schedule {
-    /// Fires at the times of a cron expression: five fields (minute, hour, day, month, day of the week), or six with seconds
-    /// before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. If both days are restricted, either will do.
-    /// The times are meant in UTC unless a [`zone`](Schedule::zone) is given.
+    /// Fires at the times of a cron expression: five fields (minute, hour, day, month, day of the
+    /// week), or six with seconds before them, or `@hourly`, `@daily`, `@weekly`, `@monthly`,
+    /// `@yearly`. If both days are restricted, either will do. The times are meant in UTC unless a
+    /// [`zone`](Schedule::zone) is given.
     ///
     /// `task` is what is enqueued; its time to start is the schedule's.
     #[cfg(feature = "cron")]
@@ -76,8 +79,8 @@ impl Schedule {
         Schedule::new(name.into(), expression.into(), task)
     }
 
-    /// Fires every `period`, of which whole milliseconds count, at least one second; for the first time when one has passed
-    /// since it was put.
+    /// Fires every `period`, of which whole milliseconds count, at least one second; for the first
+    /// time when one has passed since it was put.
     pub fn every(name: impl Into<String>, period: Duration, task: NewTask) -> Schedule {
         Schedule::new(name.into(), rule::every(period), task)
     }
@@ -86,12 +89,14 @@ impl Schedule {
         Schedule { name, rule, zone: "UTC".into(), missed: Missed::default(), task }
     }
 
-    /// The zone of a cron expression's times, by its name in the IANA database, such as `Europe/Vienna`. The machine's own
-    /// database is asked, and where it has none, one that is compiled in. Defaults to `UTC`.
+    /// The zone of a cron expression's times, by its name in the IANA database, such as
+    /// `Europe/Vienna`. The machine's own database is asked, and where it has none, one that is
+    /// compiled in. Defaults to `UTC`.
     ///
-    /// When clocks are set, a fixed time of the day (no `*` and no `/` in hours and minutes) still fires once a day: if the
-    /// clocks skip it, right after the gap, and if they show it twice, the first time. Other expressions go by the clock: none
-    /// fires in a gap, and an hour that comes twice has its runs twice.
+    /// When clocks are set, a fixed time of the day (no `*` and no `/` in hours and minutes) still
+    /// fires once a day: if the clocks skip it, right after the gap, and if they show it twice, the
+    /// first time. Other expressions go by the clock: none fires in a gap, and an hour that comes
+    /// twice has its runs twice.
     #[cfg(feature = "cron")]
     pub fn zone(mut self, name: impl Into<String>) -> Schedule {
         self.zone = name.into();
@@ -143,7 +148,8 @@ pub(super) struct Stored {
     pub(super) paused: bool,
 }
 
-/// A firing: a schedule's time moves from `due` to `next`, and the tasks are enqueued that the database does not have.
+/// A firing: a schedule's time moves from `due` to `next`, and the tasks are enqueued that the
+/// database does not have.
 #[derive(Clone)]
 pub(super) struct Firing {
     pub(super) name: String,
@@ -167,13 +173,15 @@ const MOST_AT_ONCE: usize = 100;
 const LONGEST_TIME: usize = 32;
 
 impl TaskQueue {
-    /// Puts a schedule into the database, or gives the one of that name these settings. If its rule and zone are as they were,
-    /// its times go on as they were, those included that were missed meanwhile; else they begin anew. So programs may put
-    /// their schedules each time they start. Any [`Worker`](super::Worker) on the queue fires it, whichever types it handles.
+    /// Puts a schedule into the database, or gives the one of that name these settings. If its rule
+    /// and zone are as they were, its times go on as they were, those included that were missed
+    /// meanwhile; else they begin anew. So programs may put their schedules each time they start.
+    /// Any [`Worker`](super::Worker) on the queue fires it, whichever types it handles.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] for an expression, a zone or a period that makes no sense, for one that never fires, for a name
-    /// beyond 512 bytes, or a task's identifier beyond 480; [`TaskError::UnknownType`]; [`TaskError::TooLarge`].
+    /// [`TaskError::Invalid`] for an expression, a zone or a period that makes no sense, for one
+    /// that never fires, for a name beyond 512 bytes, or a task's identifier beyond 480;
+    /// [`TaskError::UnknownType`]; [`TaskError::TooLarge`].
     pub fn put_schedule(&self, schedule: Schedule) -> Result<()> {
         let Schedule { name, rule, zone, missed, task } = schedule;
         check_name("the name of a schedule", &name)?;
@@ -219,7 +227,8 @@ impl TaskQueue {
         Ok(stored.into_iter().map(Stored::info).collect())
     }
 
-    /// Has a schedule fire no more until it is [resumed](TaskQueue::resume_schedule). It outlives restarts of everything.
+    /// Has a schedule fire no more until it is [resumed](TaskQueue::resume_schedule). It outlives
+    /// restarts of everything.
     ///
     /// # Errors
     /// [`TaskError::UnknownSchedule`].
@@ -227,7 +236,8 @@ impl TaskQueue {
         self.set_schedule(name, None)
     }
 
-    /// Ends [`pause_schedule`](TaskQueue::pause_schedule). Times that have passed meanwhile are not made up for.
+    /// Ends [`pause_schedule`](TaskQueue::pause_schedule). Times that have passed meanwhile are not
+    /// made up for.
     ///
     /// # Errors
     /// [`TaskError::UnknownSchedule`].
@@ -247,12 +257,14 @@ impl TaskQueue {
         }
     }
 
-    /// Enqueues the tasks of all schedules whose time has come; returns how many. A [`Worker`](super::Worker) does it once a
-    /// second; this is for programs without one, and for tests.
+    /// Enqueues the tasks of all schedules whose time has come; returns how many. A
+    /// [`Worker`](super::Worker) does it once a second; this is for programs without one, and for
+    /// tests.
     ///
     /// # Errors
-    /// The first, when all were tried: of a type that is not registered any more, a queue that is full, or the database. The
-    /// times of a schedule that could not be fired stay as they are, so that it is tried again.
+    /// The first, when all were tried: of a type that is not registered any more, a queue that is
+    /// full, or the database. The times of a schedule that could not be fired stay as they are, so
+    /// that it is tried again.
     pub fn fire_schedules(&self) -> Result<u64> {
         let (now, due) = self.engine().schedules(true)?;
         let (mut enqueued, mut failed) = (0, None);

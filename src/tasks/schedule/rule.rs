@@ -75,10 +75,11 @@ mod cron {
 
     /// A cron expression and the zone that its times are meant in.
     ///
-    /// What is due at fixed times of the day fires once for each of them on every day, as Vixie's cron has it: one that the
-    /// clocks skip fires right after the gap, and one that they show twice fires the first time. What is due again and again
-    /// (a `*` or a `/` in its hours or minutes) goes by the clock on the wall: nothing fires in a gap, and an hour that comes
-    /// twice has its runs twice.
+    /// What is due at fixed times of the day fires once for each of them on every day, as Vixie's
+    /// cron has it: one that the clocks skip fires right after the gap, and one that they show
+    /// twice fires the first time. What is due again and again (a `*` or a `/` in its hours or
+    /// minutes) goes by the clock on the wall: nothing fires in a gap, and an hour that comes twice
+    /// has its runs twice.
     #[derive(Debug)]
     pub(in crate::tasks) struct Expression {
         /// One for each fixed time of the day, or one for all.
@@ -119,7 +120,8 @@ mod cron {
             let now = self.at(now)?;
             let next = |cron: &Cron| {
                 let found = cron.find_next_occurrence(&now, false);
-                // A country that crosses the date line skips a whole day, which is more than is looked through.
+                // A country that crosses the date line skips a whole day, which is more than is
+                // looked through.
                 let behind = || {
                     let transition = self.zone.following(now.timestamp()).next()?.timestamp();
                     cron.find_next_occurrence(&transition.to_zoned(self.zone.clone()), true).ok()
@@ -138,8 +140,8 @@ mod cron {
         }
     }
 
-    /// One expression for each time of the day, if seconds, minutes and hours are numbers, ranges and lists of them; none if
-    /// there is one, or if it is due again and again.
+    /// One expression for each time of the day, if seconds, minutes and hours are numbers, ranges
+    /// and lists of them; none if there is one, or if it is due again and again.
     fn fixed_times(expression: &str) -> Vec<String> {
         let fields: Vec<&str> = expression.split_whitespace().collect();
         let (times, days) = fields.split_at(fields.len() - fields.len().min(3));
@@ -204,7 +206,8 @@ mod cron {
             }
         }
 
-        /// Zone, expression, from when on, and the times that follow: each fixed time once a day, each other by the clock.
+        /// Zone, expression, from when on, and the times that follow: each fixed time once a day,
+        /// each other by the clock.
         const TRANSITIONS: &[(&str, &str, &str, &[&str])] = &[
             // No transition at all.
             ("UTC", "30 2 * * *", "2026-03-28T12:00:00Z", &["2026-03-29T02:30:00Z", "2026-03-30T02:30:00Z"]),
@@ -231,7 +234,8 @@ mod cron {
                 &["2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z", "2026-03-29T01:30:00Z"],
             ),
             ("Europe/Vienna", "15 * * * *", "2026-03-29T00:00:00Z", &["2026-03-29T00:15:00Z", "2026-03-29T01:15:00Z"]),
-            // Autumn in Vienna: 2:00 to 3:00 is there twice. A fixed time in it fires the first time only.
+            // Autumn in Vienna: 2:00 to 3:00 is there twice. A fixed time in it fires the first
+            // time only.
             ("Europe/Vienna", "30 2 * * *", "2026-10-24T12:00:00Z", &["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]),
             ("Europe/Vienna", "30 2 * * *", "2026-10-25T00:45:00Z", &["2026-10-26T01:30:00Z"]),
             (

@@ -1,5 +1,5 @@
-//! The schema's versions, one file each, numbered, never changed once released. The number of the last is the schema's
-//! version.
+//! The schema's versions, one file each, numbered, never changed once released. The number of the
+//! last is the schema's version.
 
 /// Those of SQLite, oldest first.
 #[cfg(feature = "sqlite")]

@@ -14,16 +14,18 @@ use super::{SqliteEngine, SqliteSettings};
 const DOING: &str = "backing the database up";
 
 impl TaskQueue {
-    /// Writes a copy of the whole SQLite file, your own tables included, as of one moment, to `path`, while everybody goes on.
-    /// When this returns the copy is on the disk, under its name; before that it is at `path` with `.part` behind it. It is
-    /// compact: pages that are free are left out. Meanwhile the write-ahead log grows, because a reader stands in its way.
+    /// Writes a copy of the whole SQLite file, your own tables included, as of one moment, to
+    /// `path`, while everybody goes on. When this returns the copy is on the disk, under its name;
+    /// before that it is at `path` with `.part` behind it. It is compact: pages that are free are
+    /// left out. Meanwhile the write-ahead log grows, because a reader stands in its way.
     ///
-    /// The copy is a queue: open it as any other. Tasks that were at work at that moment are so in the copy, too, until their
-    /// leases end; so don't run workers on both.
+    /// The copy is a queue: open it as any other. Tasks that were at work at that moment are so in
+    /// the copy, too, until their leases end; so don't run workers on both.
     ///
     /// # Errors
-    /// [`TaskError::Invalid`] if something is at `path`, or if the queue is on PostgreSQL, which has `pg_dump`;
-    /// [`TaskError::DiskFull`]; what the file system says. What there is of the copy is removed then.
+    /// [`TaskError::Invalid`] if something is at `path`, or if the queue is on PostgreSQL, which
+    /// has `pg_dump`; [`TaskError::DiskFull`]; what the file system says. What there is of the copy
+    /// is removed then.
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<()> {
         let engine = self.engine().as_any();
         let read_only = engine.downcast_ref::<ReadOnly<SqliteEngine>>().map(|ReadOnly(engine)| engine);
@@ -59,7 +61,7 @@ fn copy(settings: &SqliteSettings, part: &Path) -> Result<()> {
     let name = part.to_str().ok_or_else(|| TaskError::Invalid("the path of a backup must be UTF-8".into()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(&settings.path, flags).map_err(failed(DOING))?;
-    patiently(settings.busy_limit, DOING, || db.execute("VACUUM INTO ?1", [name]).map(drop).map_err(failed(DOING)))
+    patiently(settings.busy_timeout, DOING, || db.execute("VACUUM INTO ?1", [name]).map(drop).map_err(failed(DOING)))
 }
 
 /// Gives the copy its name when it is on the disk, and waits until the name is.

@@ -24,8 +24,8 @@ impl CallersTransaction for Connection {
     }
 
     fn keep(&self, queue: &TaskQueue, Keeping(holder, entry): Keeping) -> Result<bool> {
-        let kept = within(self, queue, |now| journal::keep(self, now, &holder, &entry, None))?;
-        Ok(matches!(kept, Kept::Done { .. }))
+        let kept = within(self, queue, |now| journal::keep(self, now, &holder, &entry))?;
+        Ok(kept == Kept::Done)
     }
 }
 

@@ -1,16 +1,19 @@
 //! Taking tasks, and keeping them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
+use super::super::limits::Searches;
 use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, transition};
 use super::super::worker_id::WorkerId;
 use super::connection::failed;
+use super::limits::Limited;
 use super::{limits, millis, ready, reap, steps, types};
 
 /// The most tasks whose time has come that one claim moves to those that are ready.
@@ -19,15 +22,20 @@ const MOST_DUE: i64 = 1_000;
 /// The largest input that comes along with its task, in bytes.
 const ALONG: i64 = 64 << 10;
 
-pub(super) fn claim(
-    db: &Connection,
-    now: i64,
-    worker: &WorkerId,
-    names: &[String],
-    limit: usize,
-    lease: Duration,
-    message: &str,
-) -> Result<Vec<Claimed>> {
+/// Who wants how many, of which types and for how long, and what it says.
+#[derive(Clone)]
+pub(super) struct Wish {
+    pub(super) worker: WorkerId,
+    pub(super) types: Arc<[String]>,
+    pub(super) limit: usize,
+    pub(super) lease: Duration,
+    pub(super) message: String,
+}
+
+/// Takes tasks, some of which searches have `found`. Of the types that are given besides, a search
+/// may find more.
+pub(super) fn claim(db: &Connection, now: i64, wish: &Wish, found: &[i64]) -> Result<(Vec<Claimed>, Vec<Limited>)> {
+    let Wish { worker, types, limit, lease, message } = wish;
     db.prepare_cached(sql!(
         "UPDATE fulmar_task SET gate = {gate_open} WHERE id IN
              (SELECT id FROM fulmar_task WHERE gate = {gate_time} AND run_at <= ?1 ORDER BY run_at LIMIT ?2)"
@@ -35,14 +43,16 @@ pub(super) fn claim(
     .and_then(|mut sql| sql.execute([now, MOST_DUE]))
     .map_err(failed("looking for tasks whose time has come"))?;
 
-    let ready = ready::first(db, now, names, limit)?;
-    let until = now.saturating_add(millis(lease));
+    let mut cut = Vec::new();
+    let ready = ready::first(db, now, types, *limit, found, &mut cut)?;
+    let until = now.saturating_add(millis(*lease));
     let saying = if message.is_empty() { "" } else { SAYING };
     let words = [&*taken_by(worker.as_str()), saying, message].concat();
-    ready.iter().filter_map(|task| take(db, now, worker, task.id, until, &words).transpose()).collect()
+    let taken = ready.iter().filter_map(|task| take(db, now, worker, task.id, until, &words).transpose());
+    Ok((taken.collect::<Result<_>>()?, cut))
 }
 
-/// Takes one task. A row that makes no sense is set aside, so that it keeps nobody from being claimed.
+/// Takes one task. A row that makes no sense is set aside, so that the others can still be claimed.
 fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words: &str) -> Result<Option<Claimed>> {
     let doing = "claiming a task";
     // Read first: whatever is wrong with a row shows before anything was written.
@@ -128,13 +138,13 @@ pub(super) fn cancel_requests(db: &Connection, worker: &WorkerId) -> Result<Vec<
     held.map_err(failed(doing))
 }
 
-pub(super) fn next_due(db: &Connection, now: i64, names: &[String]) -> Result<Option<Duration>> {
+pub(super) fn next_due(db: &Connection, now: i64, names: &[String], searches: &Searches) -> Result<Option<Duration>> {
     let doing = "looking for the next task";
     if ready::is_any(db, names)? {
         return Ok(Some(Duration::ZERO));
     }
-    let passes = limits::next(db, now, names)?;
-    // Of any type: whoever looks too early looks once more.
+    let passes = limits::next(db, now, names, searches)?;
+    // Of any type: a worker that looks too early looks once more.
     let next: Option<i64> = db
         .prepare_cached(sql!("SELECT min(run_at) FROM fulmar_task WHERE gate = {gate_time}"))
         .and_then(|mut sql| sql.query_row([], |row| row.get(0)))

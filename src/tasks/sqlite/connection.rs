@@ -11,7 +11,8 @@ use super::{Durability, SqliteSettings};
 use crate::backoff::Backoff;
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 
-/// SQLite has no clock of its own: its time is the machine's, which all of its processes share. The offset is for tests.
+/// SQLite has no clock of its own: its time is the machine's, which all of its processes share. The
+/// offset is for tests.
 #[derive(Clone, Debug, Default)]
 pub(in crate::tasks) struct Clock(Arc<AtomicU64>);
 
@@ -34,8 +35,8 @@ pub(super) fn to_time(millis: i64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_millis(u64::try_from(millis).unwrap_or(0))).unwrap_or(UNIX_EPOCH)
 }
 
-/// A write-ahead log of more bytes than this is longer than one that can be emptied: SQLite does that at 4 MiB, and large
-/// payloads go beyond it.
+/// A write-ahead log of more bytes than this is longer than one that can be emptied: SQLite does
+/// that at 4 MiB, and large payloads go beyond it.
 pub(super) const LONG_LOG: u64 = 16 << 20;
 
 pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
@@ -57,7 +58,7 @@ pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
     if settings.access == Access::ReadOnly {
         return Ok(db);
     }
-    patiently(settings.busy_limit, doing, || {
+    patiently(settings.busy_timeout, doing, || {
         let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed(doing))?;
         if mode != "wal" {
             let text = format!("the journal is `{mode}`, and a write-ahead log was refused");
@@ -70,7 +71,7 @@ pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
     db.query_row(&format!("PRAGMA journal_size_limit = {LONG_LOG}"), [], |_| Ok(())).map_err(failed(doing))?;
     db.pragma_update(None, "temp_store", "MEMORY").map_err(failed(doing))?;
     db.pragma_update(None, "cache_size", -16_000).map_err(failed(doing))?;
-    if let Some(bytes) = settings.largest_file {
+    if let Some(bytes) = settings.max_file_size {
         let page: u64 = db.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed(doing))?;
         let pages = i64::try_from(bytes / page.max(1)).unwrap_or(i64::MAX).max(1);
         db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).map_err(failed(doing))?;
@@ -92,7 +93,8 @@ pub(super) fn open_reader(settings: &SqliteSettings) -> Result<Connection> {
     Ok(db)
 }
 
-/// How many bytes of the write-ahead log can't be copied into the database, because a reader needs it as it is without them.
+/// How many bytes of the write-ahead log can't be copied into the database, because a reader needs
+/// it as it is without them.
 pub(super) fn unfinished_log(db: &Connection) -> Result<u64> {
     let doing = "looking at the write-ahead log";
     let (frames, copied): (i64, i64) = db
@@ -102,7 +104,8 @@ pub(super) fn unfinished_log(db: &Connection) -> Result<u64> {
     Ok(u64::try_from((frames - copied).saturating_mul(page)).unwrap_or(0))
 }
 
-/// Grows by one with the first look after commits of other connections, and never by this connection's own.
+/// Grows by one with the first look after commits of other connections, and never by this
+/// connection's own.
 pub(super) fn data_version(db: &Connection) -> rusqlite::Result<i64> {
     db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
@@ -119,9 +122,9 @@ pub(super) fn database_id(db: &Connection) -> Result<String> {
 
 /// Does `attempt` again and again as long as another process is in the way, for at most `limit`.
 ///
-/// SQLite's own handler lets a writer starve for seconds under load, because its waits grow to 100 ms. These stay
-/// short, and differ, so that processes do not march in step. A process that was frozen has not waited: whoever was in the way
-/// may have been frozen, too, and needs a moment.
+/// SQLite's own handler lets a writer starve for seconds under load, because its waits grow to 100
+/// ms. These stay short, and differ, so that processes do not march in step. A process that was
+/// frozen has not waited: what was in the way may have been frozen, too, and needs a moment.
 pub(super) fn patiently<R>(limit: Duration, doing: &'static str, mut attempt: impl FnMut() -> Result<R>) -> Result<R> {
     let start = Instant::now();
     let waits = Backoff::new(Duration::from_micros(100)).factor(1.5).cap(Duration::from_millis(5)).jitter(0.75);
@@ -140,14 +143,16 @@ pub(super) fn patiently<R>(limit: Duration, doing: &'static str, mut attempt: im
             crate::trace::event!(WARN, "the database is held by another process", doing = doing, waited = waited);
             return Err(TaskError::Busy { waited });
         }
-        // A condition variable that nobody notifies: no thread of ours can end the wait of another process.
+        // A condition variable that is never notified: no thread of ours can end the wait of
+        // another process.
         let (idle, never) = (Mutex::new(()), Condvar::new());
         never.wait_until(&mut idle.lock(), Instant::now() + waits.delay_with(tries, seed.wrapping_add(tries.into())));
     }
     Err(TaskError::Busy { waited: start.elapsed() })
 }
 
-/// For how long one look and the wait after it may count: they take some milliseconds where nobody is frozen.
+/// For how long one look and the wait after it may count: they take some milliseconds if no process
+/// is frozen.
 const LONGEST_TURN: Duration = Duration::from_millis(100);
 
 /// Names what was being done when SQLite gave an error.

@@ -1,7 +1,7 @@
 //! Counts of what has not ended.
 //!
-//! Each part reads a partial index whole, and what has ended is in none of them. The indexes are named because SQLite
-//! would rather read the one of all identifiers, which has the tasks by type.
+//! Each part reads a partial index whole, and what has ended is in none of them. The indexes are
+//! named because SQLite would rather read the one of all identifiers, which has the tasks by type.
 
 use rusqlite::{Connection, Row, named_params};
 

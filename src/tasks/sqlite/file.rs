@@ -1,5 +1,6 @@
-//! Whether the files that are open are still those at their path. SQLite goes on writing into a file that was removed or
-//! renamed, and whoever opens the path next finds another one, or none: what was acknowledged would be lost.
+//! Whether the files that are open are still those at their path. SQLite goes on writing into a
+//! file that was removed or renamed, and a process that opens the path next finds another one, or
+//! none: what was acknowledged would be lost.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -66,7 +67,7 @@ fn identity(path: &Path) -> Option<Identity> {
     std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-/// Elsewhere the system lets nobody move or remove a file that is open.
+/// Elsewhere the system doesn't let a file be moved or removed while it is open.
 #[cfg(not(unix))]
 fn identity(_: &Path) -> Option<Identity> {
     None

@@ -1,10 +1,12 @@
-//! Where a database may lie. A write-ahead log needs memory that all processes share, which no network file system has.
+//! Where a database may lie. A write-ahead log needs memory that all processes share, which no
+//! network file system has.
 
 use std::path::{Path, PathBuf};
 
 use super::super::error::{Result, TaskError};
 
-/// Kinds of file systems, as Linux names them, that reach over a network or out of a virtual machine.
+/// Kinds of file systems, as Linux names them, that reach over a network or out of a virtual
+/// machine.
 const REMOTE: &[&str] = &[
     "9p",
     "acfs",
@@ -37,7 +39,8 @@ const REMOTE: &[&str] = &[
 
 /// The path with its folder resolved, if a database may lie there.
 ///
-/// On Linux the table of mounts is asked, on Windows the path; elsewhere a remote folder is not recognised.
+/// On Linux the table of mounts is asked, on Windows the path; elsewhere a remote folder is not
+/// recognised.
 pub(super) fn checked(path: &Path) -> Result<PathBuf> {
     // Not repeated: it may hold a password.
     if path.to_str().is_some_and(|path| ["postgres://", "postgresql://"].iter().any(|scheme| path.starts_with(scheme)))
@@ -76,7 +79,8 @@ pub(super) fn checked(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The kind of file system that `folder` lies on: of all mounts at or above it the lowest, and of those the last.
+/// The kind of file system that `folder` lies on: of all mounts at or above it the lowest, and of
+/// those the last.
 ///
 /// Source: proc(5), `/proc/pid/mountinfo`.
 fn mounted_as<'a>(mounts: &'a str, folder: &Path) -> Option<&'a str> {

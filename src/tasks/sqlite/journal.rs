@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::bell::News;
-use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, State, Taken, place};
+use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, State, Taken, place};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
 use super::super::new_task::Checked;
-use super::super::status::TaskStatus;
+use super::super::signal::News;
+use super::super::status::{Response, TaskStatus};
 use super::connection::{self, failed};
-use super::{SqliteEngine, millis, not_found, produce, types};
+use super::{SqliteEngine, millis, not_found, produce, steps as task_steps, types};
 
 const DOING: &str = "writing the steps of a function";
 const READING: &str = "reading the steps of a function";
@@ -23,9 +23,9 @@ impl Journal for SqliteEngine {
         self.read(|db, now| Ok((now, steps(db, task)?)))
     }
 
-    fn keep(&self, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+    fn keep(&self, holder: &Holder, entry: &Entry) -> Result<Kept> {
         let (holder, entry) = (holder.clone(), entry.clone());
-        self.write(DOING, move |db, now| keep(db, now, &holder, &entry, delay))
+        self.write(DOING, move |db, now| keep(db, now, &holder, &entry))
     }
 
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
@@ -37,7 +37,7 @@ impl Journal for SqliteEngine {
         let (task, name, key, body) = (task.clone(), name.to_owned(), key.map(str::to_owned), body.to_owned());
         let sent =
             self.write("sending an event", move |db, now| send_event(db, now, &task, &name, key.as_deref(), &body))?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(sent)
     }
 
@@ -45,7 +45,7 @@ impl Journal for SqliteEngine {
         let (holder, entry) = (holder.clone(), entry.clone());
         let kept =
             self.write("enqueuing children", move |db, now| spawn(db, now, &holder, &entry, &children, fail_fast))?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(kept)
     }
 
@@ -86,7 +86,7 @@ impl Journal for SqliteEngine {
             .map_err(failed(DOING))?;
             Ok(id)
         })?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(id)
     }
 
@@ -98,14 +98,14 @@ impl Journal for SqliteEngine {
                 )
                 .and_then(|mut sql| sql.exists([task]))
                 .map_err(failed(READING))?;
-            Ok(Carried { is_child, steps: steps(db, task)?, events: events(db, task)? })
+            Ok(Carried { is_child, past: None, steps: steps(db, task)?, events: events(db, task)? })
         })
     }
 
     fn restore(&self, to: &Checked, carried: &Carried) -> Result<()> {
         let (to, carried) = (to.clone(), carried.clone());
-        self.write("importing a function", move |db, now| restore(db, now, &to, &carried))?;
-        self.bell.ring(News::Work);
+        self.write("importing a task", move |db, now| restore(db, now, &to, &carried))?;
+        self.signal.ring(News::Work);
         Ok(())
     }
 
@@ -148,7 +148,7 @@ impl SqliteEngine {
         let doing = "working in a transaction of a step's";
         self.files.check()?;
         let db = connection::open_writer(&self.settings)?;
-        connection::patiently(self.settings.busy_limit, doing, || {
+        connection::patiently(self.settings.busy_timeout, doing, || {
             db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing))
         })?;
         // Dropped without a commit, the connection rolls back what is open.
@@ -157,7 +157,7 @@ impl SqliteEngine {
         self.files.check()?;
         db.execute_batch("COMMIT").map_err(failed(doing))?;
         place();
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(done)
     }
 }
@@ -205,22 +205,21 @@ fn holds(db: &Connection, now: i64, holder: &Holder) -> Result<bool> {
     .map_err(failed("looking at a task's fence"))
 }
 
-pub(super) fn keep(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
+pub(super) fn keep(db: &Connection, now: i64, holder: &Holder, entry: &Entry) -> Result<Kept> {
     if !holds(db, now, holder)? {
         return Ok(Kept::Stale);
     }
-    store(db, now, holder, entry, delay)
+    store(db, holder, entry)
 }
 
 /// The fence holds.
-fn store(db: &Connection, now: i64, holder: &Holder, entry: &Entry, delay: Option<Duration>) -> Result<Kept> {
-    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
-    let stored = insert(db, holder.task, holder.token, &Entry { until, ..entry.clone() })?;
-    Ok(if stored == 0 { Kept::Stale } else { Kept::Done { now, until } })
+fn store(db: &Connection, holder: &Holder, entry: &Entry) -> Result<Kept> {
+    let stored = insert(db, holder.task, holder.token, entry)?;
+    Ok(if stored == 0 { Kept::Stale } else { Kept::Done })
 }
 
 /// How many rows that were: none if it is there and done.
-fn insert(db: &Connection, task: i64, token: i64, entry: &Entry) -> Result<usize> {
+pub(super) fn insert(db: &Connection, task: i64, token: i64, entry: &Entry) -> Result<usize> {
     let stored = db
         .prepare_cached(
             "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, attempts, until, token, is_json, body)
@@ -251,8 +250,18 @@ fn events(db: &Connection, task: i64) -> Result<Vec<Event>> {
 }
 
 fn restore(db: &Connection, now: i64, to: &Checked, carried: &Carried) -> Result<()> {
-    let accepted = produce::enqueue(db, now, std::slice::from_ref(to))?;
-    let id = accepted.first().map(|task| task.id).unwrap_or_default();
+    // What is paused, or has ended, takes no room.
+    let id = match &carried.past {
+        Some(past) if past.status != TaskStatus::Accepted => {
+            let of_type =
+                types::find(db, &to.task_type)?.ok_or_else(|| TaskError::UnknownType(to.task_type.clone()))?;
+            produce::insert(db, now, of_type, to)?
+        }
+        _ => produce::enqueue(db, now, std::slice::from_ref(to))?.first().map(|task| task.id).unwrap_or_default(),
+    };
+    if let Some(past) = &carried.past {
+        restore_past(db, id, past)?;
+    }
     for entry in &carried.steps {
         insert(db, id, 0, entry)?;
     }
@@ -262,6 +271,37 @@ fn restore(db: &Connection, now: i64, to: &Checked, carried: &Carried) -> Result
         )
         .and_then(|mut sql| sql.execute(params![id, number, name, key, body.as_deref(), taken]))
         .map_err(failed(DOING))?;
+    }
+    Ok(())
+}
+
+/// Gives a task that was just enqueued what became of it elsewhere.
+fn restore_past(db: &Connection, id: i64, past: &Past) -> Result<()> {
+    let doing = "importing a task";
+    db.prepare_cached(
+        "UPDATE fulmar_task SET status = ?2, gate = CASE WHEN ?3 IS NULL THEN gate END, ended = ?3, starts = ?4,
+             failures = ?5, lost = ?6, progress = ?7, created = ?8, entries = ?9 WHERE id = ?1",
+    )
+    .and_then(|mut sql| {
+        let entries = i64::try_from(past.log.len()).unwrap_or(i64::MAX);
+        let Past { status, starts, failures, lost, progress, created, ended, .. } = past;
+        sql.execute(params![id, status.code(), ended, starts, failures, lost, progress, created, entries])
+    })
+    .and_then(|_| db.execute("DELETE FROM fulmar_task_log WHERE task_id = ?1", [id]))
+    .map_err(failed(doing))?;
+    for (entry, (time, status, message)) in (1..).zip(&past.log) {
+        task_steps::log(db, id, entry, *time, *status, message)?;
+    }
+    if let Some(body) = &past.checkpoint {
+        db.execute("INSERT INTO fulmar_task_checkpoint (task_id, body) VALUES (?1, ?2)", params![id, body])
+            .map_err(failed(doing))?;
+    }
+    if let Some(Response { media_type, body }) = &past.response {
+        db.execute(
+            "INSERT INTO fulmar_task_response (task_id, media_type, body) VALUES (?1, ?2, ?3)",
+            params![id, media_type, body],
+        )
+        .map_err(failed(doing))?;
     }
     Ok(())
 }
@@ -286,19 +326,18 @@ fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: 
         place();
         let body: Arc<[u8]> = body.unwrap_or_default().into();
         (entry.state, entry.body) = (State::Done, Some(Arc::clone(&body)));
-        return Ok(match store(db, now, holder, &entry, None)? {
-            Kept::Done { .. } => Taken::Event(body),
+        return Ok(match store(db, holder, &entry)? {
+            Kept::Done => Taken::Event(body),
             Kept::Stale => Taken::Stale,
         });
     }
-    let delay = if entry.until.is_none() { limit } else { None };
-    let until = delay.map(|delay| now.saturating_add(millis(delay))).or(entry.until);
-    let is_over = until.is_some_and(|until| until <= now);
+    entry.until = entry.until.or(limit.map(|limit| now.saturating_add(millis(limit))));
+    let is_over = entry.until.is_some_and(|until| until <= now);
     entry.state = if is_over { State::Failed } else { State::Begun };
-    Ok(match store(db, now, holder, &entry, delay)? {
+    Ok(match store(db, holder, &entry)? {
         Kept::Stale => Taken::Stale,
-        Kept::Done { .. } if is_over => Taken::TimedOut,
-        Kept::Done { .. } => Taken::Wait(until.map(|until| types::duration(until.saturating_sub(now)))),
+        Kept::Done if is_over => Taken::TimedOut,
+        Kept::Done => Taken::Wait(entry.until),
     })
 }
 
@@ -360,7 +399,7 @@ fn spawn(
     .and_then(|mut sql| sql.execute(params![holder.task, fail_fast]))
     .map_err(failed(DOING))?;
     let entry = Entry { body: Some(Entry::ids(&ids)), ..entry.clone() };
-    store(db, now, holder, &entry, None)
+    store(db, holder, &entry)
 }
 
 fn child(db: &Connection, id: i64) -> Result<Option<Child>> {

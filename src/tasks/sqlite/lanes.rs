@@ -1,7 +1,8 @@
 //! Order by key: who may run, and who follows.
 //!
-//! A task that its order keeps has its gate set, so that no claim ever looks at it; whoever leaves the lane opens it for
-//! those who follow. Only one writes at a time, so the two never miss each other.
+//! A task that must wait for earlier ones of its key has its gate set, so that claims skip it. The
+//! task that leaves the lane opens the gates of those that may run next. Only one writes at a time,
+//! so the two never miss each other.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -25,7 +26,7 @@ pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier:
 /// The first of its kind in a lane: its number and its gate.
 type First = (i64, Option<i64>);
 
-/// Opens the lane for those who may run now that somebody left it.
+/// Opens the lane for the tasks that may run now that another left it.
 pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Result<()> {
     let doing = "opening a task's order";
     let first = |is_modifier: bool| -> Result<Option<First>> {

@@ -1,7 +1,10 @@
-//! Limits of types: which of their tasks may be taken. Only one writes at a time, so what is counted here is so until it is taken.
+//! Limits of types: which of their tasks may be taken. Only one writes at a time, so what is
+//! counted here is so until it is taken.
 //!
-//! A claim never walks past what is held back: it looks at the first tasks of a type, and then goes from key to key, by one step
-//! in an index each, from the key that had the last turn.
+//! A claim never walks past what is held back: it looks at the first tasks of a type, and then goes
+//! from key to key, by one step in an index each, from the key that had the last turn. Where that
+//! gives too few, a reader [searches](search) all that waits, and the claim is made once more with
+//! what it found.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::error::{Result, TaskError};
 use super::super::limits::{
-    self, Candidate, Governed, Limits, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate,
+    self, Candidate, Governed, Limits, MOST_FOUND, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate, Searches,
 };
 use super::super::names::sql;
 use super::connection::failed;
@@ -106,9 +109,16 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Limits> {
 }
 
 /// A type with limits, and the key that had the last turn.
+#[derive(Clone)]
 pub(super) struct Limited {
     governed: Governed,
     turn: Option<LaneKey>,
+}
+
+impl Limited {
+    pub(super) fn type_id(&self) -> i64 {
+        self.governed.type_id
+    }
 }
 
 /// Those of these types, sorted by name, that have limits and are not paused.
@@ -143,20 +153,27 @@ fn micros(now: i64) -> i64 {
 /// A task that is chosen, and of which of the types with limits it is.
 type Chosen = (Ready, Option<(usize, Pick<LaneKey>)>);
 
-/// The first of the tasks that limits let pass and of those that have none. What is given is counted as taken.
+/// The first of the tasks that limits let pass and of those that have none. What is given is
+/// counted as taken. Of the types in `cut`, a search may find more.
 pub(super) fn first(
     db: &Connection,
     now: i64,
     mut limited: Vec<Limited>,
     free: Vec<Ready>,
     limit: usize,
+    found: &[i64],
+    cut: &mut Vec<Limited>,
 ) -> Result<Vec<Ready>> {
     let mut sequences: Vec<Vec<Chosen>> = Vec::new();
     for (at, one) in limited.iter_mut().enumerate() {
         let Governed { type_id, limits, bucket, .. } = &mut one.governed;
         shorten(db, now, *type_id, limits)?;
         *bucket = limits.rate.map_or(*bucket, |rate| rate.furthest(micros(now)).min(*bucket));
-        let picks = plan(db, now, one, limit)?.picks;
+        let plan = plan(db, now, one, limit, found)?;
+        if plan.is_cut {
+            cut.push(one.clone());
+        }
+        let picks = plan.picks;
         let ready = |pick: Pick<LaneKey>| (Ready { id: pick.id, priority: pick.priority }, Some((at, pick)));
         sequences.push(picks.into_iter().map(ready).collect());
     }
@@ -208,8 +225,8 @@ fn spend(db: &Connection, now: i64, one: &Limited, picks: &[&Pick<LaneKey>]) -> 
         .and_then(|mut sql| sql.execute(params![type_id, key, pick.key_bucket]))
         .map_err(failed(DOING))?;
     }
-    // Of those that are full again more than were filled now, so that the table doesn't grow. Where tasks of the key wait, a look
-    // for keys that are free again begins with them.
+    // Of those that are full again more than were filled now, so that the table doesn't grow. Where
+    // tasks of the key wait, a look for keys that are free again begins with them.
     db.prepare_cached(
         sql!("DELETE FROM fulmar_limit_key WHERE type_id = ?1 AND key IN (
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = ?1 AND k.next_at <= ?2
@@ -221,8 +238,8 @@ fn spend(db: &Connection, now: i64, one: &Limited, picks: &[&Pick<LaneKey>]) -> 
     Ok(())
 }
 
-/// Which tasks of a type may be taken now.
-fn plan(db: &Connection, now: i64, one: &Limited, limit: usize) -> Result<Plan<LaneKey>> {
+/// Which tasks of a type may be taken now; with those that a search has found.
+fn plan(db: &Connection, now: i64, one: &Limited, limit: usize, found: &[i64]) -> Result<Plan<LaneKey>> {
     let Governed { type_id, limits, .. } = one.governed;
     let want = one.governed.most(micros(now), limit);
     if want == 0 {
@@ -230,38 +247,106 @@ fn plan(db: &Connection, now: i64, one: &Limited, limit: usize) -> Result<Plan<L
     }
     let held = if limits.is_by_key() { held(db, type_id)? } else { HashMap::new() };
     let mut look = Look { db, now, governed: &one.governed, held: &held, want, found: Vec::new() };
+    let mut is_all = false;
     if !limits.turns {
-        look.at_first()?;
+        is_all = look.at_first()?;
         let plan = one.governed.plan(micros(now), look.found.clone(), &held, want);
-        if plan.picks.len() >= want
-            || !limits.is_by_key()
-            || ready::count(look.found.len()) < limits::front(ready::count(want))
-        {
+        if plan.picks.len() >= want || !limits.is_by_key() || is_all {
             return Ok(plan);
         }
     }
     look.go_from_key_to_key(one.turn.as_deref())?;
     look.at_keys_that_are_free_again()?;
+    look.at_found(found)?;
     if limits.turns {
-        look.at_first()?;
+        is_all = look.at_first()?;
     }
-    Ok(one.governed.plan(micros(now), look.found, &held, want))
+    let mut plan = one.governed.plan(micros(now), look.found, &held, want);
+    plan.is_cut = !is_all && plan.picks.len() < want;
+    Ok(plan)
 }
 
 /// When a task of these types may pass, in milliseconds: now, or when a rate lets it.
-pub(super) fn next(db: &Connection, now: i64, names: &[String]) -> Result<Option<i64>> {
+pub(super) fn next(db: &Connection, now: i64, names: &[String], searches: &Searches) -> Result<Option<i64>> {
     let mut next = None;
     for one in of(db, names)? {
-        let plan = plan(db, now, &one, 1)?;
+        let plan = plan(db, now, &one, 1, &[])?;
         let at = match plan.picks.first() {
             Some(_) => Some(now),
             // Rounded up: a look that comes too early finds nothing.
             None => plan.next.map(|at| at.saturating_add(999) / 1_000),
         };
         next = next.into_iter().chain(at).min();
+        if plan.is_cut && plan.picks.is_empty() {
+            let search = searches.next(one.governed.type_id).map(|wait| now.saturating_add(millis(wait)));
+            next = next.into_iter().chain(search).chain(next_free(db, now, &one.governed)?).min();
+        }
     }
     Ok(next)
 }
+
+/// When the next key of all has a token, in milliseconds.
+fn next_free(db: &Connection, now: i64, one: &Governed) -> Result<Option<i64>> {
+    let Some(rate) = one.limits.key_rate else { return Ok(None) };
+    let free_until = micros(now).saturating_add(rate.tolerance());
+    let next = db
+        .prepare_cached("SELECT min(next_at) FROM fulmar_limit_key WHERE type_id = ?1 AND next_at > ?2")
+        .and_then(|mut sql| sql.query_row([one.type_id, free_until], |row| row.get::<_, Option<i64>>(0)))
+        .map_err(failed(DOING))?;
+    Ok(next.map(|at| at.saturating_sub(rate.tolerance()).saturating_add(999) / 1_000))
+}
+
+/// The first tasks of keys that nothing holds back, and those without a key, past all that is held
+/// back: from the key behind the one that had the last turn. It reads all that waits of the type,
+/// and so a reader does it.
+pub(super) fn search(db: &Connection, now: i64, one: &Limited) -> Result<Vec<i64>> {
+    let Governed { type_id, limits, .. } = one.governed;
+    let mut sql = db
+        .prepare_cached(sql!(
+            "SELECT id FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1 AND lane IS NULL
+             ORDER BY priority DESC, id LIMIT ?2"
+        ))
+        .map_err(failed(DOING))?;
+    let rows = sql.query_map([type_id, MOST_FOUND], |row| row.get(0));
+    let mut found: Vec<i64> = rows.and_then(Iterator::collect).map_err(failed(DOING))?;
+    let until = limits.key_rate.map(|rate| micros(now).saturating_add(rate.tolerance()));
+    let mut sql = db.prepare_cached(FREE_KEYS).map_err(failed(DOING))?;
+    for (from, place) in [(one.turn.as_deref(), 1), (None, 0)] {
+        if place == 1 && from.is_none() {
+            continue;
+        }
+        let missing = MOST_FOUND - ready::count(found.len());
+        let rows = sql.query_map(params![type_id, limits.key_at_once, from, until, missing.max(0)], |row| {
+            row.get::<_, Option<i64>>(0)
+        });
+        for id in rows.map_err(failed(DOING))? {
+            found.extend(id.map_err(failed(DOING))?);
+        }
+    }
+    Ok(found)
+}
+
+/// `?1` the type, `?2` how many of a key at once, `?3` the key behind which it begins, `?4` the
+/// bucket's time up to which a key has a token, `?5` how many. SQLite stops at the limit.
+const FREE_KEYS: &str = sql!(
+    "WITH RECURSIVE
+     held (lane) AS MATERIALIZED (
+         SELECT lane FROM fulmar_task WHERE worker IS NOT NULL AND +type_id = ?1 AND lane IS NOT NULL
+         GROUP BY lane HAVING count(*) >= ?2),
+     keys (lane) AS (
+         SELECT coalesce((SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1
+             AND ?3 IS NOT NULL AND lane > CAST(?3 AS TEXT) ORDER BY lane LIMIT 1),
+             (SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1 AND ?3 IS NULL
+             ORDER BY lane LIMIT 1))
+         UNION ALL SELECT (SELECT t.lane FROM fulmar_task t WHERE t.gate = {gate_open} AND t.lane IS NOT NULL AND t.type_id = ?1
+             AND t.lane > keys.lane ORDER BY t.lane LIMIT 1) FROM keys WHERE keys.lane IS NOT NULL)
+     SELECT (SELECT t.id FROM fulmar_task t WHERE t.gate = {gate_open} AND t.lane IS NOT NULL AND t.type_id = ?1
+             AND t.lane = keys.lane ORDER BY t.priority DESC, t.id LIMIT 1)
+     FROM keys WHERE keys.lane IS NOT NULL AND (?2 IS NULL OR keys.lane NOT IN held)
+         AND (?4 IS NULL OR NOT EXISTS (SELECT 1 FROM fulmar_limit_key k
+             WHERE k.type_id = ?1 AND k.key = keys.lane AND k.next_at > ?4))
+     LIMIT ?5"
+);
 
 /// How many tasks of each key workers hold.
 fn held(db: &Connection, type_id: i64) -> Result<HashMap<LaneKey, i64>> {
@@ -304,20 +389,28 @@ macro_rules! candidates {
 }
 
 impl Look<'_> {
-    /// The first tasks of the type; where priority ages, of each priority.
-    fn at_first(&mut self) -> Result<()> {
+    /// The first tasks of the type; where priority ages, of each priority. True: those are all.
+    fn at_first(&mut self) -> Result<bool> {
+        let before = self.found.len();
         let front = limits::front(ready::count(self.want));
         if self.governed.limits.ageing.is_none() {
-            return self.add(candidates!("true ORDER BY t.priority DESC, t.id LIMIT ?3"), &[&front]);
+            self.add(candidates!("true ORDER BY t.priority DESC, t.id LIMIT ?3"), &[&front])?;
+        } else {
+            let each = if self.governed.limits.is_by_key() { front } else { ready::count(self.want) };
+            for priority in self.priorities(None)? {
+                self.add(candidates!("t.priority = ?3 ORDER BY t.id LIMIT ?4"), &[&priority, &each])?;
+            }
         }
-        let each = if self.governed.limits.is_by_key() { front } else { ready::count(self.want) };
-        for priority in self.priorities(None)? {
-            self.add(candidates!("t.priority = ?3 ORDER BY t.id LIMIT ?4"), &[&priority, &each])?;
-        }
-        Ok(())
+        Ok(ready::count(self.found.len() - before) < front)
     }
 
-    /// The keys behind the one that had the last turn, and then those before it: as many as are wanted and not held back.
+    /// Those of the tasks that a search has found that are still ready.
+    fn at_found(&mut self, found: &[i64]) -> Result<()> {
+        found.iter().try_for_each(|id| self.add(candidates!("t.id = ?3"), &[id]))
+    }
+
+    /// The keys behind the one that had the last turn, and then those before it: as many as are
+    /// wanted and not held back.
     fn go_from_key_to_key(&mut self, turn: Option<&[u8]>) -> Result<()> {
         let (mut at, mut has_wrapped, mut free) = (turn.map(<[u8]>::to_vec), turn.is_none(), 0);
         for _ in 0..MOST_KEYS {

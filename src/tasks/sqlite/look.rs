@@ -11,7 +11,7 @@ use super::millis;
 
 const DOING: &str = "listing tasks";
 
-/// What is told of a task, of `t` and its type `y`.
+/// The columns that `TaskInfo` needs, of the task `t` and its type `y`.
 pub(super) const COLUMNS: &str =
     "t.id, t.status, t.priority, t.starts, t.failures, t.lost, t.progress, t.cancel_requested,
     t.lane, t.is_modifier, t.created, t.run_at, t.ended, y.name, t.identifier,

@@ -1,4 +1,5 @@
-//! The schema's versions, applied on open, under the writer's lock, so that one of many processes does it.
+//! The schema's versions, applied on open, under the writer's lock, so that one of many processes
+//! does it.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -11,13 +12,13 @@ use crate::tasks::worker_id;
 /// Brings the schema up to date.
 pub(super) fn migrate(db: &Connection, settings: &SqliteSettings) -> Result<()> {
     let doing = "bringing the schema up to date";
-    // Mostly it is, and then nobody has to wait for a lock.
+    // Mostly it is, and then no process has to wait for a lock.
     let newest = MIGRATIONS.len() as i64;
-    let found = patiently(settings.busy_limit, doing, || version(db))?;
+    let found = patiently(settings.busy_timeout, doing, || version(db))?;
     if !settings.access.migrates(found, newest, || settings.path.display().to_string())? {
         return Ok(());
     }
-    patiently(settings.busy_limit, doing, || db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing)))?;
+    patiently(settings.busy_timeout, doing, || db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing)))?;
     let applied = apply(db, newest);
     let end = if applied.is_ok() { "COMMIT" } else { "ROLLBACK" };
     let ended = db.execute_batch(end).map_err(failed(doing));

@@ -1,8 +1,10 @@
-//! Durable tasks in a SQLite file, compiled in: no server, many threads and many processes of one machine.
+//! Durable tasks in a SQLite file, compiled in: no server, many threads and many processes of one
+//! machine.
 //!
-//! Writers are combined: whoever finds the writing connection free commits for all who wait ([`writer`]). Readers have
-//! connections of their own and wait for nobody. The journal is a write-ahead log with full durability: what was
-//! acknowledged survives a power cut. Files on network file systems are refused.
+//! Writers are combined: the thread that finds the writing connection free commits for all that
+//! wait ([`writer`]). Readers have connections of their own and never wait. The journal is a
+//! write-ahead log with full durability: what was acknowledged survives a power cut. Files on
+//! network file systems are refused.
 
 mod backup;
 mod caller;
@@ -45,15 +47,15 @@ use self::file::Files;
 use self::watch::Watch;
 use self::writer::Writer;
 use super::access::Access;
-use super::bell::{Bell, News};
 use super::depth::QueueDepth;
 use super::durable::Journal;
 use super::engine::{Claimed, Engine, Held, Part, Reaped, Step, Stepped, TaskRef};
 use super::error::{Result, TaskError};
-use super::limits::Limits;
+use super::limits::{Limits, Searches};
 use super::look::{Statuses, TaskFilter, TaskPage};
 use super::new_task::Checked;
 use super::schedule::{Firing, Stored};
+use super::signal::{News, Signal};
 use super::stats::QueueStats;
 use super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::steer::Steering;
@@ -69,7 +71,8 @@ pub enum Durability {
     /// A power cut: every commit waits for the disk. The default.
     #[default]
     Full,
-    /// A crash of the process, but not of the machine: a power cut may lose the last commits, though never tear one.
+    /// A crash of the process, but not of the machine: a power cut may lose the last commits,
+    /// though never tear one.
     Process,
 }
 
@@ -80,9 +83,9 @@ pub(super) struct SqliteSettings {
     pub(super) access: Access,
     pub(super) durability: Durability,
     /// How long a writer waits for those of other processes.
-    pub(super) busy_limit: Duration,
+    pub(super) busy_timeout: Duration,
     /// The largest size of the file; `None` is SQLite's own, of many terabytes.
-    pub(super) largest_file: Option<u64>,
+    pub(super) max_file_size: Option<u64>,
     /// Added to the wall clock: for tests of clocks that are wrong.
     pub(super) clock: Clock,
 }
@@ -93,8 +96,8 @@ impl SqliteSettings {
             path: path.to_owned(),
             access: Access::Create,
             durability: Durability::default(),
-            busy_limit: Duration::from_secs(30),
-            largest_file: None,
+            busy_timeout: Duration::from_secs(30),
+            max_file_size: None,
             clock: Clock::default(),
         }
     }
@@ -109,9 +112,11 @@ pub(super) struct SqliteEngine {
     settings: SqliteSettings,
     writer: Arc<Writer>,
     readers: Mutex<Vec<Connection>>,
-    /// The names of the types of the last claim: mostly the next one's, too, and there may be thousands.
+    /// The names of the types of the last claim: mostly the next one's, too, and there may be
+    /// thousands.
     claimed: Mutex<Arc<[String]>>,
-    bell: Arc<Bell>,
+    searches: Searches,
+    signal: Arc<Signal>,
     files: Files,
     /// Tells this database from others, when a caller hands in a connection.
     pub(super) database: String,
@@ -127,20 +132,21 @@ impl SqliteEngine {
         migrate::migrate(&db, &settings)?;
         let database = connection::database_id(&db)?;
         let files = Files::at(&settings.path);
-        let writer = Arc::new(Writer::new(db, files.clone(), settings.busy_limit, settings.clock.clone()));
+        let writer = Arc::new(Writer::new(db, files.clone(), settings.busy_timeout, settings.clock.clone()));
         let (readers, claimed) = (Mutex::new(Vec::new()), Mutex::new(Arc::from([])));
-        let bell = Arc::new(Bell::new());
-        let watch = Watch::start(&writer, &files, &bell)?;
-        Ok(SqliteEngine { _watch: watch, settings, writer, readers, claimed, bell, files, database })
+        let signal = Arc::new(Signal::new());
+        let watch = Watch::start(&writer, &files, &signal)?;
+        let searches = Searches::default();
+        Ok(SqliteEngine { _watch: watch, settings, writer, readers, claimed, searches, signal, files, database })
     }
 
     /// One look at the database as of one moment.
     fn read<R>(&self, look: impl Fn(&Connection, i64) -> Result<R>) -> Result<R> {
-        let now = self.settings.clock.now();
         self.with_reader(|db| {
-            connection::patiently(self.settings.busy_limit, "reading", || {
+            connection::patiently(self.settings.busy_timeout, "reading", || {
                 let snapshot = db.unchecked_transaction().map_err(connection::failed("reading"))?;
-                look(&snapshot, now)
+                // Here, because a try before this one may have waited for a lock.
+                look(&snapshot, self.settings.clock.now())
             })
         })
     }
@@ -179,20 +185,20 @@ impl SqliteEngine {
 }
 
 impl Engine for SqliteEngine {
-    fn bell(&self) -> &Bell {
-        &self.bell
+    fn signal(&self) -> &Signal {
+        &self.signal
     }
 
     fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()> {
         self.write("registering a task type", move |db, _| types::put(db, &task_type, replace))?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(())
     }
 
     fn remove_type(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
         self.write("unregistering a task type", move |db, _| types::remove(db, &name, force))?;
-        self.bell.ring(News::End);
+        self.signal.ring(News::End);
         Ok(())
     }
 
@@ -206,7 +212,7 @@ impl Engine for SqliteEngine {
 
     fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>> {
         let ids = self.write("enqueuing", move |db, now| produce::enqueue(db, now, &tasks))?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(ids)
     }
 
@@ -229,16 +235,16 @@ impl Engine for SqliteEngine {
     fn delete(&self, task: &TaskRef) -> Result<()> {
         let task = task.clone();
         self.write("deleting a task", move |db, now| produce::delete(db, now, &task))?;
-        self.bell.ring(News::Work);
-        self.bell.ring(News::End);
+        self.signal.ring(News::Work);
+        self.signal.ring(News::End);
         Ok(())
     }
 
     fn cancel(&self, task: &TaskRef, reason: &str) -> Result<TaskStatus> {
         let (task, reason) = (task.clone(), reason.to_owned());
         let status = self.write("cancelling a task", move |db, now| produce::cancel(db, now, &task, &reason))?;
-        self.bell.ring(News::Work);
-        self.bell.ring(News::End);
+        self.signal.ring(News::Work);
+        self.signal.ring(News::End);
         Ok(status)
     }
 
@@ -276,22 +282,23 @@ impl Engine for SqliteEngine {
     fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
         let (tasks, steering) = (tasks.to_owned(), steering.clone());
         let done = self.write("steering tasks", move |db, now| steer::steer(db, now, &tasks, from, &steering))?;
-        self.bell.ring(News::Work);
-        self.bell.ring(News::End);
+        self.signal.ring(News::Work);
+        self.signal.ring(News::End);
         Ok(done)
     }
 
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()> {
         let task_type = task_type.map(str::to_owned);
         self.write("pausing", move |db, _| steer::set_paused(db, task_type.as_deref(), paused))?;
-        self.bell.ring(News::Work);
+        self.signal.ring(News::Work);
         Ok(())
     }
 
     fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool> {
         let task_type = task_type.to_owned();
         let had = self.write("setting limits", move |db, now| limits::put(db, now, &task_type, limits))?;
-        self.bell.ring(News::Work);
+        self.searches.forget();
+        self.signal.ring(News::Work);
         Ok(had)
     }
 
@@ -308,7 +315,35 @@ impl Engine for SqliteEngine {
         message: &str,
     ) -> Result<Vec<Claimed>> {
         let (worker, types, message) = (worker.clone(), self.kept(types), message.to_owned());
-        self.write("claiming tasks", move |db, now| claim::claim(db, now, &worker, &types, limit, lease, &message))
+        let mut wish = claim::Wish { worker, types, limit, lease, message };
+        let claim = |wish: claim::Wish, found: Vec<i64>| {
+            self.write("claiming tasks", move |db, now| claim::claim(db, now, &wish, &found))
+        };
+        let (mut taken, cut) = claim(wish.clone(), Vec::new())?;
+        for one in cut {
+            wish.limit = limit.saturating_sub(taken.len());
+            let search = || self.read(|db, now| limits::search(db, now, &one));
+            let more = self.searches.take(one.type_id(), wish.limit, search).and_then(|found| {
+                if found.is_empty() {
+                    return Ok(());
+                }
+                let (more, _) = claim(wish.clone(), found.clone())?;
+                if more.len() >= wish.limit {
+                    let left = found.into_iter().filter(|id| !more.iter().any(|claimed| claimed.id == *id));
+                    self.searches.put_back(one.type_id(), left);
+                }
+                taken.extend(more);
+                Ok(())
+            });
+            match more {
+                // What was taken before is ours, and no other worker would know of it.
+                Err(error) if !taken.is_empty() => {
+                    crate::trace::event!(WARN, "a claim ended early", error = format!("{error:?}"));
+                }
+                more => more?,
+            }
+        }
+        Ok(taken)
     }
 
     fn step(&self, steps: Vec<Step>) -> Result<Vec<Stepped>> {
@@ -320,11 +355,12 @@ impl Engine for SqliteEngine {
             other => other,
         }?;
         if changed.iter().any(|stepped| matches!(stepped, Stepped::Done(status) if status.is_ended())) {
-            self.bell.ring(News::End);
+            self.signal.ring(News::End);
         }
-        // Something may have been given back, or its end have opened a lane or made room below a limit at once.
+        // Something may have been given back, or its end have opened a lane or made room below a
+        // limit at once.
         if changed.iter().any(|stepped| !matches!(stepped, Stepped::Done(TaskStatus::Running) | Stepped::Stale)) {
-            self.bell.ring(News::Work);
+            self.signal.ring(News::Work);
         }
         Ok(changed)
     }
@@ -343,7 +379,7 @@ impl Engine for SqliteEngine {
     }
 
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>> {
-        self.read(|db, now| claim::next_due(db, now, types))
+        self.read(|db, now| claim::next_due(db, now, types, &self.searches))
     }
 
     fn reap(&self, limit: usize) -> Result<Reaped> {
@@ -353,8 +389,8 @@ impl Engine for SqliteEngine {
         }
         let reaped = self.write("rescuing lost tasks", move |db, now| reap::reap(db, now, limit))?;
         if reaped.total() > 0 {
-            self.bell.ring(News::Work);
-            self.bell.ring(News::End);
+            self.signal.ring(News::Work);
+            self.signal.ring(News::End);
         }
         Ok(reaped)
     }
@@ -368,7 +404,8 @@ impl Engine for SqliteEngine {
 
     fn pass_time(&self, time: Duration) -> Result<()> {
         self.write("letting time pass", move |db, _| steer::pass_time(db, time))?;
-        self.bell.ring(News::Work);
+        self.searches.forget();
+        self.signal.ring(News::Work);
         Ok(())
     }
 
@@ -404,7 +441,7 @@ impl Engine for SqliteEngine {
     fn fire(&self, firing: Firing) -> Result<Option<u64>> {
         let fired = self.write("firing a schedule", move |db, now| schedule::fire(db, now, &firing))?;
         if fired.is_some_and(|tasks| tasks > 0) {
-            self.bell.ring(News::Work);
+            self.signal.ring(News::Work);
         }
         Ok(fired)
     }

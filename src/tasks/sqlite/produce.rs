@@ -83,7 +83,7 @@ fn make_room(db: &Connection, wanted: u64) -> Result<()> {
     Ok(())
 }
 
-fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64> {
+pub(super) fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64> {
     let doing = "enqueuing";
     let run_at = run_at(task.start, now);
     let blocked = match &task.key {

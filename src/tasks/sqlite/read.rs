@@ -102,7 +102,8 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
         return Ok(stats);
     };
     stats.paused = types::is_paused(db, type_id)?;
-    // The pluses keep SQLite from the index of all tasks of the type, of which there may be millions that have ended.
+    // The pluses keep SQLite from the index of all tasks of the type, of which there may be
+    // millions that have ended.
     let mut sql = db
         .prepare_cached(sql!(
             "SELECT status, count(*) FROM (

@@ -1,8 +1,9 @@
 //! Which tasks may be claimed: the first of one type, or of any of thousands, at the same price.
 //!
-//! For few types each is asked for its first tasks. For many, the first tasks of all types are walked in their order, and those
-//! of other types passed over. Where so many of those stand in front that the walk finds too few, the types that have
-//! tasks are looked up, by one step in the index each, and asked.
+//! For few types each is asked for its first tasks. For many, the first tasks of all types are
+//! walked in their order, and those of other types passed over. Where so many of those stand in
+//! front that the walk finds too few, the types that have tasks are looked up, by one step in the
+//! index each, and asked.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::super::error::Result;
 use super::super::names::sql;
 use super::connection::failed;
-use super::limits;
+use super::limits::{self, Limited};
 
 /// A task that may be claimed.
 pub(super) struct Ready {
@@ -27,14 +28,22 @@ const FEW: usize = 8;
 const SPARE: i64 = 4;
 const MORE: i64 = 100;
 
-/// The first tasks of these types, which are sorted by name, as many as they may have at once, and as their limits let pass.
-/// What is given is to be taken: it is counted as that.
-pub(super) fn first(db: &Connection, now: i64, names: &[String], limit: usize) -> Result<Vec<Ready>> {
+/// The first tasks of these types, which are sorted by name, as many as they may have at once, and
+/// as their limits let pass. The caller must claim all that this returns: it already counts against
+/// the limits. Searches have `found` some of them; of the types in `cut` one may find more.
+pub(super) fn first(
+    db: &Connection,
+    now: i64,
+    names: &[String],
+    limit: usize,
+    found: &[i64],
+    cut: &mut Vec<Limited>,
+) -> Result<Vec<Ready>> {
     let limited = limits::of(db, names)?;
     if limited.is_empty() {
         return free(db, names, limit);
     }
-    limits::first(db, now, limited, free(db, names, limit)?, limit)
+    limits::first(db, now, limited, free(db, names, limit)?, limit, found, cut)
 }
 
 /// Those of types without limits, how many at once aside.
@@ -51,7 +60,8 @@ fn free(db: &Connection, names: &[String], limit: usize) -> Result<Vec<Ready>> {
     Ok(in_order(ready, limit))
 }
 
-/// Whether a task of these types is ready, of those without limits. How many may be held at once is not looked at.
+/// Whether a task of these types is ready, of those without limits. How many may be held at once is
+/// not looked at.
 pub(super) fn is_any(db: &Connection, names: &[String]) -> Result<bool> {
     let doing = "looking for the next task";
     if names.len() > FEW {
@@ -75,7 +85,8 @@ pub(super) fn is_any(db: &Connection, names: &[String]) -> Result<bool> {
     Ok(false)
 }
 
-/// The first tasks of these types among the first of all; `None` if it can't be told without a look at more.
+/// The first tasks of these types among the first of all; `None` if it can't be told without a look
+/// at more.
 fn walk(db: &Connection, names: &[String], limit: usize) -> Result<Option<Vec<Ready>>> {
     let most = count(limit).saturating_mul(SPARE).saturating_add(MORE);
     let first = first_of_all(db, most)?;
@@ -142,7 +153,8 @@ fn first_of_all(db: &Connection, most: i64) -> Result<Vec<First>> {
     first.and_then(Iterator::collect).map_err(failed(doing))
 }
 
-/// Those of the types that are not paused, with their limits; of many types, only those with a task that is ready.
+/// Those of the types that are not paused, with their limits; of many types, only those with a task
+/// that is ready.
 fn asked(db: &Connection, names: &[String]) -> Result<Vec<(i64, Option<i64>)>> {
     let doing = "looking for types to claim";
     if names.len() <= FEW {
@@ -165,7 +177,8 @@ pub(super) fn room(db: &Connection, type_id: i64, at_once: Option<i64>) -> Resul
     let Some(at_once) = at_once else {
         return Ok(i64::MAX);
     };
-    // The plus keeps SQLite from the index of all tasks of the type, of which there may be millions that have ended.
+    // The plus keeps SQLite from the index of all tasks of the type, of which there may be millions
+    // that have ended.
     let held: i64 = db
         .prepare_cached("SELECT count(*) FROM fulmar_task WHERE worker IS NOT NULL AND +type_id = ?1")
         .and_then(|mut sql| sql.query_row([type_id], |row| row.get(0)))
@@ -209,7 +222,7 @@ mod tests {
         let mut plans = Vec::new();
         db.set_prepared_statement_cache_capacity(16);
         let names: Vec<String> = (0..20).map(|n| n.to_string()).collect();
-        first(db, 0, &names, 5).expect("sound SQL");
+        first(db, 0, &names, 5, &[], &mut Vec::new()).expect("sound SQL");
         for sql in [FIRST, WITH_TASKS] {
             let mut sql = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("sound SQL");
             let count = sql.parameter_count();

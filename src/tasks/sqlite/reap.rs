@@ -1,4 +1,4 @@
-//! What becomes of tasks whose worker is lost, and of those that nobody asks for any more.
+//! What becomes of tasks whose worker is lost, and of those whose retention is over.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
@@ -14,8 +14,8 @@ use super::{lanes, produce, steps};
 const LOST: &str = "SELECT id FROM fulmar_task WHERE lease IS NOT NULL AND lease <= ?1
     UNION SELECT id FROM fulmar_task WHERE deadline IS NOT NULL AND deadline <= ?1";
 
-/// Ended tasks whose retention is over, but for children whose parent has yet to read what they gave. CROSS has SQLite go from
-/// the types to the tasks: the other way it reads all of them.
+/// Ended tasks whose retention is over, but for children whose parent has yet to read what they
+/// gave. CROSS has SQLite go from the types to the tasks: the other way it reads all of them.
 const RETIRED: &str = "SELECT t.id FROM fulmar_task_type y CROSS JOIN fulmar_task t ON t.type_id = y.id
     WHERE y.retention IS NOT NULL AND t.ended IS NOT NULL AND t.ended <= ?1 - y.retention
         AND (t.parent IS NULL OR NOT EXISTS (SELECT 1 FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id
@@ -110,7 +110,8 @@ impl Losses {
     }
 }
 
-/// A row that makes no sense stands in nobody's way: it has failed, and those who waited for it in its order follow.
+/// A row that makes no sense must not block others: it has failed, and those who waited for it in
+/// its order follow.
 pub(super) fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
     let doing = "setting a bad task aside";
     // Whatever its status says.

@@ -61,7 +61,8 @@ fn change(db: &Connection, sql: &str, id: i64, value: i64) -> Result<()> {
     Ok(())
 }
 
-/// A task that failed or was cancelled waits again, and in its order behind all others. Says whether it was one.
+/// A task that failed or was cancelled waits again, and in its order behind all others. Says
+/// whether it was one.
 fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> Result<bool> {
     let (type_id, lane): (i64, Option<String>) = db
         .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
@@ -150,7 +151,8 @@ pub(super) fn is_paused(db: &Connection) -> Result<bool> {
 pub(super) fn pass_time(db: &Connection, time: Duration) -> Result<()> {
     let sql = "UPDATE fulmar_task SET run_at = run_at - ?1, created = created - ?1, lease = lease - ?1,
          deadline = deadline - ?1, ended = ended - ?1";
-    // A schedule's times stay, because its tasks are called by them: there it is the time itself that moves on.
+    // A schedule's times stay, because its tasks are called by them: there it is the time itself
+    // that moves on.
     let moved = "INSERT INTO fulmar_setting (name, value) VALUES ('passed', ?1)
          ON CONFLICT (name) DO UPDATE SET value = value + ?1";
     let steps = "UPDATE fulmar_task_step SET until = until - ?1 WHERE until IS NOT NULL";

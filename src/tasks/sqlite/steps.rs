@@ -2,20 +2,22 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::engine::{Step, Stepped};
+use super::super::durable::Entry;
+use super::super::engine::{Step, Stepped, Wait};
 use super::super::error::Result;
 use super::super::names::sql;
 use super::super::status::{Response, TaskStatus};
 use super::super::transition::{Change, Charge, Facts, Gate, Transition, Words, transition};
 use super::connection::{failed, in_savepoint, is_of_row};
 use super::fence::FENCE;
-use super::{lanes, millis, reap};
+use super::{journal, lanes, millis, reap};
 
 pub(super) fn step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
     steps.iter().map(|step| one(db, now, step)).collect()
 }
 
-/// As [`step`], but each in a savepoint of its own. A row that makes no sense is set aside, and so lost to its worker.
+/// As [`step`], but each in a savepoint of its own. A row that makes no sense is set aside, and so
+/// lost to its worker.
 pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<Vec<Stepped>> {
     let each = |step: &Step| match in_savepoint(db, || one(db, now, step)) {
         Err(error) if is_of_row(&error) => {
@@ -41,7 +43,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     let mut facts = Facts::at(change.leaves());
     facts.cancel_requested = task.cancel_requested;
     facts.is_spent = losses.is_some_and(|losses| losses.is_spent());
-    facts.is_delayed = step.action.delay().is_some_and(|delay| !delay.is_zero());
+    facts.is_delayed = step.action.is_delayed();
     let Some(next) = transition(change, facts) else {
         return Ok(Stepped::Stale);
     };
@@ -56,19 +58,26 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     if next.status.is_ended() {
         end(db, now, id, next, &words, &task)?;
     } else if next.gate.is_some() {
-        // Without a delay it waits as before it was taken. Its time had come once: a clock that was set back does not matter.
-        let run_at = match step.action.delay() {
-            Some(delay) => now.saturating_add(millis(delay)),
-            None => run_at(db, id)?.min(now),
+        // Without a delay it waits as before it was taken. Its time had come once: a clock that was
+        // set back does not matter.
+        let run_at = match (step.action.wait().and_then(|wait| wait.until), step.action.delay()) {
+            (Some(until), _) => until,
+            (None, Some(delay)) => now.saturating_add(millis(delay)),
+            (None, None) => run_at(db, id)?.min(now),
         };
         wait(db, now, id, next, run_at, &words)?;
+        if let Some(Wait { entry: Some(entry), is_timed, .. }) = step.action.wait() {
+            let until = if *is_timed { Some(run_at) } else { entry.until };
+            journal::insert(db, id, step.token, &Entry { until, ..entry.clone() })?;
+        }
     } else {
         hold(db, now, id, next, step.action.progress(), &words, &task)?;
     }
     Ok(Stepped::Done(next.status))
 }
 
-/// What a change has to know of a task. Read before, because an `UPDATE .. RETURNING` takes longer than both.
+/// What a change has to know of a task. Read before, because an `UPDATE .. RETURNING` takes longer
+/// than both.
 pub(super) struct Task {
     pub(super) cancel_requested: bool,
     entries: i64,
@@ -110,7 +119,7 @@ pub(super) fn find(db: &Connection, id: i64) -> Result<Task> {
         .map_err(failed("looking at a task"))
 }
 
-/// Where the task stands, if it has ended under the step's token and nobody has retried it since.
+/// Where the task stands, if it has ended under the step's token and hasn't been retried since.
 fn find_finished(db: &Connection, step: &Step) -> Result<Option<TaskStatus>> {
     let code: Option<i64> = db
         .prepare_cached("SELECT status FROM fulmar_task WHERE id = ?1 AND token = ?2 AND ended IS NOT NULL")
@@ -168,7 +177,8 @@ pub(super) fn hold(
     log(db, id, task.entries + 1, now, next.status, words)
 }
 
-/// A task leaves its worker and waits until `run_at`. It keeps its place in its order: whoever has run was let in.
+/// A task leaves its worker and waits until `run_at`. It keeps its place in its order: a task that
+/// has run was let in.
 pub(super) fn wait(db: &Connection, now: i64, id: i64, next: Transition, run_at: i64, words: &str) -> Result<()> {
     let entry: i64 = db
         .prepare_cached(

@@ -27,7 +27,7 @@ pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<
             of_type.time_limit.map(millis),
             of_type.retention.map(millis),
             of_type.restart_limit,
-            of_type.at_once,
+            of_type.max_concurrent,
             retries,
             millis(backoff.first),
             backoff.factor,
@@ -96,7 +96,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<TaskType> {
         time_limit: row.get::<_, Option<i64>>(1)?.map(duration),
         retention: row.get::<_, Option<i64>>(2)?.map(duration),
         restart_limit: row.get(3)?,
-        at_once: row.get(4)?,
+        max_concurrent: row.get(4)?,
         retry: policy(row, 5)?,
     })
 }

@@ -1,4 +1,5 @@
-//! Tasks of which one is enough. One process writes at a time, so that a look and what follows are one step.
+//! Tasks of which one is enough. One process writes at a time, so that a look and what follows are
+//! one step.
 
 use rusqlite::{Connection, OptionalExtension, params};
 

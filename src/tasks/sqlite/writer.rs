@@ -14,7 +14,7 @@ use crate::combine::{Combiner, Outcomes, Taken, Transaction};
 use crate::panics;
 use crate::sync::Mutex;
 
-/// The most work in one commit, so that nobody waits for an endless one.
+/// The most work in one commit, so that no thread waits for an endless one.
 const MOST_AT_ONCE: usize = 256;
 
 pub(super) struct Writer {
@@ -25,12 +25,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(db: Connection, files: Files, busy_limit: Duration, clock: Clock) -> Writer {
-        let commits = Commits { files, busy_limit, clock };
+    pub(super) fn new(db: Connection, files: Files, busy_timeout: Duration, clock: Clock) -> Writer {
+        let commits = Commits { files, busy_timeout, clock };
         Writer { combiner: Combiner::new([db]), commits, version: Mutex::new(None) }
     }
 
-    /// Runs `work` in a transaction, which is committed when this returns. It gets the time, in milliseconds.
+    /// Runs `work` in a transaction, which is committed when this returns. It gets the time, in
+    /// milliseconds.
     pub(super) fn write<R: Send + 'static>(
         &self,
         doing: &'static str,
@@ -42,7 +43,8 @@ impl Writer {
         done.downcast().map(|done| *done).map_err(strange)
     }
 
-    /// Whether other connections have committed since the last look. False while a thread writes, so look again.
+    /// Whether other connections have committed since the last look. False while a thread writes,
+    /// so look again.
     pub(super) fn has_foreign_commits(&self) -> bool {
         let Some(version) = self.combiner.peek(|db| data_version(db).ok()).flatten() else {
             return false;
@@ -62,7 +64,7 @@ type Run = dyn FnMut(&Connection, i64) -> Result<Box<dyn Any + Send>> + Send;
 /// What the transactions of all threads have in common.
 struct Commits {
     files: Files,
-    busy_limit: Duration,
+    busy_timeout: Duration,
     clock: Clock,
 }
 
@@ -86,7 +88,7 @@ impl Transaction for Commits {
             // Left behind by one that could not be rolled back.
             run("ROLLBACK")?;
         }
-        patiently(self.busy_limit, doing, || run("BEGIN IMMEDIATE"))?;
+        patiently(self.busy_timeout, doing, || run("BEGIN IMMEDIATE"))?;
         let now = self.clock.now();
         let alone = works.len() == 1;
         let result = (|| {
@@ -121,7 +123,8 @@ impl Transaction for Commits {
                 }
                 outcomes.push(outcome);
             }
-            // As late as it can be: what goes into a file that nobody will find is not acknowledged.
+            // As late as it can be: what goes into a file that no process will find is not
+            // acknowledged.
             self.files.check()?;
             place();
             run("COMMIT")?;
@@ -129,7 +132,8 @@ impl Transaction for Commits {
             Ok(outcomes)
         })();
         if result.is_err() && !db.is_autocommit() {
-            // What can't even be rolled back now is rolled back before the next one begins, or by whoever opens the file next.
+            // What can't even be rolled back now is rolled back before the next one begins, or by
+            // the process that opens the file next.
             let _ = run("ROLLBACK");
         }
         result

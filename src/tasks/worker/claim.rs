@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::bell::News;
 use super::super::engine::Claimed;
 use super::super::error::TaskError;
 use super::super::handler::TaskContext;
+use super::super::signal::News;
 use super::handlers;
+use super::leases;
 use super::shared::{LONGEST_PAUSE, Shared, State};
 use super::stop::STOPS;
 use super::stuck::HANGS;
@@ -20,9 +21,9 @@ const PREFETCH: Duration = Duration::from_millis(100);
 impl Shared {
     /// Fills the buffer until the worker drains.
     pub(super) fn claim_loop(self: Arc<Shared>) {
-        let bell = self.queue.engine().bell();
+        let signal = self.queue.engine().signal();
         loop {
-            let seen = bell.count(News::Work);
+            let seen = signal.count(News::Work);
             let Some(wanted) = self.wait_for_room() else {
                 break;
             };
@@ -89,10 +90,11 @@ impl Shared {
     /// task that would wait longer in this buffer is left to them.
     fn prefetch(&self, state: &State) -> usize {
         let rounds = PREFETCH.as_secs_f64() / state.mean_attempt.unwrap_or(f64::INFINITY).max(1e-9);
-        if rounds >= 1.0 { self.at_once } else { (rounds * self.at_once as f64) as usize }
+        if rounds >= 1.0 { self.max_concurrent } else { (rounds * self.max_concurrent as f64) as usize }
     }
 
-    /// Sleeps until there may be work again, of which the bell has not told since it was at `seen`.
+    /// Sleeps until there may be work again, of which the signal has not told since it was at
+    /// `seen`.
     fn wait_for_work(&self, mut seen: u64) {
         let engine = self.queue.engine();
         let next_due = || {
@@ -101,14 +103,14 @@ impl Shared {
                 None
             })
         };
-        // A task that is due and was not claimed is kept by a limit at once. The bell may not ring
-        // when the limit has room again: the poll finds out.
+        // A task that is due and was not claimed is kept by a limit at once. The signal may not
+        // ring when the limit has room again: the poll finds out.
         let mut wait = next_due().filter(|due| !due.is_zero());
         loop {
             let pause = wait.map_or(self.queue.poll(), |wait| wait.min(self.queue.poll()));
-            engine.bell().wait(News::Work, seen, Instant::now() + pause);
+            engine.signal().wait(News::Work, seen, Instant::now() + pause);
             // Before the looks below: a ring that tells of a drain must not fall between.
-            seen = engine.bell().count(News::Work);
+            seen = engine.signal().count(News::Work);
             if self.state.lock().draining {
                 return;
             }
@@ -123,15 +125,21 @@ impl Shared {
     /// Hands the claimed tasks to runners. Says whether there are any: the executor may refuse
     /// them.
     fn dispatch(self: &Arc<Shared>, claimed: impl Iterator<Item = Arc<TaskContext>>) -> bool {
+        let mut told = Vec::new();
         let mut state = self.state.lock();
         for task in claimed {
             state.stats.claimed += 1;
             if let Some(before) = state.held.insert(task.id(), task.clone()) {
                 // Its lease was lost and this worker has claimed it anew, before a heartbeat could
                 // say so.
-                before.set_lost();
+                told.push(before.set_lost());
             }
             state.buffer.push_back(task);
+        }
+        if !told.is_empty() {
+            drop(state);
+            leases::interrupt(told);
+            state = self.state.lock();
         }
         if state.draining {
             self.give_back(state, STOPS);
@@ -147,7 +155,7 @@ impl Shared {
         drop(state);
         for spawned in 0..wanted {
             let shared = self.clone();
-            if let Err(error) = self.executor.spawn(move || handlers::run(&shared)) {
+            if let Err(error) = self.executor.spawn_kept(move || handlers::run(&shared)) {
                 self.runners_refused(wanted - spawned, error);
                 return false;
             }

@@ -17,22 +17,24 @@ pub enum TaskEvent<'a> {
     Ended {
         /// The task.
         task: &'a TaskContext,
-        /// Where it stands now; `None` if its lease was lost, or its end could not be written, so that the outcome was discarded.
+        /// Where it stands now; `None` if its lease was lost, or its end could not be written, so
+        /// that the outcome was discarded.
         status: Option<TaskStatus>,
         /// How long the handler took.
         took: Duration,
     },
-    /// The handler has lost the task and has not returned since the last heartbeat: its thread hangs. Told on a thread of the
-    /// worker's own, because the handler's will not come.
+    /// The handler has lost the task and has not returned since the last heartbeat: its thread
+    /// hangs. Told on a thread of the worker's own, because the handler's will not come.
     Stuck(&'a TaskContext),
 }
 
-/// Who is told.
+/// A function that is called with each event of the worker.
 pub(super) type Listener = Arc<dyn Fn(&TaskEvent<'_>) + Send + Sync>;
 
 impl WorkerBuilder {
-    /// Has `listener` told of each attempt's start and end, on the thread that runs its handler, before the next one starts there. No
-    /// lock is held meanwhile; a panic of it goes no further. A second one replaces the first.
+    /// Has `listener` told of each attempt's start and end, on the thread that runs its handler,
+    /// before the next one starts there. No lock is held meanwhile; a panic of it goes no further.
+    /// A second one replaces the first.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")] {

@@ -109,7 +109,7 @@ impl Shared {
         let is_fresh = |task: &Arc<TaskContext>| task.attempt() == 1;
         if !is_surplus && next.iter().all(is_fresh) {
             // A task that another thread could start now is left to that thread.
-            let share = state.buffer.len() / self.at_once.max(1);
+            let share = state.buffer.len() / self.max_concurrent.max(1);
             while next.len() < self.start_together.min(share + 1) && state.buffer.front().is_some_and(is_fresh) {
                 next.extend(state.buffer.pop_front());
             }
@@ -128,7 +128,8 @@ impl Shared {
     pub(super) fn started(&self, task: &Arc<TaskContext>, stepped: Stepped) -> bool {
         let mut state = self.state.lock();
         if stepped == Stepped::Stale {
-            task.set_lost();
+            // Its handler isn't run, so that there is nothing to interrupt.
+            let _ = task.set_lost();
             state.forget(task);
             return false;
         }
@@ -139,7 +140,8 @@ impl Shared {
             task.set_stopping();
         }
         if state.cancelling {
-            task.set_called_off();
+            // Its handler has no hooks yet, and calls them by itself.
+            let _ = task.set_called_off();
         }
         drop(state);
         self.queue.metrics().of_type(task.task_type()).waiting.record(task.waited());
@@ -167,7 +169,8 @@ impl Shared {
         }
         drop(state);
         if stepped == Stepped::Stale {
-            task.set_lost();
+            // Its handler has returned.
+            let _ = task.set_lost();
             event!(WARN, "a lost task's outcome was discarded", task = task.id(), worker = self.id.to_string());
         }
         let status = match stepped {

@@ -9,6 +9,22 @@ use super::super::engine::{Action, Held, Step};
 use super::super::handler::TaskContext;
 use super::super::new_task::clean;
 use super::shared::{Fenced, Shared};
+use crate::executor::Told;
+use crate::sync::thread;
+
+/// Calls the hooks of handlers that were told to stop, on a thread of its own: they are the user's,
+/// and one that takes long would keep leases from being renewed.
+pub(super) fn interrupt(told: impl IntoIterator<Item = Told>) {
+    let told: Arc<[Told]> = told.into_iter().filter(|told| !told.is_empty()).collect();
+    if told.is_empty() {
+        return;
+    }
+    let theirs = told.clone();
+    let calls = move || theirs.iter().for_each(Told::interrupt);
+    if thread::spawn("fulmar-interrupt".into(), None, calls).is_err() {
+        told.iter().for_each(Told::interrupt);
+    }
+}
 
 impl Shared {
     /// Renews the leases, and finds out what is lost.
@@ -29,10 +45,9 @@ impl Shared {
             Ok(held) => self.answered(&before, &held, sent),
             Err(error) => {
                 self.note_error("renewing leases", &error);
-                let state = self.state.lock();
-                if state.last_heartbeat.elapsed() >= self.lease {
+                if self.state.lock().last_heartbeat.elapsed() >= self.lease {
                     // Another worker may have taken them.
-                    before.iter().for_each(|task| task.set_lost());
+                    interrupt(before.iter().map(|task| task.set_lost()));
                 }
             }
         }
@@ -45,12 +60,13 @@ impl Shared {
             held.iter().map(|held| ((held.id, held.token), held.cancel_requested)).collect();
         let mut state = self.state.lock();
         state.last_heartbeat = sent;
+        let mut told = Vec::new();
         for task in before {
             match ours.get(&(task.id(), task.fence())) {
-                Some(true) => task.set_cancelled(),
+                Some(true) => told.push(task.set_cancelled()),
                 Some(false) => {}
                 None => {
-                    task.set_lost();
+                    told.push(task.set_lost());
                     // One that has not started is forgotten here; one at work is forgotten by its
                     // runner.
                     let waiting = state.buffer.len();
@@ -74,6 +90,7 @@ impl Shared {
         let reasons: Vec<Option<String>> =
             certain.iter().map(|fenced| state.given_up.get(fenced).map(|(_, why)| why.clone())).collect();
         drop(state);
+        interrupt(told);
         for ((id, token), reason) in certain.into_iter().zip(reasons) {
             self.release_orphan(id, token, reason.as_deref().unwrap_or("its worker lost sight of it"));
         }
@@ -100,12 +117,10 @@ impl Shared {
         match self.queue.engine().cancel_requests(&self.id) {
             Ok(requests) => {
                 let state = self.state.lock();
-                for request in requests {
-                    let task = state.held.get(&request.id).filter(|task| task.fence() == request.token);
-                    if let Some(task) = task {
-                        task.set_cancelled();
-                    }
-                }
+                let task = |request: &Held| state.held.get(&request.id).filter(|task| task.fence() == request.token);
+                let told: Vec<Told> = requests.iter().filter_map(task).map(|task| task.set_cancelled()).collect();
+                drop(state);
+                interrupt(told);
             }
             Err(error) => self.note_error("looking for cancellations", &error),
         }

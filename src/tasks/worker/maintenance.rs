@@ -53,7 +53,7 @@ impl Shared {
             let (worker, types) = (self.id.to_string(), unknown.join(", "));
             event!(
                 WARN,
-                "a worker has handlers of types that nobody has registered: register them",
+                "a worker has handlers of types that aren't registered: register them",
                 worker = worker,
                 types = types
             );

@@ -1,7 +1,8 @@
 //! A worker: takes tasks, has their handlers run, keeps its leases, and drains when told to.
 //!
 //! ```text
-//! claim loop --batch--> buffer --> runners, at most `at_once` --> handler --> [end of this task, start of the next]: one step
+//! claim loop --batch--> buffer --> runners, at most `max_concurrent` --> handler
+//!     --> [end of this task, start of the next]: one step
 //! heartbeat: all leases of the worker in one statement, every third of a lease; what is not in the answer is lost
 //! ```
 //!
@@ -9,8 +10,8 @@
 //! run on a small executor of the worker's own and by its timer, so that no handler can keep a
 //! lease from being renewed.
 //!
-//! One file for each thing that it does: `claim`, `handlers`, `leases`, `maintenance`, `stop`, `stuck`. What
-//! they share is in `shared`.
+//! One file for each thing that it does: `claim`, `handlers`, `leases`, `maintenance`, `stop`,
+//! `stuck`. What they share is in `shared`.
 
 mod claim;
 mod event;
@@ -39,7 +40,7 @@ use super::queue::TaskQueue;
 use super::typed::TypedTask;
 use super::worker_id::WorkerId;
 use crate::error::BoxError;
-use crate::executor::{Executor, Periodic};
+use crate::executor::{Executor, Periodic, detached};
 use crate::time::Deadline;
 use crate::trace::event;
 
@@ -53,6 +54,10 @@ const SCHEDULES: Duration = Duration::from_secs(1);
 /// Takes tasks of a [`TaskQueue`] and runs their handlers, until it is [drained](Worker::drain) or
 /// dropped.
 ///
+/// Beside the threads of its handlers it has a timer and up to five threads of its own, for claims,
+/// leases, cancellations, maintenance and schedules; each starts when it is first needed, the last
+/// of them after some ten seconds. Tasks that wait, or sleep, hold none of them.
+///
 /// ```
 /// # #[cfg(feature = "sqlite")] {
 /// use fulmar::tasks::{NewTask, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker};
@@ -63,7 +68,7 @@ const SCHEDULES: Duration = Duration::from_secs(1);
 /// queue.register(TaskType::new("SequenceSum"))?;
 ///
 /// let worker = Worker::builder(&queue)
-///     .at_once(4)
+///     .max_concurrent(4)
 ///     .handle("SequenceSum", |task: &TaskContext| {
 ///         let numbers: Vec<f64> = task.input()?;
 ///         task.store_response(numbers.iter().sum::<f64>().to_string(), "text/plain")
@@ -117,11 +122,11 @@ pub struct WorkerStats {
     /// [`is_cancelled`](super::TaskContext::is_cancelled), or hangs.
     pub stuck: u64,
     /// Threads that were added for those: one for each handler that has not returned by the next
-    /// heartbeat, but no more than run [at once](WorkerBuilder::at_once), and none on an executor
-    /// that was [given](WorkerBuilder::executor). When these hang, too, the worker takes no more
-    /// tasks until a handler returns: end the process then.
+    /// heartbeat, but no more than run [at once](WorkerBuilder::max_concurrent), and none on an
+    /// executor that was [given](WorkerBuilder::executor). When these hang, too, the worker takes
+    /// no more tasks until a handler returns: end the process then.
     pub replaced: u64,
-    /// Types of its handlers that nobody has registered, when it looked last, on its maintenance:
+    /// Types of its handlers that aren't registered, when it looked last, on its maintenance:
     /// no task of theirs can exist. They may be misspelt, or yet to be
     /// [registered](TaskQueue::register).
     pub unregistered: u64,
@@ -148,7 +153,7 @@ pub struct WorkerBuilder {
     queue: TaskQueue,
     handlers: HashMap<String, Arc<dyn Handler>>,
     executor: Option<Executor>,
-    at_once: Option<usize>,
+    max_concurrent: Option<usize>,
     batch: Option<usize>,
     start_together: usize,
     lease: Duration,
@@ -175,9 +180,10 @@ impl WorkerBuilder {
     }
 
     /// Where handlers run. Defaults to an executor of the worker's own, with
-    /// [`at_once`](WorkerBuilder::at_once) threads. A thread that has begun with tasks goes on as
-    /// long as there are some. If the executor is shut down, the worker puts back what has not
-    /// started and takes no more; if it is full, the worker tries again after a second.
+    /// [`max_concurrent`](WorkerBuilder::max_concurrent) threads. A thread that has begun with
+    /// tasks goes on as long as there are some. If the executor is shut down, the worker puts back
+    /// what has not started and takes no more; if it is full, the worker tries again after a
+    /// second.
     pub fn executor(mut self, executor: &Executor) -> WorkerBuilder {
         self.executor = Some(executor.clone());
         self
@@ -185,8 +191,8 @@ impl WorkerBuilder {
 
     /// How many handlers may run at once, at least 1. Defaults to the threads of the executor, or
     /// to the number of cores, but at least 4.
-    pub fn at_once(mut self, tasks: usize) -> WorkerBuilder {
-        self.at_once = Some(tasks);
+    pub fn max_concurrent(mut self, tasks: usize) -> WorkerBuilder {
+        self.max_concurrent = Some(tasks);
         self
     }
 
@@ -194,7 +200,8 @@ impl WorkerBuilder {
     /// takes at once. The more, the cheaper for the database, and the more wait here where another
     /// machine might have started them; what has not started is not charged with an attempt if this
     /// worker dies. By default as many as it will get to within 100 ms, by how long the last ones
-    /// took, but no more than run [at once](WorkerBuilder::at_once): none of those that take long.
+    /// took, but no more than run [at once](WorkerBuilder::max_concurrent): none of those that take
+    /// long.
     pub fn batch(mut self, tasks: usize) -> WorkerBuilder {
         self.batch = Some(tasks);
         self
@@ -204,9 +211,9 @@ impl WorkerBuilder {
     /// them, which makes many small tasks much cheaper. The price: a task that has ended is told of
     /// only with the last of its fellows, and if this worker dies, all of them are charged with a
     /// lost attempt, whichever was at work. From then on each is started alone, so that a poison
-    /// task takes no other along twice; give the type a restart limit of at least 1. Only tasks that
-    /// are in the [batch](WorkerBuilder::batch) and that no other thread could take are started so.
-    /// Defaults to 1.
+    /// task takes no other along twice; give the type a restart limit of at least 1. Only tasks
+    /// that are in the [batch](WorkerBuilder::batch) and that no other thread could take are
+    /// started so. Defaults to 1.
     pub fn start_together(mut self, tasks: usize) -> WorkerBuilder {
         self.start_together = tasks;
         self
@@ -236,8 +243,9 @@ impl WorkerBuilder {
     pub fn start(self) -> Result<Worker> {
         let invalid = |text: &str| Err(TaskError::Invalid(text.into()));
         let cores = crate::sync::thread::cores().max(4);
-        let at_once = self.at_once.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
-        if at_once == 0 || self.batch == Some(0) || self.start_together == 0 {
+        let max_concurrent =
+            self.max_concurrent.unwrap_or_else(|| self.executor.as_ref().map_or(cores, Executor::threads));
+        if max_concurrent == 0 || self.batch == Some(0) || self.start_together == 0 {
             return invalid("a worker of 0 tasks at once does nothing: use 1 or more");
         }
         if self.handlers.is_empty() {
@@ -248,13 +256,13 @@ impl WorkerBuilder {
         }
         let executor = match &self.executor {
             Some(executor) => executor.clone(),
-            None => Executor::builder().threads(at_once).thread_name("worker").build()?,
+            None => Executor::builder().threads(max_concurrent).thread_name("worker").build()?,
         };
         executor.check_settings()?;
         let background_executor = Executor::builder().threads(BACKGROUND_THREADS).thread_name("worker-bg").build()?;
         let (poll, lease) = (self.queue.poll(), self.lease);
         let maintenance = self.maintenance.unwrap_or(lease / 2).max(Duration::from_millis(1));
-        let shared = Arc::new(Shared::new(self, executor, at_once));
+        let shared = Arc::new(Shared::new(self, executor, max_concurrent));
         let mut background = Vec::new();
         let mut every = |period, work: fn(&Shared)| -> Result<()> {
             let work = move |shared: &Shared, ()| -> Result<(), TaskError> {
@@ -272,8 +280,9 @@ impl WorkerBuilder {
         every(maintenance, Shared::maintain)?;
         every(SCHEDULES, Shared::fire_schedules)?;
         let claimer = shared.clone();
-        drop(background_executor.spawn(move || claimer.claim_loop())?);
-        event!(INFO, "worker started", worker = shared.id.to_string(), at_once = at_once);
+        // A worker that an operation starts ends by its own rules, not with that operation's group.
+        drop(detached(|| background_executor.spawn(move || claimer.claim_loop()))?);
+        event!(INFO, "worker started", worker = shared.id.to_string(), max_concurrent = max_concurrent);
         Ok(Worker { shared, background, _background_executor: background_executor })
     }
 }
@@ -285,7 +294,7 @@ impl Worker {
             queue: queue.clone(),
             handlers: HashMap::new(),
             executor: None,
-            at_once: None,
+            max_concurrent: None,
             batch: None,
             start_together: 1,
             lease: Duration::from_secs(30),
@@ -343,8 +352,8 @@ impl Worker {
 
 impl Drop for Worker {
     /// Stops it: takes no more tasks, puts those back that have not started, tells the handlers at
-    /// work, waits for none of them. A handler that obeys and returns an error puts its task back, at the
-    /// price of a restart.
+    /// work, waits for none of them. A handler that obeys and returns an error puts its task back,
+    /// at the price of a restart.
     fn drop(&mut self) {
         self.shared.stop_claiming();
         self.shared.abandon();

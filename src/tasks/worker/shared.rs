@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) types: Vec<String>,
     /// Where handlers run.
     pub(super) executor: Executor,
-    pub(super) at_once: usize,
+    pub(super) max_concurrent: usize,
     /// How many threads that hang may be replaced.
     pub(super) replaceable: usize,
     /// How many tasks to prefetch; `None` is as many as the threads get to soon.
@@ -84,9 +84,9 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(builder: WorkerBuilder, executor: Executor, at_once: usize) -> Shared {
+    pub(super) fn new(builder: WorkerBuilder, executor: Executor, max_concurrent: usize) -> Shared {
         // The threads of an executor that was given are others' to count.
-        let replaceable = if builder.executor.is_none() { at_once } else { 0 };
+        let replaceable = if builder.executor.is_none() { max_concurrent } else { 0 };
         let WorkerBuilder { queue, handlers, batch, start_together, lease, id, listener, .. } = builder;
         let mut types: Vec<String> = handlers.keys().cloned().collect();
         types.sort_unstable();
@@ -116,7 +116,7 @@ impl Shared {
             handlers,
             types,
             executor,
-            at_once,
+            max_concurrent,
             replaceable,
             batch,
             start_together,

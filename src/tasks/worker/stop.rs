@@ -1,9 +1,10 @@
 //! Stopping: claims no more, gives back what has not started, and waits for, or tells, the handlers
 //! at work.
 
-use super::super::bell::News;
 use super::super::engine::Action;
+use super::super::signal::News;
 use super::shared::{Shared, State};
+use crate::executor::Told;
 use crate::sync::MutexGuard;
 use crate::time::Deadline;
 
@@ -19,16 +20,17 @@ impl Shared {
         self.give_back(state, STOPS);
         self.changed.notify_all();
         // The claim loop may be waiting for work.
-        self.queue.engine().bell().ring(News::Work);
+        self.queue.engine().signal().ring(News::Work);
     }
 
     /// Tells the handlers at work to stop, and those that start from now on.
     pub(super) fn cancel_handlers(&self) {
         let mut state = self.state.lock();
         state.cancelling = true;
-        state.held.values().for_each(|task| task.set_called_off());
+        let told: Vec<Told> = state.held.values().map(|task| task.set_called_off()).collect();
         drop(state);
         self.changed.notify_all();
+        told.iter().for_each(Told::interrupt);
     }
 
     /// The worker was dropped: a state that can't be written at once is left to the leases.

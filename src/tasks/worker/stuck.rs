@@ -1,5 +1,5 @@
-//! Stuck handlers: those that have lost their task, because its time limit or its lease is over, and
-//! do not return.
+//! Stuck handlers: those that have lost their task, because its time limit or its lease is over,
+//! and do not return.
 //!
 //! A thread can't be ended from outside. So a thread that hangs is replaced by another one, and no
 //! type starves because of tasks of another type. A worker replaces as many threads as it has
@@ -25,7 +25,7 @@ pub(super) const HANGS: &str = "given back: a thread of its worker hangs";
 impl Shared {
     /// How many runners there may be: as many as run at once, and one more for each that hangs.
     pub(super) fn most_runners(&self, state: &State) -> usize {
-        self.at_once + state.stuck.len().min(self.replaceable)
+        self.max_concurrent + state.stuck.len().min(self.replaceable)
     }
 
     /// Whether every thread that this worker may have hangs.

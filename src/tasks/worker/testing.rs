@@ -1,4 +1,5 @@
-//! For tests of programs that use the queue: handlers on the test's own thread, and time that passes at its word.
+//! For tests of programs that use the queue: handlers on the test's own thread, and time that
+//! passes at its word.
 
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ pub struct Attempted {
 }
 
 impl WorkerBuilder {
-    /// Runs all tasks that may start now, one after the other, on this thread, those included that their handlers enqueue and those
-    /// of schedules whose time has come; returns when none is left. Nothing else starts, and no time passes by itself: for tests, with
+    /// Runs all tasks that may start now, one after the other, on this thread, those included that
+    /// their handlers enqueue and those of schedules whose time has come; returns when none is
+    /// left. Nothing else starts, and no time passes by itself: for tests, with
     /// [`pass_time`](TaskQueue::pass_time) for what is due later.
     ///
     /// ```
@@ -51,8 +53,8 @@ impl WorkerBuilder {
     /// ```
     ///
     /// # Errors
-    /// Those of the database; [`TaskError::Invalid`] after 1,000 attempts: some task is due again and again. An error of a handler
-    /// is none here: it is the task's.
+    /// Those of the database; [`TaskError::Invalid`] after 1,000 attempts: some task is due again
+    /// and again. An error of a handler is none here: it is the task's.
     pub fn run_due(&self) -> Result<Vec<Attempted>> {
         let types: Vec<&str> = self.handlers.keys().map(|name| &**name).collect();
         let mut attempted = Vec::new();
@@ -76,9 +78,11 @@ impl WorkerBuilder {
 }
 
 impl TaskQueue {
-    /// Lets time pass for all tasks in the database, as if it had been waited for: times to start come, leases and time limits
-    /// end, retention is over, schedules are due. For tests, on a database of their own: it moves the times of all tasks back, of which only their logs
-    /// are not aware, and the clock of schedules forth. Workers, and [`tidy`](TaskQueue::tidy), act on it the next time they look.
+    /// Lets time pass for all tasks in the database, as if it had been waited for: times to start
+    /// come, leases and time limits end, retention is over, schedules are due. For tests, on a
+    /// database of their own: it moves the times of all tasks back, of which only their logs are
+    /// not aware, and the clock of schedules forth. Workers, and [`tidy`](TaskQueue::tidy), act on
+    /// it the next time they look.
     ///
     /// # Errors
     /// Those of the database.

@@ -617,7 +617,7 @@ fn a_cancel_ends_the_wait_for_leave_to_ask() {
         hold.pass();
         reply(stream, 200, &[], b"ok")
     });
-    let places = quick().rate_limit(RateLimit::none().at_once(1)).build().expect("sound settings");
+    let places = quick().rate_limit(RateLimit::none().max_concurrent(1)).build().expect("sound settings");
     let turns = quick().rate_limit(RateLimit::per_second(0.000_001)).build().expect("sound settings");
     std::thread::scope(|scope| {
         let first: Vec<_> =

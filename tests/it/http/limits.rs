@@ -21,7 +21,7 @@ fn no_more_than_agreed_are_under_way_at_once() {
         inside.fetch_sub(1, Ordering::SeqCst);
         reply(stream, 200, &[], b"ok")
     });
-    let client = quick().rate_limit(RateLimit::none().at_once(3)).build().expect("sound settings");
+    let client = quick().rate_limit(RateLimit::none().max_concurrent(3)).build().expect("sound settings");
     std::thread::scope(|scope| {
         for _ in 0..12 {
             scope.spawn(|| {
@@ -49,7 +49,8 @@ fn requests_of_all_threads_are_spaced_as_agreed() {
             });
         }
     });
-    // Not how fast it is, but that it isn't faster than allowed: the fortieth turn comes 39 distances after the first.
+    // Not how fast it is, but that it isn't faster than allowed: the fortieth turn comes 39
+    // distances after the first.
     assert!(start.elapsed() >= Duration::from_millis(5 * 39), "too fast: {:?}", start.elapsed());
 }
 
@@ -92,7 +93,7 @@ fn once_is_refused_while_all_places_are_taken_and_not_after() {
         reply(stream, 200, &[], b"ok");
         Then::Keep
     });
-    let client = quick().rate_limit(RateLimit::none().at_once(1)).build().expect("sound settings");
+    let client = quick().rate_limit(RateLimit::none().max_concurrent(1)).build().expect("sound settings");
     std::thread::scope(|scope| {
         let slow = scope.spawn(|| client.get(&server.url("/slow")).send().expect("a reply"));
         gate.await_arrivals(1);
@@ -113,7 +114,7 @@ fn limits_that_let_nothing_through_are_refused() {
         RateLimit::per_second(f64::MIN_POSITIVE),
         // Its distance is a duration, but beyond the clock.
         RateLimit::per_second(1e-19),
-        RateLimit::none().at_once(0),
+        RateLimit::none().max_concurrent(0),
     ] {
         let error = quick().rate_limit(limit).build().expect_err("refused");
         assert!(matches!(error, fulmar::Error::Invalid(_)), "{limit:?}: {error}");

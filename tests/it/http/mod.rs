@@ -2,6 +2,7 @@
 
 mod archives;
 mod auth;
+mod cancel;
 mod child;
 mod downloads;
 mod ends;

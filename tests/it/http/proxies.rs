@@ -1,4 +1,5 @@
-//! Through proxies and around them. Those that are ignored stand on real ones, which `tests/run` starts.
+//! Through proxies and around them. Those that are ignored stand on real ones, which `tests/run`
+//! starts.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,8 +33,8 @@ fn a_proxy_that_makes_no_sense_is_an_error() {
     for (url, why) in [
         ("", "it is empty"),
         ("  ", "it is empty"),
-        ("http://", "it is no URL"),
-        ("http://[bad", "it is no URL"),
+        ("http://", "it isn't a URL"),
+        ("http://[bad", "it isn't a URL"),
         ("ftp://me:s3cr3t@host.example:21", "its scheme is not supported"),
         ("socks4://host.example", "its scheme is not supported"),
         ("http://me:%ff%fe@host.example", "its user or password is not text"),
@@ -206,8 +207,8 @@ fn saying(text: &[u8]) -> String {
     format!("http://{address}")
 }
 
-/// Which hosts are asked directly: the list, a URL, our answer, and that of curl 7.88. Where they differ, ours is that of Python's requests,
-/// which knows ports, or of all but curl.
+/// Which hosts are asked directly: the list, a URL, our answer, and that of curl 7.88. Where they
+/// differ, ours is that of Python's requests, which knows ports, or of all but curl.
 const NO_PROXY: &[(&str, &str, bool, bool)] = &[
     ("", "http://a.example/", false, false),
     ("*", "http://a.example/", true, true),

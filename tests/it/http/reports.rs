@@ -10,7 +10,8 @@ use super::server::{Server, Then, head, read_until, reply};
 use super::tls_server::{Authority, TlsServer, TlsStream, local};
 use super::{Folder, client, quick, soon};
 
-/// aiohttp, xh, methanol: an empty body that is said to be compressed was one that could not be unpacked.
+/// aiohttp, xh, methanol: an empty body that is said to be compressed was one that could not be
+/// unpacked.
 #[test]
 fn an_empty_body_need_not_be_unpacked() {
     let server = Server::start(|seen, stream| {
@@ -28,7 +29,7 @@ fn an_empty_body_need_not_be_unpacked() {
     assert_eq!(server.connections(), 1, "the connection isn't kept");
 }
 
-/// isahc, requests, wreq, http-client: locations that are no clean ASCII.
+/// isahc, requests, wreq, http-client: locations that aren't clean ASCII.
 #[test]
 fn a_location_that_is_written_carelessly_is_followed() {
     for (location, target) in [
@@ -62,7 +63,8 @@ fn a_header_in_utf_8_is_text() {
     assert_eq!(reply.file_name().as_deref(), Some("Überblick.tif"));
 }
 
-/// attohttpc, requests, httparse: lines among the headers that are none, and blanks where none may be.
+/// attohttpc, requests, httparse: lines among the headers that are none, and blanks where none may
+/// be.
 #[test]
 fn what_is_no_header_is_passed_over_and_those_behind_it_count() {
     let server = Server::start(|_, stream| {
@@ -116,7 +118,8 @@ fn a_tunnel_is_open_whatever_else_the_proxy_says() {
     }
 }
 
-/// akka-http, gradle: the server says how long it keeps a connection, and a request met one that it closed.
+/// akka-http, gradle: the server says how long it keeps a connection, and a request met one that it
+/// closed.
 #[test]
 fn a_connection_is_kept_no_longer_than_the_server_says() {
     for (hint, connections) in [("timeout=1", 2), ("timeout=60, max=100", 1), ("max=100", 1), ("timeout=soon", 1)] {
@@ -129,7 +132,8 @@ fn a_connection_is_kept_no_longer_than_the_server_says() {
     }
 }
 
-/// rdf4j, glaze: what an idle connection says or suffers before the next request is no answer to it.
+/// rdf4j, glaze: what an idle connection says or suffers before the next request isn't an answer to
+/// it.
 #[test]
 fn what_comes_over_an_idle_connection_answers_nothing() {
     let (done, said) = channel();
@@ -182,8 +186,8 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     packed.finish().expect("in memory")
 }
 
-/// urllib3 5189, and the objects of S3 that were uploaded in signed chunks: a list of codings of which
-/// one packs, and words that are no codings at all.
+/// urllib3 5189, and the objects of S3 that were uploaded in signed chunks: a list of codings of
+/// which one packs, and words that aren't codings at all.
 #[test]
 fn words_about_the_encoding_that_change_no_byte_are_passed_over() {
     let plain: &[&[&str]] = &[&["aws-chunked"], &["UTF-8"], &["identity, none"], &["identity", ""]];
@@ -217,8 +221,9 @@ fn a_path_with_two_slashes_is_sent_as_it_is() {
     assert_eq!(reply.text().expect("text"), "//bucket//key.txt?X-Amz-Signature=ab%2Fcd");
 }
 
-/// urllib3 1822, and 24 of the documentation of SpaceTraders: `Retry-After` that is no number of seconds and
-/// no date. The status is what went wrong, and the next attempt comes after the usual delay.
+/// urllib3 1822, and 24 of the documentation of SpaceTraders: `Retry-After` that isn't a number of
+/// seconds and no date. The status is what went wrong, and the next attempt comes after the usual
+/// delay.
 #[test]
 fn a_time_to_come_back_that_makes_no_sense_counts_as_none() {
     for value in ["1m0s", "0.493", "-1", "soon", "", "Wed, 99 Foo 2026 25:00:00 GMT"] {
@@ -233,8 +238,8 @@ fn a_time_to_come_back_that_makes_no_sense_counts_as_none() {
     }
 }
 
-/// requests 5948 and urllib3 1352: chunks that break off after sound headers are asked for again, as any
-/// other failure of a request that can be repeated is.
+/// requests 5948 and urllib3 1352: chunks that break off after sound headers are asked for again,
+/// as any other failure of a request that can be repeated is.
 #[test]
 fn chunks_that_break_off_are_asked_for_again() {
     let server = Server::start(|seen, stream| {
@@ -251,8 +256,8 @@ fn chunks_that_break_off_are_asked_for_again() {
     assert_eq!(server.seen().len(), 3);
 }
 
-/// ureq 967: the tunnel that a proxy is asked for, and the `Host` beside it, are of the server and not of the
-/// proxy.
+/// ureq 967: the tunnel that a proxy is asked for, and the `Host` beside it, are of the server and
+/// not of the proxy.
 #[test]
 fn a_proxy_is_asked_for_the_server_in_both_places() {
     let proxy = Server::start(|_, stream| reply(stream, 403, &[], b""));
@@ -264,8 +269,8 @@ fn a_proxy_is_asked_for_the_server_in_both_places() {
     assert_eq!((seen[0].target.as_str(), seen[0].header("host")), ("host.example:8443", Some("host.example:8443")));
 }
 
-/// reqwest 2985: `https` that redirects to `http` at the same host and port. No credentials go there, and
-/// nothing else.
+/// reqwest 2985: `https` that redirects to `http` at the same host and port. No credentials go
+/// there, and nothing else.
 #[test]
 fn a_redirect_to_http_at_the_same_port_is_not_followed() {
     let authority = Authority::new("Authority of these tests");

@@ -58,7 +58,7 @@ fn a_reply_that_is_cut_is_an_error_and_no_end() {
 #[test]
 fn a_stream_holds_its_turn_until_its_end_and_no_longer() {
     let server = Server::of(b"ok");
-    let client = quick().rate_limit(RateLimit::none().at_once(1)).build().expect("a client");
+    let client = quick().rate_limit(RateLimit::none().max_concurrent(1)).build().expect("a client");
     let mut stream = client.get(&server.url("/")).stream().expect("a reply");
     let full = client.get(&server.url("/")).once().send().expect_err("it isn't at its end");
     assert_eq!(full.kind(), HttpErrorKind::RateLimited);

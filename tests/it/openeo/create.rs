@@ -120,7 +120,7 @@ fn a_job_of_another_program_is_left_alone() {
 fn lost(connection: &Connection, server: &Server, arrives: bool) -> OpenEoError {
     server.plan("create", if arrives { Fault::LostReply } else { Fault::Cut }, 1);
     let jobs = server.jobs().len();
-    let error = connection.create_job(sum("lost")).expect_err("nobody knows");
+    let error = connection.create_job(sum("lost")).expect_err("it is not known");
     assert!(matches!(error, OpenEoError::LostReply { .. }), "{error:?}");
     assert_eq!(server.jobs().len(), jobs + usize::from(arrives), "not made again");
     error
@@ -191,12 +191,29 @@ fn a_job_that_the_back_end_may_have_changed_is_a_doubt() {
 fn what_the_back_end_may_still_be_making_is_looked_for_and_not_made_again() {
     let (server, connection) = server(Config::quick());
     server.plan("create", Fault::Status(504), 1);
-    let error = connection.create_job(sum("slow")).expect_err("nobody knows");
+    let error = connection.create_job(sum("slow")).expect_err("it is not known");
     assert!(
         matches!(&error, OpenEoError::LostReply { why, .. } if why.contains("may still be making it")),
         "{error:?}"
     );
     assert_eq!((server.count("create"), server.count("list")), (1, 3));
+}
+
+#[test]
+fn a_cancel_while_a_job_is_made_tells_the_doubt_and_makes_no_second() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Hang, 1);
+    let executor = Executor::builder().threads(1).build().expect("an executor");
+    let store = Arc::new(connection);
+    let create = |connection: &Connection, ()| connection.create_job(sum("slow"));
+    let request = executor.submit(&store, create, true, ()).expect("accepted");
+    crate::support::eventually("it is asked for", || server.count("create") == 1);
+    assert!(!request.cancel(), "it runs");
+    let error = request.wait(crate::support::HANG).expect_err("it is not known");
+    let error = error.operation::<OpenEoError>().expect("the client's own");
+    assert!(matches!(error, OpenEoError::LostReply { why, .. } if why.contains("cancelled")), "{error:?}");
+    assert_eq!(error.http().map(HttpError::kind), Some(HttpErrorKind::Cancelled), "{error:?}");
+    assert_eq!((server.count("create"), server.count("list")), (1, 0), "neither made again nor looked for");
 }
 
 #[test]
@@ -219,7 +236,7 @@ fn what_can_not_be_found_out_is_said() {
     let (server, connection) = server(Config::quick());
     server.plan("create", Fault::LostReply, 1);
     server.plan("list", Fault::Status(400), 99);
-    let error = connection.create_job(sum("lost")).expect_err("nobody knows");
+    let error = connection.create_job(sum("lost")).expect_err("it is not known");
     let OpenEoError::LostReply { title, .. } = &error else { panic!("{error:?}") };
     assert_eq!(title, "lost");
     assert!(error.to_string().contains("look into the job list"), "{error}");

@@ -1,5 +1,6 @@
-//! What real back-ends send: capabilities, jobs, logs and results in the shapes of the Copernicus Data Space, of EODC and of the
-//! aggregator that stands before both. Written anew; nulls, odd types and fields that no specification has are theirs.
+//! What real back-ends send: capabilities, jobs, logs and results in the shapes of the Copernicus
+//! Data Space, of EODC and of the aggregator that stands before both. Written anew; nulls, odd
+//! types and fields that no specification has are theirs.
 
 use fulmar::client::openeo::{Connection, DownloadOptions, JobStatus, LogLevel};
 use openeo_server::{Config, Server};
@@ -117,7 +118,7 @@ const LOGS: &str = r#"{
     {"id": null, "level": null, "message": null, "code": "Internal"},
     {"level": "critical", "message": "OOM\u001b[0m\nkilled", "links": [{"rel": "about", "href": "https://x.example"}]},
     {"id": "", "level": "debug", "message": ["a", 1]},
-    "a line that is no object"
+    "a line that isn't an object"
   ]
 }"#;
 
@@ -138,7 +139,8 @@ fn logs_are_read_whole() {
     assert!(!logs.to_string().contains('\u{1b}'), "{logs}");
 }
 
-/// The results of a Data Space job: a collection whose assets have all that a driver of many versions has put there.
+/// The results of a Data Space job: a collection whose assets have all that a driver of many
+/// versions has put there.
 fn results(root: &str, size: usize) -> Value {
     json!({
         "type": "Collection", "stac_version": "1.1.0", "id": "cdse-j-24110613404049f4a0e4ffb5", "title": null, "license": "proprietary",

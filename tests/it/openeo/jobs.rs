@@ -50,7 +50,7 @@ fn a_job_that_fails_prints_its_error_logs_and_the_error_carries_them() {
     assert_eq!((status, logs.len()), (&JobStatus::Error, 1));
     assert!(error.to_string().contains("corrupt data"), "{error}");
 
-    let end = job.wait(soon().require_success(false)).expect("the end is no error");
+    let end = job.wait(soon().require_success(false)).expect("the end isn't an error");
     assert_eq!(end.status(), JobStatus::Error);
 }
 
@@ -301,7 +301,7 @@ fn an_unclear_start_of_a_job_that_had_ended_is_no_success() {
     let job = finished(&connection, "again");
     let again = connection.job(job.id());
     server.plan("start", Fault::Status(502), 1);
-    let error = again.start().expect_err("nobody knows");
+    let error = again.start().expect_err("it is not known");
     assert_eq!((error.status(), server.jobs()[0].starts, server.count("start")), (Some(502), 1, 2));
     again.start().expect("started");
     again.wait(soon()).expect("finished");

@@ -107,7 +107,9 @@ fn too_many_jobs_means_later() {
 
 #[test]
 fn jobs_that_fail_or_are_stopped_are_told_of_and_touch_no_other() {
-    let (server, connection) = server(Config { run: Duration::from_millis(30), ..Config::quick() });
+    // Only the slow one is ever seen to run: the others finish at once, however late we look.
+    let slow = Duration::from_secs(3_600);
+    let (server, connection) = server(Config { run: Duration::ZERO, slow, ..Config::quick() });
     let folder = Folder::new();
     let (tell, told) = mpsc::channel();
     let stopped = tell.clone();
@@ -187,7 +189,7 @@ fn a_reply_that_hangs_keeps_nobody_else_waiting() {
     server.plan_for("start", "job 0", Fault::Hang, 1);
     let (tell, told) = mpsc::channel();
     let executor = Executor::builder().threads(4).build().expect("an executor");
-    let options = options().run_on(runner().executor(&executor).at_once(4)).on_done(move |run| {
+    let options = options().run_on(runner().executor(&executor).max_concurrent(4)).on_done(move |run| {
         tell.send(run.job.id().to_owned()).expect("heard");
     });
     let batch = start_jobs([BackEnd::new(&connection).parallel_jobs(12).queue_limit(99)], titles(51), &options)
@@ -208,7 +210,7 @@ fn a_list_that_hangs_leaves_each_job_to_itself() {
     let (server, connection) = server(Config { run: Duration::from_millis(200), ..Config::quick() });
     server.plan("list", Fault::Hang, 1);
     let executor = Executor::builder().threads(4).build().expect("an executor");
-    let options = options().run_on(runner().executor(&executor).at_once(4));
+    let options = options().run_on(runner().executor(&executor).max_concurrent(4));
     let (tell, told) = mpsc::channel();
     let options = options.on_done(move |run| tell.send(run.job.id().to_owned()).expect("heard"));
     let batch = start_jobs([BackEnd::new(&connection).parallel_jobs(8)], titles(8), &options).expect("started");
@@ -302,7 +304,7 @@ fn a_back_end_that_is_down_or_refuses_us_fails_no_job() {
 #[test]
 fn the_clients_own_rate_limit_fails_no_job() {
     let server = openeo_server::Server::start(Config::quick()).expect("a server");
-    let limit = fulmar::client::http::RateLimit::per_second(100.0).at_once(2);
+    let limit = fulmar::client::http::RateLimit::per_second(100.0).max_concurrent(2);
     let connection =
         fulmar::client::openeo::Connection::connect_with(&server.url(), super::impatient().rate_limit(limit));
     let connection = connection.expect("connected");
@@ -391,8 +393,8 @@ fn an_asset_that_is_gone_leaves_its_siblings() {
     assert_eq!(names, ["job-results.json", "job_j-000001.json", "openEO.tif", "out.csv"]);
 }
 
-/// openeo-geopyspark-driver 1149: an asset that the results offer, and whose file doesn't exist, is answered
-/// with 500 each time.
+/// openeo-geopyspark-driver 1149: an asset that the results offer, and whose file doesn't exist, is
+/// answered with 500 each time.
 #[test]
 fn an_asset_that_the_back_end_fails_to_send_leaves_its_siblings() {
     let (server, connection) = server(Config::quick());
@@ -411,7 +413,7 @@ fn an_asset_that_the_back_end_fails_to_send_leaves_its_siblings() {
 
 #[test]
 fn details_that_can_not_be_had_leave_the_files() {
-    let (server, connection) = server(Config { run: Duration::from_millis(50), ..Config::quick() });
+    let (server, connection) = server(Config::quick());
     let folder = Folder::new();
     server.plan_for("describe", "a", Fault::Status(500), usize::MAX);
     let options = options().download_to(folder.path());

@@ -1,9 +1,11 @@
-//! The openEO client against a back-end of its own (`tests/peers/openeo-server`), faults and all. Real back-ends and the real
-//! Python client are in `tests/openeo_peer`.
+//! The openEO client against a back-end of its own (`tests/peers/openeo-server`), faults and all.
+//! Real back-ends and the real Python client are in `tests/openeo_peer`.
 
 mod auth;
 #[cfg(feature = "sqlite")]
 pub(crate) mod campaign;
+#[cfg(feature = "sqlite")]
+mod campaign_reports;
 mod connection;
 mod create;
 mod documents;
@@ -67,10 +69,10 @@ fn finished(connection: &Connection, title: &str) -> BatchJob {
 }
 
 /// A folder that is gone when the test is.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("fulmar-openeo-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -78,7 +80,7 @@ impl Folder {
         Folder(path)
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
@@ -88,7 +90,7 @@ impl Folder {
     }
 }
 
-fn names_in(folder: &Path) -> Vec<String> {
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();

@@ -1,4 +1,5 @@
-//! Processes with parameters, of users and of the back-end; what the back-end has; and the rest of its API.
+//! Processes with parameters, of users and of the back-end; what the back-end has; and the rest of
+//! its API.
 
 use fulmar::client::http::{HttpErrorKind, Method};
 use fulmar::client::openeo::{
@@ -221,7 +222,7 @@ fn any_path_of_the_api_can_be_asked_and_none_outside() {
     for outside in ["me", "/../../secret", "http://127.0.0.1:1/me", "/jobs/../../../x", ""] {
         let error = connection.api(Method::Get, outside).expect_err(outside);
         assert!(
-            matches!(&error, OpenEoError::Invalid(text) if text.contains("no path of the API")),
+            matches!(&error, OpenEoError::Invalid(text) if text.contains("isn't a path of the API")),
             "{outside}: {error}"
         );
     }

@@ -71,7 +71,7 @@ fn assets_can_be_had_one_by_one_and_in_memory() {
     assert_eq!(asset.load_json().expect("JSON")["job"], job.id());
     assert_eq!(Some(asset.load_bytes().expect("bytes")), server.asset(job.id(), "data.json"));
     let error = job.results().asset("res.tiff").expect("there").load_json().expect_err("a picture");
-    assert_asset(&error, "is no JSON");
+    assert_asset(&error, "isn't JSON");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Two promises at scale, while everything goes wrong that can: no job twice, and what can be had is had.
+//! Two promises at scale, while everything goes wrong that can: no job twice, and what can be had
+//! is had.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +18,8 @@ use super::{Folder, sum};
 const JOBS: usize = 1_000;
 const SEED: u64 = 20_261_126;
 
-/// A back-end whose clocks are off by hours, each call to which is struck with probability 0.1, and one list in ten of which lacks
-/// half of the jobs, as it says.
+/// A back-end whose clocks are off by hours, each call to which is struck with probability 0.1, and
+/// one list in ten of which lacks half of the jobs, as it says.
 fn back_end(seed: u64, clock: i64, list_clock: i64) -> (Server, Connection) {
     let chaos = Some(Chaos { seed, share: 0.1, delay: Duration::from_millis(60) });
     let (clock, list_clock) = (clock * 3_600, list_clock * 3_600);
@@ -55,7 +56,7 @@ fn a_thousand_jobs_on_two_back_ends_in_trouble_are_all_accounted_for() {
         .poll(poll, poll * 4)
         .soft_errors(30, poll)
         .download_to(folder.path())
-        .run_on(BatchRunner::builder().attempts(20).at_once(32).backoff(backoff))
+        .run_on(BatchRunner::builder().attempts(20).max_concurrent(32).backoff(backoff))
         .on_error(move |job, _| {
             let name = format!("{} {}", job.connection().root_url(), job.id());
             *heard.lock().expect("no panic").entry(name).or_default() += 1;

@@ -120,7 +120,7 @@ fn a_token_that_expires_in_the_middle_of_a_batch_is_renewed_downloads_included()
         let report = batch_query(&client, (0..40).map(|n| square(&n.to_string())), options(&folder)).expect("sound");
         assert!(report.is_success(), "{}", told(&report));
         assert_eq!(folder.files().len(), 40 * 5);
-        assert_eq!(server.jobs().len(), 40, "a refused submission is no submission");
+        assert_eq!(server.jobs().len(), 40, "a refused submission isn't a submission");
     }
 }
 

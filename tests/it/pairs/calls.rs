@@ -222,12 +222,12 @@ fn files_without_a_place_are_known_before_anything_is_submitted() {
 fn a_rate_limit_of_ones_own_spares_the_server() {
     let faults = Faults { rate_limit: 110, ..Faults::default() };
     let (server, folder) = (server(Config { faults, ..quick() }), Folder::new());
-    let limit = RateLimit::per_second(100.0).at_once(4);
+    let limit = RateLimit::per_second(100.0).max_concurrent(4);
     let client = Client::builder(&server.url()).rate_limit(limit).build().expect("a client");
     let queries = (0..30).map(|n| square(&n.to_string()));
     let report = batch_query(&client, queries, options(&folder).workers(30)).expect("sound");
     assert!(report.is_success(), "{}", told(&report));
-    assert_eq!((server.count("fault 429"), report.stats.retries), (0, 0), "waiting for one's turn is no attempt");
+    assert_eq!((server.count("fault 429"), report.stats.retries), (0, 0), "waiting for one's turn isn't an attempt");
 }
 
 #[test]

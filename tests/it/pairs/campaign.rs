@@ -142,9 +142,12 @@ fn killed_at(at: u64, passage: Passage) -> u64 {
     let mut child = start_child(&server, folder.path());
     start.send(Pid::from_child(&child)).expect("the server is there");
     let status = child.wait().expect("ended");
-    assert_eq!(status.success(), at == u64::MAX, "killed if and only if that was asked for: {status}");
     drop(end);
     let requests = seen.load(Ordering::SeqCst);
+    // The number of requests differs from run to run, so that the last ones may not come.
+    assert_eq!(status.success(), requests < at, "killed if and only if it came so far: {status}");
+    // What the process has sent is done before the next one looks, or never.
+    server.drain().expect("a connection");
     server.guard(|_| Passage::Free);
     assert_done_once(&server, &run(&client(&server), folder.path(), AREAS), &folder, AREAS);
     requests
@@ -204,7 +207,7 @@ fn a_limit_needs_an_estimate_and_keeps_it() {
     let report = campaign.run_queries(&client, make, &limited()).expect("run");
     assert_eq!((report.count(RowState::Done), server.jobs().len()), (1, 1), "{report:?}");
     let report = campaign.run_queries(&client, make, &limited().estimate(2.0)).expect("run");
-    assert_eq!((report.count(RowState::Done), report.over_budget, report.spent), (3, 1, 4.0), "{report:?}");
+    assert_eq!((report.count(RowState::Done), report.over_budget, report.spent), (2, 2, 4.0), "{report:?}");
     let error = campaign.run_queries(&client, make, &limited().cancel_over_limit(true)).expect_err("not here");
     assert!(matches!(&error, CampaignError::Invalid(text) if text.contains("cancel_over_limit")), "{error}");
 }

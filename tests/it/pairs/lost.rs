@@ -42,6 +42,25 @@ fn a_batch_that_is_cancelled_while_it_looks_for_a_lost_job_submits_no_other() {
 }
 
 #[test]
+fn a_batch_that_is_cancelled_while_a_submission_is_on_its_way_says_that_there_may_be_a_job() {
+    let (folder, silence) = (Folder::new(), Gate::new());
+    let gate = silence.clone();
+    let server = Server::start(move |_, _| {
+        gate.pass();
+        Then::Close
+    });
+    let batch = start_batch_query(&client(&server), [square("a")], options(&folder)).expect("sound");
+    silence.await_arrivals(1);
+    batch.cancel();
+    // The server says nothing until then.
+    let report = batch.wait(HANG).expect("it ends");
+    silence.open();
+    assert_eq!(report.stats.cancelled, 1, "{}", told(&report));
+    assert_eq!((posts(&server), server.seen().len()), (1, 1), "{:?}", report.jobs[0].notes);
+    assert!(report.jobs[0].notes.iter().any(|note| note.contains("may have a job")), "{:?}", report.jobs[0].notes);
+}
+
+#[test]
 fn a_dry_run_whose_answer_was_lost_leaves_no_job_to_look_for() {
     let folder = Folder::new();
     let server = Server::start(|seen, stream| match seen.number {

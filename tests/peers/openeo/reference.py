@@ -64,14 +64,10 @@ elif command == "compute":
     print(json.dumps(values))
 elif command == "manage":
     import logging, pandas
-    from openeo.extra.job_management import MultiBackendJobManager
+    from user import run
     logging.disable(logging.WARNING)
-    manager = MultiBackendJobManager(poll_sleep=1, root_dir=rest[2])
-    manager.add_backend("local", connection=lambda: connect(url), parallel_jobs=int(rest[1]))
-    table = pandas.DataFrame({"title": [f"job {n}" for n in range(int(rest[0]))]})
     began = time.time()
-    manager.run_jobs(df=table, start_job=lambda row, connection, **_: connection.create_job(GRAPH, title=row["title"]),
-                     job_db=os.path.join(rest[2], "jobs.csv"))
+    run(url, int(rest[0]), int(rest[1]), GRAPH, rest[2])
     took = time.time() - began
     states = pandas.read_csv(os.path.join(rest[2], "jobs.csv"))["status"].value_counts().to_dict()
     print(json.dumps({"seconds": took, "states": states}))

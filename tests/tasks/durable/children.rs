@@ -7,7 +7,8 @@ use fulmar::tasks::{RetryPolicy, TaskContext, TaskError, TaskFilter, TaskQueue, 
 use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
 use crate::support::Bed;
 
-/// A queue with the types `t` and `c`, of which the first is `work` and the second doubles its input, or fails if that is 0.
+/// A queue with the types `t` and `c`, of which the first is `work` and the second doubles its
+/// input, or fails if that is 0.
 fn family(
     bed: &dyn Bed,
     work: impl Fn(&Durable<'_>) -> Result<Vec<i64>, TaskError> + Send + Sync + 'static,
@@ -231,7 +232,11 @@ pub(crate) fn a_child_of_a_parent_that_waits_is_not_moved(bed: &dyn Bed) {
     let worker = worker(&queue, |cx| cx.all::<()>("all", [cx.child("c", "x", &())]).map(drop));
     let task = start(&queue, "a");
     assert_eq!(run(&worker), [Paused]);
-    let refused = queue.export(&TaskFilter::new(), &mut Vec::new()).expect_err("its parent waits for it");
+    let refused = queue.export(&TaskFilter::new(), &mut Vec::new()).expect_err("it waits for a child");
+    let TaskError::Transfer { source, .. } = refused else { panic!("{refused:?}") };
+    assert!(source.to_string().contains("`a`") && source.to_string().contains("waits for children"), "{source}");
+    let of_children = TaskFilter::new().of_type("c");
+    let refused = queue.export(&of_children, &mut Vec::new()).expect_err("its parent waits for it");
     let TaskError::Transfer { source, .. } = refused else { panic!("{refused:?}") };
     assert!(source.to_string().contains("`a/x`") && source.to_string().contains("parent waits"), "{source}");
     task.cancel().expect("cancelled");

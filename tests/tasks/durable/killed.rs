@@ -25,7 +25,10 @@ pub(crate) fn run_until_killed(queue: &TaskQueue) {
     let worker = Worker::builder(queue).lease(LEASE).handle("t", function(work)).handle("c", double);
     fault::die_at(if die_at == 0 { MANY } else { die_at });
     while queue.status("t", "a").expect("there") != TaskStatus::Finished {
-        worker.run_due().expect("run");
+        if worker.run_due().expect("run").is_empty() {
+            // The server may have done what a killed process had asked for after its leases ended.
+            queue.tidy().expect("tidied");
+        }
         queue.pass_time(HOUR).expect("passed");
     }
     say("left", &fault::left().to_string());

@@ -43,6 +43,64 @@ pub(crate) fn a_step_runs_once_and_a_sleep_holds_nothing(bed: &dyn Bed) {
     assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_step"), 0, "its steps went with it");
 }
 
+pub(crate) fn a_sleep_is_stored_with_its_pause_or_not_at_all(bed: &dyn Bed) {
+    let (queue, did) = (queue(bed), Did::default());
+    let (inside, notes) = (queue.clone(), did.clone());
+    let worker = worker(&queue, move |cx| {
+        if cx.task().attempt() == 1 {
+            // Its lease ends, and the task goes back while its function is at work.
+            inside.pass_time(HOUR).expect("passed");
+            inside.tidy().expect("tidied");
+        }
+        let rest = cx.sleep("rest", HOUR);
+        notes.note(format!("{} stored", inside.tree("t", "a", 0).expect("there").steps.len()));
+        rest
+    });
+    start(&queue, "a");
+    assert!(matches!(worker.run_due(), Err(TaskError::Stale { .. })));
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_step"), 0, "of a worker that lost its task");
+    assert_eq!(run(&worker), [Paused]);
+    let ends_with_it =
+        "SELECT count(*) FROM fulmar_task_step s JOIN fulmar_task t ON t.id = s.task_id WHERE s.until = t.run_at";
+    assert_eq!(bed.count(ends_with_it), 1);
+    did.assert(&["0 stored", "0 stored"]);
+    queue.pass_time(HOUR).expect("passed");
+    assert_eq!(run(&worker), [Finished]);
+}
+
+pub(crate) fn a_function_that_was_cancelled_at_work_stores_no_sleep(bed: &dyn Bed) {
+    let queue = queue(bed);
+    let inside = queue.clone();
+    let worker = worker(&queue, move |cx| {
+        if cx.task().attempt() == 1 {
+            inside.cancel("t", "a").expect("told");
+        }
+        cx.sleep("rest", HOUR)
+    });
+    start(&queue, "a");
+    assert_eq!(run(&worker), [Cancelled]);
+    // So a retry sleeps for the whole time.
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_step"), 0);
+    queue.retry("t", "a").expect("it waits again");
+    assert_eq!(run(&worker), [Paused]);
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_step"), 1);
+}
+
+/// An operator ends the pause, and not the sleep.
+pub(crate) fn a_function_that_wakes_too_soon_sleeps_on_until_its_time(bed: &dyn Bed) {
+    let queue = queue(bed);
+    let worker = worker(&queue, |cx| cx.sleep("rest", HOUR));
+    start(&queue, "a");
+    assert_eq!(run(&worker), [Paused]);
+    bed.sql("UPDATE fulmar_task SET run_at = run_at - 1000000000");
+    assert_eq!(run(&worker), [Paused]);
+    let ends_with_it =
+        "SELECT count(*) FROM fulmar_task_step s JOIN fulmar_task t ON t.id = s.task_id WHERE s.until = t.run_at";
+    assert_eq!(bed.count(ends_with_it), 1);
+    queue.pass_time(HOUR).expect("passed");
+    assert_eq!(run(&worker), [Finished]);
+}
+
 pub(crate) fn a_swallowed_pause_is_still_a_pause(bed: &dyn Bed) {
     let (queue, did) = (queue(bed), Did::default());
     let notes = did.clone();

@@ -1,4 +1,5 @@
-//! What a file has to be: its length, its checksum, its type, and no page that asks to log in.
+//! What the caller expects of a downloaded file: its length, its checksum, its type, and that it
+//! isn't a page that asks to log in.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +11,7 @@ use super::BUFFER;
 
 pub(super) type Hash = Box<dyn DynDigest>;
 
-/// An expected checksum, and what computes such.
+/// An expected checksum, and the hash function that computes it.
 pub(super) struct Checksum {
     pub(super) begin: fn() -> Hash,
     pub(super) sum: Vec<u8>,
@@ -26,12 +27,12 @@ impl Checksum {
 pub(super) struct Expected {
     pub(super) length: Option<u64>,
     pub(super) checksum: Option<Checksum>,
-    /// Types, without parameters and in lower case; none is any but HTML.
+    /// The accepted types, without parameters and in lower case. If empty, every type but HTML.
     pub(super) accepted: Vec<String>,
 }
 
 impl Expected {
-    /// What is fed with the bytes, if a checksum is expected.
+    /// A new hash to feed with the file's bytes, if a checksum is expected.
     pub(super) fn hash(&self) -> Option<Hash> {
         self.checksum.as_ref().map(|checksum| (checksum.begin)())
     }
@@ -56,15 +57,15 @@ impl Expected {
         self.takes("text/html") || self.accepted.iter().any(|kind| is_html(kind))
     }
 
-    /// Whether a file that begins like this is a page in place of the data.
+    /// Whether `start` is the beginning of an HTML page that the server sent in place of the data.
     pub(super) fn is_wrong_page(&self, start: &[u8]) -> bool {
         looks_like_html(start) && !self.takes_html()
     }
 
-    /// The size of the file that is there, if it is what is expected.
+    /// The size of the file at `path`, if there is one with the expected length and checksum.
     pub(super) fn matching(&self, path: &Path) -> io::Result<Option<u64>> {
         let found = match path.metadata() {
-            // A link to nowhere, or another process has just removed it.
+            // The path is a link to nowhere, or another process has just removed the file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found?,
         };

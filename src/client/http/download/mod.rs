@@ -1,4 +1,4 @@
-//! Files that arrive whole, or not under their name.
+//! Downloads to files, which get their names only when they are complete.
 
 mod expected;
 mod part;
@@ -20,17 +20,17 @@ use part::OpenError;
 pub(super) use part::sync_folder;
 pub(super) use transfer::run;
 
-/// How much is read and written at a time; all the memory that a download takes besides.
+/// How many bytes are read and written at a time: the memory that a download needs for its data.
 const BUFFER: usize = 64 << 10;
 
-/// What to do about a file that has the name already.
+/// What to do if a file with the name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Existing {
-    /// Replace it, in one step, when the new one is whole.
+    /// Replace it, in one step, when the new one is complete.
     Replace,
-    /// Leave it, ask no server, and say [`Downloaded::kept`]: for batches that go on where an
-    /// earlier one stopped. If a length or checksum is expected and the file has another, it is
+    /// Keep it, send no request, and return it as [`Downloaded::kept`]: for batches that continue
+    /// an earlier one. If the caller expects a length or checksum and the file has another, it is
     /// replaced.
     Keep,
     /// Fail.
@@ -39,31 +39,34 @@ pub enum Existing {
 
 type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 
-/// Where a download goes, and what is expected of it.
+/// The target of a download, and what the caller expects of the file.
 ///
-/// It is streamed to `NAME.part`, checked, synced and renamed: under its final name there is a
-/// whole file, or what was there before. Memory stays the same for any size.
+/// The client streams the file to `NAME.part`, checks it, syncs it to the disk and renames it. So
+/// the final name always leads to a complete file, or to the one from before. A large file needs no
+/// more memory.
 ///
 /// # What is checked
-/// The name ([`check_file_name`](super::check_file_name)); the status; that it is no page in HTML,
-/// by type and by its first bytes, unless that was asked for; the length, as the server says it and
-/// as the caller expects it; the checksum. A file that is stored compressed (`Content-Encoding`) is
-/// unpacked, unless its name or type says that it is meant to be so.
+/// - The name ([`check_file_name`](super::check_file_name)) and the status.
+/// - That it isn't an HTML page, by its type and its first bytes, unless the caller accepts that.
+/// - The length that the server says, and the length and checksum that the caller expects.
+///
+/// A file that the server stores compressed (`Content-Encoding`) is unpacked, unless its name or
+/// type says that the file itself is a compressed one.
 ///
 /// # Cut connections
-/// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` to
-/// know the file by. Whatever it answers that isn't exactly the rest of the same file, the download
-/// starts over. This works across calls, too.
+/// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` that
+/// identifies the file. If the answer isn't exactly the rest of the same file, the download starts
+/// over. This works across calls, too.
 ///
 /// # What is left
-/// After a success: the file. After a failure that may pass (a cut, a time limit, a cancel), if the
-/// rest can be asked for: `NAME.part`, and `NAME.part.resume` that tells what it is; the next
-/// download of the same URL, but for a signature in its query, to the same name goes on there, and
-/// [`discard`](Download::discard) removes both. After any other failure: nothing. A process that is
-/// killed leaves `NAME.part`, which the next download of that name starts over.
+/// After a success: the file. After a temporary failure (a cut, a time limit, a cancel):
+/// `NAME.part` and `NAME.part.resume`, which says what the part is, if the rest can be asked for.
+/// The next download of the same URL to the same name continues there; a signature in the URL's
+/// query may differ. [`discard`](Download::discard) removes both. After any other failure: nothing.
+/// A process that is killed leaves `NAME.part`, which the next download of that name starts over.
 ///
 /// # At once
-/// Of two downloads to one name, in this or another process, one goes on, and the other fails with
+/// If two downloads to the same name run at once, in this or another process, the second fails with
 /// [`HttpErrorKind::Busy`](super::HttpErrorKind::Busy).
 ///
 /// ```no_run
@@ -88,31 +91,31 @@ pub struct Download<'a> {
     cancelled: Option<Box<dyn Fn() -> bool + 'a>>,
 }
 
-/// A file that has arrived.
+/// A downloaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Downloaded {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Its size in bytes.
     pub bytes: u64,
-    /// Whether the server or the caller said how long it is, or what its checksum is. If not, it
-    /// ends where the connection did. The connection was closed in order, but a proxy that gives up
-    /// may close it so, too.
+    /// Whether the server or the caller said how long the file is, or its checksum. If not, the
+    /// file ends with the connection. That was closed in order, but a proxy that gives up may do
+    /// that, too.
     pub length_known: bool,
-    /// Whether a part of it was there from before: of an earlier attempt, or an earlier call.
+    /// Whether a part of it is from an earlier attempt or call.
     pub resumed: bool,
-    /// Whether it was there already, and no server was asked ([`Existing::Keep`]).
+    /// Whether the file existed already, so that no request was sent ([`Existing::Keep`]).
     pub kept: bool,
     /// The type that the server said, without parameters and in lower case.
     pub content_type: Option<String>,
-    /// The file name that the server proposes, if it is a sound one.
+    /// The file name that the server proposes, if it is safe.
     pub file_name: Option<String>,
 }
 
 impl<'a> Download<'a> {
-    /// A download to `folder`, which is made if it isn't there, under `name`, which must be one
-    /// plain name of a file.
+    /// A download to `folder`, which is created if necessary, with `name`, which must be a plain
+    /// file name.
     pub fn new(folder: impl Into<PathBuf>, name: impl Into<String>) -> Download<'a> {
         Download {
             folder: folder.into(),
@@ -126,31 +129,31 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// What to do about a file of that name. Defaults to [`Existing::Replace`].
+    /// What to do if a file with that name exists. Defaults to [`Existing::Replace`].
     #[must_use]
     pub fn existing(mut self, existing: Existing) -> Download<'a> {
         self.existing = existing;
         self
     }
 
-    /// Whether the rest is asked for after a cut. Defaults to yes; if not, every attempt starts
-    /// over and leaves nothing.
+    /// Whether to resume the download after a cut. Defaults to yes. If not, every attempt starts
+    /// over, and a failed one leaves nothing.
     #[must_use]
     pub fn resume(mut self, resume: bool) -> Download<'a> {
         self.resume = resume;
         self
     }
 
-    /// The size in bytes that the file must have, as it is stored: one that the server stores
-    /// compressed, and says so, may have it before or after it is unpacked. Defaults to what the
-    /// server says.
+    /// The size in bytes that the file must have. If the server stores it compressed, and says so,
+    /// this may be the size before or after unpacking. Defaults to the size that the server says.
     #[must_use]
     pub fn length(mut self, bytes: u64) -> Download<'a> {
         self.expected.length = Some(bytes);
         self
     }
 
-    /// The checksum that the file must have. Defaults to none; of several the last is the one.
+    /// The checksum that the file must have. Defaults to none. If several are set, the last one
+    /// counts.
     #[must_use]
     pub fn sha256(self, checksum: [u8; 32]) -> Download<'a> {
         self.checksum(|| Box::new(Sha256::new()), &checksum)
@@ -174,9 +177,9 @@ impl<'a> Download<'a> {
         self.checksum(|| Box::new(Sha512::new()), &checksum)
     }
 
-    /// The only types that are taken: `application/zip`, `image/*`. Defaults to all but HTML, which
-    /// mostly is a page that asks to log in; naming `text/html`, `text/*` or `*/*` here takes it. A
-    /// reply without a type is taken.
+    /// The types to accept: `application/zip`, `image/*`. Defaults to all but HTML, which mostly is
+    /// a page that asks to log in; to accept it, add `text/html`, `text/*` or `*/*`. A reply
+    /// without a type is always accepted.
     #[must_use]
     pub fn accept_types(mut self, media_types: &[&str]) -> Download<'a> {
         self.expected.accept(media_types);
@@ -190,8 +193,9 @@ impl<'a> Download<'a> {
         self
     }
 
-    /// Called with the bytes that are there and those that will be, if that is known, after each
-    /// piece of at most 64 KiB. On the thread that downloads; it should be quick.
+    /// A function that gets the number of bytes so far, and how many there will be, if that is
+    /// known. It is called after each piece of at most 64 KiB, on the thread that downloads, and
+    /// should return quickly.
     #[must_use]
     pub fn progress(self, progress: impl FnMut(u64, Option<u64>) + 'a) -> Download<'a> {
         *self.progress.borrow_mut() = Some(Box::new(progress));
@@ -211,18 +215,18 @@ impl<'a> Download<'a> {
     /// The path that the file will have.
     ///
     /// # Errors
-    /// [`Error::Invalid`], if the name isn't one plain name of a file.
+    /// [`Error::Invalid`] if the name isn't a plain file name.
     pub fn path(&self) -> Result<PathBuf> {
         check_file_name(&self.name)?;
         Ok(self.folder.join(&self.name))
     }
 
-    /// Removes what an earlier, failed download to this name left; a file under the final name
+    /// Removes the part of an earlier, failed download to this name. A file with the final name
     /// stays.
     ///
     /// # Errors
-    /// [`Error::Invalid`], if the name isn't one plain name of a file, if a download to it is under
-    /// way, or if the system doesn't let it be removed.
+    /// [`Error::Invalid`] if the name isn't a plain file name, if a download to it is running, or
+    /// if the system refuses to remove the part.
     pub fn discard(&self) -> Result<()> {
         check_file_name(&self.name)?;
         part::discard(&self.folder, &self.name).map_err(|error| {
@@ -243,7 +247,7 @@ impl<'a> Download<'a> {
     }
 
     fn report(&self, done: u64, total: Option<u64>) {
-        // A progress that starts the same download would meet itself here.
+        // `try_borrow_mut`, because the progress function may itself run this same download.
         if let Ok(mut progress) = self.progress.try_borrow_mut() {
             if let Some(progress) = progress.as_mut() {
                 progress(done, total);

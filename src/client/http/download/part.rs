@@ -1,13 +1,15 @@
-//! The file that a download grows in, until it gets its final name.
+//! The partial file into which a download writes, until the file is complete and gets its final
+//! name.
 //!
-//! `NAME.part` is locked while a thread writes to it, so that no other thread or process does. Only
-//! the holder of the lock touches it or `NAME.part.resume`, removes them, or renames the part. A
-//! lock says nothing about names: the thread that gets it looks whether the name still means the
-//! file that it locked, and opens again if not. A process that dies gives its locks back.
+//! A thread that writes to `NAME.part` holds a lock on it, so that no other thread or process
+//! writes. Only the holder of the lock writes, removes or renames `NAME.part` and
+//! `NAME.part.resume`. The lock belongs to the file and not to its name. So a thread that has got
+//! the lock checks whether the name still leads to the file that it locked, and if not, opens it
+//! again. If a process dies, the system releases its locks.
 //!
-//! `NAME.part.resume` says what the part is the beginning of. It is written only after the part is
-//! on the disk, so that what it promises is there even if the machine stops; a part without it is
-//! started over.
+//! `NAME.part.resume` says of which remote file the part is the beginning. It is written only after
+//! the part is on the disk, so that all the bytes that it promises are there even if the machine
+//! stops. A part without it is started over.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,10 +20,10 @@ use serde_json::{Value, json};
 use super::super::file_name::{PART, STATE};
 use super::super::headers::strong_etag;
 
-/// How much of such a file is read.
+/// How many bytes of a `.part.resume` file are read.
 const LONGEST_STATE: u64 = 16 << 10;
 
-/// What tells that a part and the server's file still are the same thing.
+/// Identifies a version of the server's file, to find out whether a part still belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Validator {
     /// A strong `ETag`, or else the value of `Last-Modified`.
@@ -29,17 +31,18 @@ pub(super) struct Validator {
     pub(super) is_etag: bool,
 }
 
-/// What a part is the beginning of.
+/// The content of `NAME.part.resume`: of which remote file a part is the beginning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Saved {
-    /// A hash of the URL without its signature, which changes, and must not be found on a disk.
+    /// A hash of the URL. It leaves out the URL's signature, which changes; and a hash, because a
+    /// URL may hold secrets, which must not be on the disk.
     pub(super) url: String,
     pub(super) validator: Validator,
     pub(super) length: u64,
     pub(super) total: u64,
 }
 
-/// Why there is no part to write to.
+/// Why [`PartFile::open`] failed.
 #[derive(Debug)]
 pub(super) enum OpenError {
     /// Another download is writing it.
@@ -47,8 +50,9 @@ pub(super) enum OpenError {
     Io(io::Error),
 }
 
-/// A locked part. Dropped without [`keep`](Part::keep) or [`finish`](Part::finish), it is removed.
-pub(super) struct Part {
+/// A locked part. Dropped without [`keep`](PartFile::keep) or [`finish`](PartFile::finish), it is
+/// removed.
+pub(super) struct PartFile {
     file: File,
     part: PathBuf,
     state: PathBuf,
@@ -56,16 +60,16 @@ pub(super) struct Part {
     settled: bool,
 }
 
-impl Part {
+impl PartFile {
     /// Opens or creates the part of `name` in `folder`, which exists.
-    pub(super) fn open(folder: &Path, name: &str) -> Result<Part, OpenError> {
+    pub(super) fn open(folder: &Path, name: &str) -> Result<PartFile, OpenError> {
         let (target, part, state) = paths(folder, name);
-        // Again and again only if others rename and remove at the same time; each turn means that
-        // one of them got on.
+        // This repeats only if other processes rename or remove the file at the same time, and each
+        // turn means that one of them made progress.
         for _ in 0..1_000 {
             match fs::symlink_metadata(&part) {
                 Ok(found) if !found.is_file() => {
-                    let text = format!("{} is there and is no plain file: remove it", part.display());
+                    let text = format!("{} is there and isn't a plain file: remove it", part.display());
                     return Err(OpenError::Io(io::Error::new(io::ErrorKind::AlreadyExists, text)));
                 }
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(OpenError::Io(error)),
@@ -77,33 +81,34 @@ impl Part {
             match fs4::fs_std::FileExt::try_lock_exclusive(&file) {
                 Ok(true) => {}
                 Ok(false) => return Err(OpenError::Busy),
-                // A file system without locks: nothing else can be done there.
+                // The file system has no locks, so go on without one.
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(error) => return Err(OpenError::Io(error)),
             }
             if !is_same(&file, &part) {
                 continue;
             }
-            // A process that died in `place`, or another program, has left the part a second name,
-            // mostly the final one. What stands under that must not be written to.
+            // The part has a second name, mostly the final one: a process died in `place`, or
+            // another program linked it. Writing to it would change that file, so start with a new
+            // one.
             if is_linked(&file).map_err(OpenError::Io)? {
                 remove(&part).map_err(OpenError::Io)?;
                 continue;
             }
-            return Ok(Part { file, part, state, target, settled: false });
+            return Ok(PartFile { file, part, state, target, settled: false });
         }
         Err(OpenError::Busy)
     }
 
     /// A part over any file, for tests of disks that fail.
     #[cfg(test)]
-    pub(super) fn over(file: File, folder: &Path, name: &str) -> Part {
+    pub(super) fn over(file: File, folder: &Path, name: &str) -> PartFile {
         let (target, part, state) = paths(folder, name);
-        Part { file, part, state, target, settled: false }
+        PartFile { file, part, state, target, settled: false }
     }
 
-    /// What the part is the beginning of, if that is known and the part has as much as was
-    /// promised.
+    /// The content of `NAME.part.resume`, if it is there and the part is at least as long as it
+    /// promises.
     pub(super) fn saved(&self) -> Option<Saved> {
         let mut text = String::new();
         fs::symlink_metadata(&self.state).ok().filter(fs::Metadata::is_file)?;
@@ -112,19 +117,19 @@ impl Part {
         (self.file.metadata().ok()?.len() >= saved.length).then_some(saved)
     }
 
-    /// Goes on behind the first `length` bytes.
+    /// Cuts the part to its first `length` bytes, and writes behind them from now on.
     pub(super) fn resume_at(&mut self, length: u64) -> io::Result<()> {
         self.file.set_len(length)?;
         self.file.seek(SeekFrom::Start(length)).map(drop)
     }
 
-    /// Throws away what is there.
+    /// Empties the part.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         remove(&self.state)?;
         self.resume_at(0)
     }
 
-    /// Hands what has been written to `look`, piece by piece.
+    /// Reads the first `length` bytes of the part and calls `look` with each piece.
     pub(super) fn read_again(&mut self, length: u64, mut look: impl FnMut(&[u8])) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         let mut left = length;
@@ -141,11 +146,11 @@ impl Part {
         Ok(())
     }
 
-    /// Leaves the part for another time.
+    /// Keeps the part on the disk, so that a later download can go on with it.
     pub(super) fn keep(mut self, saved: &Saved) -> io::Result<()> {
         self.file.set_len(saved.length)?;
         self.file.sync_all()?;
-        // A new file, never one that another program laid there.
+        // Write a new file, and never into one that another program put there.
         remove(&self.state)?;
         let mut state = OpenOptions::new().write(true).create_new(true).open(&self.state)?;
         state.write_all(written(saved).as_bytes())?;
@@ -154,8 +159,8 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the part its final name, when it is on the disk. With `replace` false, a file that is
-    /// there by now stays.
+    /// Waits until the part is on the disk, and gives it its final name. If `replace` is false and
+    /// a file with that name exists, that file stays, and this is an error.
     pub(super) fn finish(mut self, replace: bool) -> io::Result<PathBuf> {
         self.file.sync_all()?;
         remove(&self.state)?;
@@ -170,7 +175,7 @@ impl Part {
     }
 }
 
-impl Write for Part {
+impl Write for PartFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -180,43 +185,46 @@ impl Write for Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartFile {
     fn drop(&mut self) {
         if !self.settled {
-            // The state first: a part without it is harmless. A drop has no way to tell of an
-            // error.
+            // Remove the state first: a part without it is harmless. Ignore errors, because a drop
+            // can't return one.
             let _ = remove(&self.state);
             let _ = remove(&self.part);
         }
+        // Closing the file isn't enough: a process that another thread has just started has a copy
+        // of it until it runs its program, and with the copy the lock.
+        let _ = fs4::fs_std::FileExt::unlock(&self.file);
     }
 }
 
-/// Removes what an earlier download of `name` left, unless one is under way.
+/// Removes the part of an earlier download of `name`, unless a download is writing to it.
 pub(super) fn discard(folder: &Path, name: &str) -> Result<(), OpenError> {
     let (_, part, state) = paths(folder, name);
     if !part.exists() && !state.exists() {
         return Ok(());
     }
-    Part::open(folder, name).map(drop)
+    PartFile::open(folder, name).map(drop)
 }
 
 fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
     (folder.join(name), folder.join(format!("{name}{PART}")), folder.join(format!("{name}{STATE}")))
 }
 
-/// Renames, but never over a file that is there.
+/// Renames `part` to `target`, but never replaces a file that exists.
 fn place(part: &Path, target: &Path) -> io::Result<()> {
-    // Where `is_linked` can't tell, a part must never have two names.
+    // Only on Unix: elsewhere `is_linked` can't tell whether a part has two names.
     let linked = if cfg!(unix) { fs::hard_link(part, target) } else { Err(io::ErrorKind::Unsupported.into()) };
     match linked {
         Ok(()) => {
-            // The file is in place under its name. If it keeps the other one, too, `open` takes
-            // that away.
+            // The file has its final name. If removing the other name fails, the next `open` does
+            // it.
             let _ = remove(part);
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // A file system without links: two looks instead of one.
+        // The file system has no hard links: look first, and then rename.
         Err(_) if target.symlink_metadata().is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
         Err(_) => fs::rename(part, target),
     }
@@ -229,7 +237,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a rename last. Where a folder can't be synced, the system does it in its own time.
+/// Waits until a rename in the folder of `path` is on the disk. If the system can't sync a folder,
+/// it writes the rename later.
 pub(in super::super) fn sync_folder(path: &Path) {
     if let Some(folder) = path.parent() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
@@ -250,7 +259,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata(), fs::symlink_metadata(path)), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
 }
 
-/// Whether it has another name besides the one that it was opened by.
+/// Whether the file has another name besides the one by which it was opened.
 #[cfg(unix)]
 fn is_linked(file: &File) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -285,7 +294,7 @@ fn parse(text: &str) -> Option<Saved> {
         total: value.get("total")?.as_u64()?,
     };
     let value = saved.validator.value.as_str();
-    // It goes into a header.
+    // The value goes into a header of a request.
     let is_sound = value.is_ascii()
         && if saved.validator.is_etag {
             strong_etag(value).is_some()
@@ -298,6 +307,21 @@ fn parse(text: &str) -> Option<Saved> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_free_once_it_is_kept_though_a_new_process_still_has_a_copy_of_the_file() {
+        let folder = std::env::temp_dir().join(format!("fulmar-part-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let mut part = PartFile::open(&folder, "x").expect("free");
+        let copy = part.file.try_clone().expect("a copy");
+        assert!(matches!(PartFile::open(&folder, "x"), Err(OpenError::Busy)), "it is being written");
+        part.write_all(b"half").expect("written");
+        let validator = Validator { value: "\"a\"".into(), is_etag: true };
+        part.keep(&Saved { url: "ab".into(), validator, length: 4, total: 9 }).expect("kept");
+        PartFile::open(&folder, "x").expect("free again");
+        drop(copy);
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 
     #[test]
     fn what_is_written_is_read_and_what_makes_no_sense_is_not() {

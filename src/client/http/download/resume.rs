@@ -1,5 +1,5 @@
-//! Whether the rest of a file may be asked for, and whether what comes then is it. (RFC 9110, 13
-//! and 14)
+//! Whether a download can ask for the rest of a file, and whether the reply is that rest. (RFC
+//! 9110, 13 and 14)
 
 use ::http::HeaderMap;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,8 @@ use super::super::plan::{Plan, is_credential_name};
 use super::super::response::header;
 use super::part::Validator;
 
-/// Whether a 206 is exactly the rest of the file that the part is the beginning of.
+/// Whether a reply with status 206 is exactly the rest of the file of which the part is the
+/// beginning.
 pub(super) fn is_the_rest(
     headers: &HeaderMap,
     done: u64,
@@ -31,8 +32,9 @@ pub(super) fn is_the_rest(
     Ok(())
 }
 
-/// What to know the file by later. A date only counts if it is at least a second old: within one, a
-/// file may change twice.
+/// Identifies the file's version by its `ETag` or date, so that a later request can ask for the
+/// rest of the same version. A date counts only if it is at least a second old, because a file may
+/// change twice within a second.
 pub(super) fn validator(headers: &HeaderMap) -> Option<Validator> {
     if header(headers, "accept-ranges").is_some_and(|ranges| ranges.trim().eq_ignore_ascii_case("none")) {
         return None;
@@ -48,9 +50,9 @@ pub(super) fn validator(headers: &HeaderMap) -> Option<Validator> {
     (age.as_secs() >= 1).then(|| Validator { value: modified.to_owned(), is_etag: false })
 }
 
-/// Tells URLs apart without showing them. The query counts, since validators and lengths of two
-/// files may well be the same, but what belongs to a signature doesn't: that changes from day to
-/// day.
+/// A hash that tells URLs apart without showing them. It includes the query, because two files that
+/// differ only there may have the same validator and length. It leaves out the parameters of a
+/// signature, because those change from day to day.
 pub(super) fn fingerprint(plan: &Plan) -> String {
     let mut url = plan.url.clone();
     let is_sas = url.query_pairs().any(|(name, _)| name == "sig");
@@ -64,7 +66,8 @@ pub(super) fn fingerprint(plan: &Plan) -> String {
     Sha256::digest(url.as_str()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What goes along with a signature: of S3 and its likes, of CloudFront, and, `is_sas`, of Azure.
+/// Whether a parameter of this name belongs to a signature: of S3 and compatible services, of
+/// CloudFront, or, if `is_sas`, of Azure.
 fn is_of_signature(name: &str, is_sas: bool) -> bool {
     const SAS: &[&str] =
         &["se", "ske", "skoid", "sks", "skt", "sktid", "skv", "sip", "sp", "spr", "sr", "st", "sv", "sdd", "ss", "srt"];

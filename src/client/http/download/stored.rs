@@ -1,4 +1,4 @@
-//! A body as it is stored, and what is in it: some servers keep files compressed and say so with
+//! Unpacks a body while it is read: some servers store files compressed and say so with
 //! `Content-Encoding`.
 
 use std::io::{self, Read};
@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use super::super::wire::Body;
 use super::expected::{Expected, Hash};
 
-/// The content of a body.
+/// The content of a body, unpacked if necessary.
 pub(super) enum Content {
     Plain(Box<Body>),
     /// Unpacked on the way.
@@ -22,7 +22,7 @@ pub(super) struct Stored {
     hash: Option<Hash>,
 }
 
-/// How much came, before it was unpacked, and what computed its checksum.
+/// How many bytes came before they were unpacked, and their hash.
 pub(super) struct Packed {
     pub(super) bytes: u64,
     pub(super) hash: Option<Hash>,
@@ -38,8 +38,9 @@ impl Content {
         }
     }
 
-    /// Waits until there is something to read. `false`: `cancelled` said so meanwhile. What is
-    /// unpacked may lie in the decoder: there only the cancel is looked at.
+    /// Waits until there is something to read, and returns true; false if `cancelled` returned true
+    /// meanwhile. For a packed body it doesn't wait, because the decoder may hold bytes, and only
+    /// asks `cancelled`.
     pub(super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
         match self {
             Content::Plain(body) => body.wait(cancelled),
@@ -47,7 +48,7 @@ impl Content {
         }
     }
 
-    /// What was stored, if that is another thing than the content.
+    /// Length and hash of the packed bytes, if the body was packed.
     pub(super) fn into_packed(self) -> Option<Packed> {
         match self {
             Content::Plain(_) => None,
@@ -79,8 +80,8 @@ impl Read for Stored {
     }
 }
 
-/// Whether a body is to be unpacked: not if the file is meant to be a compressed one, which servers
-/// say in the same way.
+/// Whether to unpack a body. Not if the file itself should be a compressed one: for such files,
+/// servers send the same header.
 pub(super) fn is_to_be_unpacked(is_gzip: bool, content_type: Option<&str>, name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let is_meant = [".gz", ".tgz", ".svgz"].iter().any(|ending| name.ends_with(ending))

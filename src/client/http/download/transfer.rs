@@ -1,4 +1,4 @@
-//! A download under way: attempt after attempt, from the connection to the disk.
+//! A running download: makes attempt after attempt, and copies from the connection to the disk.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -14,23 +14,24 @@ use super::super::response::{header, is_gzip};
 use super::super::send::sent;
 use super::super::wait::Cancelled;
 use super::expected::Hash;
-use super::part::{OpenError, Part, Saved, Validator};
+use super::part::{OpenError, PartFile, Saved, Validator};
 use super::resume::{fingerprint, is_the_rest, validator};
 use super::stored::{Content, Packed, is_to_be_unpacked};
 use super::{BUFFER, Download, Downloaded, Existing};
 use crate::trace::event;
 
-/// How much of the beginning must be there before it is looked at: a page in HTML may come in
-/// pieces.
+/// How many bytes are read before the beginning is checked for an HTML page, which may come in
+/// small pieces.
 const BEGINNING: usize = 256;
 
-/// An attempt that gets so much further isn't counted as one that failed in a row.
+/// If a failed attempt has got at least this much further, the count of failures in a row starts
+/// anew.
 const PROGRESS: u64 = 64 << 10;
 
-/// Even then a download ends after so many attempts.
+/// The most attempts of a download, even if each of them gets further.
 const MOST_ATTEMPTS: u32 = 1_000;
 
-/// Does the whole of it: `RequestBuilder::download`.
+/// Runs a download to its end, for `RequestBuilder::download`.
 pub(in super::super) fn run(
     client: &HttpClient,
     plan: &Plan,
@@ -68,7 +69,7 @@ pub(in super::super) fn run(
         return Err(fail(HttpErrorKind::File, format!("{} is a folder", path.display())).arrived(false));
     }
     std::fs::create_dir_all(&download.folder).map_err(|error| on_disk("can't be put into its folder", error))?;
-    let part = Part::open(&download.folder, &download.name).map_err(|error| match error {
+    let part = PartFile::open(&download.folder, &download.name).map_err(|error| match error {
         OpenError::Busy => {
             let text = format!("another download to {} is under way", path.display());
             fail(HttpErrorKind::Busy, text)
@@ -105,17 +106,18 @@ struct Transfer<'a, 'b> {
     plan: &'a Plan,
     download: &'a Download<'b>,
     path: &'a Path,
-    part: Part,
+    part: PartFile,
     /// How many bytes of the file are in the part.
     done: u64,
-    /// What the part is the beginning of; without it, it can't be gone on with.
+    /// The version and length of the file of which the part is the beginning. Without it the
+    /// download can't be resumed.
     known: Option<(Validator, u64)>,
-    /// Of the bytes that are in the part, if a checksum is expected.
+    /// The hash of the bytes in the part, if a checksum is expected.
     hash: Option<Hash>,
     resumed: bool,
 }
 
-/// What the last reply said about the file.
+/// What the headers of the last reply said about the file.
 struct Arrived {
     is_delimited: bool,
     content_type: Option<String>,
@@ -123,7 +125,7 @@ struct Arrived {
 }
 
 impl Transfer<'_, '_> {
-    /// Goes on with what an earlier call left, if that is known to be of the same file.
+    /// If an earlier call has left a part of the same file, goes on with that.
     fn take_up(&mut self) -> io::Result<()> {
         self.hash = self.download.expected.hash();
         let saved = self.part.saved().filter(|saved| self.may_resume() && saved.url == fingerprint(self.plan));
@@ -139,7 +141,8 @@ impl Transfer<'_, '_> {
         Ok(())
     }
 
-    /// Only what may be asked for twice can be asked for in pieces.
+    /// Whether the rest of the file can be asked for by a second request: only if the request may
+    /// be repeated.
     fn may_resume(&self) -> bool {
         self.download.resume && self.plan.method == Method::Get
     }
@@ -153,8 +156,8 @@ impl Transfer<'_, '_> {
         Ok(())
     }
 
-    /// One request, and what comes of it to the disk. What has been written counts, even if it
-    /// fails then.
+    /// Sends one request, and writes the reply's body to the part. If it fails on the way, the
+    /// bytes written so far stay, and the next attempt may go on behind them.
     fn attempt(&mut self, client: &HttpClient) -> Result<Arrived, HttpError> {
         if self.download.is_cancelled() {
             return Err(self.cancelled().arrived(false));
@@ -162,7 +165,7 @@ impl Transfer<'_, '_> {
         if self.known.is_none() && self.done > 0 {
             self.start_over()?;
         }
-        // A length is meant in bytes as they are stored, and so is a range.
+        // Ask for the bytes as they are stored, because lengths and ranges count those.
         let mut headers = vec![("Accept-Encoding", "identity".to_owned())];
         let asked = self.known.clone().filter(|_| self.done > 0);
         if let Some((validator, _)) = &asked {
@@ -179,7 +182,7 @@ impl Transfer<'_, '_> {
         let headers = &live.reply.headers;
         let content_type = header(headers, "content-type").and_then(media_type);
         let file_name = header(headers, "content-disposition").and_then(file_name_of);
-        // What is stored in another coding stays as it is stored.
+        // A coding that isn't gzip is left as it is.
         let is_gzip = is_gzip(headers).unwrap_or(false);
         let is_packed = is_to_be_unpacked(is_gzip, content_type.as_deref(), &self.download.name);
         let total = match (live.reply.status, &asked) {
@@ -196,7 +199,8 @@ impl Transfer<'_, '_> {
                     self.start_over()?;
                 }
                 let total = live.reply.body.length();
-                // A range is one of the bytes as they are stored.
+                // A body that we unpack can't be resumed: a range counts packed bytes, and the part
+                // has unpacked ones.
                 let validator = validator(headers).filter(|_| self.may_resume() && !is_packed);
                 self.known = validator.zip(total);
                 total.filter(|_| !is_packed)
@@ -216,7 +220,7 @@ impl Transfer<'_, '_> {
         Ok(Arrived { is_delimited, content_type, file_name })
     }
 
-    /// What can be known from the headers.
+    /// Checks what the headers say against what the caller expects, before anything is written.
     fn check_before(&self, content_type: Option<&str>, total: Option<u64>) -> Result<(), HttpError> {
         if let Some(kind) = content_type.filter(|kind| !self.download.expected.takes(kind)) {
             return Err(self.fault(HttpErrorKind::Content, format!("the server sent {kind:?} in place of the data")));
@@ -234,7 +238,8 @@ impl Transfer<'_, '_> {
         Ok(())
     }
 
-    /// From the connection to the disk, piece by piece.
+    /// Copies the body from the connection to the part, piece by piece, until it ends, breaks or is
+    /// cancelled.
     fn stream(&mut self, live: Live, total: Option<u64>, is_packed: bool) -> Result<Option<Packed>, HttpError> {
         let Live { reply, url, method, secrets, permit } = live;
         let mut content = Content::of(reply.body, is_packed, &self.download.expected);
@@ -260,7 +265,11 @@ impl Transfer<'_, '_> {
         }
     }
 
+    /// Appends one piece of the body to the part. Refuses an HTML page in place of the data, and
+    /// more than `most` bytes or the download's own limit: before the write, so that a server can't
+    /// fill the disk.
     fn write(&mut self, bytes: &[u8], most: Option<u64>) -> Result<(), HttpError> {
+        // Only the first piece shows whether the file is a page.
         if self.done == 0 && self.download.expected.is_wrong_page(bytes) {
             return Err(self.fault(HttpErrorKind::Content, "the server sent a page in HTML in place of the data"));
         }
@@ -281,7 +290,9 @@ impl Transfer<'_, '_> {
         Ok(())
     }
 
-    /// What can be known when all is there.
+    /// Checks the complete file: whether the connection ended too early, and the expected length
+    /// and checksum. If the server stores the file packed, these may mean the packed bytes or the
+    /// content, so either will do.
     fn check_after(&mut self, total: Option<u64>, packed: Option<Packed>) -> Result<(), HttpError> {
         let done = self.done;
         if let Some(total) = total.filter(|total| done < *total) {
@@ -296,7 +307,8 @@ impl Transfer<'_, '_> {
         if let Some(expected) = &self.download.expected.checksum {
             let hashes = [self.hash.take(), packed.and_then(|packed| packed.hash)];
             if !hashes.into_iter().flatten().any(|hash| expected.is_of(hash)) {
-                // Pieces that don't fit together: once more, in one.
+                // The part may consist of pieces of different versions of the file. If it was
+                // resumed, another attempt in one piece may succeed.
                 let resumed = self.resumed;
                 self.start_over()?;
                 return Err(self
@@ -316,13 +328,14 @@ impl Transfer<'_, '_> {
         Ok(Downloaded { path, bytes: done, length_known, resumed, kept: false, content_type, file_name })
     }
 
-    /// Leaves what another call can go on with, and nothing else.
+    /// Ends a failed download: keeps the part if another call can go on with it, and otherwise
+    /// removes it. Returns `error`.
     fn give_up(self, error: HttpError) -> HttpError {
         let passes = error.is_retryable() || error.kind() == HttpErrorKind::Cancelled;
         if let (true, Some((validator, total))) = (passes && self.done > 0, self.known) {
             let saved = Saved { url: fingerprint(self.plan), validator, length: self.done, total };
             if let Err(failed) = self.part.keep(&saved) {
-                // Then nothing is left, and the next download starts over.
+                // The part is removed, and the next download starts over.
                 event!(WARN, "an unfinished download could not be kept", path = self.path, error = failed.kind());
             }
         }
@@ -347,16 +360,17 @@ impl Transfer<'_, '_> {
     }
 }
 
-/// Why reading stopped.
+/// Why [`fill`] stopped reading.
 enum Stop {
-    /// So much was wanted.
+    /// It has read the wanted number of bytes.
     Piece,
     End,
     Cut(io::Error),
     Cancelled,
 }
 
-/// Reads at least so many bytes, unless something else comes first; what had come before it counts.
+/// Reads at least `least` bytes, unless the body ends or breaks, or the caller cancels. Returns how
+/// many bytes it has read, also in these cases.
 fn fill(content: &mut Content, buffer: &mut [u8], least: usize, cancelled: Cancelled<'_>) -> (usize, Stop) {
     let mut filled = 0;
     loop {
@@ -364,7 +378,7 @@ fn fill(content: &mut Content, buffer: &mut [u8], least: usize, cancelled: Cance
             return (filled, Stop::Cancelled);
         }
         match content.read(&mut buffer[filled..]) {
-            // Less than was wanted is written before the end is told.
+            // Return the bytes first: the next call meets the end again.
             Ok(0) if filled > 0 => return (filled, Stop::Piece),
             Ok(0) => return (0, Stop::End),
             Ok(count) => filled += count,
@@ -404,7 +418,7 @@ mod tests {
         let plan = client.get("http://host.example/x").plan(None).expect("a sound request");
         let download = Download::new(&folder, "x");
         let path = folder.join("x");
-        let part = Part::over(full, &folder, "x");
+        let part = PartFile::over(full, &folder, "x");
         let mut transfer = Transfer {
             plan: &plan,
             download: &download,

@@ -1,5 +1,4 @@
-//! The body of a reply, to its end: which end is one, and which is a cut. (RFC 9112, 6.3, 7.1, 8
-//! and 9.8)
+//! Reads the body of a reply, and tells its end from a cut. (RFC 9112, 6.3, 7.1, 8 and 9.8)
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -11,27 +10,28 @@ use super::fault::Fault;
 use super::head::Framing;
 use crate::time::Deadline;
 
-/// The longest line about a chunk, and the most of what may follow the last one.
+/// The most bytes of a line before a chunk, and of the trailers after the last one.
 const LONGEST_LINE: u64 = 8 << 10;
 const MOST_TRAILERS: u64 = 64 << 10;
 
-/// A body that is still to be read. Its end is `Ok(0)`, and is only said of a body that is whole.
+/// A body that hasn't been read to its end. A read returns `Ok(0)` only if the body was complete.
 pub(in super::super) struct Body {
     state: State,
     framing: Framing,
     keep: Option<Arc<Pool>>,
     silence: Option<Duration>,
     total: Deadline,
-    /// The limit of a wait that has begun.
+    /// The deadline of a `wait` for bytes: the next read keeps it, so that both together take at
+    /// most the limit on silence.
     waiting_until: Option<Option<Instant>>,
 }
 
 enum State {
-    /// So much is left, and then nothing.
+    /// So many bytes are left.
     Length(Connection, u64),
-    /// The line before a chunk is next.
+    /// The next line is the one before a chunk.
     ChunkSize(Connection),
-    /// So much of a chunk is left.
+    /// So many bytes of a chunk are left.
     Chunk(Connection, u64),
     UntilClose(Connection),
     Whole,
@@ -56,7 +56,7 @@ impl Body {
         body
     }
 
-    /// How long it is as it is sent, if the server said so.
+    /// The body's length as it is sent, if the server said so.
     pub(in super::super) fn length(&self) -> Option<u64> {
         match self.framing {
             Framing::Length(length) => Some(length),
@@ -64,12 +64,12 @@ impl Body {
         }
     }
 
-    /// Whether its end can be told from a cut: not if it is the end of the connection.
+    /// Whether the body's end can be told from a cut: not if it ends with the connection.
     pub(in super::super) fn is_delimited(&self) -> bool {
         self.framing != Framing::UntilClose
     }
 
-    /// Shortens the time that is left for it.
+    /// Shortens the time limit of the rest of the body to `limit`, from now.
     pub(in super::super) fn hurry(&mut self, limit: Duration) {
         let sooner = Deadline::start(limit);
         if self.total.at().is_none_or(|at| sooner.at().is_some_and(|sooner| sooner < at)) {
@@ -77,11 +77,13 @@ impl Body {
         }
     }
 
-    /// Waits until there is something to read, an end included. `false`: `cancelled` said so
-    /// meanwhile.
+    /// Waits until the next `read` will return at once: with bytes, or with the body's end or
+    /// error. Returns false if `cancelled` returned true meanwhile. Also returns true when the time
+    /// limit has passed: the next read then fails.
     pub(in super::super) fn wait(&mut self, cancelled: &dyn Fn() -> bool) -> bool {
         let until = until(self.silence, self.total);
-        // The read that follows is the end of this wait, and no other.
+        // The next read gets this deadline. If it counted anew, a silent server would have twice
+        // the time.
         self.waiting_until = Some(until);
         match &mut self.state {
             State::Length(connection, _)
@@ -92,7 +94,7 @@ impl Body {
         }
     }
 
-    /// Gives the connection back once all has come.
+    /// Gives the connection back to the pool once the whole body has come.
     fn settle(&mut self) {
         if matches!(self.state, State::Length(_, 0)) {
             if let State::Length(connection, 0) = std::mem::replace(&mut self.state, State::Whole) {
@@ -156,7 +158,7 @@ impl Body {
         }
     }
 
-    /// At most `left` bytes, and at least one.
+    /// Reads at most `left` bytes, and at least one.
     fn piece(&self, connection: &mut Connection, out: &mut [u8], left: u64) -> Result<usize, Fault> {
         let most = usize::try_from(left).map_or(out.len(), |left| left.min(out.len()));
         match read(connection, &mut out[..most]).map_err(|error| self.cut(error))? {
@@ -175,8 +177,8 @@ impl Body {
         }
     }
 
-    /// The last chunk has come, and with it all of the body. What follows says nothing of it: if
-    /// that is cut, the connection is of no more use, and nothing else is wrong.
+    /// Reads the trailers after the last chunk. The body is complete already, so if they are cut,
+    /// only the connection can't be used again.
     fn trailers(&mut self, mut connection: Connection) -> Result<(), Fault> {
         let mut left = MOST_TRAILERS;
         self.state = loop {
@@ -197,7 +199,7 @@ impl Body {
     }
 
     fn cut(&self, error: io::Error) -> Fault {
-        match error.kind() {
+        Fault::within(error, |error| match error.kind() {
             io::ErrorKind::TimedOut if self.total.is_past() => Fault::timeout("the whole took too long"),
             io::ErrorKind::TimedOut => Fault::timeout("no more of the reply came in time"),
             io::ErrorKind::UnexpectedEof => {
@@ -207,7 +209,7 @@ impl Body {
                 Fault::broken("the connection was reset before the reply ended").with_source(error)
             }
             _ => Fault::broken("the connection broke before the reply ended").with_source(error),
-        }
+        })
     }
 }
 
@@ -224,7 +226,8 @@ fn read(connection: &mut Connection, out: &mut [u8]) -> io::Result<usize> {
     connection.reader.read(out)
 }
 
-/// Hexadecimal digits, and after a semicolon extensions, which are passed over.
+/// Parses the line before a chunk: hexadecimal digits, and perhaps extensions after a semicolon,
+/// which it ignores.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(line.split(|byte| *byte == b';').next()?).ok()?.trim();
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,4 +1,4 @@
-//! A connection to a server, and those that are kept for the next request.
+//! A connection to a server, and the pool of unused ones.
 
 use std::io::{BufReader, Write};
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::sync::Mutex;
 const KEPT_PER_HOST: usize = 32;
 const KEPT: usize = 128;
 
-/// How long an unused connection is kept: shorter than what servers allow, or a request meets one
-/// that was just closed.
+/// How long an unused connection is kept: shorter than most servers do, so that a request rarely
+/// gets one that the server has just closed.
 const KEPT_FOR: Duration = Duration::from_secs(15);
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const BUFFER: usize = 64 << 10;
 
 pub(super) struct Connection {
     pub(super) reader: BufReader<Box<dyn Stream>>,
     pub(super) origin: Origin,
-    /// Whether it ends at a proxy that wants whole URLs.
+    /// Whether it ends at a proxy that needs whole URLs in requests.
     pub(super) absolute: bool,
-    /// What that proxy is told with each request.
+    /// The credentials for that proxy, which it gets with each request.
     pub(super) proxy_authorization: Option<String>,
     /// Whether a reply has come over it.
     pub(super) has_served: bool,
@@ -43,7 +43,8 @@ impl Connection {
         Connection { reader, origin, absolute, proxy_authorization, has_served: false, kept_for: KEPT_FOR }
     }
 
-    /// The server keeps it so long. A second less, since it counts from when it wrote.
+    /// Sets how long the server keeps the connection. We keep it a second less, because the server
+    /// counts from when it sent the reply.
     pub(super) fn keep_for(&mut self, limit: Duration) {
         self.kept_for = KEPT_FOR.min(limit.saturating_sub(Duration::from_secs(1)));
     }
@@ -52,8 +53,8 @@ impl Connection {
         self.reader.get_mut().limit(until);
     }
 
-    /// Waits until something comes, an end included, or until then. `false`: the caller doesn't
-    /// want to wait any longer.
+    /// Waits until bytes, the end or an error come, or until `until`. Returns false if `cancelled`
+    /// returned true meanwhile.
     pub(super) fn wait(&mut self, until: Option<Instant>, cancelled: &dyn Fn() -> bool) -> bool {
         if !self.reader.buffer().is_empty() || self.reader.get_mut().holds_bytes() {
             return true;
@@ -90,7 +91,7 @@ struct Kept {
 }
 
 impl Pool {
-    /// The one used last, which has the best chance to stand still.
+    /// Takes the connection to `origin` that was used last, because that is most likely still open.
     pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
         loop {
             let found = {
@@ -98,7 +99,8 @@ impl Pool {
                 let at = kept.iter().rposition(|kept| kept.connection.origin == *origin)?;
                 kept.remove(at)
             };
-            // Outside of the lock, and so is the goodbye to one that stands no longer.
+            // Without the lock: this asks the system, and dropping a closed connection may write to
+            // it.
             if found.since.elapsed() < found.connection.kept_for && is_quiet(found.connection.reader.get_ref().socket())
             {
                 return Some(found.connection);
@@ -106,8 +108,8 @@ impl Pool {
         }
     }
 
-    /// Keeps a connection that has nothing more to say. One that has said more than it was asked
-    /// isn't trusted again.
+    /// Keeps a connection for the next request. If the server has sent more than the reply, the
+    /// connection is dropped, because its bytes could be taken for the next reply.
     pub(super) fn put(&self, connection: Connection) {
         if !connection.reader.buffer().is_empty() {
             return;

@@ -1,8 +1,8 @@
-//! From a host's name to a connection: look it up, connect, through a proxy if there is one, and
-//! secure it.
+//! Makes a connection to a host: looks its name up, connects, through a proxy if there is one, and
+//! starts encryption.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,25 @@ use super::connection::Connection;
 use super::fault::Fault;
 use super::proxy::{Proxy, Speaks};
 use super::stream::{Socket, Stream};
+use super::tcp::Tcp;
 use super::tunnel::{self, Target};
-use crate::sync::{Condvar, Mutex, thread};
+use crate::sync::{Condvar, Mutex, interrupt, thread};
 use crate::time::Deadline;
 
-/// How long one of several addresses has at first: most that answer at all do so within it.
+/// How long each of several addresses gets at first: most that answer at all do so within this
+/// time.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// The system takes no time limit of zero.
+/// The shortest time limit for a connect: the system doesn't accept zero.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Wire {
-    /// A new connection for requests to `url`. Whatever goes wrong here, no request was sent.
+    /// Makes a new connection for requests to `url`. If this fails, no request was sent.
     pub(super) fn dial(&self, url: &Url, origin: &Origin, total: Deadline) -> Result<Connection, Fault> {
+        self.connection(url, origin, total).map_err(|fault| Fault { arrived: false, ..fault })
+    }
+
+    fn connection(&self, url: &Url, origin: &Origin, total: Deadline) -> Result<Connection, Fault> {
         let (host, port) = (origin.host(), origin.port());
         let is_secure = origin.scheme() == "https";
         let proxy = self.proxies.for_url(url)?;
@@ -66,53 +72,61 @@ impl Wire {
         Ok(Connection::new(stream, origin.clone(), absolute, authorization))
     }
 
-    /// A socket, and until when what follows may take: encryption counts as connecting.
+    /// Connects a socket, and returns it with the deadline for starting encryption, which counts as
+    /// a part of connecting.
     fn open(&self, host: &str, port: u16, total: Deadline) -> Result<(Box<dyn Stream>, Option<Instant>), Fault> {
         let addresses = resolve(host, port, until(self.timeouts.connect, total))?;
         let until = until(self.timeouts.connect, total);
-        let tcp = connect(&addresses, until)?;
-        // Requests are written whole; waiting for more would only delay them.
-        let _ = tcp.set_nodelay(true);
+        let tcp = connect_by(&addresses, until, Tcp::connect)?;
+        // We write each request as a whole: waiting for more bytes would only delay it.
+        let _ = tcp.stream().set_nodelay(true);
         let mut stream = Box::new(Socket::new(tcp));
         stream.limit(until);
         Ok((stream, until))
     }
 }
 
-/// The address that a host's name itself is.
+/// The address, if the host's name is one.
 fn address(host: &str) -> Option<IpAddr> {
     host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(host).parse().ok()
 }
 
-/// Looks a name up. The system has no time limit for that, so it happens on a thread of its own if
-/// there is to be one.
+/// Looks a name up, on another thread, because the system has neither a time limit for that nor a
+/// way to cancel it.
 fn resolve(host: &str, port: u16, until: Option<Instant>) -> Result<Vec<SocketAddr>, Fault> {
     if let Some(ip) = address(host) {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let name = (host.to_owned(), port);
-    let look_up = move || name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-    let found = match until {
-        None => look_up(),
-        Some(until) => {
-            let answer = Arc::new((Mutex::new(None), Condvar::new()));
-            let asked = answer.clone();
-            let body = move || {
-                let found = look_up();
-                *asked.0.lock() = Some(found);
-                asked.1.notify_one();
-            };
-            thread::spawn("fulmar-lookup".into(), Some(256 << 10), body).map_err(|error| {
-                let text = "the host's name can't be looked up: the system has no thread left for it";
-                Fault::before(HttpErrorKind::Connect, text, true).with_source(error)
-            })?;
-            let mut found = answer.0.lock();
-            while found.is_none() && !answer.1.wait_until(&mut found, until).timed_out() {}
-            found
-                .take()
-                .ok_or_else(|| Fault { arrived: false, ..Fault::timeout("looking the host's name up took too long") })?
-        }
+    let answer = Arc::new((Mutex::new(None), Condvar::new()));
+    let asked = answer.clone();
+    let body = move || {
+        let found = name.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+        *asked.0.lock() = Some(found);
+        asked.1.notify_one();
     };
+    thread::spawn("fulmar-lookup".into(), Some(256 << 10), body).map_err(|error| {
+        let text = "the host's name can't be looked up: the system has no thread left for it";
+        Fault::before(HttpErrorKind::Connect, text, true).with_source(error)
+    })?;
+    let waits = answer.clone();
+    let _interrupt = interrupt::on_cancel(move || {
+        // Under the lock: a thread that is about to wait has seen the cancel, or sleeps by now.
+        let _found = waits.0.lock();
+        waits.1.notify_one();
+    });
+    let mut found = answer.0.lock();
+    while found.is_none() {
+        if interrupt::is_cancelled() {
+            return Err(Fault::cancelled());
+        }
+        match until {
+            None => answer.1.wait(&mut found),
+            Some(until) if answer.1.wait_until(&mut found, until).timed_out() => break,
+            Some(_) => {}
+        }
+    }
+    let found = found.take().ok_or_else(|| Fault::timeout("looking the host's name up took too long"))?;
     match found {
         Ok(addresses) if addresses.is_empty() => Err(unknown()),
         Ok(addresses) => Ok(addresses),
@@ -124,17 +138,9 @@ fn unknown() -> Fault {
     Fault::before(HttpErrorKind::Connect, "the host's name can't be looked up", true)
 }
 
-/// The first address that answers.
-fn connect(addresses: &[SocketAddr], until: Option<Instant>) -> Result<TcpStream, Fault> {
-    connect_by(addresses, until, |address, limit| match limit {
-        None => TcpStream::connect(address),
-        Some(limit) => TcpStream::connect_timeout(address, limit),
-    })
-}
-
-/// One of several addresses may lead nowhere, as IPv6 does in many a network. So each gets a moment
-/// first, and only if none answers in that time, each but the last gets half of the time that is
-/// left. (After RFC 8305, which tries them at the same time.)
+/// Connects to the first address that answers. One may lead nowhere, as IPv6 does in many
+/// networks, so each first gets only a moment. If none answers in that time, each gets half of the
+/// remaining time, and the last one all of it. (After RFC 8305, which tries them at the same time.)
 fn connect_by<T>(
     addresses: &[SocketAddr],
     until: Option<Instant>,
@@ -164,7 +170,8 @@ fn connect_by<T>(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.map_or_else(|| Fault { arrived: false, ..Fault::timeout("connecting took too long") }, no_connection))
+    let late = || Fault::timeout("connecting took too long");
+    Err(last.map_or_else(late, |error| Fault::within(error, no_connection)))
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -173,7 +180,7 @@ fn is_timeout(error: &io::Error) -> bool {
 
 fn no_connection(error: io::Error) -> Fault {
     let text = match error.kind() {
-        _ if is_timeout(&error) => return Fault { arrived: false, ..Fault::timeout("connecting took too long") },
+        _ if is_timeout(&error) => return Fault::timeout("connecting took too long"),
         io::ErrorKind::ConnectionRefused => "the connection was refused: nothing listens at this port",
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "the host can't be reached",
         _ => "no connection came about",
@@ -181,9 +188,9 @@ fn no_connection(error: io::Error) -> Fault {
     Fault::before(HttpErrorKind::Connect, text, true).with_source(error)
 }
 
-/// What went wrong on the way to the proxy, said of the proxy.
+/// Turns a fault on the way to the proxy into one that names the proxy.
 fn unreachable(proxy: &Proxy, fault: Fault) -> Fault {
-    if fault.kind == HttpErrorKind::Timeout {
+    if matches!(fault.kind, HttpErrorKind::Timeout | HttpErrorKind::Cancelled) {
         return fault;
     }
     let text = format!("{proxy} can't be reached: {}", fault.text);
@@ -222,7 +229,7 @@ mod tests {
         assert_eq!(tried.iter().map(|(port, _)| *port).collect::<Vec<_>>(), [1, 2, 1, 2]);
         assert_eq!((tried[0].1, tried[1].1), (MOMENT, MOMENT));
         assert!(tried[2].1 > Duration::from_secs(25) && tried[3].1 > Duration::from_secs(50), "{tried:?}");
-        assert_eq!((fault.kind, fault.arrived), (HttpErrorKind::Timeout, false));
+        assert_eq!(fault.kind, HttpErrorKind::Timeout);
     }
 
     #[test]
@@ -232,6 +239,6 @@ mod tests {
         assert_eq!(fault.kind, HttpErrorKind::Timeout);
         let (all, fault) = tried(&[io::ErrorKind::ConnectionRefused], Duration::from_secs(60));
         assert!(all.len() == 1 && all[0].1 > Duration::from_secs(50), "{all:?}");
-        assert_eq!((fault.kind, fault.arrived), (HttpErrorKind::Connect, false));
+        assert_eq!(fault.kind, HttpErrorKind::Connect);
     }
 }

@@ -1,4 +1,5 @@
-//! What goes wrong between a request and its reply, before anything knows of methods and URLs.
+//! The error of this folder, which knows nothing of methods and URLs: the caller makes an
+//! `HttpError` of it.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -8,8 +9,8 @@ use std::io;
 use super::super::kind::HttpErrorKind;
 use crate::error::BoxError;
 
-/// What went wrong on the wire. It may travel inside of an [`io::Error`], through readers that know
-/// nothing else.
+/// What went wrong with a connection or a reply. It may be wrapped in an [`io::Error`], to pass
+/// through readers that know only those.
 #[derive(Debug)]
 pub(in super::super) struct Fault {
     pub(in super::super) kind: HttpErrorKind,
@@ -17,19 +18,19 @@ pub(in super::super) struct Fault {
     /// Whether the server may have got the request.
     pub(in super::super) arrived: bool,
     pub(in super::super) retryable: bool,
-    /// Whether the connection ended before the first byte of a reply: one that was kept may have
-    /// been closed meanwhile.
+    /// Whether the connection ended before the first byte of a reply. If it was kept from an
+    /// earlier request, the server may just have closed it.
     pub(super) unanswered: bool,
     pub(in super::super) source: Option<BoxError>,
 }
 
 impl Fault {
-    /// Before the request was sent.
+    /// A fault before the request was sent.
     pub(super) fn before(kind: HttpErrorKind, text: impl Into<Cow<'static, str>>, retryable: bool) -> Fault {
         Fault { kind, text: text.into(), arrived: false, retryable, unanswered: false, source: None }
     }
 
-    /// The connection broke, or what came over it was no HTTP.
+    /// The connection broke, or the reply wasn't HTTP.
     pub(super) fn broken(text: impl Into<Cow<'static, str>>) -> Fault {
         Fault { arrived: true, ..Fault::before(HttpErrorKind::Broken, text, true) }
     }
@@ -39,8 +40,7 @@ impl Fault {
     }
 
     pub(super) fn cancelled() -> Fault {
-        let text = "it was cancelled while the server thought about it";
-        Fault { arrived: true, ..Fault::before(HttpErrorKind::Cancelled, text, false) }
+        Fault { arrived: true, ..Fault::before(HttpErrorKind::Cancelled, "it was cancelled", false) }
     }
 
     pub(super) fn with_source(mut self, source: impl Into<BoxError>) -> Fault {
@@ -48,13 +48,15 @@ impl Fault {
         self
     }
 
-    /// What a reader reports: a fault that travelled through it, or what the reader itself found
-    /// wrong.
+    /// The fault that `error` wraps, or else what `otherwise` makes of it.
+    pub(super) fn within(error: io::Error, otherwise: impl FnOnce(io::Error) -> Fault) -> Fault {
+        error.downcast::<Fault>().unwrap_or_else(otherwise)
+    }
+
+    /// The fault that `error` wraps. If it wraps none, the reader itself has failed, and the text
+    /// is `otherwise`.
     pub(in super::super) fn of_reader(error: io::Error, otherwise: &'static str) -> Fault {
-        match error.downcast::<Fault>() {
-            Ok(fault) => fault,
-            Err(error) => Fault::broken(otherwise).with_source(error),
-        }
+        Fault::within(error, |error| Fault::broken(otherwise).with_source(error))
     }
 }
 

@@ -11,7 +11,7 @@ use super::fault::Fault;
 /// The most headers of a reply.
 const MOST_HEADERS: usize = 200;
 
-/// The head of a request. To a proxy, `absolute`, the URL is written out. (RFC 9112, 3.2)
+/// Writes the head of a request. If `absolute`, for a proxy, it has the whole URL. (RFC 9112, 3.2)
 pub(super) fn write(
     method: Method,
     url: &Url,
@@ -52,7 +52,7 @@ pub(super) fn write(
     text
 }
 
-/// Host and port, the port only if it isn't the scheme's own.
+/// Host and port; the port only if it isn't the scheme's default.
 fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
@@ -61,7 +61,8 @@ fn authority(url: &Url) -> String {
 /// The head of a reply.
 pub(super) struct Head {
     pub(super) status: u16,
-    /// HTTP/1.0, whose connections end with the reply unless it says otherwise.
+    /// Whether it is HTTP/1.0, where the connection ends with the reply unless a header says
+    /// otherwise.
     is_old: bool,
     pub(super) headers: HeaderMap,
 }
@@ -71,8 +72,8 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
     bytes.ends_with(b"\n\r\n") || bytes.ends_with(b"\n\n")
 }
 
-/// How many of `bytes` the head takes, of which the first `seen` have been looked at before;
-/// `None`: more is to come.
+/// How many of `bytes` are the head; `None` if its end hasn't come yet. The first `seen` bytes were
+/// searched before.
 pub(super) fn end(bytes: &[u8], seen: usize) -> Option<usize> {
     let from = seen.saturating_sub(3);
     (from..bytes.len()).find_map(|at| {
@@ -87,8 +88,8 @@ pub(super) fn end(bytes: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-/// Reads a whole head. Old servers fold lines and put blanks before colons: that is taken, and
-/// lines that are no headers are left out.
+/// Parses a whole head. It accepts the folded lines and the blanks before colons of old servers,
+/// and ignores lines that aren't headers.
 pub(super) fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
@@ -99,8 +100,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Fault> {
         .parse_response(&mut head, bytes);
     let (status, version) = match (parsed, head.code, head.version) {
         (Ok(httparse::Status::Complete(_)), Some(status @ 100..), Some(version)) => (status, version),
-        (Err(error), ..) => return Err(Fault::broken("what came is no sound HTTP").with_source(error)),
-        _ => return Err(Fault::broken("what came is no sound HTTP")),
+        (Err(error), ..) => return Err(Fault::broken("what came isn't sound HTTP").with_source(error)),
+        _ => return Err(Fault::broken("what came isn't sound HTTP")),
     };
     let mut map = HeaderMap::new();
     for found in head.headers.iter() {
@@ -113,17 +114,17 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Fault> {
     Ok(Head { status, is_old: version == 0, headers: map })
 }
 
-/// A value of several lines as one. (RFC 9112, 5.2)
+/// A folded value of several lines as a single line. (RFC 9112, 5.2)
 fn unfolded(value: &[u8]) -> Vec<u8> {
     value.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }).collect()
 }
 
-/// How the end of a body is known. (RFC 9112, 6.3)
+/// How a reader finds the end of a body. (RFC 9112, 6.3)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(u64),
     Chunked,
-    /// The end of the connection, whichever way it came.
+    /// At the end of the connection, which may also be a cut.
     UntilClose,
 }
 
@@ -145,7 +146,7 @@ impl Head {
             [] => Ok(Framing::UntilClose),
             [length] => super::super::headers::number(length)
                 .map(Framing::Length)
-                .ok_or_else(|| Fault::broken("the reply's length is no number")),
+                .ok_or_else(|| Fault::broken("the reply's length isn't a number")),
             _ => Err(Fault::broken("the reply names two lengths")),
         }
     }
@@ -153,7 +154,7 @@ impl Head {
     /// Whether the connection can serve another request after this reply.
     pub(super) fn keeps_connection(&self) -> bool {
         let says = |word: &str| self.tokens(header::CONNECTION).any(|token| token == word);
-        // A server that sends chunks and a length is confused about where the reply ends.
+        // If a server sends both chunks and a length, the end of the reply is in doubt.
         let is_confused = self.headers.contains_key(header::TRANSFER_ENCODING)
             && (self.is_old || self.headers.contains_key(header::CONTENT_LENGTH));
         !is_confused && if self.is_old { says("keep-alive") } else { !says("close") }

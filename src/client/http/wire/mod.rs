@@ -1,14 +1,14 @@
-//! One request over one connection, and its reply: HTTP/1.1 without redirects, credentials and
-//! attempts, which are above.
+//! One request over one connection, and its reply: HTTP/1.1. The folder above adds redirects,
+//! credentials and further attempts.
 //!
 //! Promises:
 //!
-//! - An error says whether the server may have got the request. Before the connection stands and is
-//!   secured, it has not.
-//! - A body ends only where the protocol says so: a connection that is cut or reset is an error,
-//!   never an end.
+//! - An error says whether the server may have got the request. It hasn't before the connection is
+//!   made and encrypted.
+//! - If a connection is cut or reset within a body, that is an error, and never the body's end.
 //! - Every read and write has a deadline.
-//! - A server that refuses a request while it is sent is heard.
+//! - If a server refuses a request while the client is still sending it, the client reads the
+//!   reply.
 //!
 //! Sources: RFC 9112 (HTTP/1.1), RFC 9110 (semantics), RFC 8446 6.1 (the end of TLS).
 
@@ -21,6 +21,7 @@ mod head;
 mod properties;
 mod proxy;
 mod stream;
+mod tcp;
 mod tls;
 mod tunnel;
 
@@ -47,16 +48,16 @@ pub(super) use proxy::{Proxies, Proxy};
 pub(super) use tls::{Identity, TlsSettings, certificates};
 pub(super) use tunnel::WANTS_PASSWORD;
 
-/// The most of a reply's heads, those of `100 Continue` and the like included.
+/// The most bytes of a reply's heads, those of `100 Continue` and the like included.
 const LONGEST_HEAD: usize = 64 << 10;
 
-/// How much of a body is sent at a time; what is shorter goes with the head.
+/// How many bytes of a body are sent at a time. A shorter body is sent together with the head.
 const PIECE: usize = 64 << 10;
 
-/// How long a server that broke off the sending has to say why.
+/// How long to wait for the reply of a server that closed the connection during sending.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// The connections of a client, and how they are made.
+/// The connections of a client, and the settings for new ones.
 pub(super) struct Wire {
     pub(super) tls: TlsSettings,
     pub(super) proxies: Proxies,
@@ -65,7 +66,7 @@ pub(super) struct Wire {
     pool: Arc<Pool>,
 }
 
-/// What is asked.
+/// A request with its limits.
 pub(super) struct Ask<'a> {
     pub(super) method: Method,
     pub(super) url: &'a Url,
@@ -73,7 +74,7 @@ pub(super) struct Ask<'a> {
     pub(super) headers: &'a HeaderMap,
     pub(super) body: Option<&'a Payload>,
     pub(super) total: Deadline,
-    /// How long the server may think about it.
+    /// How long the server may take until it sends the head of its reply.
     pub(super) first_byte: Option<Duration>,
     pub(super) cancelled: Cancelled<'a>,
 }
@@ -94,9 +95,9 @@ impl Wire {
     pub(super) fn ask(&self, ask: &Ask<'_>) -> Result<Reply, Fault> {
         if let Some(kept) = self.pool.take(ask.origin) {
             match self.ask_over(kept, ask) {
-                // The server was about to close it, and the request crossed that on its way (RFC
-                // 9112, 9.3.1). Only what changes nothing is asked again without a word: a second
-                // DELETE finds nothing, and the caller must know why.
+                // The server closed the kept connection just when we sent the request (RFC 9112,
+                // 9.3.1). Send it again on another connection, but only if it changes nothing: a
+                // second DELETE would find nothing, and the caller must know why.
                 Err(fault) if fault.unanswered && ask.method.is_safe() => {}
                 outcome => return outcome,
             }
@@ -115,8 +116,8 @@ impl Wire {
                 (self.receive(&mut connection, until, ask.total, ask.cancelled)?, true)
             }
             Err(error) => {
-                // A server may refuse what it hasn't read: a body that is too long, a stranger. It
-                // says so, and hangs up.
+                // A server may refuse a request before it has read all of it, and close the
+                // connection. Read its reply, which says why.
                 match self.receive(&mut connection, until(Some(LAST_WORD), ask.total), ask.total, None) {
                     Ok(head) if head.status >= 300 => (head, false),
                     Err(refusal) if refusal.kind == HttpErrorKind::Tls => return Err(refusal),
@@ -141,7 +142,7 @@ impl Wire {
             further.push(("proxy-authorization", authorization));
         }
         let takes_body = matches!(ask.method, Method::Post | Method::Put | Method::Patch);
-        // Where a body could be, its absence must be said.
+        // If the method may have a body, and there is none, the request has to say so.
         let length = source.as_ref().map(Source::length).or(takes_body.then_some(0));
         let mut head = head::write(ask.method, ask.url, connection.absolute, ask.headers, &further, length);
         connection.proxy_authorization = authorization;
@@ -173,7 +174,7 @@ impl Wire {
         }
     }
 
-    /// The head of the reply; those of interim replies are passed over.
+    /// Reads the head of the reply, and skips those of interim replies.
     fn receive(
         &self,
         connection: &mut Connection,
@@ -181,7 +182,7 @@ impl Wire {
         total: Deadline,
         cancelled: Cancelled<'_>,
     ) -> Result<Head, Fault> {
-        // A read that the caller may cancel is a row of short ones.
+        // If the caller may cancel, read with short limits, and ask `cancelled` in between.
         let soon = || [until, next_look(cancelled)].into_iter().flatten().min();
         connection.limit(soon());
         let (mut bytes, mut passed) = (Vec::new(), 0);
@@ -235,24 +236,20 @@ impl Wire {
     }
 }
 
-/// Why a request could not be sent whole.
+/// The fault of a request that could not be sent completely.
 fn unsent(error: io::Error, total: Deadline) -> Fault {
-    let error = match error.downcast::<Fault>() {
-        Ok(fault) => return fault,
-        Err(error) => error,
-    };
-    match error.kind() {
+    Fault::within(error, |error| match error.kind() {
         io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
         io::ErrorKind::TimedOut => Fault::timeout("sending took too long"),
         _ => {
             let fault = Fault::broken("the connection broke while the request was sent").with_source(error);
             Fault { unanswered: true, ..fault }
         }
-    }
+    })
 }
 
-/// What a file that is being sent did meanwhile. The server has got a part, and knows by the length
-/// that it is one.
+/// The error if a file changed while it was sent. The server has got a part, and knows from the
+/// length that it isn't all.
 fn changed(error: io::Error) -> io::Error {
     let fault = Fault::broken("the file that is to be sent could not be read to its end").with_source(error);
     Fault { kind: HttpErrorKind::File, retryable: false, ..fault }.into()
@@ -262,16 +259,16 @@ fn too_long() -> Fault {
     Fault { kind: HttpErrorKind::TooLarge, retryable: false, ..Fault::broken("the reply's headers are too long") }
 }
 
-/// Why there is no reply.
+/// The fault if there is no reply.
 fn silence(error: io::Error, connection: &Connection, is_first: bool, total: Deadline) -> Fault {
-    // In TLS 1.3 a server refuses a client after the handshake has ended for the client, but before
-    // it reads a request.
+    // In TLS 1.3 a server may refuse the client's certificate after the client has finished the
+    // handshake, but before it reads a request.
     if is_first && !connection.has_served && tls::is_refusal(&error) {
         if let Some(refusal) = tls::fault_of(&error) {
             return refusal;
         }
     }
-    match error.kind() {
+    Fault::within(error, |error| match error.kind() {
         io::ErrorKind::TimedOut if total.is_past() => Fault::timeout("the whole took too long"),
         io::ErrorKind::TimedOut => Fault::timeout("no reply came in time"),
         kind => {
@@ -281,5 +278,5 @@ fn silence(error: io::Error, connection: &Connection, is_first: bool, total: Dea
             };
             Fault { unanswered: is_first, ..Fault::broken(text).with_source(error) }
         }
-    }
+    })
 }

@@ -98,7 +98,7 @@ fn a_list_of_direct_hosts_covers_what_it_names_and_panics_at_nothing() {
             let direct = |list: &str| proxies(list).for_url(&url).expect("a sound proxy").is_none();
             let host = url.host_str().expect("a host");
             assert!(direct(&format!("{list},{host}")), "{list:?}");
-            // What stands alone and is no name of it says nothing.
+            // What stands alone and isn't a name of it says nothing.
             assert!(!direct(&format!("x{host}")) && !direct(""), "{list:?}");
             let _ = direct(&list);
         }

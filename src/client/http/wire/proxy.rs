@@ -1,5 +1,5 @@
-//! Which proxy a request goes through, if any, by the rules of curl and of Python's requests. Pure
-//! but for [`Proxies::of_environment`], which reads it.
+//! Decides through which proxy a request goes, if any, by the rules of curl and of Python's
+//! requests. Pure: the caller passes the environment's variables.
 //!
 //! Sources: curl's manual, "Environment" (`lib/noproxy.c` for the details); Python,
 //! `urllib.request.getproxies_environment`.
@@ -13,7 +13,7 @@ use url::{Host, Url};
 use super::super::kind::HttpErrorKind;
 use super::fault::Fault;
 
-/// How the proxy is spoken to.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaks {
     Http,
@@ -32,14 +32,14 @@ pub(in super::super) struct Proxy {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) user: Option<(String, String)>,
-    /// Where it is set: `HTTPS_PROXY`.
+    /// The variable or setting that named it, such as `HTTPS_PROXY`, for errors.
     set_by: &'static str,
 }
 
 impl Proxy {
-    /// `http://user:password@host:port`; without a scheme it is `http`, without a port that of the
-    /// scheme. The error says what is wrong, and repeats nothing of the text, which may hold a
-    /// password.
+    /// Parses `http://user:password@host:port`. Without a scheme it is `http`, and without a port
+    /// the scheme's default. The error says what is wrong, but doesn't repeat the text, which may
+    /// contain a password.
     pub(in super::super) fn parse(text: &str, set_by: &'static str) -> Result<Proxy, String> {
         let text = text.trim();
         let wrong =
@@ -48,7 +48,7 @@ impl Proxy {
             return Err(wrong("it is empty"));
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url = Url::parse(&whole).map_err(|_| wrong("it is no URL"))?;
+        let url = Url::parse(&whole).map_err(|_| wrong("it isn't a URL"))?;
         let (speaks, usual) = match url.scheme() {
             "http" => (Speaks::Http, 80),
             "https" => (Speaks::Https, 443),
@@ -77,7 +77,7 @@ impl Proxy {
     }
 }
 
-/// Where it is and which setting named it; never the password.
+/// Shows the proxy's host and port and the setting that named it, but never the password.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the proxy {}:{} of {}", self.host, self.port, self.set_by)
@@ -93,14 +93,15 @@ pub(in super::super) struct Proxies {
 }
 
 impl Proxies {
-    /// One for both schemes.
+    /// One proxy for both schemes.
     pub(in super::super) fn of(proxy: Proxy) -> Proxies {
         Proxies { http: Some(Ok(proxy.clone())), https: Some(Ok(proxy)), except: NoProxy::default() }
     }
 
-    /// What `variable` says: `http_proxy`, `HTTP_PROXY` and so on. Lower case wins; an empty one
-    /// counts as not set. In a CGI program `HTTP_PROXY` is a header that a stranger sent, so it
-    /// isn't read there.
+    /// The proxies of the environment, of which `variable` returns each variable: `http_proxy`,
+    /// `HTTP_PROXY` and so on. Lower case wins, and an empty value counts as not set. In a CGI
+    /// program `HTTP_PROXY` is a header from the request, which anyone can set, so it is ignored
+    /// there.
     pub(in super::super) fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Proxies {
         let read = |name: &'static str| variable(name).filter(|value| !value.is_empty()).map(|value| (name, value));
         let is_cgi = variable("REQUEST_METHOD").is_some();
@@ -118,7 +119,7 @@ impl Proxies {
         }
     }
 
-    /// Hosts that are asked directly.
+    /// Sets the hosts to which requests go directly.
     pub(in super::super) fn except(mut self, list: Option<&str>) -> Proxies {
         if let Some(list) = list {
             self.except = NoProxy::parse(list);
@@ -145,7 +146,7 @@ impl Proxies {
     }
 }
 
-/// What is asked directly: the list of `NO_PROXY`.
+/// The list of `NO_PROXY`: hosts to which requests go directly.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct NoProxy {
     all: bool,
@@ -155,7 +156,7 @@ struct NoProxy {
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     pattern: Pattern,
-    /// Python's requests knows ports, curl doesn't.
+    /// An entry may be for one port only, as in Python's requests; curl has no ports here.
     port: Option<u16>,
 }
 
@@ -168,7 +169,7 @@ enum Pattern {
 }
 
 impl NoProxy {
-    /// Entries between commas or blanks. `*` alone is everything.
+    /// Parses a list with commas or blanks between its entries. `*` alone means every host.
     fn parse(list: &str) -> NoProxy {
         let all = list.trim() == "*";
         let entries = list.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).filter_map(Entry::parse);
@@ -188,7 +189,7 @@ impl NoProxy {
 
 impl Entry {
     fn parse(text: &str) -> Option<Entry> {
-        // An address first: the colons of IPv6 are no ports.
+        // Try an address first, because the colons of an IPv6 address don't begin a port.
         if let Some(pattern) = net(text) {
             return Some(Entry { pattern, port: None });
         }
@@ -202,7 +203,7 @@ impl Entry {
             return Some(Entry { pattern, port });
         }
         let name = name.strip_prefix("*.").unwrap_or(name).trim_matches('.');
-        // As the hosts of URLs are written: in lower case, other scripts in ASCII.
+        // Normalise the name as URLs do: lower case, and ASCII for other scripts.
         let name = match Host::parse(name).ok()? {
             Host::Domain(name) => name,
             _ => return None,
@@ -211,7 +212,7 @@ impl Entry {
     }
 }
 
-/// `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]`, `fd00::/8`.
+/// Parses an address or a network: `10.0.0.1`, `10.0.0.0/8`, `::1`, `[::1]`, `fd00::/8`.
 fn net(text: &str) -> Option<Pattern> {
     let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
     let address: IpAddr =

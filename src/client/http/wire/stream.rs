@@ -1,46 +1,50 @@
-//! A connection as bytes: a socket, and TLS over whatever carries it, with a deadline for each read
-//! and write.
+//! A connection as a stream of bytes: a socket, or TLS over another stream, with a deadline for
+//! reads and writes.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 
+use super::tcp::Tcp;
+
 /// Bytes in both directions. An error of the kind `TimedOut` says that the deadline passed.
 pub(super) trait Stream: Read + Write + Send + Sync {
-    /// Until when reads and writes may take from now on; `None` is for ever.
+    /// Sets the deadline of all further reads and writes; `None` is no limit.
     fn limit(&mut self, deadline: Option<Instant>);
 
     /// The socket below.
     fn socket(&self) -> &TcpStream;
 
-    /// Whether there is something to read above the socket.
+    /// Whether bytes have been read from the socket that the next `read` will return.
     fn holds_bytes(&mut self) -> bool;
 
-    /// Waits at most so long until something comes over the socket, an end or an error included.
-    /// `false`: nothing came. An error is told by the next read.
+    /// Waits for at most `limit` until bytes, the end or an error come over the socket. Returns
+    /// false if nothing came. The next read returns the error, if there was one.
     fn wait(&mut self, limit: Duration) -> bool;
 }
 
-/// A socket. Its time limits count from the deadline and not from the last byte.
+/// A socket. Its deadline is a point in time: bytes that come don't extend it. A call that blocks
+/// in it fails if the operation that this thread runs is cancelled, and so does each later one.
 pub(super) struct Socket {
-    tcp: TcpStream,
+    tcp: Arc<Tcp>,
     deadline: Option<Instant>,
-    /// What a wait met. The system tells of a reset once: the read after it would see an end, and
-    /// take half a body for the whole.
+    /// An error that `wait` met, for the next read. The system reports a reset only once: otherwise
+    /// that read would see a normal end, and take half a body for the whole.
     failed: Option<io::Error>,
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream) -> Socket {
+    pub(super) fn new(tcp: Arc<Tcp>) -> Socket {
         Socket { tcp, deadline: None, failed: None }
     }
 
     fn left(&self) -> io::Result<Option<Duration>> {
         let Some(deadline) = self.deadline else { return Ok(None) };
         let left = deadline.saturating_duration_since(Instant::now());
-        // The system takes zero for "no limit".
+        // At least a microsecond, because zero means "no limit" to the system.
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left.max(Duration::from_micros(1)))) }
     }
 }
@@ -50,12 +54,16 @@ impl Read for Socket {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        let _interrupt = self.tcp.shut_on_cancel();
         loop {
-            self.tcp.set_read_timeout(self.left()?)?;
-            match self.tcp.read(buffer) {
-                // A signal; the time that is left is less now.
+            self.tcp.check()?;
+            self.tcp.stream().set_read_timeout(self.left()?)?;
+            match self.tcp.stream().read(buffer) {
+                // A signal interrupted the call: try again with the remaining time.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.map_err(timed_out),
+                // What came before the cancel has come. Its end would be taken for that of a body.
+                Ok(count @ 1..) => return Ok(count),
+                outcome => return self.tcp.check().and(outcome.map_err(timed_out)),
             }
         }
     }
@@ -63,11 +71,14 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _interrupt = self.tcp.shut_on_cancel();
         loop {
-            self.tcp.set_write_timeout(self.left()?)?;
-            match self.tcp.write(bytes) {
+            self.tcp.check()?;
+            self.tcp.stream().set_write_timeout(self.left()?)?;
+            match self.tcp.stream().write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome.map_err(timed_out),
+                Ok(count @ 1..) => return Ok(count),
+                outcome => return self.tcp.check().and(outcome.map_err(timed_out)),
             }
         }
     }
@@ -83,7 +94,7 @@ impl Stream for Socket {
     }
 
     fn socket(&self) -> &TcpStream {
-        &self.tcp
+        self.tcp.stream()
     }
 
     fn holds_bytes(&mut self) -> bool {
@@ -92,11 +103,13 @@ impl Stream for Socket {
 
     fn wait(&mut self, limit: Duration) -> bool {
         use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-        // The system takes zero for "no limit". Where it takes no limit at all, the read says so.
-        if self.tcp.set_read_timeout(Some(limit.max(Duration::from_micros(1)))).is_err() {
+        let _interrupt = self.tcp.shut_on_cancel();
+        // At least a microsecond, because zero means "no limit" to the system. If the system
+        // refuses the limit, return true: the read will fail with the error.
+        if self.tcp.stream().set_read_timeout(Some(limit.max(Duration::from_micros(1)))).is_err() {
             return true;
         }
-        match self.tcp.peek(&mut [0]) {
+        match self.tcp.stream().peek(&mut [0]) {
             Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => return false,
             Err(error) => self.failed = Some(error),
             Ok(_) => {}
@@ -105,17 +118,17 @@ impl Stream for Socket {
     }
 }
 
-/// Unix says `WouldBlock` where a time limit of a socket passes.
+/// On Unix a socket's time limit is reported as `WouldBlock`: turns that into `TimedOut`.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-/// TLS over another stream. The end without a `close_notify` is an error, `UnexpectedEof`: every
-/// machine on the way can cut a connection.
+/// TLS over another stream. If the connection ends without a `close_notify`, that is an error,
+/// `UnexpectedEof`, because any machine on the way can cut a connection.
 pub(super) struct Tls(StreamOwned<ClientConnection, Box<dyn Stream>>);
 
 impl Tls {
-    /// Shakes hands, until the stream's deadline.
+    /// Does the TLS handshake, until the stream's deadline.
     pub(super) fn handshake(mut tls: ClientConnection, mut below: Box<dyn Stream>) -> io::Result<Tls> {
         while tls.is_handshaking() {
             let (read, written) =
@@ -128,8 +141,8 @@ impl Tls {
     }
 }
 
-/// What the server said before it broke the connection off, if it said why: it may have done so
-/// before all was sent.
+/// If a write failed: the reason that the server gave before it closed the connection, if it gave
+/// one; otherwise `error`.
 fn last_word(tls: &mut ClientConnection, mut below: &mut dyn Stream, error: io::Error) -> io::Error {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
     if !matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset) {
@@ -180,7 +193,7 @@ impl Stream for Tls {
 
 impl Drop for Tls {
     fn drop(&mut self) {
-        // Says goodbye, if that takes no time. That it didn't work changes nothing.
+        // Tell the server that the connection ends, if that takes no time. An error doesn't matter.
         self.0.conn.send_close_notify();
         if self.socket().set_nonblocking(true).is_ok() {
             self.limit(None);
@@ -189,8 +202,8 @@ impl Drop for Tls {
     }
 }
 
-/// Whether an unused connection still stands: nothing has come over it, and no end either. What
-/// comes unasked is no reply.
+/// Whether an unused connection can be used again: neither bytes nor an end have come over it.
+/// Bytes that come before a request can't be its reply.
 pub(super) fn is_quiet(socket: &TcpStream) -> bool {
     if socket.set_nonblocking(true).is_err() {
         return false;

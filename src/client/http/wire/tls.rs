@@ -1,4 +1,4 @@
-//! Whom to trust, and what is wrong with a certificate, in words.
+//! Which certificates the client trusts, and a readable text for what is wrong with one.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::sync::OnceLock;
 /// The settings of a client. The system's certificates are read when the first connection needs
 /// them.
 pub(in super::super) struct TlsSettings {
-    /// Trusted beside the system's.
+    /// Certificates that are trusted in addition to the system's.
     pub(in super::super) roots: Vec<CertificateDer<'static>>,
     pub(in super::super) system_roots: bool,
     pub(in super::super) identity: Option<Identity>,
@@ -31,19 +31,21 @@ pub(in super::super) struct TlsSettings {
     config: OnceLock<Arc<ClientConfig>>,
 }
 
-/// A client's certificate, with those between it and its authority, and its key.
+/// A client's certificate, with the intermediate ones, and its key.
 pub(in super::super) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
+    /// Reads a certificate chain and a key from PEM texts.
+    ///
     /// # Errors
-    /// [`Error::Invalid`], if there is no certificate, no key, or one that doesn't fit.
+    /// [`Error::Invalid`] if there is no certificate or no key, or if they don't belong together.
     pub(in super::super) fn of_pem(chain: &[u8], key: &[u8]) -> Result<Identity> {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| Error::Invalid("the client certificate's key is no private key as PEM text".into()))?;
+            .map_err(|_| Error::Invalid("the client certificate's key isn't a private key as PEM text".into()))?;
         let identity = Identity { chain, key };
         let unfit = |_| Error::Invalid("the client certificate and its key don't belong together".into());
         rustls::sign::CertifiedKey::from_der(identity.chain.clone(), identity.key.clone_key(), &provider())
@@ -55,13 +57,13 @@ impl Identity {
 /// The certificates in a PEM text, which may have comments and other things between them.
 ///
 /// # Errors
-/// [`Error::Invalid`], if there are none.
+/// [`Error::Invalid`] if there are none.
 pub(in super::super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
     let found: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     found
         .ok()
         .filter(|found| !found.is_empty())
-        .ok_or_else(|| Error::Invalid("a certificate is no PEM text with a certificate in it".into()))
+        .ok_or_else(|| Error::Invalid("a certificate isn't PEM text with a certificate in it".into()))
 }
 
 impl Default for TlsSettings {
@@ -72,21 +74,20 @@ impl Default for TlsSettings {
 }
 
 impl TlsSettings {
-    /// Secures a connection to `host`, until the stream's deadline.
+    /// Starts TLS on a connection to `host`, until the stream's deadline.
     pub(super) fn secure(&self, host: &str, below: Box<dyn Stream>) -> std::result::Result<Tls, Fault> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .map_err(|_| failed("the host's name is none that a certificate could hold"))?;
         let tls = ClientConnection::new(self.config()?, name)
             .map_err(|error| failed("the connection could not be secured").with_source(error))?;
-        Tls::handshake(tls, below).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => {
-                Fault { arrived: false, ..Fault::timeout("securing the connection took too long") }
-            }
+        let unsecured = |error: io::Error| match error.kind() {
+            io::ErrorKind::TimedOut => Fault::timeout("securing the connection took too long"),
             _ => fault_of(&error).unwrap_or_else(|| {
                 let text = "the server ended the connection while it was being secured; it may speak no TLS";
                 Fault { retryable: true, ..failed(text) }.with_source(error)
             }),
-        })
+        };
+        Tls::handshake(tls, below).map_err(|error| Fault::within(error, unsecured))
     }
 
     fn config(&self) -> std::result::Result<Arc<ClientConfig>, Fault> {
@@ -119,10 +120,10 @@ impl TlsSettings {
             named.extend(system_roots()?);
         }
         let mut roots = RootCertStore::empty();
-        // One that is too old for the parser is no reason to do without the others.
+        // Skip a certificate that the parser can't read, and use the others.
         roots.add_parsable_certificates(named.iter().cloned());
         if self.system_roots && roots.len() <= self.roots.len() {
-            // A bare container has no store.
+            // A minimal container has no certificates of its own.
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         let roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -157,13 +158,13 @@ fn system_roots() -> std::result::Result<Vec<CertificateDer<'static>>, Fault> {
 #[derive(Debug)]
 struct Trust {
     provider: Arc<CryptoProvider>,
-    /// `None`: every certificate, if only its owner is at the other end.
+    /// `None`: any certificate is accepted if the server has its key.
     chains: Option<Chains>,
 }
 
-/// Chains up to a trusted authority, and beside them every certificate that is named itself: a
-/// server that signed its own is trusted as OpenSSL trusts it, whether it calls itself an authority
-/// or not.
+/// Trusts chains up to a trusted authority, and any certificate that the user named itself. So a
+/// self-signed server certificate can be trusted, as with OpenSSL, whether or not it is marked as
+/// an authority.
 #[derive(Debug)]
 struct Chains {
     roots: Arc<WebPkiServerVerifier>,
@@ -181,8 +182,8 @@ impl ServerCertVerifier for Trust {
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         let Some(Chains { roots, named }) = &self.chains else { return Ok(ServerCertVerified::assertion()) };
         match roots.verify_server_cert(own, intermediates, name, ocsp, now) {
-            // Who signed it doesn't matter if it is named itself. Its time was looked at before;
-            // its host was not.
+            // If the user named this certificate itself, it doesn't matter who signed it. The
+            // verifier has checked its dates by now, but not its host.
             Err(rustls::Error::InvalidCertificate(error))
                 if is_of_issuer(&error) && named.iter().any(|named| named == own) =>
             {
@@ -218,13 +219,12 @@ impl ServerCertVerifier for Trust {
     }
 }
 
-/// Whether all that is wrong is who signed it.
+/// Whether only the issuer is wrong with the certificate.
 fn is_of_issuer(error: &CertificateError) -> bool {
     matches!(error, CertificateError::UnknownIssuer) || is_authority(error)
 }
 
-/// Whether it is the certificate of an authority, where one of a server should be: as `openssl req
-/// -x509` makes it.
+/// Whether the server uses the certificate of an authority, as `openssl req -x509` makes it.
 fn is_authority(error: &CertificateError) -> bool {
     matches!(error, CertificateError::Other(OtherError(other))
         if matches!(other.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity)))
@@ -234,14 +234,14 @@ fn failed(text: impl Into<std::borrow::Cow<'static, str>>) -> Fault {
     Fault::before(HttpErrorKind::Tls, text, false)
 }
 
-/// What TLS found wrong, in words; `None` if it wasn't TLS.
+/// The fault that TLS found, with a readable text; `None` if the error isn't from TLS.
 pub(super) fn fault_of(error: &io::Error) -> Option<Fault> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(failed(words(error)).with_source(error.clone()))
 }
 
-/// Whether a server that got no request yet would say this: in TLS 1.3 it refuses a client only
-/// after the client thinks that all is well.
+/// Whether the server refuses the client's certificate, before it has got the request. In TLS 1.3
+/// this comes after the client has finished the handshake.
 pub(super) fn is_refusal(error: &io::Error) -> bool {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     matches!(error, Some(rustls::Error::AlertReceived(alert)) if *alert != AlertDescription::InternalError
@@ -286,7 +286,8 @@ fn words(error: &rustls::Error) -> String {
     }
 }
 
-/// What follows "the server's certificate".
+/// What is wrong with the certificate, as the rest of a sentence that begins "the server's
+/// certificate".
 fn certificate(error: &CertificateError) -> String {
     use CertificateError::*;
     let day = |time: &UnixTime| {
@@ -326,7 +327,7 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// A name out of `DnsName("host.example")`, which is all that is told.
+/// The name in `DnsName("host.example")`: rustls gives it only in this form.
 fn bare(presented: &str) -> String {
     let inner = presented.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
     inner.unwrap_or(presented).trim_matches('"').chars().take(100).collect()

@@ -1,5 +1,5 @@
-//! Through a proxy to a server: `CONNECT` (RFC 9110, 9.3.6), and SOCKS 5 (RFC 1928, with user and
-//! password by RFC 1929).
+//! Connects through a proxy to a server: `CONNECT` (RFC 9110, 9.3.6), and SOCKS 5 (RFC 1928, with
+//! user and password by RFC 1929).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use super::head;
 use super::proxy::Proxy;
 use super::stream::Stream;
 
-/// How long a proxy's answer may be.
+/// The most bytes of a proxy's answer.
 const LONGEST_ANSWER: usize = 16 << 10;
 
 /// Asks an HTTP proxy for a connection to `host` and `port`.
@@ -23,7 +23,7 @@ pub(super) fn connect(stream: &mut dyn Stream, proxy: &Proxy, host: &str, port: 
     let broke = |error| broke(proxy, error);
     stream.write_all(request.as_bytes()).and_then(|()| stream.flush()).map_err(broke)?;
     let mut answer = Vec::new();
-    // Byte by byte: what follows belongs to the server.
+    // Read byte by byte: the bytes after the proxy's answer are the server's.
     while !head::is_whole(&answer) {
         let mut byte = [0];
         stream.read_exact(&mut byte).map_err(broke)?;
@@ -36,12 +36,13 @@ pub(super) fn connect(stream: &mut dyn Stream, proxy: &Proxy, host: &str, port: 
     match status {
         200..=299 => Ok(()),
         407 => Err(wants_password(proxy)),
-        // What it says about itself passes; what it says about the request doesn't.
+        // A status of 500 or more is a temporary fault of the proxy, so it may be tried again; a
+        // lower one refuses this request.
         _ => Err(refused(proxy, &format!("refused to connect to {host}:{port} (status {status})"), status >= 500)),
     }
 }
 
-/// Where a SOCKS proxy is to connect to.
+/// The server to which a SOCKS proxy should connect.
 pub(super) enum Target<'a> {
     Name(&'a str, u16),
     Address(SocketAddr),
@@ -108,7 +109,7 @@ pub(super) fn socks5(stream: &mut dyn Stream, proxy: &Proxy, target: &Target<'_>
         5 => return Err(refused(proxy, "says that the host refused the connection", true)),
         code => return Err(refused(proxy, &format!("failed (SOCKS reply {code})"), code == 1)),
     }
-    // The address that it speaks from, which is of no use here.
+    // Skip the proxy's own address, which is of no use here.
     let length = match head[3] {
         1 => 4,
         4 => 16,
@@ -122,7 +123,7 @@ pub(super) fn socks5(stream: &mut dyn Stream, proxy: &Proxy, target: &Target<'_>
     stream.read_exact(&mut [0; 257][..length + 2]).map_err(broke)
 }
 
-/// A proxy that wants a user and a password, or doesn't take the ones it got.
+/// The text for a proxy that asks for a user and password, or refuses the ones that it got.
 pub(in super::super) const WANTS_PASSWORD: &str = "wants a user and a password, or doesn't take the ones it got (407): \
                                                    set them in the proxy's URL, http://user:password@host:port";
 
@@ -135,8 +136,8 @@ fn refused(proxy: &Proxy, text: &str, retryable: bool) -> Fault {
 }
 
 fn broke(proxy: &Proxy, error: io::Error) -> Fault {
-    if error.kind() == io::ErrorKind::TimedOut {
-        return Fault { arrived: false, ..Fault::timeout("the proxy took too long") };
-    }
-    refused(proxy, "ended the connection", true).with_source(error)
+    Fault::within(error, |error| match error.kind() {
+        io::ErrorKind::TimedOut => Fault::timeout("the proxy took too long"),
+        _ => refused(proxy, "ended the connection", true).with_source(error),
+    })
 }

@@ -1,4 +1,4 @@
-//! A connection: which back-end, what it can do, and as which user.
+//! A connection to a back-end: its URL, its capabilities, and the credentials of the user.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::error::OpenEoError;
-use super::keys::{Fetch, Keys};
+use super::keys::{Fetch, SessionCredentials};
 use super::links;
 use crate::client::creation::Ledger;
 
@@ -18,12 +18,12 @@ use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::documents::versions::{best_version, is_spoken};
 use crate::trace::event;
 
-/// The limit of one call in a step of a batch, so that a back-end that hangs holds one thread so
-/// long and no longer.
+/// The time limit of one call in a step of a batch, so that a back-end that hangs holds a thread no
+/// longer than this.
 const STEP: Duration = Duration::from_secs(60);
 
-/// An openEO back-end. Cloning it is cheap and gives a handle to the same: connections and
-/// credentials are shared.
+/// A connection to an openEO back-end. Cloning it is cheap; clones share connections and
+/// credentials.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::default())?;
@@ -38,32 +38,33 @@ const STEP: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Connection {
     shared: Arc<Shared>,
-    /// Whether each call is tried once, and waits for nothing but the network.
+    /// Whether each call is tried once, and waits only for the network.
     once: bool,
 }
 
 struct Shared {
     http: HttpClient,
-    /// Without a slash at its end.
+    /// The URL of the API, without a slash at its end.
     root: String,
     name: String,
     capabilities: Capabilities,
-    keys: Arc<Keys>,
+    keys: Arc<SessionCredentials>,
     ledger: Ledger,
 }
 
 impl Connection {
-    /// Connects to a back-end by the URL that its users know, and finds the version to speak to.
-    /// Without a scheme it is `https`. An error of the version document is none: then the URL
-    /// itself is taken for the API's.
+    /// Connects to a back-end by the URL that its users know, and chooses the version of its API.
+    /// Without a scheme the URL is `https`. If the back-end's version document can't be read, the
+    /// URL itself is taken as the API's.
     ///
-    /// Where the back-end redirects to, all later requests go at once: no credentials are sent in
-    /// the clear to a host that redirects from http to https.
+    /// If the back-end redirects, all later requests go directly to where it redirected. So no
+    /// credentials are sent unencrypted to a host that redirects from http to https.
     ///
     /// # Errors
-    /// If the back-end can't be asked for its capabilities, or speaks another major version of
-    /// openEO than 1. [`OpenEoError::Invalid`] for what is no URL of a host, and for one with http
-    /// that leads to another host.
+    /// - [`OpenEoError::Invalid`] if `url` isn't the URL of a host, or if it has `http` and leads
+    ///   to another host.
+    /// - The back-end's error if it doesn't return its capabilities, or [`OpenEoError::Reply`] if
+    ///   it speaks another major version of openEO than 1.
     pub fn connect(url: &str) -> Result<Connection, OpenEoError> {
         Connection::connect_with(url, HttpClient::builder())
     }
@@ -72,10 +73,10 @@ impl Connection {
     /// or a name of your own.
     ///
     /// # Errors
-    /// As for `connect`, and what is wrong with the settings.
+    /// The errors of `connect`, and [`OpenEoError::Fulmar`] if a setting of `http` is invalid.
     pub fn connect_with(url: &str, http: HttpClientBuilder) -> Result<Connection, OpenEoError> {
         let asked = entry_url(url)?;
-        let keys = Arc::new(Keys::none());
+        let keys = Arc::new(SessionCredentials::none());
         let http = http.auth(Arc::downgrade(&keys)).build()?;
         let root = discover(&http, &asked)?.unwrap_or_else(|| asked.to_string());
         let reply = http.get(&format!("{}/", root.trim_end_matches('/'))).accept("application/json").send()?;
@@ -95,10 +96,10 @@ impl Connection {
         Ok(Connection { shared, once: false })
     }
 
-    /// A connection that has asked no server yet.
+    /// A connection without a request to the server.
     #[cfg(test)]
     pub(crate) fn offline(root: &str) -> Connection {
-        let keys = Arc::new(Keys::none());
+        let keys = Arc::new(SessionCredentials::none());
         let http = HttpClient::builder().auth(Arc::downgrade(&keys)).build().unwrap_or_else(|error| panic!("{error}"));
         let (root, name) = (root.to_owned(), root.to_owned());
         let (capabilities, ledger) = (Capabilities::new(Value::Null), Ledger::default());
@@ -116,52 +117,52 @@ impl Connection {
         &self.shared.capabilities
     }
 
-    /// The same back-end, each call to which is tried once and waits for nothing but the network:
-    /// for steps of a batch, which has a timer.
+    /// A handle to the same back-end that tries each call once and waits only for the network: for
+    /// steps of a batch, which has a timer for other waits.
     pub(crate) fn once(&self) -> Connection {
         Connection { once: true, ..self.clone() }
     }
 
-    /// Whether this is such a view.
+    /// Whether this handle was made by [`once`](Connection::once).
     pub(crate) fn is_once(&self) -> bool {
         self.once
     }
 
-    /// What the back-end is called in reports: its title, or else its URL.
+    /// The back-end's name in reports: its title, or its URL if it has none.
     pub(crate) fn name(&self) -> &str {
         &self.shared.name
     }
 
-    /// The client below, for requests that aren't to the API.
+    /// The HTTP client, for requests that aren't to the API.
     pub(crate) fn http(&self) -> &HttpClient {
         &self.shared.http
     }
 
-    /// Sets the credentials that requests to the API carry: bearer tokens, of which `first` is
-    /// there, and `fetch` gets the next.
+    /// Sets the credentials of requests to the API: the bearer token `first`, and `fetch`, which
+    /// gets the next one when it has expired.
     pub(crate) fn set_keys(&self, prefix: String, first: Token, fetch: Fetch) -> Result<(), OpenEoError> {
         let takes_jwt = self.shared.capabilities.takes_jwt();
         self.shared.keys.set(&self.shared.root, prefix, takes_jwt, first, fetch)
     }
 
-    /// Which jobs are made here, and which were there before.
+    /// The jobs that this client has made or is making, so that it can tell them from others.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.shared.ledger
     }
 
-    /// The user that the back-end knows the caller as. (`GET /me`)
+    /// What the back-end knows about the user that is logged in. (`GET /me`)
     ///
     /// # Errors
-    /// The back-end's; without credentials it refuses.
+    /// The back-end's error: it refuses if no user is logged in.
     pub fn me(&self) -> Result<Value, OpenEoError> {
         self.get_json("/me")
     }
 
-    /// Whatever the back-end has below a path of the API: `connection.get_json("/collections")`.
+    /// The JSON document at any path of the API: `connection.get_json("/collections")`.
     ///
     /// # Errors
-    /// The back-end's, and a reply that isn't JSON. [`OpenEoError::Invalid`] for a path without a
-    /// slash before it, or one that leads out of the API.
+    /// The back-end's error, or one that says that the reply isn't JSON. [`OpenEoError::Invalid`]
+    /// if the path doesn't begin with a slash, or leads out of the API.
     pub fn get_json(&self, path: &str) -> Result<Value, OpenEoError> {
         self.json_of(self.api(Method::Get, path)?)
     }
@@ -172,14 +173,15 @@ impl Connection {
         self.paced(self.shared.http.request(method, &url)).accept("application/json")
     }
 
-    /// A request to a URL that the back-end names. Credentials go along only below the API's root.
+    /// A request to a URL that the back-end names. It carries credentials only if the URL is below
+    /// the API's root.
     pub(crate) fn request_link(&self, method: Method, url: &str) -> RequestBuilder {
         let request = self.paced(self.shared.http.request(method, url));
         if self.is_ours(url) { request } else { request.without_auth() }
     }
 
-    /// A request for a file at a URL that the back-end names. The whole has no limit in time, but
-    /// its silences have.
+    /// A request for a file at a URL that the back-end names. Without a time limit for the whole
+    /// file, but with one for each silence.
     pub(crate) fn request_file(&self, url: &str) -> RequestBuilder {
         let request = self.shared.http.request(Method::Get, url).auth_below(&self.shared.root);
         let request = if self.once { request.once() } else { request };
@@ -194,8 +196,8 @@ impl Connection {
             && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// A URL that the back-end wrote into a document that came from `document`, which it may be
-    /// relative to.
+    /// Resolves a URL in a document of the back-end. It may be relative to `document`, from which
+    /// that came.
     pub(crate) fn resolve_from(&self, document: &str, href: &str) -> Option<String> {
         links::resolve(&Url::parse(&self.shared.root).ok()?, document, href)
     }
@@ -214,9 +216,9 @@ impl Connection {
     }
 }
 
-/// The URL that a user means: `openeo.example`, `localhost:8080`, or a whole one.
+/// Parses what a user gives as the URL: `openeo.example`, `localhost:8080`, or a complete one.
 fn entry_url(text: &str) -> Result<Url, OpenEoError> {
-    // Some copy the version document's.
+    // Some users paste the URL of the version document.
     let text = text.trim();
     let text = text.trim_end_matches('/').strip_suffix(VERSIONS).unwrap_or(text);
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -225,7 +227,7 @@ fn entry_url(text: &str) -> Result<Url, OpenEoError> {
     let url = url
         .filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
         .ok_or_else(|| invalid("a back-end has an http or https URL with a host, and no query"))?;
-    // It would stand in names, reports and errors.
+    // A password in the URL would appear in names, reports and errors.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
             "a back-end's URL has no user and no password: leave them out, and call authenticate_basic",
@@ -234,13 +236,13 @@ fn entry_url(text: &str) -> Result<Url, OpenEoError> {
     Ok(url)
 }
 
-/// The version document's choice; `None` for whatever goes wrong with it.
+/// The URL of the API that the version document names; `None` if the document can't be read.
 fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoError> {
     let url = format!("{}{VERSIONS}", asked.as_str().trim_end_matches('/'));
     let reply = match http.get(&url).accept("application/json").send() {
         Ok(reply) => reply,
         Err(error) => {
-            // If the server isn't there at all, the next request says so.
+            // If the server can't be reached at all, the next request returns that error.
             event!(DEBUG, "no version document", url = error.url(), kind = error.kind());
             return Ok(None);
         }
@@ -255,10 +257,10 @@ fn discover(http: &HttpClient, asked: &Url) -> Result<Option<String>, OpenEoErro
     Ok(Some(best))
 }
 
-/// Where the version document is, below what a user knows.
+/// The path of the version document, below the URL that users know.
 const VERSIONS: &str = "/.well-known/openeo";
 
-/// Where a request ended that was sent to `asked`, if that is elsewhere.
+/// The URL to which a request to `asked` was redirected, if it was.
 fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     let (Ok(from), Ok(mut to)) = (Url::parse(asked), Url::parse(answered)) else { return Ok(None) };
     to.set_query(None);
@@ -270,8 +272,8 @@ fn landed(asked: &str, answered: &str) -> Result<Option<String>, OpenEoError> {
     Ok(Some(to.into()))
 }
 
-/// Refuses to be led from http to another host: any machine on the way could have written that,
-/// and the credentials would go there.
+/// Fails if a URL with `http` leads to another host: any machine on the way could have written
+/// that, and would get the credentials.
 fn same_host_if_in_the_clear(from: &Url, to: &str, how: &str) -> Result<(), OpenEoError> {
     let to = Url::parse(to).ok();
     let host = to.as_ref().and_then(Url::host_str);

@@ -1,5 +1,5 @@
-//! What can go wrong between here and an openEO back-end, said so that the reader knows what was
-//! tried, on what and why.
+//! The errors of the openEO client: each says what was tried, on which job or URL, and why it
+//! failed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,22 +14,22 @@ use crate::client::openeo::documents::log::Logs;
 use crate::client::openeo::documents::text::plain;
 use crate::error::Error;
 
-/// The longest piece of a back-end's words in an error, in characters.
+/// How many characters of a back-end's message an error shows at most.
 const WORDS: usize = 500;
 
-/// Why a call, or a job, came to nothing.
+/// Why a call or a job failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenEoError {
-    /// An argument or a setting makes no sense; the text names it and the remedy.
+    /// An argument or a setting is invalid; the text names it and says what to use instead.
     #[error("{0}")]
     Invalid(String),
 
-    /// The back-end refused, in openEO's own words.
+    /// The back-end refused the request, with an error as openEO defines it.
     #[error(transparent)]
     Api(ApiError),
 
-    /// The request failed, or was refused by something that doesn't speak openEO.
+    /// The request failed, or a server that doesn't speak openEO, such as a proxy, refused it.
     #[error(transparent)]
     Http(HttpError),
 
@@ -38,7 +38,7 @@ pub enum OpenEoError {
     Authentication {
         /// The provider's id or URL.
         provider: String,
-        /// What it said, or what is missing.
+        /// The provider's message, or what is missing.
         message: String,
         /// The request that failed, if one did.
         source: Option<HttpError>,
@@ -48,27 +48,28 @@ pub enum OpenEoError {
     #[error("the back-end's answer makes no sense: {0}")]
     Reply(String),
 
-    /// The reply to creating a job was lost, and whether it exists couldn't be found out: the job
-    /// list could not be read, may lack some, or has one that may be it. Look into the job list
-    /// before you create it again.
+    /// The reply to the creation of a job was lost, and it isn't known whether the job exists: the
+    /// job list could not be read, may be incomplete, or has a job that may be the one. Look into
+    /// the job list before you create it again.
     #[error("the reply to creating job {title:?} was lost, and it may exist: look into the job list ({why})")]
     LostReply {
         /// The title of the job, empty if it has none.
         title: String,
-        /// Why looking for it gave no answer; names jobs that may be it.
+        /// Why the job list doesn't tell; names the jobs that may be the one.
         why: String,
-        /// How the reply was lost; in a batch, which looks again, how the look failed.
+        /// The error with which the reply was lost. In a batch, which looks again, it may be the
+        /// error of the last look.
         source: Box<OpenEoError>,
     },
 
-    /// The job has ended, and not as finished.
+    /// The job has ended with another status than `finished`.
     #[error("batch job '{id}' didn't finish successfully: status {status}{}", first_of(.logs))]
     JobFailed {
         /// Which job.
         id: String,
         /// How it ended: canceled or error.
         status: JobStatus,
-        /// Its error logs, as far as they could be had.
+        /// Its error logs, as far as they could be read.
         logs: Logs,
     },
 
@@ -90,7 +91,7 @@ pub enum OpenEoError {
         id: String,
         /// How many failed.
         count: u32,
-        /// The last failure; where a back-end has failed many jobs at once, one for all.
+        /// The last failure. If a back-end failed for many jobs at once, they share it.
         source: Arc<OpenEoError>,
     },
 
@@ -101,8 +102,8 @@ pub enum OpenEoError {
         id: String,
     },
 
-    /// There is no such asset, or it isn't clear which one is meant; the text names those that
-    /// there are.
+    /// The job has no such asset, or it isn't clear which one is meant; the text names the assets
+    /// that it has.
     #[error("batch job '{id}': {reason}")]
     Asset {
         /// Which job.
@@ -111,7 +112,7 @@ pub enum OpenEoError {
         reason: String,
     },
 
-    /// Of several downloads some failed; the others are there.
+    /// Some downloads failed; the files of the others are there.
     #[error("batch job '{id}': {} of {total} assets could not be downloaded", .failed.len())]
     Downloads {
         /// Which job.
@@ -124,13 +125,12 @@ pub enum OpenEoError {
         source: Box<OpenEoError>,
     },
 
-    /// The results are those of a job that hasn't finished, as they say themselves
-    /// (`openeo:status`): more may come.
+    /// The results say that the job hasn't finished (`openeo:status`), so more may come.
     #[error("the results of batch job '{id}' are partial: its status is {status}; {} files are there", .files.len())]
     PartialResults {
         /// Which job.
         id: String,
-        /// What the results say about it.
+        /// The job's status in the results.
         status: JobStatus,
         /// What was downloaded, in the order of the keys.
         files: Vec<PathBuf>,
@@ -143,24 +143,24 @@ pub enum OpenEoError {
         path: PathBuf,
         /// `read` or `written`.
         verb: &'static str,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
 
-    /// The crate's own machinery refused.
+    /// An error of the executor or of a setting.
     #[error(transparent)]
     Fulmar(#[from] Error),
 }
 
-/// What an openEO back-end says when it refuses. (openEO API 1.2, "Errors")
+/// A back-end's refusal. (openEO API 1.2, "Errors")
 ///
-/// It prints code, message and the back-end's id of the incident, which its support asks for.
+/// It prints code, message and the back-end's id of the incident, for which its support asks.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ApiError {
     /// openEO's or the back-end's own code: `JobNotFound`.
     pub code: String,
-    /// What the back-end says, on one line.
+    /// The back-end's message, on one line.
     pub message: String,
     /// The back-end's id of the incident, if it gives one.
     pub id: Option<String>,
@@ -186,7 +186,7 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        // The refused request prints as this does; what lies below it doesn't.
+        // Skip the refused request, which prints the same text as this error.
         std::error::Error::source(&self.source)
     }
 }
@@ -226,16 +226,16 @@ impl OpenEoError {
         }
     }
 
-    /// Whether the same call may succeed later with nothing else changed. It doesn't say that
-    /// repeating is harmless.
+    /// Whether the same call may succeed later with nothing else changed. That doesn't mean that
+    /// repeating it is harmless.
     pub fn is_retryable(&self) -> bool {
         match self {
             OpenEoError::Api(error) => self.is_not_our_turn() || error.http().is_retryable(),
-            // A gateway's page in place of a reply passes as well.
+            // A gateway that sent a page in place of a reply may work again later.
             OpenEoError::Http(error) => error.is_retryable() || error.kind() == HttpErrorKind::Content,
             OpenEoError::Authentication { source, .. } => source.as_ref().is_some_and(HttpError::is_retryable),
             OpenEoError::TimeLimit { .. } | OpenEoError::TooManySoftErrors { .. } => true,
-            // The job may finish.
+            // The job may still finish.
             OpenEoError::PartialResults { status, .. } => !status.is_ended(),
             OpenEoError::Downloads { source, .. } => source.is_retryable(),
             OpenEoError::Fulmar(error) => error.is_retryable(),
@@ -243,25 +243,26 @@ impl OpenEoError {
         }
     }
 
-    /// Whether the back-end takes no more jobs just now, which is no failure but a "later".
+    /// Whether the back-end takes no more jobs or requests just now: try again later.
     pub fn is_not_our_turn(&self) -> bool {
         self.code() == Some("ConcurrentJobLimit") || self.status() == Some(429)
     }
 
-    /// Whether the back-end knows no such job (any more). Some say so with 422, for ids that can't
-    /// be ids of theirs.
+    /// Whether the back-end doesn't know the job, or doesn't any more. Some answer 422 if an id
+    /// doesn't have the form of their ids.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some("JobNotFound") || matches!(self.status(), Some(404 | 422))
     }
 
-    /// Whether the back-end couldn't be reached: no server answered, or none that is trusted.
-    /// Nothing was sent, and it may pass: a certificate is renewed, a proxy let in.
+    /// Whether the back-end couldn't be reached: no server answered, or its certificate isn't
+    /// trusted. Nothing was sent, and a later call may succeed.
     pub(crate) fn is_unreachable(&self) -> bool {
         use HttpErrorKind::{Connect, Proxy, Tls};
         matches!(self.http().map(HttpError::kind), Some(Connect | Proxy | Tls))
     }
 
-    /// Whether the server may have done what was asked, as far as the request tells.
+    /// Whether the server may have done what the request asked: see
+    /// [`HttpError::may_have_arrived`].
     pub(crate) fn may_have_arrived(&self) -> bool {
         self.http().is_some_and(|error| error.may_have_arrived() || error.status() == Some(503))
     }
@@ -275,7 +276,7 @@ impl OpenEoError {
     }
 }
 
-/// `: the first error of the logs`, or nothing.
+/// For the error's text: a colon and the first error of the logs, or nothing.
 fn first_of(logs: &Logs) -> String {
     logs.iter().next().map_or_else(String::new, |entry| format!(": {}", plain(entry.message(), WORDS)))
 }

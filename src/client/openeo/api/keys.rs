@@ -1,4 +1,4 @@
-//! The credentials of a connection, and when they have expired.
+//! The credentials of a connection, and which replies mean that they have expired.
 
 use std::sync::{Arc, Weak};
 
@@ -9,21 +9,21 @@ use crate::client::http::{Authenticate, Credentials, Origin, Renewal, Token, Tok
 use crate::error::BoxError;
 use crate::sync::Mutex;
 
-/// Gets the next token.
+/// A function that gets the next token.
 pub(crate) type Fetch = Box<dyn Fn(&Renewal) -> Result<Token, BoxError> + Send + Sync>;
 
-/// The credentials of a connection: none at first, and others whenever it authenticates anew.
-pub(crate) struct Keys {
+/// The credentials of a connection: none at first, and replaced each time that the user logs in.
+pub(crate) struct SessionCredentials {
     held: Mutex<Option<(Origin, Arc<dyn Authenticate>)>>,
 }
 
-impl Keys {
-    pub(crate) fn none() -> Keys {
-        Keys { held: Mutex::new(None) }
+impl SessionCredentials {
+    pub(crate) fn none() -> SessionCredentials {
+        SessionCredentials { held: Mutex::new(None) }
     }
 
-    /// Bearer tokens for the API at `root`. `first` is the one that is there; `fetch` gets the
-    /// next. A back-end that takes JSON Web Tokens gets those without the prefix.
+    /// Sets bearer tokens for the API at `root`: the token `first`, and `fetch`, which gets the
+    /// next one. A back-end that accepts JSON Web Tokens gets those without the prefix.
     pub(crate) fn set(
         &self,
         root: &str,
@@ -60,22 +60,23 @@ fn is_jwt(token: &str) -> bool {
     token.split('.').count() == 3 && token.split('.').all(is_part)
 }
 
-/// Only what says that the token is the matter: another refusal doesn't pass by a new one.
+/// Whether a reply says that the token has expired. After any other refusal, a new token wouldn't
+/// help.
 fn is_expired(status: u16, body: &str) -> bool {
     let code = || serde_json::from_str::<Value>(body).ok()?.get("code")?.as_str().map(str::to_owned);
     match status {
         401 | 403 => match code().as_deref() {
             Some(code) => code == "TokenInvalid",
-            // A gateway before the back-end, which doesn't speak openEO.
+            // A gateway in front of the back-end answers without openEO's codes.
             None => status == 401,
         },
         _ => false,
     }
 }
 
-/// The client's side of the keys. Weak, because the keys hold what gets the next token, and that
-/// holds a client.
-impl Authenticate for Weak<Keys> {
+/// What the HTTP client holds of the keys. Weak, because the keys hold the function that gets the
+/// next token, and that function holds a client: otherwise neither would ever be dropped.
+impl Authenticate for Weak<SessionCredentials> {
     fn belongs_to(&self, origin: &Origin) -> bool {
         self.upgrade().is_some_and(|keys| keys.held.lock().as_ref().is_some_and(|(own, _)| own == origin))
     }
@@ -93,7 +94,7 @@ impl Authenticate for Weak<Keys> {
     }
 }
 
-fn current(keys: &Weak<Keys>) -> Option<Arc<dyn Authenticate>> {
+fn current(keys: &Weak<SessionCredentials>) -> Option<Arc<dyn Authenticate>> {
     keys.upgrade()?.held.lock().as_ref().map(|(_, auth)| Arc::clone(auth))
 }
 

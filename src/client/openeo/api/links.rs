@@ -1,4 +1,4 @@
-//! Where links lead that a back-end writes. Pure.
+//! Resolves the links in a back-end's documents. Pure.
 //!
 //! Source: RFC 3986, 5.1.3 and 5.2.
 
@@ -6,11 +6,11 @@ use url::Url;
 
 use crate::client::http::Origin;
 
-/// The URL that `href` means in a document that came from `document`, at a back-end whose API is
-/// reached at `root`; `None` for what is none of http or https.
+/// The URL of the link `href` in a document from the URL `document`, of a back-end whose API is at
+/// `root`. `None` if it isn't `http` or `https`.
 ///
-/// A back-end behind a proxy that speaks TLS for it may not know of that: its own links with
-/// `http:`, and those without a scheme, are meant as the API itself is reached.
+/// A back-end behind a proxy that does the TLS for it may write `http:` into links to itself. So a
+/// link to the API's own host gets the scheme by which the API is reached.
 pub(crate) fn resolve(root: &Url, document: &str, href: &str) -> Option<String> {
     let href = href.trim();
     let bare_host = root.host_str().map(|host| match root.port() {

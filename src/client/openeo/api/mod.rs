@@ -1,10 +1,11 @@
-//! The low room: which back-end, as which user, and one request to it, with all that can go wrong.
+//! The base of this client: a connection, its credentials, single requests to the API, and their
+//! errors.
 //!
-//! It knows nothing of jobs. What is built on it makes requests by
+//! It knows nothing of jobs. The modules above it make requests by
 //! [`Connection::request`](connection::Connection::request) and
-//! [`request_link`](connection::Connection::request_link), patient ones or, by way of the view
-//! [`once`](connection::Connection::once), such as are tried once and wait for nothing but the
-//! network.
+//! [`request_link`](connection::Connection::request_link). These wait and are repeated as the HTTP
+//! client does. Through a handle of [`once`](connection::Connection::once) they are tried once and
+//! wait only for the network.
 
 pub(super) mod connection;
 pub(super) mod error;

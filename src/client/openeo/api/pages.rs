@@ -1,4 +1,4 @@
-//! Lists that come in pages.
+//! Reads lists that come in pages.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use crate::client::http::{Method, Origin, RequestBuilder};
 use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
-/// How many pages are followed, how many items are kept, how many pages in a row may be empty, and
-/// for how long a step of a batch reads on.
+/// Limits: how many pages are read, how many items are kept, how many pages in a row may be empty,
+/// and for how long a step of a batch reads further pages.
 const MOST_PAGES: usize = 1_000;
 const MOST_ITEMS: usize = 100_000;
 const EMPTY_PAGES: usize = 2;
 const MOST_TIME: Duration = Duration::from_secs(60);
 
-/// All pages of a list put together, as far as they could be had.
+/// The items of all pages of a list, as far as they could be read.
 pub(crate) struct Pages {
     pub(crate) items: Vec<Value>,
-    /// Why the list may lack some; `None` if the last page said that it is the last, and no page
-    /// that something is missing.
+    /// Why the list may be incomplete; `None` if the last page said that it is the last, and no
+    /// page said that something is missing.
     pub(crate) gap: Option<String>,
-    /// The error of the page that couldn't be had, if that is why.
+    /// The error of the page that couldn't be read, if that is why.
     pub(crate) fault: Option<OpenEoError>,
     /// The server's `Date` with the last page, as it came.
     pub(crate) date: Option<String>,
@@ -36,17 +36,17 @@ enum Next {
     None,
     /// There it is.
     Link(String),
-    /// There is one, and not where.
+    /// There is a next page, but its link can't be used.
     Unusable,
 }
 
 impl Pages {
-    /// Follows `next` links, as long as they lead to the same origin, to a page that wasn't read
-    /// yet, with an item that wasn't seen on an earlier one. What was read before something goes
-    /// wrong is had.
+    /// Reads a list by following its `next` links. It stops if a link leads to another origin or to
+    /// a page that was read already, or if a page has no new items. If a further page can't be
+    /// read, it returns the items before that, and `gap` says why.
     ///
     /// # Errors
-    /// Those of the first page.
+    /// The error of the first page.
     pub(crate) fn read(connection: &Connection, first: RequestBuilder, field: &str) -> Result<Pages, OpenEoError> {
         let mut pages = Pages { items: Vec::new(), gap: None, fault: None, date: None };
         let (mut ids, mut urls) = (HashSet::new(), HashSet::new());
@@ -66,13 +66,13 @@ impl Pages {
             if let Some(missing) = missing(&page.document) {
                 pages.note_gap(missing);
             }
-            // Some back-ends end with a page of nothing, and name one after it.
+            // Some back-ends end with an empty page that names another one.
             empty = if items_of(&page.document, field).next().is_none() { empty + 1 } else { 0 };
             let mut is_news = (1..=EMPTY_PAGES).contains(&empty);
             let mut here = Vec::new();
             for item in items_of(&page.document, field) {
-                // What has no id can't be told from others, and isn't thrown away; nor is what only
-                // shares one.
+                // Drop only exact repetitions: an item without an id, or one that differs from
+                // another with the same id, is kept.
                 let id = item.get("id").and_then(Value::as_str).filter(|id| !id.is_empty());
                 if id.is_none_or(|id| !ids.contains(id)) {
                     is_news |= id.is_some();
@@ -119,7 +119,7 @@ impl Pages {
         }
     }
 
-    /// The first that is noted counts.
+    /// Notes why the list may be incomplete. The first reason is kept.
     fn note_gap(&mut self, gap: String) {
         self.gap.get_or_insert(gap);
     }
@@ -127,7 +127,7 @@ impl Pages {
 
 struct Page {
     document: Value,
-    /// Where it came from, which its links may be relative to.
+    /// The URL from which the page came: its links may be relative to that.
     url: String,
 }
 
@@ -135,8 +135,8 @@ fn items_of<'a>(page: &'a Value, field: &str) -> impl Iterator<Item = &'a Value>
     page.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// What an aggregator says that it couldn't ask. (openEO federation extension 0.1, "Lists of
-/// resources")
+/// The back-ends that an aggregator says it couldn't ask. (openEO federation extension 0.1, "Lists
+/// of resources")
 fn missing(page: &Value) -> Option<String> {
     let missing = page.get("federation:missing")?;
     let names = match missing {

@@ -1,4 +1,4 @@
-//! Whatever else the API has: requests of the caller's own, as safe as the client's.
+//! Requests to any other part of the API, with the connection's credentials and limits.
 
 use super::connection::Connection;
 use super::error::OpenEoError;
@@ -6,14 +6,14 @@ use crate::client::http::{Method, RequestBuilder};
 use crate::client::openeo::documents::text::plain;
 
 impl Connection {
-    /// A request to any path of the API, such as `/services` or `/files/{user}/{path}`: with the
-    /// user's credentials, which go nowhere else, the connection's time limits, rate limits and
-    /// attempts. `send` it, `stream` the reply, or `download` it to a file; send JSON, bytes, or a
-    /// file of any size (`body_file`). [`OpenEoError::from`] reads a refusal in openEO's words.
+    /// A request to any path of the API, such as `/services` or `/files/{user}/{path}`. It has the
+    /// user's credentials, which are sent only to the API, and the connection's time limits, rate
+    /// limits and attempts. The body may be JSON, bytes, or a file of any size (`body_file`).
+    /// `send` it, `stream` the reply, or `download` that to a file. [`OpenEoError::from`] turns a
+    /// refusal into an openEO error.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for a path without a slash before it, or one that leads out of the
-    /// API.
+    /// [`OpenEoError::Invalid`] if the path doesn't begin with a slash, or leads out of the API.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -36,7 +36,7 @@ impl Connection {
         if !path.starts_with('/') || !self.is_ours(&format!("{}{path}", self.root_url())) {
             let shown = plain(path.split('?').next().unwrap_or_default(), 100);
             return Err(OpenEoError::Invalid(format!(
-                "{shown:?} is no path of the API: it begins with a slash, and stays below the root"
+                "{shown:?} isn't a path of the API: it begins with a slash, and stays below the root"
             )));
         }
         Ok(self.request(method, path))

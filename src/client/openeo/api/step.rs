@@ -1,4 +1,5 @@
-//! What an error of the client means for the step of a batch that met it: later, again, or never.
+//! What the batch does after a step failed with an error of this client: try again, wait, or end
+//! the job.
 
 use std::time::Duration;
 
@@ -6,23 +7,24 @@ use super::error::OpenEoError;
 use crate::batch::JobError;
 use crate::client::http::{HttpError, HttpErrorKind};
 
-/// How long to leave a back-end alone that takes no more requests just now, if it doesn't say.
+/// How long to wait if a back-end takes no more requests just now and doesn't say for how long.
 const LATER: Duration = Duration::from_secs(5);
 
-/// How long something waits that gives way.
+/// How long a step waits if a more urgent one should go first.
 pub(crate) const GIVE_WAY: Duration = Duration::from_millis(10);
 
-/// What a client's error means for the step that met it.
+/// Turns an error of this client into one that says what the batch does next.
 pub(crate) fn job_error(error: OpenEoError) -> JobError {
     let after = error.http().and_then(HttpError::retry_after);
     if error.is_not_our_turn() {
         return JobError::wait(error, after.unwrap_or(LATER));
     }
-    // Nothing was sent: that is no attempt.
-    if is_rate_limited(&error) {
+    // The client's own rate limit, or a cancel, sent nothing, so this doesn't count as an attempt.
+    if is_rate_limited(&error) || is_unsent(&error) {
         return JobError::wait(error, after.unwrap_or(GIVE_WAY));
     }
-    // The list said that it is finished, and the results don't know yet.
+    // `JobNotFinished`: the job list already says that the job is finished, but the results don't
+    // yet.
     if !error.is_retryable() && error.code() != Some("JobNotFinished") {
         return JobError::fatal(error);
     }
@@ -32,31 +34,36 @@ pub(crate) fn job_error(error: OpenEoError) -> JobError {
     }
 }
 
-/// What a download's error means. What came whole and was something else is asked for once more,
-/// and no more: it may be large.
+/// The same for an error of a download. If a file came completely but isn't the expected one, it is
+/// downloaded only once more, because it may be large.
 pub(crate) fn download_error(error: OpenEoError, attempt: u32) -> JobError {
     let is_content = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Content && !http.is_retryable());
     if is_content && attempt > 1 { JobError::fatal(error) } else { job_error(error) }
 }
 
-/// Whether it is better asked for later, and everything else of this back-end, too.
+/// Whether to wait before the next request to this back-end, whatever it is.
 pub(crate) fn is_later(error: &OpenEoError) -> bool {
     error.is_not_our_turn() || is_rate_limited(error)
 }
 
-/// Whether looking at a job may fail like this for a while, as a side question, while a job runs
-/// that is paid for: the back-end can't be reached, or is broken.
+/// Whether an error is soft: the back-end can't be reached or is broken for a while. Asking about a
+/// running job may fail like this several times, because the job goes on and is paid for.
 pub(crate) fn is_soft(error: &OpenEoError) -> bool {
     let is_broken = error.status().is_some_and(|status| status >= 500) && error.code() != Some("FeatureUnsupported");
     is_broken || error.is_retryable() || error.is_unreachable()
 }
 
-/// Whether the client's own rate limit had no room.
+/// Whether the client's own rate limit refused the request.
 pub(crate) fn is_rate_limited(error: &OpenEoError) -> bool {
     error.http().is_some_and(|http| http.kind() == HttpErrorKind::RateLimited)
 }
 
-/// Errors of the crate's own, for the steps of others.
+/// Whether a cancel came before the request was sent.
+fn is_unsent(error: &OpenEoError) -> bool {
+    error.http().is_some_and(|http| http.kind() == HttpErrorKind::Cancelled && !http.may_have_arrived())
+}
+
+/// For a user's own steps that call this client.
 impl From<OpenEoError> for JobError {
     fn from(error: OpenEoError) -> JobError {
         job_error(error)

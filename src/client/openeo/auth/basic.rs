@@ -1,4 +1,4 @@
-//! User and password, against a token of the back-end's own.
+//! Login with user and password, for which the back-end gives a token of its own.
 
 use std::sync::Arc;
 
@@ -12,10 +12,11 @@ use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 
 impl Connection {
-    /// Logs in with user and password. They are kept, to get another token when this one expires.
+    /// Logs in with user and password. The connection keeps them, to get another token when this
+    /// one expires.
     ///
     /// # Errors
-    /// The back-end's: wrong credentials, or that it has no such login.
+    /// The back-end's error if the credentials are wrong, or if it has no such login.
     pub fn authenticate_basic(&self, user: &str, password: &str) -> Result<(), OpenEoError> {
         let login = Arc::new(Login {
             http: self.http().clone(),
@@ -28,16 +29,16 @@ impl Connection {
         self.set_keys("basic//".to_owned(), first, fetch)
     }
 
-    /// A token as the back-end wants it, prefix and all (`basic//..`, `oidc/egi/..`), from
-    /// elsewhere. It can't be renewed.
+    /// Uses a token that you got elsewhere, in the form that the back-end expects, with its prefix
+    /// (`basic//..`, `oidc/egi/..`). It can't be renewed.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for what can't stand in a header.
+    /// [`OpenEoError::Invalid`] if the token can't be a header's value.
     pub fn authenticate_bearer(&self, token: &str) -> Result<(), OpenEoError> {
         self.set_given_token("", token)
     }
 
-    /// A token that can't be renewed.
+    /// Sets a token that can't be renewed.
     pub(super) fn set_given_token(&self, prefix: &str, token: &str) -> Result<(), OpenEoError> {
         if !is_token(token) {
             return Err(OpenEoError::Invalid("a bearer token is a word of visible ASCII characters".into()));

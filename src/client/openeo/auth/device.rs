@@ -1,4 +1,4 @@
-//! A person logs in with a browser, while the program waits. (RFC 8628)
+//! Login of a person with a browser, while the program waits. (RFC 8628)
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -18,25 +18,26 @@ use crate::client::openeo::documents::text::plain;
 /// How long a code is good for, if the provider doesn't say.
 const LIFE: Duration = Duration::from_secs(300);
 
-/// How long it is believed to be at most.
+/// The longest lifetime of a code that we accept.
 const LONGEST_LIFE: Duration = Duration::from_secs(86_400);
 
-/// How often to ask, if the provider doesn't say, and by how much rarer if it says `slow_down`.
+/// The time between two requests, if the provider doesn't say, and by how much it grows if the
+/// provider says `slow_down`.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// How rarely at most a provider is asked that can't be reached, unless it wants to be asked more
-/// rarely still.
+/// The longest time between two requests while the provider can't be reached, unless it asked for
+/// more.
 const RARELY: Duration = Duration::from_secs(60);
 
-/// What to tell the person who is to log in. Prints as one sentence.
+/// What to tell the person who logs in. Prints as one sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DevicePrompt {
-    /// Where to go.
+    /// The page to open.
     pub url: String,
-    /// What to enter there.
+    /// The code to enter there.
     pub code: String,
-    /// Where to go with nothing to enter, if the provider has that.
+    /// A page for which no code has to be entered, if the provider has one.
     pub url_with_code: Option<String>,
     /// How long the code is good for.
     pub expires_in: Duration,
@@ -55,13 +56,14 @@ const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 const DEVICE_PKCE: &str = "urn:ietf:params:oauth:grant-type:device_code+pkce";
 
 impl Connection {
-    /// Logs in a person, who is told by `prompt` where to go and which code to enter; waits until
-    /// that is done. Tries a [remembered](Oidc::remember) refresh token first.
+    /// Logs in a person with a browser: calls `prompt` with the page to open and the code to enter,
+    /// and waits until the person has done so. Tries a [remembered](Oidc::remember) refresh token
+    /// first.
     ///
     /// # Timing
-    /// As long as the provider's code is good, mostly some minutes.
+    /// Waits at most as long as the provider's code is valid, mostly some minutes.
     /// # Errors
-    /// [`OpenEoError::Authentication`], if the person refuses, or takes too long.
+    /// [`OpenEoError::Authentication`] if the person refuses, or takes too long.
     pub fn authenticate_oidc_device(&self, oidc: &Oidc, prompt: impl FnOnce(&DevicePrompt)) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &[DEVICE_PKCE, DEVICE])?;
         let again = |session: &Session, renewal: Option<&Renewal>| {
@@ -113,7 +115,7 @@ fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant
     }
     let mut interval = seconds("interval").unwrap_or(INTERVAL).max(Duration::from_millis(100));
     let too_late = |source| provider.failed("the login was not completed before the code expired", source);
-    // However short-lived the code is, it is asked about once.
+    // Ask at least once, however short the code's lifetime is.
     let mut wait = interval.min(expires_in.mul_f64(0.9));
     loop {
         if began.elapsed().saturating_add(wait) > expires_in {
@@ -140,14 +142,14 @@ fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant
     }
 }
 
-/// How long to wait before it is asked again, after this answer; `None` if that is the end. (RFC
+/// How long to wait after this answer before the next request; `None` if the answer is final. (RFC
 /// 8628, 3.5)
 fn next_interval(said: Option<&str>, passes: bool, interval: Duration) -> Option<Duration> {
     match said {
         Some("authorization_pending") => Some(interval),
         Some("slow_down") => Some(interval.saturating_add(INTERVAL)),
         Some("access_denied" | "expired_token") => None,
-        // A connection that failed is tried again at a slower pace, and never at a faster one.
+        // After a connection failed, wait longer each time, but never less than the interval.
         _ if passes => Some(interval.saturating_mul(2).min(RARELY).max(interval)),
         _ => None,
     }

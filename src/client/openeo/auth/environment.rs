@@ -1,21 +1,21 @@
-//! Logging in as the environment says, with the reference client's variables.
+//! Login with the credentials in environment variables, whose names are those of the Python client.
 
 use super::settings::Oidc;
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 
 impl Connection {
-    /// Logs in as the environment says, with the variables of the Python client:
+    /// Logs in with the credentials in the environment variables of the Python client:
     ///
     /// - `OPENEO_AUTH_METHOD`: `client_credentials`, or `basic` (which is this crate's own).
     /// - `OPENEO_AUTH_CLIENT_ID`, `OPENEO_AUTH_CLIENT_SECRET`, `OPENEO_AUTH_PROVIDER_ID`.
     /// - `OPENEO_AUTH_USERNAME`, `OPENEO_AUTH_PASSWORD` for `basic`.
     ///
-    /// Without a method, a client's id and secret are taken for `client_credentials`.
+    /// If no method is set, but a client's id and secret are, the method is `client_credentials`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the variable that is missing or makes no sense; else those of
-    /// the method.
+    /// [`OpenEoError::Invalid`] names the variable that is missing or invalid. Otherwise the errors
+    /// of the login itself.
     pub fn authenticate_from_environment(&self) -> Result<(), OpenEoError> {
         match method(&|name| std::env::var(name).ok().filter(|value| !value.is_empty()))? {
             Login::Basic { user, password } => self.authenticate_basic(&user, &password),
@@ -44,7 +44,7 @@ fn method(variable: &dyn Fn(&str) -> Option<String>) -> Result<Login, OpenEoErro
             Ok(Login::ClientCredentials(Box::new(provider.iter().fold(oidc, |oidc, id| oidc.provider(id)))))
         }
         Some(other) => Err(OpenEoError::Invalid(format!(
-            "OPENEO_AUTH_METHOD is {other:?}, which is no method: `client_credentials` and `basic` are"
+            "OPENEO_AUTH_METHOD is {other:?}, which isn't a method: `client_credentials` and `basic` are"
         ))),
     }
 }

@@ -1,12 +1,12 @@
-//! Logging in: basic credentials, or tokens of an OIDC provider.
+//! Logins: user and password, or tokens of an OIDC provider.
 //!
-//! A back-end wants `Bearer basic//TOKEN`, or `Bearer oidc/PROVIDER/TOKEN`. A token that has
-//! expired is renewed once for all threads, and the request repeated once; how, depends on what it
-//! came from.
+//! A back-end expects `Bearer basic//TOKEN`, or `Bearer oidc/PROVIDER/TOKEN`. When a token has
+//! expired, one thread renews it for all, in the way that it was got, and the request is repeated
+//! once.
 //!
-//! No OAuth2 crate: what is needed are four forms and their replies, and the crate at hand
-//! (`oauth2` 5) brings fourteen others, a second date, random and error library among them, and
-//! knows nothing of renewals by one thread for all.
+//! Why no OAuth2 crate: this needs only four forms and their replies. The usual crate (`oauth2` 5)
+//! brings fourteen others, with a second library each for dates, random numbers and errors, and it
+//! can't have one thread renew a token for all.
 //!
 //! Sources: openEO API 1.2, "Authentication"; RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 8628
 //! (device grant); OpenID Connect Discovery 1.0.

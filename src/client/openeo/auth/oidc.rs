@@ -1,4 +1,4 @@
-//! Logging in with an OIDC provider, without a browser.
+//! Logins with an OIDC provider, without a browser.
 
 use super::provider::Provider;
 use super::session::Session;
@@ -7,10 +7,10 @@ use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 
 impl Connection {
-    /// Logs in as a service, without a person: the client's id and secret are all it takes.
+    /// Logs in as a service, without a person, with the client's id and secret.
     ///
     /// # Errors
-    /// [`OpenEoError::Authentication`], if the provider refuses; the back-end's, if it has no
+    /// [`OpenEoError::Authentication`] if the provider refuses; the back-end's error if it has no
     /// providers.
     pub fn authenticate_oidc_client_credentials(&self, oidc: &Oidc) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["client_credentials"])?;
@@ -23,7 +23,8 @@ impl Connection {
     /// Logs in with user and password at the provider. Few providers allow it.
     ///
     /// # Errors
-    /// As for [client credentials](Connection::authenticate_oidc_client_credentials).
+    /// [`OpenEoError::Authentication`] if the provider refuses; the back-end's error if it has no
+    /// providers.
     pub fn authenticate_oidc_password(&self, oidc: &Oidc, user: &str, password: &str) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["password"])?;
         let (user, password) = (user.to_owned(), password.to_owned());
@@ -37,12 +38,12 @@ impl Connection {
         })
     }
 
-    /// Logs in with a refresh token: the one given, or the one that is
+    /// Logs in with a refresh token: `token`, or otherwise the one that is
     /// [remembered](Oidc::remember).
     ///
     /// # Errors
-    /// As for [client credentials](Connection::authenticate_oidc_client_credentials), and if there
-    /// is no refresh token.
+    /// [`OpenEoError::Authentication`] if there is no refresh token, or if the provider refuses;
+    /// the back-end's error if it has no providers.
     pub fn authenticate_oidc_refresh_token(&self, oidc: &Oidc, token: Option<&str>) -> Result<(), OpenEoError> {
         let session = Session::new(self, oidc, &["refresh_token"])?;
         if let Some(token) = token {
@@ -55,10 +56,11 @@ impl Connection {
         })
     }
 
-    /// An access token that was got elsewhere. It can't be renewed.
+    /// Uses an access token that you got elsewhere. It can't be renewed.
     ///
     /// # Errors
-    /// If the back-end doesn't know the provider.
+    /// [`OpenEoError::Invalid`] if the token can't be a header's value; another error if the
+    /// back-end doesn't know the provider.
     pub fn authenticate_oidc_access_token(&self, oidc: &Oidc, token: &str) -> Result<(), OpenEoError> {
         let id = match &oidc.provider {
             Some(id) => id.clone(),

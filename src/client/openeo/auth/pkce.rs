@@ -1,5 +1,5 @@
-//! Proof that the client which asks for a token is the one that began: a secret, and its hash sent
-//! ahead. (RFC 7636)
+//! Proof that the client that asks for a token is the one that began the login: it first sends the
+//! hash of a secret, and later the secret. (RFC 7636)
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,4 +1,4 @@
-//! An OIDC provider: which one, where its endpoints are, and the forms that are posted there.
+//! An OIDC provider: how it is chosen, its endpoints, and the forms that the client posts there.
 
 use serde_json::Value;
 use url::Url;
@@ -10,15 +10,15 @@ use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 
-/// What a back-end's provider is called, which issuer its tokens come from, and which scopes they
-/// want.
+/// An OIDC provider of a back-end: its name there, the issuer of its tokens, its endpoints and
+/// scopes.
 pub(super) struct Provider {
     pub(super) id: String,
     pub(super) issuer: String,
     scopes: Vec<String>,
-    /// Which scopes the provider knows; empty if it doesn't say.
+    /// The scopes that the provider knows; empty if it doesn't say.
     supported: Vec<String>,
-    /// What the back-end wants to go along when access is asked for. (openEO API 1.3,
+    /// Further fields that the back-end wants in the form that asks for access. (openEO API 1.3,
     /// `authorization_parameters`)
     pub(super) parameters: Vec<(String, String)>,
     default_clients: Vec<(String, Vec<String>)>,
@@ -27,7 +27,7 @@ pub(super) struct Provider {
     http: HttpClient,
 }
 
-/// What a token endpoint gave.
+/// The reply of a token endpoint.
 pub(super) struct Grant {
     pub(super) access_token: String,
     pub(super) refresh_token: Option<String>,
@@ -35,9 +35,9 @@ pub(super) struct Grant {
 }
 
 impl Provider {
-    /// Finds the provider among those that the back-end trusts, and its endpoints. Without a name
-    /// it is the first, or the first that has a client of its own for one of these grants, if one
-    /// is needed.
+    /// Finds the provider among those that the back-end trusts, and reads its endpoints. If `oidc`
+    /// names none, it takes the first. If `oidc` has no client either, it takes the first provider
+    /// for which the back-end offers a client for one of `grants`.
     pub(super) fn find(connection: &Connection, oidc: &Oidc, grants: &[&str]) -> Result<Provider, OpenEoError> {
         let document = connection.get_json("/credentials/oidc")?;
         let all: Vec<&Value> = document.get("providers").and_then(Value::as_array).into_iter().flatten().collect();
@@ -69,8 +69,8 @@ impl Provider {
             .send()
             .and_then(|reply| reply.json())
             .map_err(|error| failed("its configuration could not be had".into(), Some(error)))?;
-        // A server that answers for another issuer may be after that one's tokens. (OpenID Connect
-        // Discovery 1.0, 4.3)
+        // If the server answers for another issuer, it may want to get that issuer's tokens.
+        // (OpenID Connect Discovery 1.0, 4.3)
         let answers_for = text(&configuration, "issuer").unwrap_or_default();
         if answers_for.trim_end_matches('/') != issuer.trim_end_matches('/') {
             return Err(failed(format!("it answers for another issuer, {}", plain(&answers_for, 200)), None));
@@ -95,7 +95,7 @@ impl Provider {
         })
     }
 
-    /// The client that was given, or one that the back-end offers for one of these grants.
+    /// The client id that the caller gave, or one that the back-end offers for one of `grants`.
     pub(super) fn client_id(&self, oidc: &Oidc, grants: &[&str]) -> Result<String, OpenEoError> {
         let offered = || offered_client(&self.default_clients, grants).cloned();
         oidc.client_id.clone().or_else(offered).ok_or_else(|| {
@@ -103,10 +103,10 @@ impl Provider {
         })
     }
 
-    /// `openid`, what the user wants or else the back-end, and what makes a provider give a refresh
-    /// token, if one is wanted. Some providers refuse what they don't know: what a back-end wants
-    /// is asked for unless they say that they don't have it, and `offline_access` only if they say
-    /// that they do.
+    /// The scopes to ask for: `openid`, those of the user or otherwise of the back-end, and, if
+    /// `refresh`, `offline_access`, for which a provider gives a refresh token. Some providers
+    /// refuse scopes that they don't know. So a back-end's scope is left out if the provider lists
+    /// its scopes without it, and `offline_access` is asked for only if the provider lists it.
     pub(super) fn scope(&self, oidc: &Oidc, refresh: bool) -> String {
         let is_known = |scope: &String| self.supported.contains(scope);
         let mut scopes = vec!["openid".to_owned()];
@@ -124,7 +124,7 @@ impl Provider {
         scopes.join(" ")
     }
 
-    /// Adds what the back-end wants to go along, unless the form has a field of that name.
+    /// Adds the back-end's parameters to the form, except those whose names it already has.
     pub(super) fn add_parameters<'a>(&'a self, form: &mut Vec<(&'a str, &'a str)>) {
         for (name, value) in &self.parameters {
             if form.iter().all(|(known, _)| known != name) {
@@ -133,11 +133,11 @@ impl Provider {
         }
     }
 
-    /// Posts a form, with what belongs to the renewal that wants it.
+    /// Posts a form. If it is for a renewal, it waits only as long as that may.
     pub(super) fn post(&self, url: &str, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Value, HttpError> {
         let request = self.http.post(url).without_auth().accept("application/json").form(form);
-        // A code or a token that may have been used up by a request whose reply was lost must not
-        // be sent again blindly; all other grants only give one more token.
+        // If a reply is lost, the request may have used up its code or refresh token, so don't
+        // repeat it. All other grants just give another token.
         let grant = form.iter().find(|(name, _)| *name == "grant_type").map(|(_, value)| *value);
         let request = request.idempotent(matches!(grant, Some("client_credentials" | "password")));
         let mut request = paced(request, renewal);
@@ -149,7 +149,7 @@ impl Provider {
         request.send()?.json()
     }
 
-    /// Asks the token endpoint.
+    /// Asks the token endpoint for a token.
     pub(super) fn grant(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
         let reply = self.post(&self.token_endpoint, form, renewal).map_err(|error| self.refused(error))?;
         self.read(&reply)
@@ -161,17 +161,18 @@ impl Provider {
             .filter(is_word)
             .ok_or_else(|| self.failed("its reply has no `access_token`", None))?;
         let expires_in = reply.get("expires_in").and_then(|value| {
-            // Some providers send it as a string.
+            // Some providers send the number as a string.
             value.as_f64().or_else(|| value.as_str()?.parse().ok())
         });
-        // What has no life, or a negative one, doesn't say how long it lives: it is used until it
-        // is refused.
+        // A lifetime of zero or less counts as unknown: then the token is used until the back-end
+        // refuses it.
         let expires_in = expires_in.filter(|seconds| *seconds > 0.0);
         let expires_in = expires_in.and_then(|seconds| std::time::Duration::try_from_secs_f64(seconds).ok());
         Ok(Grant { access_token, refresh_token: text(reply, "refresh_token"), expires_in })
     }
 
-    /// What it said comes from the source; its reason in a word is told here, too.
+    /// The error for a refusal of the provider. Its source has the provider's message; the text
+    /// also has the error's code.
     pub(super) fn refused(&self, error: HttpError) -> OpenEoError {
         let message = match (oauth_error(&error), error.status()) {
             (Some(reason), _) => format!("it refused ({})", plain(&reason, 60)),
@@ -191,8 +192,8 @@ pub(super) fn oauth_error(error: &HttpError) -> Option<String> {
     text(&serde_json::from_str(error.body()).ok()?, "error")
 }
 
-/// The issuer of the tokens. A back-end at `https` may name no issuer at `http`: secrets would go
-/// there in the clear.
+/// The issuer of the tokens. Fails if a back-end at `https` names an issuer at `http`, because
+/// secrets would go there unencrypted.
 fn issuer_of(entry: &Value, root: &str) -> Result<String, &'static str> {
     let issuer = text(entry, "issuer").ok_or("the back-end doesn't say who issues its tokens")?;
     if is_as_safe(&issuer, root) {
@@ -211,13 +212,13 @@ fn is_as_safe(url: &str, issuer: &str) -> bool {
     )
 }
 
-/// The clients that a back-end offers for a provider: their ids, and what they are for.
+/// The clients that a back-end offers for a provider: their ids and grants.
 fn clients(entry: &Value) -> Vec<(String, Vec<String>)> {
     let clients = entry.get("default_clients").and_then(Value::as_array).into_iter().flatten();
     clients.filter_map(|client| Some((text(client, "id")?, texts(client, "grant_types")))).collect()
 }
 
-/// The first of them for one of these grants.
+/// The id of the first client for one of `grants`.
 fn offered_client<'a>(clients: &'a [(String, Vec<String>)], grants: &[&str]) -> Option<&'a String> {
     let is_for = |client: &&(String, Vec<String>)| client.1.iter().any(|grant| grants.contains(&grant.as_str()));
     clients.iter().find(is_for).map(|(id, _)| id)

@@ -1,4 +1,4 @@
-//! Refresh tokens on the disk, for the eyes of their owner.
+//! Refresh tokens in a file that only its owner can read.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -12,30 +12,38 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
 use crate::time::Deadline;
 
-/// How often a thread looks whether another's lock is gone.
+/// How often a thread looks whether another has released the lock.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A file of refresh tokens, by issuer and client, in the form of the Python client's
-/// `refresh-tokens.json`. Only its owner may read it (mode 0600 on Unix, from the start), and one
-/// that others may read is refused.
+/// `refresh-tokens.json`. Only its owner can read it (mode 0600 on Unix, from the start). If others
+/// can read it, using it is an error.
 ///
-/// A thread that gets a new token for an old one and writes it does so alone, among the threads of
-/// all processes: an empty file beside it, `NAME.lock`, is locked meanwhile. So several may share a
-/// file, also where a provider takes each refresh token once. No thread waits longer for the lock
-/// than a minute. On a file system without locks the last of several writers wins, and the tokens
-/// of the others are asked for anew.
+/// A thread that replaces an old token by a new one holds a lock on an empty file beside it,
+/// `NAME.lock`, so that no other thread of any process does so at the same time. So several
+/// programs may share a file, even if the provider accepts each refresh token only once. No thread
+/// waits longer than a minute for the lock. On a file system without locks, the last of several
+/// writers wins, and the other programs have to log in again.
 #[derive(Clone)]
 pub struct RefreshTokens {
     path: PathBuf,
 }
 
-/// The right to read and write a file of tokens alone, given back when dropped.
+/// The lock of a file of tokens, released when dropped.
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file isn't enough: a process that another thread has just started has a copy
+        // of it until it runs its program, and with the copy the lock.
+        let _ = fs4::fs_std::FileExt::unlock(&self.file);
+    }
 }
 
 impl RefreshTokens {
-    /// The file at `path`, which need not be there yet; its folder must.
+    /// The file at `path`. It need not exist yet, but its folder must.
     pub fn at(path: impl Into<PathBuf>) -> RefreshTokens {
         RefreshTokens { path: path.into() }
     }
@@ -45,7 +53,7 @@ impl RefreshTokens {
         Ok(all.get(key(issuer)).and_then(|of| of.get(client)?.get("refresh_token")?.as_str()).map(str::to_owned))
     }
 
-    /// Writes a token; a caller that has read the file for it before does both under one lock.
+    /// Writes a token. A caller that reads the file first holds the lock for both.
     pub(super) fn set(&self, _: &Lock, issuer: &str, client: &str, token: &str) -> Result<(), OpenEoError> {
         let mut all = self.read()?;
         let date = httpdate::fmt_http_date(std::time::SystemTime::now());
@@ -72,15 +80,15 @@ impl RefreshTokens {
         let all: Option<Value> = serde_json::from_str(&text).ok();
         all.filter(Value::is_object).ok_or_else(|| {
             OpenEoError::Invalid(format!(
-                "{} is no file of refresh tokens: remove it, or name another",
+                "{} isn't a file of refresh tokens: remove it, or name another",
                 self.path.display()
             ))
         })
     }
 
-    /// Until it is dropped no other thread has it. It is no lock on a file system without locks,
-    /// and if another process keeps the lock for longer than `patience`: one that stands still must
-    /// not hold up the others for good.
+    /// Waits for the lock, for at most `patience`. If another process holds it for longer, or the
+    /// file system has no locks, the caller goes on without one: a process that hangs must not
+    /// block the others for ever.
     pub(super) fn lock(&self, patience: Duration) -> Result<Lock, OpenEoError> {
         let failed = |error| OpenEoError::written(&self.path, error);
         let file = private().create(true).truncate(false).open(self.beside(".lock")).map_err(failed)?;
@@ -89,7 +97,7 @@ impl RefreshTokens {
             match fs4::fs_std::FileExt::try_lock_exclusive(&file) {
                 Ok(false) if !deadline.is_past() && pause(LOOK, &|| false) => {}
                 Err(error) if error.kind() != std::io::ErrorKind::Unsupported => return Err(failed(error)),
-                _ => return Ok(Lock { _file: file }),
+                _ => return Ok(Lock { file }),
             }
         }
     }
@@ -100,7 +108,8 @@ impl RefreshTokens {
         self.path.with_file_name(name)
     }
 
-    /// In one step: a reader sees the old file or the new one, and neither was ever open to others.
+    /// Replaces the file in one step, so that a reader sees either the old or the new one, and no
+    /// other user can read either.
     fn write(&self, all: &Value) -> std::io::Result<()> {
         let new = self.beside(&format!(".{}.new", std::process::id()));
         let _ = std::fs::remove_file(&new);
@@ -122,7 +131,7 @@ impl fmt::Debug for RefreshTokens {
     }
 }
 
-/// To open files that only their owner can read, from the start.
+/// Options that create a file which only its owner can read, from the start.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);

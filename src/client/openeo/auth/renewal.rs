@@ -1,10 +1,10 @@
-//! Requests for a new token, which are as patient as the request that wants it.
+//! Requests for a new token, which wait no longer than the request that needs it.
 
 use crate::client::http::{Renewal, RequestBuilder};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::error::BoxError;
 
-/// As patient as the request that wants the new token.
+/// Limits `request` to the time and the attempts of the request that needs the new token.
 pub(super) fn paced(request: RequestBuilder, renewal: Option<&Renewal>) -> RequestBuilder {
     let Some(renewal) = renewal else { return request };
     let request = match renewal.remaining() {
@@ -14,7 +14,7 @@ pub(super) fn paced(request: RequestBuilder, renewal: Option<&Renewal>) -> Reque
     if renewal.is_once() { request.once() } else { request }
 }
 
-/// An error of a renewal, such that the request that wanted it knows whether it passes.
+/// Turns the error of a renewal into one from which the waiting request knows whether to try again.
 pub(super) fn renewal_error(error: OpenEoError) -> BoxError {
     match error {
         OpenEoError::Http(error) => error.into(),

@@ -1,4 +1,4 @@
-//! A login with an OIDC provider, and staying logged in.
+//! A login with an OIDC provider, and its renewals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::BoxError;
 use crate::sync::Mutex;
 use crate::trace::event;
 
-/// A login, and what it takes to renew it.
+/// A login, with all that is needed to renew it.
 pub(super) struct Session {
     pub(super) provider: Provider,
     pub(super) oidc: Oidc,
@@ -23,14 +23,14 @@ pub(super) struct Session {
     refresh: Mutex<Refresh>,
 }
 
-/// The refresh token, as far as it is known here.
+/// The refresh token that this process knows.
 struct Refresh {
     token: Option<String>,
-    /// What was in the file when it was read or written last.
+    /// The token in the file when this process last read or wrote it.
     in_file: Option<String>,
 }
 
-/// How long to wait for another process that renews a token of the same file.
+/// How long to wait for another process that is renewing a token of the same file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Session {
@@ -46,13 +46,13 @@ impl Session {
         Ok(Session { provider, oidc, client, secret, refresh })
     }
 
-    /// Goes on from this refresh token, whatever the file has.
+    /// Uses this refresh token from now on, in place of the one in the file.
     pub(super) fn set_refresh_token(&self, token: &str) {
         self.refresh.lock().token = Some(token.to_owned());
     }
 
-    /// Gets the first token, so that what is wrong is told now, and has later ones got in the same
-    /// way.
+    /// Gets the first token, so that a wrong setting is an error now, and sets up the renewal of
+    /// later ones in the same way.
     pub(super) fn start(
         self,
         connection: &Connection,
@@ -81,13 +81,14 @@ impl Session {
         self.grant(&[("grant_type", "client_credentials"), ("scope", &scope)], renewal)
     }
 
-    /// `None`, if there is no refresh token. Another process with the same file waits meanwhile,
-    /// and finds the new one there: many providers take a refresh token once.
+    /// Gets a token with the refresh token; `None` if there is none. It holds the file's lock, so
+    /// that another process waits and then finds the new refresh token: many providers accept one
+    /// only once.
     pub(super) fn by_refresh_token(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         let lock = self.lock(renewal);
         let Some(token) = self.newest() else { return Ok(None) };
         let outcome = match self.refresh(&token, renewal, lock.as_ref()) {
-            // A program that takes no lock may have used it up just now.
+            // Another program that doesn't use the lock may just have used the token up.
             Err(error) if is_refusal(&error) => match self.newest().filter(|newer| *newer != token) {
                 Some(newer) => self.refresh(&newer, renewal, lock.as_ref()),
                 None => Err(error),
@@ -103,8 +104,8 @@ impl Session {
         Ok(grant)
     }
 
-    /// The token in the file, if another process has put another there; else the one that is known
-    /// here, which is newer than the file's if it couldn't be written.
+    /// The token in the file, if another process has written a new one. Otherwise our own, which is
+    /// newer than the file's if we couldn't write it.
     fn newest(&self) -> Option<String> {
         let mut known = self.refresh.lock();
         if let Some(store) = &self.oidc.store {
@@ -119,7 +120,7 @@ impl Session {
         known.token.clone()
     }
 
-    /// The lock of the file, if there is one to be had.
+    /// The lock of the file, if there is a file and the lock can be taken.
     fn lock(&self, renewal: Option<&Renewal>) -> Option<Lock> {
         let patience = renewal.and_then(Renewal::remaining).map_or(PATIENCE, |left| left.min(PATIENCE));
         match self.oidc.store.as_ref()?.lock(patience) {
@@ -131,8 +132,9 @@ impl Session {
         }
     }
 
-    /// `None` also if the provider takes the refresh token no more: there is another way to log in.
-    /// That the provider can't be reached, or is asked too often, is an error.
+    /// As [`by_refresh_token`](Session::by_refresh_token), but also `None` if the provider refuses
+    /// the refresh token, because the caller has another way to log in. If the provider can't be
+    /// reached, or is asked too often, that is an error.
     pub(super) fn by_refresh_token_if_good(&self, renewal: Option<&Renewal>) -> Result<Option<Grant>, OpenEoError> {
         match self.by_refresh_token(renewal) {
             Err(error) if is_refusal(&error) => {
@@ -144,7 +146,7 @@ impl Session {
         }
     }
 
-    /// Posts a form as this client, and keeps the refresh token that comes of it.
+    /// Posts a form as this client, and keeps the refresh token of the reply.
     pub(super) fn grant(&self, form: &[(&str, &str)], renewal: Option<&Renewal>) -> Result<Grant, OpenEoError> {
         let grant = self.ask(form, renewal)?;
         self.keep(&grant, None);
@@ -157,14 +159,15 @@ impl Session {
         if let Some(secret) = &self.secret {
             form.push(("client_secret", secret));
         }
-        // These grants have no other request that could carry them.
+        // For these grants there is no other request that could carry the parameters.
         if form.iter().any(|field| matches!(*field, ("grant_type", "client_credentials" | "password"))) {
             self.provider.add_parameters(&mut form);
         }
         self.provider.grant(&form, renewal)
     }
 
-    /// Providers may give a new refresh token each time, and take the old one no more.
+    /// Keeps the refresh token of a reply: a provider may give a new one each time, and refuse the
+    /// old one from then on.
     pub(super) fn keep(&self, grant: &Grant, lock: Option<&Lock>) {
         let Some(token) = &grant.refresh_token else { return };
         self.refresh.lock().token = Some(token.clone());
@@ -177,7 +180,7 @@ impl Session {
     }
 }
 
-/// Whether a provider has said no, as opposed to nothing, or "later".
+/// Whether a provider has refused, and not just been unreachable or asked to wait.
 fn is_refusal(error: &OpenEoError) -> bool {
     error.status().is_some_and(|status| status < 500 && status != 429)
 }

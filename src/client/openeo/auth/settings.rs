@@ -1,11 +1,11 @@
-//! Which provider, and as which client.
+//! The settings of a login with an OIDC provider.
 
 use std::fmt;
 
 use super::refresh_tokens::RefreshTokens;
 
-/// Which provider, and as which client. All of it has defaults: the back-end's first provider, and
-/// a client that it offers.
+/// The provider to log in with, and the client to log in as. By default it is the back-end's first
+/// provider, and a client that the back-end offers.
 ///
 /// ```
 /// use fulmar::client::openeo::Oidc;
@@ -28,14 +28,15 @@ impl Oidc {
         Oidc::default()
     }
 
-    /// The provider's id at the back-end. Defaults to the first that the back-end names.
+    /// The provider's id at the back-end. Defaults to the first provider of the back-end.
     #[must_use]
     pub fn provider(mut self, id: &str) -> Oidc {
         self.provider = Some(id.to_owned());
         self
     }
 
-    /// The client's id. Defaults to one that the back-end offers for the purpose, if it does.
+    /// The client's id. Defaults to one that the back-end offers for this kind of login, if it
+    /// does.
     #[must_use]
     pub fn client(mut self, id: &str) -> Oidc {
         self.client_id = Some(id.to_owned());
@@ -56,7 +57,7 @@ impl Oidc {
         self
     }
 
-    /// Keeps refresh tokens on the disk, and looks there first. Defaults to nothing on the disk.
+    /// Keeps refresh tokens in this file, and tries those first. By default none are stored.
     #[must_use]
     pub fn remember(mut self, store: RefreshTokens) -> Oidc {
         self.store = Some(store);

@@ -1,10 +1,10 @@
-//! What a back-end says that it can do.
+//! The capabilities of a back-end.
 
 use serde_json::Value;
 
 use crate::client::openeo::documents::versions::version;
 
-/// What a back-end says about itself at its root. (openEO API 1.2, `GET /`)
+/// The capabilities of a back-end. (openEO API 1.2, `GET /`)
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capabilities {
     document: Value,
@@ -30,8 +30,8 @@ impl Capabilities {
         self.text("title")
     }
 
-    /// Whether an endpoint is there: `supports("GET", "/jobs/{job_id}/estimate")`. Names in braces
-    /// may differ.
+    /// Whether the back-end has an endpoint: `supports("GET", "/jobs/{job_id}/estimate")`. Names in
+    /// braces may differ.
     pub fn supports(&self, method: &str, path: &str) -> bool {
         let endpoints = self.document.get("endpoints").and_then(Value::as_array);
         endpoints.into_iter().flatten().any(|endpoint| {
@@ -41,8 +41,8 @@ impl Capabilities {
         })
     }
 
-    /// Whether bearer tokens that are JSON Web Tokens go without a prefix. (openEO API 1.3,
-    /// `authentication/jwt`)
+    /// Whether the back-end accepts JSON Web Tokens as bearer tokens, without a prefix. (openEO API
+    /// 1.3, `authentication/jwt`)
     pub(crate) fn takes_jwt(&self) -> bool {
         let classes = self.document.get("conformsTo").and_then(Value::as_array).into_iter().flatten();
         classes.filter_map(Value::as_str).any(|class| {

@@ -1,4 +1,4 @@
-//! What a back-end says about a collection of data.
+//! A back-end's description of a collection of data.
 
 use std::fmt;
 
@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::listing::{Listed, fields, text, texts};
 use super::table::Table;
 
-/// A collection that graphs can load, in its details or in the list, which has fewer of them.
-/// Prints as a table.
+/// A collection that graphs can load. An entry of the list has fewer details. Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collection {
     document: Value,
@@ -20,29 +19,29 @@ impl Collection {
         &self.document
     }
 
-    /// What `load_collection` wants.
+    /// Its id, for `load_collection`.
     pub fn id(&self) -> &str {
         text(&self.document, "id").unwrap_or_default()
     }
 
-    /// What it is called for people.
+    /// Its title.
     pub fn title(&self) -> Option<&str> {
         text(&self.document, "title")
     }
 
-    /// What it is, in CommonMark.
+    /// Its description, in CommonMark.
     pub fn description(&self) -> Option<&str> {
         text(&self.document, "description")
     }
 
-    /// Under which terms it may be used: an identifier of SPDX, mostly.
+    /// Its licence, mostly an SPDX identifier.
     pub fn license(&self) -> Option<&str> {
         text(&self.document, "license")
     }
 
-    /// The names of its bands, in order: from its dimensions, or else from its summaries, from
-    /// itself (STAC 1.1), from the variables of its cube that hold data, or from what it says of
-    /// its items' assets, each once; none if none of them tells.
+    /// The names of its bands, in order, each once. It takes them from the first of these that has
+    /// any: its dimensions, its summaries, its field `bands` (STAC 1.1), the data variables of its
+    /// cube, and the assets of its items.
     pub fn bands(&self) -> Vec<&str> {
         let of_dimensions = fields(&self.document, "cube:dimensions")
             .filter(|(_, dimension)| text(dimension, "type") == Some("bands"))
@@ -58,7 +57,7 @@ impl Collection {
                 return bands;
             }
         }
-        // A cube without a dimension for bands has its values in variables.
+        // If a cube has no dimension for bands, its values are in variables.
         let holds_data = |variable: &&Value| text(variable, "type").is_none_or(|kind| kind == "data");
         let variables = fields(&self.document, "cube:variables").filter(|(_, variable)| holds_data(variable));
         let variables: Vec<&str> = variables.map(|(name, _)| name.as_str()).collect();
@@ -80,7 +79,7 @@ impl Collection {
         fields(&self.document, "cube:dimensions").map(|(name, dimension)| (name.as_str(), kind(dimension))).collect()
     }
 
-    /// West, south, east and north of all of it, in degrees of WGS 84.
+    /// The whole area: west, south, east and north in degrees of WGS 84.
     pub fn extent(&self) -> Option<[f64; 4]> {
         let numbers = self.document.pointer("/extent/spatial/bbox/0")?.as_array()?;
         let numbers: Vec<f64> = numbers.iter().map(Value::as_f64).collect::<Option<_>>()?;

@@ -1,4 +1,4 @@
-//! What a back-end says about the formats of files.
+//! The file formats of a back-end.
 
 use std::fmt;
 
@@ -30,22 +30,22 @@ impl FileFormats {
         &self.document
     }
 
-    /// Those that it reads, by name.
+    /// The formats that it reads, by name.
     pub fn input(&self) -> Vec<FileFormat<'_>> {
         self.of("input")
     }
 
-    /// Those that it writes, by name.
+    /// The formats that it writes, by name.
     pub fn output(&self) -> Vec<FileFormat<'_>> {
         self.of("output")
     }
 
-    /// The one of that name that it reads. Names of formats have no case.
+    /// The format with this name, if the back-end reads it. Upper and lower case are the same.
     pub fn find_input(&self, name: &str) -> Option<FileFormat<'_>> {
         self.input().into_iter().find(|format| format.name.eq_ignore_ascii_case(name))
     }
 
-    /// The one of that name that it writes. Names of formats have no case.
+    /// The format with this name, if the back-end writes it. Upper and lower case are the same.
     pub fn find_output(&self, name: &str) -> Option<FileFormat<'_>> {
         self.output().into_iter().find(|format| format.name.eq_ignore_ascii_case(name))
     }
@@ -56,17 +56,17 @@ impl FileFormats {
 }
 
 impl<'a> FileFormat<'a> {
-    /// What `save_result` wants: `GTiff`.
+    /// Its name, for `save_result`: `GTiff`.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// What it is called for people.
+    /// Its title.
     pub fn title(&self) -> Option<&'a str> {
         text(self.document, "title")
     }
 
-    /// What it can hold: `raster`, `vector`, `table`, `pointcloud`, `other`.
+    /// The kinds of data that it can have: `raster`, `vector`, `table`, `pointcloud`, `other`.
     pub fn data_types(&self) -> Vec<&'a str> {
         texts(self.document, "gis_data_types").collect()
     }

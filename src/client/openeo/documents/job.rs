@@ -1,4 +1,4 @@
-//! What a back-end says about a job.
+//! A back-end's description of a job.
 
 use std::fmt;
 
@@ -15,11 +15,11 @@ use super::text::{number_of, plain, text_of};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum JobStatus {
-    /// Made, and not started.
+    /// Created, and not started.
     Created,
-    /// Started, and waiting for its turn.
+    /// Started, and waiting in the back-end's queue.
     Queued,
-    /// At work.
+    /// Running.
     Running,
     /// Stopped.
     Canceled,
@@ -27,7 +27,7 @@ pub enum JobStatus {
     Finished,
     /// Failed.
     Error,
-    /// What this client doesn't know; it is taken for a job that goes on.
+    /// A status that this client doesn't know. It counts as a job that goes on.
     Other(String),
 }
 
@@ -44,7 +44,7 @@ impl JobStatus {
         }
     }
 
-    /// In the API's words: `queued`.
+    /// The status as the API writes it: `queued`.
     pub fn as_str(&self) -> &str {
         match self {
             JobStatus::Created => "created",
@@ -57,7 +57,7 @@ impl JobStatus {
         }
     }
 
-    /// Whether nothing more happens unless the job is started again.
+    /// Whether the job has ended: nothing more happens unless it is started again.
     pub fn is_ended(&self) -> bool {
         matches!(self, JobStatus::Canceled | JobStatus::Finished | JobStatus::Error)
     }
@@ -69,8 +69,8 @@ impl fmt::Display for JobStatus {
     }
 }
 
-/// What a back-end says about one job, in its details or in the job list, which has fewer of them.
-/// Prints as a table.
+/// A back-end's description of one job. An entry of the job list has fewer details. Prints as a
+/// table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobDescription {
     id: String,
@@ -87,32 +87,32 @@ impl JobDescription {
         &self.document
     }
 
-    /// What the back-end calls the job.
+    /// The job's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// How it stands.
+    /// The job's status.
     pub fn status(&self) -> JobStatus {
         JobStatus::of(self.text("status").unwrap_or("unknown"))
     }
 
-    /// What its author calls it.
+    /// The title that its author gave it.
     pub fn title(&self) -> Option<&str> {
         self.text("title")
     }
 
-    /// What its author says about it.
+    /// The description that its author gave it.
     pub fn description(&self) -> Option<&str> {
         self.text("description")
     }
 
-    /// How much is done, in percent, if the back-end says.
+    /// How much of the work is done, in percent, if the back-end says so.
     pub fn progress(&self) -> Option<f64> {
         number_of(self.document.get("progress")).filter(|percent| (0.0..=100.0).contains(percent))
     }
 
-    /// When it was made, as the back-end wrote it: `2022-06-08T08:58:11Z`.
+    /// When it was created, as the back-end writes it: `2022-06-08T08:58:11Z`.
     pub fn created(&self) -> Option<&str> {
         self.text("created")
     }
@@ -132,7 +132,7 @@ impl JobDescription {
         self.document.get("usage").filter(|usage| !usage.is_null())
     }
 
-    /// The process graph, if the back-end tells it here.
+    /// The process graph, if this description has it.
     pub fn process_graph(&self) -> Option<&Value> {
         self.document.get("process")?.get("process_graph").filter(|graph| !graph.is_null())
     }

@@ -1,4 +1,4 @@
-//! Lists of what a back-end has.
+//! Lists of collections, processes, jobs and the like.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use serde_json::Value;
 
 use super::table::Table;
 
-/// What stands in a [`Listing`].
+/// An item of a [`Listing`].
 pub trait Listed {
-    /// What the columns of the table are called.
+    /// The headings of the table's columns.
     #[doc(hidden)]
     const HEADING: &'static [&'static str];
 
     #[doc(hidden)]
     fn new(document: Value) -> Self;
 
-    /// What the back-end calls it.
+    /// Its id at the back-end.
     #[doc(hidden)]
     fn name(&self) -> &str;
 
@@ -23,7 +23,7 @@ pub trait Listed {
     fn cells(&self) -> Vec<String>;
 }
 
-/// What a back-end has of one kind, in its order. Prints as a table.
+/// A back-end's items of one kind, in its order. Prints as a table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listing<T> {
     items: Vec<T>,
@@ -31,12 +31,12 @@ pub struct Listing<T> {
 }
 
 impl<T: Listed> Listing<T> {
-    /// Of the documents that were had; `gap` says why there may be more.
+    /// A list of the documents that could be read. `gap` says why there may be more.
     pub(crate) fn new(documents: Vec<Value>, gap: Option<String>) -> Listing<T> {
         Listing { items: documents.into_iter().map(T::new).collect(), gap }
     }
 
-    /// The one that the back-end calls so; the first of several.
+    /// The first item with this id.
     pub fn find(&self, id: &str) -> Option<&T> {
         self.items.iter().find(|item| item.name() == id)
     }
@@ -58,14 +58,14 @@ impl<T> Listing<T> {
         self.items.is_empty()
     }
 
-    /// Whether these are all. A page that can't be had leaves those before it; a link to another
-    /// host, or in a circle, isn't followed, nor is one after 1,000 pages or 100,000 items; and an
-    /// aggregator may not have reached all its back-ends.
+    /// Whether these are all items. Not if a page can't be read, if a link leads to another host or
+    /// in a circle, after 1,000 pages or 100,000 items, or if an aggregator couldn't reach all of
+    /// its back-ends. The items before that are in the list.
     pub fn is_complete(&self) -> bool {
         self.gap.is_none()
     }
 
-    /// Why there may be more, in words.
+    /// Why there may be more items, as a text.
     pub fn gap(&self) -> Option<&str> {
         self.gap.as_deref()
     }
@@ -92,7 +92,7 @@ impl<T: Listed> fmt::Display for Listing<T> {
     }
 }
 
-/// A field that is text; else nothing.
+/// The value of a field, if it is text.
 pub(crate) fn text<'a>(document: &'a Value, name: &str) -> Option<&'a str> {
     document.get(name).and_then(Value::as_str)
 }

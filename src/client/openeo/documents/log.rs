@@ -1,4 +1,4 @@
-//! What a back-end tells about the work on a job.
+//! The logs of a job.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 use super::table::Table;
 use super::text::{plain, text_of};
 
-/// How grave a log entry is, from least to most.
+/// The severity of a log entry, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogLevel {
     /// Details for debugging.
     Debug,
-    /// For the record.
+    /// Information.
     Info,
     /// Something may be wrong.
     Warning,
-    /// Something is.
+    /// Something is wrong.
     Error,
 }
 
 impl LogLevel {
-    /// In the API's words: `warning`.
+    /// The level as the API writes it: `warning`.
     pub fn as_str(self) -> &'static str {
         match self {
             LogLevel::Debug => "debug",
@@ -31,7 +31,7 @@ impl LogLevel {
         }
     }
 
-    /// The level of that name, in any case; `None` for a name that isn't one.
+    /// The level with this name, in upper or lower case; `None` if there is no such level.
     pub fn of(name: &str) -> Option<LogLevel> {
         let all = [LogLevel::Debug, LogLevel::Info, LogLevel::Warning, LogLevel::Error];
         all.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(name))
@@ -62,19 +62,18 @@ impl LogEntry {
         &self.document
     }
 
-    /// What the back-end calls the entry: what a later call can go on from.
+    /// The entry's id. A later call can ask for the entries after it.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// How grave it is. What has no level that is known counts as an error, so that no filter hides
-    /// it.
+    /// Its level. An entry without a known level counts as an error, so that no filter hides it.
     pub fn level(&self) -> LogLevel {
         let level = self.text("level").map(|level| if level.eq_ignore_ascii_case("warn") { "warning" } else { level });
         level.and_then(LogLevel::of).unwrap_or(LogLevel::Error)
     }
 
-    /// What it says; what is no text is told as JSON.
+    /// Its message. If that isn't text, it is returned as JSON.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -101,7 +100,7 @@ impl Logs {
         Logs { entries, gap }
     }
 
-    /// None of them, and why.
+    /// No entries, and the reason.
     pub(crate) fn none(gap: String) -> Logs {
         Logs { entries: Vec::new(), gap: Some(gap) }
     }
@@ -121,19 +120,19 @@ impl Logs {
         self.entries.is_empty()
     }
 
-    /// Whether these are all. A page that can't be had leaves those before it; a link to another
-    /// host, or in a circle, isn't followed, nor is one after 1,000 pages or 100,000 entries. Ask
-    /// for what comes after the [id](LogEntry::id) of the last.
+    /// Whether these are all entries. Not if a page can't be read, if a link leads to another host
+    /// or in a circle, or after 1,000 pages or 100,000 entries. To read on, ask for the entries
+    /// after the [id](LogEntry::id) of the last.
     pub fn is_complete(&self) -> bool {
         self.gap.is_none()
     }
 
-    /// Why there may be more, in words.
+    /// Why there may be more entries, as a text.
     pub fn gap(&self) -> Option<&str> {
         self.gap.as_deref()
     }
 
-    /// As a JSON array of what came.
+    /// The entries as they came, as a JSON array.
     pub fn to_json(&self) -> Value {
         self.entries.iter().map(|entry| entry.document.clone()).collect()
     }

@@ -1,5 +1,5 @@
-//! What back-ends send, read with suspicion: any field may be missing, null, or of another type.
-//! Pure: nothing is asked here.
+//! Reads a back-end's documents with caution: any field may be missing, null, or of another type.
+//! Pure: it makes no requests.
 
 pub(super) mod capabilities;
 pub(super) mod collection;

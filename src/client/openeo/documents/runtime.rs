@@ -1,4 +1,4 @@
-//! What a back-end says about where it runs users' own code.
+//! The runtimes in which a back-end runs users' own code.
 
 use std::fmt;
 
@@ -35,19 +35,19 @@ impl UdfRuntimes {
         self.document.as_object().into_iter().flatten().map(|(name, document)| UdfRuntime { name, document })
     }
 
-    /// The one of that name, in whatever case.
+    /// The runtime with this name, in upper or lower case.
     pub fn find(&self, name: &str) -> Option<UdfRuntime<'_>> {
         self.iter().find(|runtime| runtime.name().eq_ignore_ascii_case(name))
     }
 }
 
 impl<'a> UdfRuntime<'a> {
-    /// What `run_udf` wants: `Python`.
+    /// Its name, for `run_udf`: `Python`.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// What it is called for people.
+    /// Its title.
     pub fn title(&self) -> Option<&'a str> {
         text(self.document, "title")
     }
@@ -57,12 +57,12 @@ impl<'a> UdfRuntime<'a> {
         text(self.document, "type")
     }
 
-    /// The version, or the tag, that is used where none is named.
+    /// The version, or the tag, that is used if a call names none.
     pub fn default_version(&self) -> Option<&'a str> {
         text(self.document, "default")
     }
 
-    /// The versions of a language; of a container its tags.
+    /// The versions of a language, or the tags of a container.
     pub fn versions(&self) -> Vec<&'a str> {
         let tags = self.document.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         fields(self.document, "versions").map(|(version, _)| version.as_str()).chain(tags).collect()

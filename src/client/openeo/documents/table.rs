@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::client::openeo::documents::text::plain;
 
-/// The widest a column gets that isn't the last, in characters.
+/// How wide a column gets at most, in characters, unless it is the last.
 const WIDEST: usize = 60;
 
 /// Rows of text under a heading, in columns as wide as they must be.
@@ -15,7 +15,7 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(heading: &[&str]) -> Table {
         let mut table = Table { rows: Vec::new() };
-        // It may hold an id, which is a stranger's word, too.
+        // The heading may have an id, which is from the back-end and isn't safe to print, either.
         table.row(heading);
         table
     }

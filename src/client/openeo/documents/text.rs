@@ -1,9 +1,9 @@
-//! Text of strangers, made fit to be shown: on one line, without what steers a terminal. Pure.
+//! Makes a back-end's texts safe to be shown: on one line, without control characters. Pure.
 
 use serde_json::Value;
 
-/// On one line, without control characters and without what reorders text, at most `limit`
-/// characters.
+/// `text` on one line of at most `limit` characters, without control characters and without those
+/// that reorder text.
 pub(crate) fn plain(text: &str, limit: usize) -> String {
     let mut shown = String::new();
     for (count, word) in text.split(|c: char| c.is_whitespace() || is_unseen(c)).filter(|w| !w.is_empty()).enumerate() {
@@ -18,13 +18,13 @@ pub(crate) fn plain(text: &str, limit: usize) -> String {
     }
 }
 
-/// What can't be seen, and does something.
+/// Whether a character is invisible and changes how text is shown.
 pub(crate) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// A value as text: what is text is itself, null is nothing, and anything else is JSON.
+/// A value as text: a string as it is, null as an empty text, and anything else as JSON.
 pub(crate) fn text_of(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
@@ -33,7 +33,7 @@ pub(crate) fn text_of(value: Option<&Value>) -> String {
     }
 }
 
-/// A number, also where it is written as text: `"12.5"`, `"40%"`.
+/// A number, also if it is written as text: `"12.5"`, `"40%"`.
 pub(crate) fn number_of(value: Option<&Value>) -> Option<f64> {
     match value? {
         Value::Number(number) => number.as_f64(),
@@ -44,11 +44,11 @@ pub(crate) fn number_of(value: Option<&Value>) -> Option<f64> {
     }
 }
 
-/// One segment of a URL's path: what isn't plainly a part of a name is escaped, so that an id can't
-/// lead elsewhere.
+/// One segment of a URL's path. Special characters are escaped, so that an id can't lead to another
+/// path.
 pub(crate) fn segment(text: &str) -> String {
-    // A segment of dots alone climbs, escaped or not, and an empty one names the list: then it must
-    // be another.
+    // A segment of dots leads upwards, even if it is escaped, and an empty one leads to the list.
+    // So change it to another one.
     if text.bytes().all(|byte| byte == b'.') {
         return "%2E".repeat(text.len()) + "%00";
     }
@@ -63,8 +63,8 @@ pub(crate) fn segment(text: &str) -> String {
     escaped
 }
 
-/// Segments of a URL's path: slashes in an id part them, as Earth Engine's ids have some, and most
-/// servers don't know `%2F`.
+/// Segments of a URL's path, from an id with slashes, as Earth Engine has them. The slashes aren't
+/// escaped, because most servers don't understand `%2F`.
 pub(crate) fn segments(text: &str) -> String {
     text.split('/').map(segment).collect::<Vec<_>>().join("/")
 }

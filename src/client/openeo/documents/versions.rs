@@ -1,17 +1,17 @@
-//! Which of a back-end's versions to speak to. Pure.
+//! Chooses the version of a back-end's API. Pure.
 //!
 //! Source: openEO API 1.2, `GET /.well-known/openeo`.
 
 use serde_json::Value;
 
-/// The URL of the highest production version that this client speaks, or of the highest of all if
-/// none is in production; `None` if the document names none. `resolve` tells what a link in it
-/// means; `scheme` is how the document was asked for.
+/// The URL of the highest version that this client speaks and that is in production, or of the
+/// highest of all if none is; `None` if the document names none. `resolve` resolves a link in it;
+/// `scheme` is that of the document's URL.
 pub(crate) fn best_version(document: &Value, scheme: &str, resolve: impl Fn(&str) -> Option<String>) -> Option<String> {
     let usable = |entry: &Value| {
         let url = resolve(entry.get("url")?.as_str()?)?;
         let version = version(entry.get("api_version")?.as_str()?)?;
-        // A document that came over https leads to no API over http.
+        // Don't follow a document that came over https to an API over http.
         let is_as_safe = scheme != "https" || url.starts_with("https:");
         let production = entry.get("production").and_then(Value::as_bool).unwrap_or(true);
         (is_spoken(version) && is_as_safe).then_some((production, version, url))

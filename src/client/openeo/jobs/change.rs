@@ -1,4 +1,4 @@
-//! What is to be another way with a job that exists.
+//! Changes to a job that exists.
 //!
 //! Source: openEO API 1.2, "Modify a batch job" (`PATCH /jobs/{job_id}`).
 
@@ -10,7 +10,7 @@ use crate::client::http::Method;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::log::LogLevel;
 
-/// What is to be another way with a job; what isn't named stays.
+/// Changes to a job, for [`BatchJob::change`]. All that isn't set here stays as it is.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -31,33 +31,33 @@ pub struct JobChange {
 }
 
 impl JobChange {
-    /// Nothing is to change yet.
+    /// No changes yet.
     pub fn new() -> JobChange {
         JobChange::default()
     }
 
-    /// What the job list calls it.
+    /// The new title, which the job list shows.
     pub fn title(self, title: &str) -> JobChange {
         self.field("title", json!(title))
     }
 
-    /// What it is for, in CommonMark.
+    /// The new description, in CommonMark.
     pub fn description(self, description: &str) -> JobChange {
         self.field("description", json!(description))
     }
 
-    /// What it computes.
+    /// The new process graph.
     pub fn graph(self, graph: &ProcessGraph) -> JobChange {
         self.field("process", json!({"process_graph": graph.as_json()}))
     }
 
-    /// The billing plan.
+    /// The new billing plan.
     pub fn plan(self, plan: &str) -> JobChange {
         self.field("plan", json!(plan))
     }
 
-    /// What it may cost at most, in the back-end's currency; `None` is no limit. One that is no
-    /// finite number can't be sent.
+    /// The new limit of the job's costs, in the back-end's currency; `None` means no limit. If it
+    /// isn't a finite number, the change can't be sent.
     pub fn budget(mut self, budget: impl Into<Option<f64>>) -> JobChange {
         let budget = budget.into();
         let is_sound = budget.is_none_or(f64::is_finite);
@@ -65,18 +65,18 @@ impl JobChange {
         self.field("budget", json!(budget))
     }
 
-    /// The least level of log entries that the back-end is to keep.
+    /// The new least level of log entries that the back-end keeps.
     pub fn log_level(self, level: LogLevel) -> JobChange {
         self.field("log_level", json!(level.as_str()))
     }
 
-    /// Any other property of the request; null takes it away.
+    /// Any other property of the request; null removes it.
     pub fn field(mut self, name: &str, value: Value) -> JobChange {
         self.fields.insert(name.to_owned(), value);
         self
     }
 
-    /// As it is sent.
+    /// The JSON of the request.
     pub fn as_json(&self) -> Value {
         Value::Object(self.fields.clone())
     }
@@ -86,13 +86,13 @@ impl BatchJob {
     /// Changes a job that isn't queued or running.
     ///
     /// # Errors
-    /// The back-end's: `JobLocked`, for one that is.
+    /// The back-end's error: `JobLocked` if the job is queued or running.
     pub fn change(&self, change: &JobChange) -> Result<(), OpenEoError> {
         if let Some(fault) = change.fault {
             return Err(OpenEoError::Invalid(fault.to_owned()));
         }
         let request = self.connection().request(Method::Patch, &self.path("")).json(&change.as_json());
-        // Whatever is set is set twice as well.
+        // Setting the same values twice has the same effect as once.
         self.connection().send(request.idempotent(true)).map(drop)
     }
 }

@@ -1,8 +1,8 @@
-//! Making jobs, each exactly once, whatever becomes of the reply.
+//! Makes jobs, each exactly once, even if a reply is lost.
 //!
-//! `POST /jobs` is never repeated blindly: [`creation`](crate::client::creation) has the rules. A
-//! job in the list is like one whose reply was lost if it has the same title and description,
-//! wasn't started, and has in its details the same process graph, plan and budget.
+//! `POST /jobs` is repeated only by the rules of [`creation`](crate::client::creation). A job in
+//! the list may be the one whose reply was lost if it has the same title and description, wasn't
+//! started, and its details have the same process graph, plan and budget.
 
 use std::time::{Duration, Instant};
 
@@ -11,29 +11,31 @@ use url::Url;
 use super::job::BatchJob;
 use super::new_job::{NewJob, created};
 use crate::client::creation::{self, Doubt, Failure, Listed, Listing, Maker, Match, Step};
-use crate::client::http::{HttpErrorKind, Method, Response};
+use crate::client::http::{HttpError, Method, Response};
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
 use crate::client::openeo::documents::text::plain;
+use crate::executor::is_cancelled;
 use crate::trace::event;
 
-/// How long a call waits for others that make like jobs, before it gives up on it.
+/// How long a call waits for other calls that make the same job, before it returns an error.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How often it looks whether they have ended.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often it looks whether such a call has ended without notifying, and whether its operation
+/// was cancelled.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Connection {
     /// Makes a job. It isn't started yet.
     ///
-    /// If the reply is lost, the job is looked for in the job list. It is made again only if the
-    /// list is whole and has nothing like it.
+    /// If the reply is lost, the client looks for the job in the job list. It makes the job again
+    /// only if that list is complete and has no job like it.
     ///
     /// # Errors
-    /// The back-end's refusal. [`OpenEoError::LostReply`], if the reply was lost and the job may
-    /// exist: the list could not be read, or may lack jobs, or has one that may be it, or the
-    /// back-end may still be making it.
+    /// The back-end's refusal. [`OpenEoError::LostReply`] if the reply was lost and the job may
+    /// exist: the list could not be read, or may be incomplete, or has a job that may be the one,
+    /// or the back-end may still be making it.
     pub fn create_job(&self, job: impl Into<NewJob>) -> Result<BatchJob, OpenEoError> {
         let job = job.into();
         job.check()?;
@@ -47,6 +49,7 @@ impl Connection {
                 Progress::NotYet if began.elapsed() > PATIENCE => {
                     return Err(creation.lost("calls for like jobs did not end"));
                 }
+                Progress::NotYet if is_cancelled() => return Err(creation.lost("it was cancelled")),
                 Progress::NotYet => self.ledger().wait_for_change(LOOK),
                 Progress::Look(_) | Progress::Again => {}
             }
@@ -54,21 +57,21 @@ impl Connection {
     }
 }
 
-/// One job on its way to existence, step by step: each is one call or one search, and none waits.
+/// The creation of one job, in steps. A step is one call or one search, and doesn't wait.
 pub(crate) struct Creation {
     job: NewJob,
     inner: creation::Creation<OpenEoError>,
 }
 
-/// What a step has come to.
+/// The outcome of a step.
 pub(crate) enum Progress {
-    /// There it is, by this id.
+    /// The job exists, with this id.
     Made(String),
-    /// The reply was lost: call again after a while, to look for it.
+    /// The reply was lost: call again after this time, to look for the job.
     Look(Duration),
-    /// It isn't there: call again, to make it again.
+    /// The job doesn't exist: call again, to make it again.
     Again,
-    /// Call again when calls for like jobs have ended.
+    /// Call again when the other calls that make the same job have ended.
     NotYet,
 }
 
@@ -81,13 +84,13 @@ impl Creation {
         &self.job
     }
 
-    /// How the reply was lost, if it was, so that the job may exist.
+    /// The error with which the reply was lost, if the job may exist because of that.
     pub(crate) fn lost_by(&self) -> Option<&OpenEoError> {
         self.inner.lost_by()
     }
 
-    /// One call, or one search. After an error whose [`LostReply`](OpenEoError::LostReply) may pass
-    /// it may be called again, and goes on where it was.
+    /// Does one step: a call or a search. After a [`LostReply`](OpenEoError::LostReply) that is
+    /// retryable it can be called again, and continues.
     pub(crate) fn advance(&mut self, connection: &Connection) -> Result<Progress, OpenEoError> {
         self.job.check()?;
         let maker = JobMaker { job: &self.job, connection };
@@ -110,7 +113,7 @@ impl Creation {
         }
     }
 
-    /// What to say if nothing goes on.
+    /// The error if nothing more can be found out.
     fn lost(&mut self, why: &str) -> OpenEoError {
         match std::mem::replace(&mut self.inner, creation::Creation::new(self.job.likeness())).into_lost() {
             Some(error) => self.lost_reply(error, why),
@@ -124,7 +127,7 @@ impl Creation {
     }
 }
 
-/// A job that is made on a back-end.
+/// How a job is made and recognised on a back-end, for the rules of `creation`.
 struct JobMaker<'a> {
     job: &'a NewJob,
     connection: &'a Connection,
@@ -146,7 +149,7 @@ impl Maker for JobMaker<'_> {
     fn doubt(&self, error: &OpenEoError) -> Doubt {
         match error {
             OpenEoError::Reply(_) => {}
-            // It was sent on; the first server may have done it.
+            // The request was redirected, and the first server may have made the job.
             OpenEoError::Invalid(_) => return Doubt::Lost,
             error if !error.may_have_arrived() => return Doubt::None,
             _ => {}
@@ -155,7 +158,7 @@ impl Maker for JobMaker<'_> {
         if matches!(error, OpenEoError::Reply(_)) {
             return Doubt::Unnamed;
         }
-        let gave_up = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Timeout);
+        let gave_up = error.http().is_some_and(HttpError::is_given_up);
         if gave_up || error.status() == Some(504) { Doubt::UnderWay } else { Doubt::Lost }
     }
 
@@ -181,15 +184,15 @@ impl Maker for JobMaker<'_> {
     fn compare(&self, id: &str) -> Result<Match, OpenEoError> {
         match self.connection.job(id).describe() {
             Ok(details) => Ok(self.job.alike(details.as_json())),
-            // Deleted meanwhile.
+            // The job was deleted meanwhile.
             Err(error) if error.is_not_found() => Ok(Match::Different),
             Err(error) => Err(error),
         }
     }
 }
 
-/// What the back-end calls the new job. `Location` need not be a URL, and is only looked at if
-/// nothing else tells.
+/// The id of the new job, from the header `OpenEO-Identifier`. If that is missing, it is the last
+/// part of `Location`, which need not be a URL.
 fn id_of(reply: &Response) -> Result<String, OpenEoError> {
     if reply.method() != Method::Post {
         let to = Url::parse(reply.url()).map(|url| plain(&url[..url::Position::AfterPath], 200)).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Process graphs: what a job is to compute, read from JSON or built step by step. Pure.
+//! Process graphs, which say what a job computes: read from JSON, or built step by step. Pure.
 //!
 //! Source: openEO API 1.2, "Process Graphs".
 
@@ -29,7 +29,10 @@ pub struct ProcessGraph {
 }
 
 impl ProcessGraph {
-    /// Starts with a collection of the back-end. All of it: say which part next.
+    /// Starts with a whole collection of the back-end: call
+    /// [`spatial_extent`](ProcessGraph::spatial_extent),
+    /// [`temporal_extent`](ProcessGraph::temporal_extent) and [`bands`](ProcessGraph::bands) next,
+    /// to load only a part.
     pub fn load_collection(id: &str) -> ProcessGraph {
         let arguments = json!({"id": id, "spatial_extent": null, "temporal_extent": null});
         ProcessGraph::start("load_collection", arguments)
@@ -42,12 +45,13 @@ impl ProcessGraph {
         graph
     }
 
-    /// Reads one: `{"node": {"process_id": .., "arguments": ..}, ..}`, bare, or within
-    /// `process_graph`, or within `process`.
+    /// Reads a graph from JSON: `{"node": {"process_id": .., "arguments": ..}, ..}`, also inside of
+    /// `process_graph` or `process`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the node and what is wrong: no process, a reference to a node
-    /// that isn't there or to itself in a circle, no result or several.
+    /// [`OpenEoError::Invalid`] names the node and what is wrong: it has no process, refers to a
+    /// node that doesn't exist, or refers to itself in a circle. Also if the graph has no result,
+    /// or several.
     pub fn from_json(document: Value) -> Result<ProcessGraph, OpenEoError> {
         let mut document = document;
         for wrapping in ["process", "process_graph"] {
@@ -55,14 +59,14 @@ impl ProcessGraph {
                 document = document[wrapping].take();
             }
         }
-        let Value::Object(nodes) = document else { return invalid("it is no JSON object of nodes") };
+        let Value::Object(nodes) = document else { return invalid("it isn't a JSON object of nodes") };
         let mut results = Vec::new();
         for (name, node) in &nodes {
             if node.get("process_id").and_then(Value::as_str).is_none() {
                 return invalid(&format!("node {name:?} has no `process_id`"));
             }
             if !node.get("arguments").is_none_or(Value::is_object) {
-                return invalid(&format!("the `arguments` of node {name:?} are no object"));
+                return invalid(&format!("the `arguments` of node {name:?} aren't an object"));
             }
             if let Some(missing) = references(node).find(|to| !nodes.contains_key(to)) {
                 return invalid(&format!("node {name:?} refers to {missing:?}, which isn't there"));
@@ -81,11 +85,11 @@ impl ProcessGraph {
         }
     }
 
-    /// West, south, east, north, in degrees of WGS 84; or a
+    /// Limits the area: west, south, east and north in degrees of WGS 84, a
     /// [`BoundingBox`](crate::client::openeo::BoundingBox), a
-    /// [`Parameter`](crate::client::openeo::Parameter), or whatever else the back-end takes as
-    /// JSON. For a collection that was just loaded it says what to load; later it is the process
-    /// `filter_bbox`.
+    /// [`Parameter`](crate::client::openeo::Parameter), or any other JSON that the back-end
+    /// accepts. Directly after [`load_collection`](ProcessGraph::load_collection) it sets what to
+    /// load; later it adds the process `filter_bbox`.
     #[must_use]
     pub fn spatial_extent(self, extent: impl Into<Value>) -> ProcessGraph {
         let extent = match extent.into() {
@@ -97,30 +101,33 @@ impl ProcessGraph {
         self.narrow("spatial_extent", "filter_bbox", "extent", extent)
     }
 
-    /// A [`Period`](crate::client::openeo::Period), a
-    /// [`Parameter`](crate::client::openeo::Parameter), or two dates or times as JSON, as in
-    /// [`temporal_extent`](ProcessGraph::temporal_extent).
+    /// Limits the time, as [`temporal_extent`](ProcessGraph::temporal_extent): to a
+    /// [`Period`](crate::client::openeo::Period), a
+    /// [`Parameter`](crate::client::openeo::Parameter), or two dates or times as JSON.
     #[must_use]
     pub fn temporal_interval(self, interval: impl Into<Value>) -> ProcessGraph {
         self.narrow("temporal_extent", "filter_temporal", "extent", interval.into())
     }
 
-    /// From the first day or time, that included, to the last, that excluded, as RFC 3339 has them:
-    /// `2022-06-01`. On a collection that was just loaded, or as `filter_temporal`.
+    /// Limits the time: from the first day or time, which is included, to the last, which is
+    /// excluded, as RFC 3339 writes them: `2022-06-01`. Directly after
+    /// [`load_collection`](ProcessGraph::load_collection) it sets what to load; later it adds the
+    /// process `filter_temporal`.
     #[must_use]
     pub fn temporal_extent(self, from: &str, to: &str) -> ProcessGraph {
         self.temporal_interval(json!([from, to]))
     }
 
-    /// Only these bands. On a collection that was just loaded, or as `filter_bands`.
+    /// Limits the bands to these. Directly after [`load_collection`](ProcessGraph::load_collection)
+    /// it sets what to load; later it adds the process `filter_bands`.
     #[must_use]
     pub fn bands<'a>(self, bands: impl IntoIterator<Item = &'a str>) -> ProcessGraph {
         let bands: Vec<&str> = bands.into_iter().collect();
         self.narrow("bands", "filter_bands", "bands", json!(bands))
     }
 
-    /// Any process, on the result so far: that becomes its argument `data`, unless the arguments
-    /// have that name, or refer to a node ([`here`](ProcessGraph::here)).
+    /// Adds any process. Its argument `data` is the result so far, unless `arguments` have a `data`
+    /// or refer to a node ([`here`](ProcessGraph::here)).
     #[must_use]
     pub fn process(mut self, process: &str, arguments: Value) -> ProcessGraph {
         let mut arguments = match arguments {
@@ -140,24 +147,24 @@ impl ProcessGraph {
         json!({"from_node": self.result})
     }
 
-    /// The format of the result's files: `GTiff`, `netCDF`, whatever the back-end has.
+    /// Saves the result in files of this format: `GTiff`, `netCDF`, or another one of the back-end.
     #[must_use]
     pub fn save_result(self, format: &str) -> ProcessGraph {
         self.process("save_result", json!({"format": format, "options": {}}))
     }
 
-    /// Whether the result is saved in some format already.
+    /// Whether the graph ends with `save_result`.
     pub fn is_saved(&self) -> bool {
         self.nodes.get(&self.result).and_then(|node| node.get("process_id")).and_then(Value::as_str)
             == Some("save_result")
     }
 
-    /// The nodes, as a back-end wants them.
+    /// The nodes, as a back-end expects them.
     pub fn as_json(&self) -> &Map<String, Value> {
         &self.nodes
     }
 
-    /// The node of the result, with one more field.
+    /// Adds a field to the node of the result.
     pub(crate) fn with_field(mut self, name: &str, value: Value) -> ProcessGraph {
         if let Some(node) = self.nodes.get_mut(&self.result) {
             node[name] = value;
@@ -165,6 +172,9 @@ impl ProcessGraph {
         self
     }
 
+    /// Limits the data so far, for `spatial_extent` and its likes. If the last node loads a
+    /// collection, sets its `argument`, so that the back-end loads only that part. Otherwise adds
+    /// the filter `process`, whose argument is `name`.
     fn narrow(mut self, argument: &str, process: &str, name: &str, value: Value) -> ProcessGraph {
         if let Some(node) = self.nodes.get_mut(&self.result) {
             if node["process_id"] == "load_collection" && node["arguments"].is_object() {
@@ -177,6 +187,7 @@ impl ProcessGraph {
         self.process(process, Value::Object(arguments))
     }
 
+    /// Adds a node with a new name, and makes it the result.
     fn append(&mut self, process: &str, arguments: Value) {
         let stem: String = process.chars().filter(char::is_ascii_alphanumeric).collect();
         let is_free = |name: &String| !self.nodes.contains_key(name);
@@ -190,11 +201,11 @@ impl ProcessGraph {
 }
 
 fn invalid<T>(why: &str) -> Result<T, OpenEoError> {
-    Err(OpenEoError::Invalid(format!("this is no process graph: {why}")))
+    Err(OpenEoError::Invalid(format!("this isn't a process graph: {why}")))
 }
 
-/// Every node that a value refers to. Graphs within arguments (of `reduce_dimension`, say) have
-/// nodes of their own.
+/// The names of all nodes to which a value refers. It skips graphs inside of arguments, such as
+/// that of `reduce_dimension`, because these have nodes of their own.
 fn references(value: &Value) -> Box<dyn Iterator<Item = String> + '_> {
     match value {
         Value::Object(object) if object.contains_key("process_graph") => Box::new(std::iter::empty()),
@@ -207,8 +218,9 @@ fn references(value: &Value) -> Box<dyn Iterator<Item = String> + '_> {
     }
 }
 
-/// A node on a circle, if there is one: what is left when nodes that refer to none that is left are
-/// taken away again and again.
+/// A node that refers to itself in a circle, if there is one. It repeatedly removes the nodes that
+/// refer to no remaining node; if that ends before all are removed, those left are in a circle or
+/// depend on one.
 fn circle(nodes: &Map<String, Value>) -> Option<String> {
     let mut left: BTreeSet<&String> = nodes.keys().collect();
     loop {
@@ -268,10 +280,10 @@ mod tests {
         let node = |arguments: Value| json!({"process_id": "p", "arguments": arguments, "result": true});
         let other = |arguments: Value| json!({"process_id": "p", "arguments": arguments});
         for (document, expected) in [
-            (json!([]), "no JSON object"),
+            (json!([]), "isn't a JSON object"),
             (json!({}), "no node has"),
             (json!({"a": 3}), "no `process_id`"),
-            (json!({"a": {"process_id": "p", "arguments": [], "result": true}}), "no object"),
+            (json!({"a": {"process_id": "p", "arguments": [], "result": true}}), "aren't an object"),
             (json!({"a": node(json!({"x": [{"from_node": "b"}]}))}), "\"b\", which isn't there"),
             (json!({"a": node(json!({})), "b": node(json!({}))}), "several nodes"),
             (

@@ -1,4 +1,4 @@
-//! A batch job: a reference on this side to what exists on the other.
+//! A batch job: a reference to a job that exists on a back-end.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 use crate::client::openeo::documents::text::{plain, segment};
 
-/// From here on a request has its own limit, which may be shorter.
+/// If at least this much of a wait's time limit is left, a request only has its own limits.
 const LONG: Duration = Duration::from_secs(60);
 
-/// What a look gets, however little time is left: a limit of nothing means one look.
+/// The least time that a request gets, so that a wait with a limit of zero asks once.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// A reference to a batch job that exists on the back-end, by its id. Cloning it is cheap.
@@ -43,8 +43,7 @@ impl BatchJob {
         self.is_new
     }
 
-    /// What the back-end calls the job. It is all that it takes to find the job again:
-    /// [`Connection::job`].
+    /// The job's id at the back-end. [`Connection::job`] finds the job again by it.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -54,45 +53,45 @@ impl BatchJob {
         &self.connection
     }
 
-    /// What the back-end's validation had to say when this reference created the job.
+    /// The warnings of the back-end's validation, if this reference created the job.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The same job, each call to which is tried once and waits for nothing but the network.
+    /// A handle to the same job that tries each call once and waits only for the network.
     pub(crate) fn once(&self) -> BatchJob {
         BatchJob { connection: self.connection.once(), ..self.clone() }
     }
 
-    /// All that the back-end tells about the job.
+    /// Asks the back-end for all details of the job.
     ///
     /// # Errors
-    /// The back-end's; [`OpenEoError::is_not_found`] says that there is no such job.
+    /// The back-end's error. If there is no such job, [`OpenEoError::is_not_found`] is true of it.
     pub fn describe(&self) -> Result<JobDescription, OpenEoError> {
         self.read_description(self.connection.request(Method::Get, &self.path("")))
     }
 
-    /// How it stands.
+    /// Asks the back-end for the job's status.
     ///
     /// # Errors
-    /// As for [`describe`](BatchJob::describe).
+    /// The back-end's error. If there is no such job, [`OpenEoError::is_not_found`] is true of it.
     pub fn status(&self) -> Result<JobStatus, OpenEoError> {
         Ok(self.describe()?.status())
     }
 
-    /// Stops it, if it is queued or running. What has been computed may be kept by the back-end.
+    /// Stops the job, if it is queued or running. The back-end may keep the results so far.
     ///
     /// # Errors
-    /// The back-end's.
+    /// The back-end's error, for example if it knows no such job.
     pub fn stop(&self) -> Result<(), OpenEoError> {
         self.connection.send(self.connection.request(Method::Delete, &self.path("/results"))).map(drop)
     }
 
-    /// Removes it, with its results and logs; stops it first if need be.
+    /// Deletes the job with its results and logs. If it is running, the back-end stops it first.
     ///
     /// # Errors
-    /// The back-end's. That there is no such job is none, if an earlier attempt of this very call
-    /// had an unclear answer.
+    /// The back-end's error. If it knows no such job, that isn't an error if the reply to an
+    /// earlier attempt of this call was lost, because that attempt may have deleted the job.
     pub fn delete(&self) -> Result<(), OpenEoError> {
         match self.connection.send(self.connection.request(Method::Delete, &self.path(""))) {
             Err(error) if error.is_not_found() && error.http().is_some_and(|http| http.attempts() > 1) => Ok(()),
@@ -100,16 +99,16 @@ impl BatchJob {
         }
     }
 
-    /// What the back-end thinks it will cost and take: `costs`, `duration`, `size`, whatever it can
-    /// say.
+    /// The back-end's estimate of what the job will need: `costs`, `duration` and `size`, as far as
+    /// it gives them.
     ///
     /// # Errors
-    /// The back-end's; many say `FeatureUnsupported`.
+    /// The back-end's error; many answer `FeatureUnsupported`.
     pub fn estimate(&self) -> Result<Value, OpenEoError> {
         self.connection.get_json(&self.path("/estimate"))
     }
 
-    /// Within what is left of a time limit, where that is less than a request would take by itself.
+    /// As [`describe`](BatchJob::describe), within `left`, the rest of a wait's time limit.
     pub(crate) fn describe_within(&self, left: Option<Duration>) -> Result<JobDescription, OpenEoError> {
         let request = self.connection.request(Method::Get, &self.path(""));
         self.read_description(match left.filter(|left| *left < LONG) {
@@ -133,8 +132,8 @@ impl BatchJob {
 }
 
 impl Connection {
-    /// A job of this back-end by its id, without asking the back-end: made another day, by another
-    /// program, in any language.
+    /// A reference to a job of this back-end by its id, without a request. The job may have been
+    /// made by any program, at any time.
     pub fn job(&self, id: &str) -> BatchJob {
         BatchJob::new(self.clone(), id)
     }

@@ -12,10 +12,10 @@ use crate::client::openeo::api::pages::Pages;
 use crate::client::openeo::documents::job::JobDescription;
 use crate::client::openeo::documents::listing::{Listed, Listing};
 
-/// How many jobs a page is asked to have. A back-end may send more or fewer.
+/// The number of jobs per page that we ask for. A back-end may send more or fewer.
 const PAGE: usize = 100;
 
-/// How many jobs the one page is asked to have that stands for many questions.
+/// The most jobs to ask for in a single page, if that page replaces a request for each job.
 const LARGEST: usize = 1_000;
 
 /// The jobs of a user, in the back-end's order. A list has fewer details than a
@@ -42,18 +42,18 @@ impl Listed for JobDescription {
 
 fn list_of(pages: Pages) -> JobList {
     let mut ids = HashSet::new();
-    // A job is one, however often it is listed.
+    // If a job is in the list several times, keep it once.
     let id = |job: &Value| job.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
     let jobs = pages.items.into_iter().filter(|job| id(job).is_empty() || ids.insert(id(job)));
     Listing::new(jobs.collect(), pages.gap)
 }
 
 impl Connection {
-    /// All jobs of the user. Pages are followed to the end, or as far as they can be had:
-    /// [`Listing::gap`] tells.
+    /// All jobs of the user, from all pages of the list. If a further page can't be read, the list
+    /// ends before it, and [`Listing::gap`] says why.
     ///
     /// # Errors
-    /// The back-end's, for the first page.
+    /// The back-end's error, if the first page can't be read.
     pub fn list_jobs(&self) -> Result<JobList, OpenEoError> {
         let request = self.request(Method::Get, "/jobs").query("limit", &PAGE.to_string());
         let list = list_of(Pages::read(self, request, "jobs")?);
@@ -61,9 +61,9 @@ impl Connection {
         Ok(list)
     }
 
-    /// All jobs of the user, and the server's `Date`; an error if a page can't be had. Without a
-    /// `limit`: a back-end that knows it and has no pages would leave out the rest, and nothing
-    /// would tell.
+    /// All jobs of the user, and the server's `Date`; an error if a page can't be read. It asks
+    /// without a `limit`: a back-end that has `limit` but no links to further pages would leave out
+    /// the rest, without a sign of that.
     pub(crate) fn whole_list(&self) -> Result<(JobList, Option<String>), OpenEoError> {
         let mut pages = Pages::read(self, self.request(Method::Get, "/jobs"), "jobs")?;
         match pages.fault.take() {
@@ -72,8 +72,8 @@ impl Connection {
         }
     }
 
-    /// One page of at least `jobs` jobs, as far as the back-end goes along, by one request. Within
-    /// `limit`, if there is one.
+    /// The first page of the job list, by one request for at least `jobs` jobs; the back-end may
+    /// send fewer. It takes at most `limit`, if there is one.
     pub(crate) fn first_page(&self, jobs: usize, limit: Option<Duration>) -> Result<Vec<JobDescription>, OpenEoError> {
         let request = self.request(Method::Get, "/jobs").query("limit", &jobs.clamp(PAGE, LARGEST).to_string());
         let page = self.json_of(match limit {

@@ -7,11 +7,12 @@ use crate::client::openeo::api::pages::Pages;
 use crate::client::openeo::documents::log::{LogEntry, LogLevel, Logs};
 
 impl BatchJob {
-    /// The job's logs: of at least `level`, and after the entry whose id is `offset`, if they are
-    /// given. Pages are followed to the end, or as far as they can be had: [`Logs::gap`] tells.
+    /// The job's logs: the entries of at least `level`, and after the entry with the id `offset`,
+    /// if these are given. It reads all pages; if one can't be read, the logs end before it, and
+    /// [`Logs::gap`] says why.
     ///
     /// # Errors
-    /// The back-end's, for the first page.
+    /// The back-end's error, if the first page can't be read.
     pub fn logs<'a>(
         &self,
         offset: impl Into<Option<&'a str>>,
@@ -27,7 +28,7 @@ impl BatchJob {
             request = request.query("level", level.as_str());
         }
         let pages = Pages::read(connection, request, "logs")?;
-        // A back-end may not know the filter.
+        // Filter here, too: a back-end may ignore the parameter.
         let is_wanted = |entry: &LogEntry| level.is_none_or(|least| entry.level() >= least);
         let entries = pages.items.into_iter().map(LogEntry::new).filter(is_wanted).collect();
         Ok(Logs::new(entries, pages.gap))

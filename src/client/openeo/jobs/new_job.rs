@@ -1,4 +1,4 @@
-//! A job in the making, and which of the jobs on a back-end may be it. Pure.
+//! The request for a new job, and which jobs on a back-end may have come from it. Pure.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -10,7 +10,7 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::job::JobStatus;
 use crate::client::openeo::documents::log::LogLevel;
 
-/// A job in the making: a process graph, and what its author says about it.
+/// A job to create: a process graph, with a title and other settings.
 ///
 /// ```
 /// use fulmar::client::openeo::{NewJob, ProcessGraph};
@@ -25,7 +25,7 @@ pub struct NewJob {
     graph: ProcessGraph,
     fields: Map<String, Value>,
     validated: bool,
-    /// What is wrong with it, so that it can't be sent.
+    /// Why it can't be sent, if it can't.
     fault: Option<&'static str>,
 }
 
@@ -35,10 +35,10 @@ impl NewJob {
         NewJob { graph, fields: Map::new(), validated: true, fault: None }
     }
 
-    /// A job as the API has it: `{"title": .., "process": {"process_graph": ..}, ..}`.
+    /// Reads a job as the API defines it: `{"title": .., "process": {"process_graph": ..}, ..}`.
     ///
     /// # Errors
-    /// As for [`ProcessGraph::from_json`].
+    /// [`OpenEoError::Invalid`] if its process graph is invalid: see [`ProcessGraph::from_json`].
     pub fn from_json(mut document: Value) -> Result<NewJob, OpenEoError> {
         let process = document.get_mut("process").map(Value::take).unwrap_or_default();
         let mut job = NewJob::new(ProcessGraph::from_json(process)?);
@@ -49,13 +49,13 @@ impl NewJob {
         Ok(job)
     }
 
-    /// What the job list calls it. Titles that tell jobs apart also help to find a job whose reply
-    /// was lost.
+    /// The title, which the job list shows. Different titles for different jobs also help to find a
+    /// job whose reply was lost.
     pub fn title(self, title: &str) -> NewJob {
         self.field("title", json!(title))
     }
 
-    /// What it is for, in CommonMark.
+    /// The description, in CommonMark.
     pub fn description(self, description: &str) -> NewJob {
         self.field("description", json!(description))
     }
@@ -65,21 +65,22 @@ impl NewJob {
         self.field("plan", json!(plan))
     }
 
-    /// What it may cost at most, in the back-end's currency. Defaults to no limit. A job with a
-    /// budget that is no finite number can't be made: JSON has no such, and to leave it out would
-    /// mean no limit.
+    /// The limit of the job's costs, in the back-end's currency. Defaults to no limit. If it isn't
+    /// a finite number, the job can't be created: JSON has no such numbers, and leaving it out
+    /// would mean no limit.
     pub fn budget(mut self, budget: f64) -> NewJob {
         self.fault =
             (!budget.is_finite()).then_some("the budget of a job is a finite number; without one, don't set it");
         self.field("budget", json!(budget))
     }
 
-    /// The least level of log entries that the back-end is to keep. Defaults to the back-end's.
+    /// The least level of log entries that the back-end keeps. Defaults to the back-end's choice.
     pub fn log_level(self, level: LogLevel) -> NewJob {
         self.field("log_level", json!(level.as_str()))
     }
 
-    /// Options of this back-end, such as `{"driver-memory": "1G"}`, sent as `job_options`.
+    /// Options that only this back-end has, such as `{"driver-memory": "1G"}`, sent as
+    /// `job_options`.
     pub fn job_options(self, options: Value) -> NewJob {
         self.field("job_options", options)
     }
@@ -90,7 +91,7 @@ impl NewJob {
         self
     }
 
-    /// Saves the result in this format, unless the graph says so itself.
+    /// Saves the result in this format, unless the graph saves it itself.
     pub fn out_format(mut self, format: &str) -> NewJob {
         if !self.graph.is_saved() {
             self.graph = self.graph.save_result(format);
@@ -98,16 +99,16 @@ impl NewJob {
         self
     }
 
-    /// Whether the back-end is asked first, where it can be, what it thinks of the graph. Defaults
-    /// to yes. What it says are [warnings](crate::client::openeo::BatchJob::warnings), and notes in
-    /// the report of [`run_jobs`](crate::client::openeo::run_jobs), which asks once for all jobs
-    /// with the same graph: the job is made all the same.
+    /// Whether the back-end validates the graph first, if it can. Defaults to yes. Its findings are
+    /// [warnings](crate::client::openeo::BatchJob::warnings), and the job is created all the same.
+    /// [`run_jobs`](crate::client::openeo::run_jobs) validates once for all jobs with the same
+    /// graph, and puts the findings into the report's notes.
     pub fn validate(mut self, validated: bool) -> NewJob {
         self.validated = validated;
         self
     }
 
-    /// As it is sent.
+    /// The JSON of the request.
     pub fn as_json(&self) -> Value {
         let mut body = self.fields.clone();
         body.insert("process".to_owned(), json!({"process_graph": self.graph.as_json()}));
@@ -123,12 +124,12 @@ impl NewJob {
         &self.graph
     }
 
-    /// Whether the back-end is asked about the graph first.
+    /// Whether the back-end validates the graph first.
     pub(crate) fn is_validated(&self) -> bool {
         self.validated
     }
 
-    /// What tells like process graphs.
+    /// A digest that is the same for equal process graphs.
     pub(crate) fn graph_likeness(&self) -> Likeness {
         Sha256::digest(json!(self.graph.as_json()).to_string()).into()
     }
@@ -138,13 +139,13 @@ impl NewJob {
         self.fields.get("title").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// What tells like jobs.
+    /// A digest that is the same for equal jobs.
     pub(crate) fn likeness(&self) -> Likeness {
         Sha256::digest(self.as_json().to_string()).into()
     }
 
-    /// How much a job in the list is like this one. A list leaves things out, so it never tells
-    /// that one is the same.
+    /// Whether an entry of the job list may be this job. A list has no details, so the answer is
+    /// never `Same`.
     pub(crate) fn alike_in_list(&self, listed: &Value) -> Match {
         match self.words_alike(listed) {
             Match::Different => Match::Different,
@@ -152,18 +153,18 @@ impl NewJob {
         }
     }
 
-    /// How much a job is like this one, by its details. One that isn't surely another is possible
-    /// at least.
+    /// Whether a job is this one, by its details. Unless it is certainly another, it is at least
+    /// `Possible`.
     pub(crate) fn alike(&self, details: &Value) -> Match {
         let graph = details.get("process").and_then(|process| process.get("process_graph"));
         let graph = match graph.filter(|graph| !graph.is_null()) {
             Some(graph) => self.graph_alike(graph),
-            // A job of another user's making may have the same title.
+            // Without a graph in the details it can't be told: another job may have the same title.
             None => Match::Possible,
         };
-        // Where one says nothing, the back-end's default counts, which isn't known here.
+        // If one of them doesn't say, the back-end's default applies, which we don't know.
         let differs = |name: &str| match (self.fields.get(name), details.get(name)) {
-            // The names of plans have no case. (openEO API 1.2)
+            // The case of a plan's name doesn't matter. (openEO API 1.2)
             (Some(Value::String(own)), Some(Value::String(told))) => !own.eq_ignore_ascii_case(told),
             (Some(own), Some(told)) => !own.is_null() && !told.is_null() && !same(own, told),
             _ => false,
@@ -174,7 +175,7 @@ impl NewJob {
         least([self.words_alike(details), graph, status_alike(details)])
     }
 
-    /// By title, description and status.
+    /// Compares title, description and status.
     fn words_alike(&self, told: &Value) -> Match {
         let words = |document: Option<&Value>| {
             let text = document.and_then(Value::as_str).unwrap_or_default();
@@ -184,11 +185,11 @@ impl NewJob {
             let (own, told) = (words(self.fields.get(name)), words(told.get(name)));
             match (own.as_str(), told.as_str()) {
                 (own, told) if own == told => Match::Same,
-                // Lists leave descriptions out, and some details do.
+                // Lists have no descriptions, and neither do some details.
                 (_, "") if name == "description" => Match::Same,
-                // A back-end may give a name to what has none, and forget one.
+                // A back-end may add a title to a job without one, or drop one.
                 ("", _) | (_, "") => Match::Possible,
-                // Or it cuts long ones.
+                // A back-end may cut long texts.
                 (own, told) if told.len() >= CUT && own.starts_with(told.trim_end_matches(['.', '…'])) => {
                     Match::Possible
                 }
@@ -198,7 +199,8 @@ impl NewJob {
         least([alike("title"), alike("description"), status_alike(told)])
     }
 
-    /// Back-ends add defaults to arguments, so only other nodes or processes make another graph.
+    /// Compares process graphs. Back-ends add defaults to arguments, so only different nodes or
+    /// processes make a graph `Different`.
     fn graph_alike(&self, told: &Value) -> Match {
         let own = self.graph.as_json();
         let Some(told) = told.as_object() else { return Match::Possible };
@@ -215,8 +217,8 @@ impl NewJob {
 /// A title or description of so many bytes may have been cut by the back-end.
 const CUT: usize = 32;
 
-/// What was only just made was never started, so it hasn't ended. That it is queued, or of a status
-/// that isn't known here, can be the back-end's doing.
+/// Compares the status with that of a new job, which was never started: a job that runs or has
+/// ended is another. A back-end may itself queue a new job, or give it a status that we don't know.
 fn status_alike(told: &Value) -> Match {
     match JobStatus::of(told.get("status").and_then(Value::as_str).unwrap_or_default()) {
         JobStatus::Created => Match::Same,
@@ -225,7 +227,7 @@ fn status_alike(told: &Value) -> Match {
     }
 }
 
-/// What all of them together say.
+/// The weakest of several matches.
 fn least<const N: usize>(all: [Match; N]) -> Match {
     if all.contains(&Match::Different) {
         Match::Different
@@ -257,7 +259,7 @@ impl From<ProcessGraph> for NewJob {
     }
 }
 
-/// Whether two documents say the same; `4` and `4.0` do.
+/// Whether two JSON values are equal, with `4` and `4.0` as equal.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -267,7 +269,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// As [`same`]; what is null may be left out.
+/// As [`same`], but a field that is null may be missing in the other object.
 fn same_object(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
     let covers = |a: &Map<String, Value>, b: &Map<String, Value>| {
         a.iter().all(|(name, value)| b.get(name).map_or(is_nothing(name, value), |other| same(value, other)))
@@ -275,7 +277,7 @@ fn same_object(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
     covers(a, b) && covers(b, a)
 }
 
-/// What some back-ends leave out, and others add.
+/// Whether a field may be missing: some back-ends leave such fields out, and others add them.
 fn is_nothing(name: &str, value: &Value) -> bool {
     value.is_null() || (name == "result" && value == false)
 }

@@ -1,5 +1,5 @@
-//! Starting a job once, although the reply may be lost: a job that has finished and is started
-//! again runs again, and is paid for again.
+//! Starts a job once, even if a reply is lost. If a finished job were started again, it would run
+//! and be billed again.
 //!
 //! ```text
 //! send -> started
@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::job::BatchJob;
-use crate::client::http::{HttpErrorKind, Method};
+use crate::client::http::{HttpError, Method};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
 use crate::client::openeo::documents::job::JobStatus;
@@ -20,20 +20,22 @@ use crate::trace::event;
 /// How often a start is sent at most.
 const STARTS: u32 = 4;
 
-/// How often a job is looked at whose start may still be under way, and how long after the first
-/// time.
+/// If a start may still be in progress: how often to look at the job, and how long after the lost
+/// reply for the first time.
 const LOOKS: u32 = 4;
 const SETTLED: Duration = Duration::from_millis(500);
 
 impl BatchJob {
-    /// Starts it; one that has ended is computed anew. After a reply that was lost or says 5xx it
-    /// looks whether the job was started, before it tries again.
+    /// Starts the job. If it has ended, the back-end computes it anew. If the reply is lost or has
+    /// a status of 500 or more, this looks whether the job was started, before it sends the start
+    /// again.
     ///
     /// # Errors
-    /// The back-end's. [`OpenEoError::is_not_our_turn`] says that too many jobs run already. After
-    /// an unclear answer to a start of a job that had ended before, and has ended now, it isn't
-    /// known whether it ran in between: that answer is the error.
+    /// The back-end's error. If too many jobs run already, [`OpenEoError::is_not_our_turn`] is true
+    /// of it. If the job had ended before and the reply was lost, and the job has ended now, it
+    /// isn't known whether it ran in between: then the error is that of the lost reply.
     pub fn start(&self) -> Result<(), OpenEoError> {
+        // A job that this reference has just created can't have ended, so don't ask for its status.
         let had_ended = !self.is_new() && self.describe().is_ok_and(|found| found.status().is_ended());
         let mut start = Start { had_ended, ..Start::default() };
         loop {
@@ -42,19 +44,20 @@ impl BatchJob {
                 Ok(Progress::Look(after)) if pause(after, &|| false) => {}
                 Ok(Progress::Again) => {}
                 Ok(Progress::Look(_)) => {
+                    // The operation that waits here was cancelled during the pause.
                     return Err(start.error.unwrap_or_else(|| OpenEoError::reply("a start without an answer")));
                 }
-                // How the start was lost says more than that the look failed.
+                // If the look has failed, the error of the start says more.
                 Err(error) => return Err(start.error.unwrap_or(error)),
             }
         }
     }
 
-    /// Sends a start once more if the job still is as it was made: a back-end may take a start and
-    /// forget it. A start of a job that is queued or running has no effect (openEO API 1.2).
-    /// Whether it was sent; what came of it is for later looks to see.
+    /// Sends a start once more if the job's status is still `created`: a back-end may accept a
+    /// start and forget it. Starting a job that is queued or running has no effect (openEO API
+    /// 1.2). Returns whether it sent one; the caller's next look shows its effect.
     pub(crate) fn start_if_created(&self) -> Result<bool, OpenEoError> {
-        // Asked itself: a list may be late.
+        // Ask for the job itself, because the job list may be out of date.
         if self.describe()?.status() != JobStatus::Created {
             return Ok(false);
         }
@@ -65,34 +68,36 @@ impl BatchJob {
     }
 }
 
-/// A start on its way, step by step: each is one call.
+/// The start of a job, in steps. A step is one call, and doesn't wait.
 #[derive(Default)]
 pub(crate) struct Start {
     sent: u32,
-    /// How the last reply was lost, until it is known what came of it.
+    /// The error with which the last reply was lost, as long as its effect isn't known.
     error: Option<OpenEoError>,
     looks: u32,
     was_unclear: bool,
-    /// Whether the job had ended before, so that its end says nothing.
+    /// Whether the job had ended before the start. Then an ended job doesn't show that it ran
+    /// again.
     had_ended: bool,
 }
 
-/// What a step has come to.
+/// The outcome of a step.
 pub(crate) enum Progress {
     Started,
-    /// It is unclear: call again after a while, to look.
+    /// The effect is unclear: call again after this time, to look.
     Look(Duration),
-    /// It had no effect: call again, to send it again.
+    /// The start had no effect: call again, to send it again.
     Again,
 }
 
 impl Start {
-    /// Whether a start was sent that may have had an effect, or may have yet.
+    /// Whether a start with a lost reply was sent, which may have started the job, or still may.
     pub(crate) fn may_have_started(&self) -> bool {
         self.was_unclear
     }
 
-    /// One call. After an error it may be called again, and goes on where it was.
+    /// Does one step: sends the start, or looks for its effect. After an error it can be called
+    /// again, and continues.
     pub(crate) fn advance(&mut self, job: &BatchJob) -> Result<Progress, OpenEoError> {
         match &self.error {
             None => self.send(job),
@@ -125,7 +130,7 @@ impl Start {
                 return Err(self.error.take().unwrap_or_else(|| OpenEoError::reply("a start without an answer")));
             }
             JobStatus::Created | JobStatus::Canceled => {}
-            // Whatever it is now, it was started.
+            // Any other status shows that the job was started.
             _ => return Ok(Progress::Started),
         }
         self.looks += 1;
@@ -139,7 +144,7 @@ impl Start {
     }
 }
 
-/// Whether the server may have done it all the same, or may do it the next time.
+/// Whether the job may have been started in spite of the error, or another attempt may succeed.
 fn is_unclear(error: &OpenEoError) -> bool {
     !error.is_not_our_turn()
         && !error.is_unreachable()
@@ -147,7 +152,7 @@ fn is_unclear(error: &OpenEoError) -> bool {
         && error.code() != Some("FeatureUnsupported")
 }
 
-/// Whether the wait for the answer has ended, and not the work on it.
+/// Whether the server may still be working on the request: only the wait for its reply has ended.
 fn is_under_way(error: &OpenEoError) -> bool {
-    error.http().is_some_and(|http| http.kind() == HttpErrorKind::Timeout) || error.status() == Some(504)
+    error.http().is_some_and(HttpError::is_given_up) || error.status() == Some(504)
 }

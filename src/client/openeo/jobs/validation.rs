@@ -1,4 +1,4 @@
-//! What a back-end thinks of a process graph before it is run.
+//! Validation of a process graph by the back-end.
 
 use serde_json::{Value, json};
 
@@ -11,14 +11,14 @@ use crate::client::openeo::documents::text::plain;
 use crate::trace::event;
 
 impl Connection {
-    /// What the back-end thinks of a process graph: `code: message` for each fault; empty if there
-    /// is none.
+    /// Has the back-end validate a process graph. Returns `code: message` for each fault that it
+    /// finds.
     ///
     /// # Errors
-    /// The back-end's, for instance that it can't tell.
+    /// The back-end's error, for example if it can't validate.
     pub fn validate(&self, graph: &ProcessGraph) -> Result<Vec<String>, OpenEoError> {
         let body = json!({"process_graph": graph.as_json()});
-        // It changes nothing, so it may be repeated.
+        // A validation changes nothing, so it may be repeated.
         let request = self.request(Method::Post, "/validation").idempotent(true).json(&body);
         let reply = self.json_of(request)?;
         let errors = reply.get("errors").and_then(Value::as_array).into_iter().flatten();
@@ -26,7 +26,8 @@ impl Connection {
         Ok(errors.map(|error| format!("{}: {}", text(error, "code"), text(error, "message"))).collect())
     }
 
-    /// A validation that fails is a warning like any other.
+    /// The findings of the validation, if the job wants one. If the validation itself fails, that
+    /// is a warning, too.
     pub(crate) fn warnings_of(&self, job: &NewJob) -> Vec<String> {
         if !job.is_validated() || !self.capabilities().supports("POST", "/validation") {
             return Vec::new();

@@ -1,7 +1,7 @@
-//! Waiting for one job, with a line for each look.
+//! Waits for one job, and prints a line each time that it asks for the job's status.
 //!
-//! The caller's own thread waits, on a clock and nothing else. Hundreds of jobs are better served
-//! by [`run_jobs`](crate::client::openeo::run_jobs), which also makes, starts and downloads them.
+//! The caller's thread does the waiting. For many jobs use
+//! [`run_jobs`](crate::client::openeo::run_jobs), which also creates, starts and downloads them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,22 +19,24 @@ use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
 use crate::time::Deadline;
 
-/// After how many looks in a row at a job that was started, and still is as it was made, it is
-/// started again; and how often.
+/// If a job was started and still is `created` so many times in a row, it is started again; and how
+/// often at most.
 pub(crate) const IDLE_LOOKS: u32 = 3;
 pub(crate) const RESTARTS: u32 = 3;
 
 impl BatchJob {
-    /// Starts the job, and waits for its end. It prints how the job stands at each look, and if it
-    /// fails, its error logs. Where the back-end takes the start and nothing comes of it, it is
-    /// sent again.
+    /// Starts the job and waits for its end. Each time that it asks for the status it prints a
+    /// line, and if the job fails it prints its error logs. If the back-end accepts the start and
+    /// then forgets it, the start is sent again.
     ///
     /// # Timing
-    /// Monotonic clock, counted from this call; the time limit bounds the wait, not the job.
+    /// Monotonic clock, counted from this call. The time limit ends the wait, not the job.
     /// # Errors
-    /// [`OpenEoError::JobFailed`], with the error logs, if it ends otherwise than finished;
-    /// [`OpenEoError::TimeLimit`] and [`OpenEoError::TooManySoftErrors`], after which the job goes
-    /// on; the back-end's.
+    /// - [`OpenEoError::JobFailed`], with the error logs, if the job ends with another status than
+    ///   `finished`.
+    /// - [`OpenEoError::TimeLimit`] or [`OpenEoError::TooManySoftErrors`] if the wait ends first:
+    ///   the job goes on.
+    /// - The back-end's error, if it refuses.
     pub fn start_and_wait(&self, options: WaitOptions<'_>) -> Result<JobDescription, OpenEoError> {
         let mut wait = Wait::new(options);
         wait.say(self, "send 'start'");
@@ -43,22 +45,22 @@ impl BatchJob {
         wait.until_end(self)
     }
 
-    /// Waits for the end of a job that was started before, here or elsewhere.
+    /// Waits for the end of a job that was started before, by this program or another. If the job
+    /// is never started, it waits until the time limit.
     ///
     /// # Errors
-    /// As for [`start_and_wait`](BatchJob::start_and_wait). A job that is never started is waited
-    /// for until the limit.
+    /// The same as for [`start_and_wait`](BatchJob::start_and_wait), without those of the start.
     pub fn wait(&self, options: WaitOptions<'_>) -> Result<JobDescription, OpenEoError> {
         Wait::new(options).until_end(self)
     }
 }
 
 impl Connection {
-    /// Makes a job, starts it and waits for its end: [`create_job`](Connection::create_job) and
-    /// [`BatchJob::start_and_wait`].
+    /// Creates a job, starts it and waits for its end: [`create_job`](Connection::create_job) and
+    /// [`BatchJob::start_and_wait`] in one call.
     ///
     /// # Errors
-    /// Those of both.
+    /// The errors of these two.
     pub fn execute_batch(&self, job: impl Into<NewJob>, options: WaitOptions<'_>) -> Result<BatchJob, OpenEoError> {
         let job = self.create_job(job)?;
         job.start_and_wait(options)?;
@@ -66,10 +68,11 @@ impl Connection {
     }
 }
 
-/// One wait, with its clock and its lines.
+/// The state of one wait.
 pub(super) struct Wait<'a> {
     pub(super) options: WaitOptions<'a>,
-    /// Whether a job that still is as it was made has been started nevertheless.
+    /// Whether this wait has started the job, so that it should start it again if it stays
+    /// `created`.
     is_started_here: bool,
     began: Instant,
     deadline: Deadline,
@@ -96,13 +99,14 @@ impl<'a> Wait<'a> {
                     if self.is_started_here && idle >= IDLE_LOOKS && restarts < RESTARTS {
                         self.say(job, "the start had no effect: send 'start' again");
                         (idle, restarts) = (0, restarts + 1);
-                        // What comes of it is seen by the next look.
+                        // Ignore an error: the next look shows whether the job was started.
                         let _ = job.start_if_created();
                     }
                     last = Some(found.status());
                     looks += 1;
                     self.options.poll.delay(looks - 1)
                 }
+                Err(_) if crate::executor::is_cancelled() => return Err(self.out_of_time(job, last)),
                 Err(error) if is_soft(&error) => {
                     soft += 1;
                     if soft > self.options.soft_errors {
@@ -119,7 +123,8 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// What the end of a job means.
+    /// Turns the description of a job that has ended into the outcome of the wait. If it isn't
+    /// `finished` and the options require that, the outcome is an error with the job's error logs.
     pub(super) fn end(&mut self, job: &BatchJob, found: JobDescription) -> Result<JobDescription, OpenEoError> {
         let status = found.status();
         if !self.options.require_success || status == JobStatus::Finished {
@@ -129,7 +134,7 @@ impl<'a> Wait<'a> {
         if self.options.show_error_logs {
             self.show_logs(job, &logs);
         }
-        // That they can't be had is not why it failed.
+        // If the logs can't be read, the error is still that the job failed.
         let logs = logs.unwrap_or_else(|error| Logs::none(format!("they could not be had: {error}")));
         Err(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs })
     }
@@ -156,18 +161,20 @@ impl<'a> Wait<'a> {
         (self.options.printer)(&line);
     }
 
-    /// What is left of the time limit.
+    /// How much of the time limit is left.
     pub(super) fn left(&self) -> Option<Duration> {
         self.deadline.at().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Waits, at most until the deadline; `false` if there is no more time, or it was cancelled.
+    /// Waits for `delay`, at most until the deadline. Returns false if the time is up, or if the
+    /// caller cancelled.
     pub(super) fn let_pass(&self, delay: Duration) -> bool {
         let passed = pause(self.left().map_or(delay, |left| delay.min(left)), &*self.options.cancelled);
         passed && !self.deadline.is_past()
     }
 
-    /// Whether nothing more is asked. A limit of nothing means one look at each job.
+    /// Whether the time is up, so that no more requests are made. With a limit of zero, each job is
+    /// asked about once.
     pub(super) fn is_over(&self) -> bool {
         let is_late = self.deadline.is_past() && !self.deadline.is_zero();
         is_late || (self.options.cancelled)() || crate::executor::is_cancelled()

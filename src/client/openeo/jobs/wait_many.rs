@@ -1,4 +1,4 @@
-//! Waiting for many jobs at once, of one back-end or several.
+//! Waits for many jobs at once, of one back-end or several.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,23 +12,24 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::is_soft;
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 
-/// How long one job, or the list, may keep others waiting that are waited for as well: as long as
-/// they wait anyway until the next look, within these limits.
+/// How long the request for one job, or for the list, may delay those for the others: as long as
+/// the pause until the next look, within these limits.
 const BRIEF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// From so many jobs of one back-end on, the job list is asked once instead of each job.
+/// For at least so many jobs of one back-end, it reads the job list once instead of asking for each
+/// job.
 const LIST_FROM: usize = 4;
 
 impl Connection {
-    /// Waits for many jobs at once, of this back-end or others, in input order: how each has ended,
-    /// or why that can't be told. From four jobs on, a back-end is asked for its job list once
-    /// instead of for each. A line is printed for each change of a status.
+    /// Waits for many jobs at once, of any back-ends. Returns, in input order, how each has ended,
+    /// or why that isn't known. If a back-end has at least four of the jobs, it reads the job list
+    /// once instead of asking for each. It prints a line for each change of a status.
     ///
-    /// The error of one job is its own: the others are still waited for. A look that takes longer
-    /// than the pause between two (at least 1 s, at most 10 s) counts as failed softly, and is made
-    /// after the others the next time, so that one job whose status doesn't come keeps no other job
-    /// waiting. A back-end that doesn't answer is left alone until the next round, and if it
-    /// answered nothing in this one, that is a soft error of all its jobs.
+    /// If one job fails, it still waits for the others. If the request for one job takes longer
+    /// than the pause between two looks (at least 1 s, at most 10 s), that counts as a soft error
+    /// of this job, and the next time it comes after the others, so that it doesn't delay them. If
+    /// a back-end doesn't answer, it isn't asked again in this round; if it has answered nothing in
+    /// the round, that is a soft error of all its jobs.
     pub fn wait_jobs(jobs: &[BatchJob], options: WaitOptions<'_>) -> Vec<Result<JobDescription, OpenEoError>> {
         let mut wait = Wait::new(options);
         let mut open: Vec<Watched> = jobs.iter().map(Watched::new).collect();
@@ -49,14 +50,14 @@ impl Connection {
     }
 }
 
-/// One of many jobs that are waited for.
+/// One of the jobs of the wait.
 struct Watched<'a> {
     job: &'a BatchJob,
     last: Option<JobStatus>,
     soft: u32,
-    /// When its own look failed softly the last time, unless it has succeeded since.
+    /// When the request for this job last had a soft error, if none has succeeded since.
     failed: Option<Instant>,
-    /// Until when it is left alone.
+    /// When it may be asked about again.
     not_before: Option<Instant>,
     end: Option<Result<JobDescription, OpenEoError>>,
 }
@@ -72,11 +73,12 @@ impl<'a> Watched<'a> {
 }
 
 impl Wait<'_> {
-    /// One look at each job that is due, as far as its back-end answers.
+    /// Asks once for each open job whose time has come, as long as its back-end answers.
     fn look_at_all(&mut self, open: &mut [Watched<'_>], brief: Duration) {
         let now = Instant::now();
         let mut due: Vec<&mut Watched<'_>> = open.iter_mut().filter(|watched| watched.is_due(now)).collect();
-        // Last those whose status didn't come the last time: they delay no other.
+        // Ask last for the jobs whose status didn't come the last time, so that they delay no
+        // others.
         due.sort_by_key(|watched| watched.failed);
         while let Some(root) = due.first().map(|watched| watched.job.connection().clone()) {
             let (of_root, others) =
@@ -87,7 +89,7 @@ impl Wait<'_> {
     }
 
     fn look_at_back_end(&mut self, root: &Connection, due: Vec<&mut Watched<'_>>, brief: Duration) {
-        // What the list doesn't tell, each job does.
+        // Jobs that aren't in the list are asked for one by one.
         let listed = if due.len() >= LIST_FROM && !self.is_over() {
             root.first_page(due.len() * 2, Some(brief)).unwrap_or_default()
         } else {
@@ -117,7 +119,7 @@ impl Wait<'_> {
         }
     }
 
-    /// One look at one job; the error is a soft one.
+    /// Looks at one job. An error of this function is a soft one; others are the job's outcome.
     fn look(
         &mut self,
         watched: &mut Watched<'_>,
@@ -142,7 +144,8 @@ impl Wait<'_> {
         Ok(())
     }
 
-    /// After a soft error a job is left alone for a while, or, if that was one too many, for good.
+    /// After a soft error: pauses the requests for a job, or ends the wait for it if it had too
+    /// many.
     fn put_off(&self, watched: &mut Watched<'_>, error: &Arc<OpenEoError>) {
         watched.soft += 1;
         watched.not_before = Instant::now().checked_add(self.soft_pause(error));
@@ -164,7 +167,8 @@ fn gone(job: &BatchJob) -> OpenEoError {
     OpenEoError::Cancelled { id: job.id().to_owned() }
 }
 
-/// Whether the next question would mostly come to the same, after as long a wait.
+/// Whether the back-end doesn't answer, so that the next request would most likely take as long and
+/// fail, too.
 fn is_silence(error: &OpenEoError) -> bool {
     use HttpErrorKind::{Broken, Connect, Proxy, RateLimited, Timeout, Tls};
     matches!(error.http().map(HttpError::kind), Some(Broken | Connect | Proxy | RateLimited | Timeout | Tls))

@@ -1,4 +1,4 @@
-//! How to wait for a job, and what to say meanwhile.
+//! The options of waiting for a job.
 
 use std::fmt;
 use std::io::Write;
@@ -8,7 +8,8 @@ use crate::backoff::Backoff;
 
 type Printer<'a> = Box<dyn FnMut(&str) + 'a>;
 
-/// How to wait for a job, and what to say meanwhile. The defaults are the Python client's.
+/// Options of waiting for a job: delays, limits, and what is printed. The defaults are the Python
+/// client's.
 ///
 /// ```
 /// use fulmar::client::openeo::WaitOptions;
@@ -40,7 +41,7 @@ impl<'a> WaitOptions<'a> {
             time_limit: None,
             require_success: true,
             show_error_logs: true,
-            // Not `println!`: it panics when the reader of a pipe has gone.
+            // Not `println!`: it panics if the reader of a pipe has closed it.
             printer: Box::new(|line| drop(writeln!(std::io::stdout(), "{line}"))),
             cancelled: Box::new(|| false),
         }
@@ -52,16 +53,16 @@ impl<'a> WaitOptions<'a> {
         self
     }
 
-    /// How many looks in a row may fail softly (no connection, a timeout, 429, 502, 503, 504), and
-    /// how long to wait after each. Defaults to 10, 30 s apart; longer where the server says so, up
-    /// to an hour.
+    /// How many looks in a row may have a soft error (no connection, a timeout, 429, 502, 503,
+    /// 504), and how long to wait after each. Defaults to 10 and 30 s. If the server asks for a
+    /// longer pause, it waits for that, up to an hour.
     pub fn soft_errors(mut self, count: u32, pause: Duration) -> WaitOptions<'a> {
         self.soft_errors = count;
         self.soft_error_pause = pause;
         self
     }
 
-    /// How long to wait in all. Then the error is
+    /// How long to wait in all. After that the wait fails with
     /// [`TimeLimit`](crate::client::openeo::OpenEoError::TimeLimit), and the job goes on. Defaults
     /// to no limit.
     pub fn time_limit(mut self, limit: impl Into<Option<Duration>>) -> WaitOptions<'a> {
@@ -69,7 +70,7 @@ impl<'a> WaitOptions<'a> {
         self
     }
 
-    /// Whether a job that ends otherwise than finished is an error. Defaults to yes.
+    /// Whether it is an error if the job ends with another status than `finished`. Defaults to yes.
     pub fn require_success(mut self, required: bool) -> WaitOptions<'a> {
         self.require_success = required;
         self
@@ -81,7 +82,7 @@ impl<'a> WaitOptions<'a> {
         self
     }
 
-    /// Called with each line. Defaults to standard output.
+    /// A function that gets each line. By default lines go to standard output.
     pub fn printer(mut self, print: impl FnMut(&str) + 'a) -> WaitOptions<'a> {
         self.printer = Box::new(print);
         self
@@ -92,9 +93,10 @@ impl<'a> WaitOptions<'a> {
         self.printer(|_| {})
     }
 
-    /// Asked before each look, and ten times a second between two; `true` ends the wait with
-    /// [`Cancelled`](crate::client::openeo::OpenEoError::Cancelled), and the job goes on. A look
-    /// that is on its way delays that up to its own time limit.
+    /// A function that ends the wait when it returns true. It is called before each look, and ten
+    /// times a second between two. Then the wait fails with
+    /// [`Cancelled`](crate::client::openeo::OpenEoError::Cancelled), and the job goes on. A request
+    /// that is running first ends, or reaches its own time limit.
     pub fn cancelled(mut self, cancelled: impl Fn() -> bool + 'a) -> WaitOptions<'a> {
         self.cancelled = Box::new(cancelled);
         self

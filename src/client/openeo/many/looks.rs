@@ -1,87 +1,90 @@
-//! When the jobs of one back-end are asked about: by the list for all of them, or one by one. Pure:
+//! Decides when to ask a back-end about its jobs, and whether by the job list or one by one. Pure:
 //! no clock, no request.
 //!
-//! Each job is good for one request an interval. A list tells about all of them, which saves
-//! requests; what was saved goes into looking up to [`LOOKS`] times as often, also when few jobs
-//! are left. So there are never more requests in all.
+//! Each job is worth one request per interval. A job list answers for all jobs with one request.
+//! The requests that this saves are used to look up to [`LOOKS`] times as often, also later, when
+//! few jobs are left. So in all there are never more requests than if each job was asked about once
+//! per interval.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::client::openeo::documents::job::{JobDescription, JobStatus};
 
-/// How many looks at the list stand for one at each job, at most.
+/// How often the list is read per interval at most.
 pub(super) const LOOKS: u32 = 5;
 
-/// How many times as often it is looked at when a job can be expected to end, as far as others that
-/// ended tell.
+/// How many times more often the list is read when a job may end soon, judged by how long others
+/// took.
 const KEEN: u32 = 2;
 
-/// So many requests can be saved for later.
+/// The most requests that can be saved for later.
 const SAVED: f64 = 25.0;
 
-/// When reading the list takes longer than that, jobs that are due are asked about alone meanwhile.
+/// If reading the list takes longer than this, jobs whose time has come are asked about one by one
+/// meanwhile.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// So many times a list that doesn't tell of our jobs is read, before it is given up on.
+/// How many times in a row the list may lack our jobs before it isn't read any more.
 const TRIES: u32 = 3;
 
 /// What to do about a job now.
 pub(super) enum Look {
-    /// The list has told: here it is.
+    /// The last list has the job: this is its entry.
     Listed(JobDescription),
-    /// Read the list, for all.
+    /// Read the list, for all jobs.
     ReadList,
     /// Ask about this job alone.
     Describe,
-    /// Nothing: it is too early, or the list is being read.
+    /// Nothing: it is too early, or another thread is reading the list.
     Nothing,
 }
 
-/// What became of reading the list.
+/// The outcome of reading the list.
 pub(super) enum ListRead {
-    /// It is there.
+    /// The entries of the list.
     Read(Vec<JobDescription>),
-    /// It could not be had this time.
+    /// The list could not be read this time.
     Failed,
-    /// It could not be had, and the next time it hardly will: it took too long, or was refused.
+    /// The list could not be read because it took too long or was refused, so another attempt would
+    /// hardly succeed.
     Useless,
 }
 
-/// The jobs that were started on one back-end, and what its list said last.
+/// The started jobs of one back-end, and its last job list.
 #[derive(Default)]
 pub(super) struct Looks {
-    /// What the last list said, and when it was asked for.
+    /// The entries of the last list by job, and when it was asked for.
     listed: HashMap<String, JobDescription>,
     listed_at: Option<Instant>,
-    /// Since when the list is being read.
+    /// When a thread began to read the list, if one is reading it.
     reading: Option<Instant>,
-    /// How many lists in a row didn't tell of our jobs.
+    /// How many lists in a row had none of our jobs.
     useless: u32,
-    /// Jobs that were started here, and when.
+    /// The jobs to ask about, and when they were started.
     watched: HashMap<String, Instant>,
     /// How long the quickest job took from its start to its end.
     quickest: Option<Duration>,
-    /// Requests that were not made, and since when that is counted.
+    /// How many requests have been saved, and up to when they are counted.
     saved: f64,
     counted_at: Option<Instant>,
-    /// When a job alone was last asked about.
+    /// When a single job was last asked about.
     asked_at: Option<Instant>,
 }
 
 impl Looks {
-    /// A job was started, and is asked about from now on.
+    /// Adds a job that was started, to ask about it from now on.
     pub(super) fn watch(&mut self, id: &str, now: Instant) {
         self.watched.insert(id.to_owned(), now);
     }
 
-    /// A job isn't asked about any more.
+    /// Removes a job, which isn't asked about any more.
     pub(super) fn forget(&mut self, id: &str) {
         self.watched.remove(id);
         self.listed.remove(id);
     }
 
-    /// A job has finished: how long that took is good to know for the others.
+    /// Notes that a job has finished: how long it took shows when others may end.
     pub(super) fn note_end(&mut self, id: &str, now: Instant) {
         if let Some(took) = self.watched.get(id).map(|started| now.saturating_duration_since(*started)) {
             self.quickest = Some(self.quickest.map_or(took, |known| known.min(took)));
@@ -93,8 +96,8 @@ impl Looks {
         self.watched.len()
     }
 
-    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked
-    /// about itself or not.
+    /// What to do about job `id` now. Each job may be asked about once per `interval`; `due` says
+    /// whether the time has come to ask about this one by itself.
     pub(super) fn look(&mut self, id: &str, interval: Duration, due: bool, now: Instant) -> Look {
         let jobs = self.watched.len();
         self.save(jobs, interval, now);
@@ -126,7 +129,8 @@ impl Looks {
         Look::ReadList
     }
 
-    /// Takes down what came of the reading that began at `began`. A later one wins.
+    /// Stores the outcome of the reading that began at `began`, unless a later one is stored
+    /// already.
     pub(super) fn take_list(&mut self, began: Instant, read: ListRead) {
         self.useless += u32::from(matches!(read, ListRead::Useless));
         if self.reading != Some(began) {
@@ -145,14 +149,14 @@ impl Looks {
         self.useless = if is_useful { 0 } else { self.useless + 1 };
     }
 
-    /// Counts what the jobs were good for since the last time.
+    /// Adds the requests that the jobs were worth since the last call to the saved ones.
     fn save(&mut self, jobs: usize, interval: Duration, now: Instant) {
         let since = self.counted_at.replace(now).map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let share = since.as_secs_f64() / interval.as_secs_f64().max(1e-3);
         self.saved = (self.saved + jobs as f64 * share).min(SAVED);
     }
 
-    /// Whether a job may end by now, as far as is known; `None` if nothing is.
+    /// Whether a job may end about now, judged by the quickest one; `None` if none has ended yet.
     fn expects_an_end(&self, now: Instant) -> Option<bool> {
         let soonest = self.quickest?.mul_f64(0.9);
         Some(self.watched.values().any(|started| now.saturating_duration_since(*started) >= soonest))

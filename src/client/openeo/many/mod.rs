@@ -1,4 +1,4 @@
-//! Many jobs, on several back-ends at once, from the process graph to the files.
+//! Runs many jobs on several back-ends at once, from the process graph to the files.
 //!
 //! Each job is a [`RemoteJob`](crate::batch::RemoteJob) of a batch, so none holds a thread while it
 //! runs elsewhere:
@@ -10,8 +10,8 @@
 //! fetch:  details ▸ results ▸ each asset                 or, if it failed: its error logs
 //! ```
 //!
-//! A step makes its calls one after the other, each once, and waits for nothing but the network.
-//! What it has done it keeps: the next attempt goes on there.
+//! A step makes its calls one after the other, each once, and waits only for the network. It
+//! remembers what it has done, and the next attempt continues there.
 
 mod back_end;
 mod looks;
@@ -36,11 +36,12 @@ use site::Site;
 pub use back_end::BackEnd;
 pub use options::{JobRun, RunOptions};
 
-/// Up to so many jobs in hand, each looks at what is known four times as often.
+/// With at most so many jobs in the window, each looks at the last list four times as often.
 const FEW: usize = 256;
 
-/// Runs jobs on back-ends, as many at once as these take, and waits until all have ended. The
-/// report has every job in input order; one that failed is no error here.
+/// Runs jobs on back-ends, as many at once as each allows, and waits until all have ended. The
+/// report has every job in input order; a job that failed isn't an error of `run_jobs`. If the
+/// operation that calls this is cancelled, so are the jobs.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -61,21 +62,20 @@ const FEW: usize = 256;
 /// ```
 ///
 /// # Errors
-/// [`OpenEoError::Invalid`], if there is no back-end, or one that takes no job.
+/// [`OpenEoError::Invalid`] if there is no back-end, or one that may run no job.
 pub fn run_jobs(
     back_ends: impl IntoIterator<Item = BackEnd>,
     jobs: impl IntoIterator<Item = impl Into<NewJob>>,
     options: &RunOptions,
 ) -> Result<BatchReport<JobRun>, OpenEoError> {
-    Ok(start_jobs(back_ends, jobs, options)?.wait(None)?)
+    Ok(start_jobs(back_ends, jobs, options)?.finish()?)
 }
 
-/// As [`run_jobs`], and returns at once: the [`Batch`] can be waited for, looked at and cancelled,
-/// which stops the jobs that are on their way, and deletes those that were created and never
-/// started.
+/// As [`run_jobs`], but returns at once. Use the [`Batch`] to wait, to read counters, or to cancel:
+/// that stops the jobs that were started, and deletes those that were created and never started.
 ///
 /// # Errors
-/// As for `run_jobs`.
+/// [`OpenEoError::Invalid`] if there is no back-end, or one that may run no job.
 pub fn start_jobs(
     back_ends: impl IntoIterator<Item = BackEnd>,
     jobs: impl IntoIterator<Item = impl Into<NewJob>>,
@@ -85,7 +85,7 @@ pub fn start_jobs(
     Ok(runner.start(jobs.into_iter().map(|job| Run::new(&shared, job.into()))))
 }
 
-/// What all jobs of a batch share, and what runs their steps.
+/// Makes what all jobs of a batch share, and the runner of their steps.
 pub(super) fn prepare(
     back_ends: impl IntoIterator<Item = BackEnd>,
     options: &RunOptions,
@@ -102,7 +102,7 @@ pub(super) fn prepare(
         return Err(OpenEoError::Invalid("there is no back-end to run jobs on: name at least one".into()));
     }
     let first = options.first_poll.max(Duration::from_millis(10));
-    // Looks at what is known are free; requests are counted where they are made.
+    // Poll often: most polls only look at the last list. `Looks` limits the requests.
     let window = room.saturating_add(options.ahead.unwrap_or_else(|| room.min(16)));
     let often = if window <= FEW { LOOKS * 4 } else { LOOKS };
     let looks = Backoff::new(first / often).factor(1.25f64.powf(1.0 / f64::from(often))).cap(options.last_poll / often);

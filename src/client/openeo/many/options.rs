@@ -1,4 +1,4 @@
-//! How many jobs are run: delays, downloads, hooks; and what is told of one that is done.
+//! The options of running many jobs, and the result of one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ type OnDone = Arc<dyn Fn(&JobRun) + Send + Sync>;
 type OnError = Arc<dyn Fn(&BatchJob, &OpenEoError) + Send + Sync>;
 type OnCancel = Arc<dyn Fn(&BatchJob) + Send + Sync>;
 
-/// How jobs are run. Every setting has a default.
+/// Options of [`run_jobs`](super::run_jobs). Every setting has a default.
 #[derive(Clone)]
 #[must_use = "options are for `run_jobs`"]
 pub struct RunOptions {
@@ -47,81 +47,84 @@ impl RunOptions {
             downloads: DownloadOptions::new(),
             cancel_running_after: None,
             ahead: None,
-            runner: BatchRunner::builder().at_once(16).attempts(10).backoff(backoff),
+            runner: BatchRunner::builder().max_concurrent(16).attempts(10).backoff(backoff),
             on_done: None,
             on_error: None,
             on_cancel: None,
         }
     }
 
-    /// How often each job is asked about: after `first`, then rarer by a quarter each time, up to
-    /// `last`. Defaults to 5 s and 60 s. After `first` a back-end that had too many jobs is asked
-    /// again, too, if it doesn't say when. Where the job list tells of several jobs at once, it is
-    /// read more often than that, for fewer requests in all.
+    /// The delays between requests for a job's status: `first` at the beginning, growing by a
+    /// quarter each time up to `last`. Defaults to 5 s and 60 s. If the job list answers for
+    /// several jobs at once, it is read more often than that, with fewer requests in all. `first`
+    /// is also how long to wait before a back-end that had too many jobs gets another one, if it
+    /// doesn't say.
     pub fn poll(mut self, first: Duration, last: Duration) -> RunOptions {
         (self.first_poll, self.last_poll) = (first, last.max(first));
         self
     }
 
-    /// How many times in a row asking about a job may fail softly, and how long to wait after each
-    /// at most: it begins with the first delay of [`poll`](RunOptions::poll), and doubles. Defaults
-    /// to 15, and 30 s.
+    /// How many soft errors in a row a job may have when it is asked about, and the longest pause
+    /// after one. The first pause is the first delay of [`poll`](RunOptions::poll), and each
+    /// further one is twice as long. Defaults to 15 and 30 s.
     pub fn soft_errors(mut self, count: u32, pause: Duration) -> RunOptions {
         (self.soft_errors, self.soft_error_pause) = (count, pause);
         self
     }
 
     /// Downloads the results to `folder/job_ID/`: the assets, `job-results.json`, and the job's
-    /// details as `job_ID.json`; of a job that failed its error logs, as `job_ID_errors.json`.
-    /// Defaults to nothing.
+    /// details as `job_ID.json`. If a job fails, its error logs go to `job_ID_errors.json`. By
+    /// default nothing is downloaded.
     pub fn download_to(mut self, folder: impl Into<PathBuf>) -> RunOptions {
         self.folder = Some(folder.into());
         self
     }
 
-    /// How assets are downloaded; within a job one after the other, by the threads of the batch.
+    /// How assets are downloaded. The threads of the batch download those of one job one after the
+    /// other.
     pub fn downloads(mut self, options: DownloadOptions) -> RunOptions {
         self.downloads = options;
         self
     }
 
-    /// Stops a job that has been running for so long, as far as was seen here. Defaults to never.
+    /// Stops a job that has been running for longer than this, counted from when it was first seen
+    /// as running. Defaults to never.
     pub fn cancel_running_job_after(mut self, limit: impl Into<Option<Duration>>) -> RunOptions {
         self.cancel_running_after = limit.into();
         self
     }
 
-    /// How many jobs are created before there is room for them, so that a back-end needn't wait for
-    /// them, nor for downloads. Of a batch that is cancelled they are deleted again. Defaults to as
-    /// many as the back-ends run, at most 16.
+    /// How many jobs are created before there is room to start them, so that the next one can start
+    /// as soon as another has ended. If the batch is cancelled, they are deleted again. Defaults to
+    /// as many as the back-ends run at once, but at most 16.
     pub fn ahead(mut self, jobs: usize) -> RunOptions {
         self.ahead = Some(jobs);
         self
     }
 
-    /// What runs the steps: on which executor, how many at once, how often each is tried, time
-    /// limits, events, progress. Its window and its poll schedule follow from the back-ends and
-    /// from [`poll`](RunOptions::poll). Defaults to 16 steps at once and 10 attempts with up to 30
-    /// s between them.
+    /// The runner of the steps: its executor, how many steps run at once, attempts, time limits,
+    /// events and progress. Its window and poll schedule are replaced by what follows from the
+    /// back-ends and [`poll`](RunOptions::poll). Defaults to 16 steps at once, and 10 attempts with
+    /// up to 30 s between them.
     pub fn run_on(mut self, runner: BatchRunnerBuilder) -> RunOptions {
         self.runner = runner;
         self
     }
 
-    /// Called when a job is done and downloaded, on the thread that did it. A panic in it is
-    /// contained.
+    /// A function that is called when a job is done and downloaded, on the thread that did that. If
+    /// it panics, the panic is contained.
     pub fn on_done(mut self, hook: impl Fn(&JobRun) + Send + Sync + 'static) -> RunOptions {
         self.on_done = Some(Arc::new(hook));
         self
     }
 
-    /// Called when a job has failed on the back-end, with its error logs.
+    /// A function that is called with the error logs when a job has failed on the back-end.
     pub fn on_error(mut self, hook: impl Fn(&BatchJob, &OpenEoError) + Send + Sync + 'static) -> RunOptions {
         self.on_error = Some(Arc::new(hook));
         self
     }
 
-    /// Called when a job was stopped, by
+    /// A function that is called when a job was stopped, by
     /// [`cancel_running_job_after`](RunOptions::cancel_running_job_after) or by another program.
     pub fn on_cancel(mut self, hook: impl Fn(&BatchJob) + Send + Sync + 'static) -> RunOptions {
         self.on_cancel = Some(Arc::new(hook));
@@ -147,7 +150,7 @@ impl fmt::Debug for RunOptions {
     }
 }
 
-/// A job that is done.
+/// A job that is done: the result of one job in the report.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct JobRun {
@@ -155,8 +158,8 @@ pub struct JobRun {
     pub job: BatchJob,
     /// The name of the back-end that ran it.
     pub back_end: String,
-    /// What the back-end said about it last: all details if results were downloaded, else mostly
-    /// what the job list has.
+    /// The back-end's last description of it: all details if the results were downloaded, otherwise
+    /// mostly its entry in the job list.
     pub description: JobDescription,
     /// The folder of its results, if they were downloaded.
     pub folder: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! One of the back-ends at work: how much room it has for jobs, whether it answers, and what its
-//! job list said last.
+//! The state of one back-end of a batch: its room for jobs, whether it answers, and its last job
+//! list.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::client::creation::Likeness;
-use crate::client::http::HttpErrorKind;
+use crate::client::http::HttpError;
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::jobs::new_job::NewJob;
 use crate::sync::Mutex;
@@ -16,39 +16,39 @@ use crate::trace::event;
 use super::back_end::BackEnd;
 use super::looks::{ListRead, Look, Looks};
 
-/// So many jobs are made at once on a back-end, or a quarter of those that it runs. More at once
-/// would all be made later.
+/// How many jobs are created at once on a back-end, or a quarter of those that it runs. With more
+/// at once, each would take longer.
 const CREATIONS: usize = 4;
 
-/// For how long a back-end that doesn't answer is passed over, at first and at most.
+/// For how long other back-ends are preferred to one that doesn't answer: at first, and at most.
 const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
-/// Nothing waits for a creation or a start that takes longer than that.
+/// If a creation or a start takes longer than this, other calls don't wait for it any more.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// A back-end at work.
+/// One back-end of a batch, with its state.
 pub(in crate::client::openeo) struct Site {
     pub(in crate::client::openeo) back_end: BackEnd,
     room: Mutex<Room>,
     looks: Mutex<Looks>,
-    /// What its validation said about process graphs.
+    /// The findings of its validation, by process graph.
     warnings: Mutex<HashMap<Likeness, Vec<String>>>,
 }
 
-/// How many jobs have a place, how many wait for one, and whether there is any to be had.
+/// How many jobs have a place, how many wait for one, and whether the back-end takes more.
 #[derive(Default)]
 struct Room {
-    /// Places with a job that is started, or about to be.
+    /// Places of jobs that are started, or about to be.
     taken: usize,
     /// Jobs that wait for a place.
     waiting: usize,
-    /// Those of them that are made, so that they could start at once.
+    /// How many of the waiting jobs are created, so that they could start at once.
     made: usize,
-    /// Since when jobs are being made, and started.
+    /// The calls that are creating jobs, and those that are starting jobs, each by when it began.
     creating: Vec<Instant>,
     starting: Vec<Instant>,
-    /// Until when others are preferred, because it doesn't answer; and how often in a row it did
-    /// not.
+    /// Until when other back-ends are preferred because this one doesn't answer, and how many times
+    /// in a row it didn't.
     down_until: Option<Instant>,
     failures: u32,
     queued: HashSet<String>,
@@ -61,15 +61,15 @@ impl Room {
     }
 }
 
-/// A place for one job on a site, or the wait for one; given back when dropped.
-pub(in crate::client::openeo) struct Place {
+/// The place of one job on a back-end, or its wait for a place. Dropping it gives the place back.
+pub(in crate::client::openeo) struct JobPermit {
     pub(super) site: Arc<Site>,
     id: Option<String>,
     taken: bool,
     made: bool,
 }
 
-/// A creation or a start on its way; over when dropped.
+/// A running call that creates or starts a job. Dropping it ends it.
 pub(super) struct Call {
     site: Arc<Site>,
     calls: fn(&mut Room) -> &mut Vec<Instant>,
@@ -93,7 +93,8 @@ impl Drop for Call {
     }
 }
 
-/// How many calls there are that others may wait for: not those that hang.
+/// How many of the calls began recently, so that it makes sense to wait for them: the others may
+/// hang.
 fn brisk(calls: &[Instant], now: Instant) -> usize {
     calls.iter().filter(|since| now.saturating_duration_since(**since) < SLOW).count()
 }
@@ -103,18 +104,19 @@ impl Site {
         Arc::new(Site { back_end, room: Mutex::default(), looks: Mutex::default(), warnings: Mutex::default() })
     }
 
-    /// How many jobs it has or is to have, for each that it runs; whether it takes one more now;
-    /// and whether it is down.
+    /// How loaded the back-end is, to choose the best: the number of its jobs, waiting ones
+    /// included, for each that it may run; whether it takes one more now; and whether it is down.
     fn load(&self, now: Instant) -> (f64, bool, bool) {
         let room = self.room.lock();
         let load = (room.taken + room.waiting) as f64 / self.back_end.parallel_jobs as f64;
         (load, self.is_open(&room, now), room.is_down(now))
     }
 
-    /// It doesn't answer, or not to us: for a while others are preferred, longer each time.
+    /// Notes that the back-end doesn't answer, or refuses our credentials: for a while other
+    /// back-ends are preferred, longer each time.
     pub(super) fn mark_down(&self, now: Instant) {
         let mut room = self.room.lock();
-        // Those that were on their way together tell one thing.
+        // Calls that ran at the same time count as one failure.
         if !room.is_down(now) {
             let pause = Backoff::new(DOWN.0).cap(DOWN.1).delay(room.failures);
             room.failures = room.failures.saturating_add(1);
@@ -127,13 +129,13 @@ impl Site {
         (room.down_until, room.failures) = (None, 0);
     }
 
-    /// Whether one that isn't down is among these.
+    /// Whether at least one of these back-ends isn't down.
     pub(super) fn any_is_up(sites: &[Arc<Site>], now: Instant) -> bool {
         sites.iter().any(|site| !site.room.lock().is_down(now))
     }
 
-    /// Whether jobs are started here just now, or could be. A place that stands empty is lost for
-    /// good, so whatever else there is to ask gives way.
+    /// Whether jobs are being started here, or could be. Other requests wait for that, because an
+    /// empty place wastes the back-end's time.
     pub(super) fn has_starts(&self, now: Instant) -> bool {
         let room = self.room.lock();
         brisk(&room.starting, now) > 0 || (room.made > 0 && self.is_open(&room, now))
@@ -145,39 +147,39 @@ impl Site {
             && room.full_until.is_none_or(|until| now >= until)
     }
 
-    /// A place on the site that has the most room; if none has any, one to wait at.
-    pub(super) fn place(sites: &[Arc<Site>], now: Instant) -> Option<Place> {
+    /// A place on the back-end with the most room. If none has room, a wait for one there.
+    pub(super) fn place(sites: &[Arc<Site>], now: Instant) -> Option<JobPermit> {
         let loads = sites.iter().map(|site| (site, site.load(now)));
-        // Those that answer come first, and of them those that take one more.
+        // Prefer back-ends that answer, then those that take one more job, then the least loaded.
         let best = loads.min_by(|(_, (a, a_open, a_down)), (_, (b, b_open, b_down))| {
             a_down.cmp(b_down).then(b_open.cmp(a_open)).then(a.total_cmp(b))
         });
         let site = Arc::clone(best?.0);
         site.room.lock().waiting += 1;
-        let mut place = Place { site, id: None, taken: false, made: false };
+        let mut place = JobPermit { site, id: None, taken: false, made: false };
         place.take(now);
         Some(place)
     }
 
-    /// The place of a job that another process has started, whether there is room for it or not.
+    /// The place of a job that another process has started. It takes one even if there is no room,
+    /// because the job runs already.
     #[cfg(feature = "sqlite")]
-    pub(in crate::client::openeo) fn adopt(site: &Arc<Site>) -> Place {
+    pub(in crate::client::openeo) fn adopt(site: &Arc<Site>) -> JobPermit {
         site.room.lock().taken += 1;
-        Place { site: Arc::clone(site), id: None, taken: true, made: false }
+        JobPermit { site: Arc::clone(site), id: None, taken: true, made: false }
     }
 
     pub(in crate::client::openeo) fn connection(&self) -> &Connection {
         &self.back_end.connection
     }
 
-    /// What to do about job `id`, which is asked about every `interval`, and is `due` to be asked
-    /// about itself or not.
+    /// What to do about job `id` now: see `Looks::look`.
     pub(super) fn look(&self, id: &str, interval: Duration, due: bool, now: Instant) -> Look {
         self.looks.lock().look(id, interval, due, now)
     }
 
-    /// Reads the list, by one request, and puts down what it says. An error fails no job: for a
-    /// while each job is asked about alone.
+    /// Reads the job list, by one request, and stores it. An error doesn't fail a job: for a while
+    /// each job is then asked about alone.
     pub(super) fn read_list(&self, now: Instant) {
         let jobs = self.looks.lock().watched();
         let read = match self.connection().once().first_page(jobs * 2, None) {
@@ -189,15 +191,15 @@ impl Site {
                     back_end = self.back_end.name,
                     error = error.to_string()
                 );
-                let hung = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Timeout);
+                let hung = error.http().is_some_and(HttpError::is_given_up);
                 if hung || !error.is_retryable() { ListRead::Useless } else { ListRead::Failed }
             }
         };
         self.looks.lock().take_list(now, read);
     }
 
-    /// What its validation says about a job's process graph. One that many jobs share is asked
-    /// about once.
+    /// The findings of the back-end's validation for the job's process graph. A graph that many
+    /// jobs share is validated once.
     pub(super) fn warnings_of(&self, job: &NewJob) -> Vec<String> {
         if let Some(known) = self.warnings.lock().get(&job.graph_likeness()) {
             return known.clone();
@@ -208,9 +210,9 @@ impl Site {
     }
 }
 
-impl Place {
-    /// Whether the job may be started: it has its place, or gets it now. Those that are made come
-    /// before those that are not.
+impl JobPermit {
+    /// Takes a place for the job, if it has none and there is room. Returns whether it has one, so
+    /// that it may be started. Jobs that are created come before those that aren't.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let mut room = self.site.room.lock();
         if !self.taken && self.site.is_open(&room, now) && (self.made || room.made == 0) {
@@ -222,8 +224,8 @@ impl Place {
         self.taken
     }
 
-    /// Leave to make the job now. Not too many at once: and those that are made ahead of their time
-    /// give way to starts.
+    /// Permission to create the job now, if there aren't too many creations at once. A job that is
+    /// created before there is room for it waits for the starts of others.
     pub(super) fn may_create(&mut self, now: Instant) -> Option<Call> {
         let may_start = self.take(now);
         if !may_start && self.site.has_starts(now) {
@@ -234,7 +236,7 @@ impl Place {
         (brisk(&room.creating, now) < most).then(|| Call::begin(&self.site, &mut room, |room| &mut room.creating, now))
     }
 
-    /// The job is made, and could start.
+    /// Notes that the job is created, and could start.
     pub(super) fn mark_made(&mut self) {
         if !self.taken && !self.made {
             self.made = true;
@@ -242,12 +244,12 @@ impl Place {
         }
     }
 
-    /// A start is on its way, until what comes back is dropped.
+    /// Notes that a start is running, until the returned value is dropped.
     pub(super) fn begin_start(&self, now: Instant) -> Call {
         Call::begin(&self.site, &mut self.site.room.lock(), |room| &mut room.starting, now)
     }
 
-    /// The site has too many jobs until then: this one waits.
+    /// Notes that the back-end has too many jobs until `until`. This job waits.
     pub(super) fn mark_full(&mut self, until: Option<Instant>) {
         let mut room = self.site.room.lock();
         room.full_until = until;
@@ -255,13 +257,14 @@ impl Place {
             room.taken -= 1;
             room.waiting += 1;
             self.taken = false;
-            // It was to be started, or it would have lost its place altogether.
+            // The job exists, and was about to be started. If it doesn't exist, `make_room` drops
+            // this place next.
             self.made = true;
             room.made += 1;
         }
     }
 
-    /// The job here is started, and is asked about from now on.
+    /// Notes that the job is started, to ask about it from now on.
     pub(super) fn watch(&mut self, id: &str, now: Instant) {
         self.site.looks.lock().watch(id, now);
         self.site.room.lock().queued.insert(id.to_owned());
@@ -274,7 +277,7 @@ impl Place {
         }
     }
 
-    /// The job has finished.
+    /// Notes that the job has finished.
     pub(super) fn note_end(&self, now: Instant) {
         if let Some(id) = &self.id {
             self.site.looks.lock().note_end(id, now);
@@ -282,7 +285,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for JobPermit {
     fn drop(&mut self) {
         let mut room = self.site.room.lock();
         room.made -= usize::from(self.made);
@@ -304,14 +307,14 @@ mod tests {
         Site::new(BackEnd::new(&connection).parallel_jobs(parallel_jobs).queue_limit(queue_limit))
     }
 
-    fn place(sites: &[Arc<Site>]) -> Place {
+    fn place(sites: &[Arc<Site>]) -> JobPermit {
         Site::place(sites, Instant::now()).expect("a site")
     }
 
     #[test]
     fn places_are_shared_out_and_given_back() {
         let sites = [site(2, 9), site(1, 9)];
-        let mut places: Vec<Place> = (0..3).map(|_| place(&sites)).collect();
+        let mut places: Vec<JobPermit> = (0..3).map(|_| place(&sites)).collect();
         assert!(places.iter().all(|place| place.taken));
         assert_eq!(places.iter().filter(|place| Arc::ptr_eq(&place.site, &sites[0])).count(), 2);
         let mut waiting = place(&sites);
@@ -344,7 +347,7 @@ mod tests {
     fn few_jobs_are_made_at_once_and_none_ahead_of_its_time_while_others_could_start() {
         let sites = [site(6, 9)];
         let now = Instant::now();
-        let mut places: Vec<Place> = (0..9).map(|_| place(&sites)).collect();
+        let mut places: Vec<JobPermit> = (0..9).map(|_| place(&sites)).collect();
         let mut on_their_way: Vec<Call> = places.iter_mut().filter_map(|place| place.may_create(now)).collect();
         assert_eq!(on_their_way.len(), CREATIONS);
         assert!(places[5].may_create(now + SLOW).is_some(), "those that hang are in no other's way");

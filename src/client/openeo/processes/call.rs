@@ -1,4 +1,4 @@
-//! Graphs with parameters, filled; and calls of processes of users. Pure.
+//! Fills the parameters of a graph, and calls stored processes. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -6,14 +6,14 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::graph::ProcessGraph;
 
-/// What the processes of openEO call the parameters of the graphs that they take. In such a graph
-/// these names are its own.
+/// The names of the parameters with which openEO's processes call the graphs in their arguments.
+/// Inside of such a graph, these names mean its own parameters.
 const OF_CALLBACKS: [&str; 7] = ["context", "data", "index", "label", "value", "x", "y"];
 
 impl ProcessGraph {
-    /// Starts with a stored process: one of the user if `namespace` is `None` or `"user"`, of the
-    /// back-end if it is `"backend"`, of another user or a collection if the back-end knows it by
-    /// that name, or the URL of its description.
+    /// Starts with a stored process. `namespace` says whose: the user's if it is `None` or
+    /// `"user"`, the back-end's if it is `"backend"`, that of another user or collection that the
+    /// back-end knows by this name, or the one at the URL of a description.
     ///
     /// ```
     /// use fulmar::client::openeo::ProcessGraph;
@@ -30,8 +30,8 @@ impl ProcessGraph {
         }
     }
 
-    /// The parameters that have no value, by name, each once. Those that a graph within is called
-    /// with, such as `data` of a reducer, are not among them.
+    /// The names of the parameters without a value, each once. It leaves out those with which a
+    /// process calls a graph in its arguments, such as `data` of a reducer.
     pub fn parameters(&self) -> Vec<String> {
         let mut names = Vec::new();
         let mut visit = |name: &str, is_within: bool| {
@@ -48,14 +48,12 @@ impl ProcessGraph {
         names
     }
 
-    /// The graph with values in the places of its parameters: from an object by name, as it was
-    /// read from JSON. What isn't named stays a parameter; to be sure that none is left, ask
-    /// [`parameters`](ProcessGraph::parameters).
+    /// The graph with `values` in place of its parameters: an object with a value for each name.
+    /// Parameters that it doesn't name stay; [`parameters`](ProcessGraph::parameters) lists them.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] if the values are no object, if one of them belongs to no
-    /// parameter, or if a name is one that graphs within have for parameters of their own (`x`,
-    /// `data`, ..) and is used there.
+    /// [`OpenEoError::Invalid`] if `values` isn't an object, if a name isn't a parameter, or if a
+    /// name is also used inside of a graph in an argument, for its own parameter (`x`, `data`, ..).
     pub fn fill(&self, values: &Value) -> Result<ProcessGraph, OpenEoError> {
         let Value::Object(values) = values else {
             return Err(OpenEoError::Invalid("the values of parameters are an object, each by its name".to_owned()));
@@ -89,8 +87,9 @@ impl ProcessGraph {
     }
 }
 
-/// A value with other values in the places of parameters, where `visit` has one for their name; it
-/// is told whether that stands in a graph within.
+/// A copy of `value` in which each parameter is replaced by what `visit` returns for its name,
+/// unless that is `None`. `visit` also gets whether the parameter is inside of a graph in an
+/// argument.
 fn replaced(value: &Value, is_within: bool, visit: &mut impl FnMut(&str, bool) -> Option<Value>) -> Value {
     match value {
         Value::Object(object) => {

@@ -1,5 +1,5 @@
-//! Processes with parameters: how a graph names them, how they are filled, and those that users
-//! store.
+//! Processes with parameters: naming them in a graph, filling them, and storing processes on a
+//! back-end.
 
 pub(super) mod call;
 pub(super) mod parameter;

@@ -1,4 +1,4 @@
-//! A parameter of a process, and what a value for it may be. Pure.
+//! A parameter of a process, and the values that it accepts. Pure.
 //!
 //! Source: openEO API 1.2, "process parameters"; `openeo` 0.53.0, `api/process.py`, whose documents
 //! these are, byte for byte.
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 
-/// A parameter of a process: in a graph it stands where its value will be.
+/// A parameter of a process. In a graph it is a placeholder for its value.
 ///
 /// ```
 /// use fulmar::client::openeo::{Parameter, ProcessGraph};
@@ -30,7 +30,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// A parameter whose values are of this JSON schema. It must be given, unless it gets a
+    /// A parameter whose values have this JSON schema. A call must give it a value, unless it has a
     /// [default](Parameter::default_value) or is [optional](Parameter::optional).
     pub fn new(name: &str, description: &str, schema: Value) -> Parameter {
         let mut document = Map::new();
@@ -97,8 +97,8 @@ impl Parameter {
         Parameter::new(name, description, schema)
     }
 
-    /// Two dates or times, the second of which is excluded: a
-    /// [`Period`](crate::client::openeo::Period), for one.
+    /// Two dates or times, of which the second is excluded, such as a
+    /// [`Period`](crate::client::openeo::Period).
     pub fn temporal_interval(name: &str) -> Parameter {
         let description = "Temporal extent specified as two-element array with start and end date/date-time.";
         let items = json!({"anyOf": [
@@ -112,14 +112,14 @@ impl Parameter {
         Parameter::new(name, description, schema)
     }
 
-    /// What it is for, in CommonMark.
+    /// The description, in CommonMark.
     #[must_use]
     pub fn description(mut self, description: &str) -> Parameter {
         self.document.insert("description".to_owned(), json!(description));
         self
     }
 
-    /// The value where none is given.
+    /// The value that is used if a call gives none.
     #[must_use]
     pub fn default_value(mut self, value: Value) -> Parameter {
         self.document.insert("optional".to_owned(), json!(true));
@@ -127,14 +127,14 @@ impl Parameter {
         self
     }
 
-    /// It may be left out; then it is null, or whatever the [default](Parameter::default_value) is.
+    /// Allows a call to leave it out. Then it has its [default](Parameter::default_value), or null.
     #[must_use]
     pub fn optional(mut self) -> Parameter {
         self.document.insert("optional".to_owned(), json!(true));
         self
     }
 
-    /// Reads one of a process: `{"name": .., "schema": .., ..}`.
+    /// Reads a parameter from JSON: `{"name": .., "schema": .., ..}`.
     ///
     /// # Errors
     /// [`OpenEoError::Invalid`] if it has no name.
@@ -144,41 +144,41 @@ impl Parameter {
                 Some(name) => Ok(Parameter { document, name }),
                 None => Err(OpenEoError::Invalid("a parameter of a process has no `name`".to_owned())),
             },
-            _ => Err(OpenEoError::Invalid("a parameter of a process is no object".to_owned())),
+            _ => Err(OpenEoError::Invalid("a parameter of a process isn't an object".to_owned())),
         }
     }
 
-    /// As it stands in the description of a process.
+    /// The JSON for the description of a process.
     pub fn to_json(&self) -> Value {
         Value::Object(self.document.clone())
     }
 
-    /// What it is called.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it may be left out.
+    /// Whether a call may leave it out.
     pub fn is_optional(&self) -> bool {
         self.document.get("optional") == Some(&Value::Bool(true)) || self.document.contains_key("default")
     }
 
-    /// Its value where none is given.
+    /// Its value if a call gives none.
     pub fn default(&self) -> Option<&Value> {
         self.document.get("default")
     }
 
-    /// Where it stands in a graph: `{"from_parameter": "area"}`.
+    /// The placeholder in a graph: `{"from_parameter": "area"}`.
     pub fn here(&self) -> Value {
         json!({"from_parameter": self.name})
     }
 
-    /// The value that a cell of a table means: text where the schema wants text, JSON where it
-    /// wants anything else. A cell that is empty is no value. Without a schema it is JSON if it
-    /// reads as such, else text.
+    /// Reads the cell of a table as a value of this parameter: as text if the schema wants text,
+    /// otherwise as JSON. Without a schema it is JSON if it can be parsed, otherwise text. An empty
+    /// cell is `None`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the parameter whose value is none of its types.
+    /// [`OpenEoError::Invalid`] names the parameter if the value has none of its types.
     pub fn value_of(&self, cell: &str) -> Result<Option<Value>, OpenEoError> {
         let types = types_of(self.document.get("schema").unwrap_or(&Value::Null));
         let has = |kind: &str| types.iter().any(|found| found == kind);
@@ -197,7 +197,7 @@ impl Parameter {
                 Value::Number(_) => return has("integer") || has("number"),
             })
         };
-        // Tables say TRUE and False.
+        // Tables also write `TRUE` and `False`.
         let truth = [("true", true), ("false", false)].into_iter().find(|(word, _)| cell.eq_ignore_ascii_case(word));
         match (json, truth) {
             (Some(value), _) if types.is_empty() => Ok(Some(value)),
@@ -205,7 +205,7 @@ impl Parameter {
             (_, Some((_, truth))) if has("boolean") => Ok(Some(Value::Bool(truth))),
             _ if types.is_empty() || has("string") => Ok(Some(cell.into())),
             _ => Err(OpenEoError::Invalid(format!(
-                "`{}` is no value for the parameter `{}`, which is of type {}",
+                "`{}` isn't a value for the parameter `{}`, which is of type {}",
                 plain(cell, 80),
                 plain(&self.name, 80),
                 types.join(" or "),
@@ -214,7 +214,7 @@ impl Parameter {
     }
 }
 
-/// The types that a JSON schema names, its alternatives included; none if it names none.
+/// The types that a JSON schema names, with those of its alternatives.
 fn types_of(schema: &Value) -> Vec<String> {
     match schema {
         Value::Array(alternatives) => alternatives.iter().flat_map(types_of).collect(),
@@ -231,7 +231,7 @@ fn types_of(schema: &Value) -> Vec<String> {
     }
 }
 
-/// The parameter, in place of its value.
+/// The parameter's placeholder, for arguments of a process.
 impl From<&Parameter> for Value {
     fn from(parameter: &Parameter) -> Value {
         parameter.here()

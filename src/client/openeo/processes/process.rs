@@ -1,4 +1,4 @@
-//! What a back-end, or a user, says about a process.
+//! The description of a process, by a back-end or a user.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl Process {
         &self.document
     }
 
-    /// What graphs call it.
+    /// Its id, by which graphs call it.
     pub fn id(&self) -> &str {
         text(&self.document, "id").unwrap_or_default()
     }
@@ -36,7 +36,7 @@ impl Process {
         text(&self.document, "description")
     }
 
-    /// What it takes, in order. What has no name is left out.
+    /// Its parameters, in order, without those that have no name.
     pub fn parameters(&self) -> Vec<Parameter> {
         let parameters = self.document.get("parameters").and_then(Value::as_array).into_iter().flatten();
         parameters.filter_map(|parameter| Parameter::from_json(parameter.clone()).ok()).collect()
@@ -47,23 +47,23 @@ impl Process {
         self.document.get("returns").filter(|returns| !returns.is_null())
     }
 
-    /// What it consists of, if the back-end tells it here: what users store always has one, lists
-    /// leave it out.
+    /// Its process graph, if this description has it. A process that a user stored always has one,
+    /// but a list leaves it out.
     pub fn process_graph(&self) -> Option<&Value> {
         self.document.get("process_graph").filter(|graph| !graph.is_null())
     }
 
-    /// What it is listed under.
+    /// Its categories.
     pub fn categories(&self) -> Vec<&str> {
         texts(&self.document, "categories").collect()
     }
 
-    /// Whether it will go.
+    /// Whether it is deprecated, and will be removed.
     pub fn is_deprecated(&self) -> bool {
         self.document.get("deprecated") == Some(&Value::Bool(true))
     }
 
-    /// Whether it may change.
+    /// Whether it is experimental, and may change.
     pub fn is_experimental(&self) -> bool {
         self.document.get("experimental") == Some(&Value::Bool(true))
     }

@@ -1,4 +1,4 @@
-//! Values for parameters out of a table: one row, one call.
+//! Reads values for parameters from a table: each row is one call.
 //!
 //! Source: `openeo` 0.53.0, `extra/job_management/process_based.py`, `ProcessBasedJobCreator`.
 
@@ -11,12 +11,12 @@ use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::documents::text::plain;
 
 /// Reads CSV, with the names of parameters in its first line, into one object of values a row. A
-/// column that is no parameter's is left out, so that a table may hold more; a cell is read as the
-/// parameter's schema wants it ([`Parameter::value_of`]), and an empty one is the parameter's
+/// column that isn't a parameter's is left out, so that a table may hold more; a cell is read as
+/// the parameter's schema wants it ([`Parameter::value_of`]), and an empty one is the parameter's
 /// default.
 ///
 /// # Errors
-/// [`OpenEoError::Invalid`] for what is no CSV, for a cell that is no value of its parameter, and
+/// [`OpenEoError::Invalid`] for what isn't CSV, for a cell that isn't a value of its parameter, and
 /// for one that is empty and has no default; it names the line.
 ///
 /// ```
@@ -45,7 +45,7 @@ pub fn parameters_from_csv(table: impl Read, parameters: &[Parameter]) -> Result
             match (value, parameter.default()) {
                 (Some(value), _) => values.insert(parameter.name().to_owned(), value),
                 (None, Some(default)) => values.insert(parameter.name().to_owned(), default.clone()),
-                // The API's default of a parameter that has none.
+                // By the API, an optional parameter without a default is null.
                 (None, None) if parameter.is_optional() => values.insert(parameter.name().to_owned(), Value::Null),
                 (None, None) => {
                     let name = plain(parameter.name(), 80);
@@ -94,7 +94,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         let parameters = [Parameter::integer("n")];
         for (table, named) in [
-            ("n\n1\nx\n", "line 3 of the table: `x` is no value for the parameter `n`"),
+            ("n\n1\nx\n", "line 3 of the table: `x` isn't a value for the parameter `n`"),
             ("m\n1\n", "line 2 of the table has no value for the parameter `n`"),
             ("n\n1,2\n", "broken"),
         ] {

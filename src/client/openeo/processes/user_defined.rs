@@ -14,7 +14,7 @@ use crate::client::openeo::documents::text::{plain, segment};
 use crate::client::openeo::jobs::graph::ProcessGraph;
 use crate::client::openeo::processes::process::Process;
 
-/// A process in the making: a graph, and the parameters that stand in it.
+/// A process to store: a graph, with a description of its parameters.
 ///
 /// ```
 /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -42,14 +42,14 @@ pub struct NewProcess {
 }
 
 impl NewProcess {
-    /// A process without a word about it.
+    /// A process without parameters and descriptions.
     pub fn new(graph: ProcessGraph) -> NewProcess {
         let mut fields = Map::new();
         fields.insert("process_graph".to_owned(), json!(graph.as_json()));
         NewProcess { fields, parameters: Vec::new(), free: graph.parameters() }
     }
 
-    /// One more parameter, after those before. Each that stands in the graph must be said.
+    /// Adds a parameter, after those before. Each parameter of the graph must be added.
     pub fn parameter(mut self, parameter: Parameter) -> NewProcess {
         self.parameters.push(parameter);
         self
@@ -70,7 +70,7 @@ impl NewProcess {
         self.field("returns", json!({"description": description, "schema": schema}))
     }
 
-    /// Whether others may use it, on back-ends that know this. Defaults to no.
+    /// Whether others may use it, on back-ends that support this. Defaults to no.
     pub fn public(self, public: bool) -> NewProcess {
         self.field("public", json!(public))
     }
@@ -81,7 +81,7 @@ impl NewProcess {
         self
     }
 
-    /// As it is sent.
+    /// The JSON of the request.
     pub fn as_json(&self) -> Value {
         let mut body = self.fields.clone();
         if !self.parameters.is_empty() {
@@ -103,29 +103,30 @@ impl NewProcess {
 }
 
 impl Connection {
-    /// Stores a process of the user under an id, in place of one that is there. (`PUT
-    /// /process_graphs/{id}`)
+    /// Stores a process for the user under an id, and replaces one with that id.
+    /// (`PUT /process_graphs/{id}`)
     ///
     /// # Errors
-    /// The back-end's, for an id or a graph that it doesn't take; [`OpenEoError::Invalid`] if the
-    /// graph has a parameter that wasn't said.
+    /// The back-end's error, if it refuses the id or the graph; [`OpenEoError::Invalid`] if the
+    /// graph has a parameter that wasn't added.
     pub fn save_user_defined_process(&self, id: &str, process: &NewProcess) -> Result<(), OpenEoError> {
         process.check()?;
         self.send(self.request(Method::Put, &path(id)).json(&process.as_json())).map(drop)
     }
 
-    /// All processes of the user. Pages are followed to the end.
+    /// All processes that the user has stored, from all pages of the list.
     ///
     /// # Errors
-    /// The back-end's.
+    /// The back-end's error, or [`OpenEoError::Reply`] if the reply isn't such a list.
     pub fn list_user_defined_processes(&self) -> Result<Listing<Process>, OpenEoError> {
         self.listing("/process_graphs", "processes")
     }
 
-    /// All that is stored about a process of the user, its graph included.
+    /// All details of a process that the user has stored, with its graph.
     ///
     /// # Errors
-    /// The back-end's; [`OpenEoError::is_not_found`] says that there is none.
+    /// The back-end's error. If there is no such process, [`OpenEoError::is_not_found`] is true of
+    /// it.
     pub fn describe_user_defined_process(&self, id: &str) -> Result<Process, OpenEoError> {
         Ok(Process::new(self.object(&path(id))?))
     }
@@ -133,8 +134,8 @@ impl Connection {
     /// Removes a process of the user. Jobs that use it may fail from then on.
     ///
     /// # Errors
-    /// The back-end's. That there is none is no error, if an earlier attempt of this very call had
-    /// an unclear answer.
+    /// The back-end's. That there is none isn't an error, if an earlier attempt of this very call
+    /// had an unclear answer.
     pub fn delete_user_defined_process(&self, id: &str) -> Result<(), OpenEoError> {
         match self.send(self.request(Method::Delete, &path(id))) {
             Err(error) if error.is_not_found() && error.http().is_some_and(|http| http.attempts() > 1) => Ok(()),

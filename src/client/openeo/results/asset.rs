@@ -20,20 +20,20 @@ use crate::trace::event;
 /// How many assets are named in an error.
 const NAMED: usize = 20;
 
-/// One file of a job's results: what the metadata say about it, and ways to have it.
+/// One file of a job's results: its metadata, and methods to download or load it.
 #[derive(Clone)]
 pub struct ResultAsset {
     cache: MetadataCache,
     generation: u64,
     key: String,
     href: String,
-    /// What is wrong with its link, so that it can't be had.
+    /// What is wrong with its link, if it can't be downloaded because of that.
     fault: Option<String>,
     document: Value,
     file_name: String,
 }
 
-/// Where an asset goes.
+/// Where to download an asset to.
 pub(crate) struct Target {
     pub(super) folder: PathBuf,
     pub(super) name: String,
@@ -43,24 +43,24 @@ pub(crate) struct Target {
 }
 
 impl ResultAsset {
-    /// The same, each request for which is tried once and waits for nothing but the network.
+    /// A handle to the same asset that tries each request once and waits only for the network.
     pub(super) fn once(&self) -> ResultAsset {
         ResultAsset { cache: self.cache.once(), ..self.clone() }
     }
 
-    /// What the results call it. A back-end may write anything there.
+    /// Its key in the results. A back-end may write anything there.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Where it is. The link may be signed, and expire. A link that can't be followed from here,
-    /// such as `s3://..`, is told as it was written, and to download it is an error; the other
-    /// assets are had all the same.
+    /// Its URL. The link may be signed, and then it expires. A link that this client can't follow,
+    /// such as `s3://..`, is returned as the back-end wrote it. Downloading such an asset is an
+    /// error, and doesn't affect the others.
     pub fn href(&self) -> &str {
         &self.href
     }
 
-    /// What the metadata say about it.
+    /// Its metadata.
     pub fn metadata(&self) -> &Value {
         &self.document
     }
@@ -76,33 +76,33 @@ impl ResultAsset {
         self.document.get("file:size")?.as_u64().or_else(|| format!("{size:.0}").parse().ok())
     }
 
-    /// The name that its file gets: what the metadata say (`file:local_path`), its folders as a
-    /// part of it, or else the key, as far as that is sound.
+    /// The name of its file on the disk: from the metadata's `file:local_path`, with folders as a
+    /// part of the name, or otherwise from the key. Unsafe characters are replaced.
     pub fn file_name(&self) -> &str {
         &self.file_name
     }
 
-    /// What its name is made of.
+    /// The text from which its file name is made.
     fn named(&self) -> &str {
         let path = self.document.get("file:local_path").and_then(Value::as_str);
         path.filter(|path| !path.trim().is_empty()).unwrap_or(&self.key)
     }
 
-    /// Downloads it to `target`: a file, or a folder that is there. It replaces a file of that name
-    /// when it is whole and has the size and the checksum that the metadata say. A checksum of
-    /// another kind than SHA-2 isn't looked at, and a warning is logged.
+    /// Downloads it to `target`: a file, or an existing folder. It replaces a file of that name
+    /// when the download is complete and has the size and checksum of the metadata. If the checksum
+    /// isn't SHA-2, it isn't checked, and a warning is logged.
     ///
     /// # Errors
-    /// The back-end's; what went wrong with the file. A later call goes on where a cut one was.
+    /// The back-end's error, or that of writing the file. A later call resumes a download that
+    /// broke off.
     pub fn download(&self, target: impl AsRef<Path>) -> Result<PathBuf, OpenEoError> {
         let target = target.as_ref();
         let (folder, name) = if target.is_dir() {
             (target.to_owned(), self.file_name.clone())
         } else {
-            let name = target
-                .file_name()
-                .and_then(|name| name.to_str())
-                .ok_or_else(|| OpenEoError::Invalid(format!("{} is no path of a file, in UTF-8", target.display())))?;
+            let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+                OpenEoError::Invalid(format!("{} isn't a path of a file, in UTF-8", target.display()))
+            })?;
             (target.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned())
         };
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
@@ -110,14 +110,16 @@ impl ResultAsset {
         Ok(self.renewed_if_expired(|asset| asset.get_file(&target, None))?.path)
     }
 
-    /// The whole asset in memory, within the limit of the connection's client, checked as a
-    /// download is.
+    /// Reads the whole asset into memory, up to the limit of the connection's HTTP client, and
+    /// checks it as a download.
     ///
     /// # Errors
-    /// The back-end's; [`OpenEoError::Asset`] for another size or checksum than the metadata say.
+    /// The back-end's error; [`OpenEoError::Asset`] if size or checksum aren't those of the
+    /// metadata.
     pub fn load_bytes(&self) -> Result<Vec<u8>, OpenEoError> {
         let reply = self.renewed_if_expired(ResultAsset::get)?;
-        // The metadata may mean the file as it is stored, compressed, or what is in it.
+        // The size and checksum of the metadata may be those of the compressed file or of its
+        // content.
         let forms = [reply.bytes(), reply.stored_bytes()];
         if self.size().is_some_and(|size| !forms.iter().any(|form| form.len() as u64 == size)) {
             return Err(self.wrong(&format!("has {} bytes, not those of its metadata", reply.bytes().len())));
@@ -131,12 +133,13 @@ impl ResultAsset {
     /// The asset as JSON.
     ///
     /// # Errors
-    /// As for [`load_bytes`](ResultAsset::load_bytes), and for what is no JSON.
+    /// The errors of [`load_bytes`](ResultAsset::load_bytes), and one if the asset isn't JSON.
     pub fn load_json(&self) -> Result<Value, OpenEoError> {
-        json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("is no JSON"))
+        json::from_slice(&self.load_bytes()?).map_err(|_| self.wrong("isn't JSON"))
     }
 
-    /// In a step of a batch: one download, one more if the link has expired, and no wait.
+    /// For a step of a batch: downloads the asset once, and once more if the link has expired,
+    /// without a wait.
     pub(crate) fn fetch(&self, target: &Target, cx: &mut Context<'_>) -> Result<Downloaded, OpenEoError> {
         if target.verify && self.has_unknown_checksum() {
             let key = plain(&self.key, 100);
@@ -183,7 +186,7 @@ impl ResultAsset {
         connection.send(connection.request_link(Method::Get, &self.href))
     }
 
-    /// Does it, and if the link has expired, once more with a new one.
+    /// Calls `each` with this asset, and if the link has expired, once more with a new link.
     fn renewed_if_expired<T>(&self, each: impl Fn(&ResultAsset) -> Result<T, OpenEoError>) -> Result<T, OpenEoError> {
         if let Some(fault) = &self.fault {
             return Err(self.wrong(fault));
@@ -194,15 +197,16 @@ impl ResultAsset {
         };
         event!(DEBUG, "a link to an asset may have expired", asset = self.key, error = error.to_string());
         let renewed = self.cache.newer(self.generation).and_then(|new| asset_of(&self.cache, &new, &self.key))?;
-        // The same link again would only be refused again, unless the back-end itself renewed what
-        // stands behind it.
+        // Trying the same link again is useless, unless the back-end says that it has expired: then
+        // it may have renewed what is behind the link.
         if renewed.href == self.href && error.code() != Some("ResultLinkExpired") {
             return Err(error);
         }
         each(&renewed)
     }
 
-    /// Back-ends say 410 and `ResultLinkExpired`; stores that sign links say 403, some 401, 404 or
+    /// Whether an error may mean that the link has expired. Back-ends answer 410 and
+    /// `ResultLinkExpired`; file stores answer 403 to an expired signature, and some 401, 404 or
     /// 400.
     fn may_have_expired(&self, error: &OpenEoError) -> bool {
         let status = match error.http().map(|http| http.kind()) {
@@ -223,7 +227,7 @@ impl ResultAsset {
         checksum
     }
 
-    /// Whether there is a checksum that can't be looked at.
+    /// Whether the asset has a checksum of a kind that we can't compute.
     fn has_unknown_checksum(&self) -> bool {
         let checksum = self.document.get("file:checksum").filter(|checksum| !checksum.is_null());
         checksum.is_some_and(|checksum| checksum.as_str().and_then(Checksum::of).is_none())
@@ -241,7 +245,7 @@ impl fmt::Debug for ResultAsset {
     }
 }
 
-/// The asset of that key; the error names those that there are.
+/// The asset with this key. The error names the keys that exist.
 pub(super) fn asset_of(cache: &MetadataCache, metadata: &Metadata, key: &str) -> Result<ResultAsset, OpenEoError> {
     let assets = assets(cache, metadata);
     let named = named(assets.iter().map(ResultAsset::key));
@@ -249,8 +253,8 @@ pub(super) fn asset_of(cache: &MetadataCache, metadata: &Metadata, key: &str) ->
     found.ok_or_else(|| cache.wrong(format!("there is no asset {:?}, but: {named}", plain(key, 100))))
 }
 
-/// All assets: those of the results, then those of the items, each in the order of their keys. One
-/// that several items have by the same key is called by the item, too.
+/// All assets: those of the results, then those of the items, each in the order of their keys. If
+/// several items have the same key, the item's id becomes a part of it.
 pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAsset> {
     let connection = cache.job().connection();
     let mut found: Vec<ResultAsset> = Vec::new();
@@ -261,7 +265,7 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAs
                 Ok(href) => (href, None),
                 Err((href, fault)) => (href, Some(fault)),
             };
-            // An item may have what the collection has.
+            // Skip an asset of an item that the collection has, too.
             if fault.is_none() && !links.insert(href.clone()) && keys.contains(key) {
                 continue;
             }
@@ -282,9 +286,8 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAs
     found
 }
 
-/// Where an asset is, or else what its metadata say instead, and what is wrong with that. Where the
-/// link leads to a store of another kind, an alternate one may do. (STAC alternate assets extension
-/// 1.2)
+/// The URL of an asset; the error is the link as it was written, and what is wrong with it. If the
+/// link can't be followed, it tries the alternate ones. (STAC alternate assets extension 1.2)
 fn link_of(document: &Value, resolve: impl Fn(&str) -> Option<String>) -> Result<String, (String, String)> {
     let text = |object: &Value| object.get("href").and_then(Value::as_str).map(str::to_owned);
     let href = text(document);
@@ -312,7 +315,7 @@ fn link_of(document: &Value, resolve: impl Fn(&str) -> Option<String>) -> Result
     })
 }
 
-/// The first of these keys.
+/// The first keys, as a text for an error.
 pub(super) fn named<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut keys: Vec<String> = keys.take(NAMED + 1).map(|key| plain(key, 100)).collect();
     if keys.len() > NAMED {

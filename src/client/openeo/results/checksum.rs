@@ -1,10 +1,10 @@
-//! Checksums of files as STAC has them: multihashes in hexadecimal. Pure.
+//! Checksums of files as STAC writes them: multihashes in hexadecimal. Pure.
 //!
 //! Sources: STAC file extension 2.1 (`file:checksum`), the multihash table.
 
 use sha2::{Digest, Sha224, Sha256, Sha384, Sha512};
 
-/// A checksum that can be computed here.
+/// A checksum of a kind that we can compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Checksum {
     Sha224([u8; 28]),
@@ -14,8 +14,8 @@ pub(crate) enum Checksum {
 }
 
 impl Checksum {
-    /// Reads a multihash; `None` for what is none, or of a kind that isn't computed here (SHA-1 and
-    /// MD5 among them).
+    /// Reads a multihash. `None` if it is invalid, or of a kind that we don't compute, such as
+    /// SHA-1 and MD5.
     pub(crate) fn of(text: &str) -> Option<Checksum> {
         let bytes = from_hex(text)?;
         let (code, rest) = varint(&bytes)?;
@@ -32,7 +32,7 @@ impl Checksum {
         })
     }
 
-    /// Whether these data have it.
+    /// Whether `data` have this checksum.
     pub(crate) fn is_of(&self, data: &[u8]) -> bool {
         match self {
             Checksum::Sha224(sum) => Sha224::digest(data)[..] == sum[..],
@@ -49,7 +49,8 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect())
 }
 
-/// An unsigned number in groups of seven bits, the least first.
+/// Reads an unsigned number in groups of seven bits, the least significant first. Returns the rest,
+/// too.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(9) {

@@ -1,4 +1,4 @@
-//! All files of a job's results at once, by a batch of downloads.
+//! Downloads all files of a job's results, several at once, by a batch.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,21 @@ use crate::client::openeo::api::step::download_error;
 use crate::client::openeo::documents::text::plain;
 
 impl JobResults {
-    /// Downloads all assets to `folder`, which is made if it isn't there, several at once, and the
-    /// metadata to `job-results.json`. The paths of the assets' files come in the order of the
+    /// Downloads all assets to `folder`, several at once, and the metadata to `job-results.json`.
+    /// Creates the folder if necessary. Returns the paths of the assets' files, in the order of the
     /// keys.
     ///
-    /// Each file appears under its name when it is whole and checked, and a cut download goes on
-    /// where it was. Names are made safe; keys that are sound names of files are kept. It is run by
-    /// a [`BatchRunner`](crate::batch::BatchRunner), which is what brings the threads, the attempts
-    /// and the backoff; this client has no dealings with executors.
+    /// A file gets its name when it is complete and checked. A download that broke off is resumed.
+    /// A key that is a safe file name is kept; others are changed. A
+    /// [`BatchRunner`](crate::batch::BatchRunner) runs the downloads, and has the settings for
+    /// threads, attempts and backoff.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata). [`OpenEoError::Downloads`], if assets, or items
-    /// that name them, could not be had: the others are there. [`OpenEoError::PartialResults`], if
-    /// the job hasn't finished: what there is of it is there.
+    /// - The errors of [`metadata`](JobResults::metadata).
+    /// - [`OpenEoError::Downloads`] if assets, or items that name them, could not be downloaded.
+    ///   The files of the others are there.
+    /// - [`OpenEoError::PartialResults`] if the job hasn't finished. The files of its results so
+    ///   far are there.
     pub fn download_files(
         &self,
         folder: impl AsRef<Path>,
@@ -58,7 +60,7 @@ impl JobResults {
             failed.push((unread.name.clone(), unread.why.clone()));
             source.get_or_insert_with(|| self.cache.wrong(format!("{}: {}", unread.name, unread.why)));
         }
-        // As of the last links, should they have expired meanwhile.
+        // Write the metadata with the last links: these may have been renewed meanwhile.
         let written = self.metadata().and_then(|metadata| options.write_metadata(folder, &metadata));
         match source {
             None => {
@@ -84,7 +86,7 @@ impl JobResults {
     }
 }
 
-/// One download as a job of a batch: there is nothing to submit, and nothing to ask about.
+/// One download as a job of a batch. It has nothing to submit or poll, only a result to fetch.
 struct Fetch {
     asset: ResultAsset,
     target: Target,

@@ -1,4 +1,4 @@
-//! The results of a job: their metadata, asked for once, and their files by name.
+//! The handle to a job's results: their metadata, and their files by key.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,8 @@ use crate::client::openeo::documents::table::Table;
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::job::BatchJob;
 
-/// A handle to the results of a job. It asks when it has to, and keeps the metadata.
+/// A handle to the results of a job. It reads the metadata when they are first needed, and keeps
+/// them.
 #[derive(Clone)]
 pub struct JobResults {
     pub(super) cache: MetadataCache,
@@ -25,8 +26,8 @@ impl BatchJob {
         JobResults { cache: MetadataCache::new(self.clone(), false) }
     }
 
-    /// A handle to what there is of the results of a job that hasn't finished, on back-ends that
-    /// have that. (openEO API 1.2, `partial`)
+    /// A handle to the results so far of a job that may not have finished, on back-ends that
+    /// support this. (openEO API 1.2, `partial`)
     pub fn partial_results(&self) -> JobResults {
         JobResults { cache: MetadataCache::new(self.clone(), true) }
     }
@@ -38,29 +39,29 @@ impl JobResults {
         self.cache.job()
     }
 
-    /// The metadata of the results: a STAC item or collection. Asked for once; a download that
-    /// finds its link expired asks again.
+    /// The metadata of the results: a STAC item or collection. They are read once, and again if a
+    /// download finds its link expired.
     ///
     /// # Errors
-    /// The back-end's: `JobNotFinished`, for instance.
+    /// The back-end's error, for example `JobNotFinished`.
     pub fn metadata(&self) -> Result<Arc<Value>, OpenEoError> {
         Ok(Arc::clone(&self.cache.get()?.results.document))
     }
 
-    /// All assets, in the order of their keys. Where a collection has no data among its own, those
-    /// of its items follow; what can't be had of these is in [`gaps`](JobResults::gaps).
+    /// All assets, in the order of their keys. If a collection has no data among its own assets,
+    /// those of its items follow; [`gaps`](JobResults::gaps) names the items that can't be read.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata).
+    /// The back-end's error, if the metadata can't be read.
     pub fn assets(&self) -> Result<Vec<ResultAsset>, OpenEoError> {
         Ok(assets(&self.cache, &self.cache.get()?))
     }
 
-    /// What the results lack, and why, one line each: items that could not be had, and that the job
-    /// hasn't finished. Empty if they are whole.
+    /// What the results lack, one line each: items that could not be read, and whether the job
+    /// hasn't finished. Empty if the results are complete.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata).
+    /// The back-end's error, if the metadata can't be read.
     pub fn gaps(&self) -> Result<Vec<String>, OpenEoError> {
         let metadata = self.cache.get()?;
         let unread = metadata.unread.iter().map(|unread| format!("{}: {}", unread.name, unread.why));
@@ -68,30 +69,31 @@ impl JobResults {
         Ok(unread.chain(unfinished).collect())
     }
 
-    /// How many numbers of the metadata are none that JSON knows (`NaN`, `Infinity`): they are null
-    /// in what was read.
+    /// How many numbers in the metadata JSON doesn't have (`NaN`, `Infinity`): they are read as
+    /// null.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata).
+    /// The back-end's error, if the metadata can't be read.
     pub fn not_numbers(&self) -> Result<usize, OpenEoError> {
         Ok(self.cache.get()?.not_numbers())
     }
 
-    /// The asset of that key.
+    /// The asset with this key.
     ///
     /// # Errors
-    /// As for [`metadata`](JobResults::metadata); [`OpenEoError::Asset`] names the keys that there
-    /// are.
+    /// The back-end's error, if the metadata can't be read. [`OpenEoError::Asset`] if there is no
+    /// such key; it names those that exist.
     pub fn asset(&self, key: &str) -> Result<ResultAsset, OpenEoError> {
         asset_of(&self.cache, &self.cache.get()?, key)
     }
 
-    /// Downloads the only asset, or the one of the key, to `target`: a file, or a folder that is
-    /// there.
+    /// Downloads the asset with this key, or the only one, to `target`: a file, or an existing
+    /// folder.
     ///
     /// # Errors
-    /// [`OpenEoError::Asset`], if no key is given and there are several assets, or none.
-    /// [`OpenEoError::PartialResults`], if the job hasn't finished; the file is there.
+    /// [`OpenEoError::Asset`] if there is no such asset, or if no key is given and there isn't
+    /// exactly one. [`OpenEoError::PartialResults`] if the job hasn't finished; the file is there.
+    /// Otherwise the error of the download.
     pub fn download_file<'a>(
         &self,
         target: impl AsRef<Path>,
@@ -116,7 +118,7 @@ impl JobResults {
         Ok(file)
     }
 
-    /// An error if the results are partial, and weren't asked for as such.
+    /// Fails if the results are partial and the caller didn't ask for partial ones.
     pub(crate) fn check_finished(&self, files: impl FnOnce() -> Vec<PathBuf>) -> Result<(), OpenEoError> {
         match self.cache.get()?.unfinished().filter(|_| !self.cache.is_partial()) {
             Some(status) => {
@@ -126,13 +128,13 @@ impl JobResults {
         }
     }
 
-    /// The assets as they are now.
+    /// Reads the metadata again, and returns the assets.
     pub(crate) fn ask_again(&self) -> Result<Vec<ResultAsset>, OpenEoError> {
         let generation = self.cache.known().map_or(0, |metadata| metadata.generation);
         Ok(assets(&self.cache, &self.cache.newer(generation)?))
     }
 
-    /// The items that could not be had.
+    /// The items that could not be read.
     pub(crate) fn unread(&self) -> Result<Arc<[Unread]>, OpenEoError> {
         Ok(self.cache.get()?.unread)
     }

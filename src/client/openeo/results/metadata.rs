@@ -1,8 +1,8 @@
-//! The metadata of a job's results, asked for when they are needed, and kept.
+//! The metadata of a job's results, read when they are first needed, and kept.
 //!
-//! They are a STAC item or collection. Where a collection has no data among its own assets, they
-//! are in its items, each a document of its own (STAC 1.1): what can be had of these is had, and
-//! what can't is named beside it.
+//! They are a STAC item or collection. If a collection has no data among its own assets, the data
+//! are in its items, each of which is another document (STAC 1.1). If an item can't be read, the
+//! others still are, and its error is kept beside them.
 
 use std::sync::Arc;
 
@@ -18,43 +18,43 @@ use crate::sync::Mutex;
 /// How many items of a collection are read.
 const MOST_ITEMS: usize = 10_000;
 
-/// The metadata as of one request. Links in them may expire.
+/// The metadata as one request returned them. Their links may expire.
 #[derive(Clone)]
 pub(super) struct Metadata {
-    /// Which request, counted from 1.
+    /// The number of that request, from 1.
     pub(super) generation: u64,
-    /// The item or collection that the back-end answers with.
-    pub(super) results: Arc<Part>,
-    /// The items that a collection has its data in.
-    pub(super) items: Arc<[Part]>,
-    /// What could not be had of them.
+    /// The item or collection that the back-end returned.
+    pub(super) results: Arc<Section>,
+    /// The items in which a collection has its data.
+    pub(super) items: Arc<[Section]>,
+    /// The items that could not be read.
     pub(super) unread: Arc<[Unread]>,
 }
 
 /// A document with assets.
-pub(super) struct Part {
+pub(super) struct Section {
     pub(super) document: Arc<Value>,
-    /// Where it came from, which its links may be relative to.
+    /// The URL from which it came: its links may be relative to that.
     pub(super) url: String,
-    /// How many of its numbers JSON doesn't know; they are null.
+    /// How many `NaN` and `Infinity` it had; they are null now.
     not_numbers: usize,
 }
 
-/// A document that could not be had.
+/// A document that could not be read.
 pub(crate) struct Unread {
     pub(crate) name: String,
     pub(crate) why: String,
-    /// Whether another request may have it.
+    /// Whether another request may succeed.
     pub(crate) may_pass: bool,
 }
 
 impl Metadata {
-    /// How many numbers of the documents JSON doesn't know.
+    /// How many `NaN` and `Infinity` the documents had.
     pub(super) fn not_numbers(&self) -> usize {
         self.items.iter().map(|item| item.not_numbers).sum::<usize>() + self.results.not_numbers
     }
 
-    /// How the job stands that these are the results of, if they say so and it isn't `finished`.
+    /// The status of the job, if the results have it and it isn't `finished`.
     pub(super) fn unfinished(&self) -> Option<JobStatus> {
         let document = &self.results.document;
         let of = |object: &Value| object.get("openeo:status").and_then(Value::as_str).map(str::to_ascii_lowercase);
@@ -63,14 +63,13 @@ impl Metadata {
     }
 }
 
-impl Part {
+impl Section {
     /// Its assets, with their keys.
     pub(super) fn assets(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.document.get("assets").and_then(Value::as_object).into_iter().flatten()
     }
 
-    /// Whether there are files that were computed among its assets, as opposed to previews and
-    /// metadata.
+    /// Whether its assets include computed files, and not only previews and metadata.
     fn has_data(&self) -> bool {
         self.assets().any(|(_, asset)| match asset.get("roles").and_then(Value::as_array) {
             Some(roles) if !roles.is_empty() => roles.iter().any(|role| role.as_str() == Some("data")),
@@ -85,11 +84,11 @@ impl Part {
     }
 }
 
-/// The metadata of one job's results. Clones share what is known.
+/// Reads and keeps the metadata of one job's results. Clones share them.
 #[derive(Clone)]
 pub(super) struct MetadataCache {
     job: BatchJob,
-    /// Whether results of a job that hasn't finished are wanted, too.
+    /// Whether to ask for partial results, too.
     partial: bool,
     current: Arc<Mutex<Option<Metadata>>>,
 }
@@ -99,7 +98,7 @@ impl MetadataCache {
         MetadataCache { job, partial, current: Arc::default() }
     }
 
-    /// The same, each request of which is tried once.
+    /// The same cache, but it tries each request once.
     pub(super) fn once(&self) -> MetadataCache {
         MetadataCache { job: self.job.once(), ..self.clone() }
     }
@@ -112,18 +111,18 @@ impl MetadataCache {
         self.partial
     }
 
-    /// What is known, without asking.
+    /// The metadata, if they were read before.
     pub(super) fn known(&self) -> Option<Metadata> {
         self.current.lock().clone()
     }
 
-    /// What is known, or else asked for.
+    /// The metadata, which it reads if they weren't read before.
     pub(super) fn get(&self) -> Result<Metadata, OpenEoError> {
         self.known().map_or_else(|| self.ask(0), Ok)
     }
 
-    /// Newer metadata than those of `generation`: what another call has asked for since, or asked
-    /// for now.
+    /// Newer metadata than those of `generation`: those that another call has read since, or
+    /// otherwise read now.
     pub(super) fn newer(&self, generation: u64) -> Result<Metadata, OpenEoError> {
         self.known().filter(|known| known.generation > generation).map_or_else(|| self.ask(generation), Ok)
     }
@@ -134,7 +133,7 @@ impl MetadataCache {
         let results = read(connection.send(if self.partial { request.query("partial", "true") } else { request })?)?;
         let (mut items, mut unread) = (Vec::new(), Vec::new());
         if !results.document.get("assets").is_none_or(|assets| assets.is_object() || assets.is_null()) {
-            let (name, why) = ("assets".to_owned(), "the `assets` of the results are no object".to_owned());
+            let (name, why) = ("assets".to_owned(), "the `assets` of the results aren't an object".to_owned());
             unread.push(Unread { name, why, may_pass: false });
         }
         if !results.has_data() {
@@ -146,8 +145,8 @@ impl MetadataCache {
         Ok(metadata)
     }
 
-    /// Reads the documents that the results have in place of assets.
-    fn read_items(&self, results: &Part, items: &mut Vec<Part>, unread: &mut Vec<Unread>) {
+    /// Reads the items of a collection. Those that can't be read go to `unread`.
+    fn read_items(&self, results: &Section, items: &mut Vec<Section>, unread: &mut Vec<Unread>) {
         let connection = self.job.connection();
         for (number, link) in results.item_links().enumerate() {
             let href = link.get("href").and_then(Value::as_str).unwrap_or_default();
@@ -177,10 +176,10 @@ impl MetadataCache {
     }
 }
 
-fn read(reply: Response) -> Result<Part, OpenEoError> {
+fn read(reply: Response) -> Result<Section, OpenEoError> {
     let document: Value = reply.json()?;
     if !document.is_object() {
-        return Err(OpenEoError::reply("the metadata of results are no object"));
+        return Err(OpenEoError::reply("the metadata of results aren't an object"));
     }
-    Ok(Part { document: Arc::new(document), url: reply.url().to_owned(), not_numbers: reply.not_numbers() })
+    Ok(Section { document: Arc::new(document), url: reply.url().to_owned(), not_numbers: reply.not_numbers() })
 }

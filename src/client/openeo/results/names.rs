@@ -1,4 +1,4 @@
-//! What files and folders are called here that a back-end names. Pure.
+//! Safe names for files and folders, from the names that a back-end gives. Pure.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,15 @@ use url::Url;
 
 use crate::client::http::{check_file_name, sound_name};
 
-/// The file that a job's metadata goes to.
+/// The file for a job's metadata.
 pub(crate) const METADATA: &str = "job-results.json";
 
-/// The longest key that stays a file's name, in bytes.
+/// The longest key that is kept as a file's name, in bytes.
 const LONGEST: usize = 120;
 
-/// File names for assets, in order, each by its local path or else its key, its link and its media
-/// type: sound ones, no two the same on any file system, and none that of the metadata.
+/// Makes file names for assets, in order, from the local path or otherwise the key, the link and
+/// the media type of each. They are safe, no two are the same on any file system, and none is that
+/// of the metadata.
 pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Vec<String> {
     let mut taken = HashSet::from([METADATA.to_owned()]);
     assets
@@ -27,8 +28,8 @@ pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Opt
         .collect()
 }
 
-/// The key, if it looks like a file's name; else what is sound of it, with the ending of the link
-/// or the media type.
+/// The key, if it looks like a file's name. Otherwise its safe characters, with the ending of the
+/// link or of the media type.
 fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
     if ending(key).is_some() && key.len() <= LONGEST && check_file_name(key).is_ok() {
         return key.to_owned();
@@ -38,7 +39,7 @@ fn file_name(key: &str, href: &str, media_type: Option<&str>) -> String {
         return stem;
     }
     let of_href = Url::parse(href).ok().and_then(|url| ending(url.path()).map(str::to_owned));
-    // A link may end in `.php`: where it isn't an ending of data, the media type knows better.
+    // A link may end in `.php`: if its ending isn't one of data, use that of the media type.
     let is_data = |ending: &String| {
         let ending = ending.to_ascii_lowercase();
         matches!(ending.as_str(), "tiff" | "jpeg") || MEDIA_TYPES.iter().any(|(_, known)| *known == ending)
@@ -58,8 +59,7 @@ fn numbered(name: &str, number: usize) -> String {
     }
 }
 
-/// What stands behind the last full stop of the last part of a path, if it looks like the ending of
-/// a file's name.
+/// The ending of the last part of a path, without its full stop, if it looks like that of a file.
 fn ending(path: &str) -> Option<&str> {
     let name = path.rsplit('/').next()?;
     let (stem, ending) = name.rsplit_once('.')?;
@@ -71,7 +71,7 @@ fn ending(path: &str) -> Option<&str> {
 fn of_media_type(media_type: &str) -> Option<&'static str> {
     let kind = media_type.split(';').next()?.trim().to_ascii_lowercase();
     let known = MEDIA_TYPES.iter().find(|(known, _)| *known == kind).map(|(_, ending)| *ending);
-    // The suffix tells how it is written. (RFC 6839)
+    // The suffix of a media type names its format. (RFC 6839)
     let of_suffix = || match kind.rsplit_once('+')?.1 {
         "json" => Some("json"),
         "xml" => Some("xml"),
@@ -83,7 +83,7 @@ fn of_media_type(media_type: &str) -> Option<&'static str> {
     known.or_else(of_suffix)
 }
 
-/// Media types of results, and the endings that programs know them by.
+/// Media types of results, and their usual file endings.
 const MEDIA_TYPES: &[(&str, &str)] = &[
     ("image/tiff", "tif"),
     ("image/vnd.stac.geotiff", "tif"),

@@ -1,4 +1,4 @@
-//! How assets are downloaded, and where to.
+//! The options of downloading a job's assets.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::batch::{BatchRunner, BatchRunnerBuilder};
 use crate::client::http::Existing;
 use crate::client::openeo::api::error::OpenEoError;
 
-/// How to download the assets of a job.
+/// Options of downloading the assets of a job.
 ///
 /// ```
 /// use fulmar::Executor;
@@ -37,28 +37,27 @@ pub struct DownloadOptions {
 impl DownloadOptions {
     /// The defaults.
     pub fn new() -> DownloadOptions {
-        let runner = BatchRunner::builder().window(4).at_once(4);
+        let runner = BatchRunner::builder().window(4).max_concurrent(4);
         DownloadOptions { existing: Existing::Replace, verify: true, metadata: true, max_bytes: u64::MAX, runner }
     }
 
-    /// What to do about files of that name. Defaults to [`Existing::Replace`]. With
-    /// [`Existing::Keep`] a folder is completed: what is there with the expected size and checksum
-    /// isn't fetched again, and a `job-results.json` stays as it is.
+    /// What to do if a file with that name exists. Defaults to [`Existing::Replace`]. With
+    /// [`Existing::Keep`] a folder is completed: files with the expected size and checksum aren't
+    /// downloaded again, and an existing `job-results.json` stays as it is.
     pub fn existing(mut self, existing: Existing) -> DownloadOptions {
         self.existing = existing;
         self
     }
 
-    /// Whether `file:size` and `file:checksum` of the metadata must be those of the files. Defaults
+    /// Whether to check the files against `file:size` and `file:checksum` of the metadata. Defaults
     /// to yes.
     pub fn verify(mut self, verify: bool) -> DownloadOptions {
         self.verify = verify;
         self
     }
 
-    /// Whether the metadata are written to `job-results.json` as well, after the assets, also if
-    /// some of these failed. They hold the links, signatures of signed ones included. Defaults to
-    /// yes.
+    /// Whether to write the metadata to `job-results.json`, after the assets, even if some of these
+    /// failed. The metadata include the links, also signed ones. Defaults to yes.
     pub fn metadata(mut self, written: bool) -> DownloadOptions {
         self.metadata = written;
         self
@@ -70,8 +69,8 @@ impl DownloadOptions {
         self
     }
 
-    /// What runs the downloads: on which executor, how many at once, how often each is tried.
-    /// Defaults to the global executor, 4 at once, and the attempts of [`BatchRunner`].
+    /// The runner of the downloads: its executor, how many run at once, and the attempts. Defaults
+    /// to the global executor, 4 at once, and the attempts of [`BatchRunner`].
     pub fn run_on(mut self, runner: BatchRunnerBuilder) -> DownloadOptions {
         self.runner = runner;
         self
@@ -82,7 +81,8 @@ impl DownloadOptions {
         Target { folder: folder.to_owned(), name: name.to_owned(), existing, verify, max_bytes }
     }
 
-    /// Whether the metadata may be written, which is better known before anything is fetched.
+    /// Fails if the metadata can't be written because their file exists and must stay: called
+    /// before anything is downloaded.
     pub(crate) fn check_metadata(&self, folder: &Path) -> Result<(), OpenEoError> {
         let path = folder.join(METADATA);
         if self.metadata && self.existing == Existing::Refuse && path.symlink_metadata().is_ok() {
@@ -92,7 +92,7 @@ impl DownloadOptions {
         Ok(())
     }
 
-    /// Writes the metadata, as far as the options want that.
+    /// Writes the metadata, if the options say so.
     pub(crate) fn write_metadata(&self, folder: &Path, document: &Value) -> Result<(), OpenEoError> {
         let path = folder.join(METADATA);
         let is_kept = self.existing == Existing::Keep && path.symlink_metadata().is_ok();

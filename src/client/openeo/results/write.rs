@@ -1,4 +1,4 @@
-//! Documents on the disk, whole or not there.
+//! Writes documents to the disk, completely or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::client::openeo::api::error::OpenEoError;
 
-/// Writes JSON in one step: the old file, or the new.
+/// Replaces a file by JSON in one step: a reader sees the old file or the new one.
 pub(crate) fn write_json(path: &Path, document: &Value) -> Result<(), OpenEoError> {
     let (new, mut file) = create_beside(path).map_err(|error| OpenEoError::written(path, error))?;
     let mut write = || {
@@ -22,8 +22,8 @@ pub(crate) fn write_json(path: &Path, document: &Value) -> Result<(), OpenEoErro
     })
 }
 
-/// A file of a name of its own: another thread may write the same at this moment, or a process may
-/// have died at it.
+/// Creates a temporary file with a new name: another thread may be writing the same document, or a
+/// process may have died while it did.
 fn create_beside(path: &Path) -> io::Result<(PathBuf, File)> {
     for number in 0..1_000 {
         let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A box of the earth, and the grid that it is cut into.
+//! An area between four edges, and its split into a grid of tiles.
 //!
 //! Source: `openeo` 0.53.0, `extra/job_management/_job_splitting.py`, `_split_bounding_box`, whose
 //! tiles these are, bit for bit.
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::client::openeo::api::error::OpenEoError;
 
-/// More tiles than a back-end runs jobs for: a size in a wrong unit, mostly.
+/// The most tiles of a split: more are mostly due to a size in the wrong unit.
 const MOST_TILES: u64 = 1_000_000;
 
-/// The box between four edges, in degrees of WGS 84 unless [`crs`](BoundingBox::crs) says
+/// An area between four edges, in degrees of WGS 84 unless [`crs`](BoundingBox::crs) says
 /// otherwise.
 ///
 /// ```
@@ -35,8 +35,7 @@ pub struct BoundingBox {
     pub east: f64,
     /// Its northern edge.
     pub north: f64,
-    /// The code of EPSG or the text in WKT2 that says what the edges are counted in; `None` is WGS
-    /// 84.
+    /// The coordinate system of the edges, as an EPSG code or WKT2 text; `None` is WGS 84.
     pub crs: Option<Value>,
 }
 
@@ -46,7 +45,7 @@ impl BoundingBox {
         BoundingBox { west, south, east, north, crs: None }
     }
 
-    /// The same numbers in another system: `.epsg(32631)` for metres of a zone of UTM.
+    /// The same numbers in another coordinate system: `.epsg(32631)` for metres of a UTM zone.
     #[must_use]
     pub fn epsg(mut self, code: u32) -> BoundingBox {
         self.crs = Some(json!(code));
@@ -57,7 +56,7 @@ impl BoundingBox {
     /// in that order.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] names the edge that is missing or no number.
+    /// [`OpenEoError::Invalid`] names the edge that is missing or isn't a number.
     pub fn from_json(document: &Value) -> Result<BoundingBox, OpenEoError> {
         let edge = |at: usize, name: &str| {
             let found = document.get(name).or_else(|| document.as_array().filter(|list| list.len() == 4)?.get(at));
@@ -69,7 +68,7 @@ impl BoundingBox {
         Ok(BoundingBox { crs, ..BoundingBox::new(west, south, east, north) })
     }
 
-    /// As processes take it for a `spatial_extent`.
+    /// The JSON that processes take as a `spatial_extent`.
     pub fn to_json(&self) -> Value {
         let mut document = json!({"west": self.west, "south": self.south, "east": self.east, "north": self.north});
         if let Some(crs) = &self.crs {
@@ -78,20 +77,20 @@ impl BoundingBox {
         document
     }
 
-    /// Tiles that are `size` wide and high, in the unit of the edges, from the south-western
-    /// corner; those at the northern and eastern edge may be smaller. Column by column from the
-    /// west, each from the south.
+    /// Splits the area into tiles that are `size` wide and high, in the unit of the edges, from the
+    /// south-western corner. Those at the northern and eastern edge may be smaller. The tiles come
+    /// column by column from the west, each from the south.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for a size that is no positive number, a box without an area or
-    /// with edges that are no numbers, and for more than a million tiles.
+    /// [`OpenEoError::Invalid`] if `size` isn't a positive number, if the box has no area or edges
+    /// that aren't numbers, or if there would be more than a million tiles.
     pub fn split_by_size(&self, size: f64) -> Result<Vec<BoundingBox>, OpenEoError> {
         if !(size.is_finite() && size > 0.0) {
             return Err(OpenEoError::Invalid(format!("the size of tiles is a positive number, and not {size}")));
         }
         let mut tiles = Vec::new();
         for part in self.parts()? {
-            // Half a millionth of a millionth too much is no further tile.
+            // Round first: a tiny error of rounding must not add another tile.
             let count = |length: f64| ((length / size * 1e10).round() / 1e10).ceil();
             let (columns, rows) = (count(part.east - part.west), count(part.north - part.south));
             check_count(columns * rows + tiles.len() as f64)?;
@@ -110,12 +109,14 @@ impl BoundingBox {
         Ok(tiles)
     }
 
-    /// So many columns and rows of tiles of one size. Neighbours share their edge to the last bit.
-    /// Column by column from the west, each from the south.
+    /// Splits the area into `columns` times `rows` tiles of the same size. Neighbours share their
+    /// edge to the last bit. The tiles come column by column from the west, each from the south.
     ///
     /// # Errors
-    /// As for [`split_by_size`](BoundingBox::split_by_size); a box across the antimeridian is cut
-    /// there first, so that it has no even columns: split its two parts.
+    /// [`OpenEoError::Invalid`] if a count is 0, if the box has no area or edges that aren't
+    /// numbers, if there would be more than a million tiles, or if the box crosses the
+    /// antimeridian: it would be cut there first, and not into equal columns. Split its two parts
+    /// instead.
     pub fn split_by_count(&self, columns: u32, rows: u32) -> Result<Vec<BoundingBox>, OpenEoError> {
         if columns == 0 || rows == 0 {
             return Err(OpenEoError::Invalid("an area is split into at least one column and one row".to_owned()));
@@ -127,7 +128,7 @@ impl BoundingBox {
                 "the box crosses the antimeridian: split what is west of it and what is east of it".to_owned(),
             ));
         };
-        // The last edge is the box's own, whatever rounding makes of it.
+        // Take the last edge from the box, because a computed one may differ by rounding.
         let edge = |from: f64, to: f64, at: u32, of: u32| {
             if at == of { to } else { from + (to - from) * f64::from(at) / f64::from(of) }
         };
@@ -142,7 +143,7 @@ impl BoundingBox {
         Ok(tiles.map(tile).collect())
     }
 
-    /// The box, or its two halves on both sides of the antimeridian.
+    /// The box itself, or its two parts if it crosses the antimeridian.
     fn parts(&self) -> Result<Vec<BoundingBox>, OpenEoError> {
         let invalid = |why: &str| Err(OpenEoError::Invalid(format!("the box can't be split: {why}")));
         if ![self.west, self.south, self.east, self.north].iter().all(|edge| edge.is_finite()) {
@@ -162,8 +163,8 @@ impl BoundingBox {
         if !is_degrees || self.west == self.east || self.east - self.west >= 360.0 {
             return invalid("its western edge is west of its eastern one");
         }
-        // Degrees go round; only those that have gone round lose the last bits in being turned
-        // back.
+        // Bring the degrees into the range of a circle, but only if they aren't in it, because that
+        // loses the last bits.
         let west = if (-180.0..180.0).contains(&self.west) {
             self.west
         } else {
@@ -179,7 +180,7 @@ impl BoundingBox {
 }
 
 fn check_count(tiles: f64) -> Result<(), OpenEoError> {
-    // Not `>`: what is no number is too many, too.
+    // `<=` and not a negated `>`, so that NaN counts as too many.
     if tiles <= MOST_TILES as f64 {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Areas and times cut into pieces, one for each job. Pure.
+//! Splits areas and periods into pieces, one for each job. Pure.
 
 pub(super) mod area;
 pub(super) mod period;

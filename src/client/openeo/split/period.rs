@@ -1,4 +1,4 @@
-//! A span of time, and the months or days that it is cut into.
+//! A period, and its split into months or days.
 
 use std::fmt;
 
@@ -9,10 +9,11 @@ use crate::client::openeo::api::error::OpenEoError;
 
 const DAY: i64 = 86_400;
 
-/// More pieces than a back-end runs jobs for.
+/// The most pieces of a split.
 const MOST_PIECES: usize = 100_000;
 
-/// From one day, that included, to another, that excluded, in UTC: openEO's left-closed interval.
+/// The days from a first one, which is included, to a last one, which is excluded, in UTC: openEO's
+/// left-closed interval.
 ///
 /// ```
 /// use fulmar::client::openeo::Period;
@@ -34,12 +35,12 @@ impl Period {
     /// The days from `from` to before `to`, as `2022-01-31`.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for what is no date, and for a period that doesn't end after it
+    /// [`OpenEoError::Invalid`] if a text isn't a date, or if the period doesn't end after it
     /// begins.
     pub fn new(from: &str, to: &str) -> Result<Period, OpenEoError> {
         let read = |text: &str| {
             let found = date::parse(text).filter(|_| !text.contains(['T', ' ']));
-            found.ok_or_else(|| OpenEoError::Invalid(format!("`{text}` is no date: write it as `2022-01-31`")))
+            found.ok_or_else(|| OpenEoError::Invalid(format!("`{text}` isn't a date: write it as `2022-01-31`")))
         };
         let (from, to) = (read(from)?, read(to)?);
         if from >= to {
@@ -58,25 +59,26 @@ impl Period {
         date::day(self.to)
     }
 
-    /// As processes take it for a `temporal_extent`: `["2022-01-01", "2022-02-01"]`.
+    /// The JSON that processes take as a `temporal_extent`: `["2022-01-01", "2022-02-01"]`.
     pub fn to_json(&self) -> Value {
         json!([self.start(), self.end()])
     }
 
-    /// Pieces of so many months of the calendar, cut at the first of a month; the first and the
-    /// last may be shorter.
+    /// Splits the period into pieces of `months` calendar months, at the first of a month. The
+    /// first and the last piece may be shorter.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for 0 months.
+    /// [`OpenEoError::Invalid`] if `months` is 0.
     pub fn split_by_months(&self, months: u32) -> Result<Vec<Period>, OpenEoError> {
         positive(months, "months")?;
         Ok(self.cut(|from| Some(date::months_later(from, i64::from(months)))))
     }
 
-    /// Pieces of so many days, from the first on; the last may be shorter.
+    /// Splits the period into pieces of `days` days, from the first day on. The last piece may be
+    /// shorter.
     ///
     /// # Errors
-    /// [`OpenEoError::Invalid`] for 0 days, and for more than 100,000 pieces.
+    /// [`OpenEoError::Invalid`] if `days` is 0, or if there would be more than 100,000 pieces.
     pub fn split_by_days(&self, days: u32) -> Result<Vec<Period>, OpenEoError> {
         positive(days, "days")?;
         if (self.to - self.from) / (i64::from(days) * DAY) > MOST_PIECES as i64 {

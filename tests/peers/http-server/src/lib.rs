@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ struct Shared {
     name: &'static str,
     answer: Box<dyn Fn(&Request) -> Answer + Send + Sync>,
     connections: Mutex<BTreeMap<u64, TcpStream>>,
+    /// Rung when a connection has come or gone.
+    changed: Condvar,
     stopping: AtomicBool,
 }
 
@@ -41,7 +43,13 @@ impl HttpServer {
     ) -> io::Result<HttpServer> {
         let address = listener.local_addr()?;
         let answer = Box::new(answer);
-        let shared = Arc::new(Shared { name, answer, connections: Mutex::default(), stopping: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            name,
+            answer,
+            connections: Mutex::default(),
+            changed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        });
         let inner = Arc::clone(&shared);
         let acceptor = Builder::new().name(name.to_owned()).spawn(move || accept(&listener, &inner))?;
         Ok(HttpServer { address, shared, acceptor: Some(acceptor) })
@@ -50,6 +58,27 @@ impl HttpServer {
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         lock(&self.shared.connections).len()
+    }
+
+    /// Waits until every connection that was made before has ended. What a process sent that has been killed is done
+    /// by then, or will never be: without this, a slow machine does it at any time later.
+    ///
+    /// # Errors
+    /// What the operating system says if no connection can be made.
+    pub fn drain(&self) -> io::Result<()> {
+        // The system hands connections out in the order in which they were made.
+        let last = TcpStream::connect(self.address)?;
+        let address = last.local_addr()?;
+        let earlier = |connections: &BTreeMap<u64, TcpStream>| {
+            let is_last = |stream: &TcpStream| stream.peer_addr().is_ok_and(|peer| peer == address);
+            let number = connections.iter().find(|(_, stream)| is_last(stream)).map(|(number, _)| *number);
+            number.is_none_or(|number| connections.range(..number).next().is_some())
+        };
+        let mut connections = lock(&self.shared.connections);
+        while earlier(&connections) {
+            connections = self.shared.changed.wait(connections).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
     }
 }
 
@@ -75,14 +104,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let Ok(stream) = stream else { continue };
         let Ok(handle) = stream.try_clone() else { continue };
         lock(&shared.connections).insert(number, handle);
+        shared.changed.notify_all();
         let inner = Arc::clone(shared);
         let serve = move || {
             // A connection that breaks concerns nobody but its client.
             let _ = serve(stream, &inner);
             lock(&inner.connections).remove(&number);
+            inner.changed.notify_all();
         };
         if Builder::new().stack_size(256 << 10).spawn(serve).is_err() {
             lock(&shared.connections).remove(&number);
+            shared.changed.notify_all();
         }
     }
 }

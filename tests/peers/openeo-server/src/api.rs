@@ -204,7 +204,7 @@ fn of_job(shared: &Shared, request: &Request, user: &str, method: &str, id: &str
                 shared.bump("too many jobs");
                 return too_many();
             }
-            jobs.start(id, shared.config.queue, shared.config.run);
+            jobs.start(id, &shared.config);
             Reply::new(202, "application/json", Vec::new())
         }
         ("DELETE", ["results"]) => {

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
+use super::Config;
+
 /// A job, as a test wants to see it.
 #[derive(Clone, Debug)]
 pub struct JobAccount {
@@ -68,15 +70,15 @@ impl Jobs {
     }
 
     /// Starts a job, unless it is queued or running.
-    pub(crate) fn start(&mut self, id: &str, queue: Duration, run: Duration) {
-        let earliest = Instant::now() + queue;
+    pub(crate) fn start(&mut self, id: &str, config: &Config) {
+        let earliest = Instant::now() + config.queue;
         let Some(slot) = (0..self.slots.len()).min_by_key(|slot| self.slots[*slot]) else { return };
         let begins = earliest.max(self.slots[slot]);
         let Some(job) = self.get_mut(id) else { return };
         if matches!(job.status(), "queued" | "running") {
             return;
         }
-        let run = if job.title().contains("slow") { run * 20 } else { run };
+        let run = if job.title().contains("slow") { config.slow } else { config.run };
         job.started = Some((begins, begins + run));
         job.starts += 1;
         job.fixed = None;

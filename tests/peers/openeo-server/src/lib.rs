@@ -38,6 +38,8 @@ pub struct Config {
     pub queue: Duration,
     /// How long a job runs. Defaults to 0.7 s.
     pub run: Duration,
+    /// How long a job runs whose title has `slow` in it. Defaults to 14 s.
+    pub slow: Duration,
     /// How many jobs run at once; others stay queued. Defaults to 16.
     pub slots: usize,
     /// With so many queued and running jobs a start is refused as `ConcurrentJobLimit`. Defaults to none.
@@ -83,6 +85,7 @@ impl Default for Config {
         Config {
             queue: Duration::from_millis(300),
             run: Duration::from_millis(700),
+            slow: Duration::from_secs(14),
             slots: 16,
             concurrent_limit: None,
             assets: vec![
@@ -112,7 +115,12 @@ impl Default for Config {
 impl Config {
     /// A server whose jobs take no time to speak of.
     pub fn quick() -> Config {
-        Config { queue: Duration::from_millis(5), run: Duration::from_millis(20), ..Config::default() }
+        Config {
+            queue: Duration::from_millis(5),
+            run: Duration::from_millis(20),
+            slow: Duration::from_millis(400),
+            ..Config::default()
+        }
     }
 }
 
@@ -120,7 +128,7 @@ impl Config {
 pub struct Server {
     shared: Arc<Shared>,
     /// The API's and the store's.
-    _servers: [HttpServer; 2],
+    servers: [HttpServer; 2],
 }
 
 /// What a test makes of a reply: a kind of call, and the change.
@@ -177,7 +185,7 @@ impl Server {
             HttpServer::start("openeo-server", listener, move |request| api.answer(request, api::answer))?,
             HttpServer::start("openeo-server", stored, move |request| links.answer(request, api::answer_of_store))?,
         ];
-        Ok(Server { shared, _servers: servers })
+        Ok(Server { shared, servers })
     }
 
     /// What a user would connect to: `http://127.0.0.1:PORT`. It names the API's root in its version document.
@@ -249,6 +257,14 @@ impl Server {
     pub fn release(&self) {
         lock(&self.shared.hung.0).released = true;
         self.shared.hung.1.notify_all();
+    }
+
+    /// Waits until all is done that a killed process has asked for. No other client may be connected.
+    ///
+    /// # Errors
+    /// What the operating system says if no connection can be made.
+    pub fn drain(&self) -> io::Result<()> {
+        self.servers.iter().try_for_each(HttpServer::drain)
     }
 
     /// Lets every token that was given out expire now.

@@ -1,4 +1,5 @@
-//! What the server has to offer, what users store with it, and graphs of sums that it computes at once.
+//! What the server has to offer, what users store with it, and graphs of sums that it computes at
+//! once.
 
 use std::collections::BTreeMap;
 
@@ -166,7 +167,8 @@ fn node(shared: &Shared, user: &str, graph: &Value, name: &str, parameters: &Val
         }
         return computed(shared, user, &stored["process_graph"], &Value::Object(arguments));
     }
-    let number = |name: &str| arguments.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} is no number"));
+    let number =
+        |name: &str| arguments.get(name).and_then(Value::as_f64).ok_or_else(|| format!("{name} isn't a number"));
     let (x, y) = (number("x")?, number("y")?);
     let value = match process {
         "add" => x + y,

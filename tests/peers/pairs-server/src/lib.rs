@@ -175,6 +175,14 @@ impl Server {
         lock(&self.shared.tokens).expire();
     }
 
+    /// Waits until all is done that a killed process has asked for. No other client may be connected.
+    ///
+    /// # Errors
+    /// What the operating system says if no connection can be made.
+    pub fn drain(&self) -> io::Result<()> {
+        self.server.drain()
+    }
+
     /// How many connections are open.
     pub fn connections(&self) -> usize {
         self.server.connections()

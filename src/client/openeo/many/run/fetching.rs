@@ -1,4 +1,4 @@
-//! Downloading what a finished job has made; of one that failed, why.
+//! The last step of a job: downloads the results, or finds out why the job failed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::client::openeo::results::write::write_json;
 
 use super::Run;
 
-/// How often a side question is asked again, and after what pause at first; and at most, if the
-/// back-end asks for more.
+/// For requests that aren't essential (details, logs): how often one is repeated, the first pause
+/// before that, and the longest pause that the back-end can ask for.
 const SIDE_QUESTIONS: u32 = 2;
 const SIDE_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_SIDE_PAUSE: Duration = Duration::from_secs(30);
 
 impl Run {
-    /// A folder of its own, whatever its id is.
+    /// A folder that only this job uses, whatever characters its id has.
     fn folder(&mut self, root: &Path, id: &str) -> Result<PathBuf, JobError> {
         if let (None, Some(memory)) = (&self.folder, &mut self.memory) {
             let back_end = self.site.as_ref().map_or("", |site| site.back_end.name.as_str());
@@ -40,8 +40,8 @@ impl Run {
         Ok(self.folder.get_or_insert_with(own).clone())
     }
 
-    /// Details, results and assets of a job that is done. What can be had is had, whatever becomes
-    /// of the rest.
+    /// Downloads details, metadata and assets of a finished job. If one of them fails, it still
+    /// downloads the others.
     pub(super) fn download(
         &mut self,
         job: &BatchJob,
@@ -58,7 +58,8 @@ impl Run {
                 self.results.insert(job.once().results()).clone()
             }
         };
-        // An item that couldn't be had may be had now; and the job may have finished.
+        // Ask again: an item that couldn't be read before may be readable now, or the results may
+        // be complete.
         let assets = if cx.attempt() > 1 && !results.gaps()?.is_empty() {
             self.files.clear();
             results.ask_again()?
@@ -113,7 +114,8 @@ impl Run {
         }
     }
 
-    /// The details of the job, once. They are beside the point: the list has told what matters.
+    /// Reads and stores the details of the job, once. They aren't essential, because the job list
+    /// has the status.
     fn write_details(&mut self, job: &BatchJob, folder: &Path, cx: &mut Context<'_>) -> Result<(), JobError> {
         if !self.described {
             match job.once().describe() {
@@ -131,7 +133,7 @@ impl Run {
         Ok(())
     }
 
-    /// Why a job that has ended is not done: that it failed, whatever becomes of its logs.
+    /// The error of a job that ended without success, with its logs if they can be read.
     pub(super) fn failure(
         &mut self,
         job: &BatchJob,
@@ -157,8 +159,9 @@ impl Run {
         Ok(OpenEoError::JobFailed { id: job.id().to_owned(), status, logs })
     }
 
-    /// A side question is asked again a few times. That is no attempt of the step, which would end
-    /// with its error.
+    /// After a request that isn't essential has failed: has the step called again later, without
+    /// counting that as an attempt, because running out of attempts would end the job with this
+    /// error.
     fn ask_later(&mut self, error: OpenEoError) -> JobError {
         self.side_questions += 1;
         let asked = error.http().and_then(HttpError::retry_after).unwrap_or_default();
@@ -167,13 +170,13 @@ impl Run {
     }
 }
 
-/// What could not be had in one attempt.
+/// What could not be downloaded in one attempt.
 #[derive(Default)]
 struct Failed {
     named: Vec<(String, String)>,
-    /// Whether another attempt may have some of it.
+    /// Whether another attempt may succeed for some of it.
     may_pass: bool,
-    /// The first error that passes, or else the first.
+    /// The first error that another attempt may avoid; otherwise the first error.
     source: Option<OpenEoError>,
 }
 
@@ -186,7 +189,7 @@ impl Failed {
         self.may_pass |= may_pass;
     }
 
-    /// All of it together; `None` if there is nothing.
+    /// One error for all of it; `None` if nothing has failed.
     fn into_error(self, job: &BatchJob, total: usize) -> Option<JobError> {
         let Failed { named: failed, may_pass, source } = self;
         let first = failed.first()?;
@@ -202,9 +205,10 @@ impl Failed {
     }
 }
 
-/// Whether another attempt at the same asset would come to the same.
+/// Whether another attempt at the same asset would fail in the same way.
 fn is_final(error: &OpenEoError, attempt: u32) -> bool {
     let is_content = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Content && !http.is_retryable());
-    // What came whole and was something else is asked for once more, and no more: it may be large.
+    // If a file came completely but isn't the expected one, download it only once more, because it
+    // may be large.
     if is_content { attempt > 1 } else { !is_soft(error) }
 }

@@ -1,4 +1,4 @@
-//! Making a job and starting it, each by one call, when there is room.
+//! The steps that create and start a job, when its back-end has room.
 
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,15 @@ use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::jobs::start::Progress;
 use crate::client::openeo::jobs::wait::{IDLE_LOOKS, RESTARTS};
 use crate::client::openeo::many::site::Site;
+use crate::executor::is_cancelled;
 
 use super::Run;
 
-/// To how many other back-ends a job goes that can't be made where it is.
+/// How often a job moves to another back-end because it can't be created where it is.
 const MOVES: u32 = 20;
 
 impl Run {
-    /// Makes the job, or goes on with what an earlier attempt has begun.
+    /// Creates the job, or continues what an earlier attempt has begun.
     pub(super) fn create(&mut self, cx: &mut Context<'_>, site: &Site) -> Result<BatchJob, JobError> {
         let connection = site.connection();
         let was_lost = self.creation.lost_by().is_some();
@@ -28,7 +29,7 @@ impl Run {
             }
         }
         let _on_its_way = match &mut self.place {
-            // What was lost has been on its way before.
+            // If a reply was lost, don't wait for room: the job may exist already.
             Some(place) if !was_lost => {
                 let leave = place.may_create(Instant::now());
                 Some(leave.ok_or_else(|| JobError::wait("others are made and started first", GIVE_WAY))?)
@@ -47,7 +48,10 @@ impl Run {
                 Ok(connection.job(&id))
             }
             Ok(Creating::Look(after)) => {
-                site.mark_down(Instant::now());
+                // After a cancel the back-end might have answered in time.
+                if !is_cancelled() {
+                    site.mark_down(Instant::now());
+                }
                 if let Some(error) = self.creation.lost_by().filter(|_| !was_lost) {
                     cx.note(format!(
                         "the reply to its creation was lost, and it is looked for in the job list: {error}"
@@ -79,7 +83,8 @@ impl Run {
                         (self.place, self.site) = (None, None);
                         return Err(JobError::wait(error, GIVE_WAY));
                     }
-                    // Another may take it when it is up again.
+                    // Another back-end may take the job; otherwise this one, when it can be reached
+                    // again.
                     if error.is_unreachable() && self.shared.sites.len() > 1 {
                         (self.place, self.site) = (None, None);
                         return Err(JobError::retry(error));
@@ -90,19 +95,21 @@ impl Run {
         }
     }
 
-    /// The back-end has too many jobs: this one waits, and others don't even ask there meanwhile.
+    /// After the back-end said that it has too many jobs: this job waits, and no other one asks
+    /// there meanwhile.
     fn make_room(&mut self, error: &OpenEoError) {
         let after = error.http().and_then(HttpError::retry_after).unwrap_or(self.shared.options.first_poll);
         if let Some(place) = &mut self.place {
             place.mark_full(Instant::now().checked_add(after));
         }
         if self.job.is_none() && self.creation.lost_by().is_none() {
-            // It may as well be made elsewhere.
+            // The job may be created on another back-end.
             (self.place, self.site) = (None, None);
         }
     }
 
-    /// Starts the job if there is room; `false` if there is none.
+    /// Starts the job if there is room, and returns true; false if there is none, or if its start
+    /// is still unclear.
     pub(super) fn start(&mut self, job: &BatchJob, cx: &mut Context<'_>) -> Result<bool, OpenEoError> {
         if self.started {
             return Ok(true);
@@ -118,7 +125,7 @@ impl Run {
         drop(on_its_way);
         match outcome {
             Ok(Progress::Started) => {}
-            // Looked at, or sent again, by a later step.
+            // A later step looks at the job, or sends the start again.
             Ok(Progress::Look(after)) => {
                 self.start_not_before = Instant::now().checked_add(after);
                 return Ok(false);
@@ -145,7 +152,7 @@ impl Run {
 }
 
 impl Run {
-    /// Starts the job once more, where the back-end took the start and nothing came of it.
+    /// Starts the job once more, if the back-end accepted the start but the job stays `created`.
     pub(super) fn start_again(&mut self, job: &BatchJob, cx: &mut Context<'_>) -> Result<(), OpenEoError> {
         if self.idle_looks < IDLE_LOOKS || self.restarts >= RESTARTS {
             return Ok(());
@@ -159,16 +166,16 @@ impl Run {
     }
 }
 
-/// Whether another back-end may well do what this one didn't: it can't be reached, is broken, or
-/// doesn't take our credentials.
+/// Whether another back-end may accept the job: this one can't be reached, is broken, or refuses
+/// our credentials.
 fn is_the_back_ends(error: &OpenEoError) -> bool {
     let refuses_us = matches!(error.status(), Some(401 | 403))
         || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
     (refuses_us || is_soft(error)) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
-/// The job list couldn't be read: it may be the next time. Until then it isn't known whether the
-/// job exists.
+/// The job list couldn't be read, so it isn't known whether the job exists: has the step called
+/// again.
 fn look_again(error: OpenEoError) -> JobError {
     let (is_over, after) = match &error {
         OpenEoError::LostReply { source, .. } => (!is_soft(source), source.http().and_then(HttpError::retry_after)),

@@ -1,4 +1,4 @@
-//! One job on its way, as a remote job of a batch: what it keeps between its steps, and the steps.
+//! One openEO job as a remote job of a batch: its state between steps, and the steps.
 
 mod fetching;
 mod making;
@@ -24,47 +24,50 @@ use crate::panics;
 use crate::sync::Mutex;
 
 use super::options::{JobRun, RunOptions};
-use super::site::{Place, Site};
+use super::site::{JobPermit, Site};
 
-/// How many times in a row a back-end must say that there is no such job before it is believed.
+/// How many times in a row a back-end must say that there is no such job before the job counts as
+/// gone.
 const MISSING: u32 = 5;
 
 pub(in crate::client::openeo) struct Shared {
     pub(in crate::client::openeo) sites: Vec<Arc<Site>>,
     pub(in crate::client::openeo::many) options: RunOptions,
-    /// When a job itself is asked about, as opposed to the list.
+    /// The delays between requests for a single job, as opposed to those for the list.
     pub(in crate::client::openeo::many) asks: Backoff,
-    /// Names that are taken, in lower case.
+    /// The names of folders that are taken, in lower case.
     pub(in crate::client::openeo::many) folders: Mutex<HashSet<String>>,
 }
 
-/// What a job on its way tells before the next call, so that it isn't lost if the process dies.
+/// Stores the progress of a job outside of the process, before each call that depends on it, so
+/// that a later process can find the job if this one dies.
 pub(in crate::client::openeo) trait Memory: Send {
     /// The next call may make the job on the back-end of that name.
     fn will_create(&mut self, back_end: &str) -> Result<(), JobError>;
-    /// It is made there.
+    /// The job was created there, with this id.
     fn made(&mut self, back_end: &str, id: &str) -> Result<(), JobError>;
-    /// The folder of its results, below the root of all.
+    /// The folder for its results, below the folder of all results.
     fn folder(&mut self, back_end: &str, id: &str) -> Result<PathBuf, JobError>;
 }
 
-/// One job on its way.
+/// One job with its state.
 pub(in crate::client::openeo) struct Run {
     shared: Arc<Shared>,
     creation: Creation,
-    place: Option<Place>,
+    place: Option<JobPermit>,
     site: Option<Arc<Site>>,
     job: Option<BatchJob>,
     is_validated: bool,
     started: bool,
     start: Start,
-    /// Until when a start whose reply was lost is left alone.
+    /// When to look at a start whose reply was lost.
     start_not_before: Option<Instant>,
-    /// How often in a row it was seen as it was made although it was started, and how often it was
-    /// started again for that.
+    /// How many times in a row the job was `created` although it was started, and how often it was
+    /// started again because of that.
     idle_looks: u32,
     restarts: u32,
-    /// How often it went to another back-end, and gave way to starts.
+    /// How often it moved to another back-end, and how often its download waited for starts of
+    /// other jobs.
     moves: u32,
     yields: u32,
     last: Option<JobDescription>,
@@ -78,13 +81,13 @@ pub(in crate::client::openeo) struct Run {
     stopped: bool,
     results: Option<JobResults>,
     folder: Option<PathBuf>,
-    /// The assets that were had, and those that can't be, by their keys.
+    /// The downloaded assets, and those that can't be downloaded, by key.
     files: HashMap<String, PathBuf>,
     given_up: HashMap<String, String>,
-    /// How often a question beside the point was asked again.
+    /// How often a request that isn't essential was repeated.
     side_questions: u32,
     memory: Option<Box<dyn Memory>>,
-    /// Whether the memory knows its id.
+    /// Whether `memory` has stored the job's id.
     is_remembered: bool,
 }
 
@@ -134,7 +137,7 @@ impl Run {
         self
     }
 
-    /// Goes on with a job that another process has made, and stands as is told.
+    /// Continues a job that another process has created, from the state in `found`.
     pub(in crate::client::openeo) fn adopt(mut self, site: &Arc<Site>, found: JobDescription) -> Run {
         let job = site.connection().job(found.id());
         if found.status() == JobStatus::Created {
@@ -156,12 +159,23 @@ impl Run {
         self
     }
 
-    /// What the back-end said about it last.
+    /// The back-end's last description of the job.
     pub(in crate::client::openeo) fn last(&self) -> Option<&JobDescription> {
         self.last.as_ref()
     }
 
-    /// Whether a request to make it may have arrived, and nothing more is known.
+    /// Asks for the details of a job that has ended. They are kept, so that the download, which
+    /// stores them, needn't ask again.
+    pub(in crate::client::openeo) fn read_details(&mut self) {
+        let (Some(job), Some(last)) = (&self.job, &self.last) else { return };
+        let found = job.once().describe().ok();
+        // Another machine of the back-end may not know yet that the job has ended.
+        if let Some(found) = found.filter(|found| found.status() == last.status()) {
+            (self.last, self.described) = (Some(found), true);
+        }
+    }
+
+    /// Whether a request to create the job may have arrived, and its reply was lost.
     pub(in crate::client::openeo) fn is_lost(&self) -> bool {
         self.job.is_none() && self.creation.lost_by().is_some()
     }
@@ -171,7 +185,7 @@ impl Run {
         self.job.as_ref().filter(|_| self.started || self.start.may_have_started())
     }
 
-    /// The job, once it is made.
+    /// The job, once it is created.
     pub(in crate::client::openeo) fn made(&self) -> Option<&BatchJob> {
         self.job.as_ref()
     }
@@ -180,7 +194,10 @@ impl Run {
 impl RemoteJob for Run {
     type Output = JobRun;
 
+    /// Chooses a back-end, creates the job there, and starts it if there is room. Each part that
+    /// has succeeded is kept, so that a later attempt continues after it.
     fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError> {
+        // Choose a back-end for a new job, and once more if it has to move. An adopted job has one.
         if self.place.is_none() && self.job.is_none() {
             let place = Site::place(&self.shared.sites, Instant::now());
             let place = place.ok_or_else(|| JobError::fatal("there is no back-end"))?;
@@ -198,6 +215,7 @@ impl RemoteJob for Run {
                 self.job.insert(job).clone()
             }
         };
+        // Before the start: if this process dies, the next one must know the job that costs money.
         if !self.is_remembered {
             if let Some(memory) = &mut self.memory {
                 memory.made(&site.back_end.name, job.id())?;
@@ -205,8 +223,8 @@ impl RemoteJob for Run {
             self.is_remembered = true;
         }
         match self.start(&job, cx) {
-            // A start that didn't come about is tried again by the next step. The job is made, and
-            // is to be known as such.
+            // After a soft error, or if there is no room, `poll` starts the job. It counts as
+            // submitted, because it exists.
             Err(error) if !is_soft(&error) => Err(job_error(error)),
             _ => Ok(Submitted::Accepted { id: job.id().to_owned() }),
         }
@@ -224,7 +242,7 @@ impl RemoteJob for Run {
                 .and_then(|()| self.start_again(&job, cx))
                 .and_then(|()| self.look(&job, &site, Instant::now())),
             Ok(false) => return Ok(Poll::pending("created")),
-            // Nothing runs yet: the batch's own backoff is patient enough.
+            // No job runs yet, so the batch's own backoff will do.
             Err(error) if is_rate_limited(&error) => return Err(job_error(error)),
             Err(error) if is_soft(&error) => return Err(JobError::retry(error)),
             Err(error) => Err(error),
@@ -237,8 +255,8 @@ impl RemoteJob for Run {
             return Ok(self.as_before(error.http().and_then(HttpError::retry_after)));
         }
         if error.is_not_found() {
-            // It was there a moment ago: a back-end of several machines may not know it everywhere
-            // yet.
+            // We have just created it, but a back-end of several machines may not know it on all of
+            // them yet.
             self.missing += 1;
             let is_gone = self.missing >= MISSING;
             return if is_gone { Err(JobError::fatal(error)) } else { Ok(self.as_before(None)) };
@@ -292,7 +310,7 @@ impl RemoteJob for Run {
             return Ok(());
         }
         if !self.started {
-            // After an unclear answer to a start it may run all the same.
+            // If the reply to a start was lost, the job may run.
             let may_run = self.start.may_have_started()
                 && match job.once().describe() {
                     Ok(found) => found.status() != JobStatus::Created,
@@ -300,7 +318,7 @@ impl RemoteJob for Run {
                     Err(error) => return Err(job_error(error)),
                 };
             if !may_run {
-                // Only this batch knows of it, and nothing was computed.
+                // Delete it: no other program knows of it, and nothing was computed.
                 return match job.once().delete() {
                     Err(error) if !error.is_not_found() => Err(job_error(error)),
                     _ => {
@@ -317,7 +335,7 @@ impl RemoteJob for Run {
     }
 }
 
-/// A hook's panic is the hook's.
+/// Calls a hook of the user, and contains its panics.
 fn contained(hook: impl FnOnce()) {
     panics::contain(hook);
 }

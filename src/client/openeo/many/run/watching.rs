@@ -1,4 +1,4 @@
-//! Asking how a job stands: the list for all, or the job alone.
+//! The step that asks for a job's status: by the list for all jobs, or for this one alone.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::client::openeo::many::site::Site;
 
 use super::Run;
 
-/// How often a download gives way to starts at most: those of other jobs may never end.
+/// How often a download waits for starts of other jobs at most, because these may never end.
 const YIELDS: u32 = 40;
 
 impl Run {
-    /// Takes down what the back-end says.
+    /// Stores the back-end's description of the job, and turns it into the answer of a poll.
     fn told(&mut self, found: JobDescription) -> Poll {
         let status = found.status();
         (self.soft, self.missing) = (0, 0);
@@ -28,7 +28,8 @@ impl Run {
         }
         let is_ended = status.is_ended();
         if is_ended {
-            // It runs no more: its place is free, whatever the download takes.
+            // The job has ended, so another one can have its place, however long the download
+            // takes.
             if let Some(place) = self.place.take().filter(|_| status == JobStatus::Finished) {
                 place.note_end(Instant::now());
             }
@@ -47,8 +48,8 @@ impl Run {
         Poll::Pending { state, progress, retry_after: None }
     }
 
-    /// What is left is fetched, once no job waits to be started: a download that comes later delays
-    /// no job.
+    /// The answer of a poll for a job that has ended: ready to fetch, unless other jobs are waiting
+    /// to be started. Starts come first, because a later download delays no job.
     pub(super) fn ended(&mut self) -> Poll {
         let gives_way = self.site.as_ref().is_some_and(|site| site.has_starts(Instant::now())) && self.yields < YIELDS;
         self.yields += 1;
@@ -60,7 +61,7 @@ impl Run {
         Poll::Pending { state: state.into(), progress: None, retry_after }
     }
 
-    /// Asks about this job alone.
+    /// Asks for the description of this job alone.
     fn ask(&mut self, job: &BatchJob, now: Instant) -> Result<Poll, OpenEoError> {
         self.next_ask = now.checked_add(self.shared.asks.delay(self.asked));
         self.asked += 1;
@@ -95,7 +96,7 @@ impl Run {
         }
     }
 
-    /// A job whose status stood in the list isn't asked about for a while.
+    /// Postpones the next request for this job alone, because the list has its status.
     fn listed(&mut self, now: Instant) {
         if self.next_ask.is_none_or(|at| now >= at) {
             self.asked += 1;
@@ -103,7 +104,7 @@ impl Run {
         self.next_ask = now.checked_add(self.shared.asks.delay(self.asked));
     }
 
-    /// Stops a job that runs too long.
+    /// Stops the job if it has been running for longer than the options allow.
     pub(super) fn stop_if_too_long(&mut self, job: &BatchJob, cx: &mut Context<'_>) -> Result<(), OpenEoError> {
         let (Some(limit), Some(since)) = (self.shared.options.cancel_running_after, self.running_since) else {
             return Ok(());
@@ -113,7 +114,7 @@ impl Run {
         }
         job.once().stop()?;
         self.stopped = true;
-        // Asked about itself next.
+        // Ask for this job itself next, because the list may be out of date.
         self.next_ask = None;
         cx.note(format!("stopped, because it ran for more than {limit:?}"));
         Ok(())
