@@ -1,7 +1,7 @@
 //! Promises under random schedules, at sizes where no model checker gets through all orders.
 //!
 //! `RUSTFLAGS="--cfg shuttle" cargo test --release --no-default-features --test random_schedules -- --nocapture` takes each
-//! scenario through a thousand schedules and prints its seed. With `FULMAR_PCT_SEED=SEED` the same schedules come again,
+//! scenario through five thousand schedules and prints its seed. With `FULMAR_PCT_SEED=SEED` the same schedules come again,
 //! `FULMAR_PCT_SCHEDULES=N` says how many.
 //!
 //! The scheduler gives threads random priorities and lowers one at each of `DEPTH - 1` random steps: a bug that takes so
@@ -27,7 +27,7 @@ fn check(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
     let variable = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let seed = variable("FULMAR_PCT_SEED").unwrap_or_else(clock);
-    let schedules = variable("FULMAR_PCT_SCHEDULES").unwrap_or(1_000) as usize;
+    let schedules = variable("FULMAR_PCT_SCHEDULES").unwrap_or(5_000) as usize;
     println!("{name}: FULMAR_PCT_SEED={seed}");
 
     let mut config = Config::new();
@@ -378,6 +378,27 @@ fn a_shutdown_during_a_reset_leaves_it_open_or_closed() {
                 assert!(matches!(refused, Error::ShutDown));
                 executor.await_termination(None).expect("it is closed");
             }
+        }
+        end(&executor);
+    });
+}
+
+/// A reset tells a thread to leave that has just decided which other one to wake: that one has to be woken all the same, or
+/// the reset waits for it for ever.
+#[test]
+fn a_reset_beside_waits_inside_operations_ends() {
+    check("reset and nested waits", || {
+        let executor = executor(2 + random(2));
+        let outer: Vec<_> = (0..3)
+            .map(|_| {
+                let inner = executor.clone();
+                let wait = move || inner.spawn(|| ()).and_then(|request| request.wait(None));
+                executor.spawn(wait).expect("accepted")
+            })
+            .collect();
+        executor.reset(2, None).expect("the old threads end");
+        for request in outer {
+            request.wait(None).and_then(|waited| waited).expect("its part ran");
         }
         end(&executor);
     });

@@ -256,6 +256,7 @@ pub(super) fn live(core: Arc<Core>, seat: Arc<Seat>, borrowed: Option<&dyn Opera
                     core.start_missing();
                 }
             }
+            Next::LookAgain => {}
             Next::Spin => {
                 lap.rest();
                 core.pool.spin();

@@ -186,19 +186,13 @@ impl Turn {
     pub(super) fn new(seat: Arc<Seat>) -> Turn {
         Turn { seat, searching: true, searched: false, awaited: None, wakeup: Wakeup::None }
     }
-
-    fn owe(&mut self, wakeup: Wakeup) {
-        // An earlier one that is still owed has set `searching`, so there is nothing to owe beside
-        // it.
-        if !matches!(wakeup, Wakeup::None) {
-            self.wakeup = wakeup;
-        }
-    }
 }
 
 /// What a worker is to do next.
 pub(super) enum Next {
     Run(Task),
+    /// Ask again: there may be a thread to wake first.
+    LookAgain,
     /// There is nothing: look for a moment whether something comes, then ask again.
     Spin,
     /// There is nothing, and this worker is in the idle list: [`Pool::sleep`].
@@ -301,66 +295,64 @@ impl Pool {
     /// What a worker is to do next. `ahead` finds what has to run first for a job that its key
     /// holds back.
     pub(super) fn next(&self, turn: &mut Turn, ahead: impl Fn(&Task) -> Option<Task>) -> Next {
-        loop {
-            // Relaxed: neither protects anything. One job more does no harm.
-            if turn.seat.leave.load(Ordering::Relaxed) || self.hints.surplus.load(Ordering::Relaxed) {
-                if let Some(next) = self.step_back(turn) {
-                    return next;
-                }
+        // Relaxed: neither protects anything. One job more does no harm.
+        if turn.seat.leave.load(Ordering::Relaxed) || self.hints.surplus.load(Ordering::Relaxed) {
+            if let Some(next) = self.step_back(turn) {
+                return next;
             }
-            if let Some(awaited) = &turn.awaited {
-                if let Some(job) = awaited.next(&ahead) {
-                    return self.found(turn, job);
-                }
-                turn.awaited = None;
-            }
-            let mut front = self.front.lock();
-            // Relaxed: a hint.
-            if !turn.searching {
-                let first_rank = self.hints.first_rank.load(Ordering::Relaxed);
-                if let Some(job) = take_first(&mut front, first_rank) {
-                    drop(front);
-                    return self.found(turn, job);
-                }
-            }
-            let mut state = self.state.lock();
-            if let Some(awaited) = state.awaited.pop_front() {
-                // What it has to offer is looked at under no lock.
-                turn.awaited = Some(awaited);
-                self.publish(&state);
-                self.hand_on_search(turn, state, front.len() > 0);
-                continue;
-            }
-            if front.len() == 0 {
-                std::mem::swap(&mut *front, &mut state.back);
-                self.work.store(false, Ordering::Relaxed);
-            }
-            let first_rank = state.ranked.first_rank();
-            let first = take_first(&mut front, first_rank).or_else(|| self.take_ranked(&mut state));
-            if let Some(job) = first {
-                let more = front.len() > 0;
-                drop(front);
-                self.hand_on_search(turn, state, more);
+        }
+        if let Some(awaited) = &turn.awaited {
+            if let Some(job) = awaited.next(&ahead) {
                 return self.found(turn, job);
             }
-            // Both locks are held and all queues are empty: what is pushed from now on finds this
-            // worker searching, or in the idle list.
-            if !state.open || turn.seat.leave.load(Ordering::Relaxed) {
-                state.searching &= !std::mem::take(&mut turn.searching);
-                state.leave(&turn.seat);
-                self.publish(&state);
-                return Next::End;
-            }
-            if !turn.searched && (turn.searching || !state.searching) && spin_turns() > 0 {
-                state.searching = true;
-                turn.searching = true;
-                turn.searched = true;
-                return Next::Spin;
-            }
-            state.searching &= !std::mem::take(&mut turn.searching);
-            self.lie_down(&mut state, turn);
-            return Next::Sleep;
+            turn.awaited = None;
         }
+        let mut front = self.front.lock();
+        // Relaxed: a hint.
+        if !turn.searching {
+            let first_rank = self.hints.first_rank.load(Ordering::Relaxed);
+            if let Some(job) = take_first(&mut front, first_rank) {
+                drop(front);
+                return self.found(turn, job);
+            }
+        }
+        let mut state = self.state.lock();
+        if let Some(awaited) = state.awaited.pop_front() {
+            // What it has to offer is looked at under no lock.
+            turn.awaited = Some(awaited);
+            self.publish(&state);
+            self.hand_on_search(turn, state, front.len() > 0);
+            return Next::LookAgain;
+        }
+        if front.len() == 0 {
+            std::mem::swap(&mut *front, &mut state.back);
+            self.work.store(false, Ordering::Relaxed);
+        }
+        let first_rank = state.ranked.first_rank();
+        let first = take_first(&mut front, first_rank).or_else(|| self.take_ranked(&mut state));
+        if let Some(job) = first {
+            let more = front.len() > 0;
+            drop(front);
+            self.hand_on_search(turn, state, more);
+            return self.found(turn, job);
+        }
+        // Both locks are held and all queues are empty: what is pushed from now on finds this
+        // worker searching, or in the idle list.
+        if !state.open || turn.seat.leave.load(Ordering::Relaxed) {
+            state.searching &= !std::mem::take(&mut turn.searching);
+            state.leave(&turn.seat);
+            self.publish(&state);
+            return Next::End;
+        }
+        if !turn.searched && (turn.searching || !state.searching) && spin_turns() > 0 {
+            state.searching = true;
+            turn.searching = true;
+            turn.searched = true;
+            return Next::Spin;
+        }
+        state.searching &= !std::mem::take(&mut turn.searching);
+        self.lie_down(&mut state, turn);
+        Next::Sleep
     }
 
     fn take_ranked(&self, state: &mut State) -> Option<Task> {
@@ -379,7 +371,7 @@ impl Pool {
     fn hand_on_search(&self, turn: &mut Turn, mut state: MutexGuard<'_, State>, front: bool) {
         if std::mem::take(&mut turn.searching) {
             state.searching = false;
-            turn.owe(state.wake_for_work(front));
+            turn.wakeup = state.wake_for_work(front);
             self.publish(&state);
         }
     }
@@ -405,7 +397,7 @@ impl Pool {
         } else {
             self.lie_down(&mut state, turn);
         }
-        turn.owe(state.wake_for_work(front.len() > 0));
+        turn.wakeup = state.wake_for_work(front.len() > 0);
         self.publish(&state);
         Some(if ends { Next::End } else { Next::Sleep })
     }
