@@ -197,7 +197,7 @@ impl Core {
         prepare(&job);
         self.accept_deferred()?;
         request.head().trace.accepted();
-        let limited = Limited { job: job.clone(), permits: permits.clone(), number };
+        let limited = Limited { job: job.clone(), permits: permits.clone(), number, is_in_line: false };
         self.limited.lock().insert(job.head().address(), limited);
         self.order_due(order_by.lane, &job);
         self.stop_late(&job);
@@ -210,8 +210,13 @@ impl Core {
         let asked = self.limited.lock().get(&job.head().address()).map(|known| (known.permits.clone(), known.number));
         let Some((permits, number)) = asked else { return };
         if permits.ask(number, &job) {
-            self.release_limited(job);
+            return self.release_limited(job);
         }
+        // No longer there if it has been given its turn meanwhile.
+        if let Some(known) = self.limited.lock().get_mut(&job.head().address()) {
+            known.is_in_line = true;
+        }
+        self.note_dependent(&job, permits.holders());
     }
 
     /// Queues a request whose turn it is.
@@ -227,10 +232,9 @@ impl Core {
         drop(known);
     }
 
-    /// The requests that have all turns of the limit that this one waits for; none if it waits for
-    /// no turn.
-    pub(super) fn turns_ahead(&self, head: &Head) -> Vec<Task> {
-        let permits = self.limited.lock().get(&head.address()).map(|limited| limited.permits.clone());
-        permits.map(|permits| permits.ahead(head)).unwrap_or_default()
+    /// The turns of which the request waits for one, if it does.
+    pub(super) fn awaited_turns(&self, head: &Head) -> Option<Arc<Permits>> {
+        let limited = self.limited.lock();
+        limited.get(&head.address()).filter(|limited| limited.is_in_line).map(|limited| limited.permits.clone())
     }
 }

@@ -195,14 +195,19 @@ impl Order {
     }
 
     /// The lane that a request is held back on, if it is, and, if that lane is new to the caller,
-    /// those in front that run.
+    /// those in front that run, or that wait for the turn of their limit.
     pub(super) fn ahead(&self, head: &Head, is_new: impl FnOnce(u32) -> bool) -> Option<(u32, Vec<Arc<dyn Job>>)> {
         let lanes = self.held_back(head)?;
         let ticket = head.ticket() / SHARDS as u32;
         let lane = lanes.lane(ticket) * SHARDS as u32 + head.ticket() % SHARDS as u32;
-        let running = |job: &&Arc<dyn Job>| job.head().status() == Status::Running;
-        let ahead = if is_new(lane) { lanes.admitted(ticket).filter(running).cloned().collect() } else { Vec::new() };
-        Some((lane, ahead))
+        // What is queued starts whatever waits.
+        let may_be_stuck = |job: &&Arc<dyn Job>| match job.head().status() {
+            Status::Running => true,
+            Status::Deferred => job.head().is_limited(),
+            _ => false,
+        };
+        let ahead = || lanes.admitted(ticket).filter(may_be_stuck).cloned().collect();
+        Some((lane, if is_new(lane) { ahead() } else { Vec::new() }))
     }
 
     /// A request that is queued and has to end before the one held back can start.
@@ -268,7 +273,11 @@ impl Order {
             return None;
         }
         let lanes = self.lanes_of(head.ticket());
-        (head.status() == Status::Deferred && head.ticket() != NO_TICKET).then_some(lanes)
+        // One that its lane has admitted may still wait for the turn of its limit.
+        let is_held_back = head.status() == Status::Deferred
+            && head.ticket() != NO_TICKET
+            && lanes.is_deferred(head.ticket() / SHARDS as u32);
+        is_held_back.then_some(lanes)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::pool::Task;
-use super::request::Head;
 use crate::sync::Mutex;
 
 /// The turns of one limit.
@@ -27,6 +26,8 @@ pub(super) struct Limited {
     pub(super) job: Task,
     pub(super) permits: Arc<Permits>,
     pub(super) number: u64,
+    /// Whether it has asked, and waits for its turn.
+    pub(super) is_in_line: bool,
 }
 
 impl Permits {
@@ -41,11 +42,9 @@ impl Permits {
         (turns.holders.len(), turns.line.iter().filter(|(_, job)| !job.head().is_done()).count())
     }
 
-    /// The requests that have all turns, if the one of `head` waits for one.
-    pub(super) fn ahead(&self, head: &Head) -> Vec<Task> {
-        let turns = self.turns.lock();
-        let is_in_line = turns.line.iter().any(|(_, job)| job.head().address() == head.address());
-        if is_in_line { turns.holders.iter().map(|(_, job)| job.clone()).collect() } else { Vec::new() }
+    /// The requests that have a turn.
+    pub(super) fn holders(&self) -> Vec<Task> {
+        self.turns.lock().holders.iter().map(|(_, job)| job.clone()).collect()
     }
 
     /// Takes a turn, or joins the line. Says whether it is the request's turn.

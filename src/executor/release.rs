@@ -91,8 +91,10 @@ impl Core {
         let Some(key) = lane else { return self.release_one(job.clone()) };
         match self.order.enter_accepted(key, job) {
             Entered::Ready => self.release_one(job.clone()),
-            // A thread that waits for it may find that it waits for itself now.
-            Entered::Deferred => self.observers.wake_threads(job.head()),
+            Entered::Deferred => {
+                let ahead = self.order.ahead(job.head(), |_| true).map(|(_, ahead)| ahead);
+                self.note_dependent(job, ahead.unwrap_or_default());
+            }
             Entered::Full => {
                 self.cancel(job);
             }

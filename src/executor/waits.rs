@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::core::Core;
 use super::request::Job;
+use crate::sync::thread::Thread;
 
 /// A request and the executor that accepted it.
 #[derive(Clone)]
@@ -57,7 +58,7 @@ impl Wait {
 /// outside of a request, in a hook for one, by a number of its own.
 #[derive(Default)]
 pub(super) struct Waits {
-    waiting: HashMap<usize, Vec<Arc<Wait>>>,
+    waiting: HashMap<usize, Vec<(Arc<Wait>, Thread)>>,
     following: HashMap<usize, Follower>,
 }
 
@@ -68,12 +69,20 @@ pub(super) struct Follower {
 }
 
 impl Waits {
-    pub(super) fn enter(&mut self, who: usize, wait: Arc<Wait>) {
-        self.waiting.entry(who).or_default().push(wait);
+    /// `thread` waits, at work on `who`.
+    pub(super) fn enter(&mut self, who: usize, wait: Arc<Wait>, thread: Thread) {
+        self.waiting.entry(who).or_default().push((wait, thread));
+    }
+
+    /// Has the threads look again that wait, at work on one of these.
+    pub(super) fn wake(&self, who: impl Iterator<Item = usize>) {
+        if !self.waiting.is_empty() {
+            who.filter_map(|who| self.waiting.get(&who)).flatten().for_each(|(_, thread)| thread.unpark());
+        }
     }
 
     /// Takes the latest wait out, for the caller to drop under no lock.
-    pub(super) fn leave(&mut self, who: usize) -> Option<Arc<Wait>> {
+    pub(super) fn leave(&mut self, who: usize) -> Option<(Arc<Wait>, Thread)> {
         let waits = self.waiting.get_mut(&who)?;
         let left = waits.pop();
         if waits.is_empty() {
@@ -101,17 +110,18 @@ impl Waits {
 
     pub(super) fn of(&self, who: usize) -> Vec<Arc<Wait>> {
         let followed = self.following.get(&who).map(|follower| &follower.wait);
-        self.waiting.get(&who).into_iter().flatten().chain(followed).cloned().collect()
+        let waiting = self.waiting.get(&who).into_iter().flatten().map(|(wait, _)| wait);
+        waiting.chain(followed).cloned().collect()
     }
 
     /// The waits of all that are at work.
     pub(super) fn of_threads(&self) -> Vec<Arc<Wait>> {
-        self.waiting.values().flatten().cloned().collect()
+        self.waiting.values().flatten().map(|(wait, _)| wait).cloned().collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Wait>> {
         let followed = self.following.values().map(|follower| &follower.wait);
-        self.waiting.values().flatten().chain(followed).cloned().collect()
+        self.waiting.values().flatten().map(|(wait, _)| wait).chain(followed).cloned().collect()
     }
 }
 

@@ -163,6 +163,11 @@ impl<T> Lanes<T> {
         self.lanes[self.entries[ticket].lane].key
     }
 
+    /// Whether an entry waits for others on its lane.
+    pub(crate) fn is_deferred(&self, ticket: Ticket) -> bool {
+        self.entries[ticket].deferred
+    }
+
     /// The admitted entries on the lane of `ticket`. If `ticket` is deferred, they have to leave
     /// before it can start.
     pub(crate) fn admitted(&self, ticket: Ticket) -> impl Iterator<Item = &T> {

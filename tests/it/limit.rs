@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fulmar::{AsyncRequest, Error, Executor, GroupStats, OnFull, Policy, Status};
 
-use crate::support::{Gate, HANG, assert_adds_up, ends, executor, occupy, until_cancelled};
+use crate::support::{Gate, HANG, assert_adds_up, ends, eventually, executor, occupy, until_cancelled};
 
 struct Server {
     at_work: AtomicUsize,
@@ -274,6 +274,72 @@ fn time_limits_hold_in_the_turn_and_before_it() {
     });
     assert!(matches!(given_up, Ok(Error::Interrupted)), "{given_up:?}");
     assert_eq!(limit.spawn(|| 1).expect("accepted").wait(HANG).expect("the turn was given on"), 1);
+}
+
+#[test]
+fn a_reader_that_waits_for_another_ones_turn_beside_its_caller_on_the_key_is_not_stuck() {
+    for _ in 0..20 {
+        let executor = executor(3);
+        let (limit, gate, store) = (executor.limit(1).expect("sound"), Gate::new(), Arc::new(()));
+        let pass = gate.clone();
+        let holder = limit.spawn(move || pass.pass()).expect("accepted");
+        gate.await_arrivals(1);
+        let (inner, same) = (limit.clone(), store.clone());
+        let reads = |_: &(), _: &str| 5;
+        let outer = move |_: &(), _: &str| inner.submit_read(&same, reads, "A")?.wait(None);
+        let outer = executor.submit_read(&store, outer, "A").expect("accepted");
+        eventually("the reader is in the line", || format!("{limit:?}").contains("waiting: 1"));
+        gate.open();
+        assert_eq!(outer.wait(HANG).expect("ends"), 5);
+        holder.wait(HANG).expect("ends");
+    }
+}
+
+#[test]
+fn a_wait_behind_one_that_waits_for_the_callers_turn_is_told() {
+    let executor = executor(2);
+    let (limit, store) = (executor.limit(1).expect("sound"), Arc::new(()));
+    let inner = limit.clone();
+    let outer = limit.spawn(move || {
+        let write = |_: &(), _: &str| ();
+        let first = inner.submit_write(&store, write, "A")?;
+        let second = inner.submit_write(&store, write, "A")?;
+        assert_eq!((first.status(), second.status()), (Status::Deferred, Status::Deferred));
+        second.wait(None)
+    });
+    let outer = outer.expect("accepted");
+    let told = ends("a wait behind one that needs the caller's turn", move || outer.wait(None)).expect("ends");
+    assert!(matches!(told, Err(Error::WouldDeadlock)), "{told:?}");
+    executor.wait_idle(HANG).expect("both get their turn then");
+}
+
+/// What it waits for comes to need its turn only while it waits.
+#[test]
+fn a_wait_is_told_when_what_it_is_for_comes_to_need_the_callers_turn() {
+    for _ in 0..20 {
+        let executor = executor(3);
+        let (limit, gate, store) = (executor.limit(1).expect("sound"), Gate::new(), Arc::new(()));
+        let pass = gate.clone();
+        let write = |_: &(), _: &str| ();
+        let first = executor.submit_write(&store, move |_: &(), _: &str| pass.pass(), "A").expect("accepted");
+        gate.await_arrivals(1);
+        let (inner, outside) = (limit.clone(), executor.clone());
+        let (about_to_wait, starts) = std::sync::mpsc::channel();
+        let outer = limit.spawn(move || {
+            let limited = inner.submit_write(&store, write, "A")?;
+            let behind = outside.submit_write(&store, write, "A")?;
+            about_to_wait.send(limited).expect("the test waits for it");
+            behind.wait(None)
+        });
+        let outer = outer.expect("accepted");
+        let limited = starts.recv().expect("it starts");
+        std::thread::yield_now();
+        gate.open();
+        first.wait(HANG).expect("ends");
+        let told = ends("a wait that comes to need the caller's turn", move || outer.wait(None)).expect("ends");
+        assert!(matches!(told, Err(Error::WouldDeadlock)), "{told:?}");
+        limited.wait(HANG).expect("it gets its turn then");
+    }
 }
 
 #[test]

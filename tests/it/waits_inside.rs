@@ -203,6 +203,22 @@ fn a_wait_for_a_delayed_request_on_ones_own_key_is_told() {
     assert!(ends("a wait for what is behind oneself", move || told.wait(None).expect("no panic")));
 }
 
+/// As above, but nothing waits for the delayed request itself: only one that follows it is waited for.
+#[test]
+fn a_wait_for_what_follows_a_delayed_request_on_ones_own_key_is_told() {
+    let executor = executor(2);
+    let (store, inner) = (Arc::new(()), executor.clone());
+    let same = store.clone();
+    let waits = move |_: &(), _: &str| {
+        let delay = Duration::from_millis(5);
+        let behind_me = inner.submit_after(delay, &same, |_: &(), _: &str| Ok::<_, Error>(()), false, "k")?;
+        let follows = behind_me.then(|()| Ok::<_, Error>(()))?;
+        Ok::<_, Error>(matches!(follows.wait(None), Err(Error::WouldDeadlock)))
+    };
+    let told = executor.submit(&store, waits, true, "k").expect("accepted");
+    assert!(ends("a wait for what follows one behind oneself", move || told.wait(None).expect("no panic")));
+}
+
 /// A result whose destructor waits, dropped by the worker that made it: a thread that wasn't a
 /// worker any more.
 #[test]

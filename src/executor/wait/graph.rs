@@ -18,9 +18,11 @@ use std::sync::Arc;
 
 use crate::executor::core::Core;
 use crate::executor::current;
+use crate::executor::permits::Permits;
 use crate::executor::pool::Task;
 use crate::executor::request::Status;
 use crate::executor::waits::{Follower, Node, Wait};
+use crate::sync::thread;
 
 /// Says to all what this thread waits for, in the name of each request that it runs, for as long as
 /// this lives.
@@ -39,8 +41,9 @@ impl Edges {
             .into_iter()
             .map(|(core, job)| (core, job.map_or(nameless, |job| job.head().address())))
             .collect();
+        let me = thread::current();
         for (core, who) in &mine {
-            core.waits.lock().enter(*who, wait.clone());
+            core.waits.lock().enter(*who, wait.clone(), me.clone());
         }
         Edges(mine)
     }
@@ -56,6 +59,14 @@ impl Drop for Edges {
 }
 
 impl Core {
+    /// `job`, which others may wait for, has come to need one of `ahead` without a thread that looks
+    /// whether any of these waits for it: has their threads look again, and those that wait for it.
+    pub(in crate::executor) fn note_dependent(self: &Arc<Core>, job: &Task, ahead: Vec<Task>) {
+        self.observers.wake_threads(job.head());
+        self.waits.lock().wake(ahead.iter().map(|job| job.head().address()));
+        self.put_down(ahead);
+    }
+
     /// `job` is held back until `first` has ended.
     pub(in crate::executor) fn follow(self: &Arc<Core>, job: &Task, first: &Task) {
         let wait = Arc::new(Wait::Any(vec![Node { job: first.clone(), core: self.clone() }]));
@@ -99,7 +110,7 @@ pub(in crate::executor) fn end_would_deadlock(end: &Wait) -> bool {
 
 struct Graph {
     vertices: Vec<Vertex>,
-    /// By the address of the request, or of the executor whose end it is.
+    /// By the address of the request, of the executor whose end it is, or of the limit's turns.
     known: HashMap<usize, usize>,
     /// What runs on a lane, by the address of its executor and its number, for all that are
     /// deferred on it.
@@ -114,6 +125,8 @@ enum Open {
     Request(Node),
     End(Arc<Core>),
     Threads(Arc<Core>),
+    /// A turn of a limit.
+    Turn(Arc<Permits>, Arc<Core>),
 }
 
 struct Vertex {
@@ -166,6 +179,7 @@ impl Graph {
                 },
                 Open::End(core) => self.unfinished_of(&core, core.waits.lock().all()),
                 Open::Threads(core) => self.unfinished_of(&core, core.waits.lock().of_threads()),
+                Open::Turn(permits, core) => self.holders_of(&permits, &core),
             });
         }
     }
@@ -184,6 +198,12 @@ impl Graph {
         // The second byte of the executor's memory: an address that is nothing else's.
         let address = address(core) + 1;
         self.known.get(&address).copied().unwrap_or_else(|| self.add(address, Open::Threads(core.clone())))
+    }
+
+    fn turn(&mut self, permits: &Arc<Permits>, core: &Arc<Core>) -> usize {
+        let address = address(permits);
+        let known = self.known.get(&address).copied();
+        known.unwrap_or_else(|| self.add(address, Open::Turn(permits.clone(), core.clone())))
     }
 
     fn add(&mut self, address: usize, open: Open) -> usize {
@@ -228,14 +248,21 @@ impl Graph {
             ahead.extend(self.lanes[&(core, lane)].iter().map(|running| vec![*running]));
         }
         if node.job.head().is_limited() {
-            // One of those whose turn it is has to end.
-            let turns = node.core.turns_ahead(node.job.head());
-            if !turns.is_empty() {
-                let beside = |job| Node { job, core: node.core.clone() };
-                ahead.push(turns.into_iter().map(|job| self.request(&beside(job))).collect());
+            if let Some(permits) = node.core.awaited_turns(node.job.head()) {
+                ahead.push(vec![self.turn(&permits, &node.core)]);
             }
         }
         ahead
+    }
+
+    /// What a turn of a limit needs: one of those that have one has to end.
+    fn holders_of(&mut self, permits: &Permits, core: &Arc<Core>) -> Vec<Vec<usize>> {
+        let holders = permits.holders();
+        // A turn that is just being given on is free.
+        if holders.is_empty() {
+            return Vec::new();
+        }
+        vec![holders.into_iter().map(|job| self.request(&Node { job, core: core.clone() })).collect()]
     }
 
     /// What an executor's end needs: this thread, if it is at work for it, and the ends of all
