@@ -31,6 +31,9 @@ fn the_global_executor_ends_and_opens_again() {
     assert!(matches!(submit(5), Err(Error::ShutDown)));
     assert_eq!(Executor::global().stats().threads, 0);
     assert_eq!(async_total_requests(), 4, "a refused one doesn't count");
+    #[cfg(feature = "sqlite")]
+    a_step_with_a_time_limit_needs_no_global_executor();
+    assert_eq!(Executor::global().stats().threads, 0);
 
     async_reset_pool(2, HANG).expect("open again");
     assert_eq!(async_wait_request(&submit(6).expect("accepted"), HANG).expect("it runs"), 6);
@@ -46,4 +49,30 @@ fn the_global_executor_ends_and_opens_again() {
     let refused = async_submit(&store, |_: &(), ()| async_shutdown(None), false, ()).expect("accepted");
     let refused = async_wait_request(&refused, HANG).expect_err("it would wait for itself");
     assert!(matches!(refused.operation(), Some(Error::WouldDeadlock)), "{refused:?}");
+}
+
+/// A durable function on a thread that no executor has: the time limit of its step is nobody else's affair.
+#[cfg(feature = "sqlite")]
+fn a_step_with_a_time_limit_needs_no_global_executor() {
+    use fulmar::backoff::RetryPolicy;
+    use fulmar::tasks::durable::{Durable, StepOptions, function};
+    use fulmar::tasks::{NewTask, TaskQueue, TaskStatus, Worker};
+
+    let folder = std::env::temp_dir().join(format!("fulmar-global-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let queue = TaskQueue::open(folder.join("tasks.db")).expect("made");
+    queue.register(fulmar::tasks::TaskType::new("t")).expect("registered");
+    let task = queue.enqueue(NewTask::new("t", "a").input(&())).expect("accepted");
+    let handler = function(|cx: &Durable<'_>, ()| {
+        let limits = |limit| StepOptions::new().time_limit(limit).retry(RetryPolicy::never());
+        let brief = limits(Duration::from_millis(10));
+        let told = cx.step_with("told", brief, || fulmar::sleep(HANG * 10)).expect_err("it takes too long");
+        assert!(format!("{told:?}").contains("Interrupted"), "{told:?}");
+        // Nor does a shutdown wait for such a step.
+        cx.step_with("in time", limits(HANG * 10), || async_await_termination(HANG))
+    });
+    assert_eq!(Worker::builder(&queue).handle("t", handler).run_due().expect("run").len(), 1);
+    assert_eq!(task.status().expect("known"), TaskStatus::Finished);
+    drop((task, queue));
+    std::fs::remove_dir_all(&folder).expect("removed");
 }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use super::alarm::Alarmed;
 use super::core::{Core, Due};
 use super::current;
-use super::front::Executor;
+use super::hooks::Hooks;
 use super::interruptible::Interruptible;
+use super::pool::Pool;
 use crate::error::Result;
+use crate::sync::OnceLock;
 use crate::timer::Alarm;
 
 /// Runs `body`, and interrupts it if it takes longer than `limit`. A sum past the clock's range is
@@ -37,11 +39,22 @@ impl Set {
     fn new(work: &Arc<Interruptible>, at: Instant) -> Result<Set> {
         // The attempt at a task may run on any thread.
         let own = current::current().map(|(core, _)| core).or_else(|| current::worker().map(|worker| worker.core));
-        let core = own.unwrap_or_else(|| Executor::global().core().clone());
+        let core = own.unwrap_or_else(beside_all);
         let limit = Limit { work: work.clone(), core: Arc::downgrade(&core) };
         let alarm = core.set_alarm(at, Due::Limit(Arc::new(limit)), None)?;
         Ok(Set { core, alarm })
     }
+}
+
+/// The executor of threads that have none: an executor that nobody shuts down, of which only the
+/// timer is used, and what the timer needs to call hooks.
+fn beside_all() -> Arc<Core> {
+    static BESIDE_ALL: OnceLock<Arc<Core>> = OnceLock::new();
+    let make = || {
+        let pool = Pool::new(1, "fulmar-step".into(), None, None);
+        Core::new(pool, None, Hooks::default(), None)
+    };
+    BESIDE_ALL.get_or_init(make).clone()
 }
 
 impl Drop for Set {
