@@ -47,10 +47,29 @@ impl Core {
             Some(room) => self.accept_bounded(room, &[(order_by.lane, job)])?,
         }
         request.head().trace.accepted();
+        self.stop_overtaken(&request);
         Ok(request)
     }
 
-    /// Accepts many requests at once, or none.
+    /// Cancels a request that was accepted after a `shutdown_now` and a reset, although it had its
+    /// number before: it counts as one of those that the shutdown found.
+    fn stop_overtaken<T, F>(self: &Arc<Core>, request: &Arc<Request<F, T>>)
+    where
+        T: Send + 'static,
+        F: Call<T> + Send + 'static,
+    {
+        if self.is_stopped(request.head()) {
+            let job: Task = request.clone();
+            self.cancel(&job);
+        }
+    }
+
+    /// Whether many requests are accepted one by one, so that an error leaves those before it.
+    pub(super) fn accepts_one_by_one(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.on_full == OnFull::CallerRuns)
+    }
+
+    /// Accepts many requests at once, or none; but see `accepts_one_by_one`.
     pub(super) fn submit_many<T, F>(
         self: &Arc<Core>,
         operations: impl IntoIterator<Item = (OrderBy, F)>,
@@ -73,12 +92,15 @@ impl Core {
         jobs.iter().map(|(_, job)| job).for_each(prepare);
         match &self.room {
             None => drop(self.accept_many(&jobs, None)?),
-            Some(room) if room.on_full == OnFull::CallerRuns => {
+            Some(room) if self.accepts_one_by_one() => {
                 jobs.iter().try_for_each(|job| self.accept_bounded(room, std::slice::from_ref(job)))?;
             }
             Some(room) => self.accept_bounded(room, &jobs)?,
         }
-        requests.iter().for_each(|request| request.head().trace.accepted());
+        for request in &requests {
+            request.head().trace.accepted();
+            self.stop_overtaken(request);
+        }
         Ok(requests)
     }
 

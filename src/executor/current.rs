@@ -141,7 +141,10 @@ impl Drop for Scope {
             let left = look!(RUNNING, |running| running.borrow_mut().pop()).flatten();
             let Some(lent) = left.and_then(|left| left.lent) else { return };
             if let Some(worker) = worker() {
-                worker.core.pool.unblock(&worker.seat, &worker.lent, lent.iter().map(|(_, awaited)| awaited));
+                // The loan is that of the outermost operation that has one.
+                let none = AtomicBool::new(false);
+                let loan = if is_lent() { &none } else { &*worker.lent };
+                worker.core.pool.unblock(&worker.seat, loan, lent.iter().map(|(_, awaited)| awaited));
             }
         }
     }
@@ -206,8 +209,8 @@ pub(super) fn is_lent() -> bool {
 }
 
 /// Notes that another thread works in this one's place, for `job` among others, until the current
-/// operation ends. Returns what that thread is to run.
-pub(super) fn lend(job: &Arc<dyn Job>) -> Option<Arc<Awaited>> {
+/// operation ends. Returns what that thread is to run: `job`, if it is its executor's.
+pub(super) fn lend(job: &Arc<dyn Job>, is_own: bool) -> Option<Arc<Awaited>> {
     let address = job.head().address();
     look!(RUNNING, |running| {
         let mut running = running.borrow_mut();
@@ -215,7 +218,7 @@ pub(super) fn lend(job: &Arc<dyn Job>) -> Option<Arc<Awaited>> {
         if let Some((_, known)) = lent.iter().find(|(known, _)| *known == address) {
             return Some(known.clone());
         }
-        let awaited = Awaited::new([job.clone()]);
+        let awaited = Awaited::new(is_own.then(|| job.clone()));
         lent.push((address, awaited.clone()));
         Some(awaited)
     })

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::core::Core;
+use super::interruptible::Interruptible;
 use super::request::Job;
 use crate::sync::thread::Thread;
 
@@ -54,11 +55,29 @@ impl Wait {
     }
 }
 
+/// A wait that a thread is in.
+pub(super) struct Waiting {
+    pub(super) wait: Arc<Wait>,
+    pub(super) thread: Thread,
+    /// What ends the wait if it is cancelled: the operation that waits, and the step or attempt in
+    /// it. None in a shield.
+    pub(super) operation: Option<Node>,
+    pub(super) work: Option<Arc<Interruptible>>,
+}
+
+impl Waiting {
+    /// Whether the wait is over, whatever it is for, as soon as its thread runs.
+    fn is_interrupted(&self) -> bool {
+        let is_told = |node: &Node| node.job.head().is_cancel_requested() || node.core.is_told(node.job.head());
+        self.operation.as_ref().is_some_and(is_told) || self.work.as_ref().is_some_and(|work| work.is_told())
+    }
+}
+
 /// By the address of the request that waits, or that follows another one; where a thread waits
 /// outside of a request, in a hook for one, by a number of its own.
 #[derive(Default)]
 pub(super) struct Waits {
-    waiting: HashMap<usize, Vec<(Arc<Wait>, Thread)>>,
+    waiting: HashMap<usize, Vec<Arc<Waiting>>>,
     following: HashMap<usize, Follower>,
 }
 
@@ -69,20 +88,19 @@ pub(super) struct Follower {
 }
 
 impl Waits {
-    /// `thread` waits, at work on `who`.
-    pub(super) fn enter(&mut self, who: usize, wait: Arc<Wait>, thread: Thread) {
-        self.waiting.entry(who).or_default().push((wait, thread));
+    pub(super) fn enter(&mut self, who: usize, waiting: Arc<Waiting>) {
+        self.waiting.entry(who).or_default().push(waiting);
     }
 
     /// Has the threads look again that wait, at work on one of these.
     pub(super) fn wake(&self, who: impl Iterator<Item = usize>) {
         if !self.waiting.is_empty() {
-            who.filter_map(|who| self.waiting.get(&who)).flatten().for_each(|(_, thread)| thread.unpark());
+            who.filter_map(|who| self.waiting.get(&who)).flatten().for_each(|waiting| waiting.thread.unpark());
         }
     }
 
     /// Takes the latest wait out, for the caller to drop under no lock.
-    pub(super) fn leave(&mut self, who: usize) -> Option<(Arc<Wait>, Thread)> {
+    pub(super) fn leave(&mut self, who: usize) -> Option<Arc<Waiting>> {
         let waits = self.waiting.get_mut(&who)?;
         let left = waits.pop();
         if waits.is_empty() {
@@ -110,19 +128,23 @@ impl Waits {
 
     pub(super) fn of(&self, who: usize) -> Vec<Arc<Wait>> {
         let followed = self.following.get(&who).map(|follower| &follower.wait);
-        let waiting = self.waiting.get(&who).into_iter().flatten().map(|(wait, _)| wait);
-        waiting.chain(followed).cloned().collect()
+        waits(self.waiting.get(&who).into_iter().flatten()).chain(followed).cloned().collect()
     }
 
     /// The waits of all that are at work.
     pub(super) fn of_threads(&self) -> Vec<Arc<Wait>> {
-        self.waiting.values().flatten().map(|(wait, _)| wait).cloned().collect()
+        waits(self.waiting.values().flatten()).cloned().collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Wait>> {
         let followed = self.following.values().map(|follower| &follower.wait);
-        self.waiting.values().flatten().map(|(wait, _)| wait).chain(followed).cloned().collect()
+        waits(self.waiting.values().flatten()).chain(followed).cloned().collect()
     }
+}
+
+/// Those that may last.
+fn waits<'a>(waiting: impl Iterator<Item = &'a Arc<Waiting>>) -> impl Iterator<Item = &'a Arc<Wait>> {
+    waiting.filter(|waiting| !waiting.is_interrupted()).map(|waiting| &waiting.wait)
 }
 
 /// A burst of waits leaves no memory behind.

@@ -182,6 +182,10 @@ impl Core {
     /// or has started elsewhere.
     fn run(self: &Arc<Core>, job: Task, lap: &mut WorkerLocal<'_>) -> bool {
         let Some(begun) = job.head().begin() else {
+            // It may be the last handle of one that has ended elsewhere: a wait in the result's
+            // destructor is a wait on this thread.
+            let _scope = current::enter_core(self);
+            drop(job);
             return false;
         };
         let outside = (!lap.seated).then(|| Outside::enter(self));

@@ -720,3 +720,72 @@ fn a_shutdown_that_waits_for_a_hook_ends_with_the_cancel() {
         others.await_termination(HANG).expect("it ends");
     }
 }
+
+/// An operation that was cancelled waits no longer, even before its thread has run again: nothing
+/// that needs its end is stuck.
+#[test]
+fn a_wait_for_what_was_cancelled_in_a_wait_for_the_caller_is_no_deadlock() {
+    for _ in 0..50 {
+        let executor = executor(3);
+        let (store, inner) = (Arc::new(()), executor.clone());
+        let same = store.clone();
+        let cancels = move |_: &(), _: &str| {
+            let behind = inner.submit_write(&same, |_: &(), _: &str| (), "k")?;
+            let waits = inner.spawn(move || behind.wait(None))?;
+            waits_for_another(&waits);
+            waits.cancel();
+            waits.wait(None)
+        };
+        let told = executor.submit_write(&store, cancels, "k").expect("accepted");
+        let told = ends("a wait for what was cancelled", move || told.wait(None)).expect("ends");
+        assert!(matches!(told, Err(Error::Interrupted)), "{told:?}");
+    }
+}
+
+#[test]
+fn a_group_is_dropped_only_when_what_waits_for_its_owner_has_ended() {
+    for _ in 0..50 {
+        let executor = executor(3);
+        let (store, inner) = (Arc::new(()), executor.clone());
+        let (same, ended) = (store.clone(), Arc::new(AtomicBool::new(false)));
+        let owner = move |_: &(), _: &str| {
+            let behind = inner.submit_write(&same, |_: &(), _: &str| (), "k")?;
+            let (group, set) = (inner.group(Policy::Each), ended.clone());
+            let waits = group.spawn(move || {
+                let told = behind.wait(None);
+                std::thread::yield_now();
+                set.store(true, Ordering::SeqCst);
+                told
+            })?;
+            waits_for_another(&waits);
+            drop(group);
+            Ok::<_, Error>(ended.load(Ordering::SeqCst))
+        };
+        let told = executor.submit_write(&store, owner, "k").expect("accepted");
+        assert!(ends("the end of a group", move || told.wait(None)).expect("ends"), "none outlives its group");
+    }
+}
+
+/// The operation with a time limit ends, and so does what needs its end.
+#[test]
+fn a_wait_for_what_has_a_time_limit_and_waits_for_the_caller_is_no_deadlock() {
+    let executor = executor(3);
+    let (store, inner) = (Arc::new(()), executor.clone());
+    let same = store.clone();
+    let waits = move |_: &(), _: &str| {
+        let behind = inner.submit_write(&same, |_: &(), _: &str| (), "k")?;
+        let brief = inner.within(Duration::from_millis(20)).spawn(move || behind.wait(None))?;
+        waits_for_another(&brief);
+        Ok::<_, Error>(brief.wait(None))
+    };
+    let told = executor.submit_write(&store, waits, "k").expect("accepted");
+    let told = ends("a wait for what has a time limit", move || told.wait(None)).expect("ends");
+    let told = told.expect_err("its time is over");
+    assert!(matches!(told.operation(), Some(Error::Interrupted)), "{told:?}");
+}
+
+/// Waits until the operation is most likely in its wait: if it isn't yet, the test finds less.
+fn waits_for_another<T>(request: &AsyncRequest<T>) {
+    eventually("it starts", || request.status() == Status::Running);
+    (0..100).for_each(|_| std::thread::yield_now());
+}

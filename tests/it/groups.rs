@@ -462,3 +462,23 @@ fn what_is_detached_outlives_the_group() {
     gate.open();
     kept.wait(HANG).expect("it was not cancelled");
 }
+
+#[test]
+fn what_was_accepted_one_by_one_before_a_refusal_stays_in_its_group() {
+    let executor = Executor::builder().threads(1).queue_capacity(1).on_full(OnFull::CallerRuns).build().expect("sound");
+    let (group, gate) = (executor.group(Policy::Each), Gate::new());
+    let first = occupy(&executor, &gate);
+    let closes = executor.clone();
+    let operation = move |_: &(), n: u32| {
+        if n == 1 {
+            _ = closes.shutdown(Duration::ZERO);
+        }
+    };
+    let refused = group.submit_many(&Arc::new(()), operation, false, 0..3);
+    assert!(matches!(refused, Err(Error::ShutDown)), "{refused:?}");
+    assert_eq!(group.stats().submitted, 2, "the queued one, and the one that this thread ran");
+    assert_eq!(group.stats().unfinished(), 1);
+    gate.open();
+    first.wait(HANG).expect("ends");
+    assert_eq!(group.wait(HANG).expect("each ends").succeeded, 2);
+}

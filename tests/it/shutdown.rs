@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use fulmar::{Error, Executor, OnFull};
+use fulmar::{Error, Executor, OnFull, is_cancelled};
 
 use crate::support::{Gate, HANG, assert_adds_up, ends, eventually, executor, occupy};
 
@@ -215,4 +215,24 @@ fn what_is_submitted_during_a_shutdown_is_run_or_refused() {
             }
         }
     });
+}
+
+/// As if they had been accepted before the shutdown: in time to be cancelled by it.
+#[test]
+fn what_is_submitted_across_a_shutdown_now_and_a_reset_never_starts() {
+    let executor = executor(2);
+    let (store, shuts) = (Arc::new(()), executor.clone());
+    let numbers = (0..4).inspect(move |n| {
+        if *n == 2 {
+            shuts.shutdown_now();
+            shuts.reset(None, HANG).expect("open again");
+        }
+    });
+    let requests =
+        executor.submit_many(&store, |_: &(), n: i32| (n, is_cancelled()), false, numbers).expect("accepted");
+    let ended: Vec<_> = requests.iter().map(|request| request.wait(HANG)).collect();
+    assert!(ended[..2].iter().all(|ended| matches!(ended, Err(Error::Cancelled))), "{ended:?}");
+    let after: Vec<_> = ended[2..].iter().flatten().copied().collect();
+    assert_eq!(after, [(2, false), (3, false)], "made after it");
+    assert_adds_up(&executor.stats());
 }

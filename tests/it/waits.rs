@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use fulmar::{AsyncRequest, Error, Executor, Result, as_completed};
+use fulmar::{AsyncRequest, Error, Executor, OnFull, Result, as_completed};
 
 use crate::support::{Gate, HANG, ends, eventually, executor, occupy};
 
@@ -213,6 +213,47 @@ fn a_future_that_is_blocked_on_inside_an_operation_ends() {
             assert_eq!(reached, depth);
         }
     }
+}
+
+/// The other executor's request needs the thread that is blocked on it, and doesn't know.
+#[test]
+fn a_future_of_another_executor_is_blocked_on_beside_a_thread_in_ones_place() {
+    let answer = ends("block_on between executors", || {
+        let (one, other) = (executor(1), executor(1));
+        let back = one.clone();
+        let outer = one.spawn(move || {
+            let there = other.spawn(move || back.spawn(|| 7).expect("accepted").wait(None)).expect("accepted");
+            block_on(there)
+        });
+        outer.expect("accepted").wait(None)
+    });
+    assert_eq!(answer.expect("ends").expect("ends").expect("ends"), 7);
+}
+
+/// An operation that a full queue has the submitter run polls as well, on the same thread.
+#[test]
+fn a_thread_that_another_one_stands_in_for_stays_so_when_what_it_ran_meanwhile_ends() {
+    let builder = Executor::builder().threads(1).queue_capacity(1).on_full(OnFull::CallerRuns);
+    let (executor, gate) = (builder.build().expect("sound"), Gate::new());
+    let (inner, hold) = (executor.clone(), gate.clone());
+    let outer = executor.spawn(move || {
+        let pass = hold.clone();
+        let mut first = inner.spawn(move || pass.pass()).expect("accepted");
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut first).poll(&mut context).is_pending());
+        hold.await_arrivals(1);
+        let mut second = inner.spawn(|| 2).expect("queued");
+        let mut polled = inner.spawn(move || {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut second).poll(&mut context).is_pending());
+            second
+        });
+        let second = polled.as_mut().expect("run right here").try_take().expect("it has ended").expect("no panic");
+        hold.open();
+        block_on(second)
+    });
+    let outer = outer.expect("accepted");
+    assert_eq!(ends("a thread lent twice", move || outer.wait(None)).expect("ends").expect("ends"), 2);
 }
 
 /// A thread may stand in for one that waits, and is one too many when that one goes on.

@@ -98,12 +98,16 @@ impl Target {
         }
     }
 
-    /// Submits many operations, all or none.
+    /// Submits many operations, all or none; but one by one where the executor accepts them so.
     pub(in crate::executor) fn submit_many<T: Send + 'static>(
         &self,
         core: &Arc<Core>,
         operations: Vec<(OrderBy, Operation<T>)>,
     ) -> Result<Vec<Arc<dyn Outcome<T>>>> {
+        if core.accepts_one_by_one() {
+            let submit = |(order_by, operation)| self.submit(core, Way::Now(order_by), operation);
+            return operations.into_iter().map(submit).collect();
+        }
         let members = match self.enter(core, operations.len())? {
             Ok(members) => members,
             Err(why) => {

@@ -142,6 +142,8 @@ impl Awaited {
     /// The next one that can be run now. `ahead` finds what has to be run first for one that its
     /// key holds back.
     pub(super) fn next(&self, ahead: impl Fn(&Task) -> Option<Task>) -> Option<Task> {
+        // Dropped once the lock is free: the last handle of a job may run a user's destructor.
+        let mut started: Vec<Task> = Vec::new();
         let mut jobs = self.jobs.lock();
         for _ in 0..jobs.len() {
             let job = jobs.front().cloned()?;
@@ -155,7 +157,7 @@ impl Awaited {
                     jobs.rotate_left(1);
                 }
                 // It has started: its end is up to the thread that runs it.
-                _ => drop(jobs.pop_front()),
+                _ => started.extend(jobs.pop_front()),
             }
         }
         None

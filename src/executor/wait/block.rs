@@ -115,16 +115,15 @@ impl Blocked {
     pub(in crate::executor) fn lend(target: &Node) {
         let Some(worker) = current::worker() else { return };
         let core = &worker.core;
-        if !Arc::ptr_eq(&target.core, core) {
-            return;
-        }
+        // One of another executor may need this one's thread as well, but can't be run on it.
+        let is_own = Arc::ptr_eq(&target.core, core);
         let is_first = !current::is_lent();
-        let Some(awaited) = current::lend(&target.job) else { return };
-        core.act(if is_first {
-            core.pool.block(&worker.seat, &worker.lent, Some(awaited))
-        } else {
-            core.pool.offer(&awaited)
-        });
+        let Some(awaited) = current::lend(&target.job, is_own) else { return };
+        if is_first {
+            core.act(core.pool.block(&worker.seat, &worker.lent, is_own.then_some(awaited)));
+        } else if is_own {
+            core.act(core.pool.offer(&awaited));
+        }
     }
 
     /// Looks again, after a wake-up, at what can be done for `targets`.

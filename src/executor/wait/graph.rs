@@ -8,7 +8,8 @@
 //! close a cycle together, the last one to enter sees all of it.
 //!
 //! Reading the edges one after the other is sound. An edge stands until its target has ended, so an
-//! edge seen earlier still stands when its target is seen unfinished later.
+//! edge seen earlier still stands when its target is seen unfinished later. Only a cancel ends it
+//! before: the waits of an operation that was cancelled, or has a time limit, are no edges.
 //!
 //! Source: Knapp, "Deadlock Detection in Distributed Databases", ACM Computing Surveys 19(4), 1987
 //! (the AND-OR model).
@@ -18,10 +19,12 @@ use std::sync::Arc;
 
 use crate::executor::core::Core;
 use crate::executor::current;
+use crate::executor::group::remaining;
+use crate::executor::interruptible;
 use crate::executor::permits::Permits;
 use crate::executor::pool::Task;
 use crate::executor::request::Status;
-use crate::executor::waits::{Follower, Node, Wait};
+use crate::executor::waits::{Follower, Node, Wait, Waiting};
 use crate::sync::thread;
 
 /// Says to all what this thread waits for, in the name of each request that it runs, for as long as
@@ -33,17 +36,22 @@ pub(in crate::executor) struct Edges(Vec<(Arc<Core>, usize)>);
 
 impl Edges {
     pub(in crate::executor) fn enter(wait: Wait) -> Edges {
-        let wait = Arc::new(wait);
+        let operation = current::current().map(|(core, job)| Node { job, core });
+        if operation.is_some() && remaining().is_some() {
+            // It ends when the time is over that the operation has.
+            return Edges(Vec::new());
+        }
+        let (thread, work) = (thread::current(), interruptible::current());
+        let waiting = Arc::new(Waiting { wait: Arc::new(wait), thread, operation, work });
         // Nothing else has its address as long as it is entered: good for a thread that isn't a
         // request.
-        let nameless = Arc::as_ptr(&wait).addr();
+        let nameless = Arc::as_ptr(&waiting).addr();
         let mine: Vec<(Arc<Core>, usize)> = current::all()
             .into_iter()
             .map(|(core, job)| (core, job.map_or(nameless, |job| job.head().address())))
             .collect();
-        let me = thread::current();
         for (core, who) in &mine {
-            core.waits.lock().enter(*who, wait.clone(), me.clone());
+            core.waits.lock().enter(*who, waiting.clone());
         }
         Edges(mine)
     }
