@@ -198,10 +198,16 @@ impl<E: Send + 'static> Timer<E> {
         state.running || state.ending > 0
     }
 
-    /// Joins the threads that have ended. Call it only when [`is_running`](Timer::is_running) is
-    /// false: otherwise it waits.
+    /// Joins the threads that have ended, unless one is there again: the timer was opened since the
+    /// caller looked, and that thread ends only with the next close.
     pub fn join(&self) {
-        let handles = std::mem::take(&mut self.state.lock().handles);
+        let handles = {
+            let mut state = self.state.lock();
+            if state.running || state.ending > 0 {
+                return;
+            }
+            std::mem::take(&mut state.handles)
+        };
         for handle in handles {
             let _ = handle.join();
         }

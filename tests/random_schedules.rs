@@ -404,6 +404,26 @@ fn a_reset_beside_waits_inside_operations_ends() {
     });
 }
 
+/// A reset may come between the end for which a shutdown waits and its last step, which joins the timer's thread: a series
+/// that begins then has that thread run again, for as long as the executor is open.
+#[test]
+fn a_shutdown_beside_a_reset_and_a_series_ends() {
+    check("shutdown, reset and series", || {
+        let executor = executor(1);
+        let nothing = |_: &(), _key: &'static str| Ok::<_, Error>(());
+        drop(executor.submit_every(HOUR, &Arc::new(()), nothing, false, "a").expect("accepted"));
+        let other = executor.clone();
+        let closer = thread::spawn(move || other.shutdown(None).expect("ends"));
+        executor.reset(1, None).expect("the old threads end");
+        match executor.submit_every(HOUR, &Arc::new(()), nothing, false, "a") {
+            Ok(series) => drop(series),
+            Err(refused) => assert!(matches!(refused, Error::ShutDown), "{refused}"),
+        }
+        closer.join().expect("no panic");
+        end(&executor);
+    });
+}
+
 #[test]
 fn whoever_waits_for_room_is_let_in() {
     check("full queue", || {
