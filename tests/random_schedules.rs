@@ -511,6 +511,49 @@ fn operations_wait_for_what_their_keys_hold_back_or_are_told() {
     });
 }
 
+/// What an operation waits for comes to wait for that operation only later: when its time or its key lets it go on, and it
+/// asks for a turn that the operation has.
+#[test]
+fn operations_wait_for_turns_times_and_followers_or_are_told() {
+    check("waits on turns", || {
+        let executor = executor(1 + random(2));
+        let limits = Arc::new([1, 2].map(|turns| executor.limit(turns).expect("sound")));
+        let store = Arc::new(());
+        let submit = move |executor: &Executor, inside: Box<dyn FnOnce() + Send>| {
+            let (limit, modifies, key) = (&limits[random(2)], random(2) == 0, ["a", "b"][random(2)]);
+            let on_key = |inside: Box<dyn FnOnce() + Send>| {
+                move |_: &(), _key: &'static str| {
+                    inside();
+                    Ok::<_, Error>(())
+                }
+            };
+            let request = match random(5) {
+                0 => executor.submit(&store, on_key(inside), modifies, key),
+                1 => executor.submit_after(Duration::ZERO, &store, on_key(inside), modifies, key),
+                2 => limit.spawn(inside),
+                _ => limit.submit(&store, on_key(inside), modifies, key),
+            };
+            let request: AsyncRequest<()> = request.expect("accepted");
+            if random(2) == 0 { request } else { request.then(|()| ()).expect("accepted") }
+        };
+        let submit = Arc::new(submit);
+        let requests: Vec<_> = (0..4)
+            .map(|_| {
+                let (inner, below) = (executor.clone(), submit.clone());
+                let waits = move || match below(&inner, Box::new(|| ())).wait(None) {
+                    Ok(()) | Err(Error::WouldDeadlock) => {}
+                    Err(other) => panic!("{other}"),
+                };
+                submit(&executor, Box::new(waits))
+            })
+            .collect();
+        for request in requests {
+            request.wait(None).expect("ends");
+        }
+        end(&executor);
+    });
+}
+
 #[test]
 fn followers_callbacks_and_cancels_end_exactly_once() {
     check("followers", || {

@@ -216,7 +216,7 @@ impl Core {
         if let Some(known) = self.limited.lock().get_mut(&job.head().address()) {
             known.is_in_line = true;
         }
-        self.note_dependent(&job, permits.holders());
+        self.note_dependent(&job);
     }
 
     /// Queues a request whose turn it is.

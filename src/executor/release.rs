@@ -91,10 +91,7 @@ impl Core {
         let Some(key) = lane else { return self.release_one(job.clone()) };
         match self.order.enter_accepted(key, job) {
             Entered::Ready => self.release_one(job.clone()),
-            Entered::Deferred => {
-                let ahead = self.order.ahead(job.head(), |_| true).map(|(_, ahead)| ahead);
-                self.note_dependent(job, ahead.unwrap_or_default());
-            }
+            Entered::Deferred => self.note_dependent(job),
             Entered::Full => {
                 self.cancel(job);
             }

@@ -92,11 +92,9 @@ impl Waits {
         self.waiting.entry(who).or_default().push(waiting);
     }
 
-    /// Has the threads look again that wait, at work on one of these.
-    pub(super) fn wake(&self, who: impl Iterator<Item = usize>) {
-        if !self.waiting.is_empty() {
-            who.filter_map(|who| self.waiting.get(&who)).flatten().for_each(|waiting| waiting.thread.unpark());
-        }
+    /// Has all threads look again that wait.
+    pub(super) fn wake_all(&self) {
+        self.waiting.values().flatten().for_each(|waiting| waiting.thread.unpark());
     }
 
     /// Takes the latest wait out, for the caller to drop under no lock.

@@ -67,12 +67,12 @@ impl Drop for Edges {
 }
 
 impl Core {
-    /// `job`, which others may wait for, has come to need one of `ahead` without a thread that looks
-    /// whether any of these waits for it: has their threads look again, and those that wait for it.
-    pub(in crate::executor) fn note_dependent(self: &Arc<Core>, job: &Task, ahead: Vec<Task>) {
+    /// `job` has come to need a turn of a limit, or what is ahead of it on its key, and no thread has
+    /// looked whether that closes a circle. If it does, an operation of this executor is in it whose
+    /// thread waits: so all those look again, and the threads that wait for the job.
+    pub(in crate::executor) fn note_dependent(&self, job: &Task) {
         self.observers.wake_threads(job.head());
-        self.waits.lock().wake(ahead.iter().map(|job| job.head().address()));
-        self.put_down(ahead);
+        self.waits.lock().wake_all();
     }
 
     /// `job` is held back until `first` has ended.
