@@ -14,6 +14,10 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
+    pub(super) fn has_start(&self) -> bool {
+        self.start.is_some()
+    }
+
     pub(super) fn start(&self) {
         run(self.start.as_ref());
     }

@@ -242,13 +242,17 @@ pub(super) fn live(core: Arc<Core>, seat: Arc<Seat>, borrowed: Option<&dyn Opera
         seat: seat.clone(),
         lent: Arc::new(AtomicBool::new(false)),
     }));
-    {
-        // A wait in a hook is a wait on this thread.
-        let _scope = current::enter_core(&core);
-        core.hooks.start();
-    }
     let mut lap = WorkerLocal::new(StripeOf::seat(seat.index), true, borrowed);
     let mut turn = Turn::new(seat);
+    if core.hooks.has_start() {
+        core.act(core.pool.enter_hook(&mut turn));
+        {
+            // A wait in a hook is a wait on this thread.
+            let _scope = current::enter_core(&core);
+            core.hooks.start();
+        }
+        core.pool.leave_hook(&mut turn);
+    }
     loop {
         let next = core.pool.next(&mut turn, |job| core.order.queued_ahead(job.head()));
         core.act(std::mem::replace(&mut turn.wakeup, Wakeup::None));

@@ -2,9 +2,9 @@
 //! threads that don't start.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -173,6 +173,72 @@ fn a_hook_that_panics_costs_nobody_anything() {
     assert_eq!(executor.spawn(|| 1).expect("accepted").wait(HANG).expect("it runs"), 1);
     executor.shutdown(HANG).expect("it ends");
     assert_eq!(executor.stats().threads, 0);
+}
+
+#[test]
+fn a_slow_hook_keeps_no_job_from_a_thread_that_sleeps() {
+    let (hooks, count, gate) = (Gate::new(), AtomicUsize::new(0), Gate::new());
+    let slow = hooks.clone();
+    let hook = move || {
+        // The first thread's is quick.
+        if count.fetch_add(1, Ordering::SeqCst) > 0 {
+            slow.pass();
+        }
+    };
+    let executor = Executor::builder().threads(4).on_thread_start(hook).build().expect("sound");
+    let first = occupy(&executor, &gate);
+    let second = executor.spawn(|| ()).expect("accepted");
+    hooks.await_arrivals(1);
+    gate.open();
+    executor.wait_requests(&[first, second], HANG).expect("the first thread runs both");
+    for round in 0..100 {
+        assert_eq!(executor.spawn(move || round).expect("accepted").wait(HANG).expect("it is woken"), round);
+    }
+    hooks.open();
+    executor.shutdown(HANG).expect("ends");
+}
+
+#[test]
+fn hooks_run_side_by_side_but_none_runs_for_nothing() {
+    let hooks = Gate::new();
+    let slow = hooks.clone();
+    let executor = Executor::builder().threads(8).on_thread_start(move || slow.pass()).build().expect("sound");
+    let mut requests = Vec::new();
+    for threads in 1..=8 {
+        requests.push(executor.spawn(name).expect("accepted"));
+        hooks.await_arrivals(threads);
+        assert_eq!(executor.stats().threads, threads, "one for each job");
+    }
+    requests.extend((0..8).map(|_| executor.spawn(name).expect("accepted")));
+    assert_eq!(executor.stats().threads, 8, "no more than may be at work");
+    hooks.open();
+    assert_eq!(executor.wait_requests(&requests, HANG).expect("all end").len(), 16);
+    executor.shutdown(HANG).expect("ends");
+    assert_eq!(hooks.arrivals(), 8);
+}
+
+#[test]
+fn a_hook_may_wait_for_what_it_submits() {
+    for threads in [1, 3] {
+        let mine = Arc::new(OnceLock::<Executor>::new());
+        let (started, waited) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (own, start, wait) = (mine.clone(), add(&started), add(&waited));
+        let hook = move || {
+            start();
+            // Refused on a thread that starts behind the shutdown.
+            if let Ok(request) = own.get().expect("set below").spawn(|| 7) {
+                assert_eq!(request.wait(HANG).expect("it runs"), 7);
+            }
+            wait();
+        };
+        let executor = Executor::builder().threads(threads).on_thread_start(hook).build().expect("sound");
+        mine.set(executor.clone()).expect("once");
+        assert_eq!(executor.spawn(|| 1).expect("accepted").wait(HANG).expect("it runs"), 1);
+        executor.shutdown(HANG).expect("ends");
+        let started = started.load(Ordering::SeqCst);
+        assert_eq!(waited.load(Ordering::SeqCst), started, "the wait failed in a hook");
+        assert!((1..=2 * threads + 2).contains(&started), "{started} for {threads}");
+    }
 }
 
 // Reset and shutdown.

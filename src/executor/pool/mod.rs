@@ -84,6 +84,8 @@ pub(super) struct Seat {
     epoch: u64,
     /// Set under the pool's lock: the thread ends after what it runs now.
     leave: AtomicBool,
+    /// Changed under the pool's lock: the thread runs the user's start hook.
+    in_hook: AtomicBool,
     /// Why the thread was woken: `ASLEEP`, `TO_WORK` or `TO_END`.
     wake: AtomicU8,
 }
@@ -161,6 +163,11 @@ impl Awaited {
             }
         }
         None
+    }
+
+    /// Has the thread that waits look again.
+    fn unpark(&self) {
+        self.waiter.unpark();
     }
 
     /// The wait is over.
@@ -255,7 +262,7 @@ impl Pool {
             queued(&job);
             state.queue(job);
         }
-        Ok(self.wake_for_pushed(&mut state))
+        Ok(self.wake_for_pushed(state))
     }
 
     /// Queues jobs that were accepted before and held back, closed or not; but those that were
@@ -277,13 +284,19 @@ impl Pool {
                 state.released += 1;
             }
         }
-        self.wake_for_pushed(&mut state)
+        self.wake_for_pushed(state)
     }
 
-    fn wake_for_pushed(&self, state: &mut State) -> Wakeup {
+    fn wake_for_pushed(&self, mut state: MutexGuard<'_, State>) -> Wakeup {
         self.note_work();
-        let wakeup = state.wake_for_work(false);
-        self.publish(state);
+        if state.starting > 0 {
+            // Whether the threads in their hooks are enough depends on what the front holds.
+            self.publish(&state);
+            drop(state);
+            return self.missing_thread();
+        }
+        let wakeup = state.wake_for_work(0);
+        self.publish(&state);
         wakeup
     }
 
@@ -291,6 +304,34 @@ impl Pool {
         // Relaxed: a hint. Written only if it changes, because a thread that spins reads it.
         if !self.work.load(Ordering::Relaxed) {
             self.work.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A thread that has just started is about to run the user's hook, which may take long, and may
+    /// wait for what it submits: another thread searches meanwhile.
+    pub(super) fn enter_hook(&self, turn: &mut Turn) -> Wakeup {
+        let front = self.front.lock();
+        let mut state = self.state.lock();
+        // One that a reset told to leave takes no job afterwards, so it doesn't count.
+        if !turn.seat.leave.load(Ordering::Relaxed) {
+            turn.seat.in_hook.store(true, Ordering::Relaxed);
+            state.starting += 1;
+            state.in_hooks += 1;
+        }
+        state.searching &= !std::mem::take(&mut turn.searching);
+        let wakeup = state.wake_for_work(front.len());
+        self.publish(&state);
+        wakeup
+    }
+
+    /// The hook has returned. The thread searches again, unless another one does: jobs may have
+    /// come for which no thread was started, because this one was on its way.
+    pub(super) fn leave_hook(&self, turn: &mut Turn) {
+        let mut state = self.state.lock();
+        if turn.seat.in_hook.swap(false, Ordering::Relaxed) && !turn.seat.leave.load(Ordering::Relaxed) {
+            state.starting -= 1;
+            state.in_hooks -= 1;
+            turn.searching = !std::mem::replace(&mut state.searching, true);
         }
     }
 
@@ -323,7 +364,7 @@ impl Pool {
             // What it has to offer is looked at under no lock.
             turn.awaited = Some(awaited);
             self.publish(&state);
-            self.hand_on_search(turn, state, front.len() > 0);
+            self.hand_on_search(turn, state, front.len());
             return Next::LookAgain;
         }
         if front.len() == 0 {
@@ -333,7 +374,7 @@ impl Pool {
         let first_rank = state.ranked.first_rank();
         let first = take_first(&mut front, first_rank).or_else(|| self.take_ranked(&mut state));
         if let Some(job) = first {
-            let more = front.len() > 0;
+            let more = front.len();
             drop(front);
             self.hand_on_search(turn, state, more);
             return self.found(turn, job);
@@ -370,7 +411,7 @@ impl Pool {
 
     /// The searching worker has found something: it sends the next one for the rest, so that
     /// submitters need not.
-    fn hand_on_search(&self, turn: &mut Turn, mut state: MutexGuard<'_, State>, front: bool) {
+    fn hand_on_search(&self, turn: &mut Turn, mut state: MutexGuard<'_, State>, front: usize) {
         if std::mem::take(&mut turn.searching) {
             state.searching = false;
             turn.wakeup = state.wake_for_work(front);
@@ -399,7 +440,7 @@ impl Pool {
         } else {
             self.lie_down(&mut state, turn);
         }
-        turn.wakeup = state.wake_for_work(front.len() > 0);
+        turn.wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         Some(if ends { Next::End } else { Next::Sleep })
     }
@@ -473,8 +514,10 @@ impl Pool {
         // One that was told to leave doesn't count any more, and has successors.
         if !seat.leave.load(Ordering::Relaxed) {
             state.waiting += 1;
+            // It takes no job before its wait is over.
+            state.starting -= usize::from(seat.in_hook.load(Ordering::Relaxed));
         }
-        let wakeup = state.wake_for_work(front.len() > 0);
+        let wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         wakeup
     }
@@ -487,7 +530,7 @@ impl Pool {
             state.awaited.push_back(awaited.clone());
         }
         self.note_work();
-        let wakeup = state.wake_for_work(front.len() > 0);
+        let wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         wakeup
     }
@@ -497,7 +540,8 @@ impl Pool {
     pub(super) fn is_unattended(&self, awaited: &Arc<Awaited>) -> bool {
         let state = self.state.lock();
         let offered = state.awaited.iter().any(|other| Arc::ptr_eq(other, awaited));
-        offered && !state.searching && state.at_work() < state.target
+        // A thread in its start hook will come.
+        offered && !state.searching && state.starting == 0 && state.at_work() < state.target
     }
 
     /// The thread of `seat` is back from a wait, or about to be, unless it is already. If that
@@ -517,6 +561,7 @@ impl Pool {
         }
         if !seat.leave.load(Ordering::Relaxed) {
             state.waiting -= 1;
+            state.starting += usize::from(seat.in_hook.load(Ordering::Relaxed));
         }
         self.publish(&state);
     }
@@ -577,11 +622,12 @@ impl Pool {
         Some(seat)
     }
 
-    /// A thread that is missing although work waits: its start was refused before.
+    /// A thread that is missing although work waits: its start was refused before, or was not
+    /// needed as long as the front's length was unknown.
     pub(super) fn missing_thread(&self) -> Wakeup {
         let front = self.front.lock();
         let mut state = self.state.lock();
-        let wakeup = state.wake_for_work(front.len() > 0);
+        let wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         wakeup
     }
@@ -598,7 +644,7 @@ impl Pool {
             Started::Refused => {
                 state.refused(seat);
                 // They have to help themselves: see `is_unattended`.
-                state.awaited.iter().for_each(|awaited| awaited.waiter.unpark());
+                state.awaited.iter().for_each(|awaited| awaited.unpark());
             }
         }
         self.publish(&state);
@@ -618,7 +664,7 @@ impl Pool {
         let front = self.front.lock();
         let mut state = self.state.lock();
         let dismissed = state.resize(threads);
-        let wakeup = state.wake_for_work(front.len() > 0);
+        let wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         drop(state);
         drop(front);
@@ -640,7 +686,7 @@ impl Pool {
         // A thread that was on its way ends without looking for work.
         state.searching = false;
         let epoch = state.epoch;
-        let wakeup = state.wake_for_work(front.len() > 0);
+        let wakeup = state.wake_for_work(front.len());
         self.publish(&state);
         drop(state);
         drop(front);

@@ -25,6 +25,10 @@ pub(super) struct State {
     /// Whether one worker is looking for work, or is on its way: starting, woken, or spinning.
     /// There is at most one, and as long as there is, a push wakes no other.
     pub(super) searching: bool,
+    /// The live threads that run the user's start hook, and those of them that are not blocked in a
+    /// wait: each of these takes a job when its hook returns.
+    pub(super) in_hooks: usize,
+    pub(super) starting: usize,
     /// The number of threads that may be at work.
     pub(super) target: usize,
     /// Threads that were started beyond `target`, because others waited. Some of them stay for the
@@ -65,6 +69,8 @@ impl State {
             waiting: 0,
             idle: Vec::new(),
             searching: false,
+            in_hooks: 0,
+            starting: 0,
             target,
             spares: 0,
             open: true,
@@ -110,22 +116,32 @@ impl State {
     }
 
     /// Picks the thread that is to look for work, if work waits, a thread is missing, and none is
-    /// looking. `front` says whether there is work that the lock's holder can't see.
-    pub(super) fn wake_for_work(&mut self, front: bool) -> Wakeup {
-        let work = front || self.back.len() > 0 || self.ranked.len() > 0 || !self.awaited.is_empty();
-        if self.searching || !work || self.at_work() >= self.target {
+    /// looking. `front` is how many jobs the front holds; where no thread is in its start hook, it
+    /// may be 0 instead, if its jobs were seen to before.
+    pub(super) fn wake_for_work(&mut self, front: usize) -> Wakeup {
+        let work = front + self.back.len() + self.ranked.len() + self.awaited.len();
+        if self.searching || work == 0 || self.at_work() >= self.target {
+            return Wakeup::None;
+        }
+        if let Some(idle) = self.idle.pop() {
+            self.searching = true;
+            return Wakeup::Wake(idle);
+        }
+        if work <= self.starting {
+            // Otherwise a slow hook would have all threads started for one job.
+            return Wakeup::None;
+        }
+        if self.in_hooks > self.target {
+            // Where each hook waits for a job, no number of threads is enough: each new one would
+            // wait as well. The waiting ones help themselves: see `is_unattended`.
+            self.awaited.iter().for_each(|awaited| awaited.unpark());
             return Wakeup::None;
         }
         self.searching = true;
-        match self.idle.pop() {
-            Some(idle) => Wakeup::Wake(idle),
-            None => {
-                if self.live >= self.target {
-                    self.spares += 1;
-                }
-                Wakeup::Start(self.add_thread())
-            }
+        if self.live >= self.target {
+            self.spares += 1;
         }
+        Wakeup::Start(self.add_thread())
     }
 
     pub(super) fn add_thread(&mut self) -> Arc<Seat> {
@@ -135,6 +151,7 @@ impl State {
             index: self.free.pop_first().unwrap_or(self.threads.len()),
             epoch: self.epoch,
             leave: AtomicBool::new(false),
+            in_hook: AtomicBool::new(false),
             wake: AtomicU8::new(ASLEEP),
         });
         self.threads.push(Thread { seat: seat.clone(), started: None, gone: false });
@@ -229,6 +246,8 @@ impl State {
         }
         // Those that wait are no longer live, and so no longer among the live that wait.
         self.waiting = 0;
+        self.in_hooks = 0;
+        self.starting = 0;
         self.spares = 0;
         dismissed
     }
