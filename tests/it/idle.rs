@@ -32,6 +32,27 @@ fn it_returns_when_the_last_request_has_ended_callbacks_included() {
 }
 
 #[test]
+fn it_waits_for_the_callbacks_of_threads_that_a_reset_told_to_leave() {
+    let (executor, gate) = (executor(1), Gate::new());
+    let held = occupy(&executor, &gate);
+    let (callback, told) = (Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let (inside, tell) = (callback.clone(), told.clone());
+    drop(held.on_complete(move |_| {
+        inside.pass();
+        tell.fetch_add(1, Ordering::SeqCst);
+    }));
+    gate.open();
+    callback.await_arrivals(1);
+    assert!(executor.reset(1, Duration::ZERO).expect_err("a callback is held").is_timeout());
+    let early = executor.wait_idle(Duration::ZERO);
+    let other = executor.clone();
+    let waiter = std::thread::spawn(move || other.wait_idle(HANG).map(|()| told.load(Ordering::SeqCst)));
+    callback.open();
+    assert_eq!(waiter.join().expect("no panic").expect("becomes idle"), 1);
+    assert!(matches!(early, Err(Error::Timeout { left: 0, .. })), "{early:?}");
+}
+
+#[test]
 fn it_waits_for_what_runs_and_for_what_waits() {
     let executor = executor(1);
     let gate = Gate::new();

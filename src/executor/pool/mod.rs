@@ -789,10 +789,11 @@ impl Pool {
         self.watchers.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether no thread runs anything, or is on its way to it.
+    /// Whether no thread runs anything, or is on its way to it: not one that was told to leave
+    /// either, which may still be in a callback.
     pub(super) fn all_sleep(&self) -> bool {
         let state = self.state.lock();
-        state.live == state.idle.len()
+        state.live == state.idle.len() && !state.has_leaving()
     }
 
     /// Has those look again who wait until all threads sleep, if there are any.

@@ -208,6 +208,11 @@ impl State {
         self.threads.iter().filter(|thread| thread.seat.epoch < epoch).count() + self.joining
     }
 
+    /// Whether a thread that was told to leave is still there.
+    pub(super) fn has_leaving(&self) -> bool {
+        self.threads.iter().any(|thread| !thread.gone && thread.seat.leave.load(Ordering::Relaxed))
+    }
+
     pub(super) fn has_threads(&self) -> bool {
         !self.threads.is_empty() || self.joining > 0
     }
