@@ -42,8 +42,15 @@ impl Core {
         self.order.close();
         self.pool.close();
         let accepted_below = self.next_number();
+        // A thread that the system has refused is tried again as long as it has work: there may be
+        // no other one, and those that wait for the end start none.
+        let is_missing = self.pool.has_queued();
         // What was accepted keeps its time; a series has no end of its own.
-        let given_up = self.timer.close(|due| matches!(due, Due::Request { .. } | Due::Limit(_)));
+        let given_up = self.timer.close(|due| match due {
+            Due::Request { .. } | Due::Limit(_) => true,
+            Due::Thread => is_missing,
+            Due::Alarm(_) => false,
+        });
         if let Some(room) = &self.room {
             room.call_all();
         }

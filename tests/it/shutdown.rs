@@ -41,6 +41,38 @@ fn a_reset_that_can_start_no_thread_does_not_hang() {
     assert!(output.status.success() && is_run, "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A request whose time has come is queued, but the system has refused its thread: a shutdown gives
+/// up no retry, or nobody would ever start one. Needs an address space limit, so it runs itself.
+#[test]
+fn a_shutdown_starts_the_thread_that_was_refused_before() {
+    const STACK: usize = 500 << 20;
+    if std::env::var_os("IN_LITTLE_SPACE").is_some() {
+        let executor = Executor::builder().threads(1).stack_size(STACK).build().expect("sound");
+        // Beside it there is room for the timer's thread and no other.
+        let ballast = Vec::<u8>::with_capacity(STACK);
+        let due = executor.submit_after(Duration::from_millis(1), &Arc::new(()), |_: &(), ()| 7, false, ());
+        let due = due.expect("accepted");
+        eventually("it is queued, and its thread refused", || {
+            let stats = executor.stats();
+            (stats.queued, stats.threads) == (1, 0)
+        });
+        assert!(executor.shutdown(Duration::ZERO).expect_err("it is queued").is_timeout());
+        drop(ballast);
+        let closing = executor.clone();
+        ends("a shutdown with a thread to start", move || closing.shutdown(None)).expect("ends");
+        assert_eq!(due.try_take().expect("it has ended").expect("it ran"), 7);
+        return;
+    }
+    let me = std::env::current_exe().expect("a path");
+    let name = "a_shutdown_starts_the_thread_that_was_refused_before";
+    let script = format!("ulimit -v 1500000; exec '{}' --exact shutdown::{name} --nocapture", me.display());
+    let output = Command::new("sh").args(["-c", &script]).env("IN_LITTLE_SPACE", "1").output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    // Under a wrong name nothing is run, and that succeeds as well.
+    let is_run = said.contains("1 passed");
+    assert!(output.status.success() && is_run, "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A shutdown in a callback, on a worker of a one-thread executor, would wait for its own callback.
 #[test]
 fn a_shutdown_in_a_callback_is_told() {

@@ -806,6 +806,13 @@ impl Pool {
         }
     }
 
+    /// Whether a job is queued, or awaited.
+    pub(super) fn has_queued(&self) -> bool {
+        let front = self.front.lock();
+        let state = self.state.lock();
+        state.work(front.len()) > 0
+    }
+
     /// The queued jobs.
     pub(super) fn unstarted(&self) -> Vec<Task> {
         let front = self.front.lock();

@@ -119,7 +119,7 @@ impl State {
     /// looking. `front` is how many jobs the front holds; where no thread is in its start hook, it
     /// may be 0 instead, if its jobs were seen to before.
     pub(super) fn wake_for_work(&mut self, front: usize) -> Wakeup {
-        let work = front + self.back.len() + self.ranked.len() + self.awaited.len();
+        let work = self.work(front);
         if self.searching || work == 0 || self.at_work() >= self.target {
             return Wakeup::None;
         }
@@ -142,6 +142,11 @@ impl State {
             self.spares += 1;
         }
         Wakeup::Start(self.add_thread())
+    }
+
+    /// How much there is for threads to take, `front` included.
+    pub(super) fn work(&self, front: usize) -> usize {
+        front + self.back.len() + self.ranked.len() + self.awaited.len()
     }
 
     pub(super) fn add_thread(&mut self) -> Arc<Seat> {
