@@ -5,13 +5,21 @@ use std::time::Instant;
 
 use super::core::{Closed, Core, Due, OrderBy};
 use super::order::Entered;
-use super::pool::{Closed as PoolClosed, Task};
+use super::pool::{Closed as PoolClosed, Task, Wakeup};
 use super::request::{Call, Callback, Job, Request, Status};
-use super::room::{Bound, Full, OnFull};
+use super::room::{Bound, Full, OnFull, Room};
 use crate::error::{Error, Result};
 use crate::lanes::LaneKey;
 use crate::sync::Ordering;
 use crate::timer::{Alarm, Untimed};
+
+/// What became of requests that were to be accepted together.
+pub(super) enum Entry {
+    /// They are, and this thread is to be woken or started.
+    Accepted(Wakeup),
+    /// There is no room for them.
+    Full(Full),
+}
 
 impl Core {
     /// Accepts one request, and gives its typed half.
@@ -91,7 +99,7 @@ impl Core {
         self.ensure_thread().map_err(Error::Spawn)?;
         jobs.iter().map(|(_, job)| job).for_each(prepare);
         match &self.room {
-            None => drop(self.accept_many(&jobs, None)?),
+            None => self.accept_unbounded(&jobs)?,
             Some(room) if self.accepts_one_by_one() => {
                 jobs.iter().try_for_each(|job| self.accept_bounded(room, std::slice::from_ref(job)))?;
             }
@@ -167,11 +175,9 @@ impl Core {
         let jobs: [(_, Task); 1] = [(order_by.lane, request.clone())];
         prepare(&jobs[0].1);
         match &self.room {
-            None => drop(self.accept_many(&jobs, None)?),
+            None => self.accept_unbounded(&jobs)?,
             Some(room) => {
-                let mut state = room.lock();
-                let bound = Bound::new(&mut state, None, None);
-                let accepted = self.accept_many(&jobs, Some(bound))?;
+                let accepted = self.accept_within(room, &jobs, None)?;
                 debug_assert!(accepted.is_none(), "nothing is full without a limit");
             }
         }
@@ -272,19 +278,47 @@ impl Core {
         self.release(released, self.clock.now());
     }
 
+    fn accept_unbounded(self: &Arc<Core>, jobs: &[(Option<LaneKey>, Task)]) -> Result<()> {
+        if let Entry::Accepted(wakeup) = self.enter_many(jobs, None)? {
+            self.act(wakeup);
+        }
+        Ok(())
+    }
+
+    /// Accepts new requests, all of them or none, for a submitter that is not in the line; says
+    /// what is full beyond the `limit`, if there is one.
+    pub(super) fn accept_within(
+        self: &Arc<Core>,
+        room: &Room,
+        jobs: &[(Option<LaneKey>, Task)],
+        limit: Option<u64>,
+    ) -> Result<Option<Full>> {
+        let entry = self.enter_many(jobs, Some(Bound::new(&mut room.lock(), None, limit)))?;
+        match entry {
+            Entry::Accepted(wakeup) => {
+                self.act(wakeup);
+                Ok(None)
+            }
+            Entry::Full(full) => Ok(Some(full)),
+        }
+    }
+
     /// Orders new requests and queues those that may run: all of them, or none. With a `bound`,
     /// only if there is room for all of them; if not, says what is full.
-    pub(super) fn accept_many(
+    ///
+    /// The caller acts on the wake-up, once it has let go of the room: where the system refuses
+    /// threads, that runs users' operations.
+    pub(super) fn enter_many(
         self: &Arc<Core>,
         jobs: &[(Option<LaneKey>, Task)],
         mut bound: Option<Bound<'_>>,
-    ) -> Result<Option<Full>> {
+    ) -> Result<Entry> {
         // Their lanes stay locked until all is decided: none of them may start before all are
         // accepted.
         let mut lanes = self.order.lock(jobs.iter().filter_map(|(lane, _)| *lane));
         let mut ready: Vec<Task> = Vec::with_capacity(jobs.len());
         let mut entered = 0;
-        let mut refusal = Ok(None);
+        let mut refusal: Result<Option<Full>> = Ok(None);
         for (lane, job) in jobs {
             if let Some(key) = *lane {
                 if bound.as_ref().is_some_and(|bound| bound.is_behind(Full::Lane(key))) {
@@ -321,11 +355,7 @@ impl Core {
         }
         if matches!(refusal, Ok(None)) {
             match self.pool.push(ready) {
-                Ok(wakeup) => {
-                    drop(lanes);
-                    self.act(wakeup);
-                    return Ok(None);
-                }
+                Ok(wakeup) => return Ok(Entry::Accepted(wakeup)),
                 Err(PoolClosed) => refusal = Err(self.why_closed()),
             }
         }
@@ -343,7 +373,7 @@ impl Core {
             // They counted as deferred for a moment, in which `wait_idle` may have looked.
             self.pool.nudge_idle();
         }
-        refusal
+        Ok(Entry::Full(refusal?.expect("neither full nor closed: it was accepted above")))
     }
 
     pub(super) fn why_closed(&self) -> Error {

@@ -130,7 +130,14 @@ fn a_reset_ends_the_wait_for_the_end() {
 /// no thread to run it.
 #[test]
 fn whoever_is_accepted_while_a_thread_is_refused_is_run() {
-    let executor = Executor::builder().threads(2).stack_size(1 << 47).build().expect("sound so far");
+    let builder = Executor::builder().threads(2).stack_size(1 << 47);
+    accept_while_threads_are_refused(builder.clone().build().expect("sound so far"));
+    // With a bound, whose lock is free while a submitter runs what was accepted.
+    let bounded = builder.queue_capacity(8).build().expect("sound so far");
+    ends("a bounded queue without a thread", move || accept_while_threads_are_refused(bounded));
+}
+
+fn accept_while_threads_are_refused(executor: Executor) {
     let (both, start) = (std::sync::Barrier::new(2), Instant::now());
     let submit = || {
         both.wait();

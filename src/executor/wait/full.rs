@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::block::Blocked;
 use super::park::run_here;
 use crate::error::{Error, Result};
+use crate::executor::accept::Entry;
 use crate::executor::core::Core;
 use crate::executor::current;
 use crate::executor::pool::Task;
@@ -27,13 +28,13 @@ impl Core {
         if room.on_full != OnFull::CallerRuns {
             self.check_size(room, jobs.len())?;
         }
-        let Some(full) = self.accept_many(jobs, Some(Bound::new(&mut room.lock(), None, limit)))? else {
+        let Some(full) = self.accept_within(room, jobs, limit)? else {
             return Ok(());
         };
         match room.on_full {
             OnFull::Reject => Err(Error::QueueFull),
             OnFull::CallerRuns => {
-                let accepted = self.accept_many(jobs, Some(Bound::new(&mut room.lock(), None, None)))?;
+                let accepted = self.accept_within(room, jobs, None)?;
                 debug_assert!(accepted.is_none(), "nothing is full without a limit");
                 for (_, job) in jobs {
                     run_here(&Node { job: job.clone(), core: self.clone() });
@@ -64,14 +65,21 @@ impl Core {
                 // Where it stays in the line, and for what, is settled under the lock in which it
                 // was looked.
                 let bound = Bound::new(&mut state, me.as_ref(), Some(room.limit));
-                match self.accept_many(jobs, Some(bound)) {
-                    Ok(Some(full)) if !wait.is_interrupted() && !deadline.is_past() => state.join(&mut me, full),
+                match self.enter_many(jobs, Some(bound)) {
+                    Ok(Entry::Full(full)) if !wait.is_interrupted() && !deadline.is_past() => state.join(&mut me, full),
                     tried => {
                         if let Some(me) = &me {
                             state.leave_line(me);
                         }
-                        let why = if wait.is_interrupted() { Error::Interrupted } else { Error::QueueFull };
-                        return tried?.map_or(Ok(()), |_| Err(why));
+                        drop(state);
+                        return match tried? {
+                            Entry::Accepted(wakeup) => {
+                                self.act(wakeup);
+                                Ok(())
+                            }
+                            Entry::Full(_) if wait.is_interrupted() => Err(Error::Interrupted),
+                            Entry::Full(_) => Err(Error::QueueFull),
+                        };
                     }
                 }
             }
