@@ -55,21 +55,7 @@ impl Core {
             Some(room) => self.accept_bounded(room, &[(order_by.lane, job)])?,
         }
         request.head().trace.accepted();
-        self.stop_overtaken(&request);
         Ok(request)
-    }
-
-    /// Cancels a request that was accepted after a `shutdown_now` and a reset, although it had its
-    /// number before: it counts as one of those that the shutdown found.
-    fn stop_overtaken<T, F>(self: &Arc<Core>, request: &Arc<Request<F, T>>)
-    where
-        T: Send + 'static,
-        F: Call<T> + Send + 'static,
-    {
-        if self.is_stopped(request.head()) {
-            let job: Task = request.clone();
-            self.cancel(&job);
-        }
     }
 
     /// Whether many requests are accepted one by one, so that an error leaves those before it.
@@ -105,10 +91,7 @@ impl Core {
             }
             Some(room) => self.accept_bounded(room, &jobs)?,
         }
-        for request in &requests {
-            request.head().trace.accepted();
-            self.stop_overtaken(request);
-        }
+        requests.iter().for_each(|request| request.head().trace.accepted());
         Ok(requests)
     }
 
@@ -313,6 +296,11 @@ impl Core {
         jobs: &[(Option<LaneKey>, Task)],
         mut bound: Option<Bound<'_>>,
     ) -> Result<Entry> {
+        // They were made before a `shutdown_now`, and a reset has opened the executor since: they would
+        // run as told to stop.
+        if jobs.first().is_some_and(|(_, job)| self.is_stopped(job.head())) {
+            return Err(Error::ShutDown);
+        }
         // Their lanes stay locked until all is decided: none of them may start before all are
         // accepted.
         let mut lanes = self.order.lock(jobs.iter().filter_map(|(lane, _)| *lane));

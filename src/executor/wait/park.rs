@@ -161,7 +161,9 @@ impl Inside {
             // Each time anew, for what this wait needs may come to wait for this operation: a
             // request whose time comes enters its lane only then.
             if would_deadlock(targets) {
-                return Err(Error::WouldDeadlock);
+                // A thread that waits for this operation may have cancelled it first.
+                let is_interrupted = self.interruptible.is_interrupted();
+                return Err(if is_interrupted { Error::Interrupted } else { Error::WouldDeadlock });
             }
             match (&self.blocked, &self.waiter) {
                 (None, Some(waiter)) => {
