@@ -51,7 +51,7 @@ fn the_global_executor_ends_and_opens_again() {
     assert!(matches!(refused.operation(), Some(Error::WouldDeadlock)), "{refused:?}");
 }
 
-/// A durable function on a thread that no executor has: the time limit of its step is nobody else's affair.
+/// A durable function on a thread that no executor has: the time limit of its step concerns no executor.
 #[cfg(feature = "sqlite")]
 fn a_step_with_a_time_limit_needs_no_global_executor() {
     use fulmar::backoff::RetryPolicy;

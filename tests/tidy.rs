@@ -50,7 +50,7 @@ const STATICS: &[(&str, &str, &str)] = &[
     ("src/executor/current.rs", "WORKER", "which pool a thread belongs to is a fact of the thread"),
     ("src/executor/interruptible.rs", "ENTERED", "what a thread is at that can be cancelled is a fact of the thread"),
     ("src/executor/per_thread.rs", "STORES", "which values a thread has made is a fact of the thread"),
-    ("src/executor/time_limit.rs", "BESIDE_ALL", "a timer for threads of no executor is nobody's to shut down"),
+    ("src/executor/time_limit.rs", "BESIDE_ALL", "no user may shut down the timer of threads without an executor"),
     ("src/tasks/durable/journal.rs", "LEFT", "debug builds only: where a test has the process end"),
     ("src/sync.rs", "AT_END", "when a thread's thread-locals are destroyed is a fact of the thread"),
     ("src/sync.rs", "CURRENT", "models only: how a modelled thread parks is a fact of the thread"),

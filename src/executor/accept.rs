@@ -296,8 +296,8 @@ impl Core {
         jobs: &[(Option<LaneKey>, Task)],
         mut bound: Option<Bound<'_>>,
     ) -> Result<Entry> {
-        // They were made before a `shutdown_now`, and a reset has opened the executor since: they would
-        // run as told to stop.
+        // They were made before a `shutdown_now`, and a reset has opened the executor since: they
+        // would run as told to stop.
         if jobs.first().is_some_and(|(_, job)| self.is_stopped(job.head())) {
             return Err(Error::ShutDown);
         }

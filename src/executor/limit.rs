@@ -73,8 +73,9 @@ impl Executor {
 /// A request that waits for its turn holds no thread, keeps its place in the order of its key, and
 /// counts as deferred. An operation's submissions belong to its group and its time limit here as
 /// elsewhere; to submit to a group from outside there is [`Group::through`](crate::Group::through).
-/// No [queue capacity](crate::Builder::queue_capacity) bounds how many wait. A turn lasts as long as the operation runs, waits in it included: one that waits
-/// without a time limit for a request that needs its turn gets [`Error::WouldDeadlock`].
+/// No [queue capacity](crate::Builder::queue_capacity) bounds how many wait. A turn lasts as long as
+/// the operation runs, waits in it included: one that waits without a time limit for a request that
+/// needs its turn gets [`Error::WouldDeadlock`].
 #[derive(Clone)]
 pub struct Limit {
     executor: Executor,

@@ -46,8 +46,8 @@ impl Set {
     }
 }
 
-/// The executor of threads that have none: an executor that nobody shuts down, of which only the
-/// timer is used, and what the timer needs to call hooks.
+/// The executor of threads that have none. No user can shut it down. Only its timer is used, and
+/// what the timer needs to call hooks.
 fn beside_all() -> Arc<Core> {
     static BESIDE_ALL: OnceLock<Arc<Core>> = OnceLock::new();
     let make = || {

@@ -42,7 +42,7 @@ fn a_reset_that_can_start_no_thread_does_not_hang() {
 }
 
 /// A request whose time has come is queued, but the system has refused its thread: a shutdown gives
-/// up no retry, or nobody would ever start one. Needs an address space limit, so it runs itself.
+/// up no retry, or no thread would ever start. Needs an address space limit, so it runs itself.
 #[test]
 fn a_shutdown_starts_the_thread_that_was_refused_before() {
     const STACK: usize = 500 << 20;
