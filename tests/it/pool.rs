@@ -222,10 +222,12 @@ fn a_hook_may_wait_for_what_it_submits() {
     for threads in [1, 3] {
         let mine = Arc::new(OnceLock::<Executor>::new());
         let (started, waited) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (own, start, wait) = (mine.clone(), add(&started), add(&waited));
+        // Weak: an executor that its own hook holds would never be freed.
+        let (own, start, wait) = (Arc::downgrade(&mine), add(&started), add(&waited));
         let hook = move || {
             start();
             // Refused on a thread that starts behind the shutdown.
+            let own = own.upgrade().expect("the test outlives the threads");
             if let Ok(request) = own.get().expect("set below").spawn(|| 7) {
                 assert_eq!(request.wait(HANG).expect("it runs"), 7);
             }
