@@ -115,18 +115,17 @@ pub(crate) trait Maker {
 /// the lists.
 #[derive(Default)]
 pub(crate) struct Ledger {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     changed: Condvar,
-    lost: Arc<Tally>,
 }
-
-/// For each digest: how many calls have lost their replies and are looking for what they created.
-type Tally = Mutex<HashMap<Likeness, usize>>;
 
 #[derive(Default)]
 struct State {
     /// For each digest: how many calls are waiting for their replies.
     posting: HashMap<Likeness, usize>,
+    /// For each digest: how many calls have lost their replies and are looking for what they
+    /// created.
+    lost: HashMap<Likeness, usize>,
     /// The ids that calls of this process have created or found. If the reply came, with the times
     /// of its call's begin and end.
     own: HashMap<String, Option<(Instant, Instant)>>,
@@ -173,29 +172,36 @@ impl Ledger {
         state.own.insert(id.to_owned(), made);
     }
 
-    /// Claims an entry for a call. Returns false if another call has it, and `None` while a call is
-    /// waiting for its reply that may have created it.
-    fn claim(&self, likeness: &Likeness, id: &str) -> Option<bool> {
+    /// Claims one of the entries that are the `same` as what a call created whose reply was lost,
+    /// and then counts the call as lost no more. Entries that turn out to be a doubt go to
+    /// `doubtful`; those of other calls are removed from it.
+    ///
+    /// All of it under one lock: between two, a like call could end, and its entry would be counted
+    /// without the call, or the call without its entry.
+    fn claim(&self, call: &mut Counted, mut same: Vec<String>, doubtful: &mut Vec<String>) -> Claim {
         let mut state = self.state.lock();
-        if state.posting.contains_key(likeness) {
-            return None;
+        same.retain(|id| !state.own.contains_key(id));
+        doubtful.retain(|id| !state.own.contains_key(id));
+        if same.is_empty() && doubtful.is_empty() {
+            return Claim::Nothing;
         }
-        let is_free = !state.own.contains_key(id);
-        if is_free {
-            state.own.insert(id.to_owned(), None);
+        if state.posting.contains_key(&call.likeness) {
+            return Claim::NotYet;
         }
-        Some(is_free)
-    }
-
-    /// How many calls with this digest are looking for what they created.
-    fn lost(&self, likeness: &Likeness) -> usize {
-        self.lost.lock().get(likeness).copied().unwrap_or(0)
-    }
-
-    /// What `claim` would return, without claiming.
-    fn is_free(&self, likeness: &Likeness, id: &str) -> Option<bool> {
-        let state = self.state.lock();
-        (!state.posting.contains_key(likeness)).then(|| !state.own.contains_key(id))
+        // There are more than calls here lost: another process creates the same, and one of them is
+        // its own.
+        if same.len() > state.lost.get(&call.likeness).copied().unwrap_or(0) {
+            doubtful.splice(0..0, same);
+            return Claim::Nothing;
+        }
+        match same.into_iter().next() {
+            None => Claim::Nothing,
+            Some(id) => {
+                state.own.insert(id.clone(), None);
+                call.end(&mut state);
+                Claim::Taken(id)
+            }
+        }
     }
 
     /// Whether an entry can be what a call created that began at `began`: no other call has it, and
@@ -206,6 +212,16 @@ impl Ledger {
     }
 }
 
+/// What came of claiming an entry.
+enum Claim {
+    /// The entry of this id is the call's.
+    Taken(String),
+    /// A like call is waiting for its reply, and may have created what was found.
+    NotYet,
+    /// No entry is the call's for sure.
+    Nothing,
+}
+
 /// A `POST` that waits for its reply. Dropping it ends it.
 struct Posting<'a> {
     ledger: &'a Ledger,
@@ -214,14 +230,7 @@ struct Posting<'a> {
 
 impl Drop for Posting<'_> {
     fn drop(&mut self) {
-        let mut state = self.ledger.state.lock();
-        if let Some(count) = state.posting.get_mut(&self.likeness) {
-            *count -= 1;
-            if *count == 0 {
-                state.posting.remove(&self.likeness);
-            }
-        }
-        drop(state);
+        count_down(&mut self.ledger.state.lock().posting, &self.likeness);
         self.ledger.changed.notify_all();
     }
 }
@@ -240,31 +249,41 @@ struct Lost<E> {
     error: E,
     looks: u32,
     doubt: Doubt,
-    /// Counts this call in the tally as long as it looks.
-    _counted: Counted,
+    counted: Counted,
 }
 
-/// A count in a [`Tally`], until it is dropped.
+/// Counts a call as one that looks for what it created, until it is dropped.
 struct Counted {
-    tally: Arc<Tally>,
+    state: Arc<Mutex<State>>,
     likeness: Likeness,
+    has_ended: bool,
 }
 
 impl Counted {
     fn new(ledger: &Ledger, likeness: Likeness) -> Counted {
-        *ledger.lost.lock().entry(likeness).or_default() += 1;
-        Counted { tally: Arc::clone(&ledger.lost), likeness }
+        *ledger.state.lock().lost.entry(likeness).or_default() += 1;
+        Counted { state: Arc::clone(&ledger.state), likeness, has_ended: false }
+    }
+
+    fn end(&mut self, state: &mut State) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            count_down(&mut state.lost, &self.likeness);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut tally = self.tally.lock();
-        if let Some(count) = tally.get_mut(&self.likeness) {
-            *count -= 1;
-            if *count == 0 {
-                tally.remove(&self.likeness);
-            }
+        let state = Arc::clone(&self.state);
+        self.end(&mut state.lock());
+    }
+}
+
+fn count_down(counts: &mut HashMap<Likeness, usize>, likeness: &Likeness) {
+    if let Some(count) = counts.get_mut(likeness) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(likeness);
         }
     }
 }
@@ -325,15 +344,17 @@ impl<E> Creation<E> {
         M: Maker<Error = E>,
     {
         let began = Instant::now();
-        let posting = ledger.begin_post(self.likeness);
-        let outcome = maker.post();
-        if let Some(id) = outcome.as_ref().ok().and_then(|made| maker.id_of(made)) {
-            ledger.own(id, Some((began, Instant::now())));
-        }
-        drop(posting);
+        // Until this returns: by then the ledger has the id, or counts this call as lost. In between,
+        // a like call would take what this one has created for another process's.
+        let _posting = ledger.begin_post(self.likeness);
         self.posts += 1;
-        let error = match outcome {
-            Ok(made) => return Ok(Step::Made(made)),
+        let error = match maker.post() {
+            Ok(made) => {
+                if let Some(id) = maker.id_of(&made) {
+                    ledger.own(id, Some((began, Instant::now())));
+                }
+                return Ok(Step::Made(made));
+            }
             Err(error) => error,
         };
         let doubt = maker.doubt(&error);
@@ -341,7 +362,7 @@ impl<E> Creation<E> {
             return Err(Failure::Refused(error));
         }
         self.since.get_or_insert(began);
-        self.lost = Some(Lost { error, looks: 0, doubt, _counted: Counted::new(ledger, self.likeness) });
+        self.lost = Some(Lost { error, looks: 0, doubt, counted: Counted::new(ledger, self.likeness) });
         Ok(Step::Look(SETTLED))
     }
 
@@ -373,14 +394,8 @@ impl<E> Creation<E> {
                 let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
                 match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
                     (Match::Different, _) => {}
-                    // Its time isn't known, so it may be older than the call: a doubt, unless
-                    // another call has it.
-                    (Match::Same, None) => match ledger.is_free(&self.likeness, &entry.id) {
-                        Some(true) => doubtful.push(entry.id),
-                        Some(false) => {}
-                        None => return Ok(Step::NotYet),
-                    },
                     (Match::Same, Some(true)) => same.push(entry.id),
+                    // If its time isn't known, it may be older than the call.
                     _ => doubtful.push(entry.id),
                 }
             }
@@ -389,21 +404,13 @@ impl<E> Creation<E> {
                 break;
             }
         }
-        same.retain(|id| ledger.is_free(&self.likeness, id) != Some(false));
-        // There are more than calls here lost: another process creates the same, and one of them is
-        // its own.
-        if same.len() > ledger.lost(&self.likeness) {
-            doubtful.splice(0..0, std::mem::take(&mut same));
-        }
-        for id in same {
-            match ledger.claim(&self.likeness, &id) {
-                Some(true) => {
-                    self.lost = None;
-                    return Ok(Step::Found(id));
-                }
-                Some(false) => {}
-                None => return Ok(Step::NotYet),
+        match ledger.claim(&mut lost.counted, same, &mut doubtful) {
+            Claim::Taken(id) => {
+                self.lost = None;
+                return Ok(Step::Found(id));
             }
+            Claim::NotYet => return Ok(Step::NotYet),
+            Claim::Nothing => {}
         }
         if !doubtful.is_empty() {
             doubtful.truncate(5);
@@ -673,6 +680,79 @@ mod tests {
         ledger.own("a", None);
         drop(twin);
         assert!(matches!(creation.advance(&ledger, &lost), Ok(Step::Again)), "it is the twin's");
+    }
+
+    /// A service on which something happens between a call's steps.
+    struct Meanwhile<'a> {
+        script: &'a Script,
+        before_list: &'a dyn Fn(),
+        before_doubt: &'a dyn Fn(),
+    }
+
+    impl Maker for Meanwhile<'_> {
+        type Made = &'static str;
+        type Error = String;
+
+        fn post(&self) -> Result<&'static str, String> {
+            self.script.post()
+        }
+
+        fn id_of<'a>(&self, made: &'a &'static str) -> Option<&'a str> {
+            Some(made)
+        }
+
+        fn doubt(&self, error: &String) -> Doubt {
+            (self.before_doubt)();
+            self.script.doubt(error)
+        }
+
+        fn may_pass(&self, error: &String) -> bool {
+            self.script.may_pass(error)
+        }
+
+        fn list(&self, part: u32) -> Result<Listing, String> {
+            (self.before_list)();
+            self.script.list(part)
+        }
+
+        fn compare(&self, id: &str) -> Result<Match, String> {
+            self.script.compare(id)
+        }
+    }
+
+    #[test]
+    fn what_a_like_call_has_made_since_the_look_began_is_no_doubt() {
+        for alike in [Match::Same, Match::Possible] {
+            let (ledger, twin) = (Ledger::default(), RefCell::new(None));
+            let lost = script(&[Err(Doubt::Lost)], &[("a", NOW, Match::Same), ("b", NOW, alike)]);
+            let begin_twin = || *twin.borrow_mut() = Some(ledger.begin_post([0; 32]));
+            let meanwhile = Meanwhile { script: &lost, before_list: &begin_twin, before_doubt: &|| {} };
+            let mut creation = Creation::new([0; 32]);
+            assert!(matches!(creation.advance(&ledger, &meanwhile), Ok(Step::Look(_))));
+            let step = creation.advance(&ledger, &meanwhile);
+            assert!(matches!(step, Ok(Step::NotYet)), "{alike:?}: {step:?}");
+            ledger.own("b", None);
+            *twin.borrow_mut() = None;
+            let step = creation.advance(&ledger, &lost);
+            assert!(matches!(&step, Ok(Step::Found(id)) if id == "a"), "{alike:?}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn a_call_counts_as_lost_before_it_counts_as_answered() {
+        let ledger = Ledger::default();
+        let lost = script(&[Err(Doubt::Lost), Err(Doubt::Lost)], &[("a", NOW, Match::Same), ("b", NOW, Match::Same)]);
+        let (one, mut two) = (RefCell::new(Creation::new([0; 32])), Creation::new([0; 32]));
+        assert!(matches!(one.borrow_mut().advance(&ledger, &lost), Ok(Step::Look(_))));
+        let look = || {
+            let step = one.borrow_mut().advance(&ledger, &lost);
+            assert!(matches!(step, Ok(Step::NotYet)), "{step:?}");
+        };
+        let meanwhile = Meanwhile { script: &lost, before_list: &|| {}, before_doubt: &look };
+        assert!(matches!(two.advance(&ledger, &meanwhile), Ok(Step::Look(_))));
+        for creation in [&mut *one.borrow_mut(), &mut two] {
+            assert!(matches!(creation.advance(&ledger, &lost), Ok(Step::Found(_))));
+        }
     }
 
     #[test]
