@@ -522,6 +522,31 @@ fn a_lost_reply_is_found_by_its_title() {
 }
 
 #[test]
+fn a_job_that_appears_long_after_its_reply_was_lost_is_made_once() {
+    let (servers, connections): (Vec<_>, Vec<_>) = (0..2).map(|_| server(Config::quick())).unzip();
+    servers[0].plan("create", Fault::DoneBut(504), 1);
+    // The client looks three times, and then the campaign.
+    let lists = AtomicU64::new(0);
+    servers[0].rewrite("list", move |_, list| {
+        if lists.fetch_add(1, Ordering::SeqCst) < 4 {
+            list["jobs"] = json!([]);
+        }
+    });
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let back_ends =
+        connections.iter().zip(["one", "two"]).map(|(connection, name)| BackEnd::new(connection).name(name));
+    let make = |row: &fulmar::client::openeo::campaign::Row| {
+        Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
+    };
+    let patient = options(folder.path()).settle(crate::support::HANG);
+    let report = campaign.run_jobs(back_ends, make, &patient).expect("run");
+    assert_done_once(&servers, &report, folder.path(), 1);
+    assert_eq!((servers[0].jobs().len(), servers[1].jobs().len()), (1, 0), "{report}");
+}
+
+#[test]
 fn a_job_that_a_person_has_stopped_is_not_made_again() {
     let (server, connection) = server(Config { run: Duration::from_secs(3600), ..Config::quick() });
     let folder = Folder::new();

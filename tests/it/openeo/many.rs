@@ -171,6 +171,34 @@ fn faults_of_every_kind_end_well_and_are_accounted_for() {
     );
 }
 
+/// Runs one job on two back-ends, of which the first loses the reply to its creation, and returns
+/// what that came to.
+fn lost_on_the_first_of_two(fault: Fault, prepare: impl Fn(&openeo_server::Server)) -> OpenEoError {
+    let (one, first) = server(Config::quick());
+    let (two, second) = server(Config::quick());
+    one.plan("create", fault, 1);
+    prepare(&one);
+    let back_ends = [BackEnd::new(&first).name("one"), BackEnd::new(&second).name("two")];
+    let mut report = run_jobs(back_ends, titles(1), &options()).expect("run");
+    assert_eq!((one.count("create"), two.count("create")), (1, 0), "neither made again nor elsewhere: {report}");
+    match report.jobs.remove(0).outcome {
+        Err(JobFailure::Failed { source, .. }) => *source.downcast::<OpenEoError>().expect("the client's error"),
+        outcome => panic!("{outcome:?}"),
+    }
+}
+
+#[test]
+fn a_job_that_a_back_end_may_still_be_making_is_made_on_no_other() {
+    let error = lost_on_the_first_of_two(Fault::Status(504), |_| {});
+    assert!(matches!(&error, OpenEoError::LostReply { why, .. } if why.contains("may still be making")), "{error:?}");
+}
+
+#[test]
+fn a_job_that_can_not_be_looked_for_is_made_on_no_other_back_end() {
+    let error = lost_on_the_first_of_two(Fault::DoneBut(502), |one| one.plan("list", Fault::Status(503), usize::MAX));
+    assert!(matches!(&error, OpenEoError::LostReply { .. }), "{error:?}");
+}
+
 #[test]
 fn a_job_that_the_back_end_forgets_is_the_only_one_that_fails() {
     let (server, connection) = server(Config::quick());

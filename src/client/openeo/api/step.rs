@@ -8,7 +8,7 @@ use crate::batch::JobError;
 use crate::client::http::{HttpError, HttpErrorKind};
 
 /// How long to wait if a back-end takes no more requests just now and doesn't say for how long.
-const LATER: Duration = Duration::from_secs(5);
+pub(crate) const LATER: Duration = Duration::from_secs(5);
 
 /// How long a step waits if a more urgent one should go first.
 pub(crate) const GIVE_WAY: Duration = Duration::from_millis(10);

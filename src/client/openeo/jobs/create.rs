@@ -61,6 +61,8 @@ impl Connection {
 pub(crate) struct Creation {
     job: NewJob,
     inner: creation::Creation<OpenEoError>,
+    /// Whether it has ended without an answer: the job may exist, and nothing tells.
+    is_in_doubt: bool,
 }
 
 /// The outcome of a step.
@@ -77,16 +79,21 @@ pub(crate) enum Progress {
 
 impl Creation {
     pub(crate) fn new(job: NewJob) -> Creation {
-        Creation { inner: creation::Creation::new(job.likeness()), job }
+        Creation { inner: creation::Creation::new(job.likeness()), job, is_in_doubt: false }
     }
 
     pub(crate) fn job(&self) -> &NewJob {
         &self.job
     }
 
-    /// The error with which the reply was lost, if the job may exist because of that.
+    /// The error with which the reply was lost, as long as the job is looked for.
     pub(crate) fn lost_by(&self) -> Option<&OpenEoError> {
         self.inner.lost_by()
+    }
+
+    /// Whether nothing more can be found out about a job that may exist. Then no step follows.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt
     }
 
     /// Does one step: a call or a search. After a [`LostReply`](OpenEoError::LostReply) that is
@@ -116,7 +123,10 @@ impl Creation {
     /// The error if nothing more can be found out.
     fn lost(&mut self, why: &str) -> OpenEoError {
         match std::mem::replace(&mut self.inner, creation::Creation::new(self.job.likeness())).into_lost() {
-            Some(error) => self.lost_reply(error, why),
+            Some(error) => {
+                self.is_in_doubt = true;
+                self.lost_reply(error, why)
+            }
             None => OpenEoError::Invalid(format!("{why}: give jobs titles of their own")),
         }
     }

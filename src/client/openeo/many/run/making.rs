@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::batch::{Context, JobError};
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
-use crate::client::openeo::api::step::{GIVE_WAY, is_rate_limited, is_soft, job_error};
+use crate::client::openeo::api::step::{GIVE_WAY, LATER, is_later, is_rate_limited, is_soft, job_error};
 use crate::client::openeo::jobs::create::Progress as Creating;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::jobs::start::Progress;
@@ -21,8 +21,9 @@ const MOVES: u32 = 20;
 impl Run {
     /// Creates the job, or continues what an earlier attempt has begun.
     pub(super) fn create(&mut self, cx: &mut Context<'_>, site: &Site) -> Result<BatchJob, JobError> {
-        let connection = site.connection();
         let was_lost = self.creation.lost_by().is_some();
+        // A look that fails is repeated by the batch, and the creation keeps what it knows.
+        let connection = if was_lost { site.connection().once() } else { site.connection().clone() };
         if !std::mem::replace(&mut self.is_validated, true) {
             for warning in site.warnings_of(self.creation.job()) {
                 cx.note(format!("the back-end warns: {warning}"));
@@ -39,13 +40,13 @@ impl Run {
         if let (false, Some(memory)) = (was_lost, &mut self.memory) {
             memory.will_create(&site.back_end.name)?;
         }
-        match self.creation.advance(connection) {
+        match self.creation.advance(&connection) {
             Ok(Creating::Made(id)) => {
                 site.mark_up();
                 if was_lost {
                     cx.note("the reply to its creation was lost; it was found in the job list");
                 }
-                Ok(connection.job(&id))
+                Ok(site.connection().job(&id))
             }
             Ok(Creating::Look(after)) => {
                 // After a cancel the back-end might have answered in time.
@@ -65,14 +66,15 @@ impl Run {
             }
             Ok(Creating::NotYet) => Err(JobError::wait("a like job is being made", GIVE_WAY)),
             Err(error) if self.creation.lost_by().is_some() => Err(look_again(error)),
+            // Neither here nor elsewhere may it be made again.
+            Err(error) if self.creation.is_in_doubt() => Err(JobError::fatal(error)),
             Err(error) => {
                 if error.is_not_our_turn() {
                     self.make_room(&error);
                 }
                 if is_the_back_ends(&error) {
                     site.mark_down(Instant::now());
-                    let is_free = self.creation.lost_by().is_none() && self.moves < MOVES;
-                    if is_free && Site::any_is_up(&self.shared.sites, Instant::now()) {
+                    if self.moves < MOVES && Site::any_is_up(&self.shared.sites, Instant::now()) {
                         if self.moves == 0 {
                             cx.note(format!(
                                 "back-end {:?} didn't make it, so it goes elsewhere: {error}",
@@ -102,7 +104,7 @@ impl Run {
         if let Some(place) = &mut self.place {
             place.mark_full(Instant::now().checked_add(after));
         }
-        if self.job.is_none() && self.creation.lost_by().is_none() {
+        if self.job.is_none() {
             // The job may be created on another back-end.
             (self.place, self.site) = (None, None);
         }
@@ -177,11 +179,10 @@ fn is_the_back_ends(error: &OpenEoError) -> bool {
 /// The job list couldn't be read, so it isn't known whether the job exists: has the step called
 /// again.
 fn look_again(error: OpenEoError) -> JobError {
-    let (is_over, after) = match &error {
-        OpenEoError::LostReply { source, .. } => (!is_soft(source), source.http().and_then(HttpError::retry_after)),
-        _ => (true, None),
-    };
-    match after {
+    let OpenEoError::LostReply { source, .. } = &error else { return JobError::fatal(error) };
+    let (is_later, is_over) = (is_later(source), !is_soft(source));
+    match source.http().and_then(HttpError::retry_after) {
+        after if is_later => JobError::wait(error, after.unwrap_or(LATER)),
         _ if is_over => JobError::fatal(error),
         Some(after) => JobError::retry(error).after(after),
         None => JobError::retry(error),

@@ -177,7 +177,7 @@ impl Run {
 
     /// Whether a request to create the job may have arrived, and its reply was lost.
     pub(in crate::client::openeo) fn is_lost(&self) -> bool {
-        self.job.is_none() && self.creation.lost_by().is_some()
+        self.job.is_none() && (self.creation.is_in_doubt() || self.creation.lost_by().is_some())
     }
 
     /// The job, if it was started, or may have been.
