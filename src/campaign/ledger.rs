@@ -8,7 +8,9 @@
 //!  └── a failed attempt, if another is allowed ──▶ failed
 //! ```
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -16,6 +18,7 @@ use serde_json::Value;
 use super::error::CampaignError;
 use super::sqlite::SqliteStore;
 use super::store::{Cell, Outcome, Statements, Store};
+use crate::sync::Mutex;
 
 pub(super) const VERSION: i64 = 1;
 
@@ -27,6 +30,21 @@ pub(super) struct Ledger {
     /// What tells this campaign's jobs from all others on a back-end.
     name: String,
     store: Box<dyn Store>,
+    /// The rows that runs of this ledger are at work on: the database knows only the process.
+    held: Mutex<HashSet<i64>>,
+}
+
+/// A row that a run is at work on, until this is dropped: another run on the same [`Ledger`] leaves
+/// it alone.
+pub(super) struct Hold {
+    ledger: Arc<Ledger>,
+    id: i64,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.ledger.held.lock().remove(&self.id);
+    }
 }
 
 /// How far a row has come.
@@ -127,7 +145,7 @@ impl Ledger {
     }
 
     fn with(path: PathBuf, store: Box<dyn Store>) -> Result<Ledger> {
-        let mut ledger = Ledger { path, name: String::new(), store };
+        let mut ledger = Ledger { path, name: String::new(), store, held: Mutex::default() };
         let rows = ledger.read("opening it", |db| db.rows("SELECT version, name FROM campaign", &[]))?;
         let version = rows.first().and_then(|row| row.first()).and_then(Cell::int).unwrap_or(0);
         if version != VERSION {
@@ -185,7 +203,12 @@ impl Ledger {
         })
     }
 
-    /// Takes a row, unless another process is at work on it.
+    /// Takes a row for a run of this process, unless another run has it.
+    pub(super) fn hold(self: &Arc<Ledger>, id: i64) -> Option<Hold> {
+        self.held.lock().insert(id).then(|| Hold { ledger: Arc::clone(self), id })
+    }
+
+    /// Takes a row that this run holds, unless another process is at work on it.
     pub(super) fn claim(&self, id: i64) -> Result<Claim> {
         let own = self.store.owner();
         loop {

@@ -16,7 +16,8 @@
 //!   job list by its title, which begins with a name that no other job has.
 //! - **Nothing is spent beyond the limit** but by the job that turns out dearer than all before.
 //! - **Several processes** may run one campaign at once, of one machine with SQLite and of many
-//!   with PostgreSQL: each row is one's alone. What a process held that was killed is free at once.
+//!   with PostgreSQL, and a process may run it several times at once: each row is one run's alone.
+//!   What a process held that was killed is free at once.
 //!
 //! It knows no service: a client makes, finds and adopts jobs for it (`service.rs`), and adds to
 //! [`Campaign`] the methods that its users call. A service of your own does so by being a

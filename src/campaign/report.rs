@@ -26,7 +26,7 @@ pub struct CampaignReport {
     /// Rows that got no job in this run, or whose job was stopped, because it could have passed the
     /// limit.
     pub over_budget: usize,
-    /// Rows that another process was at work on.
+    /// Rows that another process, or another run of this campaign, was at work on.
     pub elsewhere: usize,
 }
 

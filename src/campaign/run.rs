@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::CampaignError;
-use super::ledger::{Claim, Entry, Ledger, Reserve, State};
+use super::ledger::{Claim, Entry, Hold, Ledger, Reserve, State};
 use super::options::Settings;
 use super::progress::Gauge;
 use super::row::Row;
@@ -48,7 +48,7 @@ impl<S> Shared<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
-    /// Another process is at work on it, or has ended it.
+    /// Another process or run is at work on it, or has ended it.
     Elsewhere,
     /// It could pass the limit.
     OverBudget,
@@ -59,6 +59,8 @@ pub(super) enum Outcome {
 pub(super) struct RowJob<S: Service> {
     shared: Arc<Shared<S>>,
     id: i64,
+    /// Dropped after this has given the row back.
+    hold: Option<Hold>,
     entry: Option<Entry>,
     job: Option<S::Job>,
     outcome: Option<Outcome>,
@@ -67,12 +69,18 @@ pub(super) struct RowJob<S: Service> {
 
 impl<S: Service> RowJob<S> {
     pub(super) fn new(shared: &Arc<Shared<S>>, id: i64) -> RowJob<S> {
-        RowJob { shared: Arc::clone(shared), id, entry: None, job: None, outcome: None, losses: 0 }
+        RowJob { shared: Arc::clone(shared), id, hold: None, entry: None, job: None, outcome: None, losses: 0 }
     }
 
     /// Takes the row, finds out how far it has come, and goes on from there; `None` if this run has
     /// nothing to do with it.
     fn begin(&mut self, cx: &mut Context<'_>) -> Result<Option<&mut S::Job>, JobError> {
+        if self.hold.is_none() {
+            self.hold = self.shared.ledger.hold(self.id);
+            if self.hold.is_none() {
+                return Ok(self.end(Outcome::Elsewhere));
+            }
+        }
         if self.entry.is_none() {
             match self.shared.ledger.claim(self.id)? {
                 Claim::Ours(entry) => self.entry = Some(*entry),

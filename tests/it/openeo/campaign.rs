@@ -448,6 +448,32 @@ fn two_processes_share_a_campaign() {
 }
 
 #[test]
+fn two_runs_of_one_campaign_share_no_row() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Hang, 2);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(2)).expect("added");
+    let back_ends = [BackEnd::new(&connection).name("one").parallel_jobs(2)];
+    let make = |_: &fulmar::client::openeo::campaign::Row| Ok(sum("sum"));
+    // On threads of its own, because its calls hold them.
+    let executor = fulmar::Executor::builder().threads(4).build().expect("an executor");
+    let runner = fulmar::batch::BatchRunner::builder().executor(&executor);
+    let poll = Duration::from_millis(20);
+    let own = options(folder.path()).run_with(RunOptions::new().poll(poll, poll).run_on(runner));
+    let first = campaign.start_jobs(back_ends, make, &own).expect("started");
+    assert!(server.await_hung(2), "the first run has both rows");
+    let report = run(&campaign, &connection, &options(folder.path()));
+    assert_eq!((report.elsewhere, server.count("create")), (2, 2), "{report}");
+    server.release();
+    let report = first.wait().expect("ended");
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 2);
+    assert_eq!(campaign.add_rows(rows(3)).expect("added"), 1);
+    let report = run(&campaign, &connection, &options(folder.path()));
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 3);
+}
+
+#[test]
 fn a_failure_on_the_back_end_is_tried_again_by_rule_and_paid_for() {
     let (server, connection) = server(Config::quick());
     let folder = Folder::new();
