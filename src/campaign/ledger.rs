@@ -252,9 +252,18 @@ impl Ledger {
     pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>) -> Result<Reserve> {
         let owners = self.write("reserving money", |tx| {
             let dear = dearest(tx, estimated)?;
+            if let Some(dear) = dear {
+                // Jobs whose run had no limit, or knew no cost, may cost as much as others.
+                tx.execute(
+                    "UPDATE campaign_row SET reserved = $1
+                     WHERE reserved IS NULL AND cost IS NULL AND state IN ('intended', 'made', 'finished')",
+                    &[dear.into()],
+                )?;
+            }
             let at_work = tx.rows(
                 "SELECT reserved, owner FROM campaign_row
-                 WHERE reserved IS NOT NULL AND cost IS NULL AND state NOT IN ('done', 'failed') AND id <> $1",
+                 WHERE (reserved IS NOT NULL OR state <> 'new') AND cost IS NULL AND state NOT IN ('done', 'failed')
+                    AND id <> $1",
                 &[id.into()],
             )?;
             let mut of_others = 0.0;
@@ -637,6 +646,34 @@ mod tests {
         assert_eq!(ledger.entries().expect("read")[0].state, State::Failed);
         drop(ledger);
         std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[test]
+    fn jobs_at_work_count_for_a_limit_that_their_run_did_not_have() {
+        for (estimate, granted) in [(None, 0), (Some(4.0), 1)] {
+            let folder = std::env::temp_dir().join(format!("fulmar-ledger-limit-{granted}-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            let ledger = Ledger::open(&folder.join("c.db")).expect("a ledger");
+            let rows = ["a", "b", "c", "d"].map(|key| (key.to_owned(), "{}".to_owned()));
+            ledger.add(&rows).expect("added");
+            for id in 1..=4 {
+                assert!(matches!(ledger.claim(id).expect("read"), Claim::Ours(_)));
+            }
+            // Of a run without a limit: one may be made, and one is.
+            ledger.intend(1, "one").expect("its own");
+            ledger.intend(2, "one").expect("its own");
+            ledger.made(2, "one", "j").expect("its own");
+            // Of one with a limit of three jobs.
+            let reserved = [3, 4].map(|id| ledger.reserve(id, 13.0, estimate).expect("read"));
+            let count = reserved.iter().filter(|outcome| **outcome == Reserve::Granted).count();
+            assert_eq!(count, granted, "{estimate:?}: {reserved:?}");
+            assert!(reserved.contains(&Reserve::Later), "{estimate:?}: {reserved:?}");
+            // A job whose cost no back-end tells has cost what is reserved for it.
+            ledger.done(2, None, &[]).expect("its own");
+            assert_eq!(ledger.totals().expect("read").spent, estimate.unwrap_or(0.0), "{estimate:?}");
+            drop(ledger);
+            std::fs::remove_dir_all(&folder).expect("removed");
+        }
     }
 
     #[test]
