@@ -17,6 +17,7 @@ use super::many::{self, BackEnd, JobRun, RunOptions};
 use crate::batch::{Context, JobError, RemoteJob};
 use crate::campaign::folder;
 use crate::campaign::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, sound_cost};
+use crate::client::creation::Match;
 use crate::error::BoxError;
 
 pub use crate::campaign::{
@@ -132,6 +133,13 @@ impl BackEnds {
         })
     }
 
+    /// What is to be made of the ticket's row.
+    fn new_job(&self, ticket: &Ticket) -> Result<NewJob, BoxError> {
+        let job = (self.make)(&ticket.row)?;
+        let title = ticket.title(job.shown_title());
+        Ok(job.title(&title))
+    }
+
     fn memory(&self, ticket: Ticket) -> Box<RowMemory> {
         Box::new(RowMemory { diary: ticket.diary, params: ticket.row.params, pattern: self.pattern.clone() })
     }
@@ -141,9 +149,7 @@ impl Service for BackEnds {
     type Job = Run;
 
     fn make(&self, ticket: Ticket) -> Result<Run, BoxError> {
-        let job = (self.make)(&ticket.row)?;
-        let title = ticket.title(job.shown_title());
-        let job = job.title(&title);
+        let job = self.new_job(&ticket)?;
         job.check()?;
         Ok(Run::new(&self.many, job).remembered(self.memory(ticket)))
     }
@@ -158,13 +164,20 @@ impl Service for BackEnds {
         if let Some(found) = list.iter().find(|job| is_it(job)) {
             return Ok(Some(found.id().to_owned()));
         }
-        let untitled: Vec<&JobDescription> = list.iter().filter(|job| job.title().is_none()).collect();
+        let untitled: Vec<&JobDescription> = list.iter().filter(|job| is_untitled(job)).collect();
         if untitled.len() > UNTITLED {
             return Err(ticket.unclear(&format!("the job list of {:?} tells no titles", ticket.back_end)));
         }
         for job in untitled {
             match connection.job(job.id()).describe() {
                 Ok(details) if is_it(&details) => return Ok(Some(job.id().to_owned())),
+                // This back-end may drop titles: then what the job computes has to tell it apart.
+                Ok(details) if is_untitled(&details) => {
+                    let own = self.new_job(ticket).map_err(JobError::fatal)?;
+                    if own.alike(details.as_json()) != Match::Different {
+                        return Err(ticket.unclear(&format!("job '{}' has no title, and may be it", job.id())));
+                    }
+                }
                 Ok(_) => {}
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(job_error(error)),
@@ -255,6 +268,11 @@ impl Memory for RowMemory {
         let wanted = wanted.map_err(|text| JobError::fatal(CampaignError::Invalid(text)))?;
         Ok(self.diary.place(&wanted)?.into())
     }
+}
+
+/// Whether a back-end tells no title of a job.
+fn is_untitled(job: &JobDescription) -> bool {
+    job.title().is_none_or(|title| title.trim().is_empty())
 }
 
 /// The job's details with this id in them: a back-end may write the id in another form, but is

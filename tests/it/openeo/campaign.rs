@@ -601,11 +601,44 @@ fn a_job_is_found_in_a_list_that_tells_no_titles() {
             }
         });
     };
+    let blank = |server: &Server| {
+        server.rewrite("list", |_, list| {
+            for job in list["jobs"].as_array_mut().expect("a list") {
+                job["title"] = json!("");
+            }
+        });
+    };
     let trial = Trial { back_ends: 1, rows: 3, paid: 3 };
     // The first requests log in; jobs are made by those that follow.
     for at in 4..10 {
         trial.killed_at_with(at, Passage::Done, untitled);
+        trial.killed_at_with(at, Passage::Done, blank);
     }
+}
+
+#[test]
+fn a_job_that_a_back_end_may_have_made_without_its_title_is_not_made_again() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::DoneBut(504), 1);
+    server.rewrite("list", |_, list| {
+        for job in list["jobs"].as_array_mut().expect("a list") {
+            job["title"] = json!("");
+        }
+    });
+    server.rewrite("describe", |_, details| details["title"] = json!(" "));
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let report = run(&campaign, &connection, &options(folder.path()));
+    assert_eq!((server.count("create"), report.count(RowState::Started)), (1, 1), "{report:?}");
+    assert!(report.rows[0].error.as_ref().is_some_and(|error| error.contains("has no title")), "{report:?}");
+    // A job that computes something else is not it: the row's own was never made, and is now.
+    for job in server.jobs() {
+        connection.job(&job.id).delete().expect("deleted");
+    }
+    connection.create_job(NewJob::new(ProcessGraph::start("subtract", json!({"x": 3, "y": 5})))).expect("created");
+    let report = run(&campaign, &connection, &options(folder.path()));
+    assert!(report.is_success(), "{report:?}");
 }
 
 #[test]
