@@ -87,6 +87,8 @@ pub(crate) enum Doubt {
     None,
     /// It may have done it. The server has answered, or has closed the connection.
     Lost,
+    /// A proxy has answered in its place: it may have done it, or do it a little later.
+    Behind,
     /// It may have done it, or may still do it: only our wait for the reply has ended.
     UnderWay,
     /// The server says that it has done it, but not under which id.
@@ -417,22 +419,19 @@ impl<E> Creation<E> {
             return Err(Failure::Unclear(format!("it may be {}", doubtful.join(" or "))));
         }
         lost.looks += 1;
-        if lost.doubt != Doubt::Lost {
-            // No list can prove that the server isn't still creating it, so look again.
-            if lost.looks < LOOKS {
-                return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
-            }
-            return Err(Failure::Unclear(match lost.doubt {
-                Doubt::Unnamed => "it isn't in the list, but the server said that it was made".to_owned(),
-                _ => "it isn't in the list, but the server may still be making it".to_owned(),
-            }));
+        // The server may still be creating it, or the list may be complete the next time.
+        if lost.looks < LOOKS && (lost.doubt != Doubt::Lost || gap.is_some()) {
+            return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
         }
-        if let Some(gap) = gap {
-            // The list may be complete the next time.
-            if lost.looks < LOOKS {
-                return Ok(Step::Look(SETTLED * 2u32.pow(lost.looks)));
-            }
-            return Err(Failure::Unclear(format!("it isn't in the list, which may lack some: {gap}")));
+        // No list can prove that the server isn't still creating it.
+        let unclear = match (lost.doubt, gap) {
+            (Doubt::Unnamed, _) => Some("it isn't in the list, but the server said that it was made".to_owned()),
+            (Doubt::UnderWay, _) => Some("it isn't in the list, but the server may still be making it".to_owned()),
+            (_, Some(gap)) => Some(format!("it isn't in the list, which may lack some: {gap}")),
+            (_, None) => None,
+        };
+        if let Some(why) = unclear {
+            return Err(Failure::Unclear(why));
         }
         match self.lost.take() {
             Some(lost) if self.posts >= POSTS || !maker.may_pass(&lost.error) => Err(Failure::Refused(lost.error)),
@@ -520,7 +519,7 @@ mod tests {
         }
 
         fn doubt(&self, error: &String) -> Doubt {
-            [Doubt::None, Doubt::Lost, Doubt::UnderWay, Doubt::Unnamed]
+            [Doubt::None, Doubt::Lost, Doubt::Behind, Doubt::UnderWay, Doubt::Unnamed]
                 .into_iter()
                 .find(|doubt| *error == format!("{doubt:?}"))
                 .expect("a doubt")
@@ -659,6 +658,16 @@ mod tests {
         }
         late.entries.borrow_mut().push(("a", NOW, Match::Same));
         assert!(matches!(creation.advance(&ledger, &late), Ok(Step::Found(id)) if id == "a"));
+    }
+
+    #[test]
+    fn what_a_proxy_has_lost_is_looked_for_until_it_would_be_there() {
+        let (mut creation, ledger) = (Creation::new([0; 32]), Ledger::default());
+        let behind = script(&[Err(Doubt::Behind), Ok("b")], &[]);
+        for _ in 0..LOOKS {
+            assert!(matches!(creation.advance(&ledger, &behind), Ok(Step::Look(_))));
+        }
+        assert!(matches!(creation.advance(&ledger, &behind), Ok(Step::Again)), "it never came");
     }
 
     #[test]

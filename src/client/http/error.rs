@@ -109,15 +109,29 @@ impl HttpError {
     ///
     /// After a `POST` that creates something, `true` means: look for it before you send the request
     /// again. `false` can be wrong if a gateway says 503 after it has lost the server behind it;
-    /// with such gateways, look as well.
+    /// with such gateways, look as well, as the clients of this crate do.
     pub fn may_have_arrived(&self) -> bool {
         self.0.may_have_arrived
     }
 
     /// Whether this side ended the wait for the reply, so that the server may still be at it.
+    #[cfg(feature = "openeo")]
+    pub(crate) fn is_hung(&self) -> bool {
+        matches!(self.0.kind, HttpErrorKind::Timeout | HttpErrorKind::Cancelled)
+    }
+
+    /// Whether this side or a proxy ended the wait for the reply, so that the server behind it may
+    /// still be at it: 504, and those of Cloudflare and other proxies that mean the same.
     #[cfg(any(feature = "openeo", feature = "pairs"))]
     pub(crate) fn is_given_up(&self) -> bool {
-        matches!(self.0.kind, HttpErrorKind::Timeout | HttpErrorKind::Cancelled)
+        use HttpErrorKind::{Cancelled, Status, Timeout};
+        matches!(self.0.kind, Timeout | Cancelled | Status(504 | 520 | 522 | 524 | 598 | 599))
+    }
+
+    /// Whether a proxy may have answered that lost the server behind it, or didn't reach it.
+    #[cfg(any(feature = "openeo", feature = "pairs"))]
+    pub(crate) fn is_of_proxy(&self) -> bool {
+        matches!(self.0.kind, HttpErrorKind::Status(502 | 503 | 521 | 523 | 525..=527))
     }
 
     pub(super) fn new(kind: HttpErrorKind, method: Method, url: &Url, message: impl Into<String>) -> HttpError {

@@ -387,7 +387,14 @@ impl RemoteJob for Job {
                 cx.note(MAY_EXIST);
                 Err(JobError::wait("it is cancelled", TWINS))
             }
-            Ok(Step::Look(after)) => Err(JobError::wait("the answer to the submission was lost", after)),
+            Ok(Step::Look(after)) => {
+                // A proxy may have said when the server can be reached again.
+                let asked = match self.creation.lost_by().filter(|_| !was_lost) {
+                    Some(PairsError::Http(error)) => error.retry_after().unwrap_or_default(),
+                    _ => Duration::ZERO,
+                };
+                Err(JobError::wait("the answer to the submission was lost", after.max(asked)))
+            }
             Ok(Step::Again) => {
                 cx.note(
                     "submitted again after an answer was lost: no such job was in the list, but if it comes to be, it \

@@ -52,13 +52,12 @@ impl Maker for QueryMaker<'_> {
         match error {
             // A dry run creates nothing.
             _ if self.query.is_dry_run() => Doubt::None,
-            PairsError::Http(error) if !error.may_have_arrived() || self.client.has_outlived_token(error) => {
-                Doubt::None
-            }
-            PairsError::Http(error) => {
-                let gave_up = error.is_given_up() || error.status() == Some(504);
-                if gave_up { Doubt::UnderWay } else { Doubt::Lost }
-            }
+            PairsError::Http(error) if self.client.has_outlived_token(error) => Doubt::None,
+            PairsError::Http(error) if error.is_given_up() && error.may_have_arrived() => Doubt::UnderWay,
+            // PAIRS is behind an API gateway, whose 503 doesn't say what happened behind it.
+            PairsError::Http(error) if error.is_of_proxy() => Doubt::Behind,
+            PairsError::Http(error) if error.may_have_arrived() => Doubt::Lost,
+            PairsError::Http(_) => Doubt::None,
             // The server has answered, but not with an id that can be read.
             PairsError::Reply(_) => Doubt::Unnamed,
             // The request was redirected, and the first server may have created the job.
@@ -68,7 +67,7 @@ impl Maker for QueryMaker<'_> {
     }
 
     fn may_pass(&self, error: &PairsError) -> bool {
-        error.is_retryable()
+        error.is_retryable() || matches!(error, PairsError::Http(error) if error.is_of_proxy())
     }
 
     fn list(&self, part: u32) -> Result<Listing, PairsError> {

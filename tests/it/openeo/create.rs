@@ -1,6 +1,8 @@
 //! Jobs are made exactly once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use fulmar::Executor;
@@ -197,6 +199,45 @@ fn what_the_back_end_may_still_be_making_is_looked_for_and_not_made_again() {
         "{error:?}"
     );
     assert_eq!((server.count("create"), server.count("list")), (1, 3));
+}
+
+#[test]
+fn what_a_proxy_gave_up_waiting_for_is_not_made_again() {
+    // At the same time, because each waits for three looks.
+    thread::scope(|scope| {
+        for status in [520, 522, 524, 598, 599] {
+            scope.spawn(move || {
+                let (server, connection) = server(Config::quick());
+                server.plan("create", Fault::Status(status), 1);
+                let error = connection.create_job(sum("slow")).expect_err("it is not known");
+                assert!(
+                    matches!(&error, OpenEoError::LostReply { why, .. } if why.contains("may still be making it")),
+                    "{status}: {error:?}"
+                );
+                assert_eq!(server.count("create"), 1, "{status}");
+            });
+        }
+    });
+}
+
+#[test]
+fn what_appears_a_moment_after_a_proxy_lost_the_back_end_is_found() {
+    thread::scope(|scope| {
+        for status in [502, 503, 521, 523, 525, 526, 527] {
+            scope.spawn(move || {
+                let (server, connection) = server(Config::quick());
+                server.plan("create", Fault::DoneBut(status), 1);
+                let lists = AtomicUsize::new(0);
+                server.rewrite("list", move |_, list| {
+                    if lists.fetch_add(1, Ordering::SeqCst) == 0 {
+                        list["jobs"] = json!([]);
+                    }
+                });
+                let job = connection.create_job(sum("late")).expect("found");
+                assert_eq!((server.jobs().len(), server.jobs()[0].id.as_str()), (1, job.id()), "{status}");
+            });
+        }
+    });
 }
 
 #[test]

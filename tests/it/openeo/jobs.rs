@@ -1,10 +1,12 @@
 //! A job's life: start, status, logs, waits, and the list of all.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fulmar::client::openeo::{Connection, JobStatus, LogLevel, OpenEoError};
 use openeo_server::{Config, Fault};
+use serde_json::json;
 
 use super::{finished, server, soon, sum};
 
@@ -63,6 +65,22 @@ fn a_start_that_did_start_is_not_started_again() {
         job.start_and_wait(soon()).expect("finished");
         assert_eq!((server.jobs()[0].starts, server.count("start")), (1, 1), "{fault:?}");
     }
+}
+
+#[test]
+fn a_start_that_a_proxy_gave_up_on_is_looked_for_more_than_once() {
+    let (server, connection) = server(Config::quick());
+    let job = connection.create_job(sum("start")).expect("created");
+    server.plan("start", Fault::DoneBut(524), 1);
+    // The first asks whether it has ended, and the second comes before the start has its effect.
+    let looks = AtomicUsize::new(0);
+    server.rewrite("describe", move |_, details| {
+        if looks.fetch_add(1, Ordering::SeqCst) == 1 {
+            details["status"] = json!("created");
+        }
+    });
+    job.start().expect("started");
+    assert_eq!((server.jobs()[0].starts, server.count("start")), (1, 1));
 }
 
 #[test]

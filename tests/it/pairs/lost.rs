@@ -1,8 +1,9 @@
 //! A submission whose answer was lost, on servers that say when what happens: nobody else's job is taken, and nothing is
 //! submitted that nobody wants any more.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fulmar::batch::BatchReport;
 use fulmar::client::http::HttpErrorKind;
@@ -148,6 +149,43 @@ fn a_submission_that_is_sent_on_and_makes_no_job_says_where_to() {
         assert!(matches!(error, PairsError::SentOn { .. }) && error.to_string() == said, "{status}: {error}");
         assert_eq!(posts(&server), 1, "{status}");
     }
+}
+
+#[test]
+fn a_job_that_appears_a_moment_after_a_proxy_lost_the_server_is_found() {
+    for status in [502, 503, 521] {
+        let (folder, lists) = (Folder::new(), AtomicUsize::new(0));
+        let server = Server::start(move |seen, stream| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
+            let job = format!(r#"{{"id":"own","status":"Succeeded","statusCode":20,"start":{now}}}"#);
+            let body = if seen.method == "POST" {
+                return reply(stream, status, &[], b"<html>lost</html>");
+            } else if !seen.target.contains("/list") && !seen.target.contains("/queryhistories/") {
+                job
+            } else if seen.target.contains("/queryhistories/") {
+                serde_json::json!({"queryjob": "own", "apiJson": square("a").to_submit().to_string()}).to_string()
+            } else if lists.fetch_add(1, Ordering::SeqCst) == 0 {
+                r#"{"totPages":1,"queryJobList":[]}"#.to_owned()
+            } else {
+                format!(r#"{{"totPages":1,"queryJobList":[{job}]}}"#)
+            };
+            reply(stream, 200, &[], body.as_bytes())
+        });
+        let report = batch_query(&client(&server), [square("a")], options(&folder).download(false)).expect("sound");
+        assert!(report.is_success(), "{status}: {}", told(&report));
+        assert_eq!(posts(&server), 1, "{status}: {:?}", report.jobs[0].notes);
+    }
+}
+
+#[test]
+fn a_submission_that_a_proxy_gave_up_on_is_not_made_again() {
+    let server = Server::start(|seen, stream| match seen.method.as_str() {
+        "POST" => reply(stream, 524, &[], b"<html>timeout</html>"),
+        _ => reply(stream, 200, &[], br#"{"totPages":1,"queryJobList":[]}"#),
+    });
+    let report = run(&server);
+    assert!(matches!(failure(&report), PairsError::LostReply { .. }), "{}", told(&report));
+    assert_eq!(posts(&server), 1);
 }
 
 /// How far the exchange below is.

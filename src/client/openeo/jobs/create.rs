@@ -11,7 +11,7 @@ use url::Url;
 use super::job::BatchJob;
 use super::new_job::{NewJob, created};
 use crate::client::creation::{self, Doubt, Failure, Listed, Listing, Maker, Match, Step};
-use crate::client::http::{HttpError, Method, Response};
+use crate::client::http::{Method, Response};
 use crate::client::openeo::api::connection::Connection;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::pause::pause;
@@ -168,8 +168,12 @@ impl Maker for JobMaker<'_> {
         if matches!(error, OpenEoError::Reply(_)) {
             return Doubt::Unnamed;
         }
-        let gave_up = error.http().is_some_and(HttpError::is_given_up);
-        if gave_up || error.status() == Some(504) { Doubt::UnderWay } else { Doubt::Lost }
+        match error.http() {
+            Some(http) if http.is_given_up() => Doubt::UnderWay,
+            // The back-end's own errors have a body as openEO defines it.
+            Some(http) if http.is_of_proxy() && error.code().is_none() => Doubt::Behind,
+            _ => Doubt::Lost,
+        }
     }
 
     fn may_pass(&self, error: &OpenEoError) -> bool {

@@ -154,5 +154,5 @@ fn is_unclear(error: &OpenEoError) -> bool {
 
 /// Whether the server may still be working on the request: only the wait for its reply has ended.
 fn is_under_way(error: &OpenEoError) -> bool {
-    error.http().is_some_and(HttpError::is_given_up) || error.status() == Some(504)
+    error.http().is_some_and(HttpError::is_given_up)
 }

@@ -191,7 +191,7 @@ impl Site {
                     back_end = self.back_end.name,
                     error = error.to_string()
                 );
-                let hung = error.http().is_some_and(HttpError::is_given_up);
+                let hung = error.http().is_some_and(HttpError::is_hung);
                 if hung || !error.is_retryable() { ListRead::Useless } else { ListRead::Failed }
             }
         };

@@ -58,7 +58,10 @@ impl Run {
                         "the reply to its creation was lost, and it is looked for in the job list: {error}"
                     ));
                 }
-                Err(JobError::wait("the reply to its creation was lost", after))
+                // A proxy may have said when the back-end can be reached again.
+                let asked = self.creation.lost_by().filter(|_| !was_lost).and_then(OpenEoError::http);
+                let asked = asked.and_then(HttpError::retry_after).unwrap_or_default();
+                Err(JobError::wait("the reply to its creation was lost", after.max(asked)))
             }
             Ok(Creating::Again) => {
                 cx.note("it isn't in the job list, so it is created again");
