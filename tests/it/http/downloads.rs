@@ -193,6 +193,25 @@ fn whatever_is_not_exactly_the_rest_starts_over() {
 }
 
 #[test]
+fn the_rest_of_a_version_of_another_date_starts_over() {
+    let folder = Folder::new();
+    let newer = || data(SIZE).into_iter().map(|byte| byte.wrapping_add(1)).collect::<Vec<u8>>();
+    let server = Server::start(move |seen, stream| {
+        let modified = |at| [("Last-Modified", at), ("Date", "Sun, 06 Nov 1994 09:00:00 GMT")];
+        let (then, now) = (modified("Sun, 06 Nov 1994 08:49:37 GMT"), modified("Sun, 06 Nov 1994 08:55:00 GMT"));
+        match (seen.number, asked(seen)) {
+            (0, _) => cut(stream, &then, &data(SIZE), 100_000),
+            // It ignores `If-Range`.
+            (_, Some(from)) => partial(stream, from, &newer(), &now),
+            (_, None) => reply(stream, 200, &now, &newer()),
+        }
+    });
+    let file = client().get(&server.url("/")).download(&Download::new(folder.path(), "x")).expect("a file");
+    assert!(folder.read("x") == newer(), "a mix of two versions");
+    assert!(!file.resumed);
+}
+
+#[test]
 fn without_a_validator_a_cut_starts_over_and_leaves_nothing() {
     let weak: [&[(&str, &str)]; 4] = [
         &[],

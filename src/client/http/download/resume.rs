@@ -26,7 +26,9 @@ pub(super) fn is_the_rest(
     if length.is_some_and(|length| length != (range.last - range.first).checked_add(1)) {
         return Err("the server sent a range of another length than it says");
     }
-    if validator.is_etag && header(headers, "etag").is_some_and(|tag| tag.trim() != validator.value) {
+    // Some servers ignore `If-Range`, and send the rest of whatever is there now.
+    let name = if validator.is_etag { "etag" } else { "last-modified" };
+    if header(headers, name).is_some_and(|version| version.trim() != validator.value.trim()) {
         return Err("the file on the server has changed meanwhile");
     }
     Ok(())
