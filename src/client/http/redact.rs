@@ -101,6 +101,9 @@ fn repeated(text: &str, secret: &str) -> Option<usize> {
     Some(text.len() - rest.len())
 }
 
+/// How many bytes an entity of HTML has at most between `&` and `;`.
+const MOST_ENTITY: usize = 8;
+
 /// If `text` begins with an escape of `c`: the rest after it.
 fn after_escaped(text: &str, c: char) -> Option<&str> {
     let number = |digits: &str| u32::from_str_radix(digits, 16).ok() == Some(u32::from(c));
@@ -119,7 +122,9 @@ fn after_escaped(text: &str, c: char) -> Option<&str> {
             None => text[1..].strip_prefix(c).filter(|_| c.is_ascii_punctuation()),
         },
         b'&' => {
-            let (entity, rest) = text[1..].split_once(';').filter(|(entity, _)| entity.len() <= 8)?;
+            // Not further: a server may send a long row of `&`, and this is asked at each of them.
+            let end = text.bytes().take(MOST_ENTITY + 2).position(|byte| byte == b';')?;
+            let (entity, rest) = (&text[1..end], &text[end + 1..]);
             let named = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
             let is_it = match entity.strip_prefix('#') {
                 None => named.contains(&(entity, c)),
@@ -235,6 +240,13 @@ mod tests {
         secrets.add("defghi");
         secrets.add("a\\\\b%41c");
         assert_eq!(secrets.hide("-abcdefghi-a\\\\b%41c-%-\\-&-\\u00-&;-é%c3"), "-***-***-%-\\-&-\\u00-&;-é%c3");
+    }
+
+    #[test]
+    fn an_entity_ends_soon_or_is_none() {
+        let mut secrets = Secrets::default();
+        secrets.add("a-secret");
+        assert_eq!(secrets.hide("&#x000061;-secret &#x0000061;-secret"), "*** &#x0000061;-secret");
     }
 
     #[test]
