@@ -23,6 +23,10 @@ const CREATIONS: usize = 4;
 /// For how long other back-ends are preferred to one that doesn't answer: at first, and at most.
 const DOWN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
 
+/// For how long a back-end that says that it has too many jobs gets none at most, whatever it asks
+/// for.
+const FULL: Duration = Duration::from_secs(24 * 3_600);
+
 /// If a creation or a start takes longer than this, other calls don't wait for it any more.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -249,10 +253,10 @@ impl JobPermit {
         Call::begin(&self.site, &mut self.site.room.lock(), |room| &mut room.starting, now)
     }
 
-    /// Notes that the back-end has too many jobs until `until`. This job waits.
-    pub(super) fn mark_full(&mut self, until: Option<Instant>) {
+    /// Notes that the back-end has too many jobs for the time of `after`. This job waits.
+    pub(super) fn mark_full(&mut self, now: Instant, after: Duration) {
         let mut room = self.site.room.lock();
-        room.full_until = until;
+        room.full_until = now.checked_add(after.min(FULL));
         if self.taken {
             room.taken -= 1;
             room.waiting += 1;
@@ -338,9 +342,12 @@ mod tests {
         let mut second = place(&sites);
         assert!(second.taken);
         let now = Instant::now();
-        second.mark_full(now.checked_add(Duration::from_secs(9)));
+        second.mark_full(now, Duration::from_secs(9));
         assert!(!second.take(now) && !place(&sites).taken);
         assert!(second.take(now + Duration::from_secs(10)), "later");
+        second.mark_full(now, Duration::MAX);
+        assert!(!second.take(now + Duration::from_secs(3_600)), "a very long time isn't none");
+        assert!(second.take(now + FULL), "but not for ever");
     }
 
     #[test]

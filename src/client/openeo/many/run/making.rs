@@ -105,7 +105,7 @@ impl Run {
     fn make_room(&mut self, error: &OpenEoError) {
         let after = error.http().and_then(HttpError::retry_after).unwrap_or(self.shared.options.first_poll);
         if let Some(place) = &mut self.place {
-            place.mark_full(Instant::now().checked_add(after));
+            place.mark_full(Instant::now(), after);
         }
         if self.job.is_none() {
             // The job may be created on another back-end.
