@@ -24,23 +24,16 @@ pub struct BatchJob {
     connection: Connection,
     id: Arc<str>,
     warnings: Arc<[String]>,
-    /// Whether it was made by this reference.
-    is_new: bool,
 }
 
 impl BatchJob {
     pub(crate) fn new(connection: Connection, id: &str) -> BatchJob {
-        BatchJob { connection, id: id.into(), warnings: Arc::new([]), is_new: false }
+        BatchJob { connection, id: id.into(), warnings: Arc::new([]) }
     }
 
     pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> BatchJob {
         self.warnings = warnings.into();
         self
-    }
-
-    /// Whether it was made by this reference, so that it can't have ended before.
-    pub(super) fn is_new(&self) -> bool {
-        self.is_new
     }
 
     /// The job's id at the back-end. [`Connection::job`] finds the job again by it.

@@ -35,8 +35,7 @@ impl BatchJob {
     /// of it. If the job had ended before and the reply was lost, and the job has ended now, it
     /// isn't known whether it ran in between: then the error is that of the lost reply.
     pub fn start(&self) -> Result<(), OpenEoError> {
-        // A job that this reference has just created can't have ended, so don't ask for its status.
-        let had_ended = !self.is_new() && self.describe().is_ok_and(|found| found.status().is_ended());
+        let had_ended = self.describe().is_ok_and(|found| found.status().is_ended());
         let mut start = Start { had_ended, ..Start::default() };
         loop {
             match start.advance(self) {
