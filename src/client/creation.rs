@@ -40,7 +40,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 /// in milliseconds.
 const SLACK: i64 = 10_000;
 
-/// How many ids are remembered. Forgetting one can only raise a doubt.
+/// How many ids are remembered at least: the last ones, because a look is for what is new.
 const REMEMBERED: usize = 100_000;
 
 /// For how many entries of a list the details are read.
@@ -130,9 +130,38 @@ struct State {
     lost: HashMap<Likeness, usize>,
     /// The ids that calls of this process have created or found. If the reply came, with the times
     /// of its call's begin and end.
-    own: HashMap<String, Option<(Instant, Instant)>>,
+    own: Recent<Option<(Instant, Instant)>>,
     /// When each id was first known to exist.
-    seen: HashMap<String, Instant>,
+    seen: Recent<Instant>,
+}
+
+/// What is known of ids, of which the older ones are forgotten some time.
+struct Recent<T> {
+    newer: HashMap<String, T>,
+    older: HashMap<String, T>,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Recent<T> {
+        Recent { newer: HashMap::new(), older: HashMap::new() }
+    }
+}
+
+impl<T> Recent<T> {
+    fn get(&self, id: &str) -> Option<&T> {
+        self.newer.get(id).or_else(|| self.older.get(id))
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.get(id).is_some()
+    }
+
+    fn insert(&mut self, id: &str, value: T) {
+        self.newer.insert(id.to_owned(), value);
+        if self.newer.len() >= REMEMBERED {
+            self.older = std::mem::take(&mut self.newer);
+        }
+    }
 }
 
 impl Ledger {
@@ -141,11 +170,10 @@ impl Ledger {
     pub(crate) fn note_seen<'a>(&self, ids: impl Iterator<Item = &'a str>) {
         let now = Instant::now();
         let mut state = self.state.lock();
-        if state.seen.len() > REMEMBERED {
-            state.seen.clear();
-        }
         for id in ids {
-            state.seen.entry(id.to_owned()).or_insert(now);
+            if !state.seen.contains(id) {
+                state.seen.insert(id, now);
+            }
         }
     }
 
@@ -167,11 +195,7 @@ impl Ledger {
     }
 
     fn own(&self, id: &str, made: Option<(Instant, Instant)>) {
-        let mut state = self.state.lock();
-        if state.own.len() > REMEMBERED {
-            state.own.clear();
-        }
-        state.own.insert(id.to_owned(), made);
+        self.state.lock().own.insert(id, made);
     }
 
     /// Claims one of the entries that are the `same` as what a call created whose reply was lost,
@@ -182,8 +206,8 @@ impl Ledger {
     /// without the call, or the call without its entry.
     fn claim(&self, call: &mut Counted, mut same: Vec<String>, doubtful: &mut Vec<String>) -> Claim {
         let mut state = self.state.lock();
-        same.retain(|id| !state.own.contains_key(id));
-        doubtful.retain(|id| !state.own.contains_key(id));
+        same.retain(|id| !state.own.contains(id));
+        doubtful.retain(|id| !state.own.contains(id));
         if same.is_empty() && doubtful.is_empty() {
             return Claim::Nothing;
         }
@@ -199,7 +223,7 @@ impl Ledger {
         match same.into_iter().next() {
             None => Claim::Nothing,
             Some(id) => {
-                state.own.insert(id.clone(), None);
+                state.own.insert(&id, None);
                 call.end(&mut state);
                 Claim::Taken(id)
             }
@@ -210,7 +234,7 @@ impl Ledger {
     /// it didn't exist before.
     fn may_be_of(&self, id: &str, began: Instant) -> bool {
         let state = self.state.lock();
-        !state.own.contains_key(id) && state.seen.get(id).is_none_or(|since| *since > began)
+        !state.own.contains(id) && state.seen.get(id).is_none_or(|since| *since > began)
     }
 }
 
@@ -762,6 +786,17 @@ mod tests {
         for creation in [&mut *one.borrow_mut(), &mut two] {
             assert!(matches!(creation.advance(&ledger, &lost), Ok(Step::Found(_))));
         }
+    }
+
+    #[test]
+    fn what_a_call_has_made_last_stays_its_own_however_many_there_were_before() {
+        let ledger = Ledger::default();
+        for number in 0..2 * REMEMBERED + 2 {
+            ledger.own(&number.to_string(), None);
+            let last = [number.to_string(), number.saturating_sub(REMEMBERED / 2).to_string()];
+            assert!(last.iter().all(|id| !ledger.may_be_of(id, Instant::now())), "{last:?}");
+        }
+        assert!(ledger.may_be_of("another", Instant::now()));
     }
 
     #[test]
