@@ -280,12 +280,15 @@ impl Calls<'_> {
         page: u32,
         size: u32,
     ) -> Result<(QueryJobs, Option<String>), PairsError> {
-        let (page, size) = (page.to_string(), size.to_string());
         let request =
             self.request(Method::Get, "/queryjobs/list")?.query("flag", if favorites { "true" } else { "false" });
-        let response = self.send(request.query("page", &page).query("size", &size))?;
+        let response = self.send(request.query("page", &page.to_string()).query("size", &size.to_string()))?;
         let date = response.header("date").map(str::to_owned);
-        Ok((read(&response, QueryJobs::parse)?, date))
+        let mut list = read(&response, QueryJobs::parse)?;
+        if list.pages == 0 && list.jobs.len() + list.unreadable.len() >= size as usize {
+            list.unreadable.push("the server doesn't say whether more pages follow (no totPages)".to_owned());
+        }
+        Ok((list, date))
     }
 
     pub(super) fn download(&self, id: &str) -> Result<RequestBuilder, PairsError> {

@@ -75,12 +75,13 @@ pub struct QueryJob {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct QueryJobs {
-    /// How many pages there are.
+    /// How many pages there are; 0 if there is none, or if the server doesn't say.
     pub pages: u64,
     /// The queries of this page.
     pub jobs: Vec<QueryJob>,
-    /// A line for each entry of the page that could not be read as a query. If there are any, a
-    /// query that isn't in `jobs` may be one of them.
+    /// A line for each entry of the page that could not be read as a query, and one if the page is
+    /// full and the server doesn't say how many there are. If there are any, a query that isn't in
+    /// `jobs` may be one of them.
     pub unreadable: Vec<String>,
 }
 
@@ -250,7 +251,7 @@ impl QueryJobs {
                 Err(error) => unreadable.push(error.to_string()),
             }
         }
-        let pages = page.get("totPages").or_else(|| page.get("tot_pages")).and_then(schema::integer).unwrap_or(1);
+        let pages = page.get("totPages").or_else(|| page.get("tot_pages")).and_then(schema::integer).unwrap_or(0);
         Ok(QueryJobs { pages: u64::try_from(pages).unwrap_or(0), jobs: read, unreadable })
     }
 }

@@ -113,10 +113,19 @@ fn failure(report: &BatchReport<QueryResult>) -> &PairsError {
 
 #[test]
 fn a_job_that_may_exist_is_a_lost_reply_that_says_why() {
-    // A list that has entries which can't be read; one that can't be had; one that may have it.
-    let gap = r#"{"totPages":1,"queryJobList":[7]}"#;
-    let alike = r#"{"totPages":1,"queryJobList":[{"id":"1","status":"Queued","statusCode":0}]}"#;
-    for (status, list, said) in [(200, gap, "which may lack some"), (403, "{}", "403"), (200, alike, "it may be 1")] {
+    // A list that has entries which can't be read; one that may go on; one that can't be had; one
+    // that may have it.
+    let gap = r#"{"totPages":1,"queryJobList":[7]}"#.to_owned();
+    let other = |id| format!(r#"{{"id":"{id}","nickname":"other","status":"Queued","statusCode":0}}"#);
+    let others: Vec<String> = (0..100).map(other).collect();
+    let full = format!(r#"{{"queryJobList":[{}]}}"#, others.join(","));
+    let alike = r#"{"totPages":1,"queryJobList":[{"id":"1","status":"Queued","statusCode":0}]}"#.to_owned();
+    for (status, list, said) in [
+        (200, gap, "which may lack some"),
+        (200, full, "no totPages"),
+        (403, "{}".to_owned(), "403"),
+        (200, alike, "it may be 1"),
+    ] {
         let server = Server::start(move |seen, stream| match seen.method.as_str() {
             "POST" => Then::Close,
             _ if seen.target.contains("/list") => reply(stream, status, &[], list.as_bytes()),
