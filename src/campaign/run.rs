@@ -17,6 +17,10 @@ use crate::sync::{AtomicBool, Mutex, Ordering};
 /// How long a row waits for others whose cost isn't known yet, or for another look.
 const LATER: Duration = Duration::from_millis(200);
 
+/// How often in a row a service must say that there is no such job before the job counts as gone:
+/// not all of its machines may know a new one yet.
+const MISSING: u32 = 5;
+
 /// How often in one run a job is looked for that may have been made.
 const LOSSES: u32 = 5;
 
@@ -65,11 +69,21 @@ pub(super) struct RowJob<S: Service> {
     job: Option<S::Job>,
     outcome: Option<Outcome>,
     losses: u32,
+    missing: u32,
 }
 
 impl<S: Service> RowJob<S> {
     pub(super) fn new(shared: &Arc<Shared<S>>, id: i64) -> RowJob<S> {
-        RowJob { shared: Arc::clone(shared), id, hold: None, entry: None, job: None, outcome: None, losses: 0 }
+        RowJob {
+            shared: Arc::clone(shared),
+            id,
+            hold: None,
+            entry: None,
+            job: None,
+            outcome: None,
+            losses: 0,
+            missing: 0,
+        }
     }
 
     /// Takes the row, finds out how far it has come, and goes on from there; `None` if this run has
@@ -185,6 +199,11 @@ impl<S: Service> RowJob<S> {
             Adopted::Job(job) => return Ok(job),
             Adopted::Gone(error) => error,
         };
+        self.missing += 1;
+        if self.missing < MISSING {
+            return Err(JobError::wait(error, LATER));
+        }
+        self.missing = 0;
         let again = entry.attempt < self.shared.settings.attempts;
         self.note_failure(None, &chain(&*error), again)?;
         Err(if again { JobError::wait(error, Duration::ZERO) } else { JobError::fatal(error) })

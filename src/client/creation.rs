@@ -58,6 +58,9 @@ pub(crate) enum Match {
     Possible,
     /// It is certainly another.
     Different,
+    /// The service doesn't know the entry that it has listed: it was deleted meanwhile, or it is so
+    /// new that not all of the service's machines know it. Another look may tell.
+    Unknown,
 }
 
 /// An entry of a service's list.
@@ -400,7 +403,7 @@ impl<E> Creation<E> {
         if ledger.is_posting(&self.likeness) {
             return Ok(Step::NotYet);
         }
-        let (mut same, mut doubtful, mut gap) = (Vec::new(), Vec::new(), None);
+        let (mut same, mut doubtful, mut unknown, mut gap) = (Vec::new(), Vec::new(), None, None);
         // New entries move older ones to the next part, where they come a second time.
         let mut compared = HashSet::new();
         for part in 1.. {
@@ -420,6 +423,7 @@ impl<E> Creation<E> {
                 let alike = if is_too_many { Ok(Match::Possible) } else { maker.compare(&entry.id) };
                 match (alike.map_err(Failure::NoLook)?, window.fits(entry.created)) {
                     (Match::Different, _) => {}
+                    (Match::Unknown, _) => unknown = Some(entry.id),
                     (Match::Same, Some(true)) => same.push(entry.id),
                     // If its time isn't known, it may be older than the call.
                     _ => doubtful.push(entry.id),
@@ -442,6 +446,7 @@ impl<E> Creation<E> {
             doubtful.truncate(5);
             return Err(Failure::Unclear(format!("it may be {}", doubtful.join(" or "))));
         }
+        gap = gap.or_else(|| unknown.map(|id| format!("it has {id}, of which the server knows no details")));
         lost.looks += 1;
         // The server may still be creating it, or the list may be complete the next time.
         if lost.looks < LOOKS && (lost.doubt != Doubt::Lost || gap.is_some()) {
@@ -652,6 +657,18 @@ mod tests {
             let alike = script(&[Err(Doubt::Lost), Ok("b")], &[("a", created, alike)]);
             assert!(matches!(run(&Ledger::default(), &alike), Err(Failure::Unclear(why)) if why.contains("may be a")));
         }
+    }
+
+    #[test]
+    fn an_entry_without_details_may_have_them_at_the_next_look() {
+        let (mut creation, ledger) = (Creation::new([0; 32]), Ledger::default());
+        let lost = script(&[Err(Doubt::Lost), Ok("b")], &[("a", NOW, Match::Unknown)]);
+        for _ in 0..LOOKS {
+            assert!(matches!(creation.advance(&ledger, &lost), Ok(Step::Look(_))));
+        }
+        assert!(matches!(creation.advance(&ledger, &lost), Err(Failure::Unclear(why)) if why.contains("it has a")));
+        lost.entries.borrow_mut()[0].2 = Match::Same;
+        assert!(matches!(creation.advance(&ledger, &lost), Ok(Step::Found(id)) if id == "a"));
     }
 
     #[test]

@@ -663,6 +663,21 @@ fn a_job_that_was_deleted_there_has_failed() {
 }
 
 #[test]
+fn a_job_that_one_machine_of_a_back_end_does_not_know_yet_is_not_made_again() {
+    let (server, connection) = server(Config::quick());
+    // The client finds it in the list, and asks for its details; so does the campaign, three looks
+    // later.
+    server.plan("create", Fault::DoneBut(504), 1);
+    server.plan("describe", Fault::NotFound, 6);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let report = run(&campaign, &connection, &options(folder.path()).attempts(2));
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 1);
+    assert_eq!(server.count("create"), 1);
+}
+
+#[test]
 fn a_back_end_that_is_not_named_any_more_is_asked_for() {
     let (server, connection) = server(Config::quick());
     let folder = Folder::new();

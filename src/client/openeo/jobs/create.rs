@@ -198,8 +198,7 @@ impl Maker for JobMaker<'_> {
     fn compare(&self, id: &str) -> Result<Match, OpenEoError> {
         match self.connection.job(id).describe() {
             Ok(details) => Ok(self.job.alike(details.as_json())),
-            // The job was deleted meanwhile.
-            Err(error) if error.is_not_found() => Ok(Match::Different),
+            Err(error) if error.is_not_found() => Ok(Match::Unknown),
             Err(error) => Err(error),
         }
     }
