@@ -279,7 +279,8 @@ pub(super) fn assets(cache: &MetadataCache, metadata: &Metadata) -> Vec<ResultAs
             found.push(ResultAsset { cache, generation, key, href, fault, document, file_name: String::new() });
         }
     }
-    let names = file_names(found.iter().map(|asset| (asset.named(), asset.href(), asset.media_type())));
+    let described = found.iter().map(|asset| (asset.named(), asset.href(), asset.media_type()));
+    let names = file_names(cache.job().id(), described);
     for (asset, name) in found.iter_mut().zip(names) {
         asset.file_name = name;
     }

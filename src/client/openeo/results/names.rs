@@ -9,14 +9,22 @@ use crate::client::http::{check_file_name, sound_name};
 /// The file for a job's metadata.
 pub(crate) const METADATA: &str = "job-results.json";
 
+/// The file for the details of the job with this id.
+pub(crate) fn details(job: &str) -> String {
+    format!("job_{}.json", sound_name(job))
+}
+
 /// The longest key that is kept as a file's name, in bytes.
 const LONGEST: usize = 120;
 
 /// Makes file names for assets, in order, from the local path or otherwise the key, the link and
-/// the media type of each. They are safe, no two are the same on any file system, and none is that
-/// of the metadata.
-pub(crate) fn file_names<'a>(assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Vec<String> {
-    let mut taken = HashSet::from([METADATA.to_owned()]);
+/// the media type of each. They are safe, no two are the same, capitals or not, and none is that of
+/// the metadata or of the job's details.
+pub(crate) fn file_names<'a>(
+    job: &str,
+    assets: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>,
+) -> Vec<String> {
+    let mut taken = HashSet::from([METADATA.to_owned(), details(job).to_lowercase()]);
     assets
         .map(|(key, href, media_type)| {
             let wanted = file_name(key, href, media_type);
@@ -142,7 +150,7 @@ mod tests {
     use super::*;
 
     fn names(assets: &[(&str, &str, Option<&str>)]) -> Vec<String> {
-        let names = file_names(assets.iter().copied());
+        let names = file_names("J1", assets.iter().copied());
         for name in &names {
             check_file_name(name).expect("sound");
         }
@@ -208,6 +216,7 @@ mod tests {
     fn no_two_files_have_one_name() {
         let same = [("a.tif", "", None), ("A.TIF", "", None), ("a.tif", "", None), ("job-results.json", "", None)];
         assert_eq!(names(&same), ["a.tif", "A-2.TIF", "a-3.tif", "job-results-2.json"]);
+        assert_eq!(names(&[("job_j1.json", "", None), ("job_J2.json", "", None)]), ["job_j1-2.json", "job_J2.json"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::client::openeo::documents::job::JobStatus;
 use crate::client::openeo::documents::log::{LogLevel, Logs};
 use crate::client::openeo::documents::text::plain;
 use crate::client::openeo::jobs::job::BatchJob;
+use crate::client::openeo::results::names;
 use crate::client::openeo::results::write::write_json;
 
 use super::Run;
@@ -128,7 +129,7 @@ impl Run {
             (self.described, self.side_questions) = (true, 0);
         }
         if let Some(last) = &self.last {
-            write_json(&folder.join(format!("job_{}.json", sound_name(job.id()))), last.as_json())?;
+            write_json(&folder.join(names::details(job.id())), last.as_json())?;
         }
         Ok(())
     }
