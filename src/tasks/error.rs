@@ -281,6 +281,11 @@ impl TaskError {
         )
     }
 
+    /// Whether the database could not do what was asked for now, whatever that was.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self, TaskError::Busy { .. } | TaskError::DiskFull { .. } | TaskError::Unreachable { .. })
+    }
+
     /// Whether this worker has lost the task.
     pub fn is_stale(&self) -> bool {
         matches!(self, TaskError::Stale { .. })

@@ -15,10 +15,12 @@ use super::new_task::{check_size, clean, to_json};
 use super::queue::TaskQueue;
 use super::status::{Response, TaskStatus};
 use super::worker_id::{WorkerId, random_number};
+use crate::backoff::Backoff;
 use crate::error::{BoxError, chain};
 use crate::executor::{self, Interruptible, IntoOutput, Told};
 use crate::panics;
 use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::trace::event;
 
 /// What the tasks of a type do: any function or closure `Fn(&TaskContext)` that returns a
 /// `Result<(), E>`, or nothing. A closure that ends in `Ok(())` doesn't say its error's type: write
@@ -63,7 +65,11 @@ pub struct TaskContext {
     cancelled: AtomicBool,
     lost: AtomicBool,
     called_off: AtomicBool,
+    /// The database could not do what the attempt needs to go on.
+    cut_off: AtomicBool,
     stopping: AtomicBool,
+    /// A worker keeps the lease, and tells when it is lost.
+    is_kept: bool,
     finished_in: AtomicBool,
     /// The handler's run, which is interrupted if it is to stop.
     run: Arc<Interruptible>,
@@ -102,11 +108,18 @@ impl TaskContext {
             cancelled: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             called_off: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
+            is_kept: false,
             stopping: AtomicBool::new(false),
             finished_in: AtomicBool::new(false),
             run: Interruptible::new(),
             draft: Mutex::new(Draft::default()),
         }
+    }
+
+    /// As [`new`](TaskContext::new), of a worker that keeps the lease.
+    pub(super) fn kept(queue: TaskQueue, worker: WorkerId, claimed: Claimed) -> TaskContext {
+        TaskContext { is_kept: true, ..TaskContext::new(queue, worker, claimed) }
     }
 
     /// The task's number.
@@ -371,11 +384,40 @@ impl TaskContext {
 
     /// Why to stop, if it isn't the task that is to end, but this attempt.
     fn why_called_off(&self) -> Option<&'static str> {
-        match (self.is_lost(), self.called_off.load(Ordering::Relaxed)) {
-            (true, _) => Some("its lease was lost"),
-            (false, true) => Some("its worker stopped"),
-            (false, false) => None,
+        let reasons = [
+            (&self.lost, "its lease was lost"),
+            (&self.called_off, "its worker stopped"),
+            (&self.cut_off, "the database was out of reach"),
+        ];
+        reasons.into_iter().find(|(is_so, _)| is_so.load(Ordering::Relaxed)).map(|(_, why)| why)
+    }
+
+    /// Does a call of the database that the attempt can't go on without. While the database is out
+    /// of reach, or held by others, it tries again for as long as the worker has the task: what was
+    /// done before is not to be done again. Without a worker that would tell when the lease is
+    /// lost, one try is all, and the attempt is given up.
+    pub(super) fn outlast<R>(&self, mut call: impl FnMut() -> Result<R>) -> Result<R> {
+        let pauses = Backoff::new(Duration::from_millis(10)).cap(Duration::from_secs(1)).jitter(0.5);
+        let mut tries = 0;
+        loop {
+            let error = match call() {
+                Err(error) if error.is_outage() => error,
+                done => return done,
+            };
+            event!(WARN, "an attempt waits for the database", task = self.id(), error = error.to_string());
+            if !self.is_kept {
+                self.set_cut_off();
+            }
+            if self.is_cancelled() || executor::sleep(pauses.delay_with(tries, random_number())).is_err() {
+                return Err(error);
+            }
+            tries = tries.saturating_add(1);
         }
+    }
+
+    /// The attempt is given up, and has not failed: the database could not do what it needs.
+    pub(super) fn set_cut_off(&self) {
+        self.cut_off.store(true, Ordering::Relaxed);
     }
 
     /// Whether this worker is known not to hold the task any more. What it does from now on is for

@@ -120,12 +120,13 @@ impl Durable<'_> {
             self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() })?;
             return Ok(body);
         }
-        if self.journal().depth(self.task().id(), MOST_DEPTH)? >= MOST_DEPTH {
+        if self.journal(|journal| journal.depth(self.task().id(), MOST_DEPTH))? >= MOST_DEPTH {
             return Err(TaskError::Invalid(format!("`{name}` would be more than {MOST_DEPTH} levels below the root")));
         }
         let count = children.len();
         let children = self.task().queue().checked(children)?;
-        match self.journal().spawn(&self.task().holder(), entry, children, fail_fast)? {
+        let holder = self.task().holder();
+        match self.journal(|journal| journal.spawn(&holder, entry, &children, fail_fast))? {
             Kept::Done => Err(self.wait(&format!("waits for {count} children: `{name}`"), no_limit())),
             Kept::Stale => Err(self.stale()),
         }
@@ -136,7 +137,7 @@ impl Durable<'_> {
         let ids: Vec<i64> = self.read(name, entry.number, ids)?;
         let mut has_cancelled = false;
         let children = loop {
-            let children = self.journal().children(&ids)?;
+            let children = self.journal(|journal| journal.children(&ids))?;
             let ended = |child: &&Child| TaskStatus::from_code(child.status).is_ok_and(TaskStatus::is_ended);
             let left = children.len() - children.iter().filter(ended).count();
             if left == 0 {
@@ -147,7 +148,8 @@ impl Durable<'_> {
             if !is_over || has_cancelled {
                 return Err(self.wait(&format!("waits for {left} of {} children: `{name}`", ids.len()), no_limit()));
             }
-            self.task().queue().cancel_children(Some(self.task().id()), "another child of its parent failed")?;
+            let (queue, id) = (self.task().queue(), self.task().id());
+            self.task().outlast(|| queue.cancel_children(Some(id), "another child of its parent failed"))?;
             has_cancelled = true;
         };
         let mut found: HashMap<i64, Child> = children.into_iter().map(|child| (child.id, child)).collect();
@@ -170,7 +172,7 @@ impl Durable<'_> {
         check_size("results of all children", &body)?;
         let body: Arc<[u8]> = body.into();
         self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() })?;
-        self.journal().disband(self.task().id())?;
+        self.journal(|journal| journal.disband(self.task().id()))?;
         Ok(body)
     }
 }

@@ -54,7 +54,7 @@ where
     E: Into<BoxError>,
 {
     move |task: &TaskContext| -> Result<(), BoxError> {
-        let input = task.input()?;
+        let input = task.outlast(|| task.input())?;
         let run = Durable::new(task);
         let returned = work(&run, input);
         run.end(returned)
@@ -143,7 +143,7 @@ impl<'a> Durable<'a> {
         let body = match (entry.state, &entry.body) {
             (State::Done, Some(body)) => Arc::clone(body),
             (State::Failed, _) => return Err(timeout),
-            _ => match self.journal().take_event(&self.task.holder(), &entry, limit)? {
+            _ => match self.journal(|journal| journal.take_event(&self.task.holder(), &entry, limit))? {
                 Taken::Event(body) => body,
                 Taken::TimedOut => return Err(timeout),
                 Taken::Wait(until) => {
@@ -247,7 +247,7 @@ impl<'a> Durable<'a> {
 
     /// Stores an entry.
     pub(super) fn keep(&self, entry: Entry) -> Result<()> {
-        match self.journal().keep(&self.task.holder(), &entry)? {
+        match self.journal(|journal| journal.keep(&self.task.holder(), &entry))? {
             Kept::Done => Ok(()),
             Kept::Stale => Err(self.stale()),
         }
@@ -279,8 +279,9 @@ impl<'a> Durable<'a> {
         })
     }
 
-    pub(super) fn journal(&self) -> &dyn Journal {
-        self.task.queue().engine().journal()
+    /// A call of the journal, which outlasts an outage of the database.
+    pub(super) fn journal<R>(&self, call: impl Fn(&dyn Journal) -> Result<R>) -> Result<R> {
+        self.task.outlast(|| call(self.task.queue().engine().journal()))
     }
 
     /// The database's time, or a little before it: its answer may have been read late.
@@ -319,7 +320,7 @@ impl Run {
     /// What is stored, which is read once.
     fn stored(&mut self, run: &Durable<'_>) -> Result<&mut Stored> {
         if self.stored.is_none() {
-            let (now, entries) = run.journal().steps(run.task.id())?;
+            let (now, entries) = run.journal(|journal| journal.steps(run.task.id()))?;
             let steps = entries.iter().filter(|entry| entry.kind != Kind::Patch);
             let unasked = steps.map(|entry| (entry.ord, (entry.name.clone(), entry.number))).collect();
             let next = entries.last().map_or(0, |entry| entry.ord + 1);

@@ -15,7 +15,9 @@ pub(in crate::tasks) trait Journal: Send + Sync {
     fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)>;
 
     /// Stores what a step came to, if the holder still holds its task. An entry of the same name
-    /// and number that is done stays, and its writer is stale.
+    /// and number that is done stays, and its writer is stale; a holder that can't know whether an
+    /// earlier try was committed, as of this, of an event taken and of children, is told that it
+    /// was.
     fn keep(&self, holder: &Holder, entry: &Entry) -> Result<Kept>;
 
     /// Takes the oldest event of the entry's name, or notes that the function waits for one, for at
@@ -27,7 +29,7 @@ pub(in crate::tasks) trait Journal: Send + Sync {
     fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool>;
 
     /// Enqueues children and notes their numbers as the entry's body, all or nothing.
-    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept>;
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: &[Checked], fail_fast: bool) -> Result<Kept>;
 
     /// Where children stand and what they gave, in the order of `ids`; one that was deleted is left
     /// out.

@@ -194,22 +194,34 @@ impl Durable<'_> {
         if let Some(body) = stored(name, &entry)? {
             return self.read(name, number, &body);
         }
-        let begun = entry.clone();
         self.set_inside(Some(name));
-        let done = self.transaction(|tx| {
-            let (value, body) = options.attempt(name, || write(work(tx)))?;
-            check_size("result of a step", &body)?;
-            let attempts = entry.attempts + 1;
-            let entry = Entry { state: State::Done, attempts, until: None, body: Some(body.into()), ..entry };
-            let holder = self.task().holder();
-            if !tx.callers().keep(self.task().queue(), Keeping(holder, entry))? {
-                return Err(TaskError::Stale { task: self.task().id() });
-            }
-            Ok(value)
+        let mut work = Some(work);
+        let done = self.task().outlast(|| {
+            let done = self.transaction(|tx| {
+                let work = work.take().ok_or(TaskError::Paused)?;
+                let (value, body) = options.attempt(name, || write(work(tx)))?;
+                check_size("result of a step", &body)?;
+                let attempts = entry.attempts + 1;
+                let entry =
+                    Entry { state: State::Done, attempts, until: None, body: Some(body.into()), ..entry.clone() };
+                let holder = self.task().holder();
+                if !tx.callers().keep(self.task().queue(), Keeping(holder, entry))? {
+                    return Err(TaskError::Stale { task: self.task().id() });
+                }
+                Ok(value)
+            });
+            // A transaction that was not begun is tried again; what has run, no second time in this
+            // run.
+            if work.is_some() { done.map(Ok) } else { Ok(done) }
         });
         self.set_inside(None);
-        match done {
-            Err(error @ TaskError::Step { .. }) => Err(self.failed(name, begun, options, error)),
+        match done.and_then(|done| done) {
+            Err(error @ TaskError::Step { .. }) => Err(self.failed(name, entry, options, error)),
+            // The commit: the next run finds whether it was done.
+            Err(error) if error.is_outage() => {
+                self.task().set_cut_off();
+                Err(error)
+            }
             // Here, because it calls hooks of the user's, which are not to be called under the
             // locks of the transaction.
             Err(TaskError::Stale { .. }) => Err(self.stale()),

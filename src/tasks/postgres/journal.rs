@@ -35,7 +35,11 @@ impl Journal for PostgresEngine {
     }
 
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
-        self.core.patiently(DOING, |db, in_doubt| take_event(db, holder, entry, limit, in_doubt))
+        self.core.patiently(DOING, |db, in_doubt| match take_event(db, holder, entry, limit, in_doubt)? {
+            // An earlier call may have taken it, whose commit had no answer.
+            Taken::Stale if !in_doubt => take_event(db, holder, entry, limit, true),
+            taken => Ok(taken),
+        })
     }
 
     fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool> {
@@ -66,10 +70,8 @@ impl Journal for PostgresEngine {
         Ok(sent || key.is_none())
     }
 
-    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept> {
-        let kept = self
-            .core
-            .patiently("enqueuing children", |db, in_doubt| spawn(db, holder, entry, &children, fail_fast, in_doubt))?;
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: &[Checked], fail_fast: bool) -> Result<Kept> {
+        let kept = self.core.patiently("enqueuing children", |db, _| spawn(db, holder, entry, children, fail_fast))?;
         self.tell(News::Work);
         Ok(kept)
     }
@@ -374,13 +376,14 @@ pub(super) fn keep(db: &mut Connection, holder: &Holder, entry: &Entry, in_doubt
 pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
     let rows = db.query(
         "SELECT 1 FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8
-             AND token = $4::int8 AND state = ($5::int8)::int2",
+             AND token = $4::int8 AND state = ($5::int8)::int2 AND ($6::bytea IS NULL OR body = $6::bytea)",
         &[
             holder.task.into(),
             (&*entry.name).into(),
             entry.number.into(),
             holder.token.into(),
             (entry.state as i64).into(),
+            entry.body.as_deref().map_or(Param::Null, Param::Bytes),
         ],
     )?;
     Ok(if rows.first().is_some() { Kept::Done } else { Kept::Stale })
@@ -514,13 +517,13 @@ fn spawn(
     entry: &Entry,
     children: &[Checked],
     fail_fast: bool,
-    in_doubt: bool,
 ) -> Result<Kept, Fault> {
     let mut tx = db.begin()?;
     if lock(&mut tx, holder)?.is_none() {
         return Ok(Kept::Stale);
     }
-    if in_doubt && find_own(&mut tx, holder, entry)? == Kept::Done {
+    // By an earlier try, or an earlier call, whose commit had no answer.
+    if find_own(&mut tx, holder, entry)? == Kept::Done {
         return Ok(Kept::Done);
     }
     let accepted = produce::enqueue_within(&mut tx, children, true)?;

@@ -44,9 +44,10 @@ impl Transaction for Core {
 
     fn commit(&self, (): &mut (), works: &mut [Keep]) -> Outcomes<Core> {
         let works = &*works;
-        let kept = self.patiently(DOING, |db, in_doubt| match works {
-            [one] => Ok(vec![keep(db, &one.holder, &one.entry, in_doubt)?]),
-            many => together(db, many, in_doubt),
+        // In doubt even at the first try: an earlier call's commit may have had no answer.
+        let kept = self.patiently(DOING, |db, _| match works {
+            [one] => Ok(vec![keep(db, &one.holder, &one.entry, true)?]),
+            many => together(db, many),
         })?;
         Ok(kept.into_iter().map(Ok).collect())
     }
@@ -83,7 +84,7 @@ const TOGETHER: &str = sql!(
      RETURNING s.task_id, s.name, s.number, s.token"
 );
 
-fn together(db: &mut Connection, keeps: &[Keep], in_doubt: bool) -> Result<Vec<Kept>, Fault> {
+fn together(db: &mut Connection, keeps: &[Keep]) -> Result<Vec<Kept>, Fault> {
     let ints = |of: fn(&Keep) -> i64| -> Vec<i64> { keeps.iter().map(of).collect() };
     let untils: Vec<Option<i64>> = keeps.iter().map(|keep| keep.entry.until).collect();
     let workers: Vec<&str> = keeps.iter().map(|keep| keep.holder.worker.as_str()).collect();
@@ -116,8 +117,7 @@ fn together(db: &mut Connection, keeps: &[Keep], in_doubt: bool) -> Result<Vec<K
         // Two attempts at one task may store the same step: the one that lost the task has not.
         match stored.contains(&(holder.task, entry.name.clone(), entry.number, holder.token)) {
             true => Ok(Kept::Done),
-            false if in_doubt => find_own(db, holder, entry),
-            false => Ok(Kept::Stale),
+            false => find_own(db, holder, entry),
         }
     });
     outcomes.collect()

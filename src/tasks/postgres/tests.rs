@@ -348,6 +348,10 @@ fn results_of_many_functions_are_one_statement_each_behind_its_fence() {
     ]);
     assert_eq!(again[0], Kept::Stale, "a result that is stored stays");
     assert_eq!(again[1..], [Kept::Stale, Kept::Done]);
+    // A call that can't know what became of an earlier one, alone and beside others.
+    assert_eq!(commit(vec![keep(c, c.token, &worker, b"4")]), [Kept::Done]);
+    let once_more = commit(vec![keep(a, a.token, &worker, b"1"), keep(c, c.token, &worker, b"4")]);
+    assert_eq!(once_more, [Kept::Done, Kept::Done]);
     let bodies =
         claims.iter().map(|claim| engine.steps(claim.id).expect("read").1[0].body.as_deref().map(<[u8]>::to_vec));
     assert_eq!(bodies.collect::<Vec<_>>(), [b"1", b"2", b"4"].map(|body| Some(body.to_vec())));

@@ -41,8 +41,8 @@ impl Journal for SqliteEngine {
         Ok(sent)
     }
 
-    fn spawn(&self, holder: &Holder, entry: &Entry, children: Vec<Checked>, fail_fast: bool) -> Result<Kept> {
-        let (holder, entry) = (holder.clone(), entry.clone());
+    fn spawn(&self, holder: &Holder, entry: &Entry, children: &[Checked], fail_fast: bool) -> Result<Kept> {
+        let (holder, entry, children) = (holder.clone(), entry.clone(), children.to_vec());
         let kept =
             self.write("enqueuing children", move |db, now| spawn(db, now, &holder, &entry, &children, fail_fast))?;
         self.signal.ring(News::Work);

@@ -32,7 +32,7 @@ impl Shared {
                     let is_all = claimed.len() < wanted;
                     let claimed = claimed
                         .into_iter()
-                        .map(|claimed| Arc::new(TaskContext::new(self.queue.clone(), self.id.clone(), claimed)));
+                        .map(|claimed| Arc::new(TaskContext::kept(self.queue.clone(), self.id.clone(), claimed)));
                     if !self.dispatch(claimed) {
                         self.pause_claiming();
                     }

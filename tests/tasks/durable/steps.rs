@@ -1,13 +1,13 @@
 //! Steps, sleeps and the pauses that they end a run with.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
 use fulmar::tasks::durable::{Durable, StepOptions, function};
-use fulmar::tasks::{LARGEST_PAYLOAD, RetryPolicy, TaskError, TaskType};
+use fulmar::tasks::{LARGEST_PAYLOAD, RetryPolicy, TaskError, TaskQueue, TaskType};
 
 use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
-use crate::support::{Bed, LEASE, claim};
+use crate::support::{Bed, Gate, HANG, LEASE, claim, transaction_at};
 
 pub(crate) fn a_step_runs_once_and_a_sleep_holds_nothing(bed: &dyn Bed) {
     let (queue, did) = (queue(bed), Did::default());
@@ -391,4 +391,85 @@ pub(crate) fn a_step_in_a_transaction_has_its_own_policy_and_time_limit(bed: &dy
     assert_eq!(result::<(u64, String)>(&task), (1, "the step `slow` failed".to_owned()));
     assert_eq!(bed.count("SELECT count(*) FROM tries"), 1, "what failed was rolled back");
     assert_eq!(task.info().expect("there").failures, 0);
+}
+
+/// A queue on the bed that gives up soon where the database is held.
+fn impatient(bed: &dyn Bed) -> TaskQueue {
+    let builder = TaskQueue::builder().poll_interval(Duration::from_millis(5));
+    bed.open_with(builder.busy_timeout(Duration::from_millis(10)))
+}
+
+/// Does something while no other connection can store a step.
+fn cut_off(bed: &dyn Bed, during: &dyn Fn()) {
+    let around = bed.open();
+    let work = transaction_at(&bed.address(), &around, &|_, sql| {
+        if bed.address().starts_with("postgres") {
+            sql("LOCK TABLE fulmar_task_step IN EXCLUSIVE MODE")?;
+        }
+        during();
+        Ok(())
+    });
+    work.expect("committed");
+}
+
+pub(crate) fn an_outage_between_two_steps_is_waited_out(bed: &dyn Bed) {
+    let (queue, did, gate) = (queue(bed), Did::default(), Gate::default());
+    let (notes, inside) = (did.clone(), gate.clone());
+    let worker = worker(&impatient(bed), move |cx| {
+        let mut sum = cx.step("one", || {
+            notes.note("one");
+            inside.pass();
+            ok(1)
+        })?;
+        sum += cx.step_in("two", |_| {
+            notes.note("two");
+            ok(2)
+        })?;
+        ok(sum)
+    });
+    let worker = worker.lease(HOUR).max_concurrent(1).start().expect("started");
+    let task = start(&queue, "a");
+    gate.await_arrivals(1);
+    cut_off(bed, &|| {
+        gate.open();
+        // Many times as long as a call is patient.
+        let over = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < over {
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(task.wait(HANG).expect("it ends"), Finished, "{}", last(&task));
+    did.assert(&["one", "two"]);
+    let info = task.info().expect("there");
+    assert_eq!((result::<i64>(&task), info.starts, info.failures, info.lost), (3, 1, 0, 0));
+    worker.drain(HANG).expect("idle");
+}
+
+pub(crate) fn an_outage_of_a_claim_without_a_worker_is_no_failure(bed: &dyn Bed) {
+    let queue = queue(bed);
+    let task = start(&queue, "a");
+    let claim = claim(&impatient(bed));
+    let (begun, found) = (Gate::default(), Gate::default());
+    let (at_work, at_end) = (begun.clone(), found.clone());
+    let handler = function(move |cx: &Durable<'_>, ()| {
+        at_work.pass();
+        let stored = cx.step("one", || ok(1));
+        // The outage ends here, so that the attempt's end can be written.
+        at_end.pass();
+        stored
+    });
+    let status = std::thread::scope(|scope| {
+        let run = scope.spawn(|| claim.run(&handler));
+        begun.await_arrivals(1);
+        cut_off(bed, &|| {
+            begun.open();
+            found.await_arrivals(1);
+        });
+        found.open();
+        run.join().expect("no panic")
+    });
+    assert_eq!(status.expect("written"), Accepted, "{}", last(&task));
+    let info = task.info().expect("there");
+    assert_eq!((info.failures, info.lost), (0, 1), "{}", last(&task));
+    assert!(last(&task).starts_with("the database was out of reach: "), "{}", last(&task));
 }
