@@ -909,6 +909,38 @@ fn a_locked_row_keeps_no_lease_from_being_renewed() {
     assert!(claims[1].renew(LEASE).expect_err("it has ended").is_stale());
 }
 
+/// A handler whose steps follow each other quickly has its row locked most of the time: a heartbeat
+/// that only ever skipped it would lose it.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_row_that_was_skipped_before_is_waited_for() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    put(&queue, "a");
+    let claim = claim(&queue);
+    claim.start().expect("ours");
+    bed.pass(LEASE * 2 / 3);
+    let lock = format!("SELECT id FROM {}.fulmar_task FOR UPDATE", bed.name());
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+        bed.name()
+    );
+    let before = bed.count("SELECT lease FROM fulmar_task");
+    // On a machine that was held up for longer than a heartbeat waits, the next one renews it.
+    eventually("a heartbeat waits, and then renews the lease", || {
+        std::thread::scope(|scope| {
+            let renewal = bed.around().postgres_transaction(|tx| {
+                tx.query(&lock, &[])?;
+                let renewal = scope.spawn(|| claim.renew(LEASE));
+                while !renewal.is_finished() && bed.count(&waits) == 0 {}
+                Ok::<_, TaskError>(renewal)
+            });
+            renewal.expect("a lock").join().expect("no panic").expect("it is ours");
+        });
+        bed.count("SELECT lease FROM fulmar_task") > before
+    });
+}
+
 /// A role or a database may bring settings of its own, and a schema any name.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]

@@ -43,6 +43,9 @@ const SLOW: Duration = Duration::from_millis(20);
 /// How long claims begin where a slow one found something.
 const MARKED: Duration = Duration::from_secs(1);
 
+/// How long a heartbeat waits for rows that others have locked, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a busy worker may go without a look for tasks whose time has come; an idle one looks
 /// each time.
 const TIMERS: Duration = Duration::from_millis(50);
@@ -574,8 +577,41 @@ pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration)
         &[worker.as_str().into(), millis(lease).into()],
     )?;
     // A statement of its own: it sees what was taken away while the first one looked.
-    let sql = sql!("SELECT id, token, cancel_requested FROM fulmar_task WHERE ", kept!());
-    held(&db.query(sql, &[worker.as_str().into()])?)
+    let rows = db.query(
+        sql!("SELECT id, token, cancel_requested, lease < ", now!(), " + $2::int8 FROM fulmar_task WHERE ", kept!()),
+        &[worker.as_str().into(), (millis(lease) / 2).into()],
+    )?;
+    let (held, skipped) = (held(&rows)?, rows.iter().map(|row| Ok((row.get(0)?, row.get(3)?))));
+    let skipped: Vec<(i64, bool)> = skipped.collect::<Result<_, PgError>>()?;
+    let again: Vec<i64> = skipped.into_iter().filter(|(_, is_short)| *is_short).map(|(id, _)| id).collect();
+    wait_for(db, worker, lease, &again)?;
+    Ok(held)
+}
+
+/// Renews the leases of tasks that were skipped the time before, too, so that half of the lease is
+/// over: a handler whose steps follow each other quickly has its row locked most of the time, and
+/// would be skipped until the lease is lost. Whoever holds a lock for longer than the wait is left
+/// alone.
+fn wait_for(db: &mut Connection, worker: &WorkerId, lease: Duration, tasks: &[i64]) -> Result<(), Fault> {
+    let until = Instant::now() + (lease / 6).min(LONGEST_WAIT);
+    for &task in tasks {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        let mut tx = db.begin()?;
+        tx.script(&format!("SET LOCAL lock_timeout = {}", left.as_millis().max(1)))?;
+        let renewed = tx.execute(
+            sql!("UPDATE fulmar_task SET lease = ", now!(), " + $2::int8 WHERE id = $3::int8 AND ", kept!()),
+            &[worker.as_str().into(), millis(lease).into(), task.into()],
+        );
+        match renewed {
+            Ok(_) => tx.commit()?,
+            Err(error) if error.is_conflict() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn cancel_requests(db: &mut Connection, worker: &WorkerId) -> Result<Vec<Held>, Fault> {
