@@ -161,7 +161,9 @@ impl Durable<'_> {
     ///
     /// On SQLite no other thread or process writes meanwhile, the queue included: a call of the
     /// queue inside of `work` would wait for it. Enqueue with
-    /// [`enqueue_in`](crate::tasks::TaskQueue::enqueue_in).
+    /// [`enqueue_in`](crate::tasks::TaskQueue::enqueue_in). Leases that can't be renewed for so long
+    /// last longer by that time. But keep it shorter than the leases of workers in other processes:
+    /// those tell their handlers to stop.
     ///
     /// # Errors
     /// Those of [`step`](Durable::step).
@@ -234,7 +236,7 @@ impl Durable<'_> {
         let queue = self.task().queue();
         #[cfg(feature = "sqlite")]
         if let Some(engine) = queue.engine().as_any().downcast_ref::<crate::tasks::sqlite::SqliteEngine>() {
-            return engine.transaction(|db| work(&StepTransaction(On::Sqlite(db))));
+            return engine.transaction(&self.task().holder(), |db| work(&StepTransaction(On::Sqlite(db))));
         }
         #[cfg(feature = "postgres")]
         return queue.postgres_transaction(|tx| work(&StepTransaction(On::Postgres(tx))));

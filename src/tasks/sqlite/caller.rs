@@ -24,7 +24,9 @@ impl CallersTransaction for Connection {
     }
 
     fn keep(&self, queue: &TaskQueue, Keeping(holder, entry): Keeping) -> Result<bool> {
-        let kept = within(self, queue, |now| journal::keep(self, now, &holder, &entry))?;
+        // Whatever the time: the lease was good when the step's transaction began, and nothing has
+        // taken the task away since, because that would have to write.
+        let kept = within(self, queue, |_| journal::keep(self, i64::MIN, &holder, &entry))?;
         Ok(kept == Kept::Done)
     }
 }

@@ -125,6 +125,22 @@ pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Dur
     held.map_err(failed(doing))
 }
 
+/// What the worker holds, with its leases as they are.
+pub(super) fn held(db: &Connection, worker: &WorkerId) -> Result<Vec<Held>> {
+    let doing = "looking at what a worker holds";
+    let mut sql = db
+        .prepare_cached(sql!(
+            "SELECT id, token, cancel_requested FROM fulmar_task WHERE worker = ?1 AND status IN {held}"
+        ))
+        .map_err(failed(doing))?;
+    let held = sql
+        .query_map([worker.as_str()], |row| {
+            Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: row.get(2)? })
+        })
+        .and_then(Iterator::collect);
+    held.map_err(failed(doing))
+}
+
 pub(super) fn cancel_requests(db: &Connection, worker: &WorkerId) -> Result<Vec<Held>> {
     let doing = "looking for cancellations";
     let mut sql = db

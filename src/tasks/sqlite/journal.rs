@@ -14,9 +14,16 @@ use super::super::signal::News;
 use super::super::status::{Response, TaskStatus};
 use super::connection::{self, failed};
 use super::{SqliteEngine, millis, not_found, produce, steps as task_steps, types};
+use crate::sync::{AtomicUsize, Ordering};
+use crate::trace::event;
 
 const DOING: &str = "writing the steps of a function";
 const READING: &str = "reading the steps of a function";
+const IN_STEP: &str = "working in a transaction of a step's";
+
+/// A transaction of so many milliseconds or more makes up to leases for the time in which they
+/// could not be renewed. No lease is so short that a shorter one matters to it.
+const LONG: i64 = 5;
 
 impl Journal for SqliteEngine {
     fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)> {
@@ -140,25 +147,74 @@ impl Journal for SqliteEngine {
 }
 
 impl SqliteEngine {
-    /// Runs `work` in a transaction on a connection of its own, which commits if that says so.
-    pub(in crate::tasks) fn transaction<R, E: From<TaskError>>(
+    /// Runs `work` in a transaction on a connection of its own, which commits if that says so. It
+    /// may take longer than any lease: nothing can take a task away meanwhile, and no lease can be
+    /// renewed.
+    pub(in crate::tasks) fn transaction<R>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<R, E>,
-    ) -> Result<R, E> {
-        let doing = "working in a transaction of a step's";
+        holder: &Holder,
+        work: impl FnOnce(&Connection) -> Result<R>,
+    ) -> Result<R> {
+        let run = |db: &Connection, sql: &str| db.execute_batch(sql).map_err(failed(IN_STEP));
         self.files.check()?;
         let db = connection::open_writer(&self.settings)?;
-        connection::patiently(self.settings.busy_timeout, doing, || {
-            db.execute_batch("BEGIN IMMEDIATE").map_err(failed(doing))
-        })?;
+        connection::patiently(self.settings.busy_timeout, IN_STEP, || run(&db, "BEGIN IMMEDIATE"))?;
+        let _at_work = AtWork::begin(&self.transactions);
+        let begun = self.settings.clock.now();
+        if !holds(&db, begun, holder)? {
+            return Err(TaskError::Stale { task: holder.task });
+        }
         // Dropped without a commit, the connection rolls back what is open.
-        let done = work(&db)?;
+        let done = match work(&db) {
+            Ok(done) => done,
+            Err(error) => {
+                if self.settings.clock.now().saturating_sub(begun) >= LONG && !db.is_autocommit() {
+                    let kept = run(&db, "ROLLBACK")
+                        .and_then(|()| run(&db, "BEGIN IMMEDIATE"))
+                        .and_then(|()| self.lengthen(&db, begun))
+                        .and_then(|()| run(&db, "COMMIT"));
+                    if let Err(error) = kept {
+                        event!(WARN, "leases could not be kept beside a long step", error = error.to_string());
+                    }
+                }
+                return Err(error);
+            }
+        };
+        self.lengthen(&db, begun)?;
         place();
         self.files.check()?;
-        db.execute_batch("COMMIT").map_err(failed(doing))?;
+        run(&db, "COMMIT")?;
         place();
         self.signal.ring(News::Work);
         Ok(done)
+    }
+
+    /// The leases that were good when a transaction had `begun` last longer by the time for which
+    /// it kept workers from renewing them.
+    fn lengthen(&self, db: &Connection, begun: i64) -> Result<()> {
+        let took = self.settings.clock.now().saturating_sub(begun);
+        if took < LONG {
+            return Ok(());
+        }
+        db.execute("UPDATE fulmar_task SET lease = lease + ?1 WHERE lease IS NOT NULL AND lease > ?2", [took, begun])
+            .map_err(failed(IN_STEP))?;
+        Ok(())
+    }
+}
+
+/// Counts a transaction of a step for as long as it lives.
+struct AtWork<'a>(&'a AtomicUsize);
+
+impl AtWork<'_> {
+    fn begin(count: &AtomicUsize) -> AtWork<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        AtWork(count)
+    }
+}
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -449,4 +505,49 @@ fn find(db: &Connection, task: &TaskRef) -> Result<Option<(i64, i64)>> {
         sql.query_row([&task.task_type, &task.identifier], |row| Ok((row.get(0)?, row.get(1)?))).optional()
     })
     .map_err(failed("looking for a task"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::durable::{Durable, function};
+    use super::super::super::new_task::NewTask;
+    use super::super::super::queue::TaskQueue;
+    use super::super::super::task_type::TaskType;
+    use super::super::super::worker_id::WorkerId;
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(600);
+
+    /// Runs a step that takes ten leases, and ends as that says, beside another worker's task.
+    fn beside_a_long_step(ends_well: bool) -> TaskStatus {
+        let folder = std::env::temp_dir().join(format!("fulmar-long-step-{}", WorkerId::new()));
+        std::fs::create_dir(&folder).expect("a folder of its own");
+        let queue =
+            TaskQueue::builder().busy_timeout(Duration::from_millis(1)).open(folder.join("queue.db")).expect("opened");
+        queue.register(TaskType::new("t").restart_limit(0)).expect("registered");
+        queue.enqueue_many(["long", "beside"].map(|name| NewTask::new("t", name).input(&()))).expect("accepted");
+        let take = || queue.dequeue(&WorkerId::new(), &["t"], 1, LEASE).expect("claimed").pop().expect("ready");
+        let (long, beside) = (take(), std::sync::Arc::new(take()));
+        beside.start().expect("ours");
+        let (inside, other) = (queue.clone(), beside.clone());
+        let ended = long.run(&function(move |cx: &Durable<'_>, ()| {
+            cx.step_in("long", |_| {
+                let engine = inside.engine().as_any().downcast_ref::<SqliteEngine>().expect("of this engine");
+                engine.settings.clock.set(10 * millis(LEASE));
+                other.renew(LEASE).expect("nobody can take it away");
+                if ends_well { Ok(()) } else { Err(TaskError::Invalid("no".into())) }
+            })
+        }));
+        assert_eq!(queue.tidy().expect("tidied"), Default::default(), "no lease was lost");
+        beside.renew(LEASE).expect("ours");
+        assert_eq!(beside.finish().expect("ours"), TaskStatus::Finished);
+        let _ = std::fs::remove_dir_all(&folder);
+        ended.expect("ours")
+    }
+
+    #[test]
+    fn a_step_longer_than_a_lease_costs_none() {
+        assert_eq!(beside_a_long_step(true), TaskStatus::Finished);
+        assert_eq!(beside_a_long_step(false), TaskStatus::Failed);
+    }
 }

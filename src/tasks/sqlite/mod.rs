@@ -62,7 +62,7 @@ use super::steer::Steering;
 use super::task_type::TaskType;
 use super::unique::Accepted;
 use super::worker_id::WorkerId;
-use crate::sync::Mutex;
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// How much a commit outlives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +118,8 @@ pub(super) struct SqliteEngine {
     searches: Searches,
     signal: Arc<Signal>,
     files: Files,
+    /// How many steps of durable functions work in a transaction of their own, in this process.
+    transactions: AtomicUsize,
     /// Tells this database from others, when a caller hands in a connection.
     pub(super) database: String,
 }
@@ -136,8 +138,19 @@ impl SqliteEngine {
         let (readers, claimed) = (Mutex::new(Vec::new()), Mutex::new(Arc::from([])));
         let signal = Arc::new(Signal::new());
         let watch = Watch::start(&writer, &files, &signal)?;
-        let searches = Searches::default();
-        Ok(SqliteEngine { _watch: watch, settings, writer, readers, claimed, searches, signal, files, database })
+        let (searches, transactions) = (Searches::default(), AtomicUsize::new(0));
+        Ok(SqliteEngine {
+            _watch: watch,
+            settings,
+            writer,
+            readers,
+            claimed,
+            searches,
+            signal,
+            files,
+            transactions,
+            database,
+        })
     }
 
     /// One look at the database as of one moment.
@@ -366,8 +379,15 @@ impl Engine for SqliteEngine {
     }
 
     fn heartbeat(&self, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
-        let worker = worker.clone();
-        self.write("renewing leases", move |db, now| claim::heartbeat(db, now, &worker, lease))
+        let (of, is_step_at_work) = (worker.clone(), || self.transactions.load(Ordering::Relaxed) > 0);
+        let was_at_work = is_step_at_work();
+        match self.write("renewing leases", move |db, now| claim::heartbeat(db, now, &of, lease)) {
+            // A step of ours keeps all others from writing, too. At its end it makes up for that.
+            Err(TaskError::Busy { .. }) if was_at_work || is_step_at_work() => {
+                self.read(|db, _| claim::held(db, worker))
+            }
+            held => held,
+        }
     }
 
     fn cancel_requests(&self, worker: &WorkerId) -> Result<Vec<Held>> {
