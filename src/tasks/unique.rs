@@ -101,9 +101,9 @@ impl Unique {
     }
 
     /// What waits gets the input and the priority of the new one, and keeps its time, its
-    /// identifier and its key of order. One that a worker has taken stays as it is; if it has not
-    /// started, and [`while_waiting`](Unique::while_waiting) is the scope, it isn't in the way
-    /// either, because it may have been read already.
+    /// identifier and its key of order. One that a worker has taken, now or for an earlier attempt,
+    /// stays as it is, because its input may have been read already, and its steps be stored. If
+    /// [`while_waiting`](Unique::while_waiting) is the scope, it isn't in the way either.
     pub fn replace(mut self) -> Unique {
         self.conflict = Conflict::Replace;
         self
@@ -185,6 +185,12 @@ impl CheckedUnique {
             (Scope::Unended, _) => vec![Accepted, Scheduled, Running, Paused],
             (Scope::Period(_), _) => vec![Accepted, Scheduled, Running, Paused, Finished],
         })
+    }
+
+    /// Whether only a task is in the way that may be changed.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn is_of_fresh(&self) -> bool {
+        self.scope == Scope::Waiting && self.conflict != Conflict::Keep
     }
 
     /// What the log of a task says that was changed by one with this message.

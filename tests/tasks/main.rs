@@ -131,6 +131,7 @@ macro_rules! conformance {
                 schedules_that_make_no_sense_are_refused;
                 unique: one_that_waits_stands_for_the_next, one_that_has_not_ended_stands_for_the_next,
                 one_of_a_period_stands_for_the_next, the_input_may_be_the_key, what_waits_is_replaced_or_pushed_back,
+                what_has_started_once_is_not_replaced,
                 an_order_is_kept_where_what_waits_is_pushed_back, many_at_once_have_their_own_among_them,
                 one_of_many_producers_is_first, in_a_transaction_of_the_callers_one_is_enough,
                 a_retried_task_keeps_its_key, a_schedule_s_task_may_be_unique;

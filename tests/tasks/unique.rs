@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use fulmar::tasks::TaskStatus::{Accepted, Failed, Finished};
 use fulmar::tasks::{
-    NewTask, Schedule, TaskContext, TaskError, TaskFilter, TaskHandle, TaskQueue, TaskType, Unique, Worker, WorkerId,
+    NewTask, RetryPolicy, Schedule, TaskContext, TaskError, TaskFilter, TaskHandle, TaskQueue, TaskType, Unique,
+    Worker, WorkerId,
 };
 
 use crate::support::{Bed, claim, claims, last_message, names, put, task, transaction_at};
@@ -142,6 +143,23 @@ pub(crate) fn what_waits_is_replaced_or_pushed_back(bed: &dyn Bed) {
     put("g", "smaller", Duration::ZERO, 0, by_key().push_back());
     assert_eq!(input_of_next(&queue), "smaller");
     assert_eq!(queue.info("t", "f").expect("known").key, None);
+}
+
+pub(crate) fn what_has_started_once_is_not_replaced(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(1).first(HOUR).jitter(0.0))).expect("registered");
+    enqueue(&queue, "a", by_key());
+    let first = claim(&queue);
+    first.start().expect("ours");
+    assert_eq!(first.fail("no").expect("ours"), Accepted);
+    // Its first attempt may have stored steps by what it has read.
+    assert_eq!(in_the_way(&queue, "b", by_key().until_ended().replace()).as_deref(), Some("a"));
+    assert_eq!(in_the_way(&queue, "b", by_key().until_ended().push_back()).as_deref(), Some("a"));
+    assert_eq!(in_the_way(&queue, "b", by_key().replace()), None);
+    assert_eq!(in_the_way(&queue, "c", by_key().until_ended().replace()).as_deref(), Some("b"));
+    assert_eq!(input_of_next(&queue), "c");
+    queue.pass_time(HOUR).expect("it passes");
+    assert_eq!(input_of_next(&queue), "a");
 }
 
 pub(crate) fn an_order_is_kept_where_what_waits_is_pushed_back(bed: &dyn Bed) {

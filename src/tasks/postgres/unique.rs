@@ -79,13 +79,15 @@ pub(super) fn find(db: &mut Connection, types: &HashMap<&str, i64>, tasks: &[Che
     Ok(Standing { fresh, places })
 }
 
-/// What is in the way of which task, counted from 1, and whether it waits and may be changed.
+/// What is in the way of which task, counted from 1, and whether it has not started and may be
+/// changed: one that has may have read its input, and stored steps by it.
 fn look(
     db: &mut Connection,
     types: &HashMap<&str, i64>,
     tasks: &[Checked],
 ) -> Result<HashMap<i64, (Accepted, bool)>, Fault> {
-    let (mut ords, mut of_types, mut keys, mut statuses, mut periods) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut ords, mut of_types, mut keys) = (vec![], vec![], vec![]);
+    let (mut statuses, mut periods, mut fresh) = (vec![], vec![], vec![]);
     for (ord, task) in (1..).zip(tasks) {
         let (Some(unique), Some(&of_type)) = (&task.unique, types.get(&*task.task_type)) else { continue };
         ords.push(ord);
@@ -93,6 +95,7 @@ fn look(
         keys.push(&*unique.key);
         statuses.push(unique.statuses().0);
         periods.push(unique.period().map(millis));
+        fresh.push(i64::from(unique.is_of_fresh()));
     }
     db.query(
         sql!(
@@ -108,15 +111,16 @@ fn look(
     // in no way any more.
     let rows = db.query(
         sql!(
-            "SELECT n.ord, t.id, t.identifier, t.status = {accepted}
-             FROM unnest($1::int8[], $2::int8[], $3::text[], $4::int8[], $5::int8[])
-                 AS n (ord, type_id, key, statuses, period)
+            "SELECT n.ord, t.id, t.identifier, t.status = {accepted} AND t.starts = 0
+             FROM unnest($1::int8[], $2::int8[], $3::text[], $4::int8[], $5::int8[], $6::int8[])
+                 AS n (ord, type_id, key, statuses, period, is_of_fresh)
              CROSS JOIN LATERAL (
-                 SELECT t.id, t.identifier, t.status FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
+                 SELECT t.id, t.identifier, t.status, t.starts FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
                  WHERE u.type_id = n.type_id AND u.key = n.key AND (n.statuses >> t.status::int4) & 1 = 1
                      AND (n.period IS NULL OR t.created > ",
             then!(),
-            " - n.period) ORDER BY t.status <> {accepted}, t.id DESC LIMIT 1 FOR UPDATE OF t) AS t"
+            " - n.period) AND (n.is_of_fresh = 0 OR t.starts = 0)
+                 ORDER BY t.status <> {accepted} OR t.starts > 0, t.id DESC LIMIT 1 FOR UPDATE OF t) AS t"
         ),
         &[
             Param::Ints(&ords),
@@ -124,6 +128,7 @@ fn look(
             Param::Texts(&keys),
             Param::Ints(&statuses),
             Param::MaybeInts(&periods),
+            Param::Ints(&fresh),
         ],
     )?;
     let mut found = HashMap::new();

@@ -20,21 +20,23 @@ pub(super) fn find(db: &Connection, now: i64, type_id: i64, task: &Checked) -> R
         return Ok(None);
     };
     let since = unique.period().map_or(i64::MIN, |period| now.saturating_sub(millis(period)));
-    let found: Option<(i64, String, i64)> = db
+    // One that has started before may have read its input, and stored steps by it.
+    let found: Option<(i64, String, bool)> = db
         .prepare_cached(sql!(
-            "SELECT t.id, t.identifier, t.status FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
-             WHERE u.type_id = ?1 AND u.key = ?2 AND (?3 >> t.status) & 1 AND t.created > ?4
-             ORDER BY t.status <> {accepted}, t.id DESC LIMIT 1"
+            "SELECT t.id, t.identifier, t.status = {accepted} AND t.starts = 0 AS is_fresh
+             FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
+             WHERE u.type_id = ?1 AND u.key = ?2 AND (?3 >> t.status) & 1 AND t.created > ?4 AND (is_fresh OR NOT ?5)
+             ORDER BY is_fresh DESC, t.id DESC LIMIT 1"
         ))
         .and_then(|mut sql| {
-            let params = params![type_id, unique.key, unique.statuses().0, since];
+            let params = params![type_id, unique.key, unique.statuses().0, since, unique.is_of_fresh()];
             sql.query_row(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()
         })
         .map_err(failed(DOING))?;
-    let Some((id, identifier, status)) = found else {
+    let Some((id, identifier, is_fresh)) = found else {
         return Ok(None);
     };
-    if status == TaskStatus::Accepted.code() {
+    if is_fresh {
         change(db, now, id, task, unique)?;
     }
     Ok(Some(Accepted { id, existing: Some(identifier) }))
