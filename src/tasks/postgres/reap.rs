@@ -178,6 +178,11 @@ pub(super) fn set_aside_within(db: &mut Connection, id: i64) -> Result<(), PgErr
 
 /// Deletes what has retired, but for children whose parent has yet to read what they gave.
 pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
+    let ids = retired(db, limit)?;
+    Ok(if ids.is_empty() { 0 } else { erase_retired(db, &ids)? })
+}
+
+pub(super) fn retired(db: &mut Connection, limit: usize) -> Result<Vec<i64>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
     // A server that takes the table for small would rather sort all tasks of a type than read the
@@ -199,20 +204,29 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     )?;
     let mut ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
     tx.commit()?;
-    if ids.is_empty() {
-        return Ok(0);
-    }
     ids.sort_unstable();
-    // What has ended never changes again, so only another deletion can have locked it.
-    Ok(erase(db, &ids)?)
+    Ok(ids)
+}
+
+/// Deletes what has retired still: an operator may have had it done again since the look.
+pub(super) fn erase_retired(db: &mut Connection, ids: &[i64]) -> Result<u64, Fault> {
+    erase_if(db, ids, true).map_err(Fault::from)
 }
 
 /// Deletes tasks with all that belongs to them, found by their numbers whatever the server knows of
 /// the tables, but for those that another transaction has locked.
 pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
+    erase_if(db, ids, false)
+}
+
+fn erase_if(db: &mut Connection, ids: &[i64], retired: bool) -> Result<u64, PgError> {
     let rows = db.query(
-        "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(
-                 SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE SKIP LOCKED)) RETURNING id),
+        concat!(
+            "WITH t AS (DELETE FROM fulmar_task WHERE id = ANY(ARRAY(
+                 SELECT id FROM fulmar_task d WHERE id = ANY($1::int8[]) AND (NOT $2::bool OR d.ended <= ",
+            then!(),
+            " - (SELECT y.retention FROM fulmar_task_type y WHERE y.id = d.type_id))
+                 ORDER BY id FOR UPDATE SKIP LOCKED)) RETURNING id),
              i AS (DELETE FROM fulmar_task_input WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              c AS (DELETE FROM fulmar_task_checkpoint WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              q AS (DELETE FROM fulmar_task_unique WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
@@ -222,8 +236,9 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
              s AS (DELETE FROM fulmar_task_step WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              e AS (DELETE FROM fulmar_task_event WHERE task_id = ANY(ARRAY(SELECT id FROM t))),
              f AS (DELETE FROM fulmar_task_family WHERE task_id = ANY(ARRAY(SELECT id FROM t)))
-         SELECT count(*) FROM t",
-        &[Param::Ints(ids)],
+         SELECT count(*) FROM t"
+        ),
+        &[Param::Ints(ids), retired.into()],
     )?;
     let count: i64 = rows.only()?.get(0)?;
     Ok(u64::try_from(count).unwrap_or(0))

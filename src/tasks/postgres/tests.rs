@@ -22,7 +22,7 @@ use super::target::Target;
 use super::trail::Entry;
 use super::value::Param;
 use super::waker::Waker;
-use super::{PostgresEngine, produce, steps, trail};
+use super::{PostgresEngine, produce, reap, steps, trail};
 use crate::combine::Transaction;
 use crate::sync::{AtomicBool, Ordering, thread};
 
@@ -273,6 +273,27 @@ fn queue_of_one_connection() -> (TaskQueue, String) {
     let queue = TaskQueue::builder().connections(1).connect(&address).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
     (queue, schema)
+}
+
+/// An operator has it done again between the look for what has retired and its deletion.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn what_was_retried_since_it_had_retired_is_not_deleted() {
+    let (queue, schema) = queue_of_one_connection();
+    queue.register(TaskType::new("t").retention(Duration::ZERO)).expect("registered");
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let take = || engine.core.pool.take().expect("a connection");
+    let tasks = ["again", "gone"].map(|name| queue.enqueue(NewTask::new("t", name)).expect("accepted"));
+    for task in &tasks {
+        task.cancel().expect("it waits");
+    }
+    let ids = reap::retired(&mut take(), 9).expect("looked");
+    assert_eq!(ids.len(), 2);
+    queue.retry("t", "again").expect("it was cancelled");
+    assert_eq!(reap::erase_retired(&mut take(), &ids).expect("deleted"), 1);
+    assert_eq!(tasks[0].status().expect("it is there"), TaskStatus::Accepted);
+    assert!(matches!(tasks[1].status(), Err(TaskError::NotFound { .. })));
+    connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
 }
 
 /// What a pooler does between two of its clients.
