@@ -120,7 +120,8 @@ macro_rules! conformance {
                 large_results_are_each_their_own_childs, events_that_come_in_its_sleep_are_each_taken_once,
                 what_waits_for_an_attempt_or_a_time_is_cancelled_for_good, a_child_that_is_retried_is_waited_for_again,
                 the_longest_sleep_is_a_sleep, an_outage_between_two_steps_is_waited_out,
-                an_outage_of_a_claim_without_a_worker_is_no_failure;
+                an_outage_of_a_claim_without_a_worker_is_no_failure,
+                a_parent_with_a_key_is_retried_together_with_its_children;
                 typed: a_typed_task_has_its_input, a_handler_needs_no_types_and_no_result;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;

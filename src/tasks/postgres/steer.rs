@@ -27,7 +27,15 @@ pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering
     let words = steering.words();
     let done = match steering {
         Steering::Retry { reason } => {
-            let retried = tx.query(RETRY, &[Param::Ints(tasks), from.0.into(), (&**reason).into()])?;
+            // A statement of its own: in one with the next a child would be changed twice, for its
+            // parent's sake and for its own, of which the server does one.
+            let renumbered = tx.query(RENUMBER, &[Param::Ints(tasks), from.0.into()])?;
+            let mut tasks = tasks.to_vec();
+            for row in renumbered.iter() {
+                let (old, new): (i64, i64) = (row.get(0)?, row.get(1)?);
+                tasks.iter_mut().filter(|task| **task == old).for_each(|task| *task = new);
+            }
+            let retried = tx.query(RETRY, &[Param::Ints(&tasks), from.0.into(), (&**reason).into()])?;
             follow(&mut tx, &retried)?;
             retried.len() as u64
         }
@@ -92,28 +100,36 @@ macro_rules! logged {
 }
 
 /// An order goes by numbers, and those of it that run are always before those that wait: so a task
-/// with a key gets a new number, and waits for [`lanes::follow`].
-const RETRY: &str = sql!(
+/// with a key gets a new number before it is retried. No child has a key.
+const RENUMBER: &str = sql!(
     those!(),
     ", n AS MATERIALIZED (
-         SELECT id, CASE WHEN lane IS NULL THEN id ELSE nextval('fulmar_task_number') END AS number
-         FROM (SELECT * FROM c ORDER BY id) AS c),
-     u AS (
-         UPDATE fulmar_task t SET id = n.number, status = {accepted},
+         SELECT id, nextval('fulmar_task_number') AS number
+         FROM (SELECT * FROM c WHERE lane IS NOT NULL ORDER BY id) AS c),
+     u AS (UPDATE fulmar_task t SET id = n.number FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old),
+     r AS (UPDATE fulmar_task_response d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     i AS (UPDATE fulmar_task_input d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     q AS (UPDATE fulmar_task_unique d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     x AS (UPDATE fulmar_task_context d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     s AS (UPDATE fulmar_task_step d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     e AS (UPDATE fulmar_task_event d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     f AS (UPDATE fulmar_task_family d SET task_id = u.id FROM u WHERE d.task_id = u.old),
+     p AS (UPDATE fulmar_task d SET parent = u.id FROM u WHERE d.parent = u.old),
+     o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old)
+     SELECT old, id FROM u"
+);
+
+/// A task with a key waits for [`lanes::follow`].
+const RETRY: &str = sql!(
+    those!(),
+    ", u AS (
+         UPDATE fulmar_task t SET status = {accepted},
              gate = CASE WHEN t.lane IS NULL THEN {gate_open} ELSE {gate_order} END, run_at = ",
     now!(),
     ", ended = NULL, failures = 0, lost = 0, progress = 0, cancel_requested = false, entries = t.entries + 1
-         FROM n WHERE t.id = n.id RETURNING t.id, n.id AS old, t.entries, t.status),
-     r AS (DELETE FROM fulmar_task_response d USING u WHERE d.task_id = u.old),
-     i AS (UPDATE fulmar_task_input d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     k AS (UPDATE fulmar_task_checkpoint d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     q AS (UPDATE fulmar_task_unique d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     x AS (UPDATE fulmar_task_context d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     s AS (UPDATE fulmar_task_step d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     e AS (UPDATE fulmar_task_event d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     f AS (UPDATE fulmar_task_family d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old),
-     p AS (UPDATE fulmar_task d SET parent = u.id FROM u WHERE d.parent = u.old AND u.id <> u.old),
-     o AS (UPDATE fulmar_task_log d SET task_id = u.id FROM u WHERE d.task_id = u.old AND u.id <> u.old), ",
+         FROM c WHERE t.id = c.id RETURNING t.id, t.entries, t.status),
+     r AS (DELETE FROM fulmar_task_response d USING u WHERE d.task_id = u.id), ",
     logged!(),
     " SELECT status, id FROM u"
 );

@@ -2,7 +2,9 @@
 
 use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
 use fulmar::tasks::durable::{Durable, MOST_DEPTH, StepOptions, function};
-use fulmar::tasks::{RetryPolicy, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, Worker, WorkerBuilder};
+use fulmar::tasks::{
+    NewTask, RetryPolicy, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, Worker, WorkerBuilder,
+};
 
 use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
 use crate::support::Bed;
@@ -241,4 +243,18 @@ pub(crate) fn a_child_of_a_parent_that_waits_is_not_moved(bed: &dyn Bed) {
     assert!(source.to_string().contains("`a/x`") && source.to_string().contains("parent waits"), "{source}");
     task.cancel().expect("cancelled");
     assert_eq!(queue.export(&TaskFilter::new(), &mut Vec::new()).expect("none waits"), 0);
+}
+
+pub(crate) fn a_parent_with_a_key_is_retried_together_with_its_children(bed: &dyn Bed) {
+    let queue = queue(bed);
+    queue.register(TaskType::new("c")).expect("registered");
+    let parent = worker(&queue, |cx| cx.all::<()>("below", ["x", "y"].map(|name| cx.child("c", name, &()))).map(drop));
+    let child = Worker::builder(&queue).handle("c", |_: &TaskContext| ok(()));
+    let task = queue.enqueue(NewTask::new("t", "a").input(&()).ordered("k", true)).expect("accepted");
+    assert_eq!(run(&parent), [Paused]);
+    assert_eq!(task.cancel().expect("cancelled"), Cancelled);
+    assert_eq!(queue.retry_all(&TaskFilter::new().status([Cancelled])).expect("retried"), 3);
+    assert_eq!(run(&parent), [Paused], "its children have yet to run");
+    assert_eq!(run(&child), [Finished, Finished]);
+    assert_eq!(run(&parent), [Finished], "the last of them wakes it");
 }
