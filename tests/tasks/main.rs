@@ -151,7 +151,8 @@ macro_rules! conformance {
                 a_stop_of_the_worker_fails_only_what_has_no_restart_left, a_cancel_holds_though_the_worker_stops_as_well,
                 a_long_task_with_a_short_lease_starts_once, a_cancelled_handler_is_told, a_lost_handler_is_told,
                 stores_keep_their_order, requests_of_stores_fail_and_are_cancelled, many_workers_share_the_work,
-                tasks_started_together_end_as_those_started_alone, handlers_run_on_the_executor_that_was_given,
+                tasks_started_together_end_as_those_started_alone,
+                a_task_that_is_lost_before_its_turn_is_not_run, handlers_run_on_the_executor_that_was_given,
                 a_stray_task_is_found_and_put_back, an_outcome_that_can_not_be_written_is_a_lost_attempt, an_error_that_panics_when_it_is_shown_is_a_failure,
                 a_handler_whose_task_was_taken_anew_is_told, handlers_that_hang_starve_no_other_type,
                 a_handler_of_a_type_that_nobody_registered_is_told_of;

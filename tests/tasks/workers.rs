@@ -512,6 +512,38 @@ fn share(bed: &dyn Bed, together: usize) {
     assert_eq!(history(&queue, "123"), expected);
 }
 
+pub(crate) fn a_task_that_is_lost_before_its_turn_is_not_run(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.enqueue_many([task("a"), task("b")]).expect("accepted");
+    let (gate, ran) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let (inside, runs) = (gate.clone(), ran.clone());
+    let worker = Worker::builder(&queue)
+        .lease(HANG * 10)
+        .max_concurrent(1)
+        .batch(2)
+        .start_together(2)
+        .handle("t", move |task: &TaskContext| {
+            runs.lock().expect("nobody panics").push(format!("{} {}", task.identifier(), task.attempt()));
+            if task.identifier() == "a" {
+                inside.pass();
+            }
+            Ok::<_, TaskError>(())
+        })
+        .start()
+        .expect("started");
+    gate.await_arrivals(1);
+    assert_eq!(queue.status("t", "b").expect("known"), TaskStatus::Running, "it waits for its turn");
+    bed.sql("UPDATE fulmar_task SET lease = 1 WHERE identifier = 'b'");
+    queue.tidy().expect("rescued");
+    // The worker takes it anew.
+    eventually("the worker knows", || worker.stats().stuck == 1);
+    gate.open();
+    assert_eq!(queue.wait("t", "b", HANG).expect("it ends"), TaskStatus::Finished);
+    assert_eq!(queue.wait("t", "a", HANG).expect("it ends"), TaskStatus::Finished);
+    assert_eq!(worker.drain(HANG).expect("idle").stale, 1);
+    assert_eq!(*ran.lock().expect("nobody panicked"), ["a 1", "b 2"]);
+}
+
 /// An error that can't be shown.
 #[derive(Debug)]
 struct Unspeakable;

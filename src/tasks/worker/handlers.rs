@@ -64,6 +64,8 @@ struct Owed {
 fn run_one(shared: &Shared, task: Arc<TaskContext>) -> Owed {
     let start = Instant::now();
     let outcome = match shared.handlers.get(task.task_type()) {
+        // One that was started together with others has waited for them here.
+        _ if task.is_lost() => task.outcome(Err("it had not had its turn".into())),
         Some(handler) => task.attempt_with(&**handler),
         None => task.outcome(Err("this worker has no handler for it".into())),
     };

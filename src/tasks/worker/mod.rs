@@ -211,9 +211,10 @@ impl WorkerBuilder {
     /// them, which makes many small tasks much cheaper. The price: a task that has ended is told of
     /// only with the last of its fellows, and if this worker dies, all of them are charged with a
     /// lost attempt, whichever was at work. From then on each is started alone, so that a poison
-    /// task takes no other along twice; give the type a restart limit of at least 1. Only tasks
-    /// that are in the [batch](WorkerBuilder::batch) and that no other thread could take are
-    /// started so. Defaults to 1.
+    /// task takes no other along twice; give the type a restart limit of at least 1. A [time
+    /// limit](super::TaskType::time_limit) counts from the start that they share: let it be long
+    /// enough for all of them. Only tasks that are in the [batch](WorkerBuilder::batch) and that no
+    /// other thread could take are started so. Defaults to 1.
     pub fn start_together(mut self, tasks: usize) -> WorkerBuilder {
         self.start_together = tasks;
         self
