@@ -127,7 +127,8 @@ macro_rules! conformance {
                 words: a_zero_byte_is_in_no_name;
                 ways_in: every_way_in_checks_the_same;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
-                missed_times_are_made_up_for_as_the_policy_says, putting_a_schedule_again_keeps_its_times,
+                missed_times_are_made_up_for_as_the_policy_says,
+                more_missed_times_than_there_is_room_for_come_one_after_the_other, putting_a_schedule_again_keeps_its_times,
                 a_paused_schedule_makes_up_for_nothing, what_can_not_be_fired_keeps_no_other_from_it,
                 schedules_that_make_no_sense_are_refused;
                 unique: one_that_waits_stands_for_the_next, one_that_has_not_ended_stands_for_the_next,

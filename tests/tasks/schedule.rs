@@ -4,9 +4,11 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use fulmar::tasks::TaskStatus::{Accepted, Finished};
-use fulmar::tasks::{Missed, NewTask, Schedule, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, Worker};
+use fulmar::tasks::{
+    Missed, NewTask, Schedule, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType, Worker, WorkerId,
+};
 
-use crate::support::{Bed, HANG, eventually, task};
+use crate::support::{Bed, HANG, claims, eventually, task};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -85,6 +87,22 @@ pub(crate) fn missed_times_are_made_up_for_as_the_policy_says(bed: &dyn Bed) {
     // In time again, all three do the same.
     queue.pass_time(30 * MINUTE).expect("it passes");
     assert_eq!(queue.fire_schedules().expect("fired"), 3);
+}
+
+pub(crate) fn more_missed_times_than_there_is_room_for_come_one_after_the_other(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.set_capacity(3).expect("set");
+    queue.put_schedule(minutely("r").missed(Missed::Each)).expect("sound");
+    queue.pass_time(10 * MINUTE + MINUTE / 2).expect("it passes");
+    let worker = WorkerId::new();
+    for left in [7, 4, 1] {
+        assert!(matches!(queue.fire_schedules(), Err(TaskError::QueueFull { .. })), "{left} are left");
+        let claims = claims(&queue, &worker, 9);
+        assert_eq!(claims.len(), 3, "there is room for three");
+        claims.iter().for_each(|claim| claim.start().expect("ours"));
+    }
+    assert_eq!(queue.fire_schedules().expect("there is room"), 1);
+    assert_eq!(identifiers(&queue).len(), 10);
 }
 
 pub(crate) fn putting_a_schedule_again_keeps_its_times(bed: &dyn Bed) {

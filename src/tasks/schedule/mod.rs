@@ -264,7 +264,7 @@ impl TaskQueue {
     /// # Errors
     /// The first, when all were tried: of a type that is not registered any more, a queue that is
     /// full, or the database. The times of a schedule that could not be fired stay as they are, so
-    /// that it is tried again.
+    /// that it is tried again; of many that were missed, so many are fired as there is room for.
     pub fn fire_schedules(&self) -> Result<u64> {
         let (now, due) = self.engine().schedules(true)?;
         let (mut enqueued, mut failed) = (0, None);
@@ -283,15 +283,25 @@ impl TaskQueue {
     fn fire(&self, now: i64, stored: &Stored) -> Result<u64> {
         let rule = Rule::parse(&stored.rule, &stored.zone)?;
         let template = from_template(stored)?;
-        let (mut due, mut enqueued) = (stored.next, 0);
+        let (mut due, mut enqueued, mut most) = (stored.next, 0, MOST_AT_ONCE);
         while due <= now {
-            let Plan { times, next } = plan(&rule, stored.missed()?, due, now);
+            let Plan { mut times, mut next } = plan(&rule, stored.missed()?, due, now);
+            if let Some(&later) = times.get(most) {
+                times.truncate(most);
+                next = later;
+            }
             let tasks = times.iter().map(|&time| run_of(&template, time).checked()).collect::<Result<Vec<_>>>()?;
             let last = times.last().copied();
-            match self.engine().fire(Firing { name: stored.name.clone(), due, next, last, tasks })? {
-                Some(tasks) => enqueued += tasks,
+            match self.engine().fire(Firing { name: stored.name.clone(), due, next, last, tasks }) {
+                Ok(Some(tasks)) => enqueued += tasks,
                 // Another process was faster, or it was changed.
-                None => break,
+                Ok(None) => break,
+                // There may be room for some of them: all together might never have it.
+                Err(TaskError::QueueFull { .. }) if times.len() > 1 => {
+                    most = times.len() / 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
             due = next;
         }
