@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fulmar::BoxError;
+use fulmar::tasks::durable::{Durable, function};
 use fulmar::tasks::{
-    NewTask, PostgresTransaction, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
+    NewTask, PostgresTransaction, TaskContext, TaskError, TaskQueue, TaskStatus, TaskType, Worker, WorkerBuilder,
+    WorkerId,
 };
 
 use crate::postgres::Schema;
@@ -939,6 +941,55 @@ fn a_row_that_was_skipped_before_is_waited_for() {
         });
         bed.count("SELECT lease FROM fulmar_task") > before
     });
+}
+
+/// A child that was retried ends in the very moment in which its parent enqueues others.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_child_that_ends_beside_a_spawn_is_not_waited_for() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    queue.register(TaskType::new("c")).expect("registered");
+    let parent = Worker::builder(&queue).handle(
+        "t",
+        function(|cx: &Durable<'_>, ()| {
+            cx.all_ended::<()>("first", [cx.child("c", "x", &())])?;
+            cx.sleep("rest", LEASE)?;
+            cx.all::<()>("second", [cx.child("c", "y", &())]).map(drop)
+        }),
+    );
+    let ends = |worker: &WorkerBuilder| -> Vec<TaskStatus> {
+        worker.run_due().expect("run").into_iter().map(|attempt| attempt.status).collect()
+    };
+    let task = queue.enqueue(NewTask::new("t", "a").input(&())).expect("accepted");
+    assert_eq!(ends(&parent), [TaskStatus::Paused], "it waits for its first child");
+    queue.cancel("c", "a/x").expect("it waits");
+    assert_eq!(ends(&parent), [TaskStatus::Paused], "it sleeps");
+    queue.retry("c", "a/x").expect("it was cancelled");
+    let child = queue.dequeue(&WorkerId::new(), &["c"], 1, 2 * LEASE).expect("claimed").pop().expect("ready");
+    child.start().expect("ours");
+    queue.pass_time(LEASE).expect("it passes");
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+        bed.name()
+    );
+    std::thread::scope(|scope| {
+        let spawn = queue.postgres_transaction(|tx| {
+            child.task().finish_in(tx)?;
+            let spawn = scope.spawn(|| ends(&parent));
+            while !spawn.is_finished() && bed.count(&waits) == 0 {}
+            Ok::<_, TaskError>(spawn)
+        });
+        assert_eq!(
+            spawn.expect("committed").join().expect("no panic"),
+            [TaskStatus::Paused],
+            "it waits for the second"
+        );
+    });
+    let double = Worker::builder(&queue).handle("c", |_: &TaskContext| Ok::<_, TaskError>(()));
+    assert_eq!(ends(&double), [TaskStatus::Finished]);
+    assert_eq!(ends(&parent), [TaskStatus::Finished], "the last child wakes it");
+    assert_eq!(task.status().expect("known"), TaskStatus::Finished);
 }
 
 /// A role or a database may bring settings of its own, and a schema any name.

@@ -519,6 +519,12 @@ fn spawn(
     fail_fast: bool,
 ) -> Result<Kept, Fault> {
     let mut tx = db.begin()?;
+    // Earlier children that were retried: none may end between the count below and the commit, or
+    // it would be waited for for ever. Before the lock of their parent, which their end takes last.
+    tx.query(
+        "SELECT id FROM fulmar_task WHERE parent = $1::int8 AND parent IS NOT NULL AND ended IS NULL ORDER BY id FOR SHARE",
+        &[holder.task.into()],
+    )?;
     if lock(&mut tx, holder)?.is_none() {
         return Ok(Kept::Stale);
     }
