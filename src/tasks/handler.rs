@@ -148,7 +148,7 @@ impl TaskContext {
         self.claimed.starts.saturating_add(1)
     }
 
-    /// How many attempts have failed before.
+    /// How many attempts have failed before, since the task paused last.
     pub fn failures(&self) -> u32 {
         self.claimed.failures
     }

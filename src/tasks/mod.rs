@@ -119,7 +119,8 @@
 //! an error because their worker stopped or their lease was lost. It is what stops a poison task,
 //! which kills each worker that runs it. A *retry policy* ([`TaskType::retry`]) counts failed
 //! attempts: those whose handler said so. What was only claimed and not started is charged with
-//! neither.
+//! neither. An attempt that ends in a pause has got on, and both counts begin anew: a function that
+//! sleeps and waits for months outlives more crashes than one.
 //!
 //! All times are the database's: a worker whose clock is wrong does no harm. On SQLite that is the
 //! machine's clock, which all of its processes share; if it is set forward, leases end early, and

@@ -47,6 +47,7 @@ const NAMES: &[Name] = &[
     status("charge_start", &[Charge::Start as u8]),
     status("charge_failure", &[Charge::Failure as u8]),
     status("charge_loss", &[Charge::Loss as u8]),
+    status("charge_reset", &[Charge::Reset as u8]),
 ];
 
 /// A statement, from literals as `concat!` takes them, with names in braces.

@@ -100,9 +100,10 @@ pub struct TaskInfo {
     pub priority: i16,
     /// How many attempts have started, those after a pause included.
     pub starts: u32,
-    /// How many attempts failed.
+    /// How many attempts failed since it paused last.
     pub failures: u32,
-    /// How many attempts were lost with their worker, or passed the time limit.
+    /// How many attempts were lost with their worker, or passed the time limit, since it paused
+    /// last.
     pub lost: u32,
     /// From 0 to 1, as its handler said last.
     pub progress: f32,

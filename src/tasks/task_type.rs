@@ -61,15 +61,16 @@ impl TaskType {
         self
     }
 
-    /// How many lost attempts are made up for. One more, and the task has failed. Defaults to 3.
+    /// How many lost attempts are made up for. One more, and the task has failed. A pause that is
+    /// reached, or a wait of a durable function, has the count begin anew. Defaults to 3.
     pub fn restart_limit(mut self, restarts: u32) -> TaskType {
         self.restart_limit = restarts;
         self
     }
 
     /// What happens after a handler's error or panic. Attempts that were lost with their worker
-    /// count for the [restart limit](TaskType::restart_limit) instead. Defaults to
-    /// [`RetryPolicy::never`].
+    /// count for the [restart limit](TaskType::restart_limit) instead; this count, too, begins anew
+    /// with a pause. Defaults to [`RetryPolicy::never`].
     pub fn retry(mut self, policy: RetryPolicy) -> TaskType {
         self.retry = policy;
         self

@@ -141,13 +141,14 @@ pub(super) fn transition(change: Change, facts: Facts) -> Option<Transition> {
         (Change::Fail | Change::FailAndRetry, Running) if facts.cancel_requested => {
             ended(Cancelled, Charge::Failure, Words::Given)
         }
-        (Change::Pause, Running) if facts.cancel_requested => ended(Cancelled, Charge::Nothing, Words::Given),
+        (Change::Pause, Running) if facts.cancel_requested => ended(Cancelled, Charge::Reset, Words::Given),
         (Change::Lose | Change::Expire, Running) if facts.cancel_requested => {
             ended(Cancelled, Charge::Loss, Words::Given)
         }
         (Change::Fail, Running) => ended(Failed, Charge::Failure, Words::Given),
         (Change::FailAndRetry, Running) => waits(Accepted, by_time, Charge::Failure, Words::Given),
-        (Change::Pause, Running) => waits(Paused, by_time, Charge::Nothing, Words::Given),
+        // It got on: what went wrong on the way there is made up for.
+        (Change::Pause, Running) => waits(Paused, by_time, Charge::Reset, Words::Given),
         (Change::Lose | Change::Expire, Running) if facts.is_spent => ended(Failed, Charge::Loss, Words::NoRestart),
         (Change::Lose | Change::Expire, Running) => waits(Accepted, Gate::Open, Charge::Loss, Words::Restart),
 
@@ -356,7 +357,7 @@ mod tests {
                 (Change::Start, _) => Charge::Start,
                 (Change::Fail | Change::FailAndRetry, _) => Charge::Failure,
                 (Change::Lose | Change::Expire, TaskStatus::Running) => Charge::Loss,
-                (Change::Retry, _) => Charge::Reset,
+                (Change::Retry | Change::Pause, _) => Charge::Reset,
                 _ => Charge::Nothing,
             };
             assert_eq!(next.charge, charge, "{change:?} {facts:?}");

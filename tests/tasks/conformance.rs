@@ -490,6 +490,32 @@ pub(crate) fn workers_have_their_say_in_the_log(bed: &dyn Bed) {
     assert_eq!(history(&queue, "a"), [Accepted, Scheduled, Running, Paused, Scheduled, Running, Finished]);
 }
 
+pub(crate) fn a_pause_begins_the_counts_anew(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").restart_limit(1).retry(RetryPolicy::times(1).first(MINUTE))).expect("registered");
+    let handle = put(&queue, "a");
+    let counts = || handle.info().map(|info| (info.status, info.failures, info.lost)).expect("known");
+    let attempt = || {
+        queue.pass_time(MINUTE).expect("it passes");
+        let claim = claim(&queue);
+        claim.start().expect("ours");
+        claim
+    };
+    // However often it has got on, each stretch of its way has its own restart and its own retry.
+    for _ in 0..3 {
+        assert_eq!(attempt().lose("gone").expect("ours"), Accepted);
+        assert_eq!(attempt().fail("no").expect("ours"), Accepted);
+        assert_eq!(counts(), (Accepted, 1, 1));
+        let last = attempt();
+        last.task().pause(MINUTE);
+        assert_eq!(last.finish().expect("ours"), Paused);
+        assert_eq!(counts(), (Paused, 0, 0));
+    }
+    assert_eq!(attempt().lose("gone").expect("ours"), Accepted);
+    assert_eq!(attempt().lose("gone").expect("ours"), Failed);
+    assert_eq!(counts(), (Failed, 0, 2));
+}
+
 pub(crate) fn a_long_log_keeps_its_order(bed: &dyn Bed) {
     let queue = bed.queue();
     let handle = queue.enqueue(task("a").message("begun")).expect("accepted");

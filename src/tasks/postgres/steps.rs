@@ -94,8 +94,8 @@ macro_rules! change {
             " + (SELECT y.time_limit FROM fulmar_task_type y
                          WHERE y.id = t.type_id) WHEN s.status = {running} THEN t.deadline END,
                  starts = t.starts + (s.charge = {charge_start})::int4,
-                 failures = t.failures + (s.charge = {charge_failure})::int4,
-                 lost = t.lost + (s.charge = {charge_loss})::int4,
+                 failures = CASE s.charge WHEN {charge_reset} THEN 0 ELSE t.failures + (s.charge = {charge_failure})::int4 END,
+                 lost = CASE s.charge WHEN {charge_reset} THEN 0 ELSE t.lost + (s.charge = {charge_loss})::int4 END,
                  progress = CASE s.status WHEN {finished} THEN 1 ELSE coalesce(s.progress, t.progress) END,
                  entries = t.entries + 1,
                  trail = ",

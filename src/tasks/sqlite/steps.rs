@@ -185,14 +185,16 @@ pub(super) fn wait(db: &Connection, now: i64, id: i64, next: Transition, run_at:
             sql!(
                 "UPDATE fulmar_task SET status = ?2, run_at = ?4, worker = NULL, lease = NULL, deadline = NULL,
                      gate = CASE WHEN ?2 = {paused} AND woken THEN {gate_open} ELSE ?3 END, woken = woken AND ?2 <> {paused},
-                     failures = failures + ?5, lost = lost + ?6, entries = entries + 1
+                     failures = CASE WHEN ?7 THEN 0 ELSE failures + ?5 END, lost = CASE WHEN ?7 THEN 0 ELSE lost + ?6 END,
+                     entries = entries + 1
                  WHERE id = ?1 RETURNING entries"
             ),
         )
         .and_then(|mut sql| {
             let gate = next.gate.map(Gate::code);
             let (failed, lost) = charges(next);
-            sql.query_row(params![id, next.status.code(), gate, run_at, failed, lost], |row| row.get(0))
+            let is_reset = next.charge == Charge::Reset;
+            sql.query_row(params![id, next.status.code(), gate, run_at, failed, lost, is_reset], |row| row.get(0))
         })
         .map_err(failed("putting a task back"))?;
     log(db, id, entry, now, next.status, words)
@@ -208,13 +210,15 @@ pub(super) fn run_at(db: &Connection, id: i64) -> Result<i64> {
 pub(super) fn end(db: &Connection, now: i64, id: i64, next: Transition, words: &str, task: &Task) -> Result<()> {
     db.prepare_cached(
         "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
-             failures = failures + ?4, lost = lost + ?5, entries = entries + 1,
+             failures = CASE WHEN ?7 THEN 0 ELSE failures + ?4 END, lost = CASE WHEN ?7 THEN 0 ELSE lost + ?5 END,
+             entries = entries + 1,
              progress = CASE WHEN ?6 THEN 1 ELSE progress END WHERE id = ?1",
     )
     .and_then(|mut sql| {
         let (failed, lost) = charges(next);
         let is_finished = next.status == TaskStatus::Finished;
-        sql.execute(params![id, next.status.code(), now, failed, lost, is_finished])
+        let is_reset = next.charge == Charge::Reset;
+        sql.execute(params![id, next.status.code(), now, failed, lost, is_finished, is_reset])
     })
     .map_err(failed("ending a task"))?;
     log(db, id, task.entries + 1, now, next.status, words)?;
