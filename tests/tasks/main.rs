@@ -122,7 +122,9 @@ macro_rules! conformance {
                 what_waits_for_an_attempt_or_a_time_is_cancelled_for_good, a_child_that_is_retried_is_waited_for_again,
                 the_longest_sleep_is_a_sleep, an_outage_between_two_steps_is_waited_out,
                 an_outage_of_a_claim_without_a_worker_is_no_failure,
-                a_parent_with_a_key_is_retried_together_with_its_children;
+                a_parent_with_a_key_is_retried_together_with_its_children,
+                a_child_whose_row_makes_no_sense_keeps_no_cancel_from_its_end,
+                a_parent_wakes_when_its_children_go_with_their_type;
                 typed: a_typed_task_has_its_input, a_handler_needs_no_types_and_no_result;
                 types: thousands_of_types_are_claimed_in_one_order;
                 words: a_zero_byte_is_in_no_name;

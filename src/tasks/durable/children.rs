@@ -206,15 +206,18 @@ impl TaskQueue {
     pub(in crate::tasks) fn cancel_children(&self, parent: Option<i64>, reason: &str) -> Result<u64> {
         let from = Statuses::of(TaskStatus::ALL.into_iter().filter(|status| !status.is_ended()));
         let steering = Steering::Cancel { reason: reason.to_owned() };
-        let (mut done, mut parent) = (0, parent);
+        let (mut done, mut parent, mut before) = (0, parent, Vec::new());
         loop {
             let orphans = self.engine().journal().orphans(parent, BATCH)?;
-            if orphans.is_empty() && parent.take().is_none() {
+            // Those that are found again have a status that makes no sense, and stay.
+            let is_over = orphans.is_empty() || orphans == before;
+            if is_over && parent.take().is_none() {
                 return Ok(done);
             }
-            if !orphans.is_empty() {
+            if !is_over {
                 done += self.engine().steer(&orphans, from, &steering)?;
             }
+            before = orphans;
         }
     }
 }

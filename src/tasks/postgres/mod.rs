@@ -327,6 +327,8 @@ impl Engine for PostgresEngine {
             Err(Fault::Task(TaskError::UnknownType(_))) if in_doubt => Ok(()),
             result => result,
         })?;
+        // It may have been the children of one that waits for them.
+        self.tell(News::Work);
         self.tell(News::End);
         Ok(())
     }

@@ -211,6 +211,8 @@ impl Engine for SqliteEngine {
     fn remove_type(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
         self.write("unregistering a task type", move |db, _| types::remove(db, &name, force))?;
+        // It may have been the children of one that waits for them.
+        self.signal.ring(News::Work);
         self.signal.ring(News::End);
         Ok(())
     }

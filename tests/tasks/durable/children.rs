@@ -7,7 +7,7 @@ use fulmar::tasks::{
 };
 
 use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
-use crate::support::Bed;
+use crate::support::{Bed, HANG, eventually};
 
 /// A queue with the types `t` and `c`, of which the first is `work` and the second doubles its
 /// input, or fails if that is 0.
@@ -257,4 +257,32 @@ pub(crate) fn a_parent_with_a_key_is_retried_together_with_its_children(bed: &dy
     assert_eq!(run(&parent), [Paused], "its children have yet to run");
     assert_eq!(run(&child), [Finished, Finished]);
     assert_eq!(run(&parent), [Finished], "the last of them wakes it");
+}
+
+pub(crate) fn a_child_whose_row_makes_no_sense_keeps_no_cancel_from_its_end(bed: &dyn Bed) {
+    let (queue, worker) = family(bed, |cx| cx.all("double", (1..4).map(|n| cx.child("c", &n.to_string(), &n))));
+    let task = start(&queue, "a");
+    queue.pause_type("c").expect("registered");
+    assert_eq!(run(&worker), [Paused]);
+    bed.sql("UPDATE fulmar_task SET status = 9, gate = NULL WHERE identifier = 'a/2'");
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(task.cancel()));
+    assert_eq!(told.recv_timeout(HANG).expect("it ends").expect("cancelled"), Cancelled);
+    for n in [1, 3] {
+        assert_eq!(queue.status("c", &format!("a/{n}")).expect("there"), Cancelled);
+    }
+}
+
+pub(crate) fn a_parent_wakes_when_its_children_go_with_their_type(bed: &dyn Bed) {
+    let queue = bed.open_with(TaskQueue::builder().poll_interval(10 * HANG));
+    queue.register(TaskType::new("t")).expect("registered");
+    queue.register(TaskType::new("c")).expect("registered");
+    let parent = worker(&queue, |cx| ok(cx.all_ended::<()>("below", [cx.child("c", "x", &())])?.remove(0).is_err()));
+    let parent = parent.lease(HOUR).start().expect("started");
+    let task = start(&queue, "a");
+    eventually("it waits", || task.status().expect("there") == Paused);
+    queue.force_unregister("c").expect("registered");
+    assert_eq!(task.wait(HANG).expect("it ends"), Finished);
+    assert!(result::<bool>(&task), "its child was deleted");
+    parent.drain(HANG).expect("idle");
 }
