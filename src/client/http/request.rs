@@ -208,7 +208,9 @@ impl RequestBuilder {
     /// limit. The error says whether to try again ([`HttpError::is_retryable`]) and when
     /// ([`HttpError::retry_after`]). For callers that have a timer.
     ///
-    /// The client still renews an expired token, and follows redirects.
+    /// The client still renews an expired token, and follows redirects. If the server closes a kept
+    /// connection without a reply, the client sends a request that only reads, such as a `GET`, once
+    /// more on a new connection, unless it isn't [`idempotent`](RequestBuilder::idempotent).
     pub fn once(mut self) -> RequestBuilder {
         self.once = true;
         self

@@ -127,7 +127,7 @@ impl HttpClient {
     }
 
     /// Sends the request and follows redirects. Sets `processed` if the server answered a request
-    /// that isn't idempotent with a redirect to the result.
+    /// that isn't idempotent, by its method or by the caller's word, with a redirect to the result.
     fn steps(
         &self,
         plan: &Plan,
@@ -184,7 +184,7 @@ impl HttpClient {
             if redirect::is_redirect(status) {
                 let location = reply.headers.get(header::LOCATION).map(|value| location_text(value.as_bytes()));
                 hops += 1;
-                *processed |= !step.method.is_idempotent() && status < 307;
+                *processed |= !(step.method.is_idempotent() && plan.idempotent) && status < 307;
                 step = follow(step, status, location.as_deref(), hops)?;
                 // The query of a signed URL is a secret, too.
                 plan::hide_query(&step.url, &mut secrets);
@@ -243,6 +243,9 @@ impl HttpClient {
             total: plan.deadline,
             first_byte: plan.first_byte.unwrap_or(self.shared.timeouts.first_byte),
             cancelled,
+            // Only if it changes nothing: a second DELETE would find nothing, and the caller must
+            // know why. The GET that follows another method's redirect is a request of its own.
+            repeatable: step.method.is_safe() && (plan.idempotent || step.method != plan.method),
         };
         self.shared.wire.ask(&ask).map_err(|fault| HttpError::of_fault(fault, step.method, &step.url, secrets))
     }

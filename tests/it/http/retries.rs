@@ -158,3 +158,28 @@ fn a_date_to_come_back_at_is_of_the_servers_clock() {
     let error = client().get(&server.url("/")).once().send().expect_err("later");
     assert_eq!(error.retry_after(), Some(Duration::from_secs(1)), "{error:?}");
 }
+
+#[test]
+fn a_get_that_is_not_idempotent_is_sent_once_over_a_kept_connection_and_before_a_redirect() {
+    let server = Server::start(|seen, stream| match seen.target.as_str() {
+        "/lost" => Then::Close,
+        "/moved" => reply(stream, 302, &[("Location", "/busy")], b""),
+        "/busy" => reply(stream, 429, &[("Retry-After", "0")], b""),
+        _ => reply(stream, 200, &[], b"ok"),
+    });
+    let client = client();
+    let sent = |path: &str, idempotent: bool, once: bool| {
+        client.get(&server.url("/")).send().expect("and its connection is kept");
+        let request = client.get(&server.url(path)).idempotent(idempotent);
+        let request = if once { request.once() } else { request };
+        let before = server.seen().len();
+        let error = request.send().expect_err("no reply, or none of use");
+        assert!(error.may_have_arrived() || idempotent, "{error:?}");
+        server.seen()[before..].iter().filter(|seen| seen.target == path).count()
+    };
+    assert_eq!(sent("/lost", false, false), 1);
+    assert_eq!(sent("/lost", false, true), 1);
+    assert_eq!(sent("/lost", true, true), 2, "on a new connection");
+    assert_eq!(sent("/moved", false, false), 1, "only what follows was refused");
+    assert_eq!(sent("/moved", true, false), 4);
+}

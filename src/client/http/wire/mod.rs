@@ -77,6 +77,8 @@ pub(super) struct Ask<'a> {
     /// How long the server may take until it sends the head of its reply.
     pub(super) first_byte: Option<Duration>,
     pub(super) cancelled: Cancelled<'a>,
+    /// Whether to send it again if a kept connection turns out to be closed.
+    pub(super) repeatable: bool,
 }
 
 /// A reply whose body is still to come.
@@ -96,9 +98,8 @@ impl Wire {
         if let Some(kept) = self.pool.take(ask.origin) {
             match self.ask_over(kept, ask) {
                 // The server closed the kept connection just when we sent the request (RFC 9112,
-                // 9.3.1). Send it again on another connection, but only if it changes nothing: a
-                // second DELETE would find nothing, and the caller must know why.
-                Err(fault) if fault.unanswered && ask.method.is_safe() => {}
+                // 9.3.1). Send it again on another connection, but only if that does no harm.
+                Err(fault) if fault.unanswered && ask.repeatable => {}
                 outcome => return outcome,
             }
         }
