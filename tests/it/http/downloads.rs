@@ -733,3 +733,28 @@ fn a_cancel_ends_the_wait_for_a_server_that_has_fallen_silent() {
     assert_eq!(folder.names(), ["file.part", "file.part.resume"]);
     gate.open();
 }
+
+#[test]
+fn what_is_compressed_in_a_way_that_was_not_asked_for_is_not_the_data() {
+    let server = Server::start(|seen, stream| {
+        let coding = seen.header("x-coding").expect("the test says it");
+        reply(stream, 200, &[("Content-Encoding", coding), ("ETag", "\"x\"")], b"packed")
+    });
+    let get = |coding: &str, name: &str| {
+        let folder = Folder::new();
+        let request = client().get(&server.url("/")).header("X-Coding", coding);
+        let outcome = request.download(&Download::new(folder.path(), name));
+        outcome.map(|_| folder.read(name)).map_err(|error| {
+            assert_eq!(folder.names(), [""; 0], "something is left");
+            (error.kind(), error.attempts())
+        })
+    };
+    for coding in ["br", "zstd", "deflate", "gzip, br"] {
+        assert_eq!(get(coding, "x.tif"), Err((HttpErrorKind::Content, 1)), "{coding}");
+    }
+    // By its name, the file itself is a compressed one.
+    for (coding, name) in [("br", "x.js.br"), ("zstd", "x.tar.ZST"), ("zstd", "x.zstd")] {
+        assert_eq!(get(coding, name).expect("a file"), b"packed", "{coding}");
+    }
+    assert_eq!(get("utf-8", "x.tif").expect("a file"), b"packed", "that is no compression");
+}

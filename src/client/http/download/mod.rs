@@ -50,8 +50,9 @@ type Progress<'a> = Box<dyn FnMut(u64, Option<u64>) + 'a>;
 /// - That it isn't an HTML page, by its type and its first bytes, unless the caller accepts that.
 /// - The length that the server says, and the length and checksum that the caller expects.
 ///
-/// A file that the server stores compressed (`Content-Encoding`) is unpacked, unless its name or
-/// type says that the file itself is a compressed one.
+/// A file that the server stores compressed with gzip (`Content-Encoding`) is unpacked, unless its
+/// name or type says that the file itself is a compressed one. One that is compressed in another way
+/// is refused, unless its name ends with `.br`, `.zst`, `.zstd` or `.z`.
 ///
 /// # Cut connections
 /// The next attempt asks for the rest, if the server gave a strong `ETag` or a `Last-Modified` that

@@ -80,6 +80,13 @@ impl Read for Stored {
     }
 }
 
+/// Whether a file of this name is itself compressed in a way that this client can't unpack: then a
+/// body with such a coding is the file.
+pub(super) fn is_compressed_file(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".br", ".zst", ".zstd", ".z"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// Whether to unpack a body. Not if the file itself should be a compressed one: for such files,
 /// servers send the same header.
 pub(super) fn is_to_be_unpacked(is_gzip: bool, content_type: Option<&str>, name: &str) -> bool {

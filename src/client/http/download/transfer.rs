@@ -16,7 +16,7 @@ use super::super::wait::Cancelled;
 use super::expected::Hash;
 use super::part::{OpenError, PartFile, Saved, Validator};
 use super::resume::{fingerprint, is_the_rest, validator};
-use super::stored::{Content, Packed, is_to_be_unpacked};
+use super::stored::{Content, Packed, is_compressed_file, is_to_be_unpacked};
 use super::{BUFFER, Download, Downloaded, Existing};
 use crate::trace::event;
 
@@ -182,9 +182,8 @@ impl Transfer<'_, '_> {
         let headers = &live.reply.headers;
         let content_type = header(headers, "content-type").and_then(media_type);
         let file_name = header(headers, "content-disposition").and_then(file_name_of);
-        // A coding that isn't gzip is left as it is.
-        let is_gzip = is_gzip(headers).unwrap_or(false);
-        let is_packed = is_to_be_unpacked(is_gzip, content_type.as_deref(), &self.download.name);
+        let is_gzip = is_gzip(headers);
+        let is_packed = is_to_be_unpacked(is_gzip == Ok(true), content_type.as_deref(), &self.download.name);
         let total = match (live.reply.status, &asked) {
             (206, Some((validator, total))) => {
                 if let Err(text) = is_the_rest(headers, self.done, validator, *total) {
@@ -213,6 +212,9 @@ impl Transfer<'_, '_> {
                 return Err(self.fault(HttpErrorKind::Content, text));
             }
         };
+        if let (Err(text), false) = (is_gzip, is_compressed_file(&self.download.name)) {
+            return Err(self.fault(HttpErrorKind::Content, text));
+        }
         self.check_before(content_type.as_deref(), total)?;
         let is_delimited = live.reply.body.is_delimited();
         let packed = self.stream(live, total, is_packed)?;
