@@ -65,6 +65,7 @@ mod cookies;
 mod download;
 mod error;
 mod file_name;
+mod gzip;
 mod headers;
 pub(crate) mod json;
 mod kind;

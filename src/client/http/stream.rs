@@ -4,10 +4,10 @@ use std::fmt;
 use std::io::{self, Read};
 
 use ::http::HeaderMap;
-use flate2::read::MultiGzDecoder;
 use url::Url;
 
 use super::error::HttpError;
+use super::gzip::Gunzip;
 use super::headers::media_type;
 use super::kind::HttpErrorKind;
 use super::limit::Permit;
@@ -55,7 +55,7 @@ pub struct ResponseStream {
 
 enum Unpacked {
     Plain(Box<Body>),
-    Gzip(Box<MultiGzDecoder<Body>>),
+    Gzip(Box<Gunzip<Body>>),
 }
 
 impl ResponseStream {
@@ -65,11 +65,8 @@ impl ResponseStream {
         let is_packed = method != Method::Head
             && is_gzip(&headers).map_err(|text| HttpError::new(HttpErrorKind::Content, method, &url, text))?;
         let (length, length_known) = (body.length().filter(|_| !is_packed), body.is_delimited());
-        let body = if is_packed {
-            Unpacked::Gzip(Box::new(MultiGzDecoder::new(body)))
-        } else {
-            Unpacked::Plain(Box::new(body))
-        };
+        let body =
+            if is_packed { Unpacked::Gzip(Box::new(Gunzip::new(body))) } else { Unpacked::Plain(Box::new(body)) };
         let permit = Some(permit);
         Ok(ResponseStream { method, url, status, headers, length, length_known, secrets, body, permit })
     }

@@ -2,10 +2,10 @@
 
 use std::io::{Read, Write};
 
-use fulmar::client::http::{HttpError, HttpErrorKind, RateLimit};
+use fulmar::client::http::{Download, HttpError, HttpErrorKind, RateLimit};
 
-use super::server::{Server, Then, reply};
-use super::{Folder, quick};
+use super::server::{Server, Then, head, reply};
+use super::{Folder, quick, soon};
 
 fn http_error(error: &std::io::Error) -> &HttpError {
     error.get_ref().and_then(|error| error.downcast_ref()).unwrap_or_else(|| panic!("{error:?}"))
@@ -101,4 +101,47 @@ fn a_file_is_sent_as_it_is_and_again_where_it_must_be() {
         assert!(error.kind() == HttpErrorKind::File && !error.may_have_arrived(), "{error:?}");
     }
     assert_eq!(server.seen().len(), 4);
+}
+
+#[test]
+fn an_empty_body_needs_no_unpacking_and_a_cut_one_is_still_cut() {
+    const GZIP: (&str, &str) = ("Content-Encoding", "gzip");
+    const CHUNKED: (&str, &str) = ("Transfer-Encoding", "chunked");
+    let server = Server::start(|seen, stream| {
+        match seen.target.as_str() {
+            "/length" => head(stream, 200, &[GZIP], Some(0)),
+            "/none" => head(stream, 204, &[GZIP], None),
+            "/cut/length" => head(stream, 200, &[GZIP], Some(5)),
+            "/close" => head(stream, 200, &[GZIP], None),
+            _ => head(stream, 200, &[GZIP, CHUNKED], None),
+        }
+        let _ = stream.write_all(if seen.target == "/chunks" { b"0\r\n\r\n" } else { b"" });
+        Then::Close
+    });
+    let client = quick().retry(soon(1)).build().expect("a client");
+    let folder = Folder::new();
+    for target in ["/length", "/none", "/chunks", "/close"] {
+        let get = || client.get(&server.url(target));
+        assert_eq!(get().send().expect("a reply").bytes(), b"", "{target}");
+        let mut stream = get().stream().expect("a reply");
+        for _ in 0..2 {
+            let count = stream.read(&mut [0; 9]).unwrap_or_else(|error| panic!("{target}: {error:?}"));
+            assert_eq!(count, 0, "{target}");
+        }
+        if target != "/none" {
+            let file = get().download(&Download::new(folder.path(), "empty")).expect("a file");
+            assert_eq!((file.bytes, folder.read("empty").len()), (0, 0), "{target}");
+        }
+    }
+    for target in ["/cut/length", "/cut/chunks"] {
+        let get = || client.get(&server.url(target));
+        let mut stream = get().stream().expect("a reply");
+        for _ in 0..2 {
+            let error = stream.read(&mut [0; 9]).expect_err("cut");
+            assert_eq!(http_error(&error).kind(), HttpErrorKind::Broken, "{target}: {error:?}");
+        }
+        let error = get().download(&Download::new(folder.path(), "cut")).expect_err("cut");
+        assert_eq!(error.kind(), HttpErrorKind::Broken, "{target}: {error:?}");
+    }
+    assert_eq!(folder.names(), ["empty"]);
 }

@@ -3,8 +3,7 @@
 
 use std::io::{self, Read};
 
-use flate2::read::MultiGzDecoder;
-
+use super::super::gzip::Gunzip;
 use super::super::wire::Body;
 use super::expected::{Expected, Hash};
 
@@ -12,7 +11,7 @@ use super::expected::{Expected, Hash};
 pub(super) enum Content {
     Plain(Box<Body>),
     /// Unpacked on the way.
-    Gzip(Box<MultiGzDecoder<Stored>>),
+    Gzip(Box<Gunzip<Stored>>),
 }
 
 /// The bytes as they come, counted.
@@ -32,7 +31,7 @@ impl Content {
     pub(super) fn of(body: Body, is_packed: bool, expected: &Expected) -> Content {
         if is_packed {
             let stored = Stored { body, count: 0, hash: expected.hash() };
-            Content::Gzip(Box::new(MultiGzDecoder::new(stored)))
+            Content::Gzip(Box::new(Gunzip::new(stored)))
         } else {
             Content::Plain(Box::new(body))
         }
