@@ -53,8 +53,7 @@ impl Wire {
                 Speaks::Http | Speaks::Https => tunnel::connect(&mut *stream, proxy, host, port, &self.agent)?,
                 Speaks::Socks5 => {
                     let addresses = resolve(host, port, until)?;
-                    let address = addresses.first().copied().ok_or_else(unknown)?;
-                    tunnel::socks5(&mut *stream, proxy, &Target::Address(address))?;
+                    stream = socks5(stream, proxy, &addresses, until)?;
                 }
                 Speaks::Socks5h => {
                     let target = match address(host) {
@@ -77,13 +76,40 @@ impl Wire {
     fn open(&self, host: &str, port: u16, total: Deadline) -> Result<(Box<dyn Stream>, Option<Instant>), Fault> {
         let addresses = resolve(host, port, until(self.timeouts.connect, total))?;
         let until = until(self.timeouts.connect, total);
-        let tcp = connect_by(&addresses, until, Tcp::connect)?;
-        // We write each request as a whole: waiting for more bytes would only delay it.
-        let _ = tcp.stream().set_nodelay(true);
-        let mut stream = Box::new(Socket::new(tcp));
-        stream.limit(until);
-        Ok((stream, until))
+        Ok((open_one(&addresses, until)?, until))
     }
+}
+
+/// Has a SOCKS proxy, to which `stream` leads, connect to the first of `addresses` that it
+/// reaches. The proxy ends the connection after each that it doesn't reach.
+fn socks5(
+    mut stream: Box<dyn Stream>,
+    proxy: &Proxy,
+    addresses: &[SocketAddr],
+    until: Option<Instant>,
+) -> Result<Box<dyn Stream>, Fault> {
+    let (mut outcome, mut is_first) = (Err(unknown()), true);
+    for address in addresses {
+        if !std::mem::take(&mut is_first) {
+            let proxies = resolve(&proxy.host, proxy.port, until)?;
+            stream = open_one(&proxies, until).map_err(|fault| unreachable(proxy, fault))?;
+        }
+        outcome = tunnel::socks5(&mut *stream, proxy, &Target::Address(*address));
+        if !matches!(&outcome, Err(fault) if fault.unreached) {
+            break;
+        }
+    }
+    outcome.map(|()| stream)
+}
+
+/// Connects to one of `addresses`, and limits the connection to the same deadline.
+fn open_one(addresses: &[SocketAddr], until: Option<Instant>) -> Result<Box<dyn Stream>, Fault> {
+    let tcp = connect_by(addresses, until, Tcp::connect)?;
+    // We write each request as a whole: waiting for more bytes would only delay it.
+    let _ = tcp.stream().set_nodelay(true);
+    let mut stream = Box::new(Socket::new(tcp));
+    stream.limit(until);
+    Ok(stream)
 }
 
 /// The address, if the host's name is one.
@@ -199,6 +225,9 @@ fn unreachable(proxy: &Proxy, fault: Fault) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     fn address(port: u16) -> SocketAddr {
@@ -240,5 +269,46 @@ mod tests {
         let (all, fault) = tried(&[io::ErrorKind::ConnectionRefused], Duration::from_secs(60));
         assert!(all.len() == 1 && all[0].1 > Duration::from_secs(50), "{all:?}");
         assert_eq!(fault.kind, HttpErrorKind::Connect);
+    }
+
+    /// A SOCKS proxy that gives these answers, one on each connection: the last octets of the
+    /// addresses that it was told, and what came of it.
+    fn socks_answering(answers: &'static [u8]) -> (Vec<u8>, Result<(), Fault>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let proxy = Proxy::parse(&format!("socks5://127.0.0.1:{port}"), "proxy").expect("a proxy");
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let all = told.clone();
+        let body = move || {
+            for (answer, stream) in answers.iter().zip(listener.incoming()) {
+                let (mut stream, mut request) = (stream.expect("a connection"), [0; 13]);
+                stream.read_exact(&mut request[..3]).expect("a greeting");
+                stream.write_all(&[5, 0]).expect("sent");
+                stream.read_exact(&mut request[3..]).expect("a request");
+                stream.write_all(&[5, *answer, 0, 1, 0, 0, 0, 0, 0, 0]).expect("sent");
+                all.lock().push(request[10]);
+            }
+        };
+        let server = thread::spawn_joinable("socks".into(), None, body, || ()).expect("a thread");
+        let addresses: Vec<SocketAddr> = (1..=3).map(|last| SocketAddr::from(([192, 0, 2, last], 80))).collect();
+        let stream = open_one(&[address(port)], None).expect("it listens");
+        let outcome = socks5(stream, &proxy, &addresses, None).map(drop);
+        server.join().expect("no panic");
+        let told = told.lock().clone();
+        (told, outcome)
+    }
+
+    #[test]
+    fn a_socks_proxy_is_told_the_next_address_if_it_does_not_reach_the_first() {
+        for missed in [&[3, 0][..], &[4, 0], &[5, 0], &[8, 0]] {
+            let (told, outcome) = socks_answering(missed);
+            assert!(told == [1, 2] && outcome.is_ok(), "{missed:?}: {told:?}, {outcome:?}");
+        }
+        let (told, outcome) = socks_answering(&[4, 8, 5]);
+        let fault = outcome.expect_err("none is reached");
+        assert_eq!((told, fault.kind, fault.retryable), (vec![1, 2, 3], HttpErrorKind::Proxy, true), "{fault:?}");
+        // It would refuse the others, too.
+        let (told, outcome) = socks_answering(&[2]);
+        assert!(told == [1] && outcome.is_err(), "{told:?}");
     }
 }

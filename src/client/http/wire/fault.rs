@@ -21,13 +21,15 @@ pub(in super::super) struct Fault {
     /// Whether the connection ended before the first byte of a reply. If it was kept from an
     /// earlier request, the server may just have closed it.
     pub(super) unanswered: bool,
+    /// Whether a proxy couldn't reach the address that it was told. It may reach another one.
+    pub(super) unreached: bool,
     pub(in super::super) source: Option<BoxError>,
 }
 
 impl Fault {
     /// A fault before the request was sent.
     pub(super) fn before(kind: HttpErrorKind, text: impl Into<Cow<'static, str>>, retryable: bool) -> Fault {
-        Fault { kind, text: text.into(), arrived: false, retryable, unanswered: false, source: None }
+        Fault { kind, text: text.into(), arrived: false, retryable, unanswered: false, unreached: false, source: None }
     }
 
     /// The connection broke, or the reply wasn't HTTP.

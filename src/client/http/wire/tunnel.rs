@@ -102,11 +102,13 @@ pub(super) fn socks5(stream: &mut dyn Stream, proxy: &Proxy, target: &Target<'_>
 
     let mut head = [0; 4];
     stream.read_exact(&mut head).map_err(broke)?;
+    let unreached = |text: &str, retryable| Fault { unreached: true, ..refused(proxy, text, retryable) };
     match head[1] {
         0 => {}
         2 => return Err(refused(proxy, "doesn't allow this host", false)),
-        3 | 4 => return Err(refused(proxy, "can't reach the host", true)),
-        5 => return Err(refused(proxy, "says that the host refused the connection", true)),
+        3 | 4 => return Err(unreached("can't reach the host", true)),
+        5 => return Err(unreached("says that the host refused the connection", true)),
+        8 => return Err(unreached("doesn't take addresses of this type (SOCKS reply 8)", false)),
         code => return Err(refused(proxy, &format!("failed (SOCKS reply {code})"), code == 1)),
     }
     // Skip the proxy's own address, which is of no use here.
