@@ -153,6 +153,7 @@ impl HttpClient {
                     .map_err(|error| unauthorized(&step, "no credentials could be had", error))?;
             }
             secrets = std::mem::take(&mut credentials.secrets);
+            self.shared.wire.proxies.hide(&step.url, &mut secrets);
             if let Some(jar) = &self.shared.cookies {
                 let cookies = jar.of(&step.url, &step.origin, SystemTime::now());
                 cookies.iter().for_each(|(_, value)| secrets.add(value));

@@ -196,3 +196,20 @@ fn json_of_another_shape_shows_none_of_its_values() {
     let error = reply(b"4711081512345").json::<String>().expect_err("a number");
     assert!(!format!("{error:?}").contains("4711"), "{error:?}");
 }
+
+#[test]
+fn the_password_for_a_proxy_is_hidden_too() {
+    let proxy = Server::start(|seen, stream| {
+        let said = format!("<pre>{:?}</pre> pa55-word", seen.headers);
+        match seen.target.ends_with("/whole") {
+            true => reply(stream, 200, &[], said.as_bytes()),
+            false => reply(stream, 502, &[], said.as_bytes()),
+        }
+    });
+    let through = proxy.url("").replace("http://", "http://hidden:pa55-word@");
+    let client = quick().proxy(&through).build().expect("sound settings");
+    assert_error_is_clean(&client.get("http://inside.example/").send().expect_err("502"));
+    assert!(proxy.seen()[0].header("proxy-authorization").is_some(), "the proxy got no password");
+    let reply = client.get("http://inside.example/whole").send().expect("a reply");
+    assert_clean("a quoted reply", &reply.hide(reply.text().expect("text")));
+}

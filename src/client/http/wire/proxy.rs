@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::super::kind::HttpErrorKind;
+use super::super::redact::Secrets;
 use super::fault::Fault;
 
 /// The protocol of a proxy.
@@ -130,6 +131,18 @@ impl Proxies {
     pub(in super::super) fn except_as(mut self, other: Proxies) -> Proxies {
         self.except = other.except;
         self
+    }
+
+    /// Adds what a request to `url` tells the proxy, if it goes through one, to `secrets`: the proxy,
+    /// or the server behind it, may repeat it.
+    pub(in super::super) fn hide(&self, url: &Url, secrets: &mut Secrets) {
+        let Ok(Some(proxy)) = self.for_url(url) else { return };
+        if let Some((_, password)) = &proxy.user {
+            secrets.add(password);
+        }
+        if let Some(authorization) = proxy.authorization() {
+            secrets.add(&authorization);
+        }
     }
 
     /// The proxy that a request to `url` goes through.
