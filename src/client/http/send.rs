@@ -29,8 +29,11 @@ use super::wire::{Ask, Body, Reply, WANTS_PASSWORD};
 use crate::error::BoxError;
 use crate::trace::event;
 
-/// How many bytes of an error's body are read.
-const ERROR_BODY: u64 = 64 << 10;
+/// How many bytes of an error's body are shown.
+const ERROR_BODY: usize = 64 << 10;
+
+/// How many bytes more are read. The last secret in them may be cut, and isn't found then.
+const MARGIN: usize = 64 << 10;
 
 /// How long the client reads an error's body. Within it, a silence may last as long as in any body.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -218,7 +221,7 @@ impl HttpClient {
             }
             let said = redact::plain(&secrets.hide(&words(&body, content_type.as_deref())), redact::WORDS);
             return Err(HttpError::new(HttpErrorKind::Status(status), step.method, &step.url, said)
-                .with_reply(secrets.hide(&body), content_type)
+                .with_reply(shown(&body, &secrets), content_type)
                 .with_retry_after(retry_after));
         }
     }
@@ -347,10 +350,21 @@ fn error_body(reply: Reply) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// An error's body without secrets. Cuts it behind them: a part of a secret would be shown.
+fn shown(body: &str, secrets: &Secrets) -> String {
+    let mut shown = secrets.hide(body);
+    let mut kept = shown.len().saturating_sub(body.len().saturating_sub(ERROR_BODY));
+    while !shown.is_char_boundary(kept) {
+        kept -= 1;
+    }
+    shown.truncate(kept);
+    shown
+}
+
 fn read_some(mut body: Body) -> Vec<u8> {
     body.hurry(PATIENCE);
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    let mut reader = (&mut body).take(ERROR_BODY);
+    let mut reader = (&mut body).take((ERROR_BODY + MARGIN) as u64);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
         bytes.extend_from_slice(&piece[..count]);
     }
@@ -359,7 +373,7 @@ fn read_some(mut body: Body) -> Vec<u8> {
 
 fn unpacked(bytes: &[u8]) -> Vec<u8> {
     let (mut found, mut piece) = (Vec::new(), [0; 4096]);
-    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(ERROR_BODY);
+    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take((ERROR_BODY + MARGIN) as u64);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
         found.extend_from_slice(&piece[..count]);
     }

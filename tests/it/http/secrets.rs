@@ -213,3 +213,23 @@ fn the_password_for_a_proxy_is_hidden_too() {
     let reply = client.get("http://inside.example/whole").send().expect("a reply");
     assert_clean("a quoted reply", &reply.hide(reply.text().expect("text")));
 }
+
+#[test]
+fn no_part_of_a_secret_is_shown_at_the_end_of_a_long_reply() {
+    const SECRET: &str = "h3ader-value";
+    let server = Server::start(|seen, stream| {
+        let at: usize = seen.header("x-at").and_then(|at| at.parse().ok()).expect("the test says it");
+        let said = format!("{}{SECRET}{}", "-".repeat(at), "-".repeat(300_000));
+        reply(stream, 403, &[("Content-Type", "text/plain")], said.as_bytes())
+    });
+    let client = quick().build().expect("sound settings");
+    for limit in [64 << 10, 128 << 10] {
+        for shown in 1..SECRET.len() {
+            let request = client.get(&server.url("/")).header("X-At", &(limit - shown).to_string());
+            let error = request.secret_header("X-Key", SECRET).send().expect_err("403");
+            let body = error.body();
+            assert!(!body.contains('h'), "{limit}, {shown}: {}", &body[body.len() - 20..]);
+            assert!((1_000..=64 << 10).contains(&body.len()), "{limit}, {shown}: {}", body.len());
+        }
+    }
+}
