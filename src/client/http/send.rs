@@ -335,10 +335,12 @@ fn date(headers: &HeaderMap) -> SystemTime {
     date.unwrap_or_else(SystemTime::now)
 }
 
-/// Reads the rest of a short body, so that the connection can be used again. If that fails, the
-/// connection is closed, and nothing else is wrong.
+/// Reads the rest of a short body, so that the connection can be used again. If that fails or is of
+/// no use, the connection is closed, and nothing else is wrong.
 fn drain(body: Body) {
-    drop(read_some(body));
+    if body.is_worth_reading(ERROR_BODY as u64) {
+        drop(read_some(body));
+    }
 }
 
 /// Reads an error's body. If it breaks off or comes too slowly, returns the part that came, because

@@ -1,8 +1,11 @@
 //! Redirects, and what goes along: a second server says what it saw.
 
+use std::io::Read;
+use std::time::Duration;
+
 use fulmar::client::http::{Basic, HttpErrorKind};
 
-use super::server::{Server, reply};
+use super::server::{Server, Then, head, reply};
 use super::{client, quick};
 
 #[test]
@@ -100,4 +103,22 @@ fn a_post_that_was_answered_by_a_redirect_is_never_repeated_whatever_comes_after
         assert!(error.may_have_arrived(), "it did arrive: {error:?}");
     }
     assert_eq!(server.seen().iter().filter(|seen| seen.method == "POST").count(), 2);
+}
+
+#[test]
+fn a_redirect_is_followed_though_the_end_of_its_own_body_does_not_come() {
+    let server = Server::start(|seen, stream| {
+        let hop: usize = seen.target.trim_start_matches('/').parse().expect("a number");
+        if hop == 10 {
+            return reply(stream, 200, &[], b"end");
+        }
+        head(stream, 302, &[("Location", &format!("/{}", hop + 1))], None);
+        // The client is the first to close.
+        let _ = stream.read(&mut [0]);
+        Then::Close
+    });
+    // If the client waited at each of the ten for as long as it does for a body that is worth it, it
+    // would be late.
+    let request = client().get(&server.url("/0")).timeout(Duration::from_secs(90));
+    assert_eq!(request.send().expect("a reply").bytes(), b"end");
 }

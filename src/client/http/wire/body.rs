@@ -69,6 +69,12 @@ impl Body {
         self.framing != Framing::UntilClose
     }
 
+    /// Whether the connection can be used again once the body is read, which is of at most `most`
+    /// bytes as far as is known.
+    pub(in super::super) fn is_worth_reading(&self, most: u64) -> bool {
+        self.keep.is_some() && self.is_delimited() && self.length().is_none_or(|length| length <= most)
+    }
+
     /// Shortens the time limit of the rest of the body to `limit`, from now.
     pub(in super::super) fn hurry(&mut self, limit: Duration) {
         let sooner = Deadline::start(limit);
