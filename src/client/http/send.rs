@@ -74,33 +74,31 @@ impl HttpClient {
             };
             failures += 1;
             let attempts = sent(failures, &error);
-            let error = error.with_attempts(attempts);
-            if !self.wait_to_retry(plan, failures, &error, cancelled) {
-                return Err(error);
-            }
+            self.wait_to_retry(plan, failures, error.with_attempts(attempts), cancelled)?;
         }
     }
 
-    /// Waits before the next attempt, and returns true; false if there is no further attempt.
+    /// Waits before the next attempt. If there is none, returns `error`, or that the wait was
+    /// cancelled.
     pub(super) fn wait_to_retry(
         &self,
         plan: &Plan,
         failures: u32,
-        error: &HttpError,
+        error: HttpError,
         cancelled: Cancelled<'_>,
-    ) -> bool {
+    ) -> Result<(), HttpError> {
         if plan.once {
-            return false;
+            return Err(error);
         }
         let retries = &self.shared.retries;
-        let Some(delay) = retries.delay(failures, error, plan.idempotent, &plan.retry_on, self.seed()) else {
-            return false;
+        let Some(delay) = retries.delay(failures, &error, plan.idempotent, &plan.retry_on, self.seed()) else {
+            return Err(error);
         };
         // Don't wait if the time limit would pass before the next attempt: return the error now.
         let in_time =
             Instant::now().checked_add(delay).is_some_and(|then| plan.deadline.at().is_none_or(|at| then < at));
         if !in_time {
-            return false;
+            return Err(error);
         }
         event!(
             DEBUG,
@@ -111,7 +109,14 @@ impl HttpClient {
             failures = failures,
             delay = delay
         );
-        pause(delay, plan.deadline, cancelled)
+        if pause(delay, plan.deadline, cancelled) {
+            return Ok(());
+        }
+        let text = "it was cancelled before it could be sent again";
+        Err(HttpError::new(HttpErrorKind::Cancelled, plan.method, &plan.url, text)
+            .arrived(error.may_have_arrived())
+            .with_attempts(error.attempts())
+            .with_source(error))
     }
 
     /// Makes one attempt: sends the request, follows redirects, and renews credentials at most

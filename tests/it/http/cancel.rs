@@ -1,6 +1,7 @@
 //! Calls that are blocked when the operation around them is cancelled: at each stage against a
 //! server that says nothing more, each cancelled on the event that the stage is reached.
 
+use std::error::Error;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -253,9 +254,21 @@ fn a_cancel_ends_the_waits_between_calls() {
     let request = executor.spawn(move || call().err()).expect("accepted");
     heard(&event)();
     request.cancel();
-    // The server has answered: that is what is told.
     let error = request.wait(HANG).expect("it ends").expect("it fails");
-    assert_eq!((error.status(), error.attempts(), server.seen().len()), (Some(503), 1, 1));
+    assert_eq!((error.kind(), error.attempts(), server.seen().len()), (HttpErrorKind::Cancelled, 1, 1));
+    assert!(!error.is_retryable() && !error.may_have_arrived(), "{error:?}");
+    // What the server has answered isn't lost.
+    let answer = error.source().and_then(|source| source.downcast_ref::<HttpError>()).expect("the answer");
+    assert_eq!((answer.status(), answer.message()), (Some(503), "later"));
+    // The same if the caller says so.
+    let stop = || event.try_recv().is_ok();
+    let error = client.get(&server.url("/")).send_unless(stop).expect_err("stopped");
+    assert_eq!((error.kind(), error.attempts(), server.seen().len()), (HttpErrorKind::Cancelled, 1, 2));
+    let folder = Folder::new();
+    let download = Download::new(folder.path(), "x").cancelled(|| event.try_recv().is_ok());
+    let error = client.get(&server.url("/")).download(&download).expect_err("stopped");
+    assert_eq!((error.kind(), error.attempts(), server.seen().len()), (HttpErrorKind::Cancelled, 1, 3));
+    assert!(error.source().is_some_and(|source| source.is::<HttpError>()), "{error:?}");
 
     // The turn of the next request is in an hour.
     let slow = patient().rate_limit(RateLimit::per_second(1.0 / 3600.0)).build().expect("sound settings");

@@ -93,9 +93,11 @@ pub(in super::super) fn run(
         failures = if progress { 1 } else { failures + 1 };
         let sent = sent(attempts, &error);
         let error = error.with_attempts(sent);
-        let again = attempts < MOST_ATTEMPTS && client.wait_to_retry(plan, failures, &error, cancelled);
-        if !again {
-            let error = if download.is_cancelled() { transfer.cancelled().with_attempts(sent) } else { error };
+        let waited = match attempts < MOST_ATTEMPTS {
+            true => client.wait_to_retry(plan, failures, error, cancelled),
+            false => Err(error),
+        };
+        if let Err(error) = waited {
             return Err(transfer.give_up(error));
         }
     }
