@@ -81,8 +81,7 @@ impl PartFile {
             match fs4::fs_std::FileExt::try_lock_exclusive(&file) {
                 Ok(true) => {}
                 Ok(false) => return Err(OpenError::Busy),
-                // The file system has no locks, so go on without one.
-                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(error) if has_no_locks(&error) => {}
                 Err(error) => return Err(OpenError::Io(error)),
             }
             if !is_same(&file, &part) {
@@ -208,6 +207,16 @@ pub(super) fn discard(folder: &Path, name: &str) -> Result<(), OpenError> {
     PartFile::open(folder, name).map(drop)
 }
 
+/// Whether an error says that the file system has no locks: then the caller goes on without one.
+fn has_no_locks(error: &io::Error) -> bool {
+    // What NFS says if its server, or this machine, runs no lock daemon.
+    #[cfg(target_os = "linux")]
+    if rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::NOLCK) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::Unsupported
+}
+
 fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf, PathBuf) {
     (folder.join(name), folder.join(format!("{name}{PART}")), folder.join(format!("{name}{STATE}")))
 }
@@ -321,6 +330,18 @@ mod tests {
         PartFile::open(&folder, "x").expect("free again");
         drop(copy);
         fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_without_locks_is_none_that_fails() {
+        use rustix::io::Errno;
+        for errno in [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS] {
+            assert!(has_no_locks(&errno.into()), "{errno:?}");
+        }
+        for errno in [Errno::IO, Errno::ACCESS, Errno::AGAIN] {
+            assert!(!has_no_locks(&errno.into()), "{errno:?}");
+        }
     }
 
     #[test]
