@@ -78,8 +78,8 @@ impl Cookie {
             let value = value.trim();
             match name.trim().to_ascii_lowercase().as_str() {
                 "path" if value.starts_with('/') => cookie.path = value.to_owned(),
-                // If the date isn't one of HTTP's forms, the cookie lasts as long as the client.
-                "expires" => cookie.expires = httpdate::parse_http_date(value).ok(),
+                // If the date can't be read, the cookie lasts as long as the client.
+                "expires" => cookie.expires = date(value),
                 "max-age" => lifetime = value.parse::<i64>().ok(),
                 // A server that sets this doesn't want it sent over an open connection.
                 "secure" if url.scheme() != "https" => return None,
@@ -107,6 +107,11 @@ impl Cookie {
         let rest = path.strip_prefix(self.path.as_str());
         rest.is_some_and(|rest| rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/'))
     }
+}
+
+/// A date in one of HTTP's forms, or with dashes, as in Netscape's: `Mon, 11-Oct-1999 22:00:00 GMT`.
+fn date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&text.replace('-', " "))).ok()
 }
 
 /// The path of a URL up to its last slash.
@@ -150,6 +155,8 @@ mod tests {
         assert_eq!(told(&["a=1", "a=2=3"], url, url), "a=2=3");
         assert_eq!(told(&["a=1", "a=; Max-Age=0"], url, url), "");
         assert_eq!(told(&["a=1", "a=1; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], url, url), "");
+        assert_eq!(told(&["a=1", "a=1; Expires=Mon, 11-Oct-1999 22:00:00 GMT"], url, url), "");
+        assert_eq!(told(&["a=1; Expires=Mon, 11-Oct-2100 22:00:00 GMT"], url, url), "a=1");
         assert_eq!(told(&["a=1; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT"], url, url), "a=1");
         assert_eq!(told(&["a=1; Max-Age=99999999999999999999; Expires=soon"], url, url), "a=1");
         assert_eq!(told(&["a=1; Secure"], "http://h.org/", "http://h.org/"), "");
