@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::download::sync_folder;
+use super::download::{is_same, sync_folder};
 use super::file_name::component_fault;
 
 /// How many bytes may be unpacked before the limit on the ratio applies, because small archives of
@@ -94,6 +94,9 @@ pub enum ArchiveError {
 
 /// Unpacks a zip archive into a new `folder`, and returns the files' paths in the order of the
 /// archive.
+///
+/// It unpacks into `FOLDER.unpacking-N` and renames that at the end. A process that is killed leaves
+/// it, and the next one that unpacks to `folder` removes it, where folders have locks (Unix).
 ///
 /// It holds the archive's index in memory, but not its files. It ignores permissions and times in
 /// the archive.
@@ -293,6 +296,8 @@ impl Reading<'_> {
 struct Staging {
     path: PathBuf,
     done: bool,
+    /// Held as long as this process uses the folder.
+    _lock: Option<File>,
 }
 
 impl Staging {
@@ -303,11 +308,18 @@ impl Staging {
         if !parent.as_os_str().is_empty() {
             fs::create_dir_all(parent).map_err(|error| failed(parent, error))?;
         }
-        // Another process may be using the first name, or may have died and left it.
+        let beginning = format!("{name}.unpacking-");
+        remove_abandoned(parent, &beginning);
+        // Another process may be using the first name.
         for number in 0..1_000 {
-            let path = parent.join(format!("{name}.unpacking-{number}"));
+            let path = parent.join(format!("{beginning}{number}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Staging { path, done: false }),
+                Ok(()) => match lock(&path) {
+                    Lock::Ours(lock) => return Ok(Staging { path, done: false, _lock: Some(lock) }),
+                    Lock::Unknown => return Ok(Staging { path, done: false, _lock: None }),
+                    // Another process has just taken it for an abandoned one, and removes it.
+                    Lock::Busy => {}
+                },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(failed(&path, error)),
             }
@@ -344,6 +356,48 @@ impl Drop for Staging {
     }
 }
 
+/// Removes the folders that killed processes have left: those without a lock.
+fn remove_abandoned(parent: &Path, beginning: &str) {
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(beginning));
+        if number.is_some_and(|number| number.parse::<u16>().is_ok()) {
+            if let Lock::Ours(_lock) = lock(&entry.path()) {
+                // What can't be removed is in nobody's way.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+enum Lock {
+    /// No other process has it until this file is closed.
+    Ours(File),
+    Busy,
+    /// The system, or this file system, has no locks on folders.
+    Unknown,
+}
+
+/// Locks a folder, without waiting.
+fn lock(path: &Path) -> Lock {
+    if !cfg!(unix) {
+        return Lock::Unknown;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => {}
+        _ => return Lock::Busy,
+    }
+    let Ok(folder) = File::open(path) else { return Lock::Unknown };
+    match fs4::fs_std::FileExt::try_lock_exclusive(&folder) {
+        // The process that had the lock may have renamed or removed the folder meanwhile.
+        Ok(true) if is_same(&folder, path) => Lock::Ours(folder),
+        Ok(_) => Lock::Busy,
+        Err(_) => Lock::Unknown,
+    }
+}
+
 /// Whether nothing is at `folder`, or an empty folder.
 fn is_vacant(folder: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(folder) {
@@ -356,4 +410,34 @@ fn is_vacant(folder: &Path) -> io::Result<bool> {
 
 fn failed(path: &Path, source: io::Error) -> ArchiveError {
     ArchiveError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_is_in_use_is_not() {
+        let parent = std::env::temp_dir().join(format!("fulmar-unpacking-{}", std::process::id()));
+        let names = || {
+            let entries = fs::read_dir(&parent).expect("a folder");
+            let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        for left in ["out.unpacking-0/deep", "out.unpacking-7", "out.unpacking-x", "out2.unpacking-0"] {
+            fs::create_dir_all(parent.join(left)).expect("a folder");
+        }
+        fs::write(parent.join("out.unpacking-0/deep/file"), b"half").expect("written");
+        let first = Staging::beside(&parent.join("out")).expect("free");
+        assert_eq!(names(), ["out.unpacking-0", "out.unpacking-x", "out2.unpacking-0"]);
+        assert!(is_vacant(&first.path).expect("a folder"), "half a file is left in it");
+        let second = Staging::beside(&parent.join("out")).expect("free");
+        assert_eq!(names(), ["out.unpacking-0", "out.unpacking-1", "out.unpacking-x", "out2.unpacking-0"]);
+        first.rename(&parent.join("out")).expect("renamed");
+        drop(second);
+        assert_eq!(names(), ["out", "out.unpacking-x", "out2.unpacking-0"]);
+        fs::remove_dir_all(&parent).expect("removed");
+    }
 }

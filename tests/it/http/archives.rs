@@ -225,3 +225,14 @@ fn folders_that_only_stand_in_names_count() {
     assert!(matches!(error, ArchiveError::TooLarge { .. }), "{error}");
     assert_eq!(try_unpack(&bytes, &limits(15)).expect("sound").len(), 3);
 }
+
+#[cfg(unix)]
+#[test]
+fn what_a_killed_process_left_beside_the_folder_is_removed() {
+    let folder = Folder::new();
+    folder.write("a.zip", &archive(|zip| file(zip, "x", b"x")));
+    std::fs::create_dir(folder.path().join("out.unpacking-0")).expect("a folder");
+    folder.write("out.unpacking-0/half", b"ha");
+    unpack(folder.path().join("a.zip"), folder.path().join("out"), &Limits::default()).expect("files");
+    assert_eq!(folder.names(), ["a.zip", "out"]);
+}

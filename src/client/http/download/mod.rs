@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use expected::{Checksum, Expected, Hash};
 use part::OpenError;
 
-pub(super) use part::sync_folder;
+pub(super) use part::{is_same, sync_folder};
 pub(super) use transfer::run;
 
 /// How many bytes are read and written at a time: the memory that a download needs for its data.

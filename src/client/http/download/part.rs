@@ -255,15 +255,16 @@ pub(in super::super) fn sync_folder(path: &Path) {
     }
 }
 
+/// Whether `path` leads to this file.
 #[cfg(unix)]
-fn is_same(file: &File, path: &Path) -> bool {
+pub(in super::super) fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let identity = |found: &fs::Metadata| (found.dev(), found.ino());
     matches!((file.metadata(), fs::symlink_metadata(path)), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
 }
 
 #[cfg(not(unix))]
-fn is_same(file: &File, path: &Path) -> bool {
+pub(in super::super) fn is_same(file: &File, path: &Path) -> bool {
     let identity = |found: &fs::Metadata| (found.len(), found.created().ok());
     matches!((file.metadata(), fs::symlink_metadata(path)), (Ok(a), Ok(b)) if identity(&a) == identity(&b))
 }
