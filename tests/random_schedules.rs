@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fulmar::{AsyncRequest, Error, Executor, OnFull, as_completed};
+use fulmar::{AsyncRequest, Error, Executor, OnFull, Policy, as_completed};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::PctScheduler;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
@@ -507,6 +507,41 @@ fn operations_wait_for_what_their_keys_hold_back_or_are_told() {
         for request in &requests {
             request.wait(None).expect("ends");
         }
+        end(&executor);
+    });
+}
+
+/// It waits for what needs the caller's key, and the caller cancels it before it waits for its end: that makes a circle
+/// which the cancel has broken before.
+#[test]
+fn a_wait_is_told_of_the_cancel_that_came_before_the_circle() {
+    check("cancelled waits in a circle", || {
+        let executor = executor(2);
+        let (store, inner) = (Arc::new(()), executor.clone());
+        let same = store.clone();
+        let cancels = move |_: &(), _key: &'static str| {
+            let nothing = |_: &(), _key: &'static str| Ok::<_, Error>(());
+            let (below, kind) = (inner.clone(), random(4));
+            let waits = inner.spawn(move || {
+                let group = below.group(Policy::Each);
+                let behind = (0..2).map(|_| match kind {
+                    0 => group.submit(&same, nothing, true, "k"),
+                    _ => below.submit(&same, nothing, true, "k"),
+                });
+                let behind = behind.collect::<Result<Vec<_>, Error>>()?;
+                match kind {
+                    0 => group.wait(None).map(drop),
+                    1 => below.wait_requests(&behind, None).map(drop),
+                    2 => as_completed(&behind, None).map(|(_, ended)| ended).collect(),
+                    _ => below.wait_any_request(&behind, None).map(drop),
+                }
+            })?;
+            thread::yield_now();
+            waits.cancel();
+            Ok::<_, Error>(waits.wait(None))
+        };
+        let told = executor.submit(&store, cancels, true, "k").expect("accepted").wait(None);
+        assert!(matches!(told, Ok(Ok(Err(Error::Interrupted)) | Err(Error::Cancelled))), "{told:?}");
         end(&executor);
     });
 }

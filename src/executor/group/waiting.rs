@@ -8,7 +8,7 @@ use crate::executor::current;
 use crate::executor::on_cancel::shield;
 use crate::executor::request::Status;
 use crate::executor::wait::block::Blocked;
-use crate::executor::wait::graph::{Edges, any_would_deadlock};
+use crate::executor::wait::graph::{Edges, any_would_deadlock, refusal};
 use crate::executor::wait::park;
 use crate::executor::waits::{Node, Wait};
 use crate::sync::interrupt::InterruptibleWait;
@@ -70,12 +70,12 @@ impl CancelScope {
     fn wait_for_news(&self, waiting: &Waiting<'_>, on_their_way: Vec<Node>, deadline: Deadline) -> Result<()> {
         let wait = Wait::All(on_their_way);
         let _edges = deadline.is_never().then(|| Edges::enter(wait.clone()));
-        // The submitter may run one of them itself before the submission returns.
-        if any_would_deadlock(wait.targets()) {
-            return Err(Error::WouldDeadlock);
-        }
         let blocked = Blocked::enter_any();
         let interruptible = InterruptibleWait::begin(blocked.as_ref().map(Blocked::place));
+        // The submitter may run one of them itself before the submission returns.
+        if any_would_deadlock(wait.targets()) {
+            return Err(refusal(&interruptible));
+        }
         waiting.park(deadline, Some(&interruptible));
         if interruptible.is_interrupted() { Err(Error::Interrupted) } else { Ok(()) }
     }

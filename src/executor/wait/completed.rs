@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::block::{Blocked, Waiter};
-use super::graph::{Edges, would_deadlock};
+use super::graph::{Edges, refusal, would_deadlock};
 use super::park::Watch;
 use crate::error::{Error, Result};
 use crate::executor::core::Core;
@@ -207,7 +207,7 @@ pub(in crate::executor) fn next_ended(
             // An end can be seen a moment before the inbox is told of it, and then nothing is
             // stuck.
             if pending.iter().all(|node| !node.is_done()) && would_deadlock(&pending) {
-                return Err(Error::WouldDeadlock);
+                return Err(refusal(&interruptible));
             }
             match (&blocked, &waiter) {
                 (None, Some(_)) => blocked = Blocked::enter(waiter.as_ref()),

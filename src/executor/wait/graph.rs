@@ -17,6 +17,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::executor::core::Core;
 use crate::executor::current;
 use crate::executor::group::remaining;
@@ -25,6 +26,7 @@ use crate::executor::permits::Permits;
 use crate::executor::pool::Task;
 use crate::executor::request::Status;
 use crate::executor::waits::{Follower, Node, Wait, Waiting};
+use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::thread;
 
 /// Says to all what this thread waits for, in the name of each request that it runs, for as long as
@@ -105,6 +107,12 @@ pub(in crate::executor) fn any_would_deadlock(targets: &[Node]) -> bool {
     let (mut graph, targets) = Graph::of_requests(targets);
     graph.settle();
     targets.iter().any(|target| graph.leads_back(*target))
+}
+
+/// What a wait is told that would deadlock. A thread that waits for this operation may have
+/// cancelled it first, which `interruptible`, begun before the graph was looked at, then knows.
+pub(in crate::executor) fn refusal(interruptible: &InterruptibleWait) -> Error {
+    if interruptible.is_interrupted() { Error::Interrupted } else { Error::WouldDeadlock }
 }
 
 /// Whether an executor, or its threads, can't end before what this thread is at work on has.

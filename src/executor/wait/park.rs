@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::block::{Blocked, Waiter};
-use super::graph::{Edges, any_would_deadlock, would_deadlock};
+use super::graph::{Edges, any_would_deadlock, refusal, would_deadlock};
 use crate::error::{Error, Result};
 use crate::executor::core::Core;
 use crate::executor::current;
@@ -82,11 +82,11 @@ pub(in crate::executor) fn for_all_nodes(pending: Vec<Node>, deadline: Deadline)
     }
     let wait = Wait::All(pending.clone());
     let _edges = deadline.is_never().then(|| Edges::enter(wait.clone()));
-    if any_would_deadlock(&pending) {
-        return Err(Error::WouldDeadlock);
-    }
     // One thread stands in for the whole wait, and works on all of them.
     let mut inside = Inside::new(wait, deadline);
+    if any_would_deadlock(&pending) {
+        return Err(refusal(&inside.interruptible));
+    }
     for node in pending.iter().rev() {
         inside.park(std::slice::from_ref(node))?;
         if !node.is_done() {
@@ -161,9 +161,7 @@ impl Inside {
             // Each time anew, for what this wait needs may come to wait for this operation: a
             // request whose time comes enters its lane only then.
             if would_deadlock(targets) {
-                // A thread that waits for this operation may have cancelled it first.
-                let is_interrupted = self.interruptible.is_interrupted();
-                return Err(if is_interrupted { Error::Interrupted } else { Error::WouldDeadlock });
+                return Err(refusal(&self.interruptible));
             }
             match (&self.blocked, &self.waiter) {
                 (None, Some(waiter)) => {
