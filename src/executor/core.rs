@@ -18,11 +18,12 @@ use super::hooks::Hooks;
 use super::interrupts::Interrupts;
 use super::order::Order;
 use super::permits::{Limited, Permits};
-use super::pool::{Pool, Seat, Task};
+use super::pool::{Pool, Task};
 use super::request::{Kind, Observers, Terms};
 use super::room::{OnFull, Room};
 use super::stats::Stripes;
 use super::waits::Waits;
+use super::worker::Errand;
 use crate::error::Error;
 use crate::lanes::LaneKey;
 use crate::sync::{AtomicU64, Mutex};
@@ -56,8 +57,8 @@ pub(super) struct Core {
     /// How often in a row the system has refused to start a thread.
     pub(super) refusals: AtomicU64,
     pub(super) hooks: Hooks,
-    /// If its threads are a scope's: the scope's thread that starts them; `None` ends that one.
-    pub(super) keeper: Option<Sender<Option<Arc<Seat>>>>,
+    /// If its threads are a scope's: the scope's thread that starts them.
+    pub(super) keeper: Option<Sender<Errand>>,
     /// Why new requests are refused, if they are.
     pub(super) closed: Mutex<Option<Closed>>,
     /// Held while the executor closes or opens, because both change several parts one by one.
@@ -143,7 +144,7 @@ impl Core {
         capacity: Option<(u64, OnFull)>,
         hooks: Hooks,
         closed: Option<Closed>,
-        keeper: Option<Sender<Option<Arc<Seat>>>>,
+        keeper: Option<Sender<Errand>>,
     ) -> Arc<Core> {
         let timer = Timer::new(pool.name_of("timer"), pool.stack_size());
         if closed.is_some() {

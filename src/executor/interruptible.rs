@@ -149,7 +149,7 @@ impl Interruptible {
     }
 
     /// The work polls the request `target`, and `waker` is to be woken if it is cancelled.
-    pub(super) fn enter_poll(&self, target: usize, waker: Waker) {
+    pub(super) fn enter_poll(&self, target: usize, waker: Arc<Waker>) {
         let mut blocked = self.blocked.lock();
         let before = match blocked.tasks.iter_mut().find(|(known, _)| *known == target) {
             Some((_, known)) => Some(std::mem::replace(known, waker)),

@@ -40,8 +40,9 @@ struct Entered {
     tasks: HashMap<usize, Vec<Task>>,
 }
 
-/// The request that is polled, by its address, and what to wake.
-pub(super) type Task = (usize, Waker);
+/// The request that is polled, by its address, and what to wake: shared, because a waker's own clone
+/// is the user's code, and is not called under a lock.
+pub(super) type Task = (usize, Arc<Waker>);
 
 /// A request's thread in a wait.
 #[derive(Clone)]
@@ -190,7 +191,7 @@ impl Interrupts {
 
     /// The operation polls the request `target`, and `waker` is to be woken if the operation is
     /// cancelled. Only the latest poll of each request counts.
-    pub(super) fn enter_poll(&self, head: &Head, target: usize, waker: Waker) {
+    pub(super) fn enter_poll(&self, head: &Head, target: usize, waker: Arc<Waker>) {
         let mut entered = self.entered.lock();
         let tasks = entered.tasks.entry(head.address()).or_default();
         let before = match tasks.iter_mut().find(|(known, _)| *known == target) {
@@ -298,5 +299,9 @@ impl Foreign {
 }
 
 pub(super) fn wake(tasks: Vec<Task>) {
-    tasks.into_iter().for_each(|(_, waker)| panics::contain(|| waker.wake()));
+    let wake = |waker: Arc<Waker>| {
+        waker.wake_by_ref();
+        drop(waker);
+    };
+    tasks.into_iter().for_each(|(_, waker)| panics::contain(|| wake(waker)));
 }

@@ -148,10 +148,10 @@ impl Drop for Ends<'_> {
 /// cancelled: it polls the request of `target`. Says whether it was cancelled before.
 pub(super) fn wake_task(target: &Head, waker: &Waker) -> bool {
     if let Some((core, job)) = current::current() {
-        core.interrupts.enter_poll(job.head(), target.address(), waker.clone());
+        core.interrupts.enter_poll(job.head(), target.address(), Arc::new(waker.clone()));
     }
     if let Some(work) = interruptible::current() {
-        work.enter_poll(target.address(), waker.clone());
+        work.enter_poll(target.address(), Arc::new(waker.clone()));
     }
     if !current::is_cancelled() {
         return false;

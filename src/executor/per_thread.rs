@@ -86,7 +86,10 @@ fn note(store: Weak<dyn Leave>) -> bool {
     let push = |noted: &Stores| {
         let mut stores = noted.stores.borrow_mut();
         stores.retain(|store| store.strong_count() > 0);
-        stores.push(store);
+        // A value that is made anew, for the last one was lost in a panic, is no new store.
+        if !stores.iter().any(|known| known.ptr_eq(&store)) {
+            stores.push(store);
+        }
     };
     #[cfg(not(any(loom, shuttle)))]
     return STORES.try_with(push).is_ok();

@@ -8,7 +8,7 @@
 //!
 //! Threads that borrow can only be started by what borrows, too: a thread of the scope that does
 //! nothing else (`keep`), so that a thread that needs one, deep in a wait, asks for it by a
-//! channel.
+//! channel. It is asked as well to drop the operations of requests that were cancelled.
 //!
 //! Sources: `std::thread::scope`; rayon's `scope` for the order in which it ends. Rayon runs the
 //! closure on a thread of the pool, where it must not block (its issue 835); here it stays where it
@@ -33,11 +33,11 @@ use super::hooks::Hooks;
 use super::on_cancel;
 use super::operation::Operation;
 use super::pool::{Pool, Seat, Started};
-use super::request::{Borrowed, Head, Kind, Status, Terms};
+use super::request::{Call, Head, Host, Kind, Status, Terms};
 use super::threads;
 use super::wait::completed::{Awaitable, ends_of};
 use super::waits::{Node, Wait};
-use super::worker::{Operations, live};
+use super::worker::{Errand, Operations, live};
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::sync::{Mutex, Ordering, thread};
@@ -49,7 +49,7 @@ use crate::time::Deadline;
 ///
 /// Order by key, waits, cancels and time limits are those of an [`Executor`](crate::Executor). The
 /// threads start when they are needed, but for the first one and a second one that starts the
-/// others and sleeps. `f` runs on the thread that calls this, and may block there.
+/// others and sleeps; one more drops the operations of requests that are cancelled. `f` runs on the thread that calls this, and may block there.
 ///
 /// Inside an operation, what `f` and the scope's operations submit belongs to that one's group and
 /// time limit ([`Group`](crate::Group)), and ends with it.
@@ -95,7 +95,7 @@ where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
     let pool = Pool::new(threads::checked(threads)?, "fulmar-scope".into(), None, None);
-    let (keeper, seats) = unbounded();
+    let (keeper, errands) = unbounded();
     on_cancel::serve_lower_floors();
     let core = Core::of_threads(pool, None, Hooks::default(), None, Some(keeper.clone()));
     let scope = Scope { core, operations: ManuallyDrop::default(), scope: PhantomData, env: PhantomData };
@@ -107,9 +107,16 @@ where
         }
         let name = scope.core.pool.name_of("keeper");
         let keep = || {
-            while let Ok(Some(seat)) = seats.recv() {
-                if scope.start(threads, seat).is_err() {
-                    scope.core.retry_thread();
+            let mut dropper = None;
+            while let Ok(errand) = errands.recv() {
+                match errand {
+                    Errand::Start(seat) => {
+                        if scope.start(threads, seat).is_err() {
+                            scope.core.retry_thread();
+                        }
+                    }
+                    Errand::Drop(number) => scope.forget_aside(threads, &mut dropper, number),
+                    Errand::End => break,
                 }
             }
         };
@@ -126,7 +133,7 @@ where
         scope.core.wait_for_end(forever, || false)?;
         outcome
     });
-    // Those of requests that were cancelled.
+    // Those whose requests no thread of the scope could run.
     let left = mem::take(&mut *scope.operations.lock());
     left.into_values().for_each(|operation| panics::contain(|| drop(operation)));
     match outcome? {
@@ -282,7 +289,7 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         });
         let number = self.core.next_number();
         self.operations.lock().insert(number, boxed);
-        match self.core.admit_borrowed(order_by, Borrowed(number)) {
+        match self.core.admit_borrowed(order_by, Borrowed { number, keeper: self.core.keeper.clone() }) {
             Ok(request) => Ok(ScopedRequest { scope: self, number, request, value }),
             Err(refused) => {
                 self.forget(number);
@@ -295,6 +302,27 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     fn forget(&self, number: u64) {
         let operation = self.operations.lock().remove(&number);
         panics::contain(|| drop(operation));
+    }
+
+    /// As `forget`, on a thread beside the keeper, which starts with the first: a destructor of the
+    /// user's may wait for operations that need a thread to be started.
+    fn forget_aside<'threads>(
+        &'threads self,
+        threads: &'threads thread::Scope<'threads, '_>,
+        dropper: &mut Option<Sender<u64>>,
+        number: u64,
+    ) {
+        let start = || {
+            let (dropper, numbers) = unbounded::<u64>();
+            let forget_all = move || numbers.iter().for_each(|number| self.forget(number));
+            let _ = thread::spawn_scoped(threads, self.core.pool.name_of("drops"), forget_all, || ());
+            dropper
+        };
+        if dropper.get_or_insert_with(start).send(number).is_err() {
+            // The system refused the thread.
+            *dropper = None;
+            self.forget(number);
+        }
     }
 
     /// Starts the thread of `seat`.
@@ -317,6 +345,35 @@ impl<'scope, 'env> Scope<'scope, 'env> {
     }
 }
 
+/// What a request holds in place of an operation that borrows.
+pub(super) struct Borrowed {
+    number: u64,
+    /// Until the operation was called.
+    keeper: Option<Sender<Errand>>,
+}
+
+impl Call<()> for Borrowed {
+    fn call(mut self, host: &dyn Host) -> Result<()> {
+        let Some(outcome) = host.call_borrowed(self.number) else {
+            // Only a scope's threads can reach it. Others run its requests if the system refuses
+            // all of those.
+            let refused = "no thread of the scope could be started";
+            return Err(Error::Spawn(std::io::Error::other(refused)));
+        };
+        self.keeper = None;
+        outcome
+    }
+}
+
+impl Drop for Borrowed {
+    /// If the request was cancelled, by whoever: others may wait for what the operation owns.
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.send(Errand::Drop(self.number));
+        }
+    }
+}
+
 impl Operations for Scope<'_, '_> {
     fn call(&self, number: u64) -> Result<()> {
         let operation = self.operations.lock().remove(&number);
@@ -335,11 +392,11 @@ fn shares<T>(requests: &[ScopedRequest<'_, T>]) -> Vec<AsyncRequest<()>> {
 }
 
 /// Ends the thread that starts the others.
-struct EndOfKeeper(Sender<Option<Arc<Seat>>>);
+struct EndOfKeeper(Sender<Errand>);
 
 impl Drop for EndOfKeeper {
     fn drop(&mut self) {
-        let _ = self.0.send(None);
+        let _ = self.0.send(Errand::End);
     }
 }
 

@@ -35,6 +35,16 @@ pub(super) trait Operations {
     fn call(&self, number: u64) -> Result<()>;
 }
 
+/// What the keeper of a scope is asked for.
+#[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "models have no scopes"))]
+pub(super) enum Errand {
+    /// A thread that borrows.
+    Start(Arc<Seat>),
+    /// To drop the operation with this number, whose request was cancelled.
+    Drop(u64),
+    End,
+}
+
 /// What an operation is run by.
 struct Running<'a> {
     clock: &'a Clock,
@@ -110,7 +120,7 @@ impl Core {
         self.pool.join_gone();
         if let Some(keeper) = &self.keeper {
             // Only the scope can start a thread that borrows. Whether it could, it says later.
-            return keeper.send(Some(seat.clone())).map_err(|_| {
+            return keeper.send(Errand::Start(seat.clone())).map_err(|_| {
                 self.pool.started(&seat, Started::Refused);
                 io::Error::other("the scope has ended")
             });

@@ -65,6 +65,8 @@ pub struct Pipeline<T> {
     output: Consumer<Item<T>>,
     threads: Vec<thread::JoinHandle<()>>,
     closers: Vec<Closer>,
+    /// Whether the last thing that came out told of a cancel.
+    is_interrupted: bool,
 }
 
 /// Closes one of the queues, each of which has another type.
@@ -220,7 +222,7 @@ impl<T: Send + 'static> PipelineBuilder<T> {
         // Start the source last: if the system refuses a thread, nothing was taken from the source.
         let start = |Worker { name, body }| thread::spawn_joinable(name, None, body, || ()).map_err(Error::Spawn);
         // If a thread is refused, dropping this ends the threads that have started.
-        let mut pipeline = Pipeline { output, threads: Vec::new(), closers: layout.closers };
+        let mut pipeline = Pipeline { output, threads: Vec::new(), closers: layout.closers, is_interrupted: false };
         for worker in layout.workers.into_iter().rev() {
             pipeline.threads.push(start(worker)?);
         }
@@ -269,14 +271,26 @@ impl<T> Iterator for Pipeline<T> {
 
     /// Waits for the next value that comes out. `None`: the source has ended, every value of it has
     /// come out, and all threads have ended. In an operation that is cancelled, a [`Failure`] with
-    /// [`Error::Interrupted`], of the stage `output`, comes instead of a wait.
+    /// [`Error::Interrupted`], of the stage `output`, comes instead of a wait, and the pipeline can
+    /// be read on elsewhere, or in a [`shield`](crate::shield); a second wait of that operation
+    /// ends the pipeline as dropping it does.
     fn next(&mut self) -> Option<Self::Item> {
         let item = match self.output.get() {
             Ok(item) => Some(item),
-            // Not the end: the threads go on, and so may the caller, in a `shield`.
-            Err(GetError::Interrupted) => Some(Err(Failure::new(&"output".into(), Error::Interrupted, None))),
+            Err(GetError::Interrupted) if !self.is_interrupted => {
+                self.is_interrupted = true;
+                return Some(Err(Failure::new(&"output".into(), Error::Interrupted, None)));
+            }
+            // A loop that passes over failures would go round and never wait, as long as the source
+            // lasts.
+            Err(GetError::Interrupted) => {
+                self.close();
+                self.threads.clear();
+                None
+            }
             Err(GetError::Closed) => None,
         };
+        self.is_interrupted = false;
         if item.is_none() {
             for thread in self.threads.drain(..) {
                 // Never an error: the thread has contained all panics.
@@ -289,14 +303,20 @@ impl<T> Iterator for Pipeline<T> {
 
 impl<T> FusedIterator for Pipeline<T> {}
 
-impl<T> Drop for Pipeline<T> {
-    fn drop(&mut self) {
-        // Close every queue, not only the last: otherwise the threads of the stages would wait
-        // until the source gives its next value, and a source may wait for something outside.
+impl<T> Pipeline<T> {
+    /// Closes every queue, not only the last: otherwise the threads of the stages would wait until
+    /// the source gives its next value, and a source may wait for something outside.
+    fn close(&mut self) {
         // Values left in a queue may be dropped here, and their destructors may panic.
         for close in self.closers.drain(..) {
             let _ = call(close);
         }
+    }
+}
+
+impl<T> Drop for Pipeline<T> {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

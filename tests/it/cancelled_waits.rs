@@ -197,6 +197,19 @@ fn an_iteration_over_results_ends_with_the_cancel() {
     }
 }
 
+/// The source neither gives a value nor ends, and a loop that passes over failures must end all the same.
+#[test]
+fn a_loop_over_a_pipeline_ends_with_the_cancel() {
+    for when in When::ALL {
+        let (held, source) = channel::<u8>();
+        let pipeline = Pipeline::builder(source).map("same", 1, |value| value).start().expect("starts");
+        let failures = when.run(move || pipeline.filter_map(Result::err).collect::<Vec<_>>());
+        assert_eq!(failures.len(), 1);
+        assert!(matches!(failures[0].error(), Error::Interrupted), "{failures:?}");
+        drop(held);
+    }
+}
+
 #[test]
 fn a_future_that_an_operation_polls_is_ready_with_the_cancel_and_again_later() {
     let (others, gate) = (executor(1), Gate::new());

@@ -4,10 +4,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use fulmar::queue::bounded;
-use fulmar::{Error, Status};
+use fulmar::{Error, Policy, Status};
 
 use crate::support::{Gate, HANG, ends, executor};
 
@@ -163,6 +164,48 @@ fn a_cancelled_operation_is_dropped_at_once_and_one_that_runs_is_told() {
     })
     .expect("starts");
     assert!(told.into_inner());
+}
+
+/// An operation waits for what another one owns, which was cancelled with the scope or with the group around it.
+#[test]
+fn what_a_cancelled_operation_owns_is_dropped_before_the_scope_ends() {
+    let gate = Gate::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        fulmar::scope(1, |s| {
+            let (sender, receiver) = channel::<u32>();
+            let hold = gate.clone();
+            drop(s.spawn(move || {
+                hold.pass();
+                receiver.iter().count()
+            }));
+            gate.await_arrivals(1);
+            drop(s.spawn(move || sender.send(1)));
+            gate.open();
+            panic!("the closure, on purpose");
+        })
+    }));
+    panicked.map(|outcome: fulmar::Result<()>| outcome.is_ok()).expect_err("it goes on");
+
+    let executor = executor(1);
+    let group = executor.group(Policy::All);
+    let (started, starts) = channel();
+    let in_a_group = group.spawn(move || {
+        fulmar::scope(1, |s| {
+            let (gate, (sender, receiver)) = (Gate::new(), channel::<u32>());
+            let hold = gate.clone();
+            drop(s.spawn(move || hold.pass()));
+            gate.await_arrivals(1);
+            drop(s.spawn(move || sender.send(1)));
+            started.send(()).expect("the test listens");
+            let received = receiver.iter().count();
+            gate.open();
+            received
+        })
+    });
+    starts.recv_timeout(HANG).expect("it starts");
+    group.cancel();
+    let received = ends("the scope's closure", move || in_a_group.expect("accepted").wait(None));
+    assert_eq!(received.expect("returns"), 0, "it was cancelled before it sent");
 }
 
 #[test]

@@ -33,9 +33,9 @@ use super::front::Executor;
 use super::handle::AsyncRequest;
 use super::operation::{IntoOutput, Operation};
 use super::read_write::read_and_write;
-#[cfg(not(any(loom, shuttle)))]
-use super::request::Borrowed;
 use super::request::Outcome;
+#[cfg(not(any(loom, shuttle)))]
+use super::scope::Borrowed;
 use crate::error::{Error, Result};
 use crate::time::Deadline;
 

@@ -385,20 +385,6 @@ impl<T, F: FnOnce() -> Result<T>> Call<T> for F {
     }
 }
 
-/// The number of an operation that borrows, and so can't be in a request: it lies with its scope.
-#[cfg(not(any(loom, shuttle)))]
-pub(crate) struct Borrowed(pub(crate) u64);
-
-#[cfg(not(any(loom, shuttle)))]
-impl Call<()> for Borrowed {
-    fn call(self, host: &dyn Host) -> Result<()> {
-        // Only a scope's threads can reach it. Others run its requests if the system refuses all of
-        // those.
-        let refused = || std::io::Error::other("no thread of the scope could be started");
-        host.call_borrowed(self.0).unwrap_or_else(|| Err(Error::Spawn(refused())))
-    }
-}
-
 /// A request whose operation and result types are forgotten: what queues and threads see.
 pub(crate) trait Job: Send + Sync {
     fn head(&self) -> &Head;

@@ -9,8 +9,6 @@ mod observers;
 mod status;
 mod trace;
 
-#[cfg(not(any(loom, shuttle)))]
-pub(super) use cell::Borrowed;
 pub(super) use cell::{Call, Head, Host, Job, NO_TICKET, Outcome, Request, Terms};
 pub(super) use observers::{AtWork, Belongs, Callback, Inbox, Observer, Observers};
 pub use status::{Kind, Status};
