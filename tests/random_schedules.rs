@@ -532,7 +532,7 @@ fn a_wait_is_told_of_the_cancel_that_came_before_the_circle() {
                 match kind {
                     0 => group.wait(None).map(drop),
                     1 => below.wait_requests(&behind, None).map(drop),
-                    2 => as_completed(&behind, None).map(|(_, ended)| ended).collect(),
+                    2 => as_completed(&behind, None).try_for_each(|(_, ended)| ended),
                     _ => below.wait_any_request(&behind, None).map(drop),
                 }
             })?;
