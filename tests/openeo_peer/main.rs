@@ -476,7 +476,9 @@ fn what_becomes_of_the_jobs_when_their_manager_is_killed() {
             let told = if is_ours {
                 user::run(&back_end.url(), JOBS, 8, graph(), &out).expect("run").to_string()
             } else {
-                reference(&arguments)["states"].to_string()
+                let told = reference(&arguments);
+                let waits = if told["ended"] == true { "" } else { ", and waits for ever" };
+                format!("{}{waits}", told["states"])
             };
             let jobs = back_end.connect().list_jobs().expect("a list");
             let status = |wanted: &JobStatus| jobs.iter().filter(|job| job.status() == *wanted).count();

@@ -63,11 +63,25 @@ elif command == "compute":
     connection.user_defined_process(rest[0]).delete()
     print(json.dumps(values))
 elif command == "manage":
-    import logging, pandas
+    import logging, pandas, signal
     from user import run
     logging.disable(logging.WARNING)
-    began = time.time()
-    run(url, int(rest[0]), int(rest[1]), GRAPH, rest[2])
+    # If it was killed between noting that a job is to be started and starting it, it waits for that job for ever.
+    class WaitsForEver(BaseException):
+        pass
+    def give_up(*_):
+        raise WaitsForEver
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(90)
+    began, ended = time.time(), True
+    try:
+        run(url, int(rest[0]), int(rest[1]), GRAPH, rest[2])
+    except WaitsForEver:
+        ended = False
+    signal.alarm(0)
     took = time.time() - began
     states = pandas.read_csv(os.path.join(rest[2], "jobs.csv"))["status"].value_counts().to_dict()
-    print(json.dumps({"seconds": took, "states": states}))
+    sys.stdout.write(json.dumps({"seconds": took, "states": states, "ended": ended}) + "\n")
+    sys.stdout.flush()
+    # Its threads may wait as well.
+    os._exit(0)
