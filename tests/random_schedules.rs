@@ -511,8 +511,8 @@ fn operations_wait_for_what_their_keys_hold_back_or_are_told() {
     });
 }
 
-/// It waits for what needs the caller's key, and the caller cancels it before it waits for its end: that makes a circle
-/// which the cancel has broken before.
+/// It waits for what needs the caller's key, and the caller cancels it before it waits for its end:
+/// that makes a circle which the cancel has broken before.
 #[test]
 fn a_wait_is_told_of_the_cancel_that_came_before_the_circle() {
     check("cancelled waits in a circle", || {

@@ -49,7 +49,8 @@ use crate::time::Deadline;
 ///
 /// Order by key, waits, cancels and time limits are those of an [`Executor`](crate::Executor). The
 /// threads start when they are needed, but for the first one and a second one that starts the
-/// others and sleeps; one more drops the operations of requests that are cancelled. `f` runs on the thread that calls this, and may block there.
+/// others and sleeps; one more drops the operations of requests that are cancelled. `f` runs on the
+/// thread that calls this, and may block there.
 ///
 /// Inside an operation, what `f` and the scope's operations submit belongs to that one's group and
 /// time limit ([`Group`](crate::Group)), and ends with it.
@@ -366,7 +367,7 @@ impl Call<()> for Borrowed {
 }
 
 impl Drop for Borrowed {
-    /// If the request was cancelled, by whoever: others may wait for what the operation owns.
+    /// If the request was cancelled, in whatever way: others may wait for what the operation owns.
     fn drop(&mut self) {
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.send(Errand::Drop(self.number));

@@ -197,7 +197,8 @@ fn an_iteration_over_results_ends_with_the_cancel() {
     }
 }
 
-/// The source neither gives a value nor ends, and a loop that passes over failures must end all the same.
+/// The source neither gives a value nor ends, and a loop that passes over failures must end all the
+/// same.
 #[test]
 fn a_loop_over_a_pipeline_ends_with_the_cancel() {
     for when in When::ALL {

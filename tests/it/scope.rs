@@ -166,7 +166,8 @@ fn a_cancelled_operation_is_dropped_at_once_and_one_that_runs_is_told() {
     assert!(told.into_inner());
 }
 
-/// An operation waits for what another one owns, which was cancelled with the scope or with the group around it.
+/// An operation waits for what another one owns, which was cancelled with the scope or with the
+/// group around it.
 #[test]
 fn what_a_cancelled_operation_owns_is_dropped_before_the_scope_ends() {
     let gate = Gate::new();

@@ -452,7 +452,7 @@ pub(crate) fn stores_keep_their_order(bed: &dyn Bed) {
     for worker in workers {
         worker.drain(HANG).expect("idle");
     }
-    let calls = ledger.calls.lock().expect("nobody panicked");
+    let calls = ledger.calls.lock().expect("no thread panicked");
     assert!(calls.values().all(|calls| calls.iter().copied().eq(0..20)), "{calls:?}");
 }
 
@@ -493,7 +493,7 @@ fn share(bed: &dyn Bed, together: usize) {
             .batch(7 * together)
             .start_together(together)
             .handle("t", move |task: &TaskContext| {
-                *effects.lock().expect("nobody panics").entry(task.identifier().to_owned()).or_default() += 1;
+                *effects.lock().expect("no thread panics").entry(task.identifier().to_owned()).or_default() += 1;
                 Ok::<_, TaskError>(())
             })
             .start()
@@ -505,7 +505,7 @@ fn share(bed: &dyn Bed, together: usize) {
         assert_eq!(handle.wait(HANG).expect("it ends"), TaskStatus::Finished);
     }
     let started: u64 = workers.iter().map(|worker| worker.drain(HANG).expect("idle").started).sum();
-    let effects = effects.lock().expect("nobody panicked");
+    let effects = effects.lock().expect("no thread panicked");
     assert_eq!((started, effects.len()), (300, 300));
     assert!(effects.values().all(|&times| times == 1), "{effects:?}");
     let expected = [TaskStatus::Accepted, TaskStatus::Scheduled, TaskStatus::Running, TaskStatus::Finished];
@@ -523,7 +523,7 @@ pub(crate) fn a_task_that_is_lost_before_its_turn_is_not_run(bed: &dyn Bed) {
         .batch(2)
         .start_together(2)
         .handle("t", move |task: &TaskContext| {
-            runs.lock().expect("nobody panics").push(format!("{} {}", task.identifier(), task.attempt()));
+            runs.lock().expect("no thread panics").push(format!("{} {}", task.identifier(), task.attempt()));
             if task.identifier() == "a" {
                 inside.pass();
             }
@@ -541,7 +541,7 @@ pub(crate) fn a_task_that_is_lost_before_its_turn_is_not_run(bed: &dyn Bed) {
     assert_eq!(queue.wait("t", "b", HANG).expect("it ends"), TaskStatus::Finished);
     assert_eq!(queue.wait("t", "a", HANG).expect("it ends"), TaskStatus::Finished);
     assert_eq!(worker.drain(HANG).expect("idle").stale, 1);
-    assert_eq!(*ran.lock().expect("nobody panicked"), ["a 1", "b 2"]);
+    assert_eq!(*ran.lock().expect("no thread panicked"), ["a 1", "b 2"]);
 }
 
 /// An error that can't be shown.

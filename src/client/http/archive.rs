@@ -95,8 +95,9 @@ pub enum ArchiveError {
 /// Unpacks a zip archive into a new `folder`, and returns the files' paths in the order of the
 /// archive.
 ///
-/// It unpacks into `FOLDER.unpacking-N` and renames that at the end. A process that is killed leaves
-/// it, and the next one that unpacks to `folder` removes it, where folders have locks (Unix).
+/// It unpacks into `FOLDER.unpacking-N` and renames that at the end. A process that is killed
+/// leaves it, and the next one that unpacks to `folder` removes it, where folders have locks
+/// (Unix).
 ///
 /// It holds the archive's index in memory, but not its files. It ignores permissions and times in
 /// the archive.
@@ -365,7 +366,7 @@ fn remove_abandoned(parent: &Path, beginning: &str) {
         let number = name.to_str().and_then(|name| name.strip_prefix(beginning));
         if number.is_some_and(|number| number.parse::<u16>().is_ok()) {
             if let Lock::Ours(_lock) = lock(&entry.path()) {
-                // What can't be removed is in nobody's way.
+                // What can't be removed is in no one's way.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }

@@ -590,7 +590,7 @@ pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration)
 
 /// Renews the leases of tasks that were skipped the time before, too, so that half of the lease is
 /// over: a handler whose steps follow each other quickly has its row locked most of the time, and
-/// would be skipped until the lease is lost. Whoever holds a lock for longer than the wait is left
+/// would be skipped until the lease is lost. One that is locked for longer than the wait is left
 /// alone.
 fn wait_for(db: &mut Connection, worker: &WorkerId, lease: Duration, tasks: &[i64]) -> Result<(), Fault> {
     let until = Instant::now() + (lease / 6).min(LONGEST_WAIT);

@@ -534,7 +534,7 @@ mod tests {
             cx.step_in("long", |_| {
                 let engine = inside.engine().as_any().downcast_ref::<SqliteEngine>().expect("of this engine");
                 engine.settings.clock.set(10 * millis(LEASE));
-                other.renew(LEASE).expect("nobody can take it away");
+                other.renew(LEASE).expect("it can't be taken away");
                 if ends_well { Ok(()) } else { Err(TaskError::Invalid("no".into())) }
             })
         }));
