@@ -18,7 +18,7 @@ use super::plan::{Header, Plan, hide_query, is_secret_name};
 use super::redact::{self, Secrets};
 use super::response::Response;
 use super::stream::ResponseStream;
-use super::wait::Cancelled;
+use super::wait::{Cancelled, lasting};
 use crate::time::Deadline;
 
 /// Sets up a request; then call [`send`](RequestBuilder::send), [`stream`](RequestBuilder::stream)
@@ -246,13 +246,13 @@ impl RequestBuilder {
     }
 
     /// As [`send`](RequestBuilder::send), but stops when `cancelled` returns true. It calls
-    /// `cancelled` ten times a second while it waits for the reply or for the next attempt. The
-    /// server may process the request all the same.
+    /// `cancelled` ten times a second while it waits for the reply, for more of its body or for the
+    /// next attempt. The server may process the request all the same.
     ///
     /// # Errors
     /// [`HttpErrorKind::Cancelled`] if `cancelled` returned true; otherwise as for `send`.
     pub fn send_unless(self, cancelled: impl Fn() -> bool) -> Result<Response, HttpError> {
-        self.send_with(Some(&cancelled))
+        self.send_with(Some(&lasting(cancelled)))
     }
 
     /// Sends the request, as often as the client's [`RetryPolicy`](super::RetryPolicy) allows, and

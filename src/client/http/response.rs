@@ -14,6 +14,7 @@ use super::kind::HttpErrorKind;
 use super::live::Live;
 use super::method::Method;
 use super::redact::{self, Secrets};
+use super::wait::Cancelled;
 use super::wire::Reply;
 
 /// A reply with a status below 400, with its whole body.
@@ -127,7 +128,7 @@ impl Response {
     }
 
     /// Reads a reply into memory, of at most `most` bytes after decompression.
-    pub(super) fn read(live: Live, most: u64) -> Result<Response, HttpError> {
+    pub(super) fn read(live: Live, most: u64, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
         let Live { reply, url, method, secrets, permit } = live;
         let Reply { status, headers, mut body } = reply;
         let too_large = || {
@@ -142,7 +143,7 @@ impl Response {
         let failed = |error| HttpError::of_body(error, method, &url, &secrets);
         let is_more = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most;
         let (mut bytes, mut packed) = (Vec::new(), None);
-        (&mut body).take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        body.unless(cancelled).take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
         if is_more(&bytes) {
             return Err(too_large());
         }

@@ -49,7 +49,7 @@ struct Step<'a> {
 impl HttpClient {
     /// Makes attempts until one gets a reply, or until the policy gives up.
     pub(super) fn send(&self, plan: &Plan, cancelled: Cancelled<'_>) -> Result<Response, HttpError> {
-        self.send_for(plan, cancelled, |live| Response::read(live, plan.max_body))
+        self.send_for(plan, cancelled, |live| Response::read(live, plan.max_body, cancelled))
     }
 
     /// As [`send`](HttpClient::send), but returns what `read` makes of the reply. If `read` fails,
@@ -198,7 +198,7 @@ impl HttpClient {
                 // The query of a signed URL is a secret, too.
                 plan::hide_query(&step.url, &mut secrets);
                 // Read a short body to its end, so that the connection can be used again.
-                drain(reply.body);
+                drain(reply.body, cancelled);
                 continue;
             }
             if status < 400 {
@@ -213,7 +213,7 @@ impl HttpClient {
             let retry_after = response::header(&reply.headers, "retry-after")
                 .and_then(|value| retry_after(value, date(&reply.headers)));
             let content_type = response::header(&reply.headers, "content-type").and_then(media_type);
-            let body = error_body(reply);
+            let body = error_body(reply, cancelled);
             drop(permit);
             if let Some(auth) = auth.filter(|auth| !renewed && auth.is_expired(status, &body)) {
                 event!(DEBUG, "credentials are renewed", url = redact::url(&step.url), status = status);
@@ -342,17 +342,17 @@ fn date(headers: &HeaderMap) -> SystemTime {
 
 /// Reads the rest of a short body, so that the connection can be used again. If that fails or is of
 /// no use, the connection is closed, and nothing else is wrong.
-fn drain(body: Body) {
+fn drain(body: Body, cancelled: Cancelled<'_>) {
     if body.is_worth_reading(ERROR_BODY as u64) {
-        drop(read_some(body));
+        drop(read_some(body, cancelled));
     }
 }
 
-/// Reads an error's body. If it breaks off or comes too slowly, returns the part that came, because
-/// the status already says that the request failed.
-fn error_body(reply: Reply) -> String {
+/// Reads an error's body. If it breaks off, comes too slowly or the caller cancels, returns the part
+/// that came, because the status already says that the request failed.
+fn error_body(reply: Reply, cancelled: Cancelled<'_>) -> String {
     let is_packed = response::is_gzip(&reply.headers).unwrap_or(false);
-    let bytes = read_some(reply.body);
+    let bytes = read_some(reply.body, cancelled);
     let bytes = if is_packed { unpacked(&bytes) } else { bytes };
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -368,10 +368,10 @@ fn shown(body: &str, secrets: &Secrets) -> String {
     shown
 }
 
-fn read_some(mut body: Body) -> Vec<u8> {
+fn read_some(mut body: Body, cancelled: Cancelled<'_>) -> Vec<u8> {
     body.hurry(PATIENCE);
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-    let mut reader = (&mut body).take((ERROR_BODY + MARGIN) as u64);
+    let mut reader = body.unless(cancelled).take((ERROR_BODY + MARGIN) as u64);
     while let Ok(count @ 1..) = reader.read(&mut piece) {
         bytes.extend_from_slice(&piece[..count]);
     }

@@ -1,6 +1,7 @@
 //! A pause that ends early if the caller of the request says so, or if the operation that this
 //! thread runs is cancelled.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::sync::{interrupt, thread};
@@ -15,6 +16,16 @@ pub(crate) type Cancelled<'a> = Option<&'a (dyn Fn() -> bool + 'a)>;
 /// Whether a wait has to end: this thread's operation was cancelled, or `cancelled` returns true.
 pub(super) fn is_cancelled(cancelled: Cancelled<'_>) -> bool {
     interrupt::is_cancelled() || cancelled.is_some_and(|cancelled| cancelled())
+}
+
+/// A caller's `cancelled` that stays true once it has returned true. The wait that has seen it may end
+/// with another error, after which the next wait asks again.
+pub(super) fn lasting(cancelled: impl Fn() -> bool) -> impl Fn() -> bool {
+    let was = Cell::new(false);
+    move || {
+        was.set(was.get() || cancelled());
+        was.get()
+    }
 }
 
 /// When to call `cancelled` again, if there is one.

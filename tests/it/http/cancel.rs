@@ -215,6 +215,22 @@ fn a_cancel_ends_the_wait_for_more_of_a_body_and_half_a_body_is_never_whole() {
 }
 
 #[test]
+fn a_caller_ends_the_wait_for_more_of_a_body() {
+    let executor = executor(1);
+    let client = patient().build().expect("sound settings");
+    for target in ["/length", "/chunks", "/close"] {
+        let (told, event) = channel();
+        let gate = Gate::new();
+        let server = half_a_body(told, gate.clone());
+        let (client, url) = (client.clone(), server.url(target));
+        let call = move || client.get(&url).send_unless(|| event.try_recv().is_ok()).err();
+        let error = executor.spawn(call).expect("accepted").wait(HANG).expect("it ends").expect("it fails");
+        assert_eq!((error.kind(), error.attempts()), (HttpErrorKind::Cancelled, 1), "{target}: {error:?}");
+        gate.open();
+    }
+}
+
+#[test]
 fn a_cancel_ends_an_upload_that_the_server_does_not_read() {
     let executor = executor(1);
     let (address, event) = black_hole(b"\r\n\r\n");

@@ -243,10 +243,6 @@ impl<'a> Download<'a> {
         self
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.as_ref().is_some_and(|cancelled| cancelled())
-    }
-
     fn report(&self, done: u64, total: Option<u64>) {
         // `try_borrow_mut`, because the progress function may itself run this same download.
         if let Ok(mut progress) = self.progress.try_borrow_mut() {

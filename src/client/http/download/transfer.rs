@@ -12,7 +12,7 @@ use super::super::method::Method;
 use super::super::plan::Plan;
 use super::super::response::{header, is_gzip};
 use super::super::send::sent;
-use super::super::wait::Cancelled;
+use super::super::wait::{Cancelled, lasting};
 use super::expected::Hash;
 use super::part::{OpenError, PartFile, Saved, Validator};
 use super::resume::{fingerprint, is_the_rest, validator};
@@ -77,9 +77,11 @@ pub(in super::super) fn run(
         OpenError::Io(error) => on_disk("can't be written", error),
     })?;
 
-    let mut transfer = Transfer { plan, download, path: &path, part, done: 0, known: None, hash: None, resumed: false };
+    let cancelled = download.cancelled.as_deref().map(lasting);
+    let cancelled: Cancelled<'_> = cancelled.as_ref().map(|cancelled| cancelled as _);
+    let mut transfer =
+        Transfer { plan, download, cancelled, path: &path, part, done: 0, known: None, hash: None, resumed: false };
     transfer.take_up().map_err(|error| on_disk("can't be read", error))?;
-    let cancelled = download.cancelled.as_deref();
     let (mut failures, mut attempts) = (0, 0);
     loop {
         let before = transfer.done;
@@ -107,6 +109,7 @@ pub(in super::super) fn run(
 struct Transfer<'a, 'b> {
     plan: &'a Plan,
     download: &'a Download<'b>,
+    cancelled: Cancelled<'a>,
     path: &'a Path,
     part: PartFile,
     /// How many bytes of the file are in the part.
@@ -161,7 +164,7 @@ impl Transfer<'_, '_> {
     /// Sends one request, and writes the reply's body to the part. If it fails on the way, the
     /// bytes written so far stay, and the next attempt may go on behind them.
     fn attempt(&mut self, client: &HttpClient) -> Result<Arrived, HttpError> {
-        if self.download.is_cancelled() {
+        if self.is_cancelled() {
             return Err(self.cancelled().arrived(false));
         }
         if self.known.is_none() && self.done > 0 {
@@ -174,7 +177,7 @@ impl Transfer<'_, '_> {
             headers.push(("Range", format!("bytes={}-", self.done)));
             headers.push(("If-Range", validator.value.clone()));
         }
-        let live = match client.attempt(self.plan, &headers, self.download.cancelled.as_deref()) {
+        let live = match client.attempt(self.plan, &headers, self.cancelled) {
             Err(error) if error.status() == Some(416) && asked.is_some() => {
                 self.start_over()?;
                 return Err(error.retryable(true));
@@ -251,7 +254,7 @@ impl Transfer<'_, '_> {
         self.download.report(self.done, total);
         loop {
             let least = if self.done == 0 { BEGINNING } else { 1 };
-            let (count, stop) = fill(&mut content, &mut buffer, least, self.download.cancelled.as_deref());
+            let (count, stop) = fill(&mut content, &mut buffer, least, self.cancelled);
             self.write(&buffer[..count], total.or(self.download.expected.length.filter(|_| !is_packed)))?;
             match stop {
                 Stop::Piece => {}
@@ -263,7 +266,7 @@ impl Transfer<'_, '_> {
                 Stop::Cancelled => return Err(self.cancelled()),
             }
             self.download.report(self.done, total);
-            if self.download.is_cancelled() {
+            if self.is_cancelled() {
                 return Err(self.cancelled());
             }
         }
@@ -355,6 +358,10 @@ impl Transfer<'_, '_> {
         self.fault(HttpErrorKind::TooLarge, text)
     }
 
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.is_some_and(|cancelled| cancelled())
+    }
+
     fn cancelled(&self) -> HttpError {
         self.fault(HttpErrorKind::Cancelled, "the download was cancelled")
     }
@@ -426,6 +433,7 @@ mod tests {
         let mut transfer = Transfer {
             plan: &plan,
             download: &download,
+            cancelled: None,
             path: &path,
             part,
             done: 0,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::timeouts::until;
+use super::super::wait::Cancelled;
 use super::connection::{Connection, Pool};
 use super::fault::Fault;
 use super::head::Framing;
@@ -98,6 +99,12 @@ impl Body {
             | State::UntilClose(connection) => connection.wait(until, cancelled),
             State::Whole | State::Failed => !cancelled(),
         }
+    }
+
+    /// This body, except that a read fails if `cancelled` returns true before there is something to
+    /// read.
+    pub(in super::super) fn unless<'a>(&'a mut self, cancelled: Cancelled<'a>) -> Unless<'a> {
+        Unless { body: self, cancelled }
     }
 
     /// Gives the connection back to the pool once the whole body has come.
@@ -225,6 +232,21 @@ impl Read for Body {
             return Ok(0);
         }
         self.step(out).map_err(io::Error::from)
+    }
+}
+
+/// See [`Body::unless`].
+pub(in super::super) struct Unless<'a> {
+    body: &'a mut Body,
+    cancelled: Cancelled<'a>,
+}
+
+impl Read for Unless<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.cancelled.is_some_and(|cancelled| !self.body.wait(cancelled)) {
+            return Err(Fault::cancelled().into());
+        }
+        self.body.read(out)
     }
 }
 
