@@ -166,6 +166,12 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
+    /// Whether what all jobs cost is limited.
+    #[cfg(feature = "openeo")]
+    pub(crate) fn has_limit(&self) -> bool {
+        self.limit.is_some()
+    }
+
     /// Whether jobs that run are to be stopped if they could pass the limit.
     pub(crate) fn stops_jobs(&self) -> bool {
         self.stops_over_limit

@@ -165,10 +165,17 @@ impl<S: Service> RowJob<S> {
             // That may be why.
             return JobError::fatal(error);
         }
-        match self.shared.ledger.failed(self.id, None, &chain(&*error)) {
+        match self.note_never(&chain(&*error)) {
             Ok(()) => JobError::fatal(error),
             Err(ledger) => ledger.into(),
         }
+    }
+
+    /// The row has failed without a job.
+    fn note_never(&self, error: &str) -> Result<(), CampaignError> {
+        self.shared.ledger.failed(self.id, None, error)?;
+        self.shared.gauge.tell();
+        Ok(())
     }
 
     /// Looks for a job that a process may have made which then died, or whose reply was lost;
@@ -253,7 +260,7 @@ impl<S: Service> RowJob<S> {
         }
         // Surely nothing was made.
         match error.is_fatal() {
-            true => self.shared.ledger.failed(self.id, None, &chain(&error))?,
+            true => self.note_never(&chain(&error))?,
             false => self.shared.ledger.not_made(self.id)?,
         }
         Err(error)

@@ -77,8 +77,9 @@ impl Campaign {
     /// As [`run_jobs`](Campaign::run_jobs), and returns at once.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] if two back-ends have the same name, or if a limit or an estimate
-    /// isn't a number. [`CampaignError::Client`] if there is no back-end, or one that may run no
+    /// [`CampaignError::Invalid`] if two back-ends have the same name, if a limit or an estimate
+    /// isn't a number, or if there is a limit and two back-ends say that they count costs in
+    /// different currencies. [`CampaignError::Client`] if there is no back-end, or one that may run no
     /// job.
     pub fn start_jobs(
         &self,
@@ -97,6 +98,9 @@ impl Campaign {
         }
         let make: Arc<Make> = Arc::new(make);
         let settings = options.settings.clone();
+        if settings.has_limit() {
+            check_currencies(&back_ends)?;
+        }
         let mut run = options.run.clone();
         run.folder.clone_from(&settings.root);
         let pattern = settings.pattern.clone().unwrap_or_else(|| folder::DEFAULT.to_owned());
@@ -110,6 +114,22 @@ impl Campaign {
 impl From<OpenEoError> for CampaignError {
     fn from(error: OpenEoError) -> CampaignError {
         CampaignError::Client(error.into())
+    }
+}
+
+/// Costs in two currencies have no sum that a limit could be held against.
+fn check_currencies(back_ends: &[BackEnd]) -> Result<(), CampaignError> {
+    let told = |back_end: &'_ BackEnd| {
+        let currency = back_end.connection.capabilities().currency()?.to_uppercase();
+        Some((back_end.name.clone(), currency))
+    };
+    let told: Vec<(String, String)> = back_ends.iter().filter_map(told).collect();
+    match told.iter().find(|(_, currency)| *currency != told[0].1) {
+        None => Ok(()),
+        Some((name, currency)) => Err(CampaignError::Invalid(format!(
+            "`spend_at_most` needs one currency, but {:?} counts in {} and {name:?} in {currency}: give each a campaign of its own",
+            told[0].0, told[0].1
+        ))),
     }
 }
 

@@ -397,6 +397,124 @@ fn progress_tells_what_is_left_and_when_it_will_be_done() {
 }
 
 #[test]
+fn a_limit_over_two_currencies_is_refused() {
+    let connected = |currency: Value| {
+        let server = Server::start(Config::quick()).expect("a server");
+        server.rewrite("capabilities", move |_, document| document["billing"] = json!({ "currency": currency }));
+        (super::connect(&server), server)
+    };
+    let servers = [json!("EUR"), json!("USD"), json!("eur"), Value::Null].map(connected);
+    let run = |chosen: &[usize], limit: Option<f64>| {
+        let folder = Folder::new();
+        let campaign = open_campaign(folder.path());
+        campaign.add_rows(rows(1)).expect("added");
+        let back_ends: Vec<BackEnd> =
+            chosen.iter().map(|n| BackEnd::new(&servers[*n].0).name(&format!("no. {n}"))).collect();
+        let mut chosen = options(folder.path());
+        if let Some(limit) = limit {
+            chosen = chosen.spend_at_most(limit);
+        }
+        campaign.run_jobs(back_ends, |_| Ok(sum("sum")), &chosen)
+    };
+    let error = run(&[0, 3, 1], Some(10.0)).expect_err("two currencies");
+    let text = error.to_string();
+    assert!(matches!(error, CampaignError::Invalid(_)), "{text}");
+    assert!(["EUR", "USD", "no. 0", "no. 1"].iter().all(|name| text.contains(name)), "{text}");
+    assert!(servers.iter().all(|(_, server)| server.jobs().is_empty()), "nothing was made");
+    assert!(run(&[0, 2, 3], Some(10.0)).expect("one currency").is_success());
+    assert!(run(&[0, 1], None).expect("no limit").is_success());
+}
+
+#[test]
+fn progress_counts_rows_that_never_got_a_job() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(3)).expect("added");
+    server.plan("create", Fault::Status(400), 1);
+    let (told, progress) = mpsc::channel();
+    let hooked = options(folder.path()).on_progress(move |progress| drop(told.send(progress.clone())));
+    // One at a time, so that the back-end refuses the second row, whichever comes first.
+    let back_ends = [BackEnd::new(&connection).name("one").parallel_jobs(1)];
+    let make = |row: &fulmar::client::openeo::campaign::Row| match row.get("x").as_u64() {
+        Some(0) => Err("no job can be made of it".into()),
+        _ => Ok(sum("sum")),
+    };
+    let report = campaign.run_jobs(back_ends, make, &hooked).expect("run");
+    assert_eq!((report.count(RowState::Done), report.count(RowState::Failed)), (1, 2), "{report:?}");
+    let mut ended: Vec<_> = progress.try_iter().map(|progress| progress.done + progress.failed).collect();
+    ended.sort_unstable();
+    assert_eq!((ended.len(), ended.last()), (3, Some(&3)), "{ended:?}: a call for each row that ends");
+}
+
+#[test]
+fn the_view_of_the_ledger_has_a_line_for_each_job() {
+    let (server, connection) = server(Config::quick());
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows((0..3).map(|n| json!({"n": n}))).expect("added");
+    let back_ends = [BackEnd::new(&connection).name("one")];
+    let make = |row: &fulmar::client::openeo::campaign::Row| match (row.get("n").as_u64(), row.attempt) {
+        (Some(0), 1) => Ok(sum("fail")),
+        (Some(1), _) => Err("no job can be made of it".into()),
+        _ => Ok(sum("good")),
+    };
+    let twice = options(folder.path()).attempts(2).folders("{n}");
+    let report = campaign.run_jobs(back_ends, make, &twice).expect("run");
+    assert_eq!((report.count(RowState::Done), report.count(RowState::Failed)), (2, 1), "{report:?}");
+    let view = lines_of_the_view(folder.path());
+    let told: Vec<[&str; 5]> = view.iter().map(|line| line.each_ref().map(|cell| cell.as_str())).collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|[row, attempt, state, back_end, folder]| (*row, *attempt, *state, *back_end, *folder))
+        .collect();
+    let lines = [
+        ("1", "1", "failed", "one", ""),
+        ("1", "2", "done", "one", "0"),
+        ("2", "1", "failed", "", ""),
+        ("3", "1", "done", "one", "2"),
+    ];
+    assert_eq!(told, lines);
+    assert_eq!(server.jobs().len(), 3, "a line each, and one for the row that has none");
+}
+
+/// What people's tools read: row, attempt, state, back-end and folder of each line. It also selects
+/// every other column that is documented.
+fn lines_of_the_view(folder: &Path) -> Vec<[String; 5]> {
+    const SQL: &str =
+        "SELECT row_id, attempt, state, back_end, folder, key, job, reserved, cost, error FROM campaign_ledger
+         ORDER BY row_id, attempt";
+    if !is_on_postgres() {
+        let db = rusqlite::Connection::open(folder.join("c.db")).expect("the ledger");
+        let mut sql = db.prepare(SQL).expect("a view");
+        let text = |value: rusqlite::types::Value| match value {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            _ => String::new(),
+        };
+        let lines = sql.query_map([], |row| {
+            Ok([text(row.get(0)?), text(row.get(1)?), text(row.get(2)?), text(row.get(3)?), text(row.get(4)?)])
+        });
+        return lines.expect("read").collect::<Result<_, _>>().expect("read");
+    }
+    #[cfg(feature = "postgres")]
+    {
+        let url = std::env::var("FULMAR_POSTGRES_URL").expect("tests/run sets it, to a server that it has started");
+        let schema = folder.file_name().and_then(|name| name.to_str()).expect("a name");
+        // A queue beside it, for its connection.
+        let queue = fulmar::tasks::TaskQueue::connect(&url).expect("connected");
+        let lines = queue.postgres_transaction(|tx| {
+            tx.query(&SQL.replace("campaign_ledger", &format!("{schema:?}.campaign_ledger")), &[])
+        });
+        let cell = |cell: &Option<String>| cell.clone().unwrap_or_default();
+        let line = |line: Vec<Option<String>>| std::array::from_fn(|column| cell(&line[column]));
+        lines.expect("read").into_iter().map(line).collect()
+    }
+    #[cfg(not(feature = "postgres"))]
+    unreachable!("`open_campaign` has panicked")
+}
+
+#[test]
 fn a_job_that_was_refused_for_now_keeps_its_share_of_the_limit() {
     let (server, connection) = server(Config { run: Duration::from_millis(300), ..Config::quick() });
     server.plan("create", Fault::TooManyJobs, 6);

@@ -30,6 +30,11 @@ impl Capabilities {
         self.text("title")
     }
 
+    /// The currency in which the back-end counts costs and budgets, if it says.
+    pub fn currency(&self) -> Option<&str> {
+        self.document.get("billing")?.get("currency")?.as_str()
+    }
+
     /// Whether the back-end has an endpoint: `supports("GET", "/jobs/{job_id}/estimate")`. Names in
     /// braces may differ.
     pub fn supports(&self, method: &str, path: &str) -> bool {

@@ -6,7 +6,7 @@ use crate::client::openeo::api::connection::Connection;
 #[derive(Clone, Debug)]
 #[must_use = "a back-end is for `run_jobs`"]
 pub struct BackEnd {
-    pub(super) connection: Connection,
+    pub(in crate::client::openeo) connection: Connection,
     pub(in crate::client::openeo) name: String,
     pub(super) parallel_jobs: usize,
     pub(super) queue_limit: usize,
