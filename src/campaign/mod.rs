@@ -111,8 +111,31 @@ impl Campaign {
         self.ledger.add(&rows)
     }
 
-    /// Adds rows out of a text of one JSON value a line; empty lines are passed over. For CSV there
-    /// is `client::openeo::parameters_from_csv`.
+    /// Adds rows out of a table in CSV, with the names of the parameters in its first line. Every
+    /// value is a text, and an empty cell is null. To have numbers and other values as the
+    /// parameters of a process want them, read it with `client::openeo::parameters_from_csv`.
+    ///
+    /// ```
+    /// # let folder = std::env::temp_dir().join(format!("fulmar-doc-csv-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # use fulmar::campaign::Campaign;
+    /// # use serde_json::json;
+    /// let campaign = Campaign::open(folder.join("tiles.db"))?;
+    /// assert_eq!(campaign.add_csv("tile,day\n31UFS,2024-06-01\n31UFT,\n".as_bytes())?, 2);
+    /// assert_eq!(campaign.report()?.rows[1].params, json!({"tile": "31UFT", "day": null}));
+    /// # drop(campaign);
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CampaignError::Invalid`] names the line that isn't CSV, or that has more or fewer cells
+    /// than the first, or the name that two columns have; then nothing is added.
+    pub fn add_csv(&self, table: impl Read) -> Result<usize, CampaignError> {
+        self.add_rows(row::from_csv(table).map_err(CampaignError::Invalid)?)
+    }
+
+    /// Adds rows out of a text of one JSON value a line; empty lines are passed over.
     ///
     /// # Errors
     /// [`CampaignError::Invalid`] names the first line that isn't JSON, and nothing is added.

@@ -1,8 +1,9 @@
 //! A row of parameters: what one job is made of.
 
 use std::fmt::Write;
+use std::io::Read;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::ledger::Entry;
@@ -28,6 +29,26 @@ impl Row {
     pub fn get(&self, name: &str) -> &Value {
         self.params.get(name).unwrap_or(&Value::Null)
     }
+}
+
+/// A row for each line of a table, whose first line has the names; what is wrong with it.
+pub(super) fn from_csv(table: impl Read) -> Result<Vec<Value>, String> {
+    let broken = |error: csv::Error| format!("the table of rows is broken: {error}");
+    let mut reader = csv::Reader::from_reader(table);
+    let mut names: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
+    if let Some(first) = names.first_mut() {
+        // As spreadsheets write it.
+        *first = first.trim_start_matches('\u{feff}').to_owned();
+    }
+    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(format!("the table of rows has two columns that are called {:?}", twice.1));
+    }
+    let cell = |(name, cell): (&String, &str)| {
+        let value = if cell.is_empty() { Value::Null } else { Value::from(cell) };
+        (name.clone(), value)
+    };
+    let row = |record: csv::StringRecord| Value::Object(names.iter().zip(&record).map(cell).collect::<Map<_, _>>());
+    reader.into_records().map(|record| record.map(row).map_err(broken)).collect()
 }
 
 /// What tells a row from others: a digest of its parameters, whatever their order.
@@ -60,6 +81,17 @@ fn canonical(value: &Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_table_is_texts_by_name_or_an_error_that_says_where() {
+        let rows = from_csv("\u{feff}tile,n\r\n007,\"a,b\"\r\n,5\r\n".as_bytes());
+        assert_eq!(rows, Ok(vec![json!({"tile": "007", "n": "a,b"}), json!({"tile": null, "n": "5"})]));
+        for (table, named) in [("a,b\n1,2\n3\n", "line: 3"), ("a,a\n1,2\n", "\"a\"")] {
+            let error = from_csv(table.as_bytes()).expect_err("no rows");
+            assert!(error.contains(named), "{table:?}: {error}");
+        }
+        assert_eq!(from_csv("".as_bytes()), Ok(Vec::new()));
+    }
 
     #[test]
     fn the_order_of_parameters_tells_no_rows_apart() {
