@@ -63,9 +63,10 @@ macro_rules! becomes {
 }
 
 /// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the
-/// lane is a subquery, and no join. `$1` the worker, `$2` whether the locks of all lanes are held.
-/// If they aren't, and a task that may end has a lane, nothing is done at all. Where a task goes is
-/// not decided here: see [`Rule`].
+/// lane is a subquery, and no join. `$1` the worker, `$2` whether all locks are held. If they
+/// aren't, nothing is done at all if a task that may end has a lane, or if it has a parent that
+/// another of the tasks doesn't have: see [`lock_families`]. Where a task goes is not decided here:
+/// see [`Rule`].
 macro_rules! change {
     ($trail:expr, $run_at:expr) => {
         concat!(
@@ -104,8 +105,12 @@ macro_rules! change {
              FROM s WHERE t.id = s.id AND ",
             fence!(),
             "
-                 AND ($2::bool OR NOT EXISTS (SELECT 1 FROM s x WHERE (x.status IN {ended} OR x.if_cancelled IN {ended})
-                     AND (SELECT o.lane FROM fulmar_task o WHERE o.id = x.id) IS NOT NULL))
+                 AND ($2::bool OR NOT (SELECT coalesce(bool_or(o.may_end AND o.has_lane), false)
+                         OR coalesce(bool_or(o.may_end AND o.parent <> 0) AND min(o.parent) <> max(o.parent), false)
+                     FROM s x CROSS JOIN LATERAL (
+                         SELECT x.status IN {ended} OR x.if_cancelled IN {ended} AS may_end, o.lane IS NOT NULL AS has_lane,
+                             coalesce(o.parent, 0) AS parent
+                         FROM fulmar_task o WHERE o.id = x.id OFFSET 0) AS o))
              RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane, t.parent IS NOT NULL AS has_parent"
         )
     };
@@ -276,7 +281,7 @@ pub(super) fn step(
 /// As [`step`], for one of them, in a transaction of the user's.
 pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepped, Fault> {
     let steps = std::slice::from_ref(step);
-    let ordered = in_lanes(tx, steps)?;
+    let (ordered, _) = in_lanes(tx, steps)?;
     if !ordered.is_empty() {
         lanes::demand_read_committed(tx)?;
         lanes::lock_those(tx, &ordered)?;
@@ -295,11 +300,14 @@ fn together(db: &mut Connection, steps: &[Step], rounds: &[Round<'_>], stepped: 
             return Ok(changed.may_wake);
         }
     }
-    let ordered = in_lanes(db, steps.iter().filter(|step| rule(&step.action).may_end()))?;
-    if rounds.len() == 1 && ordered.is_empty() {
+    let (ordered, has_children) = in_lanes(db, steps.iter().filter(|step| rule(&step.action).may_end()))?;
+    if rounds.len() == 1 && ordered.is_empty() && !has_children {
         return Ok(false);
     }
     let mut tx = begin_with(db, &ordered)?;
+    if has_children {
+        lock_families(&mut tx, steps)?;
+    }
     let left = all(&mut tx, steps, rounds, stepped)?;
     tx.commit()?;
     Ok(left)
@@ -314,8 +322,11 @@ fn one_by_one(
     stepped: &mut [Stepped],
 ) -> Result<bool, Fault> {
     // Of all of them, because whatever is set aside ends.
-    let ordered = in_lanes(db, steps)?;
+    let (ordered, has_children) = in_lanes(db, steps)?;
     let mut tx = begin_with(db, &ordered)?;
+    if has_children {
+        lock_families(&mut tx, steps)?;
+    }
     let mut left = false;
     for (worker, at) in rounds.iter().flat_map(|round| round.steps.iter().map(|&at| (round.worker, at))) {
         tx.script("SAVEPOINT fulmar_step")?;
@@ -510,15 +521,48 @@ fn is_plain(action: &Action) -> bool {
     !has_words && action.response().is_none() && action.checkpoint().is_none()
 }
 
-/// The lanes of the tasks.
-fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) -> Result<Vec<i64>, Fault> {
+/// Those of the tasks that are in lanes, and whether any is a child.
+fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) -> Result<(Vec<i64>, bool), Fault> {
     let ids: Vec<i64> = steps.into_iter().map(|step| step.task).collect();
     if ids.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     }
-    let sql = "SELECT id FROM fulmar_task WHERE id = ANY($1::int8[]) AND lane IS NOT NULL";
+    let sql = "SELECT id, lane IS NOT NULL, parent IS NOT NULL FROM fulmar_task
+         WHERE id = ANY($1::int8[]) AND (lane IS NOT NULL OR parent IS NOT NULL)";
     let rows = db.query(sql, &[Param::Ints(&ids)])?;
-    rows.iter().map(|row| Ok(row.get(0)?)).collect()
+    let (mut ordered, mut has_children) = (Vec::new(), false);
+    for row in rows.iter() {
+        if row.get(1)? {
+            ordered.push(row.get(0)?);
+        }
+        has_children |= row.get::<bool>(2)?;
+    }
+    Ok((ordered, has_children))
+}
+
+/// For a transaction: takes the rows that the ends of children change, before any task is changed:
+/// first the counts of their parents, then the tasks with their parents, each by number. Without
+/// it, the end of a child takes its parent's count and its parent in whatever order the children
+/// come. Two transactions with children of the same parents, or one with a parent and one with its
+/// child, would wait for each other until the server aborts one, a second later.
+///
+/// The children of one parent need none of it, if they are alone in their statement: what they take
+/// last is that parent, and they hold nothing that its own steps wait for.
+fn lock_families(tx: &mut Transaction<'_>, steps: &[Step]) -> Result<(), Fault> {
+    let ids: Vec<i64> = steps.iter().map(|step| step.task).collect();
+    tx.query(
+        "SELECT 1 FROM fulmar_task_family WHERE task_id = ANY(ARRAY(
+             SELECT parent FROM fulmar_task WHERE id = ANY($1::int8[]) AND parent IS NOT NULL))
+         ORDER BY task_id FOR NO KEY UPDATE",
+        &[Param::Ints(&ids)],
+    )?;
+    tx.query(
+        "SELECT 1 FROM fulmar_task WHERE id = ANY(ARRAY(
+             SELECT unnest($1::int8[]) UNION SELECT parent FROM fulmar_task WHERE id = ANY($1::int8[]) AND parent IS NOT NULL))
+         ORDER BY id FOR NO KEY UPDATE",
+        &[Param::Ints(&ids)],
+    )?;
+    Ok(())
 }
 
 /// Where the task stands, if it has ended under the step's token and hasn't been retried since.

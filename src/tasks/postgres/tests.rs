@@ -379,6 +379,58 @@ fn results_of_many_functions_are_one_statement_each_behind_its_fence() {
     connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
 }
 
+/// Otherwise two statements that end children of the same parents wait for each other.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_statement_that_ends_children_takes_their_parents_counts_in_one_order() {
+    let (queue, schema) = queue_of_one_connection();
+    let engine = queue.engine().as_any().downcast_ref::<PostgresEngine>().expect("it is on PostgreSQL");
+    let worker = WorkerId::new();
+    let claim = || engine.claim(&worker, &["t".to_owned()], 9, HANG, "").expect("claimed");
+    let step = |claim: &Claimed, action: Action| {
+        let (task, token, worker) = (claim.id, claim.token, worker.clone());
+        Step { task, token, worker, action, finished_in: false }
+    };
+    queue.enqueue_many(["a", "b"].map(|name| NewTask::new("t", name))).expect("accepted");
+    let parents = claim();
+    engine.step(parents.iter().map(|claim| step(claim, Action::Start)).collect()).expect("started");
+    // The child of the second parent has the lower number.
+    for parent in parents.iter().rev() {
+        let holder = Holder { task: parent.id, token: parent.token, worker: worker.clone() };
+        let child = queue.checked([NewTask::new("t", format!("child of {}", parent.identifier))]).expect("sound");
+        let (name, kind, state) = ("c".to_owned(), Kind::Children, State::Begun);
+        let entry =
+            Stored { name, number: 0, ord: 0, kind, state, attempts: 0, until: None, is_json: true, body: None };
+        assert_eq!(engine.spawn(&holder, &entry, &child, true).expect("spawned"), Kept::Done);
+    }
+    let children = claim();
+    engine.step(children.iter().map(|claim| step(claim, Action::Start)).collect()).expect("started");
+    let count = "SELECT 1 FROM fulmar_task_family WHERE task_id = $1::int8 FOR UPDATE NOWAIT";
+    let (mut first, mut second) = (connect(), connect());
+    for session in [&mut first, &mut second] {
+        session.script(&format!("SET search_path = {schema}")).expect("set");
+    }
+    let mut holds_first = first.begin().expect("begun");
+    holds_first.query(count, &[parents[0].id.into()]).expect("it is free");
+    let finish = || Action::Finish { message: String::new(), response: None };
+    let steps: Vec<Step> = children.iter().map(|claim| step(claim, finish())).collect();
+    let other = queue.clone();
+    let ended = on_another_thread(move || other.engine().step(steps));
+    let waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))";
+    let since = Instant::now();
+    while holds_first.query(waits, &[]).expect("looked").len() == 0 {
+        assert!(since.elapsed() < HANG, "nothing waits for the first parent's count");
+    }
+    second.query(count, &[parents[1].id.into()]).expect("what waits for the first count doesn't hold the second");
+    holds_first.commit().expect("committed");
+    let ended = ended().expect("stepped");
+    assert_eq!(ended.len(), 2);
+    for child in &children {
+        assert_eq!(queue.status("t", &child.identifier).expect("there"), TaskStatus::Finished);
+    }
+    connect().script(&format!("DROP SCHEMA {schema} CASCADE")).expect("dropped");
+}
+
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_database_that_can_not_hold_every_text_is_refused() {
