@@ -213,10 +213,12 @@ impl Checked {
 }
 
 pub(super) fn check_size(what: &'static str, bytes: &[u8]) -> Result<()> {
-    if bytes.len() > LARGEST_PAYLOAD {
-        return Err(TaskError::TooLarge { what, bytes: bytes.len() as u64, limit: LARGEST_PAYLOAD as u64 });
-    }
-    Ok(())
+    check_length(what, bytes.len() as u64)
+}
+
+pub(super) fn check_length(what: &'static str, bytes: u64) -> Result<()> {
+    let limit = LARGEST_PAYLOAD as u64;
+    if bytes > limit { Err(TaskError::TooLarge { what, bytes, limit }) } else { Ok(()) }
 }
 
 /// Why there is no JSON.

@@ -69,7 +69,9 @@ impl Steering {
 impl TaskQueue {
     /// Has a task that failed or was cancelled run again, at once: it is `Accepted`, its counts of
     /// failures and lost attempts begin anew, so that it has all of its type's retries, and what it
-    /// had stored as a response is gone. Its log and its checkpoint stay. If it has a key, it goes
+    /// had stored as a response is gone. Its log, its checkpoint and the steps of a
+    /// [durable function](super::durable) stay, a step that failed for good included: to have that
+    /// run anew, [`fork`](TaskQueue::fork) the task from it. If it has a key, it goes
     /// behind the others that wait there, and gets a new number. The queue's capacity doesn't hold
     /// it up.
     ///

@@ -7,11 +7,11 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::function::{Durable, FOR_EVER};
-use super::journal::{Child, Entry, Kept, Kind, State};
+use super::journal::{Child, Entry, Kept, Kind, Standing, State};
 use crate::tasks::engine::Wait;
 use crate::tasks::error::{Result, TaskError};
 use crate::tasks::look::Statuses;
-use crate::tasks::new_task::{NewTask, check_size, to_json};
+use crate::tasks::new_task::{NewTask, check_length, check_size, to_json};
 use crate::tasks::queue::TaskQueue;
 use crate::tasks::status::TaskStatus;
 use crate::tasks::steer::Steering;
@@ -21,6 +21,9 @@ pub const MOST_CHILDREN: usize = 100_000;
 
 /// How many levels of children a tree may have below its root.
 pub const MOST_DEPTH: usize = 32;
+
+/// What is too large, if it is.
+const RESULTS: &str = "results of all children";
 
 /// How many tasks are cancelled in one transaction.
 const BATCH: usize = 100;
@@ -43,7 +46,7 @@ impl Durable<'_> {
     /// The first child that fails, or is cancelled, has the others cancelled.
     ///
     /// At most [`MOST_CHILDREN`] at once, [`MOST_DEPTH`] deep; all their results together have 64
-    /// MiB.
+    /// MiB. If they have more, none of them is read.
     ///
     /// # Errors
     /// [`TaskError::Child`] for the first of them that failed, when all have ended;
@@ -136,15 +139,24 @@ impl Durable<'_> {
     fn gather(&self, name: &str, entry: &Entry, ids: &[u8], fail_fast: bool) -> Result<Arc<[u8]>> {
         let ids: Vec<i64> = self.read(name, entry.number, ids)?;
         let mut has_cancelled = false;
+        let has_ended = |status| TaskStatus::from_code(status).is_ok_and(TaskStatus::is_ended);
+        let finished = TaskStatus::Finished.code();
         let children = loop {
-            let children = self.journal(|journal| journal.children(&ids))?;
-            let ended = |child: &&Child| TaskStatus::from_code(child.status).is_ok_and(TaskStatus::is_ended);
-            let left = children.len() - children.iter().filter(ended).count();
+            let standing = self.journal(|journal| journal.standing(&ids))?;
+            let left = standing.iter().filter(|child| !has_ended(child.status)).count();
             if left == 0 {
-                break children;
+                let given = standing.iter().filter(|child| child.status == finished);
+                // Before they are read: all together they may be more than there is memory for.
+                check_length(RESULTS, given.map(|child| child.bytes.unsigned_abs()).sum())?;
+                let children = self.journal(|journal| journal.children(&ids))?;
+                if children.iter().all(|child| has_ended(child.status)) {
+                    break children;
+                }
+                // One was retried between the two looks.
+                continue;
             }
-            let failed = |child: &Child| ended(&child) && child.status != TaskStatus::Finished.code();
-            let is_over = fail_fast && (children.len() < ids.len() || children.iter().any(failed));
+            let failed = |child: &Standing| has_ended(child.status) && child.status != finished;
+            let is_over = fail_fast && (standing.len() < ids.len() || standing.iter().any(failed));
             if !is_over || has_cancelled {
                 return Err(self.wait(&format!("waits for {left} of {} children: `{name}`", ids.len()), no_limit()));
             }
@@ -167,9 +179,9 @@ impl Durable<'_> {
             }
         }
         body.extend_from_slice(b"],");
-        body.extend(to_json(&failures).map_err(|why| why.error("results of all children", "what failed"))?);
+        body.extend(to_json(&failures).map_err(|why| why.error(RESULTS, "what failed"))?);
         body.push(b']');
-        check_size("results of all children", &body)?;
+        check_size(RESULTS, &body)?;
         let body: Arc<[u8]> = body.into();
         self.keep(Entry { state: State::Done, body: Some(Arc::clone(&body)), ..entry.clone() })?;
         self.journal(|journal| journal.disband(self.task().id()))?;

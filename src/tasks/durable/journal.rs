@@ -31,6 +31,10 @@ pub(in crate::tasks) trait Journal: Send + Sync {
     /// Enqueues children and notes their numbers as the entry's body, all or nothing.
     fn spawn(&self, holder: &Holder, entry: &Entry, children: &[Checked], fail_fast: bool) -> Result<Kept>;
 
+    /// Where children stand and how many bytes they gave, without those; one that was deleted is
+    /// left out.
+    fn standing(&self, ids: &[i64]) -> Result<Vec<Standing>>;
+
     /// Where children stand and what they gave, in the order of `ids`; one that was deleted is left
     /// out.
     fn children(&self, ids: &[i64]) -> Result<Vec<Child>>;
@@ -156,6 +160,14 @@ pub(in crate::tasks) struct Event {
     pub(in crate::tasks) key: Option<String>,
     pub(in crate::tasks) body: Option<Arc<[u8]>>,
     pub(in crate::tasks) taken: bool,
+}
+
+/// How far a child is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::tasks) struct Standing {
+    pub(in crate::tasks) status: i64,
+    /// The size of what it has stored.
+    pub(in crate::tasks) bytes: i64,
 }
 
 /// A child as its parent sees it.

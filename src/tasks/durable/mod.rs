@@ -85,6 +85,10 @@
 //! later run gets the same error, so that the function may catch it and go on. Don't catch an error
 //! of a step without a policy of its own: in the next run the step may succeed.
 //!
+//! What is stored stays stored. If a task has failed because of a step's last failure, or of a
+//! child's, [`retry`](super::TaskQueue::retry) gives it the same error again: once the cause is
+//! mended, [`fork`](super::TaskQueue::fork) it from that step.
+//!
 //! # Costs
 //!
 //! A step is one small commit, and steps that many threads make at the same time share one. A sleep,
@@ -112,4 +116,4 @@ pub use self::tree::{StepInfo, TaskTree};
 
 pub(super) use self::journal::{Carried, Entry, Event, Holder, Journal, Kind, Past, State};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(super) use self::journal::{Child, Kept, Taken, place};
+pub(super) use self::journal::{Child, Kept, Standing, Taken, place};

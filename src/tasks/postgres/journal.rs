@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, State, Taken};
+use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, Standing, State, Taken};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
@@ -74,6 +74,10 @@ impl Journal for PostgresEngine {
         let kept = self.core.patiently("enqueuing children", |db, _| spawn(db, holder, entry, children, fail_fast))?;
         self.tell(News::Work);
         Ok(kept)
+    }
+
+    fn standing(&self, ids: &[i64]) -> Result<Vec<Standing>> {
+        self.core.patiently(READING, |db, _| standing(db, ids))
     }
 
     fn children(&self, ids: &[i64]) -> Result<Vec<Child>> {
@@ -551,6 +555,15 @@ fn spawn(
         tx.commit()?;
     }
     Ok(kept)
+}
+
+fn standing(db: &mut Connection, ids: &[i64]) -> Result<Vec<Standing>, Fault> {
+    let rows = db.query(
+        "SELECT t.status, coalesce(octet_length(r.body), 0) FROM unnest($1::int8[]) AS n (id)
+         JOIN fulmar_task t ON t.id = n.id LEFT JOIN fulmar_task_response r ON r.task_id = t.id",
+        &[Param::Ints(ids)],
+    )?;
+    rows.iter().map(|row| Ok(Standing { status: row.get(0)?, bytes: row.get(1)? })).collect()
 }
 
 fn children(db: &mut Connection, ids: &[i64]) -> Result<Vec<Child>, Fault> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::durable::{Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, State, Taken, place};
+use super::super::durable::{
+    Carried, Child, Entry, Event, Holder, Journal, Kept, Kind, Past, Standing, State, Taken, place,
+};
 use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
@@ -54,6 +56,10 @@ impl Journal for SqliteEngine {
             self.write("enqueuing children", move |db, now| spawn(db, now, &holder, &entry, &children, fail_fast))?;
         self.signal.ring(News::Work);
         Ok(kept)
+    }
+
+    fn standing(&self, ids: &[i64]) -> Result<Vec<Standing>> {
+        self.read(|db, _| ids.iter().filter_map(|id| standing(db, *id).transpose()).collect())
     }
 
     fn children(&self, ids: &[i64]) -> Result<Vec<Child>> {
@@ -456,6 +462,17 @@ fn spawn(
     .map_err(failed(DOING))?;
     let entry = Entry { body: Some(Entry::ids(&ids)), ..entry.clone() };
     store(db, holder, &entry)
+}
+
+fn standing(db: &Connection, id: i64) -> Result<Option<Standing>> {
+    db.prepare_cached(
+        "SELECT status, coalesce((SELECT length(body) FROM fulmar_task_response WHERE task_id = ?1), 0) FROM fulmar_task
+         WHERE id = ?1",
+    )
+    .and_then(|mut sql| {
+        sql.query_row([id], |row| Ok(Standing { status: row.get(0)?, bytes: row.get(1)? })).optional()
+    })
+    .map_err(failed(READING))
 }
 
 fn child(db: &Connection, id: i64) -> Result<Option<Child>> {
