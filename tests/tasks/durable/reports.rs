@@ -7,7 +7,7 @@ use fulmar::tasks::durable::{Durable, StepOptions, function};
 use fulmar::tasks::{TaskContext, TaskError, TaskType, Worker};
 
 use super::{Did, HOUR, last, no, ok, queue, result, run, start, worker};
-use crate::support::Bed;
+use crate::support::{Bed, LEASE};
 
 /// Azure/azure-functions-durable-extension#802: children that are purged before their parent has
 /// read what they gave.
@@ -232,4 +232,122 @@ pub(crate) fn the_longest_sleep_is_a_sleep(bed: &dyn Bed) {
         start(&queue, name);
         assert_eq!(run(&worker), [Paused], "{name}");
     }
+}
+
+/// dbos-inc/dbos-transact-ts#1205: two processes recovered one function, and each took a message.
+pub(crate) fn who_has_lost_the_task_takes_no_event(bed: &dyn Bed) {
+    let queue = queue(bed);
+    let task = start(&queue, "a");
+    for word in [1, 2] {
+        queue.send_event("t", "a", "word", &word).expect("kept");
+    }
+    let first = crate::support::claim(&queue);
+    let other = queue.clone();
+    let takes_two = |cx: &Durable<'_>| {
+        let one: i32 = cx.event("word", None)?;
+        let two: i32 = cx.event("word", None)?;
+        ok(10 * one + two)
+    };
+    let handler = function(move |cx: &Durable<'_>, ()| {
+        // Before it asks for an event, its lease ends, and another worker runs the function.
+        other.pass_time(2 * LEASE).expect("passed");
+        other.tidy().expect("tidied");
+        assert_eq!(run(&worker(&other, takes_two)), [Finished]);
+        cx.event::<i32>("word", None)
+    });
+    assert!(first.run(&handler).is_err_and(|error| error.is_stale()));
+    assert_eq!(result::<i32>(&task), 12);
+}
+
+/// dbos-inc/dbos-transact-ts#451: a crash began the time limit of a wait anew.
+pub(crate) fn a_crash_begins_no_time_limit_anew(bed: &dyn Bed) {
+    let (queue, did) = (queue(bed), Did::default());
+    let waits = |cx: &Durable<'_>| cx.event::<i32>("word", HOUR);
+    start(&queue, "a");
+    let claim = crate::support::claim(&queue);
+    let (other, notes) = (queue.clone(), did.clone());
+    let dies = function(move |cx: &Durable<'_>, ()| {
+        let word = waits(cx);
+        notes.note(format!("{word:?}"));
+        // Its worker is lost before it can pause.
+        other.pass_time(2 * LEASE).expect("passed");
+        other.tidy().expect("tidied");
+        word
+    });
+    assert!(claim.run(&dies).is_err_and(|error| error.is_stale()));
+    did.assert(&["Err(Paused)"]);
+    let worker = worker(&queue, waits);
+    assert_eq!(run(&worker), [Paused]);
+    queue.pass_time(HOUR - 2 * LEASE).expect("passed");
+    assert_eq!(run(&worker), [Failed], "an hour after the first wait, and not after the second");
+}
+
+/// temporalio/temporal#10639: a parent that was run again waited for ever for a child that had
+/// ended while the parent was closed.
+pub(crate) fn a_child_that_ends_while_its_parent_is_over_is_seen_by_its_retry(bed: &dyn Bed) {
+    let queue = queue(bed);
+    queue.register(TaskType::new("c")).expect("registered");
+    let parent = function(|cx: &Durable<'_>, ()| cx.all::<i32>("c", [cx.child("c", "x", &())]));
+    let worker = Worker::builder(&queue).handle("t", parent);
+    let task = start(&queue, "a");
+    assert_eq!(run(&worker), [Paused]);
+    let child = queue.dequeue(&fulmar::tasks::WorkerId::new(), &["c"], 1, LEASE).expect("read").remove(0);
+    child.start().expect("ours");
+    task.cancel().expect("cancelled");
+    queue.retry("t", "a").expect("it waits again");
+    assert_eq!(run(&worker), [Paused], "the child is at work");
+    task.cancel().expect("cancelled");
+    // It was told to stop, and had done its work.
+    child.task().store_json(&7).expect("ours");
+    child.finish().expect("ours");
+    queue.retry("t", "a").expect("it waits again");
+    assert_eq!(run(&worker), [Finished]);
+    assert_eq!(result::<Vec<i32>>(&task), [7]);
+}
+
+/// PrefectHQ/prefect#10620: a parent failed though its child, whose worker had crashed, was run
+/// again and did well.
+pub(crate) fn a_child_that_is_restarted_has_not_failed(bed: &dyn Bed) {
+    let queue = queue(bed);
+    queue.register(TaskType::new("c").restart_limit(1)).expect("registered");
+    let parent =
+        function(|cx: &Durable<'_>, ()| cx.all::<i32>("c", [cx.child("c", "x", &()), cx.child("c", "y", &())]));
+    let worker = Worker::builder(&queue).handle("t", parent);
+    let task = start(&queue, "a");
+    assert_eq!(run(&worker), [Paused]);
+    let lost = queue.dequeue(&fulmar::tasks::WorkerId::new(), &["c"], 1, LEASE).expect("read").remove(0);
+    lost.start().expect("ours");
+    queue.pass_time(2 * LEASE).expect("passed");
+    queue.tidy().expect("tidied");
+    assert!(run(&worker).is_empty(), "its children haven't ended");
+    run(&worker.handle("c", |task: &TaskContext| task.store_json(&1)));
+    assert_eq!(result::<Vec<i32>>(&task), [1, 1]);
+}
+
+/// smithersai/smithers#1408: to retry what had failed ran nothing, and gave the old failure again.
+/// So it is here with a failure that is stored: a fork from that step is what runs it anew.
+pub(crate) fn a_stored_failure_is_run_anew_by_a_fork(bed: &dyn Bed) {
+    let (queue, did) = (queue(bed), Did::default());
+    let notes = did.clone();
+    let worker = worker(&queue, move |cx| {
+        cx.step("one", || {
+            notes.note("one");
+            ok(1)
+        })?;
+        let once = StepOptions::new().retry(RetryPolicy::times(0));
+        cx.step_with("two", once, || {
+            notes.note("two");
+            if notes.all().len() == 2 { Err(no()) } else { Ok(2) }
+        })
+    });
+    let task = start(&queue, "a");
+    assert_eq!(run(&worker), [Failed]);
+    queue.retry("t", "a").expect("retried");
+    assert_eq!(run(&worker), [Failed]);
+    assert!(last(&task).contains("step `two`"), "{}", last(&task));
+    did.assert(&["one", "two"]);
+    let fork = queue.fork("t", "a", "two", 1, "b").expect("forked");
+    assert_eq!(run(&worker), [Finished]);
+    did.assert(&["one", "two", "two"]);
+    assert_eq!(result::<i32>(&fork), 2);
 }
