@@ -526,14 +526,15 @@ impl Window {
         self.end_what_never_began(actions);
     }
 
-    /// Asks the caller to run the job's next step, or ends the job if it was to be cancelled and
-    /// can't or needn't be.
+    /// Asks the caller to run the job's next step. A job that is to be cancelled ends at once
+    /// instead if the service has none of it yet, or if no thread is left to cancel it.
     fn run(&mut self, now: Instant, job: usize, actions: &mut Vec<Action>) {
         self.overtake(now, job);
         let no_threads = self.has_no_threads();
         let slot = &mut self.slots[job];
         if let Some(ending) = slot.ending {
-            // There is nothing to cancel, or no thread to do it.
+            // `cancel` would be a request to the service about a job that it doesn't have, or that
+            // no thread can send.
             if !slot.created || no_threads {
                 return self.end(job, ending, actions);
             }
@@ -542,6 +543,8 @@ impl Window {
         slot.state = SlotState::AtWork;
         self.at_work += 1;
         let deadline = [slot.deadline, self.rules.deadline].into_iter().flatten().min();
+        // Without a deadline while the job is being cancelled: the deadline that made us cancel it
+        // has passed, and would cut `cancel` short as well.
         let deadline = deadline.filter(|_| slot.ending.is_none());
         actions.push(Action::Run { job, stage: slot.stage, attempt: slot.failed + 1, first, deadline });
     }

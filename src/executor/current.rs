@@ -345,15 +345,17 @@ fn is_request_cancelled() -> bool {
     .unwrap_or(false)
 }
 
-/// Callbacks and destructors of the user's that end other requests, whose callbacks end others, and
-/// so on.
+/// The callbacks and destructors of the user's that run inside one another on this thread: one
+/// drops or cancels a request, which calls the next.
 struct Nested {
     depth: usize,
+    /// What would have gone deeper than [`NESTING`], in the order of its calls.
     pending: VecDeque<Box<dyn FnOnce()>>,
 }
 
-/// Calls `foreign`, or, if so many such calls run inside one another on this stack that it could
-/// overflow, has the innermost of them call it when it has returned.
+/// Calls `foreign`, or puts it off if [`NESTING`] such calls are on this stack already: a chain of
+/// callbacks of any length must not overflow the stack. The innermost of those calls then runs
+/// what was put off, one after the other, when its own `foreign` has returned.
 pub(super) fn call_nested(foreign: impl FnOnce() + 'static) {
     let mut foreign = Some(foreign);
     let depth = look!(NESTED, |nested| {
@@ -366,6 +368,8 @@ pub(super) fn call_nested(foreign: impl FnOnce() + 'static) {
         nested.depth
     });
     let Some(foreign) = foreign else { return };
+    // `depth` is `None` if this thread is ending and its thread-locals are gone. Then nothing can
+    // be counted or put off, and `foreign` is called all the same.
     foreign();
     if depth == Some(NESTING) {
         while let Some(next) = look!(NESTED, |nested| nested.borrow_mut().pending.pop_front()).flatten() {

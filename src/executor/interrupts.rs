@@ -189,8 +189,8 @@ impl Interrupts {
         drop(left);
     }
 
-    /// The operation polls the request `target`, and `waker` is to be woken if the operation is
-    /// cancelled. Only the latest poll of each request counts.
+    /// The operation of `head` polls the request `target` as a future. A cancel of the operation
+    /// wakes `waker`. Only the latest poll of each target counts, as for any future.
     pub(super) fn enter_poll(&self, head: &Head, target: usize, waker: Arc<Waker>) {
         let mut entered = self.entered.lock();
         let tasks = entered.tasks.entry(head.address()).or_default();
@@ -198,6 +198,7 @@ impl Interrupts {
             Some((_, known)) => Some(std::mem::replace(known, waker)),
             None => {
                 tasks.push((target, waker));
+                // Relaxed: as in `enter`.
                 self.count.fetch_add(1, Ordering::Relaxed);
                 None
             }

@@ -81,12 +81,15 @@ thread_local! {
     static STORES: Stores = Stores { thread: thread::current().id(), stores: RefCell::new(Vec::new()) };
 }
 
-/// Has `store` left when this thread ends. `false` if it is ending.
+/// Makes this thread drop its value of `store` when it ends. `false` if the thread is ending
+/// already: then the caller must not keep the value, because nothing would drop it.
 fn note(store: Weak<dyn Leave>) -> bool {
     let push = |noted: &Stores| {
         let mut stores = noted.stores.borrow_mut();
+        // A long-lived thread that uses many short-lived stores must not keep a note of each.
         stores.retain(|store| store.strong_count() > 0);
-        // A value that is made anew, for the last one was lost in a panic, is no new store.
+        // The store is known already if this thread's last value was lost in a panic, and it makes
+        // another.
         if !stores.iter().any(|known| known.ptr_eq(&store)) {
             stores.push(store);
         }

@@ -305,8 +305,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         panics::contain(|| drop(operation));
     }
 
-    /// As `forget`, on a thread beside the keeper, which starts with the first: a destructor of the
-    /// user's may wait for operations that need a thread to be started.
+    /// Drops an operation as `forget` does, but on a thread of its own, which the first such drop
+    /// starts. The keeper must not run a destructor of the user's: it may wait for an operation
+    /// that needs another thread, and only the keeper starts threads.
     fn forget_aside<'threads>(
         &'threads self,
         threads: &'threads thread::Scope<'threads, '_>,
@@ -326,15 +327,20 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         }
     }
 
-    /// Starts the thread of `seat`.
+    /// Starts the thread of `seat`, as a thread of the scope.
+    ///
+    /// # Errors
+    /// [`Error::Spawn`] if the system refuses the thread; the pool has then freed the seat.
     fn start<'threads>(&'threads self, threads: &'threads thread::Scope<'threads, '_>, seat: Arc<Seat>) -> Result<()> {
         let (core, pool) = (self.core.clone(), &self.core.pool);
         let (own_seat, last_core, last_seat) = (seat.clone(), core.clone(), seat.clone());
         let body = move || live(core, own_seat, Some(self));
+        // Runs after the thread's thread-locals are destroyed, whose destructors are the user's.
         let last = move || last_core.pool.gone(&last_seat);
         match thread::spawn_scoped(threads, pool.name_of(seat.index), body, last) {
             Ok(()) => {
                 pool.started(&seat, Started::Scoped);
+                // The system gives threads again, so the next refusal waits the shortest pause.
                 self.core.refusals.store(0, Ordering::Relaxed);
                 Ok(())
             }

@@ -108,12 +108,17 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The limits of all types that have some, by name. One that makes no sense is passed over.
     fn limits(&self) -> Result<Vec<(String, Limits)>>;
 
-    /// Takes up to `limit` ready tasks of `types`, which are sorted and each named once, those of
-    /// higher priority first, then the older ones: `Scheduled`, with a new token and a lease, and
-    /// [`taken_by`] in the log, with `message` behind it. Never more of a type than it may have at
-    /// once, never one whose order forbids it, nor one that its type's limits hold back. If it is
-    /// not known what was taken, it is an error. Of types that aren't registered there are none. A
-    /// row that makes no sense keeps no other from being claimed.
+    /// Takes up to `limit` ready tasks of `types` for `worker`: those of higher priority first,
+    /// then the older ones. `types` is sorted and names each type once. A type that isn't
+    /// registered has no tasks.
+    ///
+    /// A task that is taken is `Scheduled`, with a new token and a lease. Its log says
+    /// [`taken_by`], and `message` behind that. A task stays where it is while its type has as many
+    /// at work as it may have, while the order of its key forbids it, or while a limit holds it
+    /// back. A row that can't be read doesn't keep others from being taken.
+    ///
+    /// # Errors
+    /// Also if the engine can't tell what was taken, because the answer to the commit was lost.
     fn claim(
         &self,
         worker: &WorkerId,
@@ -140,8 +145,9 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// `None`.
     fn load(&self, task: i64, part: Part) -> Result<Option<Vec<u8>>>;
 
-    /// How long it is until a task of `types`, which are sorted, may be claimed; zero if one may be
-    /// now, `None` if none waits. Reads only; a limit at once is not looked at.
+    /// How long it is until a task of `types`, which are sorted, may be claimed: zero if one may be
+    /// now, `None` if none waits. Reads only. It leaves out how many of a type may run at once:
+    /// nothing tells when a task that runs will end.
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>>;
 
     /// Takes up to `limit` tasks from workers whose lease or time limit is over. `Scheduled` ones
@@ -168,14 +174,14 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// its times if rule and zone are as they were.
     fn put_schedule(&self, schedule: Stored) -> Result<()>;
 
-    /// False: there was none.
+    /// Removes a schedule. `false` if there is none of that name.
     fn remove_schedule(&self, name: &str) -> Result<bool>;
 
-    /// All schedules, or those alone whose time has come and that are not paused, by name, and the
-    /// time. One that can't be read is passed over.
+    /// The time of schedules, and all schedules by name. If `due`, only those whose time has come
+    /// and that aren't paused. A schedule that can't be read is left out.
     fn schedules(&self, due: bool) -> Result<(i64, Vec<Stored>)>;
 
-    /// Pauses a schedule, or has it go on at `next`. False: there is none of that name.
+    /// Pauses a schedule, or lets it go on at `next`. `false` if there is none of that name.
     fn pause_schedule(&self, name: &str, next: Option<i64>) -> Result<bool>;
 
     /// Does a firing, and says how many tasks were enqueued. `None`: the schedule is not due at

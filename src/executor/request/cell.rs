@@ -400,9 +400,10 @@ pub(crate) trait Job: Send + Sync {
 /// A request whose operation is forgotten: what the handle sees.
 pub(crate) trait Outcome<T>: Job {
     fn as_job(self: Arc<Self>) -> Arc<dyn Job>;
-    /// Takes the result out; `None` while there is none.
+    /// Takes the result out; `None` while there is none. If a continuation has reserved the
+    /// result, this gives [`Error::ResultTaken`] at the end: the value is the continuation's.
     fn take(&self) -> Option<Result<T>>;
-    /// As `take`, for the continuation that owns the result.
+    /// Takes the result out for the continuation that has reserved it; `None` while there is none.
     fn take_reserved(&self) -> Option<Result<T>>;
     /// Puts a value back that `take` gave.
     fn restore(&self, value: T);

@@ -76,8 +76,8 @@ mod on {
             self.stage(Stage::Queued);
         }
 
-        /// Makes the spans up to `stage`, unless another thread has reached it: the submitter may
-        /// come here after the request has started.
+        /// Makes the spans up to `stage`, unless another thread has made them. A worker may take
+        /// the request and come here with `Running` before the submitter comes with `Queued`.
         fn stage(&self, stage: Stage) {
             let deferred = self.was_deferred.load(Ordering::Relaxed);
             let (parent, before) = {
@@ -87,7 +87,7 @@ mod on {
                 }
                 (spans.request.clone(), replace(&mut spans.reached, stage))
             };
-            // The lock is free while the subscriber is called.
+            // After the lock: the subscriber is the user's code.
             for next in [Stage::Deferred, Stage::Queued, Stage::Running] {
                 let is_passed = next > before && next <= stage;
                 if is_passed && (deferred || next != Stage::Deferred) {

@@ -214,15 +214,20 @@ fn error((_, task_type, identifier, reason, _): Failure) -> TaskError {
 }
 
 impl TaskQueue {
-    /// Cancels children of a task, or of all that failed or were cancelled, and theirs.
+    /// Cancels the children of `parent`, then those of every task that failed or was cancelled, so
+    /// that grandchildren are cancelled, too. `None`: the latter alone. Returns how many were
+    /// cancelled.
     pub(in crate::tasks) fn cancel_children(&self, parent: Option<i64>, reason: &str) -> Result<u64> {
         let from = Statuses::of(TaskStatus::ALL.into_iter().filter(|status| !status.is_ended()));
         let steering = Steering::Cancel { reason: reason.to_owned() };
         let (mut done, mut parent, mut before) = (0, parent, Vec::new());
         loop {
             let orphans = self.engine().journal().orphans(parent, BATCH)?;
-            // Those that are found again have a status that makes no sense, and stay.
+            // The same list twice: `steer` passes over a row whose status it can't read. Without
+            // this test such rows would keep us here for ever.
             let is_over = orphans.is_empty() || orphans == before;
+            // `take`: after the children of `parent` the loop goes on with those of all tasks that
+            // failed or were cancelled, the children from just now among them.
             if is_over && parent.take().is_none() {
                 return Ok(done);
             }

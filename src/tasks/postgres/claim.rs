@@ -262,20 +262,22 @@ impl Claims {
         let Some(mark) = mark else {
             return self.take_between(db, wish, name, (FIRST, LAST), None, taken);
         };
-        // What has a higher priority is not passed by.
+        // A mark skips tasks of its own priority only: those of a higher one are looked for first.
         self.take_between(db, wish, name, (FIRST, mark.rank - 1), None, taken)?;
         if taken.len() < wish.limit {
             self.take_between(db, wish, name, ((mark.rank, mark.id), LAST), Some(mark), taken)?;
         }
         if taken.len() < wish.limit {
-            // What is left may lie before the mark.
+            // Too few from the mark on. Tasks that workers gave back may lie before it. They must
+            // not wait until the mark runs out.
             self.0.lock().marks.remove(name);
             self.take_between(db, wish, name, (FIRST, LAST), None, taken)?;
         }
         Ok(())
     }
 
-    /// The first tasks of a type from a rank and a number up to another rank.
+    /// Takes the first tasks of the type `name` from rank and number `from` up to rank `to`. A
+    /// search that was slow leaves a mark, at which the next claims begin.
     fn take_between(
         &self,
         db: &mut Connection,
@@ -287,6 +289,8 @@ impl Claims {
     ) -> Result<(), Fault> {
         let before = taken.len();
         let start = Instant::now();
+        // The type is looked up here once more because what this process remembers may be old: if
+        // the type was paused or has got a limit since, the subquery is null and finds no task.
         let rows = db.query(
             sql!(
                 take!(),
@@ -310,13 +314,15 @@ impl Claims {
         let took = start.elapsed();
         read(db, &rows, taken)?;
         let taken = &taken[before..];
+        // A search that stops at the mark's rank walks few dead rows, so its time says nothing.
         if to == LAST && took > SLOW {
             self.note_slow(name, took, taken, mark);
         }
         Ok(())
     }
 
-    /// The next claims begin where this one found something.
+    /// Remembers for `warning` how long the claim took, and where it found its first task: there
+    /// the next claims of the type begin.
     fn note_slow(&self, name: &str, took: Duration, taken: &[(i64, Claimed)], mark: Option<Mark>) {
         let now = Instant::now();
         let mut memory = self.0.lock();
@@ -324,6 +330,8 @@ impl Claims {
             memory.slowest = Some((now, took));
         }
         if let Some((rank, claimed)) = taken.first() {
+            // A mark that moves on keeps its end: each mark runs out after `MARKED`, so that a task
+            // before it is overlooked for that long at most.
             let until = mark.map_or(now + MARKED, |mark| mark.until);
             memory.marks.insert(name.to_owned(), Mark { rank: *rank, id: claimed.id, until });
         }

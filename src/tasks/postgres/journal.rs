@@ -375,8 +375,11 @@ pub(super) fn keep(db: &mut Connection, holder: &Holder, entry: &Entry, in_doubt
     }
 }
 
-/// What became of an entry whose commit was not answered: it is there under the holder's token, or
-/// it is not.
+/// Whether an entry was stored whose commit had no answer. `Done` if the holder's own token stands
+/// on it, otherwise `Stale`.
+///
+/// State and body are compared, too: one holder writes an entry twice, when the step begins and
+/// when it ends, and the first of the two must not pass for the second.
 pub(super) fn find_own(db: &mut Connection, holder: &Holder, entry: &Entry) -> Result<Kept, Fault> {
     let rows = db.query(
         "SELECT 1 FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8

@@ -167,9 +167,10 @@ impl Raw {
     /// # Errors
     /// What libpq or the server said, without the password.
     pub(super) fn connect(options: &[(CString, CString)]) -> Result<Raw, String> {
-        // Before anything else uses OpenSSL in this process: it sets it up without a handler for
-        // the process's end, which would free what a thread of ours may be using then, be it for a
-        // password: the thread that listens for news is not waited for.
+        // Must come before anything else in this process uses OpenSSL. Otherwise OpenSSL installs
+        // an `atexit` handler that frees its state when the process ends. The notifier's thread
+        // may use OpenSSL at that moment, be it to hash a password, for the process doesn't wait
+        // for that thread.
         #[cfg(feature = "postgres-tls")]
         openssl_sys::init();
         let null = std::iter::once(ptr::null());

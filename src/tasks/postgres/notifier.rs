@@ -22,8 +22,8 @@ use super::waker::Waker;
 use crate::backoff::Backoff;
 use crate::sync::{Mutex, thread};
 
-/// In the long run no more than one notification a process in this time; after a quiet time, some
-/// at once.
+/// A process sends one notification in this time on average, and after a quiet time up to
+/// [`AT_ONCE`] without a pause: each one wakes every other process of the queue.
 const PAUSE: Duration = Duration::from_millis(15);
 const AT_ONCE: u32 = 16;
 
@@ -63,10 +63,13 @@ impl Notifier {
         Ok(Notifier { desk })
     }
 
-    /// Tells ourselves at once, and the others soon.
+    /// Wakes the waiting threads of this process now, and has the notifier's thread tell the other
+    /// processes soon.
     pub(super) fn tell(&self, news: News) {
         self.desk.signal.ring(news);
         let mut orders = self.desk.orders.lock();
+        // If something was there before, the thread was rung for it and hasn't taken it yet: it
+        // will take this with it.
         let first = !orders.work && !orders.end;
         match news {
             News::Work => orders.work = true,
@@ -87,7 +90,11 @@ impl Drop for Notifier {
 }
 
 impl NotifierState {
+    /// The thread: keeps a connection that listens and notifies. If it breaks, makes another one
+    /// after a pause. Meanwhile workers and waits learn of changes by looking, only later.
     fn serve(&self) {
+        // Many processes lose their server at one moment. The pauses are spread by a seed that
+        // differs between processes, so that they don't all come back at one moment, too.
         let pauses = Backoff::new(Duration::from_millis(50)).cap(self.limits.heartbeat).jitter(0.5);
         let seed = self.tag.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         let mut failures = 0;
@@ -97,8 +104,8 @@ impl NotifierState {
             let until = Instant::now() + pauses.delay_with(failures, seed);
             failures = failures.saturating_add(1);
             while Instant::now() < until && !self.orders.lock().stop {
-                // Without descriptors or memory for poll(2) there is nothing left to wait with, nor
-                // anything to listen to.
+                // poll(2) fails without memory or descriptors. To go on would be a hot loop, so the
+                // thread ends.
                 if libpq::wait(self.waker.fd(), false, None, Some(until)).is_err() {
                     return;
                 }
@@ -107,7 +114,8 @@ impl NotifierState {
         }
     }
 
-    /// Until it is told to stop, or the connection breaks.
+    /// Listens and notifies over one connection, until the thread is told to stop (`Ok`) or the
+    /// connection breaks. Sets `failures` to 0 once it listens.
     fn serve_one(&self, failures: &mut u32) -> Result<(), PgError> {
         let mut connection = self.door.open(&self.target, self.limits)?;
         // A heartbeat of silence and one without an answer, and the connection is taken for dead.
@@ -122,10 +130,10 @@ impl NotifierState {
         let channel: String = connection.query_once(name, &[])?.only()?.get(0)?;
         connection.listen(&channel)?;
         *failures = 0;
-        // What was told while this process didn't listen.
+        // Other processes may have notified while this one didn't listen: wake all that wait here.
         self.ring(true, true);
-        // When the next one would be sent if they went at their pace: each moves it on, and it
-        // stays not too far behind.
+        // When the next notification would be due at one per `PAUSE`. Each one that is sent moves
+        // this on, and may be sent while this is at most `AT_ONCE` pauses away: a token bucket.
         let mut pace = Instant::now();
         loop {
             let now = Instant::now();
@@ -135,6 +143,7 @@ impl NotifierState {
                     return Ok(());
                 }
                 let found = (orders.work, orders.end);
+                // If it is too early to send, the orders stay for the next round.
                 if now + PAUSE * AT_ONCE >= pace {
                     *orders = Orders::default();
                 }
@@ -158,7 +167,7 @@ impl NotifierState {
                     self.ring(work, end);
                 }
                 Heard::Rung => {}
-                // A connection that is dead without a word would be silent, too.
+                // A heartbeat of silence: a server that is gone is silent, too, so ask it.
                 Heard::Nothing if !something => connection.ping()?,
                 Heard::Nothing => {}
             }

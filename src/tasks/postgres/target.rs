@@ -45,6 +45,7 @@ impl Target {
         let Ok(text) = CString::new(conninfo) else {
             return refuse("holds a zero byte");
         };
+        // Before libpq reads the string: it would refuse these as unknown, and name no remedy.
         let asks = |name: &str| conninfo.split(['?', '&', ' ']).any(|word| word.starts_with(&format!("{name}=")));
         if ["schema", "currentSchema", "search_path"].into_iter().any(asks) {
             return refuse(

@@ -239,6 +239,8 @@ fn steps(db: &Connection, task: i64) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// An entry of the journal. The outer error is SQLite's; the inner one is ours, for a kind or state
+/// that this program doesn't know.
 fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
     let (kind, state) = match Entry::decode(row.get(3)?, row.get(4)?) {
         Ok(decoded) => decoded,

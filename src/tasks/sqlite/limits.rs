@@ -123,7 +123,8 @@ impl Limited {
 
 /// Those of these types, sorted by name, that have limits and are not paused.
 pub(super) fn of(db: &Connection, names: &[String]) -> Result<Vec<Limited>> {
-    // Mostly no type has any, and this table is empty.
+    // CROSS JOIN: SQLite then reads the limits first and looks their types up, never the reverse.
+    // Mostly no type has limits, and each claim would read all types for nothing.
     let mut sql = db
         .prepare_cached(&format!(
             "SELECT {LIMITS}, y.id, y.name, y.at_once, l.next_at, l.turn
@@ -132,6 +133,7 @@ pub(super) fn of(db: &Connection, names: &[String]) -> Result<Vec<Limited>> {
         .map_err(failed(DOING))?;
     let rows = sql.query_map([], |row| {
         let (type_id, at_once, bucket) = (row.get(9)?, row.get::<_, Option<i64>>(11)?, row.get(12)?);
+        // `room` comes below, for those types alone that the caller asked for.
         let governed = Governed { type_id, limits: read(row)?, room: i64::MAX, bucket };
         Ok((row.get::<_, String>(10)?, at_once, Limited { governed, turn: key(row.get_ref(13)?) }))
     });
@@ -285,7 +287,8 @@ pub(super) fn next(db: &Connection, now: i64, names: &[String], searches: &Searc
     Ok(next)
 }
 
-/// When the next key of all has a token, in milliseconds.
+/// When the first of the keys that wait for their rate has a token again, in milliseconds; `None`
+/// without such a key.
 fn next_free(db: &Connection, now: i64, one: &Governed) -> Result<Option<i64>> {
     let Some(rate) = one.limits.key_rate else { return Ok(None) };
     let free_until = micros(now).saturating_add(rate.tolerance());
@@ -296,9 +299,12 @@ fn next_free(db: &Connection, now: i64, one: &Governed) -> Result<Option<i64>> {
     Ok(next.map(|at| at.saturating_sub(rate.tolerance()).saturating_add(999) / 1_000))
 }
 
-/// The first tasks of keys that nothing holds back, and those without a key, past all that is held
-/// back: from the key behind the one that had the last turn. It reads all that waits of the type,
-/// and so a reader does it.
+/// Finds tasks that a claim's short look misses, because too many tasks that are held back stand in
+/// front: the first tasks without a key, and the first task of each key that nothing holds back.
+/// The keys begin behind the one that had the last turn.
+///
+/// This may read every waiting task of the type, so it runs on a reading connection: the writing
+/// one would be blocked meanwhile.
 pub(super) fn search(db: &Connection, now: i64, one: &Limited) -> Result<Vec<i64>> {
     let Governed { type_id, limits, .. } = one.governed;
     let mut sql = db
@@ -312,6 +318,7 @@ pub(super) fn search(db: &Connection, now: i64, one: &Limited) -> Result<Vec<i64
     let until = limits.key_rate.map(|rate| micros(now).saturating_add(rate.tolerance()));
     let mut sql = db.prepare_cached(FREE_KEYS).map_err(failed(DOING))?;
     for (from, place) in [(one.turn.as_deref(), 1), (None, 0)] {
+        // No key has had a turn yet: the pass from the first key on is all there is.
         if place == 1 && from.is_none() {
             continue;
         }
@@ -433,12 +440,17 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// The next key in the order of keys that has a ready task; the first of all without
+    /// `key_before`.
     fn key_behind(&self, key_before: Option<&[u8]>) -> Result<Option<LaneKey>> {
         let sql = match key_before {
+            // `?2 IS NULL` is always true here: it gives both statements the same parameters.
             None => {
                 sql!("SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1 AND ?2 IS NULL
                      ORDER BY lane LIMIT 1")
             }
+            // The key is bound as bytes, for it may not be UTF-8. Without the cast SQLite compares
+            // by type first, where each text is less than each blob.
             Some(_) => {
                 sql!("SELECT lane FROM fulmar_task WHERE gate = {gate_open} AND lane IS NOT NULL AND type_id = ?1 AND lane > CAST(?2 AS TEXT)
                      ORDER BY lane LIMIT 1")

@@ -153,8 +153,9 @@ fn first_of_all(db: &Connection, most: i64) -> Result<Vec<First>> {
     first.and_then(Iterator::collect).map_err(failed(doing))
 }
 
-/// Those of the types that are not paused, with their limits; of many types, only those with a task
-/// that is ready.
+/// The types of `names` that aren't paused, and how many tasks of each may be held at once. If
+/// there are more than [`FEW`] names, only the types with a ready task, which one statement finds:
+/// a worker may name thousands, most of them idle.
 fn asked(db: &Connection, names: &[String]) -> Result<Vec<(i64, Option<i64>)>> {
     let doing = "looking for types to claim";
     if names.len() <= FEW {

@@ -61,8 +61,8 @@ fn change(db: &Connection, sql: &str, id: i64, value: i64) -> Result<()> {
     Ok(())
 }
 
-/// A task that failed or was cancelled waits again, and in its order behind all others. Says
-/// whether it was one.
+/// Lets a task that failed or was cancelled wait again; one with a key waits behind all others of
+/// that key. `false` if its status doesn't allow that: then nothing has changed.
 fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> Result<bool> {
     let (type_id, lane): (i64, Option<String>) = db
         .prepare_cached("SELECT type_id, lane FROM fulmar_task WHERE id = ?1")
@@ -73,7 +73,9 @@ fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> R
     let Some(next) = transition(Change::Retry, facts) else {
         return Ok(false);
     };
-    // An order goes by numbers, and those of it that run are always before those that wait.
+    // The tasks of a key run in the order of their numbers, and later ones may have run since.
+    // A new number puts this task behind all of them, so that none that waits comes before one
+    // that runs.
     let id = if lane.is_some() { renumber(db, id)? } else { id };
     db.prepare_cached("DELETE FROM fulmar_task_response WHERE task_id = ?1")
         .and_then(|mut sql| sql.execute([id]))
@@ -91,7 +93,7 @@ fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> R
     Ok(true)
 }
 
-/// Gives a task the next number that no task ever had.
+/// Gives a task the next number that no task ever had, in every table that names it. Returns it.
 fn renumber(db: &Connection, id: i64) -> Result<i64> {
     let number: i64 = db
         .prepare_cached("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'fulmar_task' RETURNING seq")

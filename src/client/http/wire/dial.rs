@@ -80,8 +80,8 @@ impl Wire {
     }
 }
 
-/// Has a SOCKS proxy, to which `stream` leads, connect to the first of `addresses` that it
-/// reaches. The proxy ends the connection after each that it doesn't reach.
+/// Asks the SOCKS proxy behind `stream` for a tunnel to each of `addresses` in turn, until it
+/// reaches one.
 fn socks5(
     mut stream: Box<dyn Stream>,
     proxy: &Proxy,
@@ -91,10 +91,13 @@ fn socks5(
     let (mut outcome, mut is_first) = (Err(unknown()), true);
     for address in addresses {
         if !std::mem::take(&mut is_first) {
+            // A proxy closes the connection on which it has refused (RFC 1928, section 6), so each
+            // further address needs a connection of its own.
             let proxies = resolve(&proxy.host, proxy.port, until)?;
             stream = open_one(&proxies, until).map_err(|fault| unreachable(proxy, fault))?;
         }
         outcome = tunnel::socks5(&mut *stream, proxy, &Target::Address(*address));
+        // Another address helps only if the proxy couldn't reach this one.
         if !matches!(&outcome, Err(fault) if fault.unreached) {
             break;
         }

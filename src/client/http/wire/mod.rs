@@ -136,6 +136,7 @@ impl Wire {
         Ok(Reply { status: head.status, headers: head.headers, body })
     }
 
+    /// Writes the request: its head, and the body if there is one.
     fn send(&self, connection: &mut Connection, ask: &Ask<'_>, source: Option<Source<'_>>) -> io::Result<()> {
         let mut further = vec![("user-agent", self.agent.as_str()), ("accept", "*/*"), ("accept-encoding", "gzip")];
         let authorization = connection.proxy_authorization.take();
@@ -147,11 +148,13 @@ impl Wire {
         let length = source.as_ref().map(Source::length).or(takes_body.then_some(0));
         let mut head = head::write(ask.method, ask.url, connection.absolute, ask.headers, &further, length);
         connection.proxy_authorization = authorization;
+        // The limit starts anew with each piece: it ends an upload that stalls, not a long one.
         let mut put = |piece: &[u8]| {
             connection.limit(until(self.timeouts.send, ask.total));
             connection.write(piece)
         };
         match source {
+            // Head and body in one write, so in one packet if they fit.
             Some(Source::Bytes(bytes)) if bytes.len() <= PIECE => {
                 head.extend_from_slice(bytes);
                 put(&head)
@@ -159,6 +162,8 @@ impl Wire {
             Some(Source::Bytes(bytes)) => std::iter::once(&head[..]).chain(bytes.chunks(PIECE)).try_for_each(put),
             Some(Source::File { file, length }) => {
                 put(&head)?;
+                // `take`: the head has promised this length. If the file grows meanwhile, the
+                // server would read the rest as the next request.
                 let (mut file, mut piece, mut left) = (file.take(length), vec![0; PIECE], length);
                 while left > 0 {
                     let count = match file.read(&mut piece) {
