@@ -567,7 +567,9 @@ const COLUMNS: &str = "params, state, attempt, back_end, intended, job, cost, fo
 /// A row, and who is at work on it.
 fn entry(row: &[Cell]) -> Outcome<(Entry, Option<String>)> {
     let [params, state, attempt, back_end, intended, job, cost, folder, files, error, owner] = row else {
-        return Err("a row of the ledger has other columns than this program knows".into());
+        return Err(
+            "a row of the ledger has other columns than this program reads: use the fulmar that wrote it".into()
+        );
     };
     let name = state.text().unwrap_or_default();
     let state = STATES.iter().find(|(_, known)| *known == name);

@@ -180,7 +180,9 @@ impl Campaign {
     ) -> Result<CampaignRun, CampaignError> {
         for (name, value) in [("spend_at_most", settings.limit), ("estimate", settings.estimate)] {
             if let Some(value) = value.filter(|value| !value.is_finite() || *value < 0.0) {
-                return Err(CampaignError::Invalid(format!("{name}({value}) makes no sense: give a number from 0 on")));
+                return Err(CampaignError::Invalid(format!(
+                    "{name}({value}) is out of range: give a number of 0 or more"
+                )));
             }
         }
         if settings.limit.is_some() {

@@ -348,7 +348,9 @@ pub(super) fn wait_all<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Optio
 /// nothing.
 pub(super) fn wait_any<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Option<Duration>>) -> Result<usize> {
     if requests.is_empty() {
-        return Err(Error::Invalid("none of no requests can end: wait_any needs at least one".into()));
+        return Err(Error::Invalid(
+            "a wait for any of 0 requests would never end: give `wait_any` at least one".into(),
+        ));
     }
     park::for_any(requests, Deadline::start(timeout))
 }

@@ -10,7 +10,7 @@ const MOST_THREADS: usize = 65_536;
 pub(super) fn checked(threads: usize) -> Result<usize> {
     match threads {
         1..=MOST_THREADS => Ok(threads),
-        _ => Err(Error::Invalid(format!("{threads} threads make no executor: use 1 to {MOST_THREADS}"))),
+        _ => Err(Error::Invalid(format!("an executor can't have {threads} threads: use 1 to {MOST_THREADS}"))),
     }
 }
 

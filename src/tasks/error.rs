@@ -157,7 +157,7 @@ pub enum TaskError {
     },
 
     /// There is no queue to open, and none was to be made.
-    #[error("there is no queue in `{place}`; make it first, or look for a slip of the pen")]
+    #[error("there is no queue in `{place}`; check its name, or create the queue first")]
     NoQueue {
         /// The file, or the schema of a server's database.
         place: String,

@@ -159,10 +159,14 @@ impl Limits {
 
     fn check(&self) -> Result<()> {
         if self.key_at_once == Some(0) {
-            return Err(TaskError::Invalid("none of a key at once would never run: use 1 or more".into()));
+            return Err(TaskError::Invalid(
+                "a limit of 0 tasks of a key at once lets none of them run: use 1 or more".into(),
+            ));
         }
         if self.ageing.is_some_and(|time| time < Duration::from_millis(1)) {
-            return Err(TaskError::Invalid("a priority ages in 1 ms or more".into()));
+            return Err(TaskError::Invalid(
+                "a waiting task can't gain a priority in less than 1 ms: use a longer time for `ageing`".into(),
+            ));
         }
         self.rate.map_or(Ok(()), Rate::check)?;
         self.key_rate.map_or(Ok(()), Rate::check)

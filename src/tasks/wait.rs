@@ -102,7 +102,7 @@ impl TaskQueue {
     /// Those of [`wait_all`](TaskQueue::wait_all); [`TaskError::Invalid`] without tasks, because
     /// none could end.
     pub fn wait_any(&self, tasks: &[TaskHandle], timeout: impl Into<Option<Duration>>) -> Result<usize> {
-        let nothing = || TaskError::Invalid("a wait for one of no tasks would never end: name at least one".into());
+        let nothing = || TaskError::Invalid("a wait for any of 0 tasks would never end: name at least one".into());
         if tasks.is_empty() {
             return Err(nothing());
         }

@@ -274,7 +274,9 @@ impl Reading<'_> {
             }
         }
         if count < zip.len() {
-            return Err(broken(io::Error::other("its index can't be read twice in the same way")));
+            return Err(broken(io::Error::other(
+                "its index changed between two reads: unpack it when nothing writes to it",
+            )));
         }
         Ok(())
     }
@@ -303,7 +305,15 @@ struct Staging {
 
 impl Staging {
     fn beside(folder: &Path) -> Result<Staging, ArchiveError> {
-        let wrong = || failed(folder, io::Error::new(io::ErrorKind::InvalidInput, "it isn't a name of a folder"));
+        let wrong = || {
+            failed(
+                folder,
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the path doesn't end with a folder's name, which the unfinished files need",
+                ),
+            )
+        };
         let name = folder.file_name().ok_or_else(wrong)?.to_string_lossy().into_owned();
         let parent = folder.parent().unwrap_or(Path::new(""));
         if !parent.as_os_str().is_empty() {

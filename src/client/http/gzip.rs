@@ -33,7 +33,9 @@ impl<R: Read> Gunzip<R> {
 impl<R: Read> Read for Gunzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.has_failed {
-            return Err(io::Error::other("the reply has failed before"));
+            return Err(io::Error::other(
+                "an earlier read of this reply has failed, so the rest is unknown: send the request again",
+            ));
         }
         let read = self.decoder.read(buffer);
         // Then the decoder only misses its header.

@@ -295,14 +295,15 @@ impl RequestBuilder {
         let method = self.method;
         let invalid = |url: String, text: String| HttpError::shown(HttpErrorKind::Invalid, method, url, text);
         let mut url = Url::parse(&self.url).map_err(|error| {
-            invalid(redact::unparsed(&self.url), "the URL makes no sense".into()).with_source(error)
+            invalid(redact::unparsed(&self.url), "the URL can't be read: write it as `https://host/path`".into())
+                .with_source(error)
         })?;
         if !self.query.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.query);
         }
         let shown = redact::url(&url);
         let Some(origin) = Origin::of_url(&url) else {
-            return Err(invalid(shown, "the URL is none of http or https with a host".into()));
+            return Err(invalid(shown, "the URL must begin with http:// or https:// and a host".into()));
         };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(invalid(shown, "the URL holds a user or a password: give them to the client as `auth`".into()));

@@ -82,7 +82,7 @@ fn text<'a>(args: &'a Value, name: &str) -> Result<&'a str, PairsError> {
 }
 
 fn wrong(name: &str) -> PairsError {
-    PairsError::Invalid(format!("the argument `{name}` is missing, or of another type"))
+    PairsError::Invalid(format!("the argument `{name}` is missing or has the wrong type"))
 }
 
 /// The object without its fields that are null.

@@ -414,9 +414,9 @@ impl CancelScope {
         }
         Err(match ended {
             Some(why) => why.error(),
-            None if stats.submitted == 0 => {
-                Error::Invalid("none of no requests can succeed: `Policy::Any` needs at least one".into())
-            }
+            None if stats.submitted == 0 => Error::Invalid(
+                "a group of 0 requests has none that could succeed: submit at least one under `Policy::Any`".into(),
+            ),
             // Each failed, or was cancelled by its handle, and the first failure was taken there.
             None => Error::Cancelled,
         })

@@ -62,7 +62,12 @@ impl TaskQueue {
         work: impl FnOnce(&PostgresTransaction<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         let engine = self.engine().as_any().downcast_ref::<PostgresEngine>();
-        let engine = engine.ok_or_else(|| TaskError::Invalid("the queue is not on PostgreSQL".into()))?;
+        let engine = engine.ok_or_else(|| {
+            TaskError::Invalid(
+                "the queue is not on PostgreSQL: open it with `TaskQueue::connect` to use a PostgreSQL transaction"
+                    .into(),
+            )
+        })?;
         let mut work = Some(work);
         engine.core.patiently(DOING, |db, _| {
             db.estrange();

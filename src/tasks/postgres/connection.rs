@@ -389,7 +389,7 @@ impl Connection {
     /// As [`Connection::query`], and [`PgError::Invalid`] inside of another one.
     pub(super) fn begin(&mut self) -> Result<Transaction<'_>, PgError> {
         if self.is_good() && self.raw.phase() != Phase::Idle {
-            return Err(PgError::invalid("a transaction can't begin inside of another one"));
+            return Err(PgError::invalid("a transaction can't begin inside another one: end that one first"));
         }
         if self.pooled {
             let limits = self.limits.map(|(name, millis)| format!("SET LOCAL {name} = {millis}; ")).concat();

@@ -188,14 +188,20 @@ impl TaskQueue {
         let parsed = Rule::parse(&rule, &zone)?;
         let task = task.checked()?;
         if task.identifier.len() + LONGEST_TIME > 512 {
-            return Err(TaskError::Invalid("the identifier of a schedule's task has more than 480 bytes".into()));
+            return Err(TaskError::Invalid(
+                "each firing adds its time to the task's identifier, which may have 480 bytes at most: shorten it"
+                    .into(),
+            ));
         }
         if self.engine().types()?.iter().all(|known| known.name() != task.task_type) {
             return Err(TaskError::UnknownType(task.task_type));
         }
         let now = self.engine().now()?;
-        let next =
-            parsed.next(now, now).ok_or_else(|| TaskError::Invalid(format!("the schedule `{rule}` never fires")))?;
+        let next = parsed.next(now, now).ok_or_else(|| {
+            TaskError::Invalid(format!(
+                "the schedule `{rule}` never fires: change its rule to one that some future time fits"
+            ))
+        })?;
         let (task, input) = to_template(task);
         self.engine().put_schedule(Stored {
             name,

@@ -27,7 +27,9 @@ impl Rule {
             let period = period.strip_suffix("ms").and_then(|period| period.parse().ok());
             return match period.filter(|&period| period >= SHORTEST) {
                 Some(period) => Ok(Rule::Every(period)),
-                None => Err(TaskError::Invalid("a schedule's period is a second at least, and no endless time".into())),
+                None => {
+                    Err(TaskError::Invalid("a schedule's period must be at least a second, and not endless".into()))
+                }
             };
         }
         #[cfg(feature = "cron")]

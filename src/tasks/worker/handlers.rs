@@ -31,7 +31,7 @@ pub(super) fn run(shared: &Arc<Shared>) {
         let settled = settle(shared, &steps);
         let mut stepped = settled.as_deref().unwrap_or_default().iter().copied();
         // An engine says something of each step.
-        let silent = TaskError::Invalid("the database said nothing of it".into());
+        let silent = TaskError::Invalid("the database did not say what became of the task".into());
         let why = settled.as_ref().err().unwrap_or(&silent);
         for Owed { task, took, .. } in owed.drain(..) {
             match stepped.next() {
@@ -65,9 +65,9 @@ fn run_one(shared: &Shared, task: Arc<TaskContext>) -> Owed {
     let start = Instant::now();
     let outcome = match shared.handlers.get(task.task_type()) {
         // One that was started together with others has waited for them here.
-        _ if task.is_lost() => task.outcome(Err("it had not had its turn".into())),
+        _ if task.is_lost() => task.outcome(Err("the worker lost the task before its handler started".into())),
         Some(handler) => task.attempt_with(&**handler),
-        None => task.outcome(Err("this worker has no handler for it".into())),
+        None => task.outcome(Err("this worker has no handler for the task's type: give it one with `handle`".into())),
     };
     let step = task.step(outcome);
     Owed { task, took: start.elapsed(), step }

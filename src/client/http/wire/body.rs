@@ -130,7 +130,11 @@ impl Body {
                     self.state = State::Whole;
                     return Ok(0);
                 }
-                State::Failed => return Err(Fault::broken("the reply has failed before")),
+                State::Failed => {
+                    return Err(Fault::broken(
+                        "an earlier read of this reply has failed, so the rest is unknown: send the request again",
+                    ));
+                }
                 State::UntilClose(mut connection) => {
                     connection.limit(until);
                     let count = read(&mut connection, out).map_err(|error| self.cut(error))?;

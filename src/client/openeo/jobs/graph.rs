@@ -80,8 +80,8 @@ impl ProcessGraph {
         }
         match results.as_slice() {
             [result] => Ok(ProcessGraph { result: result.clone(), nodes }),
-            [] => invalid("no node has `\"result\": true`"),
-            _ => invalid(&format!("several nodes are the result: {}", results.join(", "))),
+            [] => invalid("no node has `\"result\": true`: give it to the node whose result you want"),
+            _ => invalid(&format!("several nodes have `\"result\": true`, and only one may: {}", results.join(", "))),
         }
     }
 

@@ -56,7 +56,9 @@ impl ProcessGraph {
     /// name is also used inside of a graph in an argument, for its own parameter (`x`, `data`, ..).
     pub fn fill(&self, values: &Value) -> Result<ProcessGraph, OpenEoError> {
         let Value::Object(values) = values else {
-            return Err(OpenEoError::Invalid("the values of parameters are an object, each by its name".to_owned()));
+            return Err(OpenEoError::Invalid(
+                "the values of parameters must be a JSON object, with a member for each parameter's name".to_owned(),
+            ));
         };
         let mut used = Vec::new();
         let mut doubtful = None;

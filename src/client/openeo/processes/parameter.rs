@@ -142,7 +142,9 @@ impl Parameter {
         match document {
             Value::Object(document) => match document.get("name").and_then(Value::as_str).map(str::to_owned) {
                 Some(name) => Ok(Parameter { document, name }),
-                None => Err(OpenEoError::Invalid("a parameter of a process has no `name`".to_owned())),
+                None => {
+                    Err(OpenEoError::Invalid("a parameter of a process has no text `name`: give it one".to_owned()))
+                }
             },
             _ => Err(OpenEoError::Invalid("a parameter of a process isn't an object".to_owned())),
         }

@@ -86,7 +86,7 @@ impl BoundingBox {
     /// that aren't numbers, or if there would be more than a million tiles.
     pub fn split_by_size(&self, size: f64) -> Result<Vec<BoundingBox>, OpenEoError> {
         if !(size.is_finite() && size > 0.0) {
-            return Err(OpenEoError::Invalid(format!("the size of tiles is a positive number, and not {size}")));
+            return Err(OpenEoError::Invalid(format!("the size of tiles must be a positive number, and is {size}")));
         }
         let mut tiles = Vec::new();
         for part in self.parts()? {
@@ -119,7 +119,9 @@ impl BoundingBox {
     /// instead.
     pub fn split_by_count(&self, columns: u32, rows: u32) -> Result<Vec<BoundingBox>, OpenEoError> {
         if columns == 0 || rows == 0 {
-            return Err(OpenEoError::Invalid("an area is split into at least one column and one row".to_owned()));
+            return Err(OpenEoError::Invalid(
+                "an area can't be split into 0 columns or rows: use 1 or more of each".to_owned(),
+            ));
         }
         check_count(f64::from(columns) * f64::from(rows))?;
         let parts = self.parts()?;
@@ -147,10 +149,10 @@ impl BoundingBox {
     fn parts(&self) -> Result<Vec<BoundingBox>, OpenEoError> {
         let invalid = |why: &str| Err(OpenEoError::Invalid(format!("the box can't be split: {why}")));
         if ![self.west, self.south, self.east, self.north].iter().all(|edge| edge.is_finite()) {
-            return invalid("its edges are finite numbers");
+            return invalid("its edges must be finite numbers");
         }
         if self.south >= self.north {
-            return invalid("its southern edge is south of its northern one");
+            return invalid("its southern edge must be south of its northern one");
         }
         let is_degrees = self.crs.as_ref().is_none_or(|crs| {
             let code = crs.as_str().map(|text| text.trim().to_ascii_uppercase());
@@ -161,7 +163,7 @@ impl BoundingBox {
             return Ok(vec![self.clone()]);
         }
         if !is_degrees || self.west == self.east || self.east - self.west >= 360.0 {
-            return invalid("its western edge is west of its eastern one");
+            return invalid("its western edge must be west of its eastern one");
         }
         // Bring the degrees into the range of a circle, but only if they aren't in it, because that
         // loses the last bits.
@@ -184,7 +186,9 @@ fn check_count(tiles: f64) -> Result<(), OpenEoError> {
     if tiles <= MOST_TILES as f64 {
         return Ok(());
     }
-    Err(OpenEoError::Invalid(format!("{tiles} tiles are too many: the size is in the unit of the edges")))
+    Err(OpenEoError::Invalid(format!(
+        "{tiles} tiles are more than {MOST_TILES}: use larger ones; their size is in the unit of the box's edges"
+    )))
 }
 
 /// West, south, east, north, in degrees of WGS 84.

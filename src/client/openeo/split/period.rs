@@ -100,7 +100,7 @@ impl Period {
 }
 
 fn positive(count: u32, of: &str) -> Result<(), OpenEoError> {
-    if count == 0 { Err(OpenEoError::Invalid(format!("a piece has at least one of its {of}"))) } else { Ok(()) }
+    if count == 0 { Err(OpenEoError::Invalid(format!("a piece of 0 {of} is empty: use 1 or more"))) } else { Ok(()) }
 }
 
 impl fmt::Display for Period {
