@@ -49,17 +49,18 @@ pub(crate) enum Adopted<J> {
 
 /// A row's job, as the campaign sees it between its steps.
 pub(crate) trait ServiceJob: RemoteJob {
-    /// Whether the job is made.
+    /// Whether the service has the job, and we know its id.
     fn is_made(&self) -> bool;
 
-    /// Whether a request to make it may have arrived, and nothing more is known.
+    /// Whether the reply to the request that makes the job was lost, so that the service may have a
+    /// job whose id we don't know.
     fn is_lost(&self) -> bool;
 
     /// How it has ended, once a poll has said that it is ready.
     fn ending(&self) -> Ending;
 
-    /// How the job has ended, if an error of a poll says that it has: it has failed on the service,
-    /// or is there no more.
+    /// How the job has ended, if `error` of a poll means that it has: it failed on the service, or
+    /// the service doesn't have it any more. `None` if the job may still run.
     fn failure(&self, error: &JobError) -> Option<Ending>;
 
     /// What the job has cost so far, as far as the service tells. It may ask.
@@ -81,7 +82,7 @@ pub(crate) enum Ending {
     Finished,
     /// Fetching it says why.
     Failed,
-    /// A person or a program has stopped it: it isn't for us to make it again.
+    /// A person or another program has stopped it on purpose: the campaign doesn't make it again.
     Canceled,
 }
 

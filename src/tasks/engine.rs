@@ -93,19 +93,20 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// How many tasks the filter fits, wherever it begins.
     fn count(&self, filter: &TaskFilter) -> Result<u64>;
 
-    /// Does one thing to those of `tasks` that stand at one of `from`, all or none; says how many
-    /// they were. After a connection broke, those that an earlier try has changed may not be
-    /// counted.
+    /// Does `steering` to those of `tasks` whose status is in `from`, in one transaction. Returns
+    /// how many it changed. If the connection broke and the engine tried again, it may leave out of
+    /// the count what the first try had changed.
     fn steer(&self, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64>;
 
-    /// Whether tasks of a type, or without one of all types, are claimed. `UnknownType`.
+    /// Pauses the claims of a type's tasks, or lets them go on; without a type, those of all tasks.
+    /// `UnknownType`.
     fn set_paused(&self, task_type: Option<&str>, paused: bool) -> Result<()>;
 
     /// Gives a type these limits in place of others, or takes them away; says whether it had some.
     /// `UnknownType`.
     fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool>;
 
-    /// The limits of all types that have some, by name. One that makes no sense is passed over.
+    /// The limits of all types that have some, by name. Limits that can't be read are left out.
     fn limits(&self) -> Result<Vec<(String, Limits)>>;
 
     /// Takes up to `limit` ready tasks of `types` for `worker`: those of higher priority first,
@@ -150,17 +151,18 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// nothing tells when a task that runs will end.
     fn next_due(&self, types: &[String]) -> Result<Option<Duration>>;
 
-    /// Takes up to `limit` tasks from workers whose lease or time limit is over. `Scheduled` ones
-    /// go back uncharged; `Running` ones are charged a lost attempt and go back, or are `Failed`
-    /// beyond the restart limit, or `Cancelled` if that was asked for. One bad row keeps no other
-    /// from being rescued.
+    /// Takes up to `limit` tasks whose lease or time limit is over away from their workers. A
+    /// `Scheduled` task becomes ready again, and no attempt is counted, because its handler hasn't
+    /// started. For a `Running` task a lost attempt is counted. It becomes ready again, or `Failed`
+    /// beyond the restart limit, or `Cancelled` if that was asked for. A row that can't be read
+    /// doesn't keep others from being rescued.
     fn reap(&self, limit: usize) -> Result<Reaped>;
 
     /// Deletes up to `limit` ended tasks whose retention is over; returns how many it deleted.
     fn prune(&self, limit: usize) -> Result<u64>;
 
-    /// Moves all times of tasks back by `time`, their logs' aside, and the time of schedules forth:
-    /// for tests.
+    /// For tests: lets `time` pass. Moves all times of tasks back, except those in their logs, and
+    /// the time of schedules forward.
     fn pass_time(&self, time: Duration) -> Result<()>;
 
     /// The time of schedules: the database's, in milliseconds since 1970, and what has
@@ -170,8 +172,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// The schema's version in the database, and the newest that this program knows.
     fn schema(&self) -> Result<(i64, i64)>;
 
-    /// Inserts a schedule, or gives the one of that name these settings: a pause stays, and so do
-    /// its times if rule and zone are as they were.
+    /// Inserts a schedule, or changes the settings of the one of that name. That one stays paused
+    /// if it was, and keeps its times if rule and zone are the same.
     fn put_schedule(&self, schedule: Stored) -> Result<()>;
 
     /// Removes a schedule. `false` if there is none of that name.

@@ -58,8 +58,8 @@ impl<T, F: Call<T>> Call<T> for InScope<F> {
 }
 
 impl Target {
-    /// Submits `operation`. If the scope has ended, the request is born cancelled, and the executor
-    /// never hears of it.
+    /// Submits `operation` to the executor as a request of the scope. If the scope has ended, the
+    /// request is cancelled from the start, and the executor never gets it.
     pub(in crate::executor) fn submit<T, F>(
         &self,
         core: &Arc<Core>,
@@ -70,6 +70,8 @@ impl Target {
         T: Send + 'static,
         F: Call<T> + Send + 'static,
     {
+        // The request enters the scope before the executor has it. Otherwise the scope could end in
+        // between without cancelling it, or count as idle while the request runs.
         let members = match self.enter(core, 1)? {
             Ok(members) => members,
             Err(why) => return Ok(stillborn(core, way.kind(), operation, why)),
@@ -198,7 +200,7 @@ impl Member {
         is_late.then_some(Error::Expired)
     }
 
-    /// The request is made, and not accepted yet.
+    /// Tells the scope which request this is: it exists, but the executor hasn't accepted it yet.
     fn prepare(&self, job: &Task) {
         let scope = &self.target.scope;
         if let Some(entry) = scope.lock().members.get_mut(&self.number) {
@@ -207,6 +209,7 @@ impl Member {
         scope.wake();
     }
 
+    /// The executor has refused the request: takes back what `enter` counted.
     fn not_accepted(&self) {
         let scope = &self.target.scope;
         self.remove();
@@ -214,7 +217,7 @@ impl Member {
         scope.leave();
     }
 
-    /// The executor has it.
+    /// The executor has accepted the request.
     fn accepted(self: &Arc<Member>, job: Task) {
         let scope = &self.target.scope;
         let belongs = Observer::Member(self.clone());

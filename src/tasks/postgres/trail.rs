@@ -65,6 +65,8 @@ pub(super) fn say(db: &mut Connection, tasks: &[i64], message: &str) -> Result<(
     tx.commit()
 }
 
+/// Moves the trails of these tasks into the log, within a transaction. It locks the rows in the
+/// order of their numbers, so that two processes that do the same can't deadlock.
 fn unroll_within(tx: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     let sql = "SELECT id, trail FROM fulmar_task WHERE id = ANY($1::int8[]) ORDER BY id FOR UPDATE";
     let rows = tx.query(sql, &[Param::Ints(tasks)])?;
@@ -75,7 +77,7 @@ fn unroll_within(tx: &mut Connection, tasks: &[i64]) -> Result<(), PgError> {
     }
     let column = |of: fn(&(i64, Entry)) -> i64| all.iter().map(of).collect::<Vec<i64>>();
     let messages: Vec<&str> = all.iter().map(|(_, entry)| &*entry.message).collect();
-    // In a row that makes no sense a number may come twice.
+    // In a damaged row a number may come twice. Its other entries are worth more than an error.
     tx.execute(
         "INSERT INTO fulmar_task_log (task_id, entry, time, status, token, message)
          SELECT n.id, n.entry, n.time, n.status::int2, n.token, n.message

@@ -52,7 +52,8 @@ pub(super) fn claim(db: &Connection, now: i64, wish: &Wish, found: &[i64]) -> Re
     Ok((taken.collect::<Result<_>>()?, cut))
 }
 
-/// Takes one task. A row that makes no sense is set aside, so that the others can still be claimed.
+/// Takes one task. A row that can't be read is set aside and gives `None`, so that the others can
+/// still be claimed.
 fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words: &str) -> Result<Option<Claimed>> {
     let doing = "claiming a task";
     // Read first: whatever is wrong with a row shows before anything was written.
@@ -85,6 +86,7 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
         });
     let (claimed, entry, status): (_, i64, i64) = match read {
         Ok(read) => read,
+        // Without a code the error isn't SQLite's: a column's value isn't of our type.
         Err(error) if error.sqlite_error_code().is_none() => {
             crate::trace::event!(WARN, "a task can't be claimed", task = id, error = error.to_string());
             reap::set_aside(db, now, id)?;

@@ -49,6 +49,7 @@ pub(in super::super) fn run(
         }
         Existing::Keep if there => {
             let expected = &download.expected;
+            // A file of another length or checksum is replaced, as without `Keep`.
             if let Some(bytes) = expected.matching(&path).map_err(|error| on_disk("can't be read", error))? {
                 let length_known = expected.length.is_some() || expected.checksum.is_some();
                 let (content_type, file_name) = (None, None);
@@ -65,6 +66,7 @@ pub(in super::super) fn run(
         }
         _ => {}
     }
+    // Refused before anything is sent: the rename at the end would fail, after all the bytes came.
     if there && path.is_dir() {
         return Err(fail(HttpErrorKind::File, format!("{} is a folder", path.display())).arrived(false));
     }
@@ -92,6 +94,8 @@ pub(in super::super) fn run(
             Err(error) => error,
         };
         let progress = transfer.done.saturating_sub(before) >= PROGRESS;
+        // An attempt that got further starts the count anew: a server that cuts each connection
+        // after some megabytes must not use up the retries of a long download.
         failures = if progress { 1 } else { failures + 1 };
         let sent = sent(attempts, &error);
         let error = error.with_attempts(sent);
