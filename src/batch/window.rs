@@ -309,6 +309,7 @@ impl Window {
         debug_assert_eq!(slot.state, SlotState::AtWork, "job {job} steps only when told to");
         self.at_work -= 1;
         let (stage, was_told) = (slot.stage, std::mem::take(&mut slot.told));
+        // The service has answered, so the next failure is the first in a row.
         if !matches!(end, StepEnd::NotDone(_) | StepEnd::NotRun) {
             (slot.failed, slot.waits) = (0, 0);
         }
@@ -327,15 +328,17 @@ impl Window {
                 let ending = slot.ending.unwrap_or(Ending::Done);
                 self.end(job, ending, actions);
             }
-            // Whatever its error says, it may come of the interruption, and the job may run on. Its
-            // turn comes again: then it is cancelled, or ends if it was never created.
+            // We interrupted this step to cancel the job. So its error says nothing about the job,
+            // which may run on. At its next turn `run` cancels it, or ends it if it was never
+            // created.
             StepEnd::NotDone(_) | StepEnd::Panicked if was_told => self.make_ready(job),
             StepEnd::Panicked => {
                 let ending = slot.ending.unwrap_or(Ending::Panicked { stage });
                 self.end(job, ending, actions);
             }
             StepEnd::NotDone(then) => self.not_done(now, job, then, actions),
-            // Its turn comes again: then it is cancelled, or ends because no threads are left.
+            // No thread took the step. At its next turn `run` cancels the job, or ends it because
+            // no threads are left.
             StepEnd::NotRun => self.make_ready(job),
         }
     }

@@ -86,9 +86,10 @@ impl<S: Service> RowJob<S> {
         }
     }
 
-    /// Takes the row, finds out how far it has come, and goes on from there; `None` if this run has
-    /// nothing to do with it.
+    /// Claims the row, finds out how far it has come, and makes, finds or adopts its job. `None` if
+    /// this run has nothing to do with the row.
     fn begin(&mut self, cx: &mut Context<'_>) -> Result<Option<&mut S::Job>, JobError> {
+        // The hold keeps other runs of this process off the row, the claim below other processes.
         if self.hold.is_none() {
             self.hold = self.shared.ledger.hold(self.id);
             if self.hold.is_none() {
@@ -106,6 +107,8 @@ impl<S: Service> RowJob<S> {
             self.job = match entry.state {
                 State::Done | State::Failed => return Ok(self.end(Outcome::Elsewhere)),
                 State::New => self.new_job(&entry)?,
+                // An earlier process wrote that it would make the job, and then died or lost the
+                // reply. The service may have the job: make another only if it hasn't.
                 State::Intended => match self.look(&entry, cx)? {
                     Some(job) => Some(job),
                     None => self.new_job(&entry)?,

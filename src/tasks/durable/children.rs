@@ -102,6 +102,9 @@ impl Durable<'_> {
         self.read(name, number, &body)
     }
 
+    /// Enqueues the children and stores their ids in `entry`, in one transaction: a crash leaves
+    /// all of them or none, and the next run finds them in the entry. Returns the error that pauses
+    /// the function; without children, their empty results.
     fn spawn(
         &self,
         name: &str,
@@ -116,7 +119,9 @@ impl Durable<'_> {
             )));
         }
         if children.iter().any(|child| child.key.is_some() || child.unique.is_some()) {
-            return Err(TaskError::Invalid(format!("a child of `{name}` has a key, which children can't have")));
+            return Err(TaskError::Invalid(format!(
+                "a child of `{name}` has a key, which children can't have: leave it out"
+            )));
         }
         if children.is_empty() {
             let body: Arc<[u8]> = Arc::from(&b"[[],[]]"[..]);

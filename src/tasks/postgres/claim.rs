@@ -241,7 +241,7 @@ impl Claims {
                     return Ok(());
                 }
                 take_of_many(db, wish, names, 4, taken)?;
-                // Others may have been at the very same tasks.
+                // Too few: other workers may have locked most of those that it looked at.
                 if taken.len() < wish.limit {
                     take_of_many(db, wish, names, 64, taken)?;
                 }
@@ -379,8 +379,9 @@ macro_rules! taken {
 
 pub(super) use {take, taken};
 
-/// The first of all tasks of several types: so many of each are looked at that those in hand
-/// elsewhere are no matter, mostly, and only those that are taken are locked.
+/// Takes the first tasks of several types. It looks at `spare` times as many of each type as are
+/// missing, because other workers may have locked the first ones at this moment. It locks only the
+/// tasks that it takes.
 fn take_of_many(
     db: &mut Connection,
     wish: Wish<'_>,

@@ -412,6 +412,8 @@ fn lock(db: &mut Connection, holder: &Holder) -> Result<Option<i64>, Fault> {
     Ok(rows.first().map(|row| row.get(0)).transpose()?)
 }
 
+/// Takes the next event of the entry's name and stores it as the step's result, in one transaction:
+/// if the process dies, the event isn't lost. Without an event, stores until when the step waits.
 fn take_event(
     db: &mut Connection,
     holder: &Holder,
@@ -425,6 +427,8 @@ fn take_event(
     };
     let mut entry = entry.clone();
     if in_doubt {
+        // The answer to an earlier try's commit was lost. If it was committed, its result holds: to
+        // take another event would lose the first, and a new limit would wait longer than asked.
         let rows = tx.query(
             "SELECT state, body, until FROM fulmar_task_step WHERE task_id = $1::int8 AND name = $2::text AND number = $3::int8",
             &[holder.task.into(), (&*entry.name).into(), entry.number.into()],

@@ -152,11 +152,13 @@ fn micros(now: i64) -> i64 {
     now.saturating_mul(1_000)
 }
 
-/// A task that is chosen, and of which of the types with limits it is.
+/// A task that is chosen. If its type has limits: the place of that type in the list, and what the
+/// task spends of them.
 type Chosen = (Ready, Option<(usize, Pick<LaneKey>)>);
 
-/// The first of the tasks that limits let pass and of those that have none. What is given is
-/// counted as taken. Of the types in `cut`, a search may find more.
+/// The first tasks, in one order, of the types whose limits let them pass, and of `free`, the tasks
+/// of types without limits. What it returns is spent: the limits count those tasks as taken. Types
+/// whose short look found too few go into `cut`, for a [`search`].
 pub(super) fn first(
     db: &Connection,
     now: i64,

@@ -106,6 +106,7 @@ impl Wire {
         self.ask_over(self.dial(ask.url, ask.origin, ask.total)?, ask)
     }
 
+    /// Sends the request over this connection, and reads the head of the reply.
     fn ask_over(&self, mut connection: Connection, ask: &Ask<'_>) -> Result<Reply, Fault> {
         let source = ask.body.map(Payload::open).transpose().map_err(|error| {
             Fault::before(HttpErrorKind::File, "the file that is to be sent can't be read", false).with_source(error)
@@ -131,6 +132,7 @@ impl Wire {
             connection.keep_for(limit);
         }
         let framing = head.framing(ask.method)?;
+        // If the request wasn't sent whole, the server waits for its rest on this connection.
         let keep = (is_sound && head.keeps_connection()).then(|| self.pool.clone());
         let body = Body::new(connection, framing, keep, self.timeouts.body, ask.total);
         Ok(Reply { status: head.status, headers: head.headers, body })
