@@ -128,7 +128,7 @@ impl<E: Engine> Engine for ReadOnly<E> {
         Err(TaskError::ReadOnly)
     }
 
-    fn limits(&self) -> Result<Vec<(String, Limits)>> {
+    fn limits(&self) -> Result<Vec<(String, Option<Limits>)>> {
         self.0.limits()
     }
 

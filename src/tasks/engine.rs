@@ -106,8 +106,8 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// `UnknownType`.
     fn put_limits(&self, task_type: &str, limits: Option<Limits>) -> Result<bool>;
 
-    /// The limits of all types that have some, by name. Limits that can't be read are left out.
-    fn limits(&self) -> Result<Vec<(String, Limits)>>;
+    /// The limits of all types that have some, by name: `None` where they make no sense.
+    fn limits(&self) -> Result<Vec<(String, Option<Limits>)>>;
 
     /// Takes up to `limit` ready tasks of `types` for `worker`: those of higher priority first,
     /// then the older ones. `types` is sorted and names each type once. A type that isn't

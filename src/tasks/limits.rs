@@ -207,12 +207,21 @@ impl TaskQueue {
         self.engine().put_limits(task_type, Some(limits).filter(|limits| *limits != Limits::new())).map(drop)
     }
 
-    /// The limits of all types that have some, by name.
+    /// The limits of all types that have some, by name. Limits that make no sense, because another
+    /// program wrote them, are left out: no worker takes tasks of their type, and the warnings of
+    /// [`stats`](TaskQueue::stats) name it.
     ///
     /// # Errors
     /// Those of the database.
     pub fn limits(&self) -> Result<Vec<(String, Limits)>> {
-        self.engine().limits()
+        let all = self.engine().limits()?;
+        Ok(all.into_iter().filter_map(|(name, limits)| Some((name, limits?))).collect())
+    }
+
+    /// The types whose limits make no sense.
+    pub(super) fn senseless_limits(&self) -> Result<Vec<String>> {
+        let all = self.engine().limits()?;
+        Ok(all.into_iter().filter_map(|(name, limits)| limits.is_none().then_some(name)).collect())
     }
 
     /// Takes all limits of a type away; false if it had none.
@@ -223,6 +232,52 @@ impl TaskQueue {
         check_name("the name of a task type", task_type)?;
         self.engine().put_limits(task_type, None)
     }
+}
+
+/// A row of limits as the database has it, where another program may have written it.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    pub(super) key_at_once: Option<i64>,
+    /// Starts, period in milliseconds, burst.
+    pub(super) rate: [Option<i64>; 3],
+    pub(super) key_rate: [Option<i64>; 3],
+    pub(super) turns: bool,
+    pub(super) ageing: Option<i64>,
+}
+
+impl Stored {
+    /// `None` if the row makes no sense. What was meant can't be known, so that no task of the type
+    /// may be taken: a limit may be all that protects what the tasks work on.
+    pub(super) fn limits(&self) -> Option<Limits> {
+        let small = |number: Option<i64>| number.map(u32::try_from).transpose().ok();
+        let time = |number: Option<i64>| number.map(u64::try_from).transpose().ok();
+        let rate = |[starts, period, burst]: [Option<i64>; 3]| {
+            let (starts, period, burst) = (small(starts)?, time(period)?, small(burst)?);
+            match (starts, period, burst) {
+                (None, None, None) => Some(None),
+                (Some(starts), Some(period), Some(burst)) => {
+                    Some(Some(Rate { starts, period: Duration::from_millis(period), burst }))
+                }
+                _ => None,
+            }
+        };
+        let limits = Limits {
+            key_at_once: small(self.key_at_once)?,
+            rate: rate(self.rate)?,
+            key_rate: rate(self.key_rate)?,
+            turns: self.turns,
+            ageing: time(self.ageing)?.map(Duration::from_millis),
+        };
+        limits.check().is_ok().then_some(limits)
+    }
+}
+
+/// What to say of a type whose limits make no sense.
+pub(super) fn warning(task_type: &str) -> String {
+    format!(
+        "the limits of type `{task_type}` make no sense in the database, so that no worker takes its tasks: set them \
+         anew, or remove them"
+    )
 }
 
 /// The most different priorities that a claim looks at where priority ages.

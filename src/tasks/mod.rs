@@ -155,7 +155,9 @@
 //! type, and then goes from key to key, past up to 1,000 that are held back. So give each task of
 //! such a type a key: one without is found only while it is among the first hundred. Types without
 //! limits pay nothing for them; claims of one with limits take turns, as those of one with a limit
-//! at once.
+//! at once. If another program has written limits that make no sense, no worker takes tasks of that
+//! type until they are set anew or removed: workers log a warning, and [`stats`](TaskQueue::stats)
+//! has it among its warnings.
 //!
 //! ```
 //! # #[cfg(feature = "sqlite")] {

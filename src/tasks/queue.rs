@@ -14,6 +14,7 @@ use super::claim::Claim;
 use super::engine::{Engine, TaskRef};
 use super::error::{Result, TaskError};
 use super::handle::TaskHandle;
+use super::limits;
 use super::metrics::Metrics;
 use super::new_task::{Checked, NewTask, clean};
 #[cfg(feature = "postgres")]
@@ -420,7 +421,7 @@ impl TaskQueue {
         self.engine().remove_type(task_type, true)
     }
 
-    /// All registered types, by name.
+    /// All registered types, by name. One whose row makes no sense is left out: register it again.
     ///
     /// # Errors
     /// Those of the database.
@@ -537,6 +538,7 @@ impl TaskQueue {
     pub fn stats(&self) -> Result<QueueStats> {
         let mut stats = self.engine().stats()?;
         stats.warnings.extend(self.newer_schema()?);
+        stats.warnings.extend(self.senseless_limits()?.iter().map(|name| limits::warning(name)));
         Ok(stats)
     }
 
@@ -546,7 +548,8 @@ impl TaskQueue {
         let (found, known) = self.engine().schema()?;
         Ok((found > known).then(|| {
             format!(
-                "a newer program has brought the database to schema {found}, and this one knows {known}: replace this program,                  which goes on by the rules of the older schema, and which the queue refuses once it opens it again"
+                "a newer program has brought the database to schema {found}, and this one knows {known}: replace this program, \
+                 which goes on by the rules of the older schema, and which the queue refuses once it opens it again"
             )
         }))
     }

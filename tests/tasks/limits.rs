@@ -68,6 +68,64 @@ pub(crate) fn limits_are_set_listed_and_removed(bed: &dyn Bed) {
     assert_eq!(queue.limits().expect("read"), []);
 }
 
+/// Whatever another program wrote there: nothing of that type is taken, because what was meant can't be known, and it is
+/// told.
+pub(crate) fn limits_that_make_no_sense_hold_back_their_type_alone(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let others = ["a", "z"];
+    for name in others {
+        queue.register(TaskType::new(name)).expect("registered");
+    }
+    let limits = Limits::new().max_concurrent_by_key(9).rate(Rate::new(9, HANG).burst(9)).ageing(LEASE);
+    queue.set_limits("z", Limits::new().max_concurrent_by_key(9)).expect("set");
+    let mut waiting = Vec::new();
+    for (round, senseless) in [
+        "key_at_once = -1",
+        "key_at_once = 0",
+        "key_at_once = 5000000000",
+        "starts = -1",
+        "starts = NULL",
+        "period = -1",
+        "period = NULL",
+        "burst = 0",
+        "ageing = -1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        queue.set_limits("t", limits).expect("set");
+        bed.sql(&format!(
+            "UPDATE fulmar_limit SET {senseless} WHERE type_id = (SELECT id FROM fulmar_task_type WHERE name = 't')"
+        ));
+        for name in others.into_iter().chain(["t"]) {
+            let task = NewTask::new(name, round.to_string()).ordered("k", false);
+            let handle = queue.enqueue(task).expect("accepted");
+            waiting.extend((name == "t").then_some(handle));
+        }
+        let claims = queue.dequeue(&WorkerId::new(), &["a", "t", "z"], 9, LEASE).expect("claimed");
+        let types: Vec<&str> = claims.iter().map(|claim| claim.task().task_type()).collect();
+        assert_eq!(types, others, "{senseless}");
+        finish(&claims);
+        let listed = queue.limits().expect("read");
+        assert_eq!(listed.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["z"], "{senseless}");
+        let warnings = queue.stats().expect("counted").warnings;
+        let told = |warning: &&String| warning.contains("type `t`") && warning.contains("no sense");
+        assert_eq!(warnings.iter().filter(told).count(), 1, "{senseless}: {warnings:?}");
+    }
+    // A worker of all three types waits for what comes, and isn't kept from it.
+    let worker = others
+        .into_iter()
+        .chain(["t"])
+        .fold(Worker::builder(&queue), |worker, name| worker.handle(name, |_: &TaskContext| Ok::<(), TaskError>(())));
+    let worker = worker.start().expect("started");
+    let late = queue.enqueue(NewTask::new("a", "late")).expect("accepted");
+    assert_eq!(late.wait(HANG).expect("it ends"), TaskStatus::Finished);
+    queue.set_limits("t", Limits::new()).expect("set anew");
+    assert_eq!(queue.wait_all(&waiting, HANG).expect("they end"), vec![TaskStatus::Finished; waiting.len()]);
+    assert_eq!(queue.stats().expect("counted").warnings, [""; 0]);
+    worker.drain(HANG).expect("idle");
+}
+
 pub(crate) fn a_key_has_its_limit_at_once(bed: &dyn Bed) {
     let (queue, other) = (bed.queue(), bed.open());
     queue.set_limits("t", Limits::new().max_concurrent_by_key(2)).expect("set");

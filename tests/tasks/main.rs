@@ -68,7 +68,8 @@ macro_rules! conformance {
                 lanes: accessors_share_and_modifiers_run_alone, nobody_overtakes, who_leaves_in_whatever_way_opens_the_lane,
                 keys_and_types_are_strangers, a_paused_modifier_keeps_its_place,
                 a_bad_row_opens_the_lane;
-                limits: limits_are_set_listed_and_removed, a_key_has_its_limit_at_once, limits_are_changed_while_tasks_wait_and_run,
+                limits: limits_are_set_listed_and_removed,
+                limits_that_make_no_sense_hold_back_their_type_alone, a_key_has_its_limit_at_once, limits_are_changed_while_tasks_wait_and_run,
                 a_modifier_is_alone_below_a_limit, a_type_starts_no_faster_than_its_rate, each_key_starts_no_faster_than_its_rate,
                 what_a_rate_holds_back_holds_nothing_else, keys_take_turns, a_priority_ages, what_is_held_back_blocks_no_other,
                 many_keys_that_are_held_back_block_no_other, thousands_of_keys_at_their_limit_block_no_other,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use fulmar::tasks::rusqlite::{Connection, TransactionBehavior};
 use fulmar::tasks::{
-    NewTask, TaskContext, TaskError, TaskFilter, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker, WorkerId,
+    Limits, NewTask, Rate, TaskContext, TaskError, TaskFilter, TaskHandle, TaskQueue, TaskStatus, TaskType, Worker,
+    WorkerId,
 };
 use rustix::process::Signal;
 
@@ -340,6 +341,55 @@ fn a_priority_that_makes_no_sense_keeps_nobody_from_being_claimed() {
     queue.stats().expect("nor from being counted");
     let claims = crate::support::claims(&queue, &fulmar::tasks::WorkerId::new(), 9);
     assert_eq!(claims.len(), 3);
+}
+
+/// SQLite takes a text for a number.
+#[test]
+fn types_and_limits_that_make_no_sense_hold_back_their_type_alone() {
+    let file = File::new();
+    let queue = file.queue();
+    for name in ["a", "z"] {
+        queue.register(TaskType::new(name)).expect("registered");
+    }
+    queue.set_limits("z", Limits::new().rate_by_key(Rate::new(9, HANG).burst(9))).expect("set");
+    let worker = fulmar::tasks::WorkerId::new();
+    // Among few types each is asked; among many, the first tasks of all are looked at.
+    let many: Vec<String> = (0..20).map(|n| format!("many{n}")).collect();
+    let many: Vec<&str> = many.iter().map(|name| &**name).chain(["a", "t", "z"]).collect();
+    let senseless = [
+        "fulmar_limit SET key_at_once = 'many'",
+        "fulmar_limit SET turns = 'mine'",
+        "fulmar_task_type SET at_once = 'many'",
+        "fulmar_task_type SET at_once = -1",
+    ];
+    for (round, senseless) in senseless.into_iter().enumerate() {
+        queue.register(TaskType::new("t")).expect("registered anew");
+        queue.set_limits("t", Limits::new().turns(true)).expect("set anew");
+        let key = if senseless.contains("_type") { "id" } else { "type_id" };
+        let of_t = format!("{key} = (SELECT id FROM fulmar_task_type WHERE name = 't')");
+        assert_eq!(file.sql(&format!("UPDATE {senseless} WHERE {of_t}")), 1);
+        for types in [&["a", "t", "z"][..], &many] {
+            for name in ["a", "t", "z"] {
+                let task = NewTask::new(name, format!("{round} {}", types.len())).ordered("k", false);
+                queue.enqueue(task).expect("accepted");
+            }
+            let claims = queue.dequeue(&worker, types, 9, crate::support::LEASE).expect("claimed");
+            let types: Vec<&str> = claims.iter().map(|claim| claim.task().task_type()).collect();
+            assert_eq!(types, ["a", "z"], "{senseless}");
+        }
+        assert_eq!(queue.stats().expect("counted").types.len(), 3, "{senseless}");
+        assert!(queue.task_types().expect("read").iter().any(|of_type| of_type.name() == "z"), "{senseless}");
+    }
+    queue.register(TaskType::new("t")).expect("registered anew");
+    queue.set_limits("t", Limits::new().turns(true)).expect("set anew");
+    // The times of buckets are set right by the claim.
+    file.sql("UPDATE fulmar_limit SET next_at = 'soon'");
+    file.sql("UPDATE fulmar_limit_key SET next_at = 'soon'");
+    let claims = queue.dequeue(&worker, &["t"], 99, crate::support::LEASE).expect("claimed");
+    assert_eq!(claims.len(), 2 * senseless.len(), "all that waited");
+    queue.pass_time(HANG).expect("it passes");
+    queue.enqueue(NewTask::new("z", "last").ordered("k", false)).expect("accepted");
+    assert_eq!(queue.dequeue(&worker, &["z"], 9, crate::support::LEASE).expect("claimed").len(), 1);
 }
 
 #[test]

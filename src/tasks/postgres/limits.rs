@@ -16,6 +16,7 @@ use super::super::engine::Claimed;
 use super::super::error::TaskError;
 use super::super::limits::{
     self, Candidate, Governed, Limits, MOST_FOUND, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate, Searches,
+    Stored,
 };
 use super::super::names::sql;
 use super::claim::{ALONG, Wish, read as read_claimed, take, taken};
@@ -90,7 +91,7 @@ macro_rules! limits {
     };
 }
 
-pub(super) fn all(db: &mut Connection) -> Result<Vec<(String, Limits)>, Fault> {
+pub(super) fn all(db: &mut Connection) -> Result<Vec<(String, Option<Limits>)>, Fault> {
     let rows = db.query(
         sql!(
             "SELECT ",
@@ -102,22 +103,14 @@ pub(super) fn all(db: &mut Connection) -> Result<Vec<(String, Limits)>, Fault> {
     rows.iter().map(|row| Ok((row.get::<Cow<'_, str>>(9)?.into_owned(), read(row)?))).collect()
 }
 
-/// The columns of [`limits!`]; none of a type without limits.
-fn read(row: Row<'_>) -> Result<Limits, Fault> {
-    let small =
-        |column| -> Result<Option<u32>, Fault> { row.get::<Option<i64>>(column)?.map(types::small).transpose() };
-    let rate = |first: usize| -> Result<Option<Rate>, Fault> {
-        let (starts, period, burst) = (small(first)?, row.get::<Option<i64>>(first + 1)?, small(first + 2)?);
-        let rate = starts.zip(period).map(|(starts, period)| Rate::new(starts, types::duration(period)));
-        Ok(rate.zip(burst).map(|(rate, burst)| rate.burst(burst)))
-    };
-    Ok(Limits {
-        key_at_once: small(0)?,
-        rate: rate(1)?,
-        key_rate: rate(4)?,
-        turns: row.get::<Option<bool>>(7)?.unwrap_or(false),
-        ageing: row.get::<Option<i64>>(8)?.map(types::duration),
-    })
+/// The columns of [`limits!`]: empty limits for a type that has no row of them, and `None` for a
+/// row that makes no sense.
+fn read(row: Row<'_>) -> Result<Option<Limits>, Fault> {
+    let number = |column| row.get::<Option<i64>>(column);
+    let rate = |first: usize| Ok::<_, PgError>([number(first)?, number(first + 1)?, number(first + 2)?]);
+    let turns = row.get::<Option<bool>>(7)?.unwrap_or(false);
+    let stored = Stored { key_at_once: number(0)?, rate: rate(1)?, key_rate: rate(4)?, turns, ageing: number(8)? };
+    Ok(stored.limits())
 }
 
 /// What a claim knows of the types that it is of.
@@ -236,7 +229,8 @@ fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<K
     let (mut limited, mut now) = (Vec::new(), 0);
     for row in rows.iter() {
         now = row.get(12)?;
-        let limits = read(row)?;
+        // Nothing of a type whose limits make no sense is taken: `stats` tells of it.
+        let Some(limits) = read(row)? else { continue };
         let room = row.get::<Option<i64>>(10)?.unwrap_or(i64::MAX);
         limited.push(Governed { type_id: row.get(9)?, limits, room, bucket: row.get(11)? });
     }

@@ -461,7 +461,7 @@ impl Engine for PostgresEngine {
         Ok(had)
     }
 
-    fn limits(&self) -> Result<Vec<(String, TypeLimits)>> {
+    fn limits(&self) -> Result<Vec<(String, Option<TypeLimits>)>> {
         self.core.patiently("reading limits", |db, _| limits::all(db))
     }
 

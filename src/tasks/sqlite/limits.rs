@@ -16,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::super::error::{Result, TaskError};
 use super::super::limits::{
     self, Candidate, Governed, Limits, MOST_FOUND, MOST_KEYS, MOST_OF_KEY, MOST_PRIORITIES, Pick, Plan, Rate, Searches,
+    Stored,
 };
 use super::super::names::sql;
 use super::connection::failed;
@@ -82,30 +83,23 @@ pub(super) fn remove(db: &Connection, of_type: i64) -> Result<()> {
 const LIMITS: &str =
     "l.key_at_once, l.starts, l.period, l.burst, l.key_starts, l.key_period, l.key_burst, l.turns, l.ageing";
 
-pub(super) fn all(db: &Connection) -> Result<Vec<(String, Limits)>> {
+pub(super) fn all(db: &Connection) -> Result<Vec<(String, Option<Limits>)>> {
     let mut sql = db
         .prepare_cached(&format!(
             "SELECT {LIMITS}, y.name FROM fulmar_limit l JOIN fulmar_task_type y ON y.id = l.type_id ORDER BY y.name"
         ))
         .map_err(failed(DOING))?;
-    let rows = sql.query_map([], |row| Ok((row.get(9)?, read(row)?)));
+    let rows = sql.query_map([], |row| Ok((types::name(row, 9)?, read(row))));
     rows.and_then(Iterator::collect).map_err(failed(DOING))
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Limits> {
-    let rate = |first: usize| -> rusqlite::Result<Option<Rate>> {
-        let (starts, period, burst): (Option<u32>, Option<i64>, Option<u32>) =
-            (row.get(first)?, row.get(first + 1)?, row.get(first + 2)?);
-        let rate = starts.zip(period).map(|(starts, period)| Rate::new(starts, types::duration(period)));
-        Ok(rate.zip(burst).map(|(rate, burst)| rate.burst(burst)))
-    };
-    Ok(Limits {
-        key_at_once: row.get(0)?,
-        rate: rate(1)?,
-        key_rate: rate(4)?,
-        turns: row.get(7)?,
-        ageing: row.get::<_, Option<i64>>(8)?.map(types::duration),
-    })
+/// The columns of [`LIMITS`]; `None` if they make no sense.
+fn read(row: &Row<'_>) -> Option<Limits> {
+    let number = |column: usize| row.get::<_, Option<i64>>(column).ok();
+    let rate = |first: usize| Some([number(first)?, number(first + 1)?, number(first + 2)?]);
+    let turns = row.get(7).ok()?;
+    let stored = Stored { key_at_once: number(0)?, rate: rate(1)?, key_rate: rate(4)?, turns, ageing: number(8)? };
+    stored.limits()
 }
 
 /// A type with limits, and the key that had the last turn.
@@ -132,12 +126,16 @@ pub(super) fn of(db: &Connection, names: &[String]) -> Result<Vec<Limited>> {
         ))
         .map_err(failed(DOING))?;
     let rows = sql.query_map([], |row| {
-        let (type_id, at_once, bucket) = (row.get(9)?, row.get::<_, Option<i64>>(11)?, row.get(12)?);
+        // Nothing of a type whose limits make no sense is taken: `stats` tells of it.
+        let Some(limits) = read(row) else { return Ok(None) };
+        // A claim shortens a bucket that is no number, as one that lies too far ahead.
+        let bucket = row.get(12).unwrap_or(i64::MAX);
         // `room` comes below, for those types alone that the caller asked for.
-        let governed = Governed { type_id, limits: read(row)?, room: i64::MAX, bucket };
-        Ok((row.get::<_, String>(10)?, at_once, Limited { governed, turn: key(row.get_ref(13)?) }))
+        let governed = Governed { type_id: row.get(9)?, limits, room: i64::MAX, bucket };
+        let limited = Limited { governed, turn: key(row.get_ref(13)?) };
+        Ok(Some((types::name(row, 10)?, types::at_once(row, 11), limited)))
     });
-    let found: Vec<_> = rows.and_then(Iterator::collect).map_err(failed(DOING))?;
+    let found: Vec<_> = rows.and_then(|rows| rows.filter_map(Result::transpose).collect()).map_err(failed(DOING))?;
     let mut limited = Vec::new();
     for (name, at_once, mut one) in found {
         if ready::is_among(names, &name) {
@@ -296,9 +294,9 @@ fn next_free(db: &Connection, now: i64, one: &Governed) -> Result<Option<i64>> {
     let free_until = micros(now).saturating_add(rate.tolerance());
     let next = db
         .prepare_cached("SELECT min(next_at) FROM fulmar_limit_key WHERE type_id = ?1 AND next_at > ?2")
-        .and_then(|mut sql| sql.query_row([one.type_id, free_until], |row| row.get::<_, Option<i64>>(0)))
+        .and_then(|mut sql| sql.query_row([one.type_id, free_until], |row| Ok(row.get(0).unwrap_or(None))))
         .map_err(failed(DOING))?;
-    Ok(next.map(|at| at.saturating_sub(rate.tolerance()).saturating_add(999) / 1_000))
+    Ok(next.map(|at: i64| at.saturating_sub(rate.tolerance()).saturating_add(999) / 1_000))
 }
 
 /// Finds tasks that a claim's short look misses, because too many tasks that are held back stand in
@@ -544,7 +542,7 @@ impl Look<'_> {
                 priority: row.get(1)?,
                 key: key(row.get_ref(2)?),
                 waited: row.get(3)?,
-                bucket: row.get::<_, Option<i64>>(4)?.unwrap_or(0),
+                bucket: row.get::<_, Option<i64>>(4).unwrap_or_default().unwrap_or(0),
             })
         });
         for row in rows.map_err(failed(DOING))? {

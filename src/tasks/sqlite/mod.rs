@@ -317,7 +317,7 @@ impl Engine for SqliteEngine {
         Ok(had)
     }
 
-    fn limits(&self) -> Result<Vec<(String, Limits)>> {
+    fn limits(&self) -> Result<Vec<(String, Option<Limits>)>> {
         self.read(|db, _| limits::all(db))
     }
 

@@ -90,8 +90,7 @@ pub(super) fn load(db: &Connection, task: i64, part: Part) -> Result<Option<Vec<
 const MINUTE: i64 = 60_000;
 
 pub(super) fn stats(db: &Connection, now: i64) -> Result<QueueStats> {
-    let types = types::all(db)?;
-    let types = types.iter().map(|of_type| stats_of(db, now, of_type.name())).collect::<Result<_>>()?;
+    let types = types::names(db)?.iter().map(|name| stats_of(db, now, name)).collect::<Result<_>>()?;
     Ok(QueueStats { types, capacity: produce::capacity(db)?, paused: steer::is_paused(db)?, warnings: Vec::new() })
 }
 

@@ -14,6 +14,7 @@ use super::super::error::Result;
 use super::super::names::sql;
 use super::connection::failed;
 use super::limits::{self, Limited};
+use super::types;
 
 /// A task that may be claimed.
 pub(super) struct Ready {
@@ -145,8 +146,8 @@ fn first_of_all(db: &Connection, most: i64) -> Result<Vec<First>> {
             id: row.get(0)?,
             priority: row.get(1)?,
             type_id: row.get(2)?,
-            type_name: row.get(3)?,
-            at_once: row.get(4)?,
+            type_name: types::name(row, 3)?,
+            at_once: types::at_once(row, 4),
             is_paused: row.get(5)?,
         })
     });
@@ -162,12 +163,13 @@ fn asked(db: &Connection, names: &[String]) -> Result<Vec<(i64, Option<i64>)>> {
         let mut sql = db
             .prepare_cached("SELECT id, at_once FROM fulmar_task_type WHERE name = ?1 AND paused = 0")
             .map_err(failed(doing))?;
-        let found = names.iter().map(|name| sql.query_row([name], |row| Ok((row.get(0)?, row.get(1)?))).optional());
+        let found =
+            names.iter().map(|name| sql.query_row([name], |row| Ok((row.get(0)?, types::at_once(row, 1)))).optional());
         return found.filter_map(|found| found.map_err(failed(doing)).transpose()).collect();
     }
     let mut sql = db.prepare_cached(WITH_TASKS).map_err(failed(doing))?;
     let found: Vec<(String, (i64, Option<i64>))> = sql
-        .query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))
+        .query_map([], |row| Ok((types::name(row, 0)?, (row.get(1)?, types::at_once(row, 2)))))
         .and_then(Iterator::collect)
         .map_err(failed(doing))?;
     Ok(found.into_iter().filter(|(name, _)| is_among(names, name)).map(|(_, of_type)| of_type).collect())

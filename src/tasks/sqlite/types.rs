@@ -73,8 +73,27 @@ pub(super) fn all(db: &Connection) -> Result<Vec<TaskType>> {
                  retry_jitter FROM fulmar_task_type ORDER BY name",
         )
         .map_err(failed(doing))?;
-    let types = sql.query_map([], read).and_then(Iterator::collect);
-    types.map_err(failed(doing))
+    // A row that makes no sense is passed over: to register the type again mends it.
+    let types = sql.query_map([], |row| Ok(read(row).ok())).map_err(failed(doing))?;
+    types.filter_map(rusqlite::Result::transpose).collect::<rusqlite::Result<_>>().map_err(failed(doing))
+}
+
+/// The names of all types, in order.
+pub(super) fn names(db: &Connection) -> Result<Vec<String>> {
+    let doing = "reading the task types";
+    let mut sql = db.prepare_cached("SELECT name FROM fulmar_task_type ORDER BY name").map_err(failed(doing))?;
+    let names = sql.query_map([], |row| name(row, 0)).and_then(Iterator::collect);
+    names.map_err(failed(doing))
+}
+
+/// A type's name in a row of many. One that isn't UTF-8 is no name that a program asks for.
+pub(super) fn name(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(row.get_ref(column)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
+}
+
+/// How many of a type at once, in a row of many: none if it makes no sense.
+pub(super) fn at_once(row: &Row<'_>, column: usize) -> Option<i64> {
+    row.get(column).unwrap_or(Some(0))
 }
 
 pub(super) fn find(db: &Connection, name: &str) -> Result<Option<i64>> {

@@ -1,6 +1,7 @@
 //! Maintenance: what a worker does now and then for the whole queue.
 
 use super::super::error::TaskError;
+use super::super::limits;
 use super::shared::Shared;
 use crate::trace::event;
 
@@ -12,6 +13,9 @@ impl Shared {
         }
         if let Err(error) = self.look_for_a_newer_schema() {
             self.note_error("looking at the schema's version", &error);
+        }
+        if let Err(error) = self.look_for_senseless_limits() {
+            self.note_error("looking at limits", &error);
         }
         match self.queue.tidy() {
             Ok(tidied) if tidied != Default::default() => event!(INFO, "tidied", tidied = tidied),
@@ -36,6 +40,16 @@ impl Shared {
         let Some(words) = self.queue.newer_schema()? else { return Ok(()) };
         if !std::mem::replace(&mut self.state.lock().told_of_newer_schema, true) {
             event!(WARN, "the schema is newer than this worker", worker = self.id.to_string(), words = words);
+        }
+        Ok(())
+    }
+
+    /// Told once for each set of them, as the tasks of such a type wait until an operator acts.
+    fn look_for_senseless_limits(&self) -> Result<(), TaskError> {
+        let types = self.queue.senseless_limits()?;
+        let told = std::mem::replace(&mut self.state.lock().told_of_limits, types.clone());
+        for name in types.iter().filter(|name| !told.contains(name)) {
+            event!(WARN, "a type's limits make no sense", worker = self.id.to_string(), words = limits::warning(name));
         }
         Ok(())
     }

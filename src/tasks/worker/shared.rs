@@ -75,6 +75,8 @@ pub(super) struct State {
     pub(super) last_heartbeat: Instant,
     /// The log has it that a newer program has changed the schema.
     pub(super) told_of_newer_schema: bool,
+    /// The types of which the log has it that their limits make no sense.
+    pub(super) told_of_limits: Vec<String>,
     /// An answer of the database was lost, so this worker may hold tasks that it doesn't know of.
     pub(super) in_doubt: bool,
     /// The tasks that the last heartbeat found to be this worker's, and that are not in `held`.
@@ -105,6 +107,7 @@ impl Shared {
             mean_attempt: None,
             last_heartbeat: Instant::now(),
             told_of_newer_schema: false,
+            told_of_limits: Vec::new(),
             in_doubt: false,
             orphans: HashSet::new(),
             given_up: HashMap::new(),
