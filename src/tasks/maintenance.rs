@@ -38,14 +38,10 @@ impl TaskQueue {
             tidied.failed += reaped.failed;
             tidied.cancelled += reaped.cancelled;
             tidied.bad += reaped.bad;
-            if reaped.total() < BATCH as u64 {
-                break;
-            }
-        }
-        loop {
+            // In turns: a million that have retired keep no lost task from being rescued.
             let deleted = self.engine().prune(BATCH)?;
             tidied.deleted += deleted;
-            if deleted < BATCH as u64 {
+            if reaped.total().max(deleted) < BATCH as u64 {
                 break;
             }
         }

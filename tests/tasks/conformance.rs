@@ -645,6 +645,48 @@ pub(crate) fn retired_tasks_are_deleted(bed: &dyn Bed) {
     assert_eq!(bed.sql(left), 0, "what was deleted has no log any more");
 }
 
+/// A type's row as another program may have left it: what it says of its own tasks must neither delete them at once, nor
+/// keep those of other types.
+pub(crate) fn a_retention_that_makes_no_sense_deletes_nothing(bed: &dyn Bed) {
+    let queue = bed.queue();
+    for name in ["t", "u"] {
+        queue.register(TaskType::new(name).retention(Duration::ZERO)).expect("registered");
+    }
+    for senseless in ["-1", "-9223372036854775808"] {
+        bed.sql(&format!("UPDATE fulmar_task_type SET retention = {senseless} WHERE name = 't'"));
+        for name in ["t", "u"] {
+            queue.enqueue(NewTask::new(name, senseless)).expect("accepted").cancel().expect("it waits");
+        }
+        assert_eq!(queue.tidy().expect("tidied").deleted, 1, "{senseless}");
+        assert_eq!(queue.status("t", senseless).expect("kept"), Cancelled);
+    }
+    queue.register(TaskType::new("t").retention(Duration::ZERO)).expect("registered anew");
+    assert_eq!(queue.tidy().expect("tidied").deleted, 2);
+}
+
+/// A lease that ends while a great many are deleted.
+pub(crate) fn what_has_retired_keeps_no_lost_task_from_rescue(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("u").retention(Duration::ZERO)).expect("registered");
+    put(&queue, "held");
+    claim(&queue).start().expect("ours");
+    let retired = (0..250).map(|n| NewTask::new("u", n.to_string()));
+    for task in queue.enqueue_many(retired).expect("accepted") {
+        task.cancel().expect("it waits");
+    }
+    let lose = "UPDATE fulmar_task SET lease = 1 WHERE identifier = 'held'";
+    if bed.address().starts_with("postgres://") {
+        bed.sql(&format!(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {lose}; RETURN NULL; END $$"
+        ));
+        bed.sql("CREATE TRIGGER lose AFTER DELETE ON fulmar_task FOR EACH STATEMENT EXECUTE FUNCTION lose()");
+    } else {
+        bed.sql(&format!("CREATE TRIGGER lose AFTER DELETE ON fulmar_task BEGIN {lose}; END"));
+    }
+    let tidied = queue.tidy().expect("tidied");
+    assert_eq!((tidied.deleted, tidied.returned), (250, 1), "in one go");
+}
+
 /// Nothing of a deleted task stays, and its room is used again.
 pub(crate) fn with_retention_the_disk_does_not_fill(bed: &dyn Bed) {
     const TASKS: usize = 50;

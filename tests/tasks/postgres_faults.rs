@@ -992,6 +992,42 @@ fn a_child_that_ends_beside_a_spawn_is_not_waited_for() {
     assert_eq!(task.status().expect("known"), TaskStatus::Finished);
 }
 
+/// A handler stores the result of a step in the very moment in which its type is removed by force.
+#[test]
+#[ignore = "tests/run brings it: a PostgreSQL server"]
+fn a_step_beside_the_end_of_its_type_leaves_nothing() {
+    let bed = Schema::new();
+    let queue = bed.queue();
+    put(&queue, "a");
+    let claim = claim(&queue);
+    claim.start().expect("ours");
+    let id = claim.task().id();
+    let waits = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'",
+        bed.name()
+    );
+    std::thread::scope(|scope| {
+        let remove = queue.postgres_transaction(|tx| {
+            // As a step is stored.
+            tx.execute(&format!("SELECT 1 FROM fulmar_task WHERE id = {id} FOR SHARE"), &[])?;
+            tx.execute(
+                &format!(
+                    "INSERT INTO fulmar_task_step (task_id, name, number, ord, kind, state, token, is_json)
+                     VALUES ({id}, 's', 0, 0, 0, 1, 1, true)"
+                ),
+                &[],
+            )?;
+            let remove = scope.spawn(|| queue.force_unregister("t"));
+            while !remove.is_finished() && bed.count(&waits) == 0 {}
+            Ok::<_, TaskError>(remove)
+        });
+        remove.expect("committed").join().expect("no panic").expect("removed");
+    });
+    assert!(claim.finish().expect_err("it is gone").is_stale());
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task_step"), 0);
+    assert_eq!(bed.count("SELECT count(*) FROM fulmar_task"), 0);
+}
+
 /// A role or a database may bring settings of its own, and a schema any name.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]

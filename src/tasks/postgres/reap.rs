@@ -185,7 +185,7 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
 pub(super) fn retired(db: &mut Connection, limit: usize) -> Result<Vec<i64>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
-    // A server that takes the table for small would rather sort all tasks of a type than read the
+    // A retention that makes no sense deletes nothing. A server that takes the table for small would rather sort all tasks of a type than read the
     // index of those that have ended.
     tx.script("SET LOCAL enable_sort = off")?;
     let rows = tx.query(
@@ -198,7 +198,7 @@ pub(super) fn retired(db: &mut Connection, limit: usize) -> Result<Vec<i64>, Fau
                      AND (t.parent IS NULL OR (SELECT (SELECT p.ended IS NULL FROM fulmar_task p WHERE p.id = f.task_id)
                          FROM fulmar_task_family f WHERE f.task_id = t.parent) IS NOT TRUE)
                      ORDER BY t.ended LIMIT $1::int8) AS t
-             WHERE y.retention IS NOT NULL LIMIT $1::int8"
+             WHERE y.retention >= 0 LIMIT $1::int8"
         ),
         &[limit.into()],
     )?;
@@ -244,8 +244,14 @@ fn erase_if(db: &mut Connection, ids: &[i64], retired: bool) -> Result<u64, PgEr
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Deletes all tasks of a type, also those that workers hold.
+/// Deletes all tasks of a type, also those that workers hold. For a transaction.
 pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgError> {
+    // A statement of its own, before the one that deletes: a step or an event that another
+    // transaction stores for such a task meanwhile would be hidden from that one, and stay.
+    db.query(
+        "SELECT count(*) FROM (SELECT id FROM fulmar_task WHERE type_id = $1::int8 AND ended IS NULL ORDER BY id FOR UPDATE) AS t",
+        &[type_id.into()],
+    )?;
     db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE type_id = $1::int8 RETURNING id),
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),

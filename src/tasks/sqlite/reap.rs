@@ -15,9 +15,10 @@ const LOST: &str = "SELECT id FROM fulmar_task WHERE lease IS NOT NULL AND lease
     UNION SELECT id FROM fulmar_task WHERE deadline IS NOT NULL AND deadline <= ?1";
 
 /// Ended tasks whose retention is over, but for children whose parent has yet to read what they
-/// gave. CROSS has SQLite go from the types to the tasks: the other way it reads all of them.
+/// gave. A retention that makes no sense deletes nothing. CROSS has SQLite go from the types to the
+/// tasks: the other way it reads all of them.
 const RETIRED: &str = "SELECT t.id FROM fulmar_task_type y CROSS JOIN fulmar_task t ON t.type_id = y.id
-    WHERE y.retention IS NOT NULL AND t.ended IS NOT NULL AND t.ended <= ?1 - y.retention
+    WHERE typeof(y.retention) = 'integer' AND y.retention >= 0 AND t.ended IS NOT NULL AND t.ended <= ?1 - y.retention
         AND (t.parent IS NULL OR NOT EXISTS (SELECT 1 FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id
             WHERE f.task_id = t.parent AND p.ended IS NULL))";
 
