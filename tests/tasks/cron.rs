@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fulmar::tasks::{Schedule, TaskError};
+use fulmar::tasks::{Missed, Schedule, TaskError};
 
 use crate::support::{Bed, task};
 
@@ -23,4 +23,21 @@ pub(crate) fn cron_expressions_have_their_zone(bed: &dyn Bed) {
         let refused = queue.put_schedule(Schedule::cron("s", expression, task("r")).zone(zone));
         assert!(matches!(refused, Err(TaskError::Invalid(_))), "{expression} {zone}");
     }
+}
+
+/// pg-boss 592: one process removed a schedule and put it again while another was firing it, and the
+/// job ran twice.
+pub(crate) fn a_schedule_that_is_put_anew_fires_no_time_twice(bed: &dyn Bed) {
+    let (queue, other) = (bed.queue(), bed.open());
+    let hourly = || Schedule::cron("hourly", "19 * * * *", task("r")).missed(Missed::Each);
+    queue.put_schedule(hourly()).expect("put");
+    queue.pass_time(Duration::from_secs(3_600)).expect("it passes");
+    assert_eq!(other.fire_schedules().expect("fired"), 1);
+    for _ in 0..2 {
+        assert!(queue.remove_schedule("hourly").expect("removed"));
+        queue.put_schedule(hourly()).expect("put");
+        assert_eq!(other.fire_schedules().expect("looked") + queue.fire_schedules().expect("looked"), 0);
+    }
+    queue.pass_time(Duration::from_secs(3_600)).expect("it passes");
+    assert_eq!(other.fire_schedules().expect("fired") + queue.fire_schedules().expect("looked"), 1);
 }

@@ -98,7 +98,13 @@ macro_rules! conformance {
                 a_response_holds_any_bytes, a_weekly_schedule_outlives_daily_restarts,
                 a_failed_task_is_tried_again_though_another_of_its_key_waits, a_schedule_fires_while_all_threads_are_busy,
                 a_pause_outlives_restarts_and_holds_for_what_comes_due, a_discarded_task_of_a_key_lets_the_next_follow,
-                a_crowd_below_a_rate_never_stalls, what_has_ended_goes_by_its_types_retention;
+                a_crowd_below_a_rate_never_stalls, what_has_ended_goes_by_its_types_retention,
+                a_priority_outlives_attempts_pauses_and_a_lost_worker, pauses_lengthen_no_wait_for_the_next_attempt,
+                however_many_attempts_fail_the_wait_is_the_cap, what_waits_for_its_next_attempt_holds_up_no_other,
+                seventy_thousand_are_accepted_in_one_step, what_runs_is_followed_by_one_and_not_by_many,
+                what_is_pushed_back_runs_once_with_what_was_said_last, a_paused_type_is_not_flooded_by_its_schedule,
+                a_failed_task_is_retried_by_hand_though_another_of_its_key_waits,
+                a_schedule_with_much_to_make_up_for_holds_up_no_other;
                 durable: a_sleep_is_stored_with_its_pause_or_not_at_all, a_function_that_was_cancelled_at_work_stores_no_sleep,
                     a_function_that_wakes_too_soon_sleeps_on_until_its_time,
                     a_step_runs_once_and_a_sleep_holds_nothing, a_swallowed_pause_is_still_a_pause,
@@ -177,7 +183,8 @@ macro_rules! conformance {
             #[cfg(feature = "postgres")]
             $crate::conformance!(@ $bed, [$(#[$attribute])?], options: an_option_of_the_other_engine_is_refused);
             #[cfg(feature = "cron")]
-            $crate::conformance!(@ $bed, [$(#[$attribute])?], cron: cron_expressions_have_their_zone);
+            $crate::conformance!(@ $bed, [$(#[$attribute])?], cron: cron_expressions_have_their_zone,
+                a_schedule_that_is_put_anew_fires_no_time_twice);
             #[cfg(debug_assertions)]
             $crate::conformance!(@ $bed, [$(#[$attribute])?],
                 killed: killed_anywhere_no_step_is_lost_and_none_runs_after_it_was_stored,

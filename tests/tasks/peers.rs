@@ -1,11 +1,12 @@
 //! What users of other queues have reported, each as its smallest case. The number is that of the
 //! report.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fulmar::tasks::TaskStatus::{Accepted, Cancelled, Failed, Finished, Paused};
 use fulmar::tasks::{
-    Limits, NewTask, Rate, RetryPolicy, Schedule, TaskContext, TaskError, TaskQueue, TaskType, Unique, Worker, WorkerId,
+    Limits, Missed, NewTask, Rate, RetryPolicy, Schedule, TaskContext, TaskError, TaskFilter, TaskQueue, TaskType,
+    Unique, Worker, WorkerId,
 };
 
 use crate::support::{Bed, Gate, HANG, LEASE, claim, claims, eventually, last_message, names, put, task};
@@ -292,4 +293,199 @@ pub(crate) fn what_has_ended_goes_by_its_types_retention(bed: &dyn Bed) {
     assert!(["a", "b", "c"].iter().all(|name| queue.status("t", name).is_err()));
     let kept = ["a", "b", "c"].map(|name| queue.status("u", name).expect("kept"));
     assert_eq!(kept, [Finished, Failed, Cancelled]);
+}
+
+/// celery 5654: a task that was retried had lost its priority.
+pub(crate) fn a_priority_outlives_attempts_pauses_and_a_lost_worker(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(1).first(Duration::ZERO))).expect("registered");
+    queue.enqueue(task("urgent").priority(9)).expect("accepted");
+    let fails = |_: &TaskContext| Err::<(), TaskError>(TaskError::Invalid("once".into()));
+    assert_eq!(claim(&queue).run(&fails).expect("ours"), Accepted);
+    queue.enqueue_many((0..3).map(|n| task(n.to_string()))).expect("accepted");
+    let pause = |task: &TaskContext| {
+        task.pause(Duration::ZERO);
+        Ok::<(), TaskError>(())
+    };
+    assert_eq!(claim(&queue).run(&pause).expect("ours"), Paused);
+    let lost = claim(&queue);
+    assert_eq!(lost.task().identifier(), "urgent");
+    lost.start().expect("ours");
+    bed.pass(2 * LEASE);
+    assert_eq!(queue.tidy().expect("rescued").returned, 1);
+    assert_eq!(claim(&queue).task().identifier(), "urgent");
+    assert_eq!(queue.info("t", "urgent").expect("known").priority, 9);
+}
+
+/// oban 476 and 245: a job that was snoozed some times waited for days after its first error,
+/// because each snooze counted as an attempt; after 1,200 of them no time could be told at all.
+pub(crate) fn pauses_lengthen_no_wait_for_the_next_attempt(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let minute = Duration::from_secs(60);
+    queue.register(TaskType::new("t").retry(RetryPolicy::times(3).first(minute).factor(10.0))).expect("registered");
+    put(&queue, "snoozes");
+    let pause = |task: &TaskContext| {
+        task.pause(Duration::ZERO);
+        Ok::<(), TaskError>(())
+    };
+    for _ in 0..30 {
+        assert_eq!(claim(&queue).run(&pause).expect("ours"), Paused);
+    }
+    let fails = |_: &TaskContext| Err::<(), TaskError>(TaskError::Invalid("the service said no".into()));
+    assert_eq!(claim(&queue).run(&fails).expect("ours"), Accepted);
+    let info = queue.info("t", "snoozes").expect("known");
+    assert!(info.run_at <= SystemTime::now() + minute, "as after the first failure");
+    assert_eq!(info.failures, 1);
+}
+
+/// pgflow 271 and backrest 618: the wait after the 31st attempt, or the 64th, could not be counted,
+/// and was an error, or none at all.
+pub(crate) fn however_many_attempts_fail_the_wait_is_the_cap(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let policy = RetryPolicy::times(u32::MAX).first(Duration::from_secs(1)).factor(2.0).cap(LEASE).jitter(0.0);
+    queue.register(TaskType::new("t").retry(policy)).expect("registered");
+    put(&queue, "fails");
+    let fails = |_: &TaskContext| Err::<(), TaskError>(TaskError::Invalid("no".into()));
+    for failures in [30_u32, 31, 63, 64, 1_023, 1_024, i32::MAX as u32, u32::MAX - 1] {
+        bed.sql(&format!("UPDATE fulmar_task SET failures = {failures}"));
+        assert_eq!(claim(&queue).run(&fails).expect("ours"), Accepted, "after {failures}");
+        // It waits from a time between its start and now.
+        let log = queue.log("t", "fails").expect("a log");
+        let (started, ended) = (log[log.len() - 2].time, SystemTime::now());
+        let run_at = queue.info("t", "fails").expect("known").run_at;
+        assert!(run_at >= started + LEASE && run_at <= ended + LEASE, "after {failures}: {run_at:?}");
+        bed.pass(2 * LEASE);
+    }
+    assert_eq!(claim(&queue).run(&fails).expect("ours"), Failed, "as often as there may be");
+}
+
+/// vendure 832: a queue of one worker stood still while a job that had failed waited for its next
+/// attempt.
+pub(crate) fn what_waits_for_its_next_attempt_holds_up_no_other(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let policy = RetryPolicy::times(1).first(LEASE).cap(LEASE);
+    queue.register(TaskType::new("t").max_concurrent(1).retry(policy)).expect("registered");
+    queue.set_limits("t", Limits::new().max_concurrent_by_key(1)).expect("set");
+    let of_key = |name: &str| task(name).ordered("k", false);
+    queue.enqueue_many(["fails", "next"].map(of_key)).expect("accepted");
+    let fails = |_: &TaskContext| Err::<(), TaskError>(TaskError::Invalid("once".into()));
+    assert_eq!(claim(&queue).run(&fails).expect("ours"), Accepted);
+    let next = claim(&queue);
+    assert_eq!(next.task().identifier(), "next");
+    assert_eq!(next.run(&|_: &TaskContext| Ok::<(), TaskError>(())).expect("ours"), Finished);
+}
+
+/// oban 319: a hundred thousand jobs in one step were more parameters than a statement may have.
+pub(crate) fn seventy_thousand_are_accepted_in_one_step(bed: &dyn Bed) {
+    let queue = bed.queue();
+    put(&queue, "65999");
+    let tasks = || (0..70_000).map(|n| task(n.to_string()));
+    assert!(matches!(queue.enqueue_many(tasks()), Err(TaskError::Duplicate { .. })));
+    assert_eq!(queue.depth().expect("counted").waiting(), 1, "all or none");
+    queue.delete("t", "65999").expect("deleted");
+    assert_eq!(queue.enqueue_many(tasks()).expect("accepted").len(), 70_000);
+    assert_eq!(queue.depth().expect("counted").waiting(), 70_000);
+    assert_eq!(names(&claims(&queue, &WorkerId::new(), 3)), ["0", "1", "2"]);
+}
+
+/// graphile/worker 303: while a job with a key ran, each call that was to replace it added one more.
+pub(crate) fn what_runs_is_followed_by_one_and_not_by_many(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let change = |n: u32| NewTask::unnamed("t").input(&n).unique(Unique::by_key("page").replace());
+    queue.enqueue(change(0)).expect("accepted");
+    let running = claim(&queue);
+    running.start().expect("ours");
+    let existed: Vec<bool> = (1..=10).map(|n| queue.enqueue(change(n)).expect("accepted").existed()).collect();
+    assert_eq!(existed, [[false].as_slice(), &[true; 9]].concat(), "the first of them waits");
+    running.finish().expect("ours");
+    let next = claims(&queue, &WorkerId::new(), 99);
+    assert_eq!(next.len(), 1);
+    assert_eq!(next[0].task().input::<u32>().expect("a number"), 10, "with what was said last");
+}
+
+/// pg-boss 81, 353 and 414: of jobs that were to be debounced, all but the first two were dropped
+/// with what they said, and the first ran at once.
+pub(crate) fn what_is_pushed_back_runs_once_with_what_was_said_last(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let minute = Duration::from_secs(60);
+    let change = |n: u32| {
+        let unique = Unique::by_key("student").push_back();
+        NewTask::unnamed("t").input(&n).run_after(2 * minute).unique(unique)
+    };
+    for n in 1..=6 {
+        queue.enqueue(change(n)).expect("accepted");
+        queue.pass_time(minute).expect("it passes");
+        assert!(claims(&queue, &WorkerId::new(), 9).is_empty(), "it is pushed back: {n}");
+    }
+    queue.pass_time(minute).expect("it passes");
+    let due = claims(&queue, &WorkerId::new(), 9);
+    assert_eq!(due.len(), 1);
+    assert_eq!(due[0].task().input::<u32>().expect("a number"), 6);
+}
+
+/// solid_queue 535: while a queue was paused, because what it asked was down, its recurring job went
+/// on being enqueued, and all ran at once when it was resumed.
+pub(crate) fn a_paused_type_is_not_flooded_by_its_schedule(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let minute = Duration::from_secs(60);
+    let snapshot = task("snapshot").unique(Unique::by_key("one is enough").while_waiting());
+    queue.put_schedule(Schedule::every("s", minute, snapshot)).expect("put");
+    queue.pause_type("t").expect("paused");
+    for round in 0..5 {
+        queue.pass_time(minute).expect("it passes");
+        assert_eq!(queue.fire_schedules().expect("fired"), u64::from(round == 0), "{round}");
+    }
+    queue.resume_type("t").expect("resumed");
+    let due = claims(&queue, &WorkerId::new(), 9);
+    assert_eq!(due.len(), 1);
+    due[0].start().expect("ours");
+    queue.pass_time(minute).expect("it passes");
+    assert_eq!(queue.fire_schedules().expect("fired"), 1, "and it goes on");
+}
+
+/// riverui 622: to retry a discarded unique job while another one waited was an error of the
+/// database.
+pub(crate) fn a_failed_task_is_retried_by_hand_though_another_of_its_key_waits(bed: &dyn Bed) {
+    let queue = bed.queue();
+    let unique = |name: &str| task(name).unique(Unique::by_key("k").until_ended());
+    for name in ["first", "second"] {
+        queue.enqueue(unique(name)).expect("accepted");
+        claim(&queue).run(&fails_for_good).expect("ours");
+    }
+    assert!(!queue.enqueue(unique("third")).expect("accepted").existed());
+    assert_eq!(queue.retry_all(&TaskFilter::new().status([Failed])).expect("retried"), 2);
+    assert!(queue.enqueue(unique("fourth")).expect("told").existed());
+    let mut claimed: Vec<String> = names(&claims(&queue, &WorkerId::new(), 9)).into_iter().map(str::to_owned).collect();
+    claimed.sort();
+    assert_eq!(claimed, ["first", "second", "third"]);
+}
+
+/// Foundatio 317: after an outage each time that was missed was made up for, one after the other,
+/// and for hours nothing else was; there was no way but to clear the store.
+pub(crate) fn a_schedule_with_much_to_make_up_for_holds_up_no_other(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.register(TaskType::new("u")).expect("registered");
+    let each = |name: &str| Schedule::every(name, Duration::from_secs(1), task(name)).missed(Missed::Each);
+    queue.put_schedule(each("a")).expect("put");
+    queue.put_schedule(Schedule::every("z", Duration::from_secs(60), NewTask::new("u", "z"))).expect("put");
+    // Some hundred thousand of the first one.
+    queue.pass_time(WEEK).expect("it passes");
+    let gate = Gate::default();
+    let inside = gate.clone();
+    let worker = Worker::builder(&queue)
+        .handle("u", move |_: &TaskContext| {
+            inside.pass();
+            Ok::<(), TaskError>(())
+        })
+        .start()
+        .expect("started");
+    gate.await_arrivals(1);
+    gate.open();
+    worker.drain(HANG).expect("drained");
+    // A worker that stops leaves the rest to others.
+    drop(worker);
+    let made_up = bed.count("SELECT count(*) FROM fulmar_task");
+    assert!(made_up < 600_000, "{made_up}");
+    assert!(queue.remove_schedule("a").expect("removed"), "and an operator has a way to end it");
+    assert_eq!(queue.fire_schedules().expect("looked"), 0);
 }

@@ -63,7 +63,7 @@ pub enum Missed {
     Once,
     /// Times that were missed by more than a minute are left out.
     Skip,
-    /// Each has its task, oldest first.
+    /// Each has its task, oldest first. However many there are, other schedules fire beside them.
     Each,
 }
 
@@ -272,25 +272,39 @@ impl TaskQueue {
     /// full, or the database. The times of a schedule that could not be fired stay as they are, so
     /// that it is tried again; of many that were missed, so many are fired as there is room for.
     pub fn fire_schedules(&self) -> Result<u64> {
-        let (now, due) = self.engine().schedules(true)?;
+        self.fire_schedules_while(|| true)
+    }
+
+    /// As [`fire_schedules`](TaskQueue::fire_schedules), for as long as `goes_on` says so. What is
+    /// left is fired by the next who looks.
+    pub(super) fn fire_schedules_while(&self, goes_on: impl Fn() -> bool) -> Result<u64> {
+        let (now, mut due) = self.engine().schedules(true)?;
         let (mut enqueued, mut failed) = (0, None);
-        for stored in due {
-            match self.fire(now, &stored) {
-                Ok(tasks) => enqueued += tasks,
-                Err(error) => {
+        // They take turns: one that has a year to make up for holds up no other.
+        while !due.is_empty() && goes_on() {
+            due.retain_mut(|stored| match goes_on().then(|| self.fire(now, stored)) {
+                Some(Ok(tasks)) => {
+                    enqueued += tasks.unwrap_or(0);
+                    tasks.is_some() && stored.next <= now
+                }
+                Some(Err(error)) => {
                     event!(WARN, "a schedule can't be fired", schedule = stored.name, error = error.to_string());
                     failed.get_or_insert(error);
+                    false
                 }
-            }
+                None => false,
+            });
         }
         failed.map_or(Ok(enqueued), Err)
     }
 
-    fn fire(&self, now: i64, stored: &Stored) -> Result<u64> {
+    /// Fires a schedule for as many times as one step may have, and moves it on. `None` if another
+    /// process was faster, or the schedule was changed.
+    fn fire(&self, now: i64, stored: &mut Stored) -> Result<Option<u64>> {
         let rule = Rule::parse(&stored.rule, &stored.zone)?;
         let template = from_template(stored)?;
-        let (mut due, mut enqueued, mut most) = (stored.next, 0, MOST_AT_ONCE);
-        while due <= now {
+        let (due, mut most) = (stored.next, MOST_AT_ONCE);
+        loop {
             let Plan { mut times, mut next } = plan(&rule, stored.missed()?, due, now);
             if let Some(&later) = times.get(most) {
                 times.truncate(most);
@@ -299,19 +313,14 @@ impl TaskQueue {
             let tasks = times.iter().map(|&time| run_of(&template, time).checked()).collect::<Result<Vec<_>>>()?;
             let last = times.last().copied();
             match self.engine().fire(Firing { name: stored.name.clone(), due, next, last, tasks }) {
-                Ok(Some(tasks)) => enqueued += tasks,
-                // Another process was faster, or it was changed.
-                Ok(None) => break,
                 // There may be room for some of them: all together might never have it.
-                Err(TaskError::QueueFull { .. }) if times.len() > 1 => {
-                    most = times.len() / 2;
-                    continue;
+                Err(TaskError::QueueFull { .. }) if times.len() > 1 => most = times.len() / 2,
+                fired => {
+                    stored.next = next;
+                    return fired;
                 }
-                Err(error) => return Err(error),
             }
-            due = next;
         }
-        Ok(enqueued)
     }
 }
 

@@ -267,6 +267,14 @@ mod cron {
                 &["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
             ),
             ("America/New_York", "0 0 * * *", "2026-03-08T05:00:00Z", &["2026-03-09T04:00:00Z"]),
+            // An hour that is there twice on the other half of the globe: what is due each half hour
+            // misses none.
+            (
+                "Australia/Melbourne",
+                "*/30 * * * *",
+                "2024-04-06T14:45:00Z",
+                &["2024-04-06T15:00:00Z", "2024-04-06T15:30:00Z", "2024-04-06T16:00:00Z", "2024-04-06T16:30:00Z"],
+            ),
             // Half an hour on an island.
             (
                 "Australia/Lord_Howe",

@@ -27,10 +27,8 @@ impl Shared {
     /// Enqueues the tasks of schedules whose time has come, of all types: another worker may have
     /// the handlers.
     pub(super) fn fire_schedules(&self) {
-        if self.state.lock().draining {
-            return;
-        }
-        if let Err(error) = self.queue.fire_schedules() {
+        // A worker that stops leaves what is left to make up for to others.
+        if let Err(error) = self.queue.fire_schedules_while(|| !self.state.lock().draining) {
             self.note_error("firing schedules", &error);
         }
     }
