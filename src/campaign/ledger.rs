@@ -247,9 +247,10 @@ impl Ledger {
         self.write("giving a row back", |tx| tx.execute(sql, &values)).map(drop)
     }
 
-    /// Reserves money for a row that has no job yet: what was `estimated`, or else what the dearest
-    /// has cost. Where nothing is known, one job runs alone, and tells.
-    pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>) -> Result<Reserve> {
+    /// Reserves money for a row that has no job yet: what a job was `estimated` to cost, what the
+    /// dearest has cost, or what the back-end has said of the row's `own` job, whichever is most.
+    /// Where nothing is known, one job runs alone, and tells.
+    pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>, own: Option<f64>) -> Result<Reserve> {
         let owners = self.write("reserving money", |tx| {
             let dear = dearest(tx, estimated)?;
             if let Some(dear) = dear {
@@ -260,24 +261,11 @@ impl Ledger {
                     &[dear.into()],
                 )?;
             }
-            let at_work = tx.rows(
-                "SELECT reserved, owner FROM campaign_row
-                 WHERE (reserved IS NOT NULL OR state <> 'new') AND cost IS NULL AND state NOT IN ('done', 'failed')
-                    AND id <> $1",
-                &[id.into()],
-            )?;
-            let mut of_others = 0.0;
-            let mut owners: Vec<Option<String>> = Vec::new();
-            for row in &at_work {
-                of_others += row.first().and_then(Cell::real).unwrap_or(0.0).max(dear.unwrap_or(0.0));
-                let owner = row.get(1).and_then(Cell::text);
-                if !owners.contains(&owner) {
-                    owners.push(owner);
-                }
-            }
-            let spent = spent(tx)?;
-            let fits = match dear {
-                Some(dear) => spent + of_others + dear <= limit,
+            let (of_others, owners) = others_at_work(tx, id, dear)?;
+            let (spent, cost) = (spent(tx)?, dearer(dear, own));
+            let fits = match cost {
+                // Without `dear` it isn't known what the others may cost.
+                Some(cost) => spent + of_others + cost <= limit && (dear.is_some() || owners.is_empty()),
                 None => owners.is_empty() && spent < limit,
             };
             if dear.is_none() {
@@ -290,7 +278,7 @@ impl Ledger {
                 return Ok(Ok(owners));
             }
             let reserve = "UPDATE campaign_row SET reserved = $1 WHERE id = $2";
-            tx.execute(reserve, &[dear.unwrap_or(0.0).into(), id.into()])?;
+            tx.execute(reserve, &[cost.unwrap_or(0.0).into(), id.into()])?;
             Ok(Err(Reserve::Granted))
         })?;
         let owners = match owners {
@@ -307,14 +295,49 @@ impl Ledger {
         })
     }
 
+    /// Whether the row's job, which is made and not started, may cost that much. If so, that much is
+    /// reserved for it from now on.
+    pub(super) fn may_cost(&self, id: i64, cost: f64, limit: f64, estimated: Option<f64>) -> Result<bool> {
+        self.write("reserving more money", |tx| {
+            let reserved = tx.one("SELECT reserved FROM campaign_row WHERE id = $1", &[id.into()])?;
+            if reserved.and_then(|reserved| reserved.real()).is_some_and(|reserved| cost <= reserved) {
+                return Ok(true);
+            }
+            let dear = dearest(tx, estimated)?;
+            let (of_others, _) = others_at_work(tx, id, dear)?;
+            if spent(tx)? + of_others + cost > limit {
+                return Ok(false);
+            }
+            let reserve = "UPDATE campaign_row SET reserved = $1 WHERE id = $2 AND owner = $3";
+            tx.execute(reserve, &[cost.into(), id.into(), self.store.owner().into()])?;
+            Ok(true)
+        })
+    }
+
+    /// The row's job, which isn't started, is about to be deleted. If this process dies on the way, the
+    /// next one looks whether the job is still there.
+    pub(super) fn will_delete(&self, id: i64) -> Result<()> {
+        self.set(
+            "UPDATE campaign_row SET state = 'intended', job = NULL, intended = $1 WHERE id = $2 AND owner = $3",
+            &[now().into(), id.into(), self.store.owner().into()],
+        )
+    }
+
+    /// The row's job was deleted before it was started, and has cost nothing.
+    pub(super) fn unmade(&self, id: i64) -> Result<()> {
+        self.set(
+            "UPDATE campaign_row SET state = 'new', back_end = NULL, job = NULL, intended = NULL, reserved = NULL
+             WHERE id = $1 AND owner = $2",
+            &[id.into(), self.store.owner().into()],
+        )
+    }
+
     /// A request to make the row's job is about to be sent.
     pub(super) fn intend(&self, id: i64, back_end: &str) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
         self.set(
             "UPDATE campaign_row SET state = 'intended', back_end = $1, intended = $2, job = NULL, error = NULL
              WHERE id = $3 AND owner = $4",
-            &[back_end.into(), now.into(), id.into(), self.store.owner().into()],
+            &[back_end.into(), now().into(), id.into(), self.store.owner().into()],
         )
     }
 
@@ -597,10 +620,42 @@ fn dearest(db: &mut dyn Statements, estimated: Option<f64>) -> Outcome<Option<f6
     let sql =
         "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt) AS all_jobs";
     let known = db.one(sql, &[])?.and_then(|cost| cost.real());
-    Ok(match (estimated, known) {
-        (Some(estimated), Some(known)) => Some(estimated.max(known)),
-        (estimated, known) => estimated.or(known),
-    })
+    Ok(dearer(estimated, known))
+}
+
+/// Milliseconds since 1970, by this machine's clock.
+fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The higher of two costs, as far as they are known.
+fn dearer(one: Option<f64>, other: Option<f64>) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.max(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// What the jobs of other rows may still cost together, if one of which nothing is known costs as
+/// much as the dearest, and the processes that look after them.
+fn others_at_work(db: &mut dyn Statements, id: i64, dear: Option<f64>) -> Outcome<(f64, Vec<Option<String>>)> {
+    let at_work = db.rows(
+        "SELECT reserved, owner FROM campaign_row
+         WHERE (reserved IS NOT NULL OR state <> 'new') AND cost IS NULL AND state NOT IN ('done', 'failed')
+            AND id <> $1",
+        &[id.into()],
+    )?;
+    let mut of_others = 0.0;
+    let mut owners: Vec<Option<String>> = Vec::new();
+    for row in &at_work {
+        of_others += row.first().and_then(Cell::real).unwrap_or(0.0).max(dear.unwrap_or(0.0));
+        let owner = row.get(1).and_then(Cell::text);
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+    }
+    Ok((of_others, owners))
 }
 
 /// What all jobs have cost so far.
@@ -666,7 +721,7 @@ mod tests {
             ledger.intend(2, "one").expect("its own");
             ledger.made(2, "one", "j").expect("its own");
             // Of one with a limit of three jobs.
-            let reserved = [3, 4].map(|id| ledger.reserve(id, 13.0, estimate).expect("read"));
+            let reserved = [3, 4].map(|id| ledger.reserve(id, 13.0, estimate, None).expect("read"));
             let count = reserved.iter().filter(|outcome| **outcome == Reserve::Granted).count();
             assert_eq!(count, granted, "{estimate:?}: {reserved:?}");
             assert!(reserved.contains(&Reserve::Later), "{estimate:?}: {reserved:?}");

@@ -44,6 +44,7 @@ mod store;
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -268,6 +269,7 @@ impl CampaignRun {
         let work = &self.work;
         let stopper = self.stopper();
         let _hook = interrupt::on_cancel(move || stopper.detach());
+        let mut gave_back = false;
         loop {
             let round = work.round.lock().clone();
             let ended = round.batch.wait_through().map_err(|error| CampaignError::Client(error.into()))?;
@@ -277,8 +279,10 @@ impl CampaignRun {
                 }
             }
             let count = |outcome| ended.jobs.iter().filter(|job| job.outcome.as_ref().ok() == Some(&outcome)).count();
-            // Rows that gave way to jobs of a process that has died since; those come first now.
-            if count(Outcome::Deferred) > 0 && count(Outcome::Done) > 0 && ended.stopped.is_none() {
+            // Rows that gave way to jobs of a process that has died since, which are out of the way.
+            // Without progress once at most: jobs that this run has made give money back, too.
+            let goes_on = count(Outcome::Done) > 0 || count(Outcome::Unmade) > 0 && !mem::replace(&mut gave_back, true);
+            if count(Outcome::Deferred) > 0 && goes_on && ended.stopped.is_none() {
                 let mut round = work.round.lock();
                 if !work.is_over.load(Ordering::Relaxed) {
                     *round = (work.start)()?;
@@ -286,7 +290,8 @@ impl CampaignRun {
                 }
             }
             let mut report = CampaignReport::new(work.ledger.entries()?, work.ledger.totals()?, work.settings.limit);
-            (report.over_budget, report.elsewhere) = (count(Outcome::OverBudget), count(Outcome::Elsewhere));
+            report.over_budget = count(Outcome::OverBudget) + count(Outcome::Unmade);
+            report.elsewhere = count(Outcome::Elsewhere);
             return Ok(report);
         }
     }

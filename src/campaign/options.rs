@@ -65,8 +65,11 @@ impl<R> CampaignOptions<R> {
     /// cost and what it may cost itself are no more than that. Defaults to no limit.
     ///
     /// What a job may cost is the [estimate](CampaignOptions::estimate), or what the dearest so far
-    /// has cost, if that is more. If neither is known, one job runs alone first. A job that turns
-    /// out dearer than that can pass the limit, and is the last.
+    /// has cost, if that is more. If neither is known, one job runs alone first. A back-end of
+    /// openEO that estimates costs is asked about each job before its start. A job for which it
+    /// names more than that is started only if that fits the limit; otherwise the job is deleted
+    /// again, and its row waits. A job that turns out dearer than all this can pass the limit, and
+    /// is the last.
     pub fn spend_at_most(mut self, limit: f64) -> CampaignOptions<R> {
         self.settings.limit = Some(limit);
         self

@@ -8,7 +8,7 @@ use super::ledger::{Claim, Entry, Hold, Ledger, Reserve, State};
 use super::options::Settings;
 use super::progress::Gauge;
 use super::row::Row;
-use super::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
+use super::service::{Adopted, BeyondLimit, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::error::{BoxError, chain};
 use crate::executor::{is_cancelled, shield};
@@ -56,6 +56,8 @@ pub(super) enum Outcome {
     Elsewhere,
     /// It could pass the limit.
     OverBudget,
+    /// As `OverBudget`, but money was reserved for it at first, which is free for others now.
+    Unmade,
     /// Jobs come first that no process looks after.
     Deferred,
 }
@@ -68,6 +70,8 @@ pub(super) struct RowJob<S: Service> {
     entry: Option<Entry>,
     job: Option<S::Job>,
     outcome: Option<Outcome>,
+    /// What the service has estimated that the row's job costs.
+    estimate: Option<f64>,
     losses: u32,
     missing: u32,
 }
@@ -81,6 +85,7 @@ impl<S: Service> RowJob<S> {
             entry: None,
             job: None,
             outcome: None,
+            estimate: None,
             losses: 0,
             missing: 0,
         }
@@ -130,7 +135,12 @@ impl<S: Service> RowJob<S> {
             token: self.shared.ledger.token(self.id, entry.attempt),
             back_end: entry.back_end.clone().unwrap_or_default(),
             job: entry.job.clone().unwrap_or_default(),
-            diary: Diary { ledger: Arc::clone(&self.shared.ledger), id: self.id },
+            diary: Diary {
+                ledger: Arc::clone(&self.shared.ledger),
+                id: self.id,
+                limit: self.shared.settings.limit,
+                estimate: self.shared.settings.estimate,
+            },
             root: self.shared.settings.root.clone(),
             pattern: self.shared.settings.pattern.clone(),
         }
@@ -139,12 +149,18 @@ impl<S: Service> RowJob<S> {
     /// A job that is to be made, if there is money for it.
     fn new_job(&mut self, entry: &Entry) -> Result<Option<S::Job>, JobError> {
         if let Some(limit) = self.shared.settings.limit {
-            let outcome = match self.shared.ledger.reserve(self.id, limit, self.shared.settings.estimate)? {
+            let outcome = match self.shared.ledger.reserve(
+                self.id,
+                limit,
+                self.shared.settings.estimate,
+                self.estimate,
+            )? {
                 Reserve::Granted => None,
                 Reserve::Later => {
                     return Err(JobError::wait("others may still spend what is left of the limit", LATER));
                 }
                 Reserve::Orphans => Some(Outcome::Deferred),
+                Reserve::Exceeded if self.estimate.is_some() => Some(Outcome::Unmade),
                 Reserve::Exceeded => Some(Outcome::OverBudget),
                 Reserve::Untold => {
                     self.shared.ledger.release(self.id)?;
@@ -243,7 +259,10 @@ impl<S: Service> RowJob<S> {
             Err(error) => error,
         };
         if job.is_made() {
-            return Err(error);
+            return match error.error::<BeyondLimit>() {
+                Some(&BeyondLimit(cost)) => self.unmake(cost, error, cx),
+                None => Err(error),
+            };
         }
         if is_cancelled() {
             // It says nothing of the row. If the job may be made, the next run looks for it.
@@ -267,6 +286,19 @@ impl<S: Service> RowJob<S> {
             false => self.shared.ledger.not_made(self.id)?,
         }
         Err(error)
+    }
+
+    /// Deletes the row's job, which is made and not started, because it could pass the limit. It is
+    /// made again once that much can be reserved for it.
+    fn unmake(&mut self, cost: f64, error: JobError, cx: &mut Context<'_>) -> Result<Option<Submitted>, JobError> {
+        let Some(job) = &mut self.job else { return Err(error) };
+        self.shared.ledger.will_delete(self.id)?;
+        job.stop(cx)?;
+        self.shared.ledger.unmade(self.id)?;
+        self.estimate = Some(cost);
+        // Read anew by the next step.
+        (self.job, self.entry) = (None, None);
+        Err(JobError::wait(error, LATER))
     }
 
     /// The job has ended: as finished, or not.

@@ -181,6 +181,11 @@ impl fmt::Debug for Ticket {
     }
 }
 
+/// A job that isn't started yet is estimated to cost so much that the limit could be passed.
+#[derive(Debug, thiserror::Error)]
+#[error("the back-end estimates that it costs {0}, which could pass the limit")]
+pub(crate) struct BeyondLimit(pub(super) f64);
+
 /// A cost that can be added up.
 pub(crate) fn sound_cost(cost: Option<f64>) -> Option<f64> {
     cost.filter(|cost| cost.is_finite() && *cost >= 0.0)
@@ -191,6 +196,9 @@ pub(crate) fn sound_cost(cost: Option<f64>) -> Option<f64> {
 pub(crate) struct Diary {
     pub(super) ledger: Arc<Ledger>,
     pub(super) id: i64,
+    /// What all jobs may cost together, and what one was estimated to cost.
+    pub(super) limit: Option<f64>,
+    pub(super) estimate: Option<f64>,
 }
 
 impl Diary {
@@ -202,6 +210,22 @@ impl Diary {
     /// It is made there.
     pub(crate) fn made(&self, back_end: &str, id: &str) -> Result<(), CampaignError> {
         self.ledger.made(self.id, back_end, id)
+    }
+
+    /// Before the job is started: what it may cost, as the back-end estimates it by `ask`, is
+    /// reserved. Nobody is asked if nothing is limited.
+    ///
+    /// # Errors
+    /// [`BeyondLimit`] as a fatal error, if that could pass the limit.
+    #[cfg_attr(not(feature = "openeo"), allow(dead_code, reason = "PAIRS estimates no costs"))]
+    pub(crate) fn may_start(&self, ask: impl FnOnce() -> Option<f64>) -> Result<(), JobError> {
+        let Some(limit) = self.limit else { return Ok(()) };
+        match sound_cost(ask()) {
+            Some(cost) if !self.ledger.may_cost(self.id, cost, limit, self.estimate)? => {
+                Err(JobError::fatal(BeyondLimit(cost)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The folder of the row's results, or the name of its files: `wanted`, or that with a number

@@ -10,6 +10,7 @@ use super::api::error::OpenEoError;
 use super::api::step::job_error;
 use super::documents::job::{JobDescription, JobStatus};
 use super::jobs::graph::ProcessGraph;
+use super::jobs::job::BatchJob;
 use super::jobs::new_job::NewJob;
 use super::many::run::{Memory, Run, Shared};
 use super::many::site::Site;
@@ -281,6 +282,16 @@ impl Memory for RowMemory {
 
     fn made(&mut self, back_end: &str, id: &str) -> Result<(), JobError> {
         Ok(self.diary.made(back_end, id)?)
+    }
+
+    fn may_start(&mut self, job: &BatchJob) -> Result<(), JobError> {
+        self.diary.may_start(|| {
+            if !job.connection().capabilities().supports("GET", "/jobs/{job_id}/estimate") {
+                return None;
+            }
+            // A back-end that can't estimate this job says so by an error. Then it counts as others.
+            job.once().estimate().ok()?.get("costs")?.as_f64()
+        })
     }
 
     fn folder(&mut self, back_end: &str, id: &str) -> Result<PathBuf, JobError> {

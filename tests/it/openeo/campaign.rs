@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use fulmar::client::openeo::campaign::{Campaign, CampaignError, CampaignOptions, CampaignReport, RowState};
 use fulmar::client::openeo::{BackEnd, Connection, NewJob, ProcessGraph, RunOptions};
-use openeo_server::{Config, Fault, Passage, Server};
+use openeo_server::{Config, Fault, JobAccount, Passage, Server};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -58,12 +58,17 @@ fn run(campaign: &Campaign, connection: &Connection, options: &CampaignOptions) 
     campaign.run_jobs(back_ends, make, options).expect("run")
 }
 
+/// Whether a job was deleted without a start, because the limit had no room for its estimate.
+fn is_unmade(job: &JobAccount) -> bool {
+    (job.status, job.starts) == ("deleted", 0)
+}
+
 /// Each row has one job that finished, all others are gone, and every file is whole.
 fn assert_done_once(servers: &[Server], report: &CampaignReport, folder: &Path, rows: usize) {
     assert!(report.is_success(), "{report}: {:?}", report.failures().collect::<Vec<_>>());
     assert_eq!((report.rows.len(), report.spent), (rows, COST * rows as f64), "{report}");
     let mut titles = HashMap::new();
-    for job in servers.iter().flat_map(Server::jobs) {
+    for job in servers.iter().flat_map(Server::jobs).filter(|job| !is_unmade(job)) {
         assert_eq!((job.status, job.starts), ("finished", 1), "{job:?}");
         *titles.entry(job.title).or_insert(0) += 1;
     }
@@ -116,11 +121,18 @@ struct Trial {
     rows: usize,
     /// How many rows the limit has money for.
     paid: usize,
+    /// What the back-ends say before the start of a job that it will cost.
+    estimate: f64,
 }
 
 impl Trial {
     fn limit(self) -> f64 {
         COST * self.paid as f64 + 1.0
+    }
+
+    /// How many rows are done up to the limit: each fits if what it is estimated to cost does.
+    fn fitting(self) -> usize {
+        ((self.limit() - self.estimate) / COST) as usize + 1
     }
 
     fn run(self, urls: &[String], folder: &Path, limit: f64) -> CampaignReport {
@@ -147,8 +159,9 @@ impl Trial {
     }
 
     fn killed_at_with(self, at: u64, passage: Passage, prepare: fn(&Server)) -> u64 {
+        let config = Config { estimates: Some(self.estimate), ..Config::quick() };
         let servers: Vec<Server> =
-            (0..self.back_ends).map(|_| Server::start(Config::quick()).expect("a server")).collect();
+            (0..self.back_ends).map(|_| Server::start(config.clone()).expect("a server")).collect();
         servers.iter().for_each(prepare);
         let urls: Vec<String> = servers.iter().map(Server::url).collect();
         let folder = Folder::new();
@@ -188,9 +201,15 @@ impl Trial {
     /// Goes on up to the limit, and then without one.
     fn go_on(self, servers: &[Server], urls: &[String], folder: &Path) {
         let report = self.run(urls, folder, self.limit());
-        assert_eq!((report.count(RowState::Done), report.over_budget), (self.paid, self.rows - self.paid), "{report}");
+        assert_eq!(
+            (report.count(RowState::Done), report.over_budget),
+            (self.fitting(), self.rows - self.fitting()),
+            "{report}"
+        );
         let started = servers.iter().flat_map(Server::jobs).filter(|job| job.starts > 0).count();
         assert!(started as f64 * COST <= self.limit(), "{started} jobs were started: {report}");
+        let unmade = servers.iter().flat_map(Server::jobs).filter(is_unmade).count();
+        assert!(unmade == 0 || self.estimate > COST, "{unmade} jobs were made in vain: {report}");
         let report = self.run(urls, folder, f64::MAX);
         assert_done_once(servers, &report, folder, self.rows);
     }
@@ -213,13 +232,13 @@ fn child() {
     let urls: Vec<String> = urls.split(' ').map(str::to_owned).collect();
     let (rows, paid) = rows.split_once(' ').expect("two numbers");
     let (rows, paid) = (rows.parse().expect("a number"), paid.parse().expect("a number"));
-    let trial = Trial { back_ends: urls.len(), rows, paid };
+    let trial = Trial { back_ends: urls.len(), rows, paid, estimate: COST };
     println!("@ {}", trial.run(&urls, Path::new(&folder), trial.limit()));
 }
 
 #[test]
 fn a_campaign_that_is_killed_at_any_request_makes_nothing_twice_and_loses_nothing() {
-    let trial = Trial { back_ends: 1, rows: 3, paid: 3 };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST };
     let requests = trial.killed_at(u64::MAX, Passage::Free);
     assert!(requests > 20, "{requests}");
     // How many there are varies a little with time: the last ones may not come.
@@ -285,7 +304,7 @@ impl Kills {
 fn on_two_back_ends_with_a_limit_nothing_is_made_twice_and_nothing_spent_beyond_whenever_it_is_killed() {
     let kills = Kills::asked_for();
     let rows = kills.rows;
-    let trial = Trial { back_ends: 2, rows, paid: rows - 1 };
+    let trial = Trial { back_ends: 2, rows, paid: rows - 1, estimate: COST };
     let requests = trial.killed_at(u64::MAX, Passage::Free);
     assert!(requests as usize > rows * 6, "{requests}");
     let next = AtomicU64::new(0);
@@ -318,8 +337,43 @@ fn on_two_back_ends_with_a_limit_nothing_is_made_twice_and_nothing_spent_beyond_
 }
 
 #[test]
+fn a_job_that_its_back_end_estimates_beyond_the_limit_is_never_started_whenever_it_is_killed() {
+    let trial = Trial { back_ends: 1, rows: 3, paid: 2, estimate: COST + 2.0 };
+    assert_eq!(trial.fitting(), 1);
+    let requests = trial.killed_at(u64::MAX, Passage::Free);
+    for at in 1..=requests - requests / 5 {
+        for passage in [Passage::Done, Passage::Lost] {
+            trial.killed_at(at, passage);
+        }
+    }
+}
+
+#[test]
+fn what_the_back_end_estimates_for_a_job_is_reserved_before_it_is_started() {
+    let config = Config { estimates: Some(9.0), ..Config::quick() };
+    let (server, connection) = server(config);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(8)).expect("added");
+    let limited = options(folder.path()).spend_at_most(18.0).estimate(1.0);
+    let report = run(&campaign, &connection, &limited);
+    // The first three cost 12, and the fourth is said to cost 9.
+    assert_eq!((report.count(RowState::Done), report.over_budget, report.spent), (3, 5, 12.0), "{report}");
+    let unmade = server.jobs().iter().filter(|job| is_unmade(job)).count();
+    assert!(unmade >= 5 && server.jobs().len() == unmade + 3, "what wasn't started is gone: {:?}", server.jobs());
+    assert!(report.rows.iter().all(|row| row.attempt == 1), "{:?}", report.rows);
+    assert_eq!((report.left, report.reserved), (Some(6.0), 0.0));
+    // A back-end that tells no number for a job leaves it at what is known.
+    server.rewrite("estimate", |_, estimate| *estimate = json!({"duration": "PT1M"}));
+    let report = run(&campaign, &connection, &limited);
+    assert_eq!((report.count(RowState::Done), report.over_budget, report.spent), (4, 4, 16.0), "{report}");
+    let report = run(&campaign, &connection, &options(folder.path()).spend_at_most(32.0));
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 8);
+}
+
+#[test]
 fn on_two_back_ends_whose_replies_are_lost_each_row_has_one_job() {
-    let trial = Trial { back_ends: 2, rows: 12, paid: 11 };
+    let trial = Trial { back_ends: 2, rows: 12, paid: 11, estimate: COST };
     let servers = [(); 2].map(|()| Server::start(Config::quick()).expect("a server"));
     servers[0].plan("create", Fault::LostReply, 3);
     servers[1].plan("start", Fault::LostReply, 3);
@@ -726,7 +780,7 @@ fn a_job_is_found_in_a_list_that_tells_no_titles() {
             }
         });
     };
-    let trial = Trial { back_ends: 1, rows: 3, paid: 3 };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST };
     // The first requests log in; jobs are made by those that follow.
     for at in 4..10 {
         trial.killed_at_with(at, Passage::Done, untitled);

@@ -151,7 +151,7 @@ fn reply(shared: &Shared, request: &Request, path: &[&str]) -> Reply {
             }
             return Reply::new(200, "text/plain", b"of a neighbour".to_vec());
         }
-        ["openeo", "1.2"] => return Reply::json(200, &capabilities()),
+        ["openeo", "1.2"] => return Reply::json(200, &capabilities(shared)),
         ["openeo", "1.2", "credentials", "basic"] => return oidc::basic(shared, request),
         ["openeo", "1.2", "credentials", "oidc"] => return Reply::json(200, &oidc::providers(shared)),
         _ => {}
@@ -217,6 +217,9 @@ fn of_job(shared: &Shared, request: &Request, user: &str, method: &str, id: &str
             _ => refusal(400, "JobNotFinished", "Batch job has not finished computing the results yet."),
         },
         ("GET" | "HEAD", ["results", key]) => file(shared, request, id, key),
+        ("GET", ["estimate"]) if shared.config.estimates.is_some() => {
+            Reply::json(200, &json!({ "costs": shared.config.estimates }))
+        }
         ("GET", ["logs"]) => {
             let order = ["debug", "info", "warning", "error"];
             let rank = |level: &str| order.iter().position(|known| *known == level).unwrap_or(0);
@@ -345,9 +348,9 @@ fn faults_of(body: &Value) -> Vec<Value> {
         .collect()
 }
 
-fn capabilities() -> Value {
+fn capabilities(shared: &Shared) -> Value {
     let endpoint = |path: &str, methods: &[&str]| json!({"path": path, "methods": methods});
-    json!({
+    let mut told = json!({
         "api_version": "1.2.0", "backend_version": "0", "stac_version": "1.0.0", "type": "Catalog", "id": "local",
         "title": "A local openEO back-end", "description": "For tests.", "production": false, "links": [],
         "endpoints": [
@@ -360,7 +363,11 @@ fn capabilities() -> Value {
             endpoint("/jobs/{job_id}", &["GET", "PATCH", "DELETE"]), endpoint("/jobs/{job_id}/logs", &["GET"]),
             endpoint("/jobs/{job_id}/results", &["GET", "POST", "DELETE"]),
         ],
-    })
+    });
+    if let (Some(_), Some(endpoints)) = (shared.config.estimates, told["endpoints"].as_array_mut()) {
+        endpoints.push(endpoint("/jobs/{job_id}/estimate", &["GET"]));
+    }
+    told
 }
 
 pub(crate) fn body(request: &Request) -> Value {

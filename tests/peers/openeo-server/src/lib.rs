@@ -44,6 +44,8 @@ pub struct Config {
     pub slots: usize,
     /// With so many queued and running jobs a start is refused as `ConcurrentJobLimit`. Defaults to none.
     pub concurrent_limit: Option<usize>,
+    /// What every job is estimated to cost. Defaults to none: no estimates are supported.
+    pub estimates: Option<f64>,
     /// The assets of every job: key, media type, size in bytes. Defaults to a GeoTIFF of 4,104 bytes and a short table.
     pub assets: Vec<(String, String, usize)>,
     /// Whether links are signed and lead to the store. Defaults to no.
@@ -88,6 +90,7 @@ impl Default for Config {
             slow: Duration::from_secs(14),
             slots: 16,
             concurrent_limit: None,
+            estimates: None,
             assets: vec![
                 ("openEO.tif".to_owned(), "image/tiff; application=geotiff".to_owned(), 4_104),
                 ("out.csv".to_owned(), "text/csv".to_owned(), 48),

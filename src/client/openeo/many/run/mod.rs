@@ -46,6 +46,11 @@ pub(in crate::client::openeo) trait Memory: Send {
     fn will_create(&mut self, back_end: &str) -> Result<(), JobError>;
     /// The job was created there, with this id.
     fn made(&mut self, back_end: &str, id: &str) -> Result<(), JobError>;
+    /// The job is made, and is to be started next.
+    ///
+    /// # Errors
+    /// Why it is not to be started.
+    fn may_start(&mut self, job: &BatchJob) -> Result<(), JobError>;
     /// The folder for its results, below the folder of all results.
     fn folder(&mut self, back_end: &str, id: &str) -> Result<PathBuf, JobError>;
 }
@@ -89,6 +94,8 @@ pub(in crate::client::openeo) struct Run {
     memory: Option<Box<dyn Memory>>,
     /// Whether `memory` has stored the job's id.
     is_remembered: bool,
+    /// Whether `memory` has said that the job may be started.
+    may_start: bool,
 }
 
 impl Run {
@@ -122,6 +129,7 @@ impl Run {
             side_questions: 0,
             memory: None,
             is_remembered: false,
+            may_start: false,
         }
     }
 
@@ -221,6 +229,12 @@ impl RemoteJob for Run {
                 memory.made(&site.back_end.name, job.id())?;
             }
             self.is_remembered = true;
+        }
+        if !self.may_start {
+            if let Some(memory) = self.memory.as_mut().filter(|_| !self.started) {
+                memory.may_start(&job)?;
+            }
+            self.may_start = true;
         }
         match self.start(&job, cx) {
             // After a soft error, or if there is no room, `poll` starts the job. It counts as
