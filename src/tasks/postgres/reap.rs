@@ -185,7 +185,9 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
 pub(super) fn retired(db: &mut Connection, limit: usize) -> Result<Vec<i64>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
-    // A retention that makes no sense deletes nothing. A server that takes the table for small would rather sort all tasks of a type than read the
+    // A retention that makes no sense deletes nothing.
+    //
+    // A server that takes the table for small would rather sort all tasks of a type than read the
     // index of those that have ended.
     tx.script("SET LOCAL enable_sort = off")?;
     let rows = tx.query(

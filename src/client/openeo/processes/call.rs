@@ -138,7 +138,7 @@ mod tests {
         for (values, named) in [
             (json!({"wieght": 3}), "no parameter `wieght`, but: d, weight"),
             (json!({"data": 3}), "another name"),
-            (json!(3), "an object"),
+            (json!(3), "must be a JSON object"),
         ] {
             let error = graph().fill(&values).expect_err(named);
             assert!(matches!(&error, OpenEoError::Invalid(text) if text.contains(named)), "{error}");
