@@ -513,6 +513,8 @@ impl<J: RemoteJob> Run<J> {
         self.tell(index, Some(&id), EventKind::Submitted);
     }
 
+    /// A poll of the job `index` has said that it isn't ready: stores its state and progress, and
+    /// tells the callbacks what has changed.
     fn pending(&self, index: usize, new_state: Cow<'static, str>, progress: Option<f32>) {
         let (id, new_state, progress) = {
             let mut state = self.state.lock();
@@ -522,8 +524,8 @@ impl<J: RemoteJob> Run<J> {
             if changed {
                 entry.state = Some(new_state.clone());
             }
-            // A service may round up to more than 1. Ignore a share that is negative or not a
-            // number.
+            // A service may round up to more than 1: that counts as 1. A share that is negative or
+            // not a number is ignored.
             let progress = progress.filter(|share| *share >= 0.0 && share.is_finite()).map(|share| share.min(1.0));
             let progress = progress.filter(|share| entry.progress != Some(*share));
             entry.progress = progress.or(entry.progress);

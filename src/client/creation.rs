@@ -108,7 +108,8 @@ pub(crate) trait Maker {
     /// The id of what was created, if the list has it.
     fn id_of<'a>(&self, made: &'a Self::Made) -> Option<&'a str>;
     fn doubt(&self, error: &Self::Error) -> Doubt;
-    /// Whether the same request may succeed later.
+    /// Whether a `POST` that failed by `error`, and surely made nothing, may succeed if it is sent
+    /// again.
     fn may_pass(&self, error: &Self::Error) -> bool;
     /// Reads a part of the list, counted from 1. If there are several parts, the newest entries
     /// come first.

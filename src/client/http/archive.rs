@@ -304,6 +304,8 @@ struct Staging {
 }
 
 impl Staging {
+    /// Makes a new temporary folder beside `folder`, for the files until all of them are there. First
+    /// removes those of processes that have died: their locks are free.
     fn beside(folder: &Path) -> Result<Staging, ArchiveError> {
         let wrong = || {
             failed(
@@ -321,14 +323,15 @@ impl Staging {
         }
         let beginning = format!("{name}.unpacking-");
         remove_abandoned(parent, &beginning);
-        // Another process may be using the first name.
+        // Other processes that unpack to the same folder use the first names.
         for number in 0..1_000 {
             let path = parent.join(format!("{beginning}{number}"));
             match fs::create_dir(&path) {
                 Ok(()) => match lock(&path) {
                     Lock::Ours(lock) => return Ok(Staging { path, done: false, _lock: Some(lock) }),
                     Lock::Unknown => return Ok(Staging { path, done: false, _lock: None }),
-                    // Another process has just taken it for an abandoned one, and removes it.
+                    // Until it was locked, the folder looked like an abandoned one: another process
+                    // is removing it. Take the next name.
                     Lock::Busy => {}
                 },
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -126,7 +126,9 @@ impl Why {
 }
 
 impl CancelScope {
-    /// A scope in `parent`, with a time limit of its own if `deadline` comes first.
+    /// A scope in `parent`, or in none. It has a time limit of its own only if `deadline` comes
+    /// before the one that it inherits. `policy` is a group's; a time limit has none. If `parent` has
+    /// ended, the new scope has ended as well.
     pub(super) fn new(
         parent: Option<Arc<CancelScope>>,
         core: Arc<Core>,
@@ -153,6 +155,7 @@ impl CancelScope {
             state.children.insert(number, Arc::downgrade(&scope));
             let ended = state.ended;
             drop(state);
+            // An end of `parent` that comes later finds the new scope among the children.
             if let Some(why) = ended {
                 scope.note(why.inherited());
             }

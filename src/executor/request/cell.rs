@@ -399,13 +399,15 @@ pub(crate) trait Job: Send + Sync {
 
 /// A request whose operation is forgotten: what the handle sees.
 pub(crate) trait Outcome<T>: Job {
+    /// The same request without its result type, for the executor's queues and waits.
     fn as_job(self: Arc<Self>) -> Arc<dyn Job>;
     /// Takes the result out; `None` while there is none. If a continuation has reserved the
-    /// result, this gives [`Error::ResultTaken`] at the end: the value is the continuation's.
+    /// result, this gives [`Error::ResultTaken`] once the request has ended: the value is the
+    /// continuation's.
     fn take(&self) -> Option<Result<T>>;
     /// Takes the result out for the continuation that has reserved it; `None` while there is none.
     fn take_reserved(&self) -> Option<Result<T>>;
-    /// Puts a value back that `take` gave.
+    /// Puts a value back that `take` gave and that the caller can't use after all.
     fn restore(&self, value: T);
     /// Takes what the operation panicked with.
     fn panic_payload(&self) -> Option<Box<dyn Any + Send>>;

@@ -161,14 +161,18 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
     Ok(QueueStats { types, capacity, paused, warnings: old_transactions(db, old_snapshot)? })
 }
 
-/// What keeps the server from cleaning up after us: dead rows pile up, and every claim has to walk
-/// past them.
+/// How many transactions of the server count as one second of a snapshot's age: a guess, for a
+/// server that is neither idle nor at its limit.
+const A_SECOND: f64 = 100.0;
+
+/// A warning for each of the three oldest transactions that have been open for longer than `limit`:
+/// of sessions, prepared ones, and those of replicas that a replication slot stands for. As long as
+/// they are open, vacuum can't remove the dead rows of tasks, and every claim has to walk past them.
 ///
-/// Of sessions of other roles only those may see the times who have the right to. Their snapshots
-/// are seen by everybody, and so are those that replicas hold: their age is told in transactions,
-/// of which so many count as a second.
+/// The server hides the start time of other roles' sessions from a role without the right to
+/// monitor, and knows none for a slot. Of these it tells how many transactions have begun since, of
+/// which [`A_SECOND`] count as one second.
 fn old_transactions(db: &mut Connection, limit: Duration) -> Result<Vec<String>, PgError> {
-    const A_SECOND: f64 = 100.0;
     let rows = db.query(
         "SELECT who, words FROM (
              SELECT 'session ' || pid || ' (' || coalesce(nullif(application_name, ''), 'without a name') || ', '

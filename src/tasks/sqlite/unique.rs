@@ -1,5 +1,5 @@
-//! Tasks of which one is enough. One process writes at a time, so that a look and what follows are
-//! one step.
+//! Unique tasks: of those with the same type and unique key one is enough. One process writes at a
+//! time, so that the look for it and what follows are one step.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -14,13 +14,16 @@ use super::{millis, produce, steps};
 
 const DOING: &str = "enqueuing";
 
-/// The task that stands for a new one, changed as that asks for.
+/// Looks for a task that makes `task` needless: of the same unique key, accepted within the period
+/// before `now`, and in one of the statuses that `task` names. If that hasn't started yet, it gets
+/// the new input or time, as `task` asks. `None`: the caller inserts `task`.
 pub(super) fn find(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<Option<Accepted>> {
     let Some(unique) = &task.unique else {
         return Ok(None);
     };
     let since = unique.period().map_or(i64::MIN, |period| now.saturating_sub(millis(period)));
-    // One that has started before may have read its input, and stored steps by it.
+    // Only a fresh one may be changed: a task that has started may have read its input already, and
+    // stored steps that depend on it.
     let found: Option<(i64, String, bool)> = db
         .prepare_cached(sql!(
             "SELECT t.id, t.identifier, t.status = {accepted} AND t.starts = 0 AS is_fresh
