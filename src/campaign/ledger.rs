@@ -428,8 +428,8 @@ impl Ledger {
         self.write("noting what went wrong", |tx| tx.execute(sql, &[error.into(), id.into()])).map(drop)
     }
 
-    /// The folder of a row's results: the one that it has, or `wanted`, or that with a number
-    /// behind it if another row has it.
+    /// The folder of a row's results: the one that it has, or `wanted`, or `wanted` with a number
+    /// behind it if another row has that. The row keeps it from then on.
     pub(super) fn folder(&self, id: i64, wanted: &str) -> Result<String> {
         self.write("choosing a folder", |tx| {
             let own = tx.one("SELECT folder FROM campaign_row WHERE id = $1", &[id.into()])?;

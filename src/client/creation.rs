@@ -480,8 +480,11 @@ struct Window {
 }
 
 impl Window {
-    /// Uses the clock that dates the entries, if it is known from one that this process created.
-    /// Otherwise the `Date` of the list, and otherwise our own clock.
+    /// The window for a call that began at `began` and whose reply was lost before now.
+    ///
+    /// What the service's clock says now follows from an entry that this process has created: the
+    /// list has its date, and the ledger when its call began and ended. Without such an entry it is
+    /// the `Date` of the reply with the list, and without that our own clock.
     fn new(ledger: &Ledger, list: &Listing, began: Instant) -> Window {
         let now = Instant::now();
         let since = millis(now.saturating_duration_since(began));

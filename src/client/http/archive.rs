@@ -222,6 +222,8 @@ impl Reading<'_> {
         Ok(path)
     }
 
+    /// Unpacks one entry into `file`, whose path is `to`. Each piece is taken from the `budget` of
+    /// the whole archive before it is written.
     fn copy(
         &self,
         entry: &mut impl Read,

@@ -136,7 +136,7 @@ fn insert_pieces(
     is_limited: bool,
 ) -> Result<Vec<i64>, Fault> {
     if is_limited {
-        make_room(db, tasks.len())?;
+        check_room(db, tasks.len())?;
     }
     let mut ids = Vec::with_capacity(tasks.len());
     for piece in pieces(tasks) {
@@ -175,7 +175,7 @@ fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
 }
 
 /// The capacity's lock is held.
-fn make_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
+fn check_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
     let Some(capacity) = capacity(db)? else {
         return Ok(());
     };

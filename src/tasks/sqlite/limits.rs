@@ -115,7 +115,7 @@ impl Limited {
     }
 }
 
-/// Those of these types, sorted by name, that have limits and are not paused.
+/// Those of the types in `names`, which are sorted, that have limits and are not paused.
 pub(super) fn of(db: &Connection, names: &[String]) -> Result<Vec<Limited>> {
     // CROSS JOIN: SQLite then reads the limits first and looks their types up, never the reverse.
     // Mostly no type has limits, and each claim would read all types for nothing.

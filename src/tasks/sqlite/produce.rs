@@ -37,7 +37,7 @@ pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Ve
     // What others stand for needs no room.
     let is_unique = tasks.iter().any(|task| task.unique.is_some());
     if !is_unique {
-        make_room(db, tasks.len() as u64)?;
+        check_room(db, tasks.len() as u64)?;
     }
     let mut accepted = Vec::with_capacity(tasks.len());
     let mut of_type: Option<(&str, i64)> = None;
@@ -52,7 +52,7 @@ pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Ve
             continue;
         }
         if is_unique {
-            make_room(db, 1)?;
+            check_room(db, 1)?;
         }
         let id = insert(db, now, type_id, task)?;
         unique::keep(db, type_id, id, task)?;
@@ -61,11 +61,13 @@ pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Ve
     Ok(accepted)
 }
 
-fn make_room(db: &Connection, wanted: u64) -> Result<()> {
+/// Refuses `wanted` new tasks if the queue has a capacity and, with them, more would wait.
+fn check_room(db: &Connection, wanted: u64) -> Result<()> {
     let Some(capacity) = capacity(db)? else {
         return Ok(());
     };
-    // What waits: open gates and shut ones, and what a worker took but has not started.
+    // What waits: tasks that may be claimed, those that wait for their time or for the order of
+    // their key, and those that a worker has claimed and not started.
     let most = i64::try_from(capacity).unwrap_or(i64::MAX);
     let waiting: i64 = db
         .prepare_cached(sql!(
