@@ -1,5 +1,5 @@
-//! A function that waits for children with large results takes no memory for what it can't have: in a process of its own,
-//! whose peak is nobody else's.
+//! A function that waits for children with large results takes no memory for what it can't have: in
+//! a process of its own, whose peak is its own alone.
 #![cfg(all(feature = "sqlite", target_os = "linux"))]
 
 use fulmar::tasks::durable::{Durable, function};

@@ -295,11 +295,13 @@ impl Ledger {
         })
     }
 
-    /// Whether the row's job, which is made and not started, may cost that much. If so, that much is
-    /// reserved for it from now on.
+    /// Whether the row's job, which is made and not started, may cost that much. If so, that much
+    /// is reserved for it from now on.
     pub(super) fn may_cost(&self, id: i64, cost: f64, limit: f64, estimated: Option<f64>) -> Result<bool> {
         self.write("reserving more money", |tx| {
-            let reserved = tx.one("SELECT reserved FROM campaign_row WHERE id = $1", &[id.into()])?;
+            let own = self.store.owner();
+            let sql = "SELECT reserved FROM campaign_row WHERE id = $1 AND owner = $2";
+            let reserved = tx.one(sql, &[id.into(), own.into()])?;
             if reserved.and_then(|reserved| reserved.real()).is_some_and(|reserved| cost <= reserved) {
                 return Ok(true);
             }
@@ -309,13 +311,13 @@ impl Ledger {
                 return Ok(false);
             }
             let reserve = "UPDATE campaign_row SET reserved = $1 WHERE id = $2 AND owner = $3";
-            tx.execute(reserve, &[cost.into(), id.into(), self.store.owner().into()])?;
-            Ok(true)
+            // Not if another process has taken the row over.
+            Ok(tx.execute(reserve, &[cost.into(), id.into(), own.into()])? == 1)
         })
     }
 
-    /// The row's job, which isn't started, is about to be deleted. If this process dies on the way, the
-    /// next one looks whether the job is still there.
+    /// The row's job, which isn't started, is about to be deleted. If this process dies on the way,
+    /// the next one looks whether the job is still there.
     pub(super) fn will_delete(&self, id: i64) -> Result<()> {
         self.set(
             "UPDATE campaign_row SET state = 'intended', job = NULL, intended = $1 WHERE id = $2 AND owner = $3",

@@ -279,8 +279,8 @@ impl CampaignRun {
                 }
             }
             let count = |outcome| ended.jobs.iter().filter(|job| job.outcome.as_ref().ok() == Some(&outcome)).count();
-            // Rows that gave way to jobs of a process that has died since, which are out of the way.
-            // Without progress once at most: jobs that this run has made give money back, too.
+            // Rows that gave way to jobs of a process that has died since, which are out of the
+            // way. Without progress once at most: jobs that this run has made give money back, too.
             let goes_on = count(Outcome::Done) > 0 || count(Outcome::Unmade) > 0 && !mem::replace(&mut gave_back, true);
             if count(Outcome::Deferred) > 0 && goes_on && ended.stopped.is_none() {
                 let mut round = work.round.lock();

@@ -213,7 +213,7 @@ impl Diary {
     }
 
     /// Before the job is started: what it may cost, as the back-end estimates it by `ask`, is
-    /// reserved. Nobody is asked if nothing is limited.
+    /// reserved. Without a limit the back-end isn't asked.
     ///
     /// # Errors
     /// [`BeyondLimit`] as a fatal error, if that could pass the limit.

@@ -353,9 +353,9 @@ struct Nested {
     pending: VecDeque<Box<dyn FnOnce()>>,
 }
 
-/// Calls `foreign`, the user's code, or puts it off if [`NESTING`] such calls are on this stack already: a chain of
-/// callbacks of any length must not overflow the stack. The innermost of those calls then runs
-/// what was put off, one after the other, when its own `foreign` has returned.
+/// Calls `foreign`, the user's code, or puts it off if [`NESTING`] such calls are on this stack
+/// already: a chain of callbacks of any length must not overflow the stack. The innermost of those
+/// calls then runs what was put off, one after the other, when its own `foreign` has returned.
 pub(super) fn call_nested(foreign: impl FnOnce() + 'static) {
     let mut foreign = Some(foreign);
     let depth = look!(NESTED, |nested| {

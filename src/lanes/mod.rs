@@ -290,19 +290,24 @@ mod tests {
         assert!(!enter(&mut lanes, key(&keys, "AAPL"), false, 4).1);
     }
 
-    /// The promise read off the definition: an entry may run when no earlier one that it clashes
-    /// with is still there.
-    #[test]
-    fn any_sequence_agrees_with_the_definition() {
+    /// Random numbers below the argument, the same for the same seed.
+    pub(super) fn random() -> impl FnMut(usize) -> usize {
         let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
         println!("seed {seed} (set FULMAR_SEED to repeat another)");
         let mut state = seed | 1;
-        let mut random = move |below: usize| {
+        move |below: usize| {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             (state % below as u64) as usize
-        };
+        }
+    }
+
+    /// The promise read off the definition: an entry may run when no earlier one that it clashes
+    /// with is still there.
+    #[test]
+    fn any_sequence_agrees_with_the_definition() {
+        let mut random = random();
         let (mut lanes, keys) = (Lanes::new(), KeyHasher::new());
         // (lane, modifier, running, ticket, item), in order of entry
         let mut model: Vec<(usize, bool, bool, Ticket, usize)> = Vec::new();

@@ -16,8 +16,8 @@ pub(super) struct Slab<T> {
     chunks: Vec<Chunk<T>>,
     /// The number of the chunk that takes new entries until it is full.
     current: Option<u32>,
-    /// The numbers of the other chunks of which half or more is free, each once. The first to become
-    /// so is used first, because it has the most free slots by then.
+    /// The numbers of the other chunks of which half or more is free, each once. The first to
+    /// become so is used first, because it has the most free slots by then.
     open: VecDeque<u32>,
     /// The memory of the last chunk that became empty, for the next chunk: otherwise a single entry
     /// that comes and goes would allocate each time.
@@ -185,15 +185,7 @@ mod tests {
 
     #[test]
     fn entries_keep_their_indices_and_at_least_half_of_the_memory_is_used_at_the_peak() {
-        let seed = std::env::var("FULMAR_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
-        println!("seed {seed} (set FULMAR_SEED to repeat another)");
-        let mut state = seed | 1;
-        let mut random = move |below: usize| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % below as u64) as usize
-        };
+        let mut random = crate::lanes::tests::random();
         let (mut slab, mut entries, mut taken, mut peak) = (Slab::new(), Vec::new(), HashSet::new(), 0);
         for value in 0..50_000_usize {
             // It grows and shrinks in turn.

@@ -645,8 +645,8 @@ pub(crate) fn retired_tasks_are_deleted(bed: &dyn Bed) {
     assert_eq!(bed.sql(left), 0, "what was deleted has no log any more");
 }
 
-/// A type's row as another program may have left it: what it says of its own tasks must neither delete them at once, nor
-/// keep those of other types.
+/// A type's row as another program may have left it: what it says of its own tasks must neither
+/// delete them at once, nor keep those of other types.
 pub(crate) fn a_retention_that_makes_no_sense_deletes_nothing(bed: &dyn Bed) {
     let queue = bed.queue();
     for name in ["t", "u"] {

@@ -25,8 +25,8 @@ pub(crate) fn cron_expressions_have_their_zone(bed: &dyn Bed) {
     }
 }
 
-/// pg-boss 592: one process removed a schedule and put it again while another was firing it, and the
-/// job ran twice.
+/// pg-boss 592: one process removed a schedule and put it again while another was firing it, and
+/// the job ran twice.
 pub(crate) fn a_schedule_that_is_put_anew_fires_no_time_twice(bed: &dyn Bed) {
     let (queue, other) = (bed.queue(), bed.open());
     let hourly = || Schedule::cron("hourly", "19 * * * *", task("r")).missed(Missed::Each);

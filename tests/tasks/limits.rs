@@ -68,8 +68,8 @@ pub(crate) fn limits_are_set_listed_and_removed(bed: &dyn Bed) {
     assert_eq!(queue.limits().expect("read"), []);
 }
 
-/// Whatever another program wrote there: nothing of that type is taken, because what was meant can't be known, and it is
-/// told.
+/// Whatever another program wrote there: nothing of that type is taken, because what was meant
+/// can't be known, and it is told.
 pub(crate) fn limits_that_make_no_sense_hold_back_their_type_alone(bed: &dyn Bed) {
     let queue = bed.queue();
     let others = ["a", "z"];

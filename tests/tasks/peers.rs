@@ -388,7 +388,8 @@ pub(crate) fn seventy_thousand_are_accepted_in_one_step(bed: &dyn Bed) {
     assert_eq!(names(&claims(&queue, &WorkerId::new(), 3)), ["0", "1", "2"]);
 }
 
-/// graphile/worker 303: while a job with a key ran, each call that was to replace it added one more.
+/// graphile/worker 303: while a job with a key ran, each call that was to replace it added one
+/// more.
 pub(crate) fn what_runs_is_followed_by_one_and_not_by_many(bed: &dyn Bed) {
     let queue = bed.queue();
     let change = |n: u32| NewTask::unnamed("t").input(&n).unique(Unique::by_key("page").replace());
@@ -423,8 +424,8 @@ pub(crate) fn what_is_pushed_back_runs_once_with_what_was_said_last(bed: &dyn Be
     assert_eq!(due[0].task().input::<u32>().expect("a number"), 6);
 }
 
-/// solid_queue 535: while a queue was paused, because what it asked was down, its recurring job went
-/// on being enqueued, and all ran at once when it was resumed.
+/// solid_queue 535: while a queue was paused, because what it asked was down, its recurring job
+/// went on being enqueued, and all ran at once when it was resumed.
 pub(crate) fn a_paused_type_is_not_flooded_by_its_schedule(bed: &dyn Bed) {
     let queue = bed.queue();
     let minute = Duration::from_secs(60);

@@ -306,8 +306,8 @@ struct Staging {
 }
 
 impl Staging {
-    /// Makes a new temporary folder beside `folder`, for the files until all of them are there. First
-    /// removes those of processes that have died: their locks are free.
+    /// Makes a new temporary folder beside `folder`, for the files until all of them are there.
+    /// First removes those of processes that have died: their locks are free.
     fn beside(folder: &Path) -> Result<Staging, ArchiveError> {
         let wrong = || {
             failed(

@@ -348,8 +348,8 @@ fn drain(body: Body, cancelled: Cancelled<'_>) {
     }
 }
 
-/// Reads an error's body. If it breaks off, comes too slowly or the caller cancels, returns the part
-/// that came, because the status already says that the request failed.
+/// Reads an error's body. If it breaks off, comes too slowly or the caller cancels, returns the
+/// part that came, because the status already says that the request failed.
 fn error_body(reply: Reply, cancelled: Cancelled<'_>) -> String {
     let is_packed = response::is_gzip(&reply.headers).unwrap_or(false);
     let bytes = read_some(reply.body, cancelled);

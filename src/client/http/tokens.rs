@@ -8,13 +8,11 @@
 //! epoch in which it took its token. If the server refuses that token and a renewal has ended
 //! since, the request uses the outcome of that renewal: either it tries the new token, or it fails
 //! with the renewal's error. So of all requests that used the same token, exactly one renews it,
-//! and its failure fails all of them. A request that starts later
-//! renews again.
+//! and its failure fails all of them. A request that starts later renews again.
 //!
 //! Some failures don't fail other requests. If a renewal was part of a call that must not wait and
-//! try again (`once`), ran out of time or
-//! was cancelled with its operation, another request may be able to wait longer. And if an early
-//! renewal fails, the token is still good.
+//! try again (`once`), ran out of time or was cancelled with its operation, another request may be
+//! able to wait longer. And if an early renewal fails, the token is still good.
 
 use std::fmt;
 use std::sync::Arc;
@@ -294,8 +292,8 @@ where
         self.origins.contains(origin)
     }
 
-    /// Puts the token into a request. If there is none, or if it expires soon, this thread renews it
-    /// first, or waits for the thread that is at it.
+    /// Puts the token into a request. If there is none, or if it expires soon, this thread renews
+    /// it first, or waits for the thread that is at it.
     fn apply(&self, credentials: &mut Credentials) -> Result<(), BoxError> {
         let seen = self.shared.state.lock().epoch;
         let mut state = self.idle(credentials.deadline)?;

@@ -18,8 +18,8 @@ pub(super) fn is_cancelled(cancelled: Cancelled<'_>) -> bool {
     interrupt::is_cancelled() || cancelled.is_some_and(|cancelled| cancelled())
 }
 
-/// A caller's `cancelled` that stays true once it has returned true. The wait that has seen it may end
-/// with another error, after which the next wait asks again.
+/// A caller's `cancelled` that stays true once it has returned true. The wait that has seen it may
+/// end with another error, after which the next wait asks again.
 pub(super) fn lasting(cancelled: impl Fn() -> bool) -> impl Fn() -> bool {
     let was = Cell::new(false);
     move || {

@@ -80,8 +80,8 @@ impl Campaign {
     /// # Errors
     /// [`CampaignError::Invalid`] if two back-ends have the same name, if a limit or an estimate
     /// isn't a number, or if there is a limit and two back-ends say that they count costs in
-    /// different currencies. [`CampaignError::Client`] if there is no back-end, or one that may run no
-    /// job.
+    /// different currencies. [`CampaignError::Client`] if there is no back-end, or one that may run
+    /// no job.
     pub fn start_jobs(
         &self,
         back_ends: impl IntoIterator<Item = BackEnd>,
@@ -289,7 +289,8 @@ impl Memory for RowMemory {
             if !job.connection().capabilities().supports("GET", "/jobs/{job_id}/estimate") {
                 return None;
             }
-            // A back-end that can't estimate this job says so by an error. Then it counts as others.
+            // A back-end that can't estimate this job says so by an error. Then it counts as
+            // others.
             job.once().estimate().ok()?.get("costs")?.as_f64()
         })
     }

@@ -127,8 +127,8 @@ impl Why {
 
 impl CancelScope {
     /// A scope in `parent`, or in none. It has a time limit of its own only if `deadline` comes
-    /// before the one that it inherits. `policy` is a group's; a time limit has none. If `parent` has
-    /// ended, the new scope has ended as well.
+    /// before the one that it inherits. `policy` is a group's; a time limit has none. If `parent`
+    /// has ended, the new scope has ended as well.
     pub(super) fn new(
         parent: Option<Arc<CancelScope>>,
         core: Arc<Core>,

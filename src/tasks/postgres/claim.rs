@@ -572,8 +572,8 @@ macro_rules! kept {
     };
 }
 
-/// Renews the leases of all tasks that `worker` holds, to `lease` from now, and returns these tasks.
-/// What the worker believes to hold and isn't among them, it has lost.
+/// Renews the leases of all tasks that `worker` holds, to `lease` from now, and returns these
+/// tasks. What the worker believes to hold and isn't among them, it has lost.
 pub(super) fn heartbeat(db: &mut Connection, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>, Fault> {
     // Skip rows that are locked, by an outcome that is just being stored or by a person's
     // transaction: the others must be renewed in time, and no worker can take a locked row away.

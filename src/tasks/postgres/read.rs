@@ -167,7 +167,8 @@ const A_SECOND: f64 = 100.0;
 
 /// A warning for each of the three oldest transactions that have been open for longer than `limit`:
 /// of sessions, prepared ones, and those of replicas that a replication slot stands for. As long as
-/// they are open, vacuum can't remove the dead rows of tasks, and every claim has to walk past them.
+/// they are open, vacuum can't remove the dead rows of tasks, and every claim has to walk past
+/// them.
 ///
 /// The server hides the start time of other roles' sessions from a role without the right to
 /// monitor, and knows none for a slot. Of these it tells how many transactions have begun since, of

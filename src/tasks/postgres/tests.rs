@@ -504,8 +504,8 @@ fn names_that_are_not_utf_8_keep_no_other_task_from_anything() {
         claim.start().expect("ours");
         claim.finish().expect("ours");
     }
-    // The next of each key are free now: `behind`, for the one before it has ended, and `freed`, for
-    // the one before it was set aside.
+    // The next of each key are free now: `behind`, for the one before it has ended, and `freed`,
+    // for the one before it was set aside.
     let lost = take(&["behind", "freed"]);
     for claim in &lost {
         claim.start().expect("ours");

@@ -267,8 +267,8 @@ mod cron {
                 &["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"],
             ),
             ("America/New_York", "0 0 * * *", "2026-03-08T05:00:00Z", &["2026-03-09T04:00:00Z"]),
-            // An hour that is there twice on the other half of the globe: what is due each half hour
-            // misses none.
+            // An hour that is there twice on the other half of the globe: what is due each half
+            // hour misses none.
             (
                 "Australia/Melbourne",
                 "*/30 * * * *",

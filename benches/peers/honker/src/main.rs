@@ -2,9 +2,9 @@
 //! file.
 //!
 //! Every commit waits for the disk: synchronous=FULL, where it sets NORMAL. All threads share one
-//! `Database`, which is one connection; the wait for each is its own. With a batch above 1 that many
-//! are enqueued in one transaction, claimed by `claim_batch` and acknowledged by `ack_batch`. Prints
-//! how many tasks, and the seconds of enqueuing, of working off, and of both at once.
+//! `Database`, which is one connection; the wait for each is its own. With a batch above 1 that
+//! many are enqueued in one transaction, claimed by `claim_batch` and acknowledged by `ack_batch`.
+//! Prints how many tasks, and the seconds of enqueuing, of working off, and of both at once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
