@@ -83,6 +83,9 @@ impl TaskQueue {
 }
 
 impl PostgresEngine {
+    /// Runs `work` in the transaction `begun`, and commits if it returns `Ok`. If it returns an
+    /// error or panics, the transaction is rolled back. After the commit the engine tells workers
+    /// of the tasks that `work` enqueued. `Invalid` if `work` ended the transaction by itself.
     fn transaction<R, E: From<TaskError>>(
         &self,
         begun: Transaction<'_>,

@@ -128,6 +128,10 @@ impl Claims {
         ))
     }
 
+    /// Takes up to `wish.limit` ready tasks of the types `names`: by priority and age, as far as
+    /// the limits allow. Each taken row is `Scheduled` then, with a new token and a lease. Each
+    /// take is a transaction of its own. If a later one fails, it warns, and returns what the
+    /// earlier ones took.
     pub(super) fn claim(&self, db: &mut Connection, wish: Wish<'_>, names: &[String]) -> Result<Vec<Claimed>, Fault> {
         if names.is_empty() || wish.limit == 0 {
             return Ok(Vec::new());
@@ -642,6 +646,9 @@ fn held(rows: &Rows) -> Result<Vec<Held>, Fault> {
     rows.iter().map(read).collect()
 }
 
+/// How long it is until a task of the types `names` may be claimed: zero if one may be now, `None`
+/// if none waits. Reads only. It may be too short, because it looks at the delayed tasks of all
+/// types, and ignores how many of a type may run at once.
 pub(super) fn next_due(db: &mut Connection, names: &[String], claims: &Claims) -> Result<Option<Duration>, Fault> {
     let names = possible(names);
     // The next time is of any type: a worker that looks too early looks once more.

@@ -11,6 +11,8 @@ use super::fault::Fault;
 use super::sql::then;
 use super::types;
 
+/// Counts, for each registered type, the tasks that have not ended: ready, delayed, blocked,
+/// claimed and running ones. One statement, so all counts are of one moment. Reads only.
 pub(super) fn depth(db: &mut Connection) -> Result<QueueDepth, Fault> {
     let rows = db.query(
         sql!(

@@ -67,6 +67,8 @@ impl Journal for PostgresEngine {
             }
         })?;
         self.tell(News::Work);
+        // Without a key the mark is this call's own: if it is there already, an earlier try has
+        // stored the event.
         Ok(sent || key.is_none())
     }
 
@@ -95,7 +97,7 @@ impl Journal for PostgresEngine {
                 )?,
                 None => db.query(
                     // The list of parents is made first, so that no plan begins with all children
-                    // there are.
+                    // there are. Status 5 is `Failed`, 6 is `Cancelled`.
                     "SELECT id FROM fulmar_task WHERE parent = ANY(ARRAY(
                          SELECT f.task_id FROM fulmar_task_family f WHERE f.pending > 0
                              AND (SELECT p.status FROM fulmar_task p WHERE p.id = f.task_id) IN (5, 6)))
@@ -204,6 +206,9 @@ impl Journal for PostgresEngine {
     }
 }
 
+/// The steps that a task has stored, in the order of their first use, and before them the server's
+/// time in milliseconds since 1970. No steps if there is no such task. Fails if the kind or the
+/// state of a step is none that this program knows.
 fn steps(db: &mut Connection, task: i64) -> Result<(i64, Vec<Entry>), Fault> {
     let rows = db.query(
         concat!(
@@ -247,9 +252,12 @@ fn events(db: &mut Connection, task: i64) -> Result<Vec<Event>, Fault> {
         .collect()
 }
 
+/// Enqueues `to`, and stores for it what became of it in another queue, its steps and its events,
+/// in a transaction of its own. The steps get token 0, which is no worker's. `Duplicate`;
+/// `QueueFull`, but only for a task that is `Accepted`; `UnknownType`.
 fn restore(db: &mut Connection, to: &Checked, carried: &Carried) -> Result<(), Fault> {
     let mut tx = db.begin()?;
-    // What is paused, or has ended, takes no room.
+    // Only tasks that are `Accepted` count for the capacity.
     let needs_room = carried.past.as_ref().is_none_or(|past| past.status == TaskStatus::Accepted);
     let accepted = produce::enqueue_within(&mut tx, std::slice::from_ref(to), needs_room)?;
     let id = accepted.first().map(|task| task.id).unwrap_or_default();
@@ -337,6 +345,11 @@ fn restore_past(db: &mut Connection, id: i64, past: &Past) -> Result<(), Fault> 
     Ok(())
 }
 
+/// Stores `entry` as a step of the holder's task, and locks the task's row, so that no session
+/// takes the task away before the transaction ends. An entry that is only begun is replaced.
+/// `Stale`, with nothing written: the holder has lost the task, or the entry is done or failed
+/// already. With `in_doubt` an earlier try may have stored it: then it is `Done` if `find_own`
+/// finds it.
 pub(super) fn keep(db: &mut Connection, holder: &Holder, entry: &Entry, in_doubt: bool) -> Result<Kept, Fault> {
     let stored = db.execute(
         sql!(
@@ -522,6 +535,10 @@ fn send_event(
     Ok(true)
 }
 
+/// Enqueues `children`, makes the holder's task their parent, notes how many of its children have
+/// not ended, and stores `entry` with the children's numbers as its body: all in a transaction of
+/// its own. `Done` also if an earlier try did it. `Stale`, with nothing written, if the holder has
+/// lost its task. Otherwise it fails as an enqueuing does.
 fn spawn(
     db: &mut Connection,
     holder: &Holder,

@@ -84,6 +84,8 @@ const TOGETHER: &str = sql!(
      RETURNING s.task_id, s.name, s.number, s.token"
 );
 
+/// As `keep`, for the entries of many threads in one statement. Says of each, in their order, what
+/// became of it. `Done` also for an entry that an earlier try has stored under the holder's token.
 fn together(db: &mut Connection, keeps: &[Keep]) -> Result<Vec<Kept>, Fault> {
     let ints = |of: fn(&Keep) -> i64| -> Vec<i64> { keeps.iter().map(of).collect() };
     let untils: Vec<Option<i64>> = keeps.iter().map(|keep| keep.entry.until).collect();

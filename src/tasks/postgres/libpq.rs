@@ -125,8 +125,10 @@ pub(super) struct Ready {
     pub(super) waker: bool,
 }
 
-/// Waits until the socket can be read (or written, if `write`), the waker was rung, or the deadline
-/// passed.
+/// Waits until the socket is ready, the waker was rung, or the deadline passed, and says which. The
+/// socket is ready if it can be read, if it is broken, and with `write` also if it can be written.
+/// The rings stay in the waker, for the caller to `hear`. `None` for the deadline: as long as it
+/// takes.
 ///
 /// # Errors
 /// What poll(2) says. A signal isn't an error: the wait goes on.
@@ -144,7 +146,8 @@ pub(super) fn wait(
     ];
     loop {
         // Rounded up: a wait that ends a little early would be followed by one of zero, and one
-        // more, in a hot loop.
+        // more, in a hot loop. poll(2) counts milliseconds in an `int`: a deadline that is further
+        // off than 24 days ends the wait after those, as if it had passed.
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999));
         let left = left.map_or(-1, |left| c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX));
         // SAFETY: two entries, which live until the call returns.
@@ -161,16 +164,18 @@ pub(super) fn wait(
 }
 
 impl Raw {
-    /// Connects with these options; later ones win, and `dbname` may hold a whole URL. Blocks for
-    /// at most `connect_timeout` for each address that the options name.
+    /// Connects with these options, keywords and values; later ones win, and `dbname` may hold a
+    /// whole URL. Blocks for at most the option `connect_timeout` for each address that they name,
+    /// and without that option as long as the system tries. Later calls on the connection don't
+    /// block.
     ///
     /// # Errors
-    /// What libpq or the server said, without the password.
+    /// What libpq or the server said, with `***` in place of the password.
     pub(super) fn connect(options: &[(CString, CString)]) -> Result<Raw, String> {
-        // Must come before anything else in this process uses OpenSSL. Otherwise OpenSSL installs
-        // an `atexit` handler that frees its state when the process ends. The notifier's thread
-        // may use OpenSSL at that moment, be it to hash a password, for the process doesn't wait
-        // for that thread.
+        // Initialise OpenSSL here, before libpq or other code of this process does: the first one
+        // decides. By itself OpenSSL installs an `atexit` handler that frees its state when the
+        // process ends; `init` asks it not to. The notifier's thread may use OpenSSL at that
+        // moment, if only to hash a password, because the process doesn't wait for that thread.
         #[cfg(feature = "postgres-tls")]
         openssl_sys::init();
         let null = std::iter::once(ptr::null());
@@ -179,7 +184,8 @@ impl Raw {
         // SAFETY: two arrays of C strings of one length, ended by null; libpq copies what it keeps.
         let conn = unsafe { pq::PQconnectdbParams(keywords.as_ptr(), values.as_ptr(), 1) };
         let raw = Raw(NonNull::new(conn).ok_or("out of memory")?);
-        // SAFETY: (2). The processor is a function that never goes away and needs no argument.
+        // SAFETY: (2). `ignore`, which drops the server's notices, never goes away and needs no
+        // argument.
         unsafe { pq::PQsetNoticeProcessor(raw.ptr(), Some(ignore), ptr::null_mut()) };
         // SAFETY: (2).
         if !raw.is_good() || unsafe { pq::PQsetnonblocking(raw.ptr(), 1) } != 0 {

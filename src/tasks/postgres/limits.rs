@@ -27,6 +27,9 @@ use super::sql::{now, then, trail};
 use super::value::Param;
 use super::{lanes, millis, types};
 
+/// Gives the type `name` these limits in place of others; `None` takes them away. Returns whether
+/// it had some. A transaction of its own. It also sets or clears bit 4 of the type's `paused`: if
+/// set, only claims that look at limits take its tasks. `UnknownType`.
 pub(super) fn put(db: &mut Connection, name: &str, limits: Option<Limits>) -> Result<bool, Fault> {
     let mut tx = db.begin()?;
     let sql = "SELECT id FROM fulmar_task_type WHERE name = $1::text FOR NO KEY UPDATE";
@@ -66,7 +69,8 @@ pub(super) fn put(db: &mut Connection, name: &str, limits: Option<Limits>) -> Re
     let sql = "UPDATE fulmar_task_type SET paused = paused | 4 WHERE id = $1::int8
          RETURNING floor(date_part('epoch', clock_timestamp()) * 1000000)::int8";
     let now = tx.query(sql, &[of_type.into()])?.only()?.get(0)?;
-    // A slow rate before holds nothing back for longer than the one that is set now.
+    // Buckets that a slower rate has moved far ahead would hold tasks back for longer than the new
+    // rate does.
     shorten(&mut tx, now, of_type, &limits)?;
     tx.commit()?;
     Ok(had)
@@ -283,6 +287,10 @@ fn shorten(db: &mut Connection, now: i64, of_type: i64, limits: &Limits) -> Resu
     Ok(())
 }
 
+/// Counts the tasks `picks`, which a claim has taken, against the limits of their type: moves on
+/// the buckets of the type and of their keys, and notes the key that had the last turn. Deletes
+/// buckets of keys that are full again. `now` is in microseconds. For the claim's transaction,
+/// which holds the type's lock.
 fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) -> Result<(), PgError> {
     if picks.is_empty() || one.limits == Limits::new() {
         return Ok(());
@@ -296,6 +304,7 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
     if one.limits.key_rate.is_none() {
         return Ok(());
     }
+    // Of the picks of one key the last one's bucket counts them all.
     let last: HashMap<i64, &Pick<i64>> = picks.iter().filter_map(|pick| Some((pick.key?, *pick))).collect();
     let (ids, buckets): (Vec<i64>, Vec<i64>) = last.values().map(|pick| (pick.id, pick.key_bucket)).unzip();
     db.execute(
@@ -305,8 +314,9 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
          ON CONFLICT (type_id, key) DO UPDATE SET next_at = excluded.next_at",
         &[Param::Ints(&ids), Param::Ints(&buckets)],
     )?;
-    // Of those that are full again more than were filled now, so that the table doesn't grow. Where
-    // tasks of the key wait, a look for keys that are free again begins with them.
+    // Delete more buckets that are full again than were written now, so that the table doesn't
+    // grow. Keep those of keys with ready tasks: a look for keys that are free again begins with
+    // them.
     db.execute(
         sql!("DELETE FROM fulmar_limit_key d WHERE d.type_id = $1::int8 AND d.key = ANY(ARRAY(
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = $1::int8 AND k.next_at <= $2::int8

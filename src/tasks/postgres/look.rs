@@ -22,6 +22,8 @@ macro_rules! columns {
 
 pub(super) use columns;
 
+/// A task, from a row with the columns of `columns!`. Fails if a status, a count or the priority is
+/// out of range, or if a text is not UTF-8.
 pub(super) fn read(row: Row<'_>) -> Result<TaskInfo, Fault> {
     let priority: i64 = row.get(2)?;
     Ok(TaskInfo {

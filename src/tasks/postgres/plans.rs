@@ -61,6 +61,9 @@ fn work(queue: &TaskQueue, round: &str) {
     queue.tidy().expect("tidied");
 }
 
+/// Runs all frequent statements in new sessions, which plan them anew, while the server's
+/// statistics are missing, up to date, or older than the tables' growth or shrinking. Fails if a
+/// plan reads a table whole, or an index that grows with the tasks that wait or have ended.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn no_plan_hangs_on_what_the_server_knows_of_the_tables() {

@@ -121,6 +121,9 @@ impl Pool {
         self.take_one_of(self.most.saturating_add(1), &self.freed_reserved)
     }
 
+    /// Lends an idle connection, or opens one if none is left. While `most` or more are lent it
+    /// waits on `freed`, for at most the time limit of a statement, and then it is `Busy`. Idle
+    /// connections that the server has closed are dropped. Fails as `Door::open`.
     fn take_one_of(&self, most: usize, freed: &Condvar) -> Result<PooledConnection<'_>, Fault> {
         let (start, limit) = (Instant::now(), self.limits.statement);
         let mut state = self.state.lock();

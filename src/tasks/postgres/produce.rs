@@ -128,6 +128,10 @@ fn insert_all(
     Ok(standing.accepted(&ids))
 }
 
+/// Inserts the tasks with their contexts, by as many statements as they need. Returns their
+/// numbers, in their order. For a transaction that holds the locks that `insert_all` takes. With
+/// `is_limited` it refuses all with `QueueFull` if there is not room for all. If there is a task of
+/// one of their names, it fails with SQLSTATE 23505.
 fn insert_pieces(
     db: &mut Connection,
     batch: &Batch<'_>,
@@ -174,12 +178,16 @@ fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The capacity's lock is held.
+/// Refuses `wanted` new tasks, all of them, with `QueueFull` if more tasks than the capacity would
+/// wait with them. Changes nothing. For the transaction that inserts the tasks afterwards, and that
+/// holds the lock of the capacity.
 fn check_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
     let Some(capacity) = capacity(db)? else {
         return Ok(());
     };
-    // What waits: open gates and shut ones, and what a worker took but has not started.
+    // These tasks wait: those that may be claimed, those that wait for their time or for the order
+    // of their key, and those that a worker has claimed and not started. One that a limit of its
+    // type holds back is among the first; a paused one doesn't count.
     let most = i64::try_from(capacity).unwrap_or(i64::MAX);
     let rows = db.query(
         sql!(
@@ -210,6 +218,8 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
+    /// Looks at the tasks of an enqueuing, without the database. A task has to wait for an earlier
+    /// one of the same type and key if one of the two is a modifier.
     fn new(tasks: &'a [Checked]) -> Batch<'a> {
         let mut types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
         types.sort_unstable();
@@ -401,6 +411,9 @@ fn find(db: &mut Connection, task: &TaskRef) -> Result<Found, Fault> {
     Ok(Found { id: row.get(0)?, status, type_id: row.get(2)?, lane: row.get(3)? })
 }
 
+/// Cancels a task in a transaction of its own, and returns its status afterwards: `Cancelled` if no
+/// handler runs it; `Running` if one does, which is asked to stop. A task that has ended keeps its
+/// status. `NotFound`.
 pub(super) fn cancel(db: &mut Connection, task: &TaskRef, reason: &str) -> Result<TaskStatus, Fault> {
     let found = find(db, task)?;
     if found.status.is_ended() {
@@ -422,6 +435,8 @@ pub(super) fn cancel(db: &mut Connection, task: &TaskRef, reason: &str) -> Resul
     Ok(status)
 }
 
+/// Deletes a task with all that belongs to it, in a transaction of its own. If it had not ended,
+/// the next tasks of its key may run. `NotFound`; `Held` if a worker has it.
 pub(super) fn delete(db: &mut Connection, task: &TaskRef) -> Result<(), Fault> {
     let found = find(db, task)?;
     let mut tx = db.begin()?;

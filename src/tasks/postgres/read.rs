@@ -33,8 +33,10 @@ pub(super) fn info(db: &mut Connection, task: &TaskRef) -> Result<Option<TaskInf
     rows.first().map(look::read).transpose()
 }
 
+/// The status of each of `tasks`, in their order, as its code in the database, even if that is none
+/// of `TaskStatus`. `None`: there is no such task. One statement, which reads only.
 pub(super) fn statuses(db: &mut Connection, tasks: &[TaskRef]) -> Result<Vec<Option<i64>>, Fault> {
-    // What the server can't be asked for isn't there.
+    // PostgreSQL takes no text with a zero byte, so a task of such a name isn't there.
     let known = |task: &&TaskRef| !super::is_impossible(task);
     let asked = || tasks.iter().filter(known);
     let types: Vec<&str> = asked().map(|task| &*task.task_type).collect();
@@ -57,6 +59,9 @@ pub(super) fn statuses(db: &mut Connection, tasks: &[TaskRef]) -> Result<Vec<Opt
         .collect()
 }
 
+/// The log of a task, oldest entry first; `None` if there is no such task. It joins the entries in
+/// the task's own row, its trail, with those in `fulmar_task_log`. Fails if an entry has an unknown
+/// status.
 pub(super) fn log(db: &mut Connection, task: &TaskRef) -> Result<Option<Vec<LogEntry>>, Fault> {
     // One statement, so that both halves are as of one moment.
     let rows = db.query(
@@ -120,6 +125,10 @@ pub(super) fn load(db: &mut Connection, task: i64, part: Part) -> Result<Option<
     Ok(rows.first().ok_or(TaskError::Stale { task })?.get(0)?)
 }
 
+/// Counts, for each registered type, its tasks by status and those that ended in the last minute,
+/// and tells how long the oldest ready one has waited. Warns of transactions that have been open
+/// for longer than `old_snapshot`. It reads all tasks, by several statements, so not all is of one
+/// moment.
 pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<QueueStats, Fault> {
     let rows = db.query(
         sql!(

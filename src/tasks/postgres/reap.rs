@@ -1,4 +1,5 @@
-//! What becomes of tasks whose worker is lost, and of those whose retention is over.
+//! Takes tasks away from workers that are lost, and deletes ended tasks whose retention is over:
+//! the time for which their type keeps them.
 
 use super::super::engine::Reaped;
 use super::super::names::sql;
@@ -11,10 +12,15 @@ use super::lanes;
 use super::sql::{now, then};
 use super::value::Param;
 
+/// Takes up to `limit` tasks whose lease or time limit is over from their workers, and counts what
+/// became of them. One that had not started becomes `Accepted`. One that ran becomes `Cancelled` if
+/// that was asked for, `Failed` beyond its restart limit, and `Accepted` otherwise. It is one
+/// transaction, or one for each task if a row makes no sense: that row becomes `Failed`, and counts
+/// as `bad`. A task that another session has locked is left for the next call.
 pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // Looked for without a lock first: mostly there is nothing. Sorted outside of the look, or the
-    // server might read all tasks in the order of their numbers.
+    // A look without locks comes first, because mostly there is nothing: `rescue` checks again. It
+    // sorts outside of the subquery, or the server might read all tasks in the order of numbers.
     let rows = db.query(
         sql!(
             "SELECT id, has_lane FROM (
@@ -37,7 +43,7 @@ pub(super) fn reap(db: &mut Connection, limit: usize) -> Result<Reaped, Fault> {
         return Ok(Reaped::default());
     }
     match rescue(db, &ids, &ordered) {
-        // One row is to blame: each by itself, then.
+        // The data of one row made the statement fail for all: try each task by itself.
         Err(Fault::Pg(error)) if error.is_of_row() => {
             let mut reaped = Reaped::default();
             for id in ids {
@@ -182,6 +188,9 @@ pub(super) fn prune(db: &mut Connection, limit: usize) -> Result<u64, Fault> {
     Ok(if ids.is_empty() { 0 } else { erase_retired(db, &ids)? })
 }
 
+/// The numbers of up to `limit` ended tasks whose retention is over, in ascending order. Leaves out
+/// children whose parent has not ended and may still read their results. Reads only, and takes no
+/// locks.
 pub(super) fn retired(db: &mut Connection, limit: usize) -> Result<Vec<i64>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut tx = db.begin()?;
@@ -221,6 +230,9 @@ pub(super) fn erase(db: &mut Connection, ids: &[i64]) -> Result<u64, PgError> {
     erase_if(db, ids, false)
 }
 
+/// Deletes the tasks `ids` with their rows in all tables, by one statement, and returns how many.
+/// With `retired` it deletes only those whose retention is over. A task that another transaction
+/// has locked stays.
 fn erase_if(db: &mut Connection, ids: &[i64], retired: bool) -> Result<u64, PgError> {
     let rows = db.query(
         concat!(

@@ -18,6 +18,8 @@ pub(super) fn now(db: &mut Connection) -> Result<i64, Fault> {
     Ok(db.query(sql, &[])?.only()?.get(0)?)
 }
 
+/// Inserts a schedule, or changes the one of its name. That one stays paused if it was, keeps the
+/// time of its last firing, and keeps its next time if rule and zone are the same.
 pub(super) fn put(db: &mut Connection, schedule: &Stored) -> Result<(), Fault> {
     let Stored { name, rule, zone, missed, task, input, next, .. } = schedule;
     db.execute(

@@ -104,6 +104,10 @@ impl PgSession {
     }
 }
 
+/// Runs `work` in one transaction, with `schema`, which is quoted already, as its search path, and
+/// commits. With `makes_schema` it first makes the schema if there is none. Sets `is_committing`
+/// before it sends the commit: if it fails with that set, the transaction may have been committed,
+/// and otherwise it was not.
 fn run(
     connection: &mut Connection,
     schema: &str,

@@ -17,6 +17,9 @@ use super::sql::now;
 use super::value::Param;
 use super::{lanes, limits, millis, produce, reap};
 
+/// Does `steering` to those of `tasks` whose status is in `from`, in a transaction of its own, and
+/// returns how many it changed. It passes over the others. A retry, a cancel and a delete let those
+/// tasks run that are next in the order of their keys.
 pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
     let mut tx = db.begin()?;
     // Neither a priority nor a time changes an order.
@@ -200,6 +203,9 @@ fn follow(db: &mut Connection, changed: &Rows) -> Result<(), PgError> {
     lanes::follow_those(db, &tasks)
 }
 
+/// Pauses the claims of a type's tasks, or lets them go on if not `paused`. `None` means all types,
+/// those included that are registered later; a type that is paused by itself stays so. A
+/// transaction of its own. `UnknownType`.
 pub(super) fn set_paused(db: &mut Connection, task_type: Option<&str>, paused: bool) -> Result<(), Fault> {
     let mut tx = db.begin()?;
     if task_type.is_none() {

@@ -1,5 +1,6 @@
 //! What workers do to the tasks that they hold: one statement for many steps, each guarded by its
-//! fence.
+//! fence. A step is here a `Step` of the engine, one change of one task, and its token is the
+//! number that the claim gave.
 //!
 //! Every entry that a step writes into a log bears the worker's token. So after a commit whose
 //! answer was lost, a step that comes back as stale is looked up there: if its entry is found, this
@@ -250,7 +251,7 @@ pub(super) fn step(
     let rounds = rounds(steps);
     let mut has_bad = false;
     let mut opened = match together(db, steps, &rounds, &mut stepped) {
-        // One row is to blame, and the others shall not pay for it.
+        // The data of one row made the statement fail for all: try each step by itself.
         Err(Fault::Pg(error)) if error.is_of_row() => {
             has_bad = true;
             stepped.fill(Stepped::Stale);
@@ -406,6 +407,10 @@ struct Changed {
     may_wake: bool,
 }
 
+/// Does the steps of a round by one statement, and writes into `stepped`, at each step's place in
+/// `steps`, the status that its task has then. A step whose fence does not hold changes nothing,
+/// and leaves its place as it is. `locked` says whether the transaction holds the locks of lanes
+/// and families. If it doesn't, and one of the steps needs them, the statement changes no row.
 fn change(
     db: &mut Connection,
     steps: &[Step],
@@ -572,7 +577,9 @@ fn find_finished(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>,
     rows.first().map(|row| Ok(TaskStatus::from_code(row.get(0)?)?)).transpose()
 }
 
-/// What the task came to, if the step was done before: its worker's own entry in the log says so.
+/// Whether an earlier try has done the step: then its entry stands in the task's log, with the
+/// token of the step, and a status to which its action leads. Returns that status. `None`: there is
+/// no such entry, so the worker has lost the task, or the task is deleted. Reads only.
 pub(super) fn find_own(db: &mut Connection, step: &Step) -> Result<Option<TaskStatus>, Fault> {
     let rows = db.query(
         "SELECT t.trail, l.status FROM fulmar_task t LEFT JOIN fulmar_task_log l ON l.task_id = t.id AND l.token = $2::int8

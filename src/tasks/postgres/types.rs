@@ -11,6 +11,8 @@ use super::value::Param;
 use super::{limits, millis, nonsense, reap};
 use crate::backoff::RetryPolicy;
 
+/// Inserts a task type. If there is one of its name, that gets these settings with `replace`, and
+/// stays as it is without. A new type is paused if the whole queue is.
 pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Result<(), Fault> {
     let RetryPolicy { retries, backoff } = of_type.retry;
     db.execute(
@@ -39,6 +41,9 @@ pub(super) fn put(db: &mut Connection, of_type: &TaskType, replace: bool) -> Res
     Ok(())
 }
 
+/// Deletes a type and its limits, in a transaction of its own. With `force` it deletes all tasks of
+/// the type, too, those that workers hold included. Without, it is `InUse` if there is any task,
+/// ended or not. `UnknownType`.
 pub(super) fn remove(db: &mut Connection, name: &str, force: bool) -> Result<(), Fault> {
     let mut tx = db.begin()?;
     // A session that inserts a task holds a lock on its type until it has committed.
@@ -59,6 +64,7 @@ pub(super) fn remove(db: &mut Connection, name: &str, force: bool) -> Result<(),
     Ok(())
 }
 
+/// All registered types with their settings, by name. Leaves out a row that makes no sense.
 pub(super) fn all(db: &mut Connection) -> Result<Vec<TaskType>, Fault> {
     let rows = db.query(
         "SELECT name, time_limit, retention, restart_limit, at_once, retry_limit, retry_first, retry_factor, retry_cap,

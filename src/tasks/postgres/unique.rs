@@ -79,8 +79,11 @@ pub(super) fn find(db: &mut Connection, types: &HashMap<&str, i64>, tasks: &[Che
     Ok(Standing { fresh, places })
 }
 
-/// What is in the way of which task, counted from 1, and whether it has not started and may be
-/// changed: one that has may have read its input, and stored steps by it.
+/// Finds the task in the database that stands for each unique task of `tasks`: of its type and
+/// unique key, in a status and of an age that `task.unique` names. The map's key is the place in
+/// `tasks`, counted from 1. The `bool`: the task found waits and has never started, so it may be
+/// changed, because no handler has read its input. For a transaction: the unique keys, and the rows
+/// found, are locked until it ends.
 fn look(
     db: &mut Connection,
     types: &HashMap<&str, i64>,
@@ -107,8 +110,9 @@ fn look(
         ),
         &[Param::Ints(&of_types), Param::Texts(&keys)],
     )?;
-    // A task that a worker takes meanwhile is looked at again once its lock is had, and may stand
-    // in no way any more.
+    // If a worker takes the task while this statement waits for the lock of its row, the server
+    // compares the changed row once more. It may not fit any longer, and then the new task is
+    // inserted.
     let rows = db.query(
         sql!(
             "SELECT n.ord, t.id, t.identifier, t.status = {accepted} AND t.starts = 0
@@ -150,6 +154,9 @@ fn replace(fresh: &mut Checked, task: &Checked, conflict: Conflict) {
     }
 }
 
+/// Changes the task `id`, which stands for the new `task`, as `unique.conflict` says. `Keep`: not
+/// at all. `Replace`: its input and its priority. `PushBack`: its time to start as well. A change
+/// is an entry of its log. For the transaction of the enqueuing, which has locked the task's row.
 fn change(db: &mut Connection, id: i64, task: &Checked, unique: &CheckedUnique) -> Result<(), PgError> {
     let (delay, at) = match (unique.conflict, task.start) {
         (Conflict::Keep, _) => return Ok(()),
