@@ -39,6 +39,10 @@ pub(super) fn to_time(millis: i64) -> SystemTime {
 /// that at 4 MiB, and large payloads go beyond it.
 pub(super) const LONG_LOG: u64 = 16 << 20;
 
+/// Opens a connection for writing, or with `ReadOnly` one that reads only. Creates the file if
+/// `access` allows that. One that writes gets a write-ahead log, for which it waits up to
+/// `busy_timeout` if other processes are in the way, and the durability and the largest file size
+/// of the settings. `Database` if SQLite refuses a write-ahead log.
 pub(super) fn open_writer(settings: &SqliteSettings) -> Result<Connection> {
     let doing = "opening the database";
     let access = match settings.access {

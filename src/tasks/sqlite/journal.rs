@@ -313,8 +313,11 @@ fn events(db: &Connection, task: i64) -> Result<Vec<Event>> {
     found.and_then(Iterator::collect).map_err(failed(READING))
 }
 
+/// Enqueues `to`, and stores for it what became of it in another queue, its steps and its events.
+/// The steps get token 0, which is no worker's. `Duplicate`; `QueueFull`, but only for a task that
+/// is `Accepted`; `UnknownType`. For a write transaction.
 fn restore(db: &Connection, now: i64, to: &Checked, carried: &Carried) -> Result<()> {
-    // What is paused, or has ended, takes no room.
+    // Only tasks that are `Accepted` count for the capacity, which `enqueue` checks.
     let id = match &carried.past {
         Some(past) if past.status != TaskStatus::Accepted => {
             let of_type =
@@ -370,6 +373,10 @@ fn restore_past(db: &Connection, id: i64, past: &Past) -> Result<()> {
     Ok(())
 }
 
+/// Takes the oldest event of the entry's name that was not taken yet, and stores it as the step's
+/// result. Without one it stores until when the step waits, at most `limit` from the first call on,
+/// or that this time is over (`TimedOut`). `Stale` if the holder has lost the task. For a write
+/// transaction.
 fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken> {
     if !holds(db, now, holder)? {
         return Ok(Taken::Stale);
@@ -405,6 +412,10 @@ fn take_event(db: &Connection, now: i64, holder: &Holder, entry: &Entry, limit: 
     })
 }
 
+/// Stores an event for a task that has not ended. If the task waits for an event of this name, it
+/// may be claimed at once; if it isn't paused yet, its pause ends as soon as it begins. `false`:
+/// the task has had an event of this name and `key`, and nothing was changed. For a write
+/// transaction.
 fn send_event(db: &Connection, now: i64, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool> {
     let doing = "sending an event";
     let (id, status) = find(db, task)?.ok_or_else(|| not_found(task))?;
@@ -436,6 +447,9 @@ fn send_event(db: &Connection, now: i64, task: &TaskRef, name: &str, key: Option
     Ok(true)
 }
 
+/// Enqueues `children`, makes the holder's task their parent, notes how many of its children have
+/// not ended, and stores `entry` with the children's numbers as its body. `Stale` if the holder has
+/// lost its task. Otherwise it fails as an enqueuing does. For a write transaction.
 fn spawn(
     db: &Connection,
     now: i64,
@@ -494,13 +508,16 @@ fn child(db: &Connection, id: i64) -> Result<Option<Child>> {
     .map_err(failed(READING))
 }
 
+/// The numbers of up to `limit` children that have not ended and were not asked to stop: those of
+/// `parent`, or with `None` those of all tasks that failed or were cancelled. Reads only.
 fn orphans(db: &Connection, parent: Option<i64>, limit: usize) -> Result<Vec<i64>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let sql = match parent {
         Some(_) => {
             "SELECT id FROM fulmar_task WHERE parent = ?1 AND parent IS NOT NULL AND ended IS NULL AND cancel_requested = 0 LIMIT ?2"
         }
-        // Those who wait for children are few.
+        // The tasks that wait for children are few, so the search begins with them. `?1 IS NULL` is
+        // always true here: it gives both statements the same parameters.
         None => {
             sql!(
                 "SELECT c.id FROM fulmar_task_family f CROSS JOIN fulmar_task p ON p.id = f.task_id

@@ -28,6 +28,9 @@ type LaneKey = Vec<u8>;
 
 const DOING: &str = "looking at limits";
 
+/// Gives the type `name` these limits in place of others; `None` takes them away. Returns whether
+/// it had some. It also sets or clears bit 4 of the type's `paused`: if set, only claims that look
+/// at limits take its tasks. `UnknownType`. For a write transaction.
 pub(super) fn put(db: &Connection, now: i64, name: &str, limits: Option<Limits>) -> Result<bool> {
     let doing = "setting limits";
     let of_type = types::find(db, name)?.ok_or_else(|| TaskError::UnknownType(name.to_owned()))?;
@@ -63,7 +66,8 @@ pub(super) fn put(db: &Connection, now: i64, name: &str, limits: Option<Limits>)
     )
     .and_then(|_| db.execute("UPDATE fulmar_task_type SET paused = paused | 4 WHERE id = ?1", [of_type]))
     .map_err(failed(doing))?;
-    // A slow rate before holds nothing back for longer than the one that is set now.
+    // Buckets that a slower rate has moved far ahead would hold tasks back for longer than the new
+    // rate does.
     shorten(db, now, of_type, &limits)?;
     Ok(had)
 }
@@ -204,6 +208,9 @@ fn shorten(db: &Connection, now: i64, of_type: i64, limits: &Limits) -> Result<(
     Ok(())
 }
 
+/// Counts the tasks `picks`, which a claim takes, against the limits of their type: moves on the
+/// buckets of the type and of their keys, and notes the key that had the last turn. Deletes buckets
+/// of keys that are full again. `now` is in milliseconds. For the claim's transaction.
 fn spend(db: &Connection, now: i64, one: &Limited, picks: &[&Pick<LaneKey>]) -> Result<()> {
     if picks.is_empty() {
         return Ok(());
@@ -227,8 +234,9 @@ fn spend(db: &Connection, now: i64, one: &Limited, picks: &[&Pick<LaneKey>]) -> 
         .and_then(|mut sql| sql.execute(params![type_id, key, pick.key_bucket]))
         .map_err(failed(DOING))?;
     }
-    // Of those that are full again more than were filled now, so that the table doesn't grow. Where
-    // tasks of the key wait, a look for keys that are free again begins with them.
+    // Delete more buckets that are full again than were written now, so that the table doesn't
+    // grow. Keep those of keys with ready tasks: a look for keys that are free again begins with
+    // them.
     db.prepare_cached(
         sql!("DELETE FROM fulmar_limit_key WHERE type_id = ?1 AND key IN (
              SELECT k.key FROM fulmar_limit_key k WHERE k.type_id = ?1 AND k.next_at <= ?2
@@ -531,6 +539,8 @@ impl Look<'_> {
         Ok(found)
     }
 
+    /// Adds the tasks that a statement of `candidates!` gives to those found. `more` are its
+    /// parameters from `?3` on.
     fn add(&mut self, sql: &str, more: &[&dyn rusqlite::ToSql]) -> Result<()> {
         let mut sql = self.db.prepare_cached(sql).map_err(failed(DOING))?;
         let (type_id, now) = (self.governed.type_id, self.now);

@@ -125,6 +125,9 @@ pub(super) struct SqliteEngine {
 }
 
 impl SqliteEngine {
+    /// Opens the queue, makes or updates its schema as `access` allows, and starts the thread that
+    /// looks for commits of other processes. `NoQueue` if there is no file and none may be created;
+    /// `NetworkFileSystem` for a file that is not on a disk of this machine.
     pub(super) fn open(mut settings: SqliteSettings) -> Result<SqliteEngine> {
         settings.path = filesystem::checked(&settings.path)?;
         if settings.access != Access::Create && !settings.path.exists() {
@@ -335,6 +338,8 @@ impl Engine for SqliteEngine {
             self.write("claiming tasks", move |db, now| claim::claim(db, now, &wish, &found))
         };
         let (mut taken, cut) = claim(wish.clone(), Vec::new())?;
+        // Of these types the claim looked at a part only, and took too few. A search on a reading
+        // connection finds the rest, and a second claim takes what it found.
         for one in cut {
             wish.limit = limit.saturating_sub(taken.len());
             let search = || self.read(|db, now| limits::search(db, now, &one));
@@ -365,7 +370,8 @@ impl Engine for SqliteEngine {
         let (doing, steps) = ("changing tasks", Arc::<[Step]>::from(steps));
         let all = steps.clone();
         let changed = match self.write(doing, move |db, now| steps::step(db, now, &all)) {
-            // Perhaps one of the rows makes no sense: the other steps are to suffer nothing.
+            // Perhaps one of the rows makes no sense. Nothing was written, so do the steps again, each
+            // in a savepoint: then that row alone is set aside.
             Err(TaskError::Database { .. }) => self.write(doing, move |db, now| steps::step_by_step(db, now, &steps)),
             other => other,
         }?;

@@ -61,13 +61,16 @@ pub(super) fn enqueue(db: &Connection, now: i64, tasks: &[Checked]) -> Result<Ve
     Ok(accepted)
 }
 
-/// Refuses `wanted` new tasks if the queue has a capacity and, with them, more would wait.
+/// Refuses `wanted` new tasks, all of them, with `QueueFull` if more tasks than the capacity would
+/// wait with them. A row of `fulmar_setting` holds the capacity; without it there is no limit.
+/// Changes nothing. For the transaction that inserts the tasks afterwards.
 fn check_room(db: &Connection, wanted: u64) -> Result<()> {
     let Some(capacity) = capacity(db)? else {
         return Ok(());
     };
-    // What waits: tasks that may be claimed, those that wait for their time or for the order of
-    // their key, and those that a worker has claimed and not started.
+    // These tasks wait: those that may be claimed, those that wait for their time or for the order
+    // of their key, and those that a worker has claimed and not started. One that a limit of its
+    // type holds back is among the first; a paused one doesn't count.
     let most = i64::try_from(capacity).unwrap_or(i64::MAX);
     let waiting: i64 = db
         .prepare_cached(sql!(
@@ -85,6 +88,10 @@ fn check_room(db: &Connection, wanted: u64) -> Result<()> {
     Ok(())
 }
 
+/// Inserts a task with its input, its context and the first entry of its log, and returns its
+/// number. Its gate says whether it waits for its time or for others of its key. The caller has
+/// checked the capacity, and that no other task stands for a unique one. `Duplicate`. For a write
+/// transaction.
 pub(super) fn insert(db: &Connection, now: i64, type_id: i64, task: &Checked) -> Result<i64> {
     let doing = "enqueuing";
     let run_at = run_at(task.start, now);

@@ -94,6 +94,9 @@ pub(super) fn stats(db: &Connection, now: i64) -> Result<QueueStats> {
     Ok(QueueStats { types, capacity: produce::capacity(db)?, paused: steer::is_paused(db)?, warnings: Vec::new() })
 }
 
+/// Counts the tasks of the type `name` by status and those that ended in the last minute, and tells
+/// how long the oldest ready one has waited. All is zero if no type is found by that name, such as
+/// one that isn't UTF-8.
 fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
     let doing = "counting tasks";
     let mut stats = TypeStats { name: name.to_owned(), ..TypeStats::default() };

@@ -1,4 +1,5 @@
-//! What becomes of tasks whose worker is lost, and of those whose retention is over.
+//! Takes tasks away from workers that are lost, and deletes ended tasks whose retention is over:
+//! the time for which their type keeps them.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
@@ -62,6 +63,10 @@ pub(super) fn reap(db: &Connection, now: i64, limit: usize) -> Result<Reaped> {
     Ok(reaped)
 }
 
+/// Takes a task whose lease or time limit is over from its worker, and returns its new status. One
+/// that had not started becomes `Accepted`. One that ran becomes `Cancelled` if that was asked for,
+/// `Failed` beyond its restart limit, and `Accepted` otherwise. `Database` if its row makes no
+/// sense, because no worker could hold it, or its type is gone. For a write transaction.
 fn rescue(db: &Connection, now: i64, id: i64) -> Result<TaskStatus> {
     let (status, late): (i64, bool) = db
         .prepare_cached("SELECT status, coalesce(deadline <= ?2, 0) FROM fulmar_task WHERE id = ?1")

@@ -15,6 +15,9 @@ use super::{lanes, limits, millis, produce, steps};
 
 const DOING: &str = "steering tasks";
 
+/// Does `steering` to those of `tasks` whose status is in `from`, and returns how many it changed.
+/// It passes over the others. A retry, a cancel and a delete let those tasks run that are next in
+/// the order of their keys. For a write transaction.
 pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
     let words = steering.words();
     let mut done = 0;
@@ -121,6 +124,9 @@ fn renumber(db: &Connection, id: i64) -> Result<i64> {
 const TYPE: i64 = 1;
 const ALL: i64 = 2;
 
+/// Pauses the claims of a type's tasks, or lets them go on if not `paused`. `None` means all types,
+/// those included that are registered later; a type that is paused by itself stays so.
+/// `UnknownType`. For a write transaction.
 pub(super) fn set_paused(db: &Connection, task_type: Option<&str>, paused: bool) -> Result<()> {
     let doing = "pausing";
     if task_type.is_none() {

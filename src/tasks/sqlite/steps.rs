@@ -30,6 +30,10 @@ pub(super) fn step_by_step(db: &Connection, now: i64, steps: &[Step]) -> Result<
     steps.iter().map(each).collect()
 }
 
+/// Does one step: changes the task's row as `transition` says, adds an entry to its log, and stores
+/// the response, the checkpoint or the journal's entry that comes with the step. Returns the new
+/// status, or `Stale`, with nothing written, if the fence doesn't hold. With `finished_in` it is
+/// also done if a transaction of the handler's has ended the task. For a write transaction.
 fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     let Some(task) = holds(db, now, step)? else {
         let finished = if step.finished_in { find_finished(db, step)? } else { None };

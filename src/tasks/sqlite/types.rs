@@ -10,6 +10,8 @@ use super::connection::failed;
 use super::{limits, millis};
 use crate::backoff::RetryPolicy;
 
+/// Inserts a task type. If there is one of its name, that gets these settings with `replace`, and
+/// stays as it is without. A new type is paused if the whole queue is. For a write transaction.
 pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<()> {
     let RetryPolicy { retries, backoff } = of_type.retry;
     db.prepare_cached(
@@ -40,6 +42,9 @@ pub(super) fn put(db: &Connection, of_type: &TaskType, replace: bool) -> Result<
     Ok(())
 }
 
+/// Deletes a type and its limits. With `force` it deletes all tasks of the type, too, those that
+/// workers hold included. Without, it is `InUse` if there is any task, ended or not. `UnknownType`.
+/// For a write transaction.
 pub(super) fn remove(db: &Connection, name: &str, force: bool) -> Result<()> {
     let doing = "unregistering a task type";
     let of_type = find(db, name)?.ok_or_else(|| TaskError::UnknownType(name.to_owned()))?;

@@ -45,6 +45,9 @@ pub(super) fn find(db: &Connection, now: i64, type_id: i64, task: &Checked) -> R
     Ok(Some(Accepted { id, existing: Some(identifier) }))
 }
 
+/// Changes the task `id`, which stands for the new `task`, as `unique.conflict` says. `Keep`: not
+/// at all. `Replace`: its input and its priority. `PushBack`: its time to start as well. A change
+/// is an entry of its log. For a write transaction.
 fn change(db: &Connection, now: i64, id: i64, task: &Checked, unique: &CheckedUnique) -> Result<()> {
     if unique.conflict == Conflict::Keep {
         return Ok(());

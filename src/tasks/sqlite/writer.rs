@@ -80,6 +80,10 @@ impl Transaction for Commits {
         taken.pieces < MOST_AT_ONCE
     }
 
+    /// Runs the works in one transaction, each in a savepoint of its own if there are several. A
+    /// work that fails is rolled back alone, and its error is its outcome. The whole transaction is
+    /// rolled back, and fails, if the disk is full, if a work ends it, if the file was replaced, or
+    /// if the commit fails.
     fn commit(&self, db: &mut Connection, works: &mut [Work]) -> Outcomes<Commits> {
         let doing = works.first().map_or("writing", |work| work.doing);
         let run =
