@@ -12,8 +12,8 @@
 //!   go in, and the engine adds them to the time there.
 //! - **Logged.** Every change writes its log entry in the same transaction.
 //! - **Tellers and listeners.** The engine rings its [`Signal`] when work may have become ready or
-//!   a task has ended, whether by its own commit or by news from others; who waits also looks by
-//!   itself, every poll interval.
+//!   a task has ended, whether by its own commit or by news from others; a thread that waits also
+//!   looks by itself, every poll interval.
 //!
 //! Callers have checked sizes and names. A new engine passes `tests/tasks`, all of it.
 
@@ -38,10 +38,11 @@ use super::worker_id::WorkerId;
 use crate::backoff::RetryPolicy;
 
 pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Rung as the contract says.
+    /// The signal that the engine rings, as the contract says.
     fn signal(&self) -> &Signal;
 
-    /// Inserts a type, or gives the one of that name its settings with `replace`, and else none.
+    /// Inserts a type. If there is one of its name, that gets these settings with `replace`, and
+    /// stays as it is without.
     fn put_type(&self, task_type: TaskType, replace: bool) -> Result<()>;
 
     /// Removes a type; with `force` all of its tasks, too, those at work included, whose workers
@@ -53,10 +54,10 @@ pub(super) trait Engine: fmt::Debug + Send + Sync + 'static {
     /// How many tasks may wait (`Accepted` and `Scheduled`); `None` means no limit.
     fn set_capacity(&self, capacity: Option<u64>) -> Result<()>;
 
-    /// Inserts all of `tasks`, in their order, or none, and says what stands for each: where
-    /// another is in the way of one that is unique, it is that, which is changed as was asked for.
-    /// The capacity is checked in the same step, for those that are inserted. `QueueFull`,
-    /// `Duplicate`, `UnknownType`.
+    /// Inserts all of `tasks`, in their order, or none, and says which task stands for each. Mostly
+    /// that is the task itself. If a task is unique and another of its key is there, it is that
+    /// one, which is changed as the new task asks. The capacity is checked in the same transaction,
+    /// for the tasks that are inserted. `QueueFull`, `Duplicate`, `UnknownType`.
     fn enqueue(&self, tasks: Vec<Checked>) -> Result<Vec<Accepted>>;
 
     fn info(&self, task: &TaskRef) -> Result<Option<TaskInfo>>;

@@ -163,6 +163,9 @@ fn head(page: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(page, "# HELP {name} {help}")
 }
 
+/// Writes the numbers of the database, all as gauges: tasks by type and status, how long the oldest
+/// ready task has waited, which types are paused, the capacity if there is one, and how many
+/// warnings there are. Fails only if `page` does, which a `String` never does.
 fn write_stats(page: &mut String, stats: &QueueStats) -> fmt::Result {
     head(page, "fulmar_tasks", "gauge", "Tasks in the database, by type and status.")?;
     for of_type in &stats.types {
@@ -189,6 +192,9 @@ fn write_stats(page: &mut String, stats: &QueueStats) -> fmt::Result {
 }
 
 impl Metrics {
+    /// Writes what this process has counted since it opened the queue: counters of tasks and
+    /// attempts by type, and histograms of times. The counters go on while they are read, so they
+    /// are not all of one moment. Fails only if `page` does, which a `String` never does.
     fn write(&self, page: &mut String) -> fmt::Result {
         let types: Vec<(String, Arc<OfType>)> =
             self.types.lock().iter().map(|(name, of_type)| (escaped(name), of_type.clone())).collect();

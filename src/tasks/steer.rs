@@ -197,6 +197,9 @@ impl TaskQueue {
         Err(TaskError::WrongStatus { task_type, identifier, status, what })
     }
 
+    /// Does `steering` to all tasks that the filter fits and whose status allows it, batch by
+    /// batch, in the order of their numbers. An empty filter fits all tasks. Returns how many it
+    /// changed. If a batch fails, the batches before it stay done, and their count is lost.
     fn steer_all(&self, filter: &TaskFilter, steering: &Steering) -> Result<u64> {
         let from = steering.from();
         let mut rest = filter.among(from);

@@ -294,6 +294,9 @@ fn past_to_value(past: &Past) -> Value {
     value
 }
 
+/// Reads what `past_to_value` wrote. `None` if a part is missing or of another kind, if the status
+/// is one of a task that a worker holds, or if the task has ended without a time of its end, or the
+/// reverse.
 fn past_from_value(value: &Value) -> Option<Past> {
     let status =
         |value: &Value| TaskStatus::ALL.into_iter().find(|status| value.as_str() == Some(&*status.to_string()));
@@ -323,6 +326,8 @@ fn past_from_value(value: &Value) -> Option<Past> {
     (!is_held && past.status.is_ended() == past.ended.is_some()).then_some(past)
 }
 
+/// A task as one line of `export`, for `from_line`: what it was enqueued with, its last message,
+/// and, if it has them, what became of it so far, its steps and its events.
 fn to_line(task: &TaskInfo, input: &[u8], carried: &Carried) -> Value {
     let mut line = json!({
         "type": task.task_type,
@@ -346,6 +351,8 @@ fn to_line(task: &TaskInfo, input: &[u8], carried: &Carried) -> Value {
     line
 }
 
+/// Reads a line that `to_line` wrote: the task to enqueue, and what else is to be restored with it.
+/// `None` if the line is not JSON, or a part is missing or makes no sense.
 fn from_line(line: &str) -> Option<(NewTask, Carried)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let input = take_bytes(&line, "input")??;

@@ -206,6 +206,14 @@ type Look<'a> = dyn Fn(&[TaskRef]) -> Result<Vec<Code>> + 'a;
 type Interruptible<'a> = dyn Fn(u64) -> Interrupt + 'a;
 
 impl Waiters {
+    /// Waits until the tasks have ended that `need` asks for: all of them, or any. Returns the
+    /// status with which each has ended, in their order; `None` for one that was not seen to end.
+    /// `look` reads statuses from the database, and `poll` is how long the leader sleeps if no ring
+    /// wakes it.
+    ///
+    /// # Errors
+    /// `Timeout` with how many are left; `NotFound` for one that is not there; `Interrupted`; and
+    /// what a look fails with.
     fn wait(
         &self,
         look: &Look<'_>,
@@ -221,6 +229,7 @@ impl Waiters {
         let _hook = interruptible(seat.number);
         let mut is_last = deadline.is_zero();
         loop {
+            // Counted before the look: an end that the look just misses then ends the wait below.
             let seen = signal.count(News::End);
             let leads = self.leads(seat.number);
             if leads {

@@ -11,24 +11,30 @@ use super::super::status::{Response, TaskStatus};
 use super::super::worker_id::WorkerId;
 
 pub(in crate::tasks) trait Journal: Send + Sync {
-    /// All steps of a task in the order of their first use, and the time.
+    /// All steps of a task in the order of their first use, and before them the database's time.
     fn steps(&self, task: i64) -> Result<(i64, Vec<Entry>)>;
 
-    /// Stores what a step came to, if the holder still holds its task. An entry of the same name
-    /// and number that is done stays, and its writer is stale; a holder that can't know whether an
-    /// earlier try was committed, as of this, of an event taken and of children, is told that it
-    /// was.
+    /// Stores what a step came to. `Stale`, with nothing stored: the holder has lost its task, or
+    /// an entry of the same name and number is done or failed already. But if an earlier try, whose
+    /// answer was lost, has stored this entry for this holder, it is `Done`. That holds for
+    /// `take_event` and `spawn`, too.
     fn keep(&self, holder: &Holder, entry: &Entry) -> Result<Kept>;
 
-    /// Takes the oldest event of the entry's name, or notes that the function waits for one, for at
-    /// most `limit` from the first time on.
+    /// Takes the oldest event of the entry's name, and stores it as the entry's body. Without one
+    /// it notes that the function waits, for at most `limit` from the first call on. `Stale` if the
+    /// holder has lost its task.
     fn take_event(&self, holder: &Holder, entry: &Entry, limit: Option<Duration>) -> Result<Taken>;
 
-    /// Keeps an event for a task that has not ended, and wakes it if it waits for one. False: there
-    /// was one of that key. `NotFound`, `WrongStatus`.
+    /// Stores an event for a task that has not ended. If the task waits for an event of this name,
+    /// it may run at once. `false`: the task has had an event of this name and `key`, and nothing
+    /// was changed; without a key it is always `true`. `NotFound`; `WrongStatus` if the task has
+    /// ended.
     fn send_event(&self, task: &TaskRef, name: &str, key: Option<&str>, body: &[u8]) -> Result<bool>;
 
-    /// Enqueues children and notes their numbers as the entry's body, all or nothing.
+    /// Enqueues children of the holder's task, and stores their numbers as the entry's body, all or
+    /// nothing. The end of the last child wakes the task; with `fail_fast` already the end of the
+    /// first that does not finish. `Stale` if the holder has lost its task; and the errors of an
+    /// enqueuing.
     fn spawn(&self, holder: &Holder, entry: &Entry, children: &[Checked], fail_fast: bool) -> Result<Kept>;
 
     /// Where children stand and how many bytes they gave, without those; one that was deleted is
@@ -39,26 +45,28 @@ pub(in crate::tasks) trait Journal: Send + Sync {
     /// out.
     fn children(&self, ids: &[i64]) -> Result<Vec<Child>>;
 
-    /// Children at large that were not told to stop: those of `parent`, or without one of all that
-    /// failed or were cancelled.
+    /// The numbers of up to `limit` children that have not ended and were not asked to stop: those
+    /// of `parent`, or with `None` those of all tasks that failed or were cancelled. Reads only.
     fn orphans(&self, parent: Option<i64>, limit: usize) -> Result<Vec<i64>>;
 
-    /// How deep a task lies in its tree; 0 for one without a parent.
+    /// How many tasks stand above a task in its tree, counted up to `limit`; 0 without a parent.
     fn depth(&self, task: i64, limit: usize) -> Result<usize>;
 
-    /// Copies the steps before `ord` of one task to another, which has none.
+    /// Enqueues `to`, and gives it copies of the steps of task `from` whose `ord` is below
+    /// `before`. Returns the number of the new task. `Duplicate`, `QueueFull`, `UnknownType`.
     fn copy(&self, from: i64, to: &Checked, before: i64) -> Result<i64>;
 
     /// What a task has beside its row and its input, for another queue.
     fn carried(&self, task: i64) -> Result<Carried>;
 
-    /// Enqueues a task of another queue with what it carries. `Duplicate`.
+    /// Enqueues a task of another queue with what it carries. `Duplicate`, `QueueFull`,
+    /// `UnknownType`.
     fn restore(&self, to: &Checked, carried: &Carried) -> Result<()>;
 
-    /// No child of the task is waited for any more.
+    /// Deletes the count of the children that the task waits for: it waits for none any more.
     fn disband(&self, task: i64) -> Result<()>;
 
-    /// A task's number.
+    /// A task's number; `None` if there is no such task.
     fn find(&self, task: &TaskRef) -> Result<Option<i64>>;
 
     /// The numbers, types and identifiers of a task's children, oldest first.

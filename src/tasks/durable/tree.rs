@@ -119,6 +119,9 @@ impl TaskTree {
         })
     }
 
+    /// Adds the rows of the printed table for this task: its own, one for each step, and those of
+    /// its children, indented by one level more. A row `..` at the end says that there are more
+    /// children. `depth` is how many parents stand above the task.
     fn rows(&self, depth: usize, rows: &mut Vec<[String; 4]>) {
         let indent = "  ".repeat(depth);
         rows.push([

@@ -377,6 +377,9 @@ fn to_template(task: Checked) -> (String, Vec<u8>) {
     (template.to_string(), task.input)
 }
 
+/// The task that a schedule enqueues, read from what `to_template` stored. Its identifier is
+/// without the time of a run, which `run_of` adds, and it starts at once. `Database` if the stored
+/// text is not such a task.
 fn from_template(stored: &Stored) -> Result<NewTask> {
     let nonsense = || TaskError::Database {
         doing: "reading a schedule",

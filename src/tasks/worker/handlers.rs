@@ -15,10 +15,13 @@ use crate::error::chain;
 use crate::panics;
 use crate::trace::event;
 
-/// Runs on a thread of the executor.
+/// A runner: a loop on a thread of the executor. It starts tasks that the worker has claimed, runs
+/// their handlers, and writes what they came to. It returns when no claimed task is left, or when
+/// the worker has a runner too many.
 ///
-/// The end of one task and the start of the next are one step, so that a task costs one wait for
-/// the disk; where several are started together, it is one wait for all of them.
+/// One call of the engine writes the ends of the last tasks and the starts of the next, so that a
+/// task costs one wait for the disk. With `start_together` a call starts several tasks, whose
+/// handlers this thread runs one after the other. If a call fails for good, its tasks are given up.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut owed: Vec<Owed> = Vec::new();
     loop {
@@ -30,7 +33,8 @@ pub(super) fn run(shared: &Arc<Shared>) {
         steps.extend(next.iter().map(|task| task.step(Action::Start)));
         let settled = settle(shared, &steps);
         let mut stepped = settled.as_deref().unwrap_or_default().iter().copied();
-        // An engine says something of each step.
+        // `Engine::step` answers each step. If an engine left one out, its task would be given up
+        // with this error.
         let silent = TaskError::Invalid("the database did not say what became of the task".into());
         let why = settled.as_ref().err().unwrap_or(&silent);
         for Owed { task, took, .. } in owed.drain(..) {

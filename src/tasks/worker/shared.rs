@@ -86,6 +86,9 @@ pub(super) struct State {
 }
 
 impl Shared {
+    /// What a worker shares before its first claim: no tasks, no runners, and a claim loop that
+    /// counts as running. Starts no thread. `executor` runs the handlers, at most `max_concurrent`
+    /// at once.
     pub(super) fn new(builder: WorkerBuilder, executor: Executor, max_concurrent: usize) -> Shared {
         // The threads of an executor that was given are others' to count.
         let replaceable = if builder.executor.is_none() { max_concurrent } else { 0 };
