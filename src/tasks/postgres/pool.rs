@@ -174,7 +174,8 @@ impl Drop for PooledConnection<'_> {
         state.idle.extend(connection);
         drop(state);
         self.pool.freed.notify_one();
-        // What is free may be the reserved one, which not everybody may take.
+        // The free place may be the reserved one, which only `take_reserved` may use: so wake a
+        // thread there as well.
         self.pool.freed_reserved.notify_one();
     }
 }

@@ -15,7 +15,7 @@ const DOING: &str = "backing the database up";
 
 impl TaskQueue {
     /// Writes a copy of the whole SQLite file, your own tables included, as of one moment, to
-    /// `path`, while everybody goes on. When this returns the copy is on the disk, under its name;
+    /// `path`, while all other calls go on. When this returns the copy is on the disk, under its name;
     /// before that it is at `path` with `.part` behind it. It is compact: pages that are free are
     /// left out. Meanwhile the write-ahead log grows, because a reader stands in its way.
     ///

@@ -13,7 +13,7 @@ use super::connection::failed;
 
 /// Whether a task that comes last in its lane has to wait for those before it.
 pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier: bool) -> Result<bool> {
-    // A modifier clashes with everybody, an accessor only with modifiers.
+    // A modifier clashes with all others, an accessor only with modifiers.
     let clashes = if is_modifier { "" } else { "AND is_modifier = 1" };
     let sql = format!(
         "SELECT 1 FROM fulmar_task WHERE type_id = ?1 AND lane = ?2 AND lane IS NOT NULL AND ended IS NULL {clashes} LIMIT 1"
