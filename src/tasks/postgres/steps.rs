@@ -28,7 +28,8 @@ pub(super) struct UnansweredSteps(Mutex<HashSet<(i64, i64)>>);
 /// About the most bytes of one statement: PostgreSQL takes no message of 1 GiB, and hangs up.
 pub(super) const MOST_BYTES: usize = 64 << 20;
 
-/// Beyond so many unanswered steps all of them are forgotten, so that the set doesn't grow for ever.
+/// Beyond so many unanswered steps all of them are forgotten, so that the set doesn't grow for
+/// ever.
 const MOST_DOUBTS: usize = 100_000;
 
 impl UnansweredSteps {

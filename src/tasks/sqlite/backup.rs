@@ -15,9 +15,9 @@ const DOING: &str = "backing the database up";
 
 impl TaskQueue {
     /// Writes a copy of the whole SQLite file, your own tables included, as of one moment, to
-    /// `path`, while all other calls go on. When this returns the copy is on the disk, under its name;
-    /// before that it is at `path` with `.part` behind it. It is compact: pages that are free are
-    /// left out. Meanwhile the write-ahead log grows, because a reader stands in its way.
+    /// `path`, while all other calls go on. When this returns the copy is on the disk, under its
+    /// name; before that it is at `path` with `.part` behind it. It is compact: pages that are free
+    /// are left out. Meanwhile the write-ahead log grows, because a reader stands in its way.
     ///
     /// The copy is a queue: open it as any other. Tasks that were at work at that moment are so in
     /// the copy, too, until their leases end; so don't run workers on both.

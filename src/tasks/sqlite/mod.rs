@@ -370,8 +370,8 @@ impl Engine for SqliteEngine {
         let (doing, steps) = ("changing tasks", Arc::<[Step]>::from(steps));
         let all = steps.clone();
         let changed = match self.write(doing, move |db, now| steps::step(db, now, &all)) {
-            // Perhaps one of the rows makes no sense. Nothing was written, so do the steps again, each
-            // in a savepoint: then that row alone is set aside.
+            // Perhaps one of the rows makes no sense. Nothing was written, so do the steps again,
+            // each in a savepoint: then that row alone is set aside.
             Err(TaskError::Database { .. }) => self.write(doing, move |db, now| steps::step_by_step(db, now, &steps)),
             other => other,
         }?;
