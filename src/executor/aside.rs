@@ -69,6 +69,9 @@ impl Core {
         self.call_foreign(Outside::enter(self), foreign);
     }
 
+    /// Has `call` called on a thread beside the pool, behind the calls that came before, and
+    /// returns at once. Only the timer's thread calls this. If the system refuses a thread, this
+    /// one makes the oldest call itself.
     fn call_aside(self: &Arc<Core>, call: Box<dyn FnOnce() + Send>) {
         self.aside.0.lock().calls.push_back(call);
         let call_next = |core: &Core| {
@@ -91,7 +94,7 @@ impl Core {
             submitted = submit(&self.aside(true));
         }
         if submitted.is_err() {
-            // The system refuses a thread: late is better than never.
+            // The system refuses a thread. Other alarms now come late, but no call is lost.
             call_next(self);
         }
     }

@@ -358,6 +358,12 @@ pub(super) fn wait_any<T>(requests: &[AsyncRequest<T>], timeout: impl Into<Optio
 impl<T> Future for AsyncRequest<T> {
     type Output = Result<T>;
 
+    /// Takes the result if the request has ended; otherwise registers the task, to be woken when it
+    /// ends.
+    ///
+    /// In an operation, it lets another thread of the pool work in this one's place, because the
+    /// operation is about to block. It is ready with [`Error::WouldDeadlock`] if the request can't
+    /// end before that operation, and with [`Error::Interrupted`] if the operation was cancelled.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         if let Some(taken) = self.request.take() {
             self.leave_poll();

@@ -14,6 +14,8 @@ use crate::time::Deadline;
 use crate::timer::{Clockwork, Timer};
 
 impl Core {
+    /// A snapshot of the counters. They are read one after the other while requests go on, in an
+    /// order in which the sum in `Stats` always holds.
     pub(super) fn stats(&self) -> Stats {
         // In the opposite order of a request's life: what is counted at a stage is then counted at
         // all earlier ones.
@@ -23,6 +25,7 @@ impl Core {
         let (pushed, released) = self.pool.pushed();
         let deferred = self.order.deferred();
         Stats {
+            // `released` were deferred and then pushed: count them once.
             submitted: pushed - released + deferred,
             deferred: deferred - released - cancelled_deferred,
             queued: pushed - ran.started - cancelled_queued,

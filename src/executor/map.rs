@@ -246,6 +246,8 @@ pub struct MapCompleted<I: Iterator, T> {
 }
 
 impl<I: Iterator, T> MapCompleted<I, T> {
+    /// Gives the next item its number, and its request a slot; the inbox is told when the request
+    /// has ended. A refusal is kept, to be handed out after the results that are ready.
     fn enter(&mut self, submitted: Result<AsyncRequest<T>>) {
         let number = self.read;
         self.read += 1;

@@ -86,6 +86,9 @@ pub fn on_cancel(hook: impl FnOnce() + Send + 'static) -> CancelHook {
     enter(Box::new(hook))
 }
 
+/// Enters `hook` for the operation that this thread runs, and for the interruptible work in it: the
+/// first cancel of either calls it. If one was cancelled before, calls it now, on this thread. If
+/// there is neither, drops it.
 fn enter(hook: Box<dyn FnOnce() + Send>) -> CancelHook {
     let (request, work) = (current::current(), interruptible::current());
     if request.is_none() && work.is_none() {

@@ -103,6 +103,10 @@ impl Order {
         self.enter_new(&mut lanes, number, key, job, None)
     }
 
+    /// Enters a new request into the lane of `key`, in the shard `number`, whose lock the caller
+    /// holds as `lanes`. If the lane holds it back, marks and counts it as deferred. `Full` if the
+    /// lane already holds back `limit` requests, or if the shard has no room; `Closed` if new
+    /// requests are refused.
     fn enter_new(
         &self,
         lanes: &mut Lanes<Arc<dyn Job>>,

@@ -42,6 +42,9 @@ impl Core {
         self.release_all(Released::one(job), self.clock.now());
     }
 
+    /// Queues the requests at `now`, but for those that were cancelled meanwhile, and wakes or
+    /// starts a thread. None of them may have a limit to ask. Call it under no lock: if the system
+    /// refuses threads, it runs operations.
     fn release_all(self: &Arc<Core>, released: Released, now: u64) {
         let key = released.key;
         // Before they are queued, because each gives its place back when it starts.

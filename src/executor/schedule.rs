@@ -232,7 +232,11 @@ struct State {
 }
 
 impl Series {
-    /// As [`Periodic::cancel`].
+    /// Ends the series for good; `false` if it had ended before. A run that hasn't started is taken
+    /// out. A run that is at work is told to stop, and this doesn't wait for it.
+    ///
+    /// Drops the operation, too, unless a run is at work or on its way: then `end_of_run` or `arm`
+    /// does so.
     fn cancel(&self) -> bool {
         let (alarm, running) = {
             let mut state = self.state.lock();
@@ -245,8 +249,8 @@ impl Series {
             drop(core.timer.remove(alarm));
         }
         let waited = alarm.is_some() || running.is_some_and(|running| running.cancel());
-        // A run that is at work may be cloning its operation this moment, and drops it when it has
-        // ended.
+        // Otherwise a run is at work or on its way: it may hold the lock of `run` while it clones
+        // the operation, and drops the operation at its end.
         if waited {
             self.forget_run();
         }
@@ -272,6 +276,9 @@ impl Series {
         Ok(())
     }
 
+    /// Submits the run whose time has come; called by the timer. Does nothing if the series was
+    /// cancelled. Ends the series if its scope is over or the executor is shut down. Any other
+    /// refusal counts as a failed run, and the series goes on.
     fn begin(self: Arc<Series>, core: &Arc<Core>) {
         {
             let mut state = self.state.lock();
@@ -308,6 +315,9 @@ impl Series {
         run.on_complete(move |status| self.end_of_run(status));
     }
 
+    /// Counts a run that has ended with `status`, and sets the alarm for the next time of the
+    /// schedule that is still to come. Ends the series if its scope is over, if there is no next
+    /// time, or if no alarm can be set. After a cancel, it drops the operation instead.
     fn end_of_run(self: Arc<Series>, status: Status) {
         self.runs.fetch_add(1, Ordering::Relaxed);
         if matches!(status, Status::Failed | Status::Panicked) {

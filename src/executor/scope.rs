@@ -276,6 +276,9 @@ impl<'scope, 'env> Scope<'scope, 'env> {
         ends_of(requests, timeout.into()).map(move |(index, ended)| (index, ended.and_then(|()| take(index))))
     }
 
+    /// Submits an operation that may borrow. The scope keeps it under a number, and the executor
+    /// gets only the number. The operation puts its value into the handle. If the executor refuses,
+    /// the operation is dropped.
     fn accept<T: Send + 'scope>(
         &'scope self,
         order_by: OrderBy,

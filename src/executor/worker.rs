@@ -116,6 +116,12 @@ impl Core {
         })
     }
 
+    /// Starts the thread for which the pool has set `seat` aside, and tells the pool whether the
+    /// system gave it. An executor of a scope asks the scope's keeper instead, which tells the pool
+    /// later.
+    ///
+    /// Fails if the system refuses the thread, or if the scope has ended; the seat is free again
+    /// then. Call it under no lock, because it takes the pool's.
     fn start(self: &Arc<Core>, seat: Arc<Seat>) -> io::Result<()> {
         self.pool.join_gone();
         if let Some(keeper) = &self.keeper {

@@ -71,6 +71,8 @@ impl<T> Slab<T> {
         Ok(number * CHUNK as u32 + slot)
     }
 
+    /// Removes the entry at `index` and returns it; a later `insert` may give the index out again.
+    /// Panics if there is no such entry.
     pub(super) fn remove(&mut self, index: u32) -> T {
         let number = index / CHUNK as u32;
         let chunk = &mut self.chunks[number as usize];

@@ -141,6 +141,13 @@ impl Target {
         }
     }
 
+    /// Enters `count` requests into the scope and counts them in the group's account. If they have
+    /// to have started by some time, sets an alarm for each. The caller then calls `accepted` or
+    /// `not_accepted` for each.
+    ///
+    /// The inner error is why the scope has ended: the requests count as cancelled, and the
+    /// executor must not get them. The outer one says that no alarm could be set: nothing stays
+    /// counted.
     fn enter(&self, core: &Arc<Core>, count: usize) -> Result<Result<Vec<Arc<Member>>, Why>> {
         let numbers = self.scope.enter(core, count)?;
         let stats = |change: &dyn Fn(&mut super::GroupStats)| change(&mut self.scope.group().lock().stats);
@@ -252,6 +259,9 @@ impl Member {
 }
 
 impl Belongs for Member {
+    /// Takes the member out of the scope and counts its end in the group's account. `false` if that
+    /// was done before, or if the others go on. If it returns `true`, the caller calls
+    /// `cancel_others`.
     fn ended(&self, status: Status) -> bool {
         let Some(job) = self.remove() else { return false };
         let (scope, group) = (&self.target.scope, self.target.scope.group());

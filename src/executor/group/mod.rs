@@ -122,7 +122,8 @@ impl Executor {
 }
 
 impl Core {
-    /// As [`Executor::admit`].
+    /// Submits `operation` as `admit_to` does, to the group or the time limit of the operation that
+    /// this thread runs, if there is one.
     pub(super) fn admit<T, F>(self: &Arc<Core>, way: Way<'_>, operation: F) -> Result<AsyncRequest<T>>
     where
         T: Send + 'static,
@@ -131,7 +132,13 @@ impl Core {
         self.admit_to(current::scope(), way, operation)
     }
 
-    /// As `admit`, to `scope`, or to none.
+    /// Submits `operation` to this executor: now, at a time, after another request or through a
+    /// limit, as `way` says. With a `scope`, the group or the time limit that ends it, the request
+    /// is counted there, and is cancelled with it.
+    ///
+    /// If `scope` has ended before, the request is cancelled from the start. An error says that
+    /// nothing was accepted: the executor is shut down, its queue is full, or the system refuses a
+    /// thread.
     pub(super) fn admit_to<T, F>(
         self: &Arc<Core>,
         scope: Option<Arc<CancelScope>>,

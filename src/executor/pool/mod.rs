@@ -210,6 +210,9 @@ pub(super) enum Next {
 }
 
 impl Pool {
+    /// A pool without threads: they start when there is work. At most `threads` of them are at work
+    /// at once. `stack_size` is in bytes, `None` the default of the standard library. A thread that
+    /// has slept for `idle_timeout` ends; with `None` it stays.
     pub(super) fn new(
         threads: usize,
         thread_name: String,

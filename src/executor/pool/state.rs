@@ -60,6 +60,7 @@ struct Thread {
 }
 
 impl State {
+    /// An open pool without threads and jobs, in which `target` threads may be at work at once.
     pub(super) fn new(target: usize) -> State {
         State {
             back: Queue::new(),

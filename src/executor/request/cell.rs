@@ -126,6 +126,8 @@ pub(crate) struct Begun {
 }
 
 impl Head {
+    /// The head of the request number `id`, which is on no lane yet. `status` is `Deferred` or
+    /// `Queued`; `submitted` is the time on the executor's clock, in nanoseconds.
     fn new(id: u64, terms: Terms, status: Status, submitted: u64) -> Head {
         Head {
             id,
@@ -165,8 +167,8 @@ impl Head {
         self.has_head_start
     }
 
-    /// When it counts as queued, in nanoseconds on the executor's clock. Of a request that is queued
-    /// and has not started: of others it says nothing.
+    /// When it counts as queued, in nanoseconds on the executor's clock. Only for a request that is
+    /// queued and has not started: of others it says nothing.
     pub(crate) fn rank(&self) -> i64 {
         // Relaxed: written before it was queued, under the lock of the queue. One that has started
         // meanwhile is left out by the thread that takes it from there.
@@ -376,6 +378,8 @@ pub(crate) trait Call<T> {
     /// Whether `call` may refuse to call the operation. The others don't pay for the question.
     const MAY_REFUSE: bool = false;
 
+    /// Calls the operation. With `MAY_REFUSE` it may call `Host::refuse` instead, and then the
+    /// request counts as cancelled, whatever this returns.
     fn call(self, host: &dyn Host) -> Result<T>;
 }
 
@@ -441,6 +445,8 @@ unsafe impl<F: Send, T: Send> Sync for Request<F, T> {}
 unsafe impl<F: Send, T: Send> Send for Request<F, T> {}
 
 impl<F, T> Request<F, T> {
+    /// A request that holds its operation and is on no lane yet. The arguments are those of
+    /// `Head::new`.
     pub(crate) fn new(id: u64, terms: Terms, status: Status, submitted: u64, operation: F) -> Request<F, T> {
         Request {
             head: Head::new(id, terms, status, submitted),
@@ -582,6 +588,7 @@ where
         self.head.stamp.store(started - submitted, Ordering::Relaxed);
         let outcome = self.head.trace.run(|| panics::catch_payload(|| operation.call(host)));
         let at = host.now();
+        // The operation was dropped and never called: there is no outcome to write.
         if let Some(is_expired) = if F::MAY_REFUSE { host.refused() } else { None } {
             self.head.duration.store(at.saturating_sub(submitted), Ordering::Relaxed);
             return self.write_refused(is_expired, at);

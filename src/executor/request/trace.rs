@@ -97,6 +97,9 @@ mod on {
             close(parent);
         }
 
+        /// Makes the span of `stage` inside `parent`, puts it in place of that of the stage before,
+        /// and closes that one. If the request has gone on to run meanwhile, it closes the new span
+        /// instead. The caller holds no lock, because the subscriber is the user's code.
         fn enter_stage(&self, stage: Stage, parent: &Arc<Span>) {
             let parent = &**parent;
             let span = Arc::new(guarded(|| match stage {

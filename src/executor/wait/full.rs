@@ -45,6 +45,12 @@ impl Core {
         }
     }
 
+    /// Waits in the line of submitters until there is room for all `jobs`, and accepts them; all or
+    /// none. `full` is what there was no room in at the first try.
+    ///
+    /// Fails with `QueueFull` at the deadline, or at once if only the end of the caller's own
+    /// operation could make room; with `Interrupted` if that operation is cancelled; with
+    /// `ShutDown` if the executor closes.
     fn wait_for_room(
         self: &Arc<Core>,
         room: &Room,

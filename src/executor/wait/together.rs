@@ -179,6 +179,8 @@ macro_rules! of_many_types {
             fn all(self, timeout: Option<Duration>) -> Result<Self::Values> {
                 let requests: [&dyn Awaitable; [$($index),*].len()] = [$(self.$index),*];
                 if let Some(failed) = first_failure(&requests, timeout)? {
+                    // The handles are of different types, so each has a function of its own to take
+                    // its error.
                     let errors = [$(|handles: &Self| take(handles.$index).err()),*];
                     return Err(errors[failed](&self).unwrap_or(Error::ResultTaken));
                 }
