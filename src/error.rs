@@ -72,6 +72,8 @@ pub enum Error {
 }
 
 impl fmt::Display for Error {
+    /// Writes what happened and what the caller can do, without a full stop. `{:#}` adds the
+    /// sources of an operation's error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Timeout { limit, left } => write!(

@@ -104,9 +104,11 @@ pub(crate) trait Maker {
     type Made;
     type Error: Display;
 
+    /// Sends the request that creates it, and returns the service's reply.
     fn post(&self) -> Result<Self::Made, Self::Error>;
     /// The id of what was created, if the list has it.
     fn id_of<'a>(&self, made: &'a Self::Made) -> Option<&'a str>;
+    /// Whether the service may have created it, although `post` failed by `error`.
     fn doubt(&self, error: &Self::Error) -> Doubt;
     /// Whether a `POST` that failed by `error`, and surely made nothing, may succeed if it is sent
     /// again.
@@ -203,12 +205,21 @@ impl Ledger {
         self.state.lock().own.insert(id, made);
     }
 
-    /// Claims one of the entries that are the `same` as what a call created whose reply was lost,
-    /// and then counts the call as lost no more. Entries that turn out to be a doubt go to
-    /// `doubtful`; those of other calls are removed from it.
+    /// Gives `call`, whose reply was lost, one of the entries in `same` as its own. These are the
+    /// listed entries that equal what it sent; those in `doubtful` may be it. First removes from
+    /// both the entries that other calls of this process have. Then, in this order:
     ///
-    /// All of it under one lock: between two, a like call could end, and its entry would be counted
-    /// without the call, or the call without its entry.
+    /// - `Nothing` if both are empty.
+    /// - `NotYet` while a like call waits for its reply: an entry may be that call's.
+    /// - `Nothing` if `same` has more entries than calls of this process have lost: then another
+    ///   process has created some of them, and none can be told from the others. They are moved to
+    ///   the front of `doubtful`.
+    /// - `Taken` with the first of `same`: the ledger notes it as this call's, and the call no
+    ///   longer counts as lost. Like calls want equal things, so each may take any of the entries.
+    /// - `Nothing` if `same` is empty.
+    ///
+    /// All of this happens under one lock. Between two, a like call could end: then its entry would
+    /// be counted without the call, or the call without its entry.
     fn claim(&self, call: &mut Counted, mut same: Vec<String>, doubtful: &mut Vec<String>) -> Claim {
         let mut state = self.state.lock();
         same.retain(|id| !state.own.contains(id));
@@ -219,8 +230,8 @@ impl Ledger {
         if state.posting.contains_key(&call.likeness) {
             return Claim::NotYet;
         }
-        // There are more than calls here lost: another process creates the same, and one of them is
-        // its own.
+        // The count includes `call` itself. Of more entries than lost calls, some are another
+        // process's.
         if same.len() > state.lost.get(&call.likeness).copied().unwrap_or(0) {
             doubtful.splice(0..0, same);
             return Claim::Nothing;
@@ -370,13 +381,19 @@ impl<E> Creation<E> {
         if self.lost.is_some() { self.look(ledger, maker) } else { self.post(ledger, maker) }
     }
 
+    /// Sends the request once. Meanwhile the ledger counts this call as one that waits for its
+    /// reply.
+    ///
+    /// `Made` if the service has replied. `Look` if the reply was lost: from then on the ledger
+    /// counts the call as lost, and the next step searches the list. `Failure::Refused` if surely
+    /// nothing was created.
     fn post<M>(&mut self, ledger: &Ledger, maker: &M) -> Result<Step<M::Made>, Failure<E>>
     where
         M: Maker<Error = E>,
     {
         let began = Instant::now();
-        // Until this returns: by then the ledger has the id, or counts this call as lost. In between,
-        // a like call would take what this one has created for another process's.
+        // Until this returns: by then the ledger has the id, or counts this call as lost. In
+        // between, a like call would take what this one has created for another process's.
         let _posting = ledger.begin_post(self.likeness);
         self.posts += 1;
         let error = match maker.post() {
@@ -397,6 +414,15 @@ impl<E> Creation<E> {
         Ok(Step::Look(SETTLED))
     }
 
+    /// Searches the service's list for what the call with the lost reply may have created: reads
+    /// the whole list, and the details of the entries that may be it.
+    ///
+    /// - `Found` if one entry is this call's. `NotYet` if a like call waits for its reply.
+    /// - `Look` if another look may tell more; it is looked for in vain `LOOKS` times at most.
+    /// - `Again` if it surely doesn't exist, and may be sent once more; otherwise
+    ///   `Failure::Refused` with the error of the lost call.
+    /// - `Failure::NoLook` if the list can't be read, and `Failure::Unclear` if nothing can be
+    ///   proven.
     fn look<M>(&mut self, ledger: &Ledger, maker: &M) -> Result<Step<M::Made>, Failure<E>>
     where
         M: Maker<Error = E>,

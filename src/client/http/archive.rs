@@ -343,6 +343,11 @@ impl Staging {
         Err(failed(folder, io::Error::other("1,000 folders of unfinished unpackings are beside it: remove them")))
     }
 
+    /// Gives the temporary folder its final name `folder`, where nothing or an empty folder may be,
+    /// and syncs its parent folder.
+    ///
+    /// Fails with `ArchiveError::Exists` if the rename fails and something is at `folder`;
+    /// otherwise with the system's error. Then the drop of `self` removes the temporary folder.
     fn rename(mut self, folder: &Path) -> Result<(), ArchiveError> {
         // Some systems don't rename onto an empty folder, so remove that and try again. If another
         // process has put a file there meanwhile, both fail.

@@ -63,6 +63,11 @@ impl Jar {
 }
 
 impl Cookie {
+    /// Reads one `Set-Cookie` header of a reply from `url`. `Max-Age` wins over `Expires`. A cookie
+    /// that the server deletes comes out as one that expired in 1970.
+    ///
+    /// `None` if there is no name, if name and value together are longer than `LONGEST`, or if the
+    /// cookie is `Secure` and the reply came unencrypted.
     fn parse(text: &str, url: &Url, now: SystemTime) -> Option<Cookie> {
         let mut parts = text.split(';');
         let (name, value) = parts.next()?.split_once('=')?;
@@ -109,7 +114,8 @@ impl Cookie {
     }
 }
 
-/// A date in one of HTTP's forms, or with dashes, as in Netscape's: `Mon, 11-Oct-1999 22:00:00 GMT`.
+/// A date in one of HTTP's forms, or in Netscape's, with dashes:
+/// `Mon, 11-Oct-1999 22:00:00 GMT`.
 fn date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&text.replace('-', " "))).ok()
 }

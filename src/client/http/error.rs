@@ -138,6 +138,9 @@ impl HttpError {
         HttpError::shown(kind, method, redact::url(url), message.into())
     }
 
+    /// Makes an error about a URL that has no secrets in it any more, and need not be a valid one.
+    /// Its kind alone decides whether it is retryable and whether the request may have arrived;
+    /// `retryable` and `arrived` correct that.
     pub(super) fn shown(kind: HttpErrorKind, method: Method, url: String, message: String) -> HttpError {
         use HttpErrorKind::*;
         let retryable = match kind {

@@ -12,6 +12,7 @@ use crate::client::random::for_all;
 
 const ROUNDS: u64 = 20_000;
 
+/// Reads pieces of `Content-Range` in any order, and then whole ones with numbers of any size.
 #[test]
 fn a_range_that_is_read_makes_sense_and_one_that_is_written_is_read() {
     for_all(ROUNDS, |random| {
@@ -51,6 +52,7 @@ fn retry_after_is_read_from_seconds_and_dates_and_nothing_else() {
     });
 }
 
+/// Reads pieces of `Content-Disposition` in any order, and then whole ones with a plain name.
 #[test]
 fn a_proposed_name_is_always_a_sound_one() {
     for_all(ROUNDS, |random| {
@@ -94,6 +96,7 @@ fn a_name_that_passes_is_one_component_of_a_path() {
     });
 }
 
+/// Puts a secret into each part of a URL that may hold one: user, password, query, fragment.
 #[test]
 fn a_url_is_shown_without_what_may_be_secret_and_still_is_one() {
     for_all(ROUNDS, |random| {

@@ -71,6 +71,8 @@ impl HttpClient {
 }
 
 impl RequestBuilder {
+    /// A request with the client's settings and credentials, and without headers or a body. `plan`
+    /// parses and checks the URL.
     pub(super) fn new(client: HttpClient, method: Method, url: &str) -> RequestBuilder {
         RequestBuilder {
             client,
@@ -209,8 +211,8 @@ impl RequestBuilder {
     /// ([`HttpError::retry_after`]). For callers that have a timer.
     ///
     /// The client still renews an expired token, and follows redirects. If the server closes a kept
-    /// connection without a reply, the client sends a request that only reads, such as a `GET`, once
-    /// more on a new connection, unless it isn't [`idempotent`](RequestBuilder::idempotent).
+    /// connection without a reply, the client sends a request that only reads, such as a `GET`,
+    /// once more on a new connection, unless it isn't [`idempotent`](RequestBuilder::idempotent).
     pub fn once(mut self) -> RequestBuilder {
         self.once = true;
         self
@@ -291,6 +293,11 @@ impl RequestBuilder {
         download::run(&client, &self.plan(total)?, download)
     }
 
+    /// Checks the request and fixes what all of its attempts have in common. The time limit `total`
+    /// counts from now; `None` is no limit.
+    ///
+    /// Fails with `HttpErrorKind::Invalid` if the URL can't be read, isn't one of HTTP or holds a
+    /// user or a password, or if a setting got a value that it can't use.
     pub(super) fn plan(self, total: Option<Duration>) -> Result<Plan, HttpError> {
         let method = self.method;
         let invalid = |url: String, text: String| HttpError::shown(HttpErrorKind::Invalid, method, url, text);

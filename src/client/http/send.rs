@@ -231,6 +231,11 @@ impl HttpClient {
         }
     }
 
+    /// Sends the request of one step, and returns when the head of the reply is there, whatever its
+    /// status. The body is still to be read.
+    ///
+    /// Fails if the time limit has passed, and then sends nothing; otherwise if no sound reply
+    /// comes. The error shows none of `secrets`.
     fn call(
         &self,
         plan: &Plan,

@@ -99,6 +99,9 @@ impl ResponseStream {
 }
 
 impl Read for ResponseStream {
+    /// Reads the next bytes, decompressed. The end of the body, and an error, give the permit of
+    /// the rate limit back. An error holds an `HttpError`; only `Interrupted` is passed on as it
+    /// is.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &mut self.body {
             Unpacked::Plain(body) => body.read(buffer),

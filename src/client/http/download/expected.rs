@@ -62,7 +62,11 @@ impl Expected {
         looks_like_html(start) && !self.takes_html()
     }
 
-    /// The size of the file at `path`, if there is one with the expected length and checksum.
+    /// The size of the file at `path`, if it has the length and the checksum that are expected.
+    /// What isn't expected isn't checked: with neither of them, every plain file will do. Reads the
+    /// whole file if a checksum is expected.
+    ///
+    /// `None` if there is no plain file at `path`, or another one. Fails if the file can't be read.
     pub(super) fn matching(&self, path: &Path) -> io::Result<Option<u64>> {
         let found = match path.metadata() {
             // The path is a link to nowhere, or another process has just removed the file.

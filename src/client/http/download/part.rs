@@ -281,6 +281,7 @@ fn is_linked(_: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// The content of `NAME.part.resume`, as `parse` reads it.
 fn written(saved: &Saved) -> String {
     json!({
         "url": saved.url,
@@ -292,6 +293,9 @@ fn written(saved: &Saved) -> String {
     .to_string()
 }
 
+/// Reads the content of `NAME.part.resume`. `None` if a field is missing or has the wrong type, if
+/// the validator is neither a strong ETag nor a date of HTTP, or if `length` isn't between 1 and
+/// `total`.
 fn parse(text: &str) -> Option<Saved> {
     let value: Value = serde_json::from_str(text).ok()?;
     let saved = Saved {

@@ -122,9 +122,16 @@ impl Body {
         }
     }
 
+    /// Reads at least one byte of the body into `out`, which isn't empty; returns 0 only if the
+    /// body is complete. As soon as it is, the connection goes back to the pool, if it can be used
+    /// again.
+    ///
+    /// Waits for bytes until the limit on silence or the deadline of the whole request passes.
+    /// After a fault the connection is closed, and each later call fails.
     fn step(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
         let until = self.waiting_until.take().unwrap_or_else(|| until(self.silence, self.total));
         loop {
+            // An early return by `?` leaves `Failed` behind, and drops the connection.
             match std::mem::replace(&mut self.state, State::Failed) {
                 State::Whole => {
                     self.state = State::Whole;
@@ -184,6 +191,7 @@ impl Body {
         }
     }
 
+    /// Reads a line with its line feed. Fails if it is longer than `most` bytes, or is cut.
     fn line(&self, connection: &mut Connection, most: u64) -> Result<Vec<u8>, Fault> {
         let mut line = Vec::new();
         (&mut connection.reader).take(most).read_until(b'\n', &mut line).map_err(|error| self.cut(error))?;
@@ -215,6 +223,8 @@ impl Body {
         Ok(())
     }
 
+    /// The fault for an error within the body: says whether a time limit passed, or how the
+    /// connection ended.
     fn cut(&self, error: io::Error) -> Fault {
         Fault::within(error, |error| match error.kind() {
             io::ErrorKind::TimedOut if self.total.is_past() => Fault::timeout("the whole took too long"),

@@ -34,6 +34,12 @@ impl Wire {
         self.connection(url, origin, total).map_err(|fault| Fault { arrived: false, ..fault })
     }
 
+    /// Connects to `origin`, through the proxy that the settings name for `url` if there is one,
+    /// and starts TLS for `https`. It always makes a new connection, and sends no request.
+    ///
+    /// The lookup of a name has the limit `Timeouts::connect`, and once more all that follows:
+    /// connecting, the proxy's answers and TLS. `total` ends both. The kind of the fault says what
+    /// failed: `Connect`, `Proxy`, `Tls`, `Timeout` or `Cancelled`.
     fn connection(&self, url: &Url, origin: &Origin, total: Deadline) -> Result<Connection, Fault> {
         let (host, port) = (origin.host(), origin.port());
         let is_secure = origin.scheme() == "https";
@@ -49,7 +55,9 @@ impl Wire {
                 stream = Box::new(secured);
             }
             match proxy.speaks {
+                // The proxy itself sends the request on, so requests name the whole URL.
                 Speaks::Http | Speaks::Https if !is_secure => absolute = true,
+                // For `https` the proxy only passes bytes on, because it must not read them.
                 Speaks::Http | Speaks::Https => tunnel::connect(&mut *stream, proxy, host, port, &self.agent)?,
                 Speaks::Socks5 => {
                     let addresses = resolve(host, port, until)?;

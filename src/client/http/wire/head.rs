@@ -129,6 +129,11 @@ pub(super) enum Framing {
 }
 
 impl Head {
+    /// How the body of this reply to a request of `method` ends. A reply to `HEAD`, a 204 and a 304
+    /// have no body. Chunks win over a length.
+    ///
+    /// Fails if the transfer has another encoding than chunks, if the length isn't a number, or if
+    /// there are two different ones.
     pub(super) fn framing(&self, method: Method) -> Result<Framing, Fault> {
         if method == Method::Head || matches!(self.status, 204 | 304) {
             return Ok(Framing::Length(0));

@@ -12,6 +12,7 @@ const ROUNDS: u64 = 20_000;
 const HEAD: &str = "HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 12:00:00 GMT\r\nContent-Type: application/json; charset=utf-8\r\n\
                     Content-Length: 17\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive, close\r\nX-Folded: a\r\n b\r\n\r\n";
 
+/// Cuts a damaged head into pieces of up to 9 bytes: `end` must find what it finds in the whole.
 #[test]
 fn a_head_ends_where_it_ends_however_it_comes_in_pieces() {
     for_all(ROUNDS, |random| {
@@ -32,6 +33,8 @@ fn a_head_ends_where_it_ends_however_it_comes_in_pieces() {
     });
 }
 
+/// Damages a head that names a length and chunks. If it still can be read, `framing` must follow
+/// from its headers.
 #[test]
 fn a_head_that_is_read_makes_sense() {
     for_all(ROUNDS, |random| {
@@ -53,6 +56,7 @@ fn a_head_that_is_read_makes_sense() {
     });
 }
 
+/// Reads pieces of a proxy's URL in any order, a password among them.
 #[test]
 fn a_proxy_is_read_whole_or_not_at_all_and_its_password_is_never_told() {
     let pieces = [
@@ -83,6 +87,7 @@ fn a_proxy_is_read_whole_or_not_at_all_and_its_password_is_never_told() {
     });
 }
 
+/// Adds a host to pieces of a `NO_PROXY` list in any order: requests to it must go directly.
 #[test]
 fn a_list_of_direct_hosts_covers_what_it_names_and_panics_at_nothing() {
     let pieces =

@@ -133,8 +133,8 @@ impl Proxies {
         self
     }
 
-    /// Adds what a request to `url` tells the proxy, if it goes through one, to `secrets`: the proxy,
-    /// or the server behind it, may repeat it.
+    /// Adds what a request to `url` tells the proxy, if it goes through one, to `secrets`: the
+    /// proxy, or the server behind it, may repeat it.
     pub(in super::super) fn hide(&self, url: &Url, secrets: &mut Secrets) {
         let Ok(Some(proxy)) = self.for_url(url) else { return };
         if let Some((_, password)) = &proxy.user {
@@ -189,6 +189,8 @@ impl NoProxy {
         NoProxy { all, entries: entries.collect() }
     }
 
+    /// Whether requests to `url` go directly: if an entry covers its host, and its port if it names
+    /// one.
     fn covers(&self, url: &Url) -> bool {
         let Some(host) = url.host() else { return false };
         let port = url.port_or_known_default();
@@ -201,6 +203,8 @@ impl NoProxy {
 }
 
 impl Entry {
+    /// Parses an address, a network or a domain, each with or without a port. `*.` and dots before
+    /// a domain mean nothing. `None` if it is none of these: the list leaves it out.
     fn parse(text: &str) -> Option<Entry> {
         // Try an address first, because the colons of an IPv6 address don't begin a port.
         if let Some(pattern) = net(text) {
@@ -236,6 +240,8 @@ fn net(text: &str) -> Option<Pattern> {
 }
 
 impl Pattern {
+    /// Whether requests to `host` go directly: it is the domain or below it, or an address in the
+    /// network. A name is never looked up to compare it with a network.
     fn covers(&self, host: &Host<&str>) -> bool {
         match (self, host) {
             (Pattern::Domain(name), Host::Domain(host)) => {
@@ -245,6 +251,7 @@ impl Pattern {
             }
             (Pattern::Net(IpAddr::V4(net), bits), Host::Ipv4(host)) => {
                 let distance = u32::from(*net) ^ u32::from(*host);
+                // `None` is a shift by all 32 bits, of the network `/0`, which holds every address.
                 distance.checked_shr(32 - bits).unwrap_or(0) == 0
             }
             (Pattern::Net(IpAddr::V6(net), bits), Host::Ipv6(host)) => {

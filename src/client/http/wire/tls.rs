@@ -172,6 +172,9 @@ struct Chains {
 }
 
 impl ServerCertVerifier for Trust {
+    /// Accepts the server's certificate `own` if it leads to a trusted authority, or if the user
+    /// named this very certificate. In both cases it must be of `name` and not out of date. Without
+    /// `chains` every certificate is accepted.
     fn verify_server_cert(
         &self,
         own: &CertificateDer<'_>,
@@ -248,6 +251,7 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
         && *alert != AlertDescription::UserCanceled && *alert != AlertDescription::CloseNotify)
 }
 
+/// An error of TLS as a sentence for the user, with what to do about it where that is known.
 fn words(error: &rustls::Error) -> String {
     use rustls::Error::*;
     match error {
