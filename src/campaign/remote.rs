@@ -227,6 +227,12 @@ struct OwnJob<S: RemoteService> {
 impl<S: RemoteService> RemoteJob for OwnJob<S> {
     type Output = <S::Job as RemoteJob>::Output;
 
+    /// Makes the user's job once. The ledger has the intention before the user's `submit` is
+    /// called, and the id before this returns. A later call only writes an id that the ledger still
+    /// lacks.
+    ///
+    /// If an error leaves open whether there is a job, it sets `is_lost`, and each later call fails
+    /// for good: only the service's list can tell.
     fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError> {
         let made = match &self.made {
             Some(made) => made.clone(),
@@ -236,7 +242,8 @@ impl<S: RemoteService> RemoteJob for OwnJob<S> {
             None => {
                 self.ticket.diary.will_create(&self.ticket.back_end)?;
                 let outcome = self.job.submit(cx);
-                // A fatal error may come of a cancel that hit the request after it was sent.
+                // Sure that no job was made. A fatal error says so, unless a cancel hit the request
+                // after it was sent.
                 let is_sure = |error: &JobError| error.is_wait() || error.is_fatal() && !is_cancelled();
                 self.is_lost = matches!(&outcome, Err(error) if !is_sure(error));
                 self.made.insert(outcome?).clone()

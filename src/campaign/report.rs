@@ -84,6 +84,8 @@ impl fmt::Display for RowState {
 }
 
 impl CampaignReport {
+    /// The report of these rows and sums. `left` isn't below 0. `over_budget` and `elsewhere` are
+    /// 0: the caller sets them.
     pub(super) fn new(entries: Vec<Entry>, totals: Totals, limit: Option<f64>) -> CampaignReport {
         let Totals { spent, reserved } = totals;
         let left = limit.map(|limit| (limit - spent - reserved).max(0.0));
@@ -135,6 +137,8 @@ impl CampaignReport {
 }
 
 impl RowReport {
+    /// Turns a row of the ledger into its report. `Intended` and `Made` are both reported as
+    /// `Started`: in either case the service may have a job of this row.
     fn new(entry: Entry) -> RowReport {
         let state = match entry.state {
             State::New => RowState::Waiting,
@@ -158,6 +162,8 @@ impl RowReport {
 }
 
 impl fmt::Display for CampaignReport {
+    /// Writes one line: how many rows stand how, what is spent and left, and what the user can do
+    /// to go on.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {} done", self.count(RowState::Done), self.rows.len())?;
         for state in [RowState::Failed, RowState::Finished, RowState::Started, RowState::Waiting] {

@@ -369,12 +369,19 @@ impl<S: Service> RemoteJob for RowJob<S> {
         Ok(RowJob::submit(self, cx)?.unwrap_or(none))
     }
 
+    /// Asks for the state of the row's job, and writes an end into the ledger. If the job has
+    /// failed, and the settings allow another attempt, the next poll makes a new job. A job that
+    /// could pass the limit is stopped.
+    ///
+    /// `Ready` says that this run waits for nothing more of the row: the job has finished, or
+    /// `outcome` says why there is none.
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
         if self.outcome.is_some() {
             return Ok(Poll::Ready);
         }
         if self.job.as_ref().is_none_or(|job| !job.is_made()) {
-            // Another attempt.
+            // The last attempt failed, or its job was deleted: make the next one, or go on with
+            // making it.
             return Ok(match RowJob::submit(self, cx)? {
                 Some(Submitted::Accepted { .. }) => Poll::pending("created"),
                 Some(Submitted::Ready { .. }) | None => Poll::Ready,

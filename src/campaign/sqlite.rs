@@ -21,6 +21,12 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
+    /// Opens the ledger's file, and makes the file, the tables and the campaign's name if they are
+    /// missing. From now on this process takes part in the campaign, under a random name and with a
+    /// lock on a file beside the ledger, until the store is dropped.
+    ///
+    /// Fails if a file can't be opened, written or locked, or if other processes write for longer
+    /// than `BUSY`. It doesn't check the version: `Ledger::with` does.
     pub(super) fn open(path: &Path) -> Outcome<SqliteStore> {
         let mut db = Connection::open(path)?;
         let own = db.query_row("SELECT lower(hex(randomblob(8)))", [], |row| row.get(0))?;

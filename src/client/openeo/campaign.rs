@@ -33,7 +33,8 @@ const UNTITLED: usize = 50;
 
 impl Campaign {
     /// Runs the rows that aren't done, and waits until this run can do no more. `make` returns the
-    /// job of a row; the row's name is put in front of the job's title.
+    /// job of a row; the row's name is put in front of the job's title. If `make` fails, the row
+    /// has failed.
     ///
     /// ```
     /// # let server = openeo_server::Server::start(openeo_server::Config::quick())?;
@@ -75,13 +76,19 @@ impl Campaign {
         self.start_jobs(back_ends, make, options)?.wait()
     }
 
-    /// As [`run_jobs`](Campaign::run_jobs), and returns at once.
+    /// Starts what [`run_jobs`](Campaign::run_jobs) does, and returns at once. The handle waits for
+    /// the end, and dropping it doesn't stop the jobs. This call itself asks no back-end.
     ///
     /// # Errors
-    /// [`CampaignError::Invalid`] if two back-ends have the same name, if a limit or an estimate
-    /// isn't a number, or if there is a limit and two back-ends say that they count costs in
-    /// different currencies. [`CampaignError::Client`] if there is no back-end, or one that may run
-    /// no job.
+    /// - [`CampaignError::Invalid`] if two back-ends have the same name, or if
+    ///   [`spend_at_most`](crate::campaign::CampaignOptions::spend_at_most) or
+    ///   [`estimate`](crate::campaign::CampaignOptions::estimate) is negative or not a finite
+    ///   number. Also if there is a `spend_at_most` and the capabilities of two back-ends name
+    ///   different currencies.
+    /// - [`CampaignError::Client`] if there is no back-end, if one has a
+    ///   [`parallel_jobs`](BackEnd::parallel_jobs) or [`queue_limit`](BackEnd::queue_limit) of 0,
+    ///   or if a setting of the batch is invalid.
+    /// - [`CampaignError::Ledger`] if the ledger can't be read or written.
     pub fn start_jobs(
         &self,
         back_ends: impl IntoIterator<Item = BackEnd>,
@@ -175,6 +182,9 @@ impl Service for BackEnds {
         Ok(Run::new(&self.many, job).remembered(self.memory(ticket)))
     }
 
+    /// Looks for the title in the whole job list. If the list leaves titles out, it reads the
+    /// details of up to `UNTITLED` jobs. It is unclear if there are more of them, or if a job has
+    /// no title there either and may compute the same.
     fn find(&self, ticket: &Ticket) -> Result<Option<String>, JobError> {
         let connection = self.site(ticket)?.connection().once();
         let (list, _) = connection.whole_list().map_err(job_error)?;

@@ -62,6 +62,7 @@ where
     list
 }
 
+/// Gives every kind of document JSON of any shape, with the field names that it knows.
 #[test]
 fn whatever_a_back_end_lists_is_read_and_shown() {
     for_all(ROUNDS, |random| {
@@ -91,6 +92,7 @@ fn whatever_a_back_end_lists_is_read_and_shown() {
     });
 }
 
+/// Fills some of the parameters in a graph of any shape: exactly the others must be left.
 #[test]
 fn a_graph_that_is_filled_has_the_values_and_nothing_else_has_changed() {
     for_all(ROUNDS, |random| {
@@ -118,6 +120,7 @@ fn a_graph_that_is_filled_has_the_values_and_nothing_else_has_changed() {
     });
 }
 
+/// Reads a CSV table of pieces in any order: each row must have the types of the parameters.
 #[test]
 fn a_table_of_parameters_gives_a_row_for_each_line_or_says_what_is_wrong() {
     let pieces = ["\n", ",", "\"", "a", "b", "1", "{\"west\":1}", "[1,2]", "true", " ", "\u{feff}", "\r\n", "\"\""];
@@ -139,6 +142,7 @@ fn a_table_of_parameters_gives_a_row_for_each_line_or_says_what_is_wrong() {
     });
 }
 
+/// Splits an area of any place and size: the tiles' areas must add up to it.
 #[test]
 fn tiles_lie_side_by_side_and_cover_the_area() {
     for_all(ROUNDS, |random| {

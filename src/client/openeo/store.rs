@@ -84,6 +84,9 @@ impl Store for Connection {
 }
 
 impl Connection {
+    /// Does what `op` names, by the table at `impl Store for Connection`, and waits for the result.
+    /// Fails with `OpenEoError::Invalid` if there is no such operation, or if an argument is
+    /// missing or has the wrong type; otherwise with the error of the call.
     fn perform(&self, op: &str, args: Value) -> Result<Value, OpenEoError> {
         let text = |name: &str| {
             args.get(name).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| {

@@ -90,6 +90,9 @@ impl KeyExchange {
         }
     }
 
+    /// Gets a token from the legacy host: by the refresh token if there is one and the host takes
+    /// it, otherwise by the API key. Stores the refresh token for the next time, if one came. No
+    /// lock is held during the requests.
     fn legacy(
         &self,
         renewal: &Renewal,

@@ -174,6 +174,9 @@ impl Service for Queries {
         self.job(&ticket)
     }
 
+    /// Looks for the name in the list of queries. If the list leaves names out, it reads the
+    /// histories of up to `UNNAMED` queries. It is unclear if there are more of them, or more than
+    /// `PAGES` pages.
     fn find(&self, ticket: &Ticket) -> Result<Option<String>, JobError> {
         ticket.check_back_end(&self.host)?;
         let calls = self.client.once();

@@ -94,6 +94,9 @@ impl<R> Numbers<R> {
         Numbers { inner, in_string: false, is_escaped: false, rest: b"", count: 0 }
     }
 
+    /// The byte that stands for `byte`, the next one of the text: `NaN` becomes a zero and blanks,
+    /// and so does `Infinity`. In strings nothing changes. What only begins like these words gets a
+    /// `?`, so that the parser refuses it.
     fn replaced(&mut self, byte: u8) -> u8 {
         if let [next, rest @ ..] = self.rest {
             // If the next letter isn't the word's, the text isn't JSON.

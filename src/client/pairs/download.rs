@@ -97,6 +97,12 @@ fn unknown<'a>(folder: &Path, name: &str) -> Download<'a> {
     Download::new(folder, format!("{name}.{UNKNOWN}"))
 }
 
+/// Recognises the download at `path` by its content, and puts it in its place: unpacks an archive
+/// and renames it to `.zip`, and renames other files to `.json` or `.csv`. The caller sets `bytes`
+/// of the result.
+///
+/// Fails if the content is none of these, or is CSV that was cut, or if the archive can't be
+/// unpacked. An archive that is too large or has unsafe names is kept as `.zip` all the same.
 fn sort_out(
     path: &Path,
     length_known: bool,

@@ -275,6 +275,11 @@ impl Job {
         Ok(Files { bytes: text.len() as u64, files: vec![path], ..Files::default() })
     }
 
+    /// Downloads the result of the query's job by one request, and reads the values of points from
+    /// the file if they are wanted in memory.
+    ///
+    /// `JobError::wait` while another query of the batch writes to the same files. Other errors are
+    /// followed up by `follow`; but a 404 is tried again, because the result isn't packaged yet.
     fn download(&mut self, cx: &mut Context<'_>) -> Result<QueryResult, JobError> {
         let id = self.id()?.to_owned();
         let name = self.name_for(&id);
@@ -353,6 +358,16 @@ impl Job {
 impl RemoteJob for Job {
     type Output = QueryResult;
 
+    /// Submits the query, or goes on after a lost answer: each call makes one request, or one
+    /// search in the server's list of jobs. A query that has a job already, or that the batch
+    /// doesn't submit, only gives its id.
+    ///
+    /// `Accepted` if there is a job to poll. `Ready` if the answer came at once, as for points and
+    /// for an estimate, or if this batch doesn't wait for jobs.
+    ///
+    /// If the answer was lost, the error has the batch call this again: first to search for the
+    /// job, and then to submit once more if there surely is none. If the search can't tell, the
+    /// query fails, and a note in its report says that the server may have a job for it.
     fn submit(&mut self, cx: &mut Context<'_>) -> Result<Submitted, JobError> {
         if cx.attempt() == 1 {
             self.check_place().map_err(JobError::fatal)?;
@@ -388,7 +403,7 @@ impl RemoteJob for Job {
                 Err(JobError::wait("it is cancelled", TWINS))
             }
             Ok(Step::Look(after)) => {
-                // A proxy may have said when the server can be reached again.
+                // If a proxy answered instead of the server, it may have said when to come back.
                 let asked = match self.creation.lost_by().filter(|_| !was_lost) {
                     Some(PairsError::Http(error)) => error.retry_after().unwrap_or_default(),
                     _ => Duration::ZERO,
@@ -418,6 +433,8 @@ impl RemoteJob for Job {
         }
     }
 
+    /// Asks for the job's state by one request. `Ready` if it has succeeded; the state is kept for
+    /// the result. A job that has failed, or whose state isn't known here, is a fatal error.
     fn poll(&mut self, _: &mut Context<'_>) -> Result<Poll, JobError> {
         let id = self.id()?.to_owned();
         let job = match self.shared.client.once().status(&id) {
@@ -441,6 +458,9 @@ impl RemoteJob for Job {
         }
     }
 
+    /// Returns the values or the estimate if they came at once, and writes values to a file if the
+    /// batch downloads. Otherwise downloads the job's result, or returns the last state if the
+    /// batch downloads nothing.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<QueryResult, JobError> {
         // Take the answer out: after a failure from here on, the step isn't called again.
         match self.answer.take().map(|answer| *answer) {

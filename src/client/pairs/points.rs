@@ -163,6 +163,8 @@ impl PointData {
 }
 
 impl PointValue {
+    /// Reads one value. It can't fail: a field that can't be read is `None`, and `unreadable` says
+    /// why. Names may be those of the server or of the Python client.
     pub(super) fn read(value: &Value) -> PointValue {
         let mut fields = Fields::of(value, dict_name);
         PointValue {

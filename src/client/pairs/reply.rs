@@ -204,6 +204,8 @@ impl Estimate {
 }
 
 impl QueryJob {
+    /// Reads the reply to a poll. Fails with `PairsError::Reply` if the text isn't a JSON object,
+    /// or if `read` fails.
     pub(super) fn parse(text: &str) -> Result<QueryJob, PairsError> {
         match json(text) {
             Some(Value::Object(job)) => QueryJob::read(&job),
@@ -211,6 +213,9 @@ impl QueryJob {
         }
     }
 
+    /// Reads a query's state, by the names of the server or of the Python client. Fails with
+    /// `PairsError::Reply` if the id can't be one, or if there is no `statusCode`. Another field
+    /// that is missing or can't be read gets its default.
     fn read(job: &Map<String, Value>) -> Result<QueryJob, PairsError> {
         let of = |wire: &str, dict: &str| job.get(wire).or_else(|| job.get(dict));
         let id = checked_id(job.get("id").unwrap_or(&Value::Null))?;
@@ -237,6 +242,8 @@ impl QueryJob {
 }
 
 impl QueryJobs {
+    /// Reads a page of the list. An entry that can't be read gets a line in `unreadable`. Fails
+    /// with `PairsError::Reply` if the text isn't a JSON object with a list of queries.
     pub(super) fn parse(text: &str) -> Result<QueryJobs, PairsError> {
         let Some(Value::Object(page)) = json(text) else {
             return Err(unexpected("a list of queries", text));
@@ -257,6 +264,9 @@ impl QueryJobs {
 }
 
 impl QueryHistory {
+    /// Reads the reply with a query's history. The query in it is `None` if it can't be read as
+    /// one. Fails with `PairsError::Reply` if the text isn't a JSON object, or if its id can't be
+    /// one.
     pub(super) fn parse(text: &str) -> Result<QueryHistory, PairsError> {
         let Some(Value::Object(history)) = json(text) else {
             return Err(unexpected("a query's history", text));
@@ -291,6 +301,8 @@ impl MergedLayer {
         Ok(layers.iter().map(MergedLayer::read).collect())
     }
 
+    /// Reads one layer. It can't fail: a field that can't be read is `None`, and `unreadable` says
+    /// why.
     fn read(layer: &Value) -> MergedLayer {
         let mut fields = Fields::of(layer, |name| name.to_owned());
         MergedLayer {

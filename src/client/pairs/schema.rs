@@ -163,6 +163,9 @@ fn renamed_inside(value: &Value, kind: &Kind) -> Value {
     }
 }
 
+/// The value in the type that the table has for it: a number may come as text, say, and leaves as a
+/// number. Goes down into lists and objects. Fails with `PairsError::Query` if the value can't be
+/// of that type; `path` names the field in the error.
 fn typed(value: Value, kind: &Kind, path: &str) -> Result<Value, PairsError> {
     let typed = match kind {
         Kind::Any => Some(value),

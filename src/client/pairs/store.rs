@@ -40,6 +40,9 @@ impl Store for Client {
         "pairs"
     }
 
+    /// Does what `op` names, by the table above, and waits for the answer. Fails with
+    /// `PairsError::Invalid` if there is no such operation, or if an argument is missing or has the
+    /// wrong type; otherwise with the error of the call.
     fn call(&self, op: &str, args: Value) -> Result<Value, BoxError> {
         let id = || text(&args, "id");
         let number = |name: &str, default: u32| match args.get(name) {

@@ -216,9 +216,13 @@ impl Connection {
     }
 }
 
-/// Parses what a user gives as the URL: `openeo.example`, `localhost:8080`, or a complete one.
+/// Parses what a user gives as the URL: `openeo.example`, `localhost:8080`, or a complete one. If
+/// there is no scheme, it is `https`. The path of the version document at the end is cut off.
+///
+/// Fails with `OpenEoError::Invalid` if the scheme isn't `http` or `https`, if there is no host, or
+/// if there is a query, a fragment, a user or a password.
 fn entry_url(text: &str) -> Result<Url, OpenEoError> {
-    // Some users paste the URL of the version document.
+    // Some users paste the URL of the version document, which ends with `VERSIONS`.
     let text = text.trim();
     let text = text.trim_end_matches('/').strip_suffix(VERSIONS).unwrap_or(text);
     let text = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
@@ -227,7 +231,7 @@ fn entry_url(text: &str) -> Result<Url, OpenEoError> {
     let url = url
         .filter(|url| Origin::of(url.as_str()).is_some() && url.query().is_none() && url.fragment().is_none())
         .ok_or_else(|| invalid("a back-end has an http or https URL with a host, and no query"))?;
-    // A password in the URL would appear in names, reports and errors.
+    // Refused, because a password in the URL would appear in names, reports and errors.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
             "a back-end's URL has no user and no password: leave them out, and call authenticate_basic",

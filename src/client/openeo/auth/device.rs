@@ -80,6 +80,11 @@ impl Connection {
     }
 }
 
+/// Asks the provider for a code, shows it by `prompt`, and then asks for tokens until the person
+/// has logged in. Blocks this thread, at most as long as the code is good. Stores nothing.
+///
+/// Fails with `OpenEoError::Authentication` if the provider has no such login or refuses, if the
+/// person refuses or takes too long, or if the operation that waits here is cancelled.
 fn log_in(session: &Session, prompt: impl FnOnce(&DevicePrompt)) -> Result<Grant, OpenEoError> {
     let provider = &session.provider;
     let Some(endpoint) = &provider.device_endpoint else {

@@ -29,6 +29,9 @@ enum Login {
     ClientCredentials(Box<Oidc>),
 }
 
+/// Decides how to log in, and with what. `variable` returns a variable's value, or `None` if it
+/// isn't set. Fails if one is missing, or if `OPENEO_AUTH_METHOD` names no method; the error names
+/// the variable.
 fn method(variable: &dyn Fn(&str) -> Option<String>) -> Result<Login, OpenEoError> {
     let needed = |name: &str| {
         variable(name).ok_or_else(|| OpenEoError::Invalid(format!("the environment has no {name}: set it to log in")))

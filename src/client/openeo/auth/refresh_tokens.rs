@@ -64,6 +64,8 @@ impl RefreshTokens {
         self.write(&all).map_err(|error| OpenEoError::written(&self.path, error))
     }
 
+    /// The whole file as a JSON object; an empty object if there is no file. Fails if the file
+    /// can't be read, can be read by other users, or holds something else.
     fn read(&self) -> Result<Value, OpenEoError> {
         let unreadable = |source| OpenEoError::File { path: self.path.clone(), verb: "read", source };
         let text = match std::fs::read_to_string(&self.path) {

@@ -124,6 +124,8 @@ impl Listed for Collection {
 }
 
 impl fmt::Display for Collection {
+    /// Writes a table: a line for each of the main fields that the back-end gave, and for each
+    /// dimension.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(&["collection", self.id()]);
         let (from, to) = self.interval();

@@ -152,6 +152,8 @@ impl JobDescription {
 }
 
 impl fmt::Display for JobDescription {
+    /// Writes a table: a line for the status, for each of the main fields that the back-end gave,
+    /// for each kind of usage, and for each process of the graph.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(&["job", self.id()]);
         table.row(&["status", &format!("{} (progress {})", self.status(), self.shown_progress())]);

@@ -156,6 +156,8 @@ impl Maker for JobMaker<'_> {
         Some(made)
     }
 
+    /// A reply without an id says that there is a job. The back-end may still be making the job if
+    /// this side or a proxy ended the wait for the reply.
     fn doubt(&self, error: &OpenEoError) -> Doubt {
         match error {
             OpenEoError::Reply(_) => {}

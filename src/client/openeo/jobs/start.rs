@@ -123,6 +123,12 @@ impl Start {
         if is_under_way { Ok(Progress::Look(SETTLED)) } else { self.look(job, false) }
     }
 
+    /// Asks for the job's status after a start with an unclear reply. `Started` if the status shows
+    /// that the start had an effect; `Again` if it had none. `Look` if the server may still be at
+    /// the start, which `is_under_way` says, `LOOKS - 1` times in a row at most.
+    ///
+    /// Fails if the status can't be read. Fails with the error of the start if it was sent `STARTS`
+    /// times without effect, or if the job had ended before and has ended now.
     fn look(&mut self, job: &BatchJob, is_under_way: bool) -> Result<Progress, OpenEoError> {
         match job.describe()?.status() {
             status if self.had_ended && status.is_ended() => {

@@ -84,6 +84,12 @@ impl<'a> Wait<'a> {
         Wait { options, is_started_here: false, began: Instant::now(), deadline }
     }
 
+    /// Asks for the job's status, prints it and pauses, until the job has ended: then returns what
+    /// `end` makes of the last description. If this wait has started the job and it stays
+    /// `created`, sends the start again, `RESTARTS` times at most.
+    ///
+    /// Fails after more than `soft_errors` soft errors in a row, at the first other error, and if
+    /// the time limit passes or the caller cancels. The job goes on then.
     fn until_end(&mut self, job: &BatchJob) -> Result<JobDescription, OpenEoError> {
         let (mut looks, mut soft, mut last) = (0, 0, None);
         let (mut idle, mut restarts) = (0, 0);

@@ -88,6 +88,12 @@ impl Wait<'_> {
         }
     }
 
+    /// Looks once at each job in `due`, all of which are on the back-end of `root`, and stores what
+    /// it finds in the `Watched`. For `LIST_FROM` jobs or more it reads the job list first. A
+    /// request takes at most `brief`.
+    ///
+    /// If the back-end falls silent, it leaves the other jobs for the next round. If the back-end
+    /// has answered nothing until then, that is a soft error of each of them.
     fn look_at_back_end(&mut self, root: &Connection, due: Vec<&mut Watched<'_>>, brief: Duration) {
         // Jobs that aren't in the list are asked for one by one.
         let listed = if due.len() >= LIST_FROM && !self.is_over() {

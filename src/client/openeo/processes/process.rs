@@ -95,6 +95,8 @@ impl Listed for Process {
 }
 
 impl fmt::Display for Process {
+    /// Writes a table: a line for the summary, the description, each parameter, and what the
+    /// process returns.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new(&["process", self.id()]);
         for (name, value) in [("summary", self.summary()), ("description", self.description())] {

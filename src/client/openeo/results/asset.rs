@@ -157,6 +157,9 @@ impl ResultAsset {
         Ok(file)
     }
 
+    /// Downloads the asset to `target` by its present link. If `target.verify`, its size and
+    /// checksum must be those of the metadata. With `cx`, the batch sees the progress, and a cancel
+    /// of the batch ends the download.
     fn get_file(&self, target: &Target, cx: Option<&RefCell<&mut Context<'_>>>) -> Result<Downloaded, OpenEoError> {
         let mut download =
             Download::new(&target.folder, &target.name).existing(target.existing).max_bytes(target.max_bytes);
@@ -171,6 +174,7 @@ impl ResultAsset {
             Some(Checksum::Sha512(sum)) => download.sha512(sum),
             None => download,
         };
+        // By default a page of HTML is refused, because it mostly asks for a login.
         if self.media_type().is_some_and(|kind| kind.to_ascii_lowercase().contains("html")) {
             download = download.accept_types(&["text/html", "application/xhtml+xml", "*"]);
         }

@@ -244,6 +244,13 @@ impl RemoteJob for Run {
         }
     }
 
+    /// Starts the job if that isn't done, and then looks at its status. `Ready` if the job has
+    /// ended, in whatever way; that answer is put off while other jobs wait to be started.
+    ///
+    /// A start that fails for a while is tried again, as another attempt. If the status can't be
+    /// had, the job goes on: that is an error only after more than `soft_errors` times in a row, if
+    /// the back-end has said `MISSING` times in a row that there is no such job, or if the error
+    /// can't pass.
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
         let job = self.job()?;
         let Some(site) = self.site.clone() else { return Err(JobError::fatal("a job without a site")) };
@@ -292,6 +299,9 @@ impl RemoteJob for Run {
         Ok(self.as_before(Some(pause.max(asked))))
     }
 
+    /// If the job has finished, downloads its results, where the options name a folder, and calls
+    /// `on_done`. Otherwise reads the job's logs, calls `on_error` or `on_cancel`, and fails with
+    /// `OpenEoError::JobFailed`.
     fn fetch(&mut self, cx: &mut Context<'_>) -> Result<JobRun, JobError> {
         let job = self.job()?;
         let options = self.shared.options.clone();
@@ -318,6 +328,8 @@ impl RemoteJob for Run {
         Ok(run)
     }
 
+    /// Stops the job if it was started; deletes it if it surely never was. Does nothing if it has
+    /// ended. It is no error if the back-end has no such job.
     fn cancel(&mut self, cx: &mut Context<'_>) -> Result<(), JobError> {
         let job = self.job()?;
         if self.last.as_ref().is_some_and(|last| last.status().is_ended()) {

@@ -56,6 +56,8 @@ impl Run {
         if gives_way { self.as_before(None) } else { Poll::Ready }
     }
 
+    /// The answer of a poll that has no news: the last status, with the time until the next poll if
+    /// there is one.
     pub(super) fn as_before(&self, retry_after: Option<Duration>) -> Poll {
         let state = self.last.as_ref().map_or("queued".to_owned(), |last| last.status().to_string());
         Poll::Pending { state: state.into(), progress: None, retry_after }
@@ -70,6 +72,9 @@ impl Run {
         Ok(self.told(found))
     }
 
+    /// Finds out the job's status, as `site` decides: from the last job list, by reading the list,
+    /// by a request for this job alone, or not now. Returns the answer of a poll; without news that
+    /// is the last status. Only a failed request for this job is an error.
     pub(super) fn look(&mut self, job: &BatchJob, site: &Site, now: Instant) -> Result<Poll, OpenEoError> {
         let interval = self.shared.asks.delay(self.asked);
         let due = self.next_ask.is_none_or(|at| now >= at);
