@@ -4,6 +4,9 @@
 //!
 //! cargo run --release --example campaign_own --features sqlite
 
+// Its sleeps stand for work.
+#![allow(clippy::disallowed_methods)]
+
 use std::error::Error;
 use std::fs;
 use std::io;
