@@ -27,6 +27,7 @@
 
 mod context;
 mod event;
+mod handle;
 mod job;
 #[cfg(feature = "progress")]
 mod progress;
@@ -37,7 +38,7 @@ mod window;
 
 pub use context::Context;
 pub use event::{BatchStats, Event, EventKind};
+pub use handle::Batch;
 pub use job::{JobError, Poll, RemoteJob, Stage, Submitted};
 pub use report::{Attempts, BatchReport, JobFailure, JobReport, StopReason};
-pub use run::Batch;
 pub use runner::{BatchRunner, BatchRunnerBuilder};

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::event::Event;
+use super::handle::Batch;
 use super::job::RemoteJob;
 #[cfg(feature = "progress")]
 use super::progress;
 use super::report::BatchReport;
-use super::run::{Batch, Tell};
+use super::run::Tell;
 use super::window::Rules;
 use crate::backoff::Backoff;
 use crate::error::{Error, Result};
