@@ -2,6 +2,9 @@
 //!
 //! It reads the symbols that come in a queue, five at once. Ctrl-C, or the signal that it sends itself, has it finish those and end.
 
+// Its sleeps stand for work.
+#![allow(clippy::disallowed_methods)]
+
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;

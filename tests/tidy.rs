@@ -1,10 +1,10 @@
-//! The rules of the house that no compiler checks: floors, singletons, the door to threads,
-//! features, the changelog.
+//! The rules of the house that neither the compiler, nor `clippy.toml`, nor `deny.toml` can hold:
+//! floors, singletons, the door to threads, features, the changelog.
 //!
 //! A rule is a function from text to violations, each a line that names the file, the line and the
-//! remedy. Every rule has a test that reads this repository, and a test that feeds it a bad sample,
-//! so that a rule that has gone blind fails too. Reads the sources as tokens: comments and string
-//! literals are never taken for code.
+//! remedy. Every rule has a test that reads this repository. Those that read the sources as tokens,
+//! where comments and string literals are never taken for code, are tried on bad samples, too, so
+//! that a rule that has gone blind fails.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,39 +57,8 @@ const STATICS: &[(&str, &str, &str)] = &[
     ("src/sync.rs", "TURNS", "how many cores the machine has is a fact of the machine"),
 ];
 
-/// Files that may hold `unsafe`, and why no safe code can take its place.
-const UNSAFE: &[(&str, &str)] = &[
-    ("src/executor/request/cell.rs", "one memory for a request's operation, then its result, that no lock guards"),
-    ("src/tasks/postgres/libpq.rs", "PostgreSQL's client library is written in C: the bindings to it, made safe"),
-    ("tests/fork.rs", "no safe crate has `fork`"),
-];
-
-/// Files under `tests/` that may sleep, and why no gate can take the place of the sleep.
-const SLEEPERS: &[(&str, &str)] = &[
-    ("tests/it/sleep.rs", "`fulmar::sleep` is what it tests"),
-    ("tests/tasks/interrupts.rs", "`fulmar::sleep` is one of the calls whose end it tests"),
-];
-
 /// The first thing that a user does is to run an example.
 const MOST_CRATES_OF_AN_EXAMPLE: usize = 25;
-
-/// What is never in the tree of a user's build.
-const ASYNC_RUNTIMES: &[&str] = &[
-    "actix-rt",
-    "async-executor",
-    "async-global-executor",
-    "async-io",
-    "async-std",
-    "bastion",
-    "compio",
-    "embassy-executor",
-    "futures-executor",
-    "glommio",
-    "monoio",
-    "smol",
-    "smolscale",
-    "tokio",
-];
 
 // The rules, on this repository.
 
@@ -136,38 +105,6 @@ fn the_documents_name_files_that_exist() {
 #[test]
 fn the_changelog_has_a_section_for_this_version() {
     no_violations(changelog_gap(&read("CHANGELOG.md"), env!("CARGO_PKG_VERSION")));
-}
-
-#[test]
-fn tests_wait_on_gates_and_never_sleep() {
-    no_violations(sources("tests").iter().flat_map(|(file, text)| sleeps(file, text, SLEEPERS)));
-}
-
-#[test]
-fn only_the_bindings_to_a_c_library_hold_unsafe() {
-    let everything = ["src", "tests", "examples", "benches"].into_iter().flat_map(sources);
-    // A bench's own crate counts allocations, which is unsafe by its trait.
-    let ours = everything.filter(|(file, _)| !file.starts_with("benches/counting-alloc/"));
-    no_violations(ours.flat_map(|(file, text)| unsafe_words(&file, &text, UNSAFE)));
-}
-
-#[test]
-fn every_file_that_may_hold_unsafe_does_and_says_so() {
-    no_violations(UNSAFE.iter().filter_map(|&(file, _)| {
-        let text = read(file);
-        let argued = !unsafe_words(file, &text, &[]).is_empty() && text.contains("#![allow(unsafe_code)]");
-        (!argued).then(|| format!("{file}: holds no `unsafe` any more: take it off the list in tests/tidy.rs"))
-    }));
-}
-
-#[test]
-fn every_dependency_comes_from_the_one_registry() {
-    no_violations(strange_sources(&read("Cargo.lock")));
-}
-
-#[test]
-fn no_feature_brings_an_async_runtime() {
-    no_violations(runtimes_in(&cargo_tree(&["-p", "fulmar", "--edges", "normal", "--all-features"])));
 }
 
 #[test]
@@ -284,93 +221,6 @@ fn the_door_and_shared_ownership_are_allowed() {
     let text = "use std::{sync::{Arc, Weak}, time::Duration}; use crate::sync::{Mutex, thread}; #[cfg(loom)] fn f() {}
         use crossbeam_utils::CachePadded; fn g(x: std::sync::Arc<u8>) { thread::current(); }";
     assert_eq!(around_the_door("src/queue/mod.rs", text), [""; 0]);
-}
-
-#[test]
-fn an_undescribed_feature_is_caught() {
-    let manifest = "[package]\nname = \"x\"\n\n[features]\n# What most programs want.\ndefault = [\"json\"]\n\
-        # Named operations and\n# their arguments.\njson = [\n    \"dep:serde_json\",\n]\nbare = []\n# todo\nshort = []\n\n\
-        [dependencies]\nlog = \"1\"\n";
-    let names: Vec<String> = features(manifest).into_iter().map(|feature| feature.name).collect();
-    assert_eq!(names, ["default", "json", "bare", "short"]);
-
-    let everywhere = "`default` `json` `bare` `short`";
-    let found = undescribed_features(manifest, everywhere, everywhere);
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert_caught(found.first().cloned(), "Cargo.toml: feature `bare`");
-    assert_caught(found.last().cloned(), "Cargo.toml: feature `short`");
-
-    let described = "[features]\n# Named operations and arguments.\njson = []\n";
-    assert_caught(undescribed_features(described, "json", "`json`"), "src/lib.rs: feature `json`");
-    assert_caught(undescribed_features(described, "`json`", ""), "README.md: feature `json`");
-    assert_eq!(undescribed_features(described, "`json`", "`json`"), [""; 0]);
-}
-
-#[test]
-fn a_file_that_is_gone_is_found_in_documents() {
-    assert_caught(missing_files("README.md", "see `src/gone.rs`"), "names `src/gone.rs`");
-    assert_caught(missing_files("README.md", "[notes](docs/gone.md#top)"), "names `docs/gone.md`");
-    no_violations(missing_files("README.md", "`src/lib.rs`, [more](docs/glossary.md)"));
-}
-
-#[test]
-fn a_version_without_its_changelog_section_is_caught() {
-    let changelog =
-        "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2030-01-01\n\n### Fixed\n- One thing.\n\n## [0.1.0]\n";
-    assert!(changelog_gap(changelog, "0.2.0").is_none());
-    assert_caught(changelog_gap(changelog, "0.3.0"), "no section `## [0.3.0]`");
-    assert_caught(changelog_gap(changelog, "0.1.0"), "says nothing");
-}
-
-#[test]
-fn a_sleeping_test_is_caught() {
-    let text = "// sleep(x) in prose\nfn f() { thread::sleep(Duration::from_millis(5)); }";
-    assert_caught(sleeps("tests/it/order.rs", text, &[]), "tests/it/order.rs:2: ");
-    assert!(sleeps("tests/it/order.rs", text, &[("tests/it/order.rs", "a reason")]).is_empty());
-    assert!(sleeps("tests/it/order.rs", "fn sleepy() { gate.wait(\"sleep(\") }", &[]).is_empty());
-}
-
-#[test]
-fn unsafe_code_is_caught() {
-    let text = "// unsafe in prose\n#![allow(unsafe_code)]\nfn f() { unsafe { g() } }";
-    assert_eq!(unsafe_words("src/queue/mod.rs", text, &[]).len(), 2);
-    assert_caught(unsafe_words("src/queue/mod.rs", text, &[]), "src/queue/mod.rs:2: `unsafe_code`");
-    assert_caught(unsafe_words("src/queue/mod.rs", text, &[]), "src/queue/mod.rs:3: `unsafe`");
-    assert!(unsafe_words("src/queue/mod.rs", text, &[("src/queue/mod.rs", "a reason")]).is_empty());
-    let forbidding = "#![cfg_attr(not(feature = \"postgres\"), forbid(unsafe_code))]\n#![deny(unsafe_code)]";
-    assert_eq!(unsafe_words("src/lib.rs", forbidding, &[]), [""; 0]);
-}
-
-#[test]
-fn a_dependency_from_elsewhere_is_caught() {
-    let one = "[[package]]\nname = \"a\"\nsource = \"registry+x\"\n";
-    let git = "[[package]]\nname = \"b\"\nsource = \"git+y\"\n";
-    let other = "[[package]]\nname = \"c\"\nsource = \"registry+z\"\n";
-    assert_eq!(strange_sources(&format!("{one}{one}")), [""; 0]);
-    assert_caught(strange_sources(&format!("{one}{git}")), "`b` comes from git+y");
-    assert_caught(strange_sources(&format!("{one}{other}")), "`c` comes from registry+z");
-}
-
-#[test]
-fn an_async_runtime_in_the_tree_is_caught() {
-    let tree = "0fulmar v0.1.0 (/x)\n1reqwest v0.12.0\n2tokio v1.40.0\n1async-trait v0.1.0 (proc-macro)\n";
-    assert_eq!(runtimes_in(tree).len(), 1);
-    assert_caught(runtimes_in(tree), "`tokio v1.40.0`");
-}
-
-#[test]
-fn a_sixth_direct_dependency_is_caught() {
-    let tree = "0fulmar v0.1.0 (/x)\n1crossbeam-utils v0.8.20\n1thiserror v2.0.0\n2thiserror-impl v2.0.0 (proc-macro)\n\
-        1crossbeam-queue v0.3.0\n1concurrent-queue v2.5.0\n1crossbeam-channel v0.5.17\n1parking_lot v0.12.3\n2lock_api v0.4.0\n";
-    assert_eq!(strangers_in(tree).len(), 1);
-    assert_caught(strangers_in(tree), "`crossbeam-queue v0.3.0`");
-}
-
-#[test]
-fn a_tree_that_has_grown_is_caught() {
-    let tree = "0examples v0.0.0 (/x)\n1fulmar v0.1.0 (/y)\n2syn v2.0.0\n1syn v2.0.0\n2syn v3.0.0\n";
-    assert_eq!(too_many_crates(tree, 4), None);
-    assert_caught(too_many_crates(tree, 3), "4 crates");
 }
 
 #[test]
@@ -621,39 +471,6 @@ fn missing_files(document: &str, text: &str) -> Vec<String> {
     missing.map(|name| format!("{document}: names `{name}`, which isn't there")).collect()
 }
 
-// Sleeps.
-
-fn sleeps(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String> {
-    if allowed.iter().any(|(f, _)| *f == file) {
-        return Vec::new();
-    }
-    // No thread sleeps by a method: `cx.sleep(..)` is a durable function's, which gives its thread
-    // back.
-    tokens(text)
-        .windows(3)
-        .filter(|three| three[0].text != "." && three[1].text == "sleep" && three[2].text == "(")
-        .map(|three| format!("{file}:{}: sleeps: wait on a gate, a channel or a deadline", three[1].line))
-        .collect()
-}
-
-// Unsafe code.
-
-/// `unsafe`, and whatever allows it.
-fn unsafe_words(file: &str, text: &str, allowed: &[(&str, &str)]) -> Vec<String> {
-    if allowed.iter().any(|(f, _)| *f == file) {
-        return Vec::new();
-    }
-    let tokens = tokens(text);
-    let refuses = |at: usize| at >= 2 && matches!(&*tokens[at - 2].text, "forbid" | "deny");
-    let found = tokens.iter().enumerate().filter(|(at, token)| match &*token.text {
-        "unsafe" => true,
-        "unsafe_code" => !refuses(*at),
-        _ => false,
-    });
-    let why = "is for the files that tests/tidy.rs lists: find a safe way, or argue there";
-    found.map(|(_, token)| format!("{file}:{}: `{}` {why}", token.line, token.text)).collect()
-}
-
 // Dependencies.
 
 /// What `cargo tree` says, a crate a line, each behind its depth: `1parking_lot v0.12.3`.
@@ -685,30 +502,6 @@ fn crates(tree: &str) -> impl Iterator<Item = (&str, &str)> {
 
 fn crate_name(entry: &str) -> &str {
     entry.split(' ').next().unwrap_or(entry)
-}
-
-/// A lock file's packages that come neither from here nor from the registry that the first of them
-/// names.
-fn strange_sources(lock: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let (mut package, mut registry) = ("", None);
-    for line in lock.lines() {
-        if let Some(name) = line.strip_prefix("name = ") {
-            package = name.trim_matches('"');
-        } else if let Some(source) = line.strip_prefix("source = ").map(|source| source.trim_matches('"')) {
-            if !source.starts_with("registry+") || *registry.get_or_insert(source) != source {
-                found.push(format!("Cargo.lock: `{package}` comes from {source}"));
-            }
-        }
-    }
-    found
-}
-
-fn runtimes_in(tree: &str) -> Vec<String> {
-    crates(tree)
-        .filter(|(_, entry)| ASYNC_RUNTIMES.contains(&crate_name(entry)))
-        .map(|(_, entry)| format!("`{}` is an async runtime: no user of this crate builds one", entry.trim_end()))
-        .collect()
 }
 
 fn too_many_crates(tree: &str, most: usize) -> Option<String> {
