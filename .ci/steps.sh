@@ -53,8 +53,20 @@ limit() {
     fi
 }
 
+# end_all PROCESS: with all that it started, which may be in other process groups, as `timeout` puts them.
+end_all() {
+    local child
+    for child in $(pgrep -P "$1"); do
+        end_all "$child"
+    done
+    kill "$1" 2>/dev/null || true
+}
+
 finish() {
-    local status=$?
+    local status=$? job
+    for job in $(jobs -p); do
+        end_all "$job"
+    done
     if ((status != 0)); then
         printf '\n!!! FAILED after %s in: %s\n' "$(elapsed)" "$step_name"
     fi
