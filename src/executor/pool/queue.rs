@@ -2,6 +2,10 @@
 //!
 //! One growing ring would copy everything it holds, under the pool's lock, each time it doubles,
 //! and hold up to twice what it needs. Segments cost 16 bytes a job and never move one.
+//!
+//! Threads take turns here under the owner's lock, and each waits for the cache lines that the one
+//! before it has written. So a pop writes to one, that of `first`, and a push to that of `last` and
+//! to the job's own: there is no count of all jobs, and no segment's head lies elsewhere.
 
 use std::collections::VecDeque;
 
@@ -11,59 +15,68 @@ const SEGMENT: usize = 64;
 /// Empty segments kept for the next push.
 const SPARE: usize = 4;
 
+#[repr(C)]
 pub(super) struct Queue<J> {
-    segments: VecDeque<VecDeque<J>>,
+    /// The segment that is popped from, until it is empty.
+    first: VecDeque<J>,
+    /// The segment that is pushed to, until it is full.
+    last: VecDeque<J>,
+    /// Those between the two: all are full.
+    full: VecDeque<VecDeque<J>>,
     spare: Vec<VecDeque<J>>,
-    len: usize,
 }
 
 impl<J> Queue<J> {
     pub(super) fn new() -> Queue<J> {
-        Queue { segments: VecDeque::new(), spare: Vec::new(), len: 0 }
+        Queue { first: VecDeque::new(), last: VecDeque::new(), full: VecDeque::new(), spare: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.len
+        self.first.len() + self.full.len() * SEGMENT + self.last.len()
     }
 
     pub(super) fn push_back(&mut self, job: J) {
-        self.len += 1;
-        match self.segments.back_mut() {
-            Some(segment) if segment.len() < SEGMENT => segment.push_back(job),
-            _ => {
-                let mut segment = self.spare.pop().unwrap_or_else(|| VecDeque::with_capacity(SEGMENT));
-                segment.push_back(job);
-                self.segments.push_back(segment);
+        // The first one of all has no memory yet.
+        if self.last.len() == self.last.capacity().min(SEGMENT) {
+            let empty = self.spare.pop().unwrap_or_else(|| VecDeque::with_capacity(SEGMENT));
+            let full = std::mem::replace(&mut self.last, empty);
+            if !full.is_empty() {
+                self.full.push_back(full);
             }
         }
+        self.last.push_back(job);
     }
 
     pub(super) fn pop_front(&mut self) -> Option<J> {
-        let segment = self.segments.front_mut()?;
-        let job = segment.pop_front()?;
-        self.len -= 1;
-        if segment.is_empty() {
-            let segment = self.segments.pop_front();
-            if self.spare.len() < SPARE {
-                self.spare.extend(segment);
-            }
+        if self.first.is_empty() {
+            self.next_segment();
         }
-        Some(job)
+        self.first.pop_front()
+    }
+
+    fn next_segment(&mut self) {
+        let Some(next) = self.full.pop_front() else {
+            return std::mem::swap(&mut self.first, &mut self.last);
+        };
+        let empty = std::mem::replace(&mut self.first, next);
+        if self.spare.len() < SPARE && empty.capacity() > 0 {
+            self.spare.push(empty);
+        }
     }
 
     pub(super) fn first(&self) -> Option<&J> {
-        self.segments.front()?.front()
+        self.iter().next()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &J> {
-        self.segments.iter().flatten()
+        self.first.iter().chain(self.full.iter().flatten()).chain(&self.last)
     }
 
     /// Takes out what `keep` refuses, for the caller to drop once no lock is held.
     pub(super) fn sweep(&mut self, keep: impl Fn(&J) -> bool) -> Vec<J> {
         let mut swept = Vec::new();
-        self.len = 0;
-        for job in std::mem::take(&mut self.segments).into_iter().flatten() {
+        let before = std::mem::replace(self, Queue::new());
+        for job in before.first.into_iter().chain(before.full.into_iter().flatten()).chain(before.last) {
             if keep(&job) {
                 self.push_back(job);
             } else {
@@ -88,6 +101,22 @@ mod tests {
         let all: Vec<i32> = std::iter::from_fn(|| queue.pop_front()).collect();
         assert_eq!(all, (300..=1_000).collect::<Vec<_>>());
         assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn pushes_and_pops_in_turns_agree_with_a_plain_queue() {
+        let (mut queue, mut plain) = (Queue::new(), VecDeque::new());
+        for n in 0..20_000 {
+            // It grows to some hundreds and shrinks to nothing, several times.
+            if n % 7 < if n / 1_000 % 2 == 0 { 5 } else { 2 } {
+                queue.push_back(n);
+                plain.push_back(n);
+            } else {
+                assert_eq!(queue.pop_front(), plain.pop_front());
+            }
+            assert_eq!((queue.len(), queue.first()), (plain.len(), plain.front()));
+        }
+        assert!(queue.iter().eq(&plain));
     }
 
     #[test]

@@ -9,36 +9,40 @@ use super::{ASLEEP, Awaited, Idle, Seat, Started, Task, Wakeup};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{AtomicBool, AtomicU8, Ordering};
 
+/// What each push reads, and what it writes, lies in the first two cache lines, with the lock: they
+/// go from core to core whenever a worker has taken what was pushed.
+#[repr(C)]
 pub(super) struct State {
-    /// What was pushed since a worker last exchanged this queue for the emptied front.
-    pub(super) back: Queue<Task>,
-    /// What was pushed with a head start, or the opposite.
-    pub(super) ranked: Ranked,
-    /// What blocked operations wait for, for the threads that stand in for them.
-    pub(super) awaited: VecDeque<Arc<Awaited>>,
+    /// Whether one worker is looking for work, or is on its way: starting, woken, or spinning.
+    /// There is at most one, and as long as there is, a push wakes no other.
+    pub(super) searching: bool,
+    /// Whether new jobs are taken.
+    pub(super) open: bool,
     /// The threads that may take work: all but those told to leave.
     pub(super) live: usize,
     /// The live threads that are blocked in a wait, and so don't count as at work.
     pub(super) waiting: usize,
-    /// The sleepers, the latest last: it is woken first, because its memory is warm.
-    pub(super) idle: Vec<Idle>,
-    /// Whether one worker is looking for work, or is on its way: starting, woken, or spinning.
-    /// There is at most one, and as long as there is, a push wakes no other.
-    pub(super) searching: bool,
-    /// The live threads that run the user's start hook, and those of them that are not blocked in a
-    /// wait: each of these takes a job when its hook returns.
-    pub(super) in_hooks: usize,
-    pub(super) starting: usize,
     /// The number of threads that may be at work.
     pub(super) target: usize,
-    /// Threads that were started beyond `target`, because others waited. Some of them stay for the
-    /// next time.
-    spares: usize,
-    /// Whether new jobs are taken.
-    pub(super) open: bool,
+    /// The live threads that run the user's start hook and are not blocked in a wait: each of these
+    /// takes a job when its hook returns.
+    pub(super) starting: usize,
     /// Jobs ever queued, and how many of them were held back before.
     pub(super) pushed: u64,
     pub(super) released: u64,
+    /// What was pushed since a worker last exchanged this queue for the emptied front.
+    pub(super) back: Queue<Task>,
+    /// The sleepers, the latest last: it is woken first, because its memory is warm.
+    pub(super) idle: Vec<Idle>,
+    /// What blocked operations wait for, for the threads that stand in for them.
+    pub(super) awaited: VecDeque<Arc<Awaited>>,
+    /// What was pushed with a head start, or the opposite.
+    pub(super) ranked: Ranked,
+    /// The live threads that run the user's start hook, those of `starting` among them.
+    pub(super) in_hooks: usize,
+    /// Threads that were started beyond `target`, because others waited. Some of them stay for the
+    /// next time.
+    spares: usize,
     /// Counts the resets.
     pub(super) epoch: u64,
     /// Counts what threads that wait for the end wait for.
