@@ -247,7 +247,7 @@ impl Ledger {
         self.write("giving a row back", |tx| tx.execute(sql, &values)).map(drop)
     }
 
-    /// Reserves money for a row that has no job yet: what a job was `estimated` to cost, what the
+    /// Reserves money for a row whose job isn't made, or was [set aside](Ledger::set_aside): what a job was `estimated` to cost, what the
     /// dearest has cost, or what the back-end has said of the row's `own` job, whichever is most.
     /// Where nothing is known, one job runs alone, and tells.
     pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>, own: Option<f64>) -> Result<Reserve> {
@@ -277,7 +277,7 @@ impl Ledger {
             if !fits {
                 return Ok(Ok(owners));
             }
-            let reserve = "UPDATE campaign_row SET reserved = $1 WHERE id = $2";
+            let reserve = "UPDATE campaign_row SET reserved = $1, cost = NULL WHERE id = $2";
             tx.execute(reserve, &[cost.unwrap_or(0.0).into(), id.into()])?;
             Ok(Err(Reserve::Granted))
         })?;
@@ -355,6 +355,23 @@ impl Ledger {
         self.set(
             "UPDATE campaign_row SET state = 'made', back_end = $1, job = $2, intended = NULL WHERE id = $3 AND owner = $4",
             &[back_end.into(), job.into(), id.into(), self.store.owner().into()],
+        )
+    }
+
+    /// The row's job is made and surely not started, because the service takes no starts just now.
+    /// What was reserved for it is free for others: the cost of 0 says that it isn't at work.
+    pub(super) fn set_aside(&self, id: i64) -> Result<()> {
+        self.set(
+            "UPDATE campaign_row SET reserved = NULL, cost = 0 WHERE id = $1 AND owner = $2 AND state = 'made'",
+            &[id.into(), self.store.owner().into()],
+        )
+    }
+
+    /// A job that was set aside is about to be started, without a limit.
+    pub(super) fn take_up(&self, id: i64) -> Result<()> {
+        self.set(
+            "UPDATE campaign_row SET cost = NULL WHERE id = $1 AND owner = $2",
+            &[id.into(), self.store.owner().into()],
         )
     }
 
@@ -617,10 +634,13 @@ fn entry(row: &[Cell]) -> Outcome<(Entry, Option<String>)> {
     Ok((entry, owner.text()))
 }
 
-/// What a job may cost: what was estimated, or what the dearest has cost, if that is more.
+/// What a job may cost: what was estimated, or what the dearest has cost, if that is more. A job
+/// that cost nothing because it was never started tells nothing.
 fn dearest(db: &mut dyn Statements, estimated: Option<f64>) -> Outcome<Option<f64>> {
-    let sql =
-        "SELECT max(cost) FROM (SELECT cost FROM campaign_row UNION ALL SELECT cost FROM campaign_attempt) AS all_jobs";
+    let sql = "SELECT max(cost) FROM (
+            SELECT cost FROM campaign_row WHERE cost > 0 OR state IN ('finished', 'done')
+            UNION ALL SELECT cost FROM campaign_attempt WHERE cost > 0
+        ) AS all_jobs";
     let known = db.one(sql, &[])?.and_then(|cost| cost.real());
     Ok(dearer(estimated, known))
 }

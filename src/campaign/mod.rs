@@ -15,6 +15,10 @@
 //! - **Nothing is made twice.** A job whose maker died before it knew the id is looked for in the
 //!   job list by its title, which begins with a name that no other job has.
 //! - **Nothing is spent beyond the limit** but by the job that turns out dearer than all before.
+//! - **A refusal isn't a failure** if it is for the account's sake: no credits are left, say. The
+//!   row keeps its job and all of its attempts, nothing is reserved for it, and the report says
+//!   what to do before the program is run again. A job that the back-end refuses for what it is has
+//!   failed.
 //! - **Several processes** may run one campaign at once, of one machine with SQLite and of many
 //!   with PostgreSQL, and a process may run it several times at once: each row is one run's alone.
 //!   What a process held that was killed is free at once.
@@ -50,7 +54,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::batch::{Batch, BatchRunner};
+use crate::batch::{Batch, BatchRunner, JobReport};
 use crate::error::chain;
 use crate::sync::{AtomicBool, Mutex, Ordering, interrupt};
 
@@ -58,7 +62,7 @@ use ledger::Ledger;
 use options::Settings;
 use progress::Gauge;
 use run::{Outcome, RowJob, Shared};
-use service::Service;
+use service::{Refused, Service};
 
 pub use error::CampaignError;
 pub use options::CampaignOptions;
@@ -292,6 +296,9 @@ impl CampaignRun {
             let mut report = CampaignReport::new(work.ledger.entries()?, work.ledger.totals()?, work.settings.limit);
             report.over_budget = count(Outcome::OverBudget) + count(Outcome::Unmade);
             report.elsewhere = count(Outcome::Elsewhere);
+            let refused = |job: &JobReport<Outcome>| Some(job.outcome.as_ref().err()?.error::<Refused>()?.remedy);
+            let remedies: Vec<&str> = ended.jobs.iter().filter_map(refused).collect();
+            (report.refused, report.remedy) = (remedies.len(), remedies.first().copied());
             return Ok(report);
         }
     }

@@ -99,8 +99,10 @@ impl<R> CampaignOptions<R> {
         self
     }
 
-    /// How many jobs a row may have at most, if those before failed on the back-end. What each has
-    /// cost counts. Defaults to 1.
+    /// How many jobs a row may have at most, if those before failed on the back-end, or if it
+    /// refused to start them for what they are. What each has cost counts. A refusal for the
+    /// account's sake, as if it has no credits left, isn't the row's failure: its job stays, and the
+    /// next run starts it. Defaults to 1.
     pub fn attempts(mut self, attempts: u32) -> CampaignOptions<R> {
         self.settings.attempts = attempts.max(1);
         self

@@ -26,6 +26,12 @@ pub struct CampaignReport {
     /// Rows that got no job in this run, or whose job was stopped, because it could have passed the
     /// limit.
     pub over_budget: usize,
+    /// Rows that a back-end refused in this run for its own or the account's sake: it has no
+    /// credits left, say, or the login isn't good any more. Nothing is reserved for them, and they
+    /// have lost no attempt. Their errors say what to do.
+    pub refused: usize,
+    /// What to do about the first of these.
+    pub(super) remedy: Option<&'static str>,
     /// Rows that another process, or another run of this campaign, was at work on.
     pub elsewhere: usize,
 }
@@ -90,7 +96,7 @@ impl CampaignReport {
         let Totals { spent, reserved } = totals;
         let left = limit.map(|limit| (limit - spent - reserved).max(0.0));
         let rows = entries.into_iter().map(RowReport::new).collect();
-        CampaignReport { rows, spent, reserved, left, over_budget: 0, elsewhere: 0 }
+        CampaignReport { rows, spent, reserved, left, over_budget: 0, refused: 0, remedy: None, elsewhere: 0 }
     }
 
     /// Whether every row is done.
@@ -185,6 +191,9 @@ impl fmt::Display for CampaignReport {
         }
         if self.over_budget > 0 {
             write!(f, "; {} rows wait for a higher limit", self.over_budget)?;
+        }
+        if let Some(remedy) = self.remedy {
+            write!(f, "; the back-end refused {} rows: {remedy}", self.refused)?;
         }
         Ok(())
     }

@@ -8,7 +8,9 @@ use super::ledger::{Claim, Entry, Hold, Ledger, Reserve, State};
 use super::options::Settings;
 use super::progress::Gauge;
 use super::row::Row;
-use super::service::{Adopted, BeyondLimit, Diary, Ending, Service, ServiceJob, Stopped, Ticket, age};
+use super::service::{
+    Adopted, BeyondLimit, Diary, Ending, Refusal, Refused, Service, ServiceJob, Stopped, Ticket, age,
+};
 use crate::batch::{Context, JobError, Poll, RemoteJob, Submitted};
 use crate::error::{BoxError, chain};
 use crate::executor::{is_cancelled, shield};
@@ -70,6 +72,8 @@ pub(super) struct RowJob<S: Service> {
     entry: Option<Entry>,
     job: Option<S::Job>,
     outcome: Option<Outcome>,
+    /// Why the service doesn't start the row's job, until that is dealt with.
+    refused: Option<(Refusal, JobError)>,
     /// What the service has estimated that the row's job costs.
     estimate: Option<f64>,
     losses: u32,
@@ -85,6 +89,7 @@ impl<S: Service> RowJob<S> {
             entry: None,
             job: None,
             outcome: None,
+            refused: None,
             estimate: None,
             losses: 0,
             missing: 0,
@@ -118,6 +123,13 @@ impl<S: Service> RowJob<S> {
                     Some(job) => Some(job),
                     None => self.new_job(&entry)?,
                 },
+                // Its start was refused, and no money is reserved for it.
+                State::Made if entry.cost.is_some() => {
+                    if !self.take_up()? {
+                        return Ok(None);
+                    }
+                    Some(self.adopt(&entry)?)
+                }
                 State::Made | State::Finished => Some(self.adopt(&entry)?),
             };
         }
@@ -148,34 +160,44 @@ impl<S: Service> RowJob<S> {
 
     /// A job that is to be made, if there is money for it.
     fn new_job(&mut self, entry: &Entry) -> Result<Option<S::Job>, JobError> {
-        if let Some(limit) = self.shared.settings.limit {
-            let outcome = match self.shared.ledger.reserve(
-                self.id,
-                limit,
-                self.shared.settings.estimate,
-                self.estimate,
-            )? {
-                Reserve::Granted => None,
-                Reserve::Later => {
-                    return Err(JobError::wait("others may still spend what is left of the limit", LATER));
-                }
-                Reserve::Orphans => Some(Outcome::Deferred),
-                Reserve::Exceeded if self.estimate.is_some() => Some(Outcome::Unmade),
-                Reserve::Exceeded => Some(Outcome::OverBudget),
-                Reserve::Untold => {
-                    self.shared.ledger.release(self.id)?;
-                    let text =
-                        "the back-end doesn't tell what jobs cost, so that the limit can't be kept: set an `estimate`";
-                    return Err(JobError::fatal(CampaignError::Invalid(text.to_owned())));
-                }
-            };
-            if let Some(outcome) = outcome {
-                self.shared.ledger.release(self.id)?;
-                self.end(outcome);
-                return Ok(None);
-            }
+        if !self.has_money()? {
+            return Ok(None);
         }
         self.shared.service.make(self.ticket(entry)).map(Some).map_err(|error| self.never(error))
+    }
+
+    /// Has the row's job, which is made and not started, count again among those at work, if there
+    /// is money for it.
+    fn take_up(&mut self) -> Result<bool, JobError> {
+        if !self.has_money()? {
+            return Ok(false);
+        }
+        self.shared.ledger.take_up(self.id)?;
+        Ok(true)
+    }
+
+    /// Reserves money for the row's job; otherwise ends the row for this run.
+    fn has_money(&mut self) -> Result<bool, JobError> {
+        let Some(limit) = self.shared.settings.limit else { return Ok(true) };
+        let reserve = self.shared.ledger.reserve(self.id, limit, self.shared.settings.estimate, self.estimate)?;
+        let outcome = match reserve {
+            Reserve::Granted => return Ok(true),
+            Reserve::Later => {
+                return Err(JobError::wait("others may still spend what is left of the limit", LATER));
+            }
+            Reserve::Orphans => Outcome::Deferred,
+            Reserve::Exceeded if self.estimate.is_some() => Outcome::Unmade,
+            Reserve::Exceeded => Outcome::OverBudget,
+            Reserve::Untold => {
+                self.shared.ledger.release(self.id)?;
+                let text =
+                    "the back-end doesn't tell what jobs cost, so that the limit can't be kept: set an `estimate`";
+                return Err(JobError::fatal(CampaignError::Invalid(text.to_owned())));
+            }
+        };
+        self.shared.ledger.release(self.id)?;
+        self.end(outcome);
+        Ok(false)
     }
 
     /// The row can't be made into a job.
@@ -231,7 +253,9 @@ impl<S: Service> RowJob<S> {
         }
         self.missing = 0;
         let again = entry.attempt < self.shared.settings.attempts;
-        self.note_failure(None, &chain(&*error), again)?;
+        // A job that was set aside has cost nothing.
+        let cost = entry.cost.filter(|_| entry.state == State::Made);
+        self.note_failure(cost, &chain(&*error), again)?;
         Err(if again { JobError::wait(error, Duration::ZERO) } else { JobError::fatal(error) })
     }
 
@@ -253,6 +277,9 @@ impl<S: Service> RowJob<S> {
         if self.outcome.is_some() {
             return Ok(None);
         }
+        if self.refused.is_some() {
+            return self.not_started(cx).and_then(again);
+        }
         let Some(job) = self.begin(cx)? else { return Ok(None) };
         let error = match job.submit(cx) {
             Ok(submitted) => return Ok(Some(submitted)),
@@ -261,7 +288,13 @@ impl<S: Service> RowJob<S> {
         if job.is_made() {
             return match error.error::<BeyondLimit>() {
                 Some(&BeyondLimit(cost)) => self.unmake(cost, error, cx),
-                None => Err(error),
+                None => match self.refusal(&error) {
+                    Some(refusal) => {
+                        self.refused = Some((refusal, error));
+                        self.not_started(cx).and_then(again)
+                    }
+                    None => Err(error),
+                },
             };
         }
         if is_cancelled() {
@@ -281,11 +314,58 @@ impl<S: Service> RowJob<S> {
             return Err(JobError::wait(error, LATER));
         }
         // Surely nothing was made.
-        match error.is_fatal() {
-            true => self.note_never(&chain(&error))?,
-            false => self.shared.ledger.not_made(self.id)?,
+        if !error.is_fatal() {
+            self.shared.ledger.not_made(self.id)?;
+        } else if let Some(Refusal::Service(remedy)) = self.refusal(&error) {
+            self.shared.ledger.not_made(self.id)?;
+            return Err(JobError::fatal(Refused { is_made: false, remedy, error }));
+        } else {
+            self.note_never(&chain(&error))?;
         }
         Err(error)
+    }
+
+    /// Whether the error of a step says that the service refuses the row's job.
+    fn refusal(&self, error: &JobError) -> Option<Refusal> {
+        // After a cancel an error may come of that.
+        let job = self.job.as_ref().filter(|_| error.is_fatal() && !is_cancelled())?;
+        job.refusal(error)
+    }
+
+    /// After the service has refused to start the row's job, which is made: sets the job aside for
+    /// the next run, or deletes it, whereupon the attempt has failed.
+    fn not_started(&mut self, cx: &mut Context<'_>) -> Result<Poll, JobError> {
+        let (Some(job), Some((refusal, error))) = (&mut self.job, &self.refused) else {
+            return Ok(Poll::pending("again"));
+        };
+        match job.is_at_work() {
+            Ok(true) => {
+                cx.note(format!("its start was refused, and had its effect all the same: {error}"));
+                // Adopted by the next step.
+                (self.job, self.entry, self.refused) = (None, None, None);
+                return Ok(Poll::pending("again"));
+            }
+            Ok(false) => {}
+            // A service that refuses our login refuses this question, too.
+            Err(error) if error.is_fatal() && *refusal != Refusal::Job => {}
+            Err(error) => return Err(error),
+        }
+        // Before it is deleted: if this process dies on the way, the next one finds that a job is
+        // gone which has cost nothing.
+        self.shared.ledger.set_aside(self.id)?;
+        if *refusal == Refusal::Job {
+            match job.stop(cx) {
+                Err(error) if error.is_fatal() => {
+                    cx.note(format!("it was never started, and can't be deleted: {error}"))
+                }
+                outcome => drop(outcome?),
+            }
+        }
+        match self.refused.take() {
+            Some((Refusal::Service(remedy), error)) => Err(JobError::fatal(Refused { is_made: true, remedy, error })),
+            Some((Refusal::Job, error)) => self.failed(error, Some(0.0), true, cx),
+            None => Ok(Poll::pending("again")),
+        }
     }
 
     /// Deletes the row's job, which is made and not started, because it could pass the limit. It is
@@ -351,6 +431,11 @@ impl<S: Service> RowJob<S> {
     }
 }
 
+/// A submit that has ended an attempt: it is called again for the next one.
+fn again(_: Poll) -> Result<Option<Submitted>, JobError> {
+    Err(JobError::wait("the back-end didn't start its job, and it is tried again", Duration::ZERO))
+}
+
 impl<S: Service> Drop for RowJob<S> {
     /// A row that this run gave up on is there for the next one, and for other processes.
     fn drop(&mut self) {
@@ -379,9 +464,9 @@ impl<S: Service> RemoteJob for RowJob<S> {
         if self.outcome.is_some() {
             return Ok(Poll::Ready);
         }
-        if self.job.as_ref().is_none_or(|job| !job.is_made()) {
-            // The last attempt failed, or its job was deleted: make the next one, or go on with
-            // making it.
+        if self.refused.is_some() || self.job.as_ref().is_none_or(|job| !job.is_made()) {
+            // The last attempt failed, its job was deleted, or its start was refused: make the next
+            // one, or go on with what comes before that.
             return Ok(match RowJob::submit(self, cx)? {
                 Some(Submitted::Accepted { .. }) => Poll::pending("created"),
                 Some(Submitted::Ready { .. }) | None => Poll::Ready,
@@ -395,12 +480,16 @@ impl<S: Service> RemoteJob for RowJob<S> {
         match job.poll(cx) {
             Ok(Poll::Ready) => self.ended(cx),
             // An error after a cancel may come of that, and the job may run on: the next run asks.
-            Err(error) if error.is_fatal() && !is_cancelled() => match job.failure(&error) {
-                Some(ending) => {
+            Err(error) if error.is_fatal() && !is_cancelled() => match (job.refusal(&error), job.failure(&error)) {
+                (Some(refusal), _) => {
+                    self.refused = Some((refusal, error));
+                    self.not_started(cx)
+                }
+                (None, Some(ending)) => {
                     let cost = shield(|| job.cost());
                     self.failed(error, cost, ending == Ending::Failed, cx)
                 }
-                None => Err(error),
+                (None, None) => Err(error),
             },
             other => other,
         }

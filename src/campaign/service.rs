@@ -63,6 +63,21 @@ pub(crate) trait ServiceJob: RemoteJob {
     /// the service doesn't have it any more. `None` if the job may still run.
     fn failure(&self, error: &JobError) -> Option<Ending>;
 
+    /// Whether `error` of a submit or a poll says that the service has surely refused to make the
+    /// job, or to start it, and why. `None` if the job may run, or if the error is of another kind.
+    fn refusal(&self, error: &JobError) -> Option<Refusal> {
+        let _ = error;
+        None
+    }
+
+    /// Whether the job, whose start was refused, was started all the same: asks the service.
+    ///
+    /// # Errors
+    /// As for any step of a job.
+    fn is_at_work(&mut self) -> Result<bool, JobError> {
+        Ok(false)
+    }
+
     /// What the job has cost so far, as far as the service tells. It may ask.
     fn cost(&mut self) -> Option<f64>;
 
@@ -84,6 +99,26 @@ pub(crate) enum Ending {
     Failed,
     /// A person or another program has stopped it on purpose: the campaign doesn't make it again.
     Canceled,
+}
+
+/// Why a service doesn't make or start a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "openeo"), allow(dead_code, reason = "PAIRS makes and starts a query by one request"))]
+pub(crate) enum Refusal {
+    /// For what the job is: the same job would be refused again.
+    Job,
+    /// For the state of the account or of the service, whatever the job: what a person can do.
+    Service(&'static str),
+}
+
+/// What a row waits for that was refused for no fault of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {remedy}, and run the same program again", if *.is_made { "its job is made, and isn't started" } else { "no job is made of it" })]
+pub(crate) struct Refused {
+    pub(super) is_made: bool,
+    pub(super) remedy: &'static str,
+    #[source]
+    pub(super) error: JobError,
 }
 
 /// What came of stopping a job.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::api::error::OpenEoError;
-use super::api::step::job_error;
+use super::api::step::{is_of_the_account, job_error};
 use super::documents::job::{JobDescription, JobStatus};
 use super::jobs::graph::ProcessGraph;
 use super::jobs::job::BatchJob;
@@ -17,7 +17,7 @@ use super::many::site::Site;
 use super::many::{self, BackEnd, JobRun, RunOptions};
 use crate::batch::{Context, JobError, RemoteJob};
 use crate::campaign::folder;
-use crate::campaign::service::{Adopted, Diary, Ending, Service, ServiceJob, Stopped, Ticket, sound_cost};
+use crate::campaign::service::{Adopted, Diary, Ending, Refusal, Service, ServiceJob, Stopped, Ticket, sound_cost};
 use crate::client::creation::Match;
 use crate::error::BoxError;
 
@@ -254,6 +254,21 @@ impl ServiceJob for Run {
         is_gone.then_some(Ending::Failed)
     }
 
+    fn refusal(&self, error: &JobError) -> Option<Refusal> {
+        // A job whose start had an unclear answer before may have been started by that.
+        let is_clear = !Run::is_lost(self) && self.started_job().is_none();
+        error.error::<OpenEoError>().filter(|_| is_clear).and_then(refusal_of)
+    }
+
+    fn is_at_work(&mut self) -> Result<bool, JobError> {
+        let Some(job) = self.made() else { return Ok(false) };
+        match job.once().describe() {
+            Ok(found) => Ok(found.status() != JobStatus::Created),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(job_error(error)),
+        }
+    }
+
     fn cost(&mut self) -> Option<f64> {
         // A job list may leave out the costs.
         if self.last().and_then(JobDescription::costs).is_none() {
@@ -275,6 +290,29 @@ impl ServiceJob for Run {
 
     fn files(&self, output: &JobRun) -> Vec<PathBuf> {
         output.files.clone()
+    }
+}
+
+/// What a back-end's refusal to make or start a job is due to. (openEO API 1.2, "Errors")
+fn refusal_of(error: &OpenEoError) -> Option<Refusal> {
+    let (OpenEoError::Api(_) | OpenEoError::Http(_) | OpenEoError::Authentication { .. }) = error else { return None };
+    if is_of_the_account(error) {
+        let remedy = match (error.status(), error.code()) {
+            (Some(402), _) | (_, Some("PaymentRequired")) => "top up the account's credits on the back-end",
+            (_, Some("StorageQuotaExceeded")) => {
+                "delete old results on the back-end, for the account's storage is full"
+            }
+            _ => "log in again, or have the back-end permit it",
+        };
+        return Some(Refusal::Service(remedy));
+    }
+    match error.status()? {
+        // The method, a proxy, the time, a conflict, a lock, the law: none tells of the job.
+        405 | 407 | 408 | 409 | 423 | 425 | 429 | 451 | 501 => {
+            Some(Refusal::Service("wait, or ask the back-end's support"))
+        }
+        400..=499 => Some(Refusal::Job),
+        _ => None,
     }
 }
 

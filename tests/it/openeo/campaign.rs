@@ -123,6 +123,8 @@ struct Trial {
     paid: usize,
     /// What the back-ends say before the start of a job that it will cost.
     estimate: f64,
+    /// How many jobs a row may have.
+    attempts: u32,
 }
 
 impl Trial {
@@ -148,7 +150,7 @@ impl Trial {
         let make = |row: &fulmar::client::openeo::campaign::Row| {
             Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
         };
-        let limited = options(folder).spend_at_most(limit).estimate(COST);
+        let limited = options(folder).spend_at_most(limit).estimate(COST).attempts(self.attempts);
         campaign.run_jobs(back_ends, make, &limited).expect("run")
     }
 
@@ -194,6 +196,7 @@ impl Trial {
         // What the process has sent is done before the next one looks, or never.
         servers.iter().for_each(|server| server.drain().expect("a connection"));
         servers.iter().for_each(|server| server.guard(|_| Passage::Free));
+        servers.iter().for_each(Server::forget_plans);
         self.go_on(&servers, &urls, folder.path());
         requests
     }
@@ -209,7 +212,7 @@ impl Trial {
         let started = servers.iter().flat_map(Server::jobs).filter(|job| job.starts > 0).count();
         assert!(started as f64 * COST <= self.limit(), "{started} jobs were started: {report}");
         let unmade = servers.iter().flat_map(Server::jobs).filter(is_unmade).count();
-        assert!(unmade == 0 || self.estimate > COST, "{unmade} jobs were made in vain: {report}");
+        assert!(unmade == 0 || self.estimate > COST || self.attempts > 1, "{unmade} jobs were made in vain: {report}");
         let report = self.run(urls, folder, f64::MAX);
         assert_done_once(servers, &report, folder, self.rows);
     }
@@ -218,7 +221,10 @@ impl Trial {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
         command.args(["openeo::campaign::child", "--exact", "--ignored", "--nocapture"]);
         command.env(URLS, urls.join(" ")).env(FOLDER, folder);
-        command.env(ROWS, format!("{} {}", self.rows, self.paid)).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env(ROWS, format!("{} {} {}", self.rows, self.paid, self.attempts))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         command.spawn().expect("this very program starts")
     }
 }
@@ -230,15 +236,15 @@ fn child() {
         return;
     };
     let urls: Vec<String> = urls.split(' ').map(str::to_owned).collect();
-    let (rows, paid) = rows.split_once(' ').expect("two numbers");
-    let (rows, paid) = (rows.parse().expect("a number"), paid.parse().expect("a number"));
-    let trial = Trial { back_ends: urls.len(), rows, paid, estimate: COST };
+    let numbers: Vec<usize> = rows.split(' ').map(|number| number.parse().expect("a number")).collect();
+    let [rows, paid, attempts] = numbers[..] else { panic!("three numbers") };
+    let trial = Trial { back_ends: urls.len(), rows, paid, estimate: COST, attempts: attempts as u32 };
     println!("@ {}", trial.run(&urls, Path::new(&folder), trial.limit()));
 }
 
 #[test]
 fn a_campaign_that_is_killed_at_any_request_makes_nothing_twice_and_loses_nothing() {
-    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST, attempts: 1 };
     let requests = trial.killed_at(u64::MAX, Passage::Free);
     assert!(requests > 20, "{requests}");
     // How many there are varies a little with time: the last ones may not come.
@@ -304,7 +310,7 @@ impl Kills {
 fn on_two_back_ends_with_a_limit_nothing_is_made_twice_and_nothing_spent_beyond_whenever_it_is_killed() {
     let kills = Kills::asked_for();
     let rows = kills.rows;
-    let trial = Trial { back_ends: 2, rows, paid: rows - 1, estimate: COST };
+    let trial = Trial { back_ends: 2, rows, paid: rows - 1, estimate: COST, attempts: 1 };
     let requests = trial.killed_at(u64::MAX, Passage::Free);
     assert!(requests as usize > rows * 6, "{requests}");
     let next = AtomicU64::new(0);
@@ -338,12 +344,30 @@ fn on_two_back_ends_with_a_limit_nothing_is_made_twice_and_nothing_spent_beyond_
 
 #[test]
 fn a_job_that_its_back_end_estimates_beyond_the_limit_is_never_started_whenever_it_is_killed() {
-    let trial = Trial { back_ends: 1, rows: 3, paid: 2, estimate: COST + 2.0 };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 2, estimate: COST + 2.0, attempts: 1 };
     assert_eq!(trial.fitting(), 1);
     let requests = trial.killed_at(u64::MAX, Passage::Free);
     for at in 1..=requests - requests / 5 {
         for passage in [Passage::Done, Passage::Lost] {
             trial.killed_at(at, passage);
+        }
+    }
+}
+
+#[test]
+fn a_start_that_is_refused_leaves_one_job_for_each_row_whenever_its_process_is_killed() {
+    let refusals: [(u32, fn(&Server)); 2] = [
+        (1, |server| server.plan("start", Fault::Refused(402, "PaymentRequired"), 2)),
+        (2, |server| server.plan("start", Fault::Refused(400, "ProcessUnsupported"), 1)),
+    ];
+    for (attempts, refuse) in refusals {
+        let trial = Trial { back_ends: 1, rows: 2, paid: 2, estimate: COST, attempts };
+        let requests = trial.killed_at_with(u64::MAX, Passage::Free, refuse);
+        // The first requests log in.
+        for at in 4..=requests - requests / 5 {
+            for passage in [Passage::Done, Passage::Lost] {
+                trial.killed_at_with(at, passage, refuse);
+            }
         }
     }
 }
@@ -373,7 +397,7 @@ fn what_the_back_end_estimates_for_a_job_is_reserved_before_it_is_started() {
 
 #[test]
 fn on_two_back_ends_whose_replies_are_lost_each_row_has_one_job() {
-    let trial = Trial { back_ends: 2, rows: 12, paid: 11, estimate: COST };
+    let trial = Trial { back_ends: 2, rows: 12, paid: 11, estimate: COST, attempts: 1 };
     let servers = [(); 2].map(|()| Server::start(Config::quick()).expect("a server"));
     servers[0].plan("create", Fault::LostReply, 3);
     servers[1].plan("start", Fault::LostReply, 3);
@@ -678,6 +702,180 @@ fn a_failure_on_the_back_end_is_tried_again_by_rule_and_paid_for() {
 }
 
 #[test]
+fn a_start_that_the_back_end_refuses_the_account_takes_nothing_from_the_row() {
+    let refusals = [
+        (401, "AuthenticationRequired", "log in again"),
+        (402, "PaymentRequired", "top up"),
+        (403, "PermissionsInsufficient", "permit"),
+        (400, "StorageQuotaExceeded", "delete old results"),
+        (501, "FeatureUnsupported", "support"),
+    ];
+    for (status, code, remedy) in refusals {
+        let (server, connection) = server(Config::quick());
+        server.plan("start", Fault::Refused(status, code), usize::MAX);
+        let folder = Folder::new();
+        let campaign = open_campaign(folder.path());
+        campaign.add_rows(rows(3)).expect("added");
+        let limited = || options(folder.path()).spend_at_most(3.0 * COST).estimate(COST);
+        for _ in 0..2 {
+            let report = run(&campaign, &connection, &limited());
+            assert_eq!((report.count(RowState::Started), report.refused), (3, 3), "{code}: {report:?}");
+            assert_eq!((report.reserved, report.spent), (0.0, 0.0), "{code}: {report:?}");
+            let text = report.to_string();
+            assert!(text.contains(remedy) && text.contains("run the same program again"), "{code}: {text}");
+            for row in &report.rows {
+                let error = row.error.as_deref().unwrap_or_default();
+                assert!(error.contains(remedy) && error.contains(code), "{error}");
+            }
+        }
+        server.forget_plans();
+        let report = run(&campaign, &connection, &limited());
+        assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 3);
+        assert!(report.rows.iter().all(|row| row.attempt == 1) && server.jobs().len() == 3, "{code}: {report:?}");
+    }
+}
+
+#[test]
+fn a_job_that_the_back_end_refuses_the_account_is_the_failure_of_no_row() {
+    let (server, connection) = server(Config::quick());
+    server.plan("create", Fault::Refused(402, "PaymentRequired"), usize::MAX);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(3)).expect("added");
+    let limited = options(folder.path()).spend_at_most(3.0 * COST).estimate(COST);
+    let report = run(&campaign, &connection, &limited);
+    assert_eq!((report.count(RowState::Waiting), report.refused, report.reserved), (3, 3, 0.0), "{report:?}");
+    assert!(report.to_string().contains("top up"), "{report}");
+    server.forget_plans();
+    let report = run(&campaign, &connection, &limited);
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 3);
+}
+
+#[test]
+fn a_row_whose_start_is_refused_holds_up_no_other() {
+    let (server, connection) = server(Config::quick());
+    server.plan("start", Fault::Refused(402, "PaymentRequired"), 1);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(2)).expect("added");
+    let limited = |limit| options(folder.path()).spend_at_most(limit).estimate(COST);
+    // There is money for one job.
+    let report = run(&campaign, &connection, &limited(COST));
+    assert_eq!((report.count(RowState::Done), report.refused), (1, 1), "{report:?}");
+    assert_eq!((report.spent, report.reserved, report.left), (COST, 0.0, Some(0.0)), "{report:?}");
+    // Before it is started after all, money is reserved for it again.
+    let report = run(&campaign, &connection, &limited(COST));
+    assert_eq!((report.count(RowState::Started), report.over_budget), (1, 1), "{report:?}");
+    let report = run(&campaign, &connection, &limited(2.0 * COST));
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 2);
+    assert_eq!(server.jobs().len(), 2);
+}
+
+#[test]
+fn a_job_that_was_never_started_does_not_tell_what_jobs_cost() {
+    for refusal in [Fault::Refused(402, "PaymentRequired"), Fault::Refused(400, "ProcessUnsupported")] {
+        let (server, connection) = server(Config { run: Duration::from_millis(100), ..Config::quick() });
+        server.plan("start", refusal, 1);
+        let folder = Folder::new();
+        let campaign = open_campaign(folder.path());
+        campaign.add_rows(rows(6)).expect("added");
+        let back_ends = [BackEnd::new(&connection).name("one").parallel_jobs(6)];
+        let limited = options(folder.path()).spend_at_most(10.0);
+        let report = campaign.run_jobs(back_ends, |_| Ok(sum("sum")), &limited).expect("run");
+        assert_eq!((report.count(RowState::Done), report.spent), (2, 8.0), "{refusal:?}: {report:?}");
+    }
+}
+
+#[test]
+fn a_job_that_the_back_end_will_not_start_has_failed_and_is_deleted() {
+    for (attempts, fault) in [
+        (1, None),
+        (2, None),
+        (2, Some(Fault::LostReply)),
+        (2, Some(Fault::Status(503))),
+        (2, Some(Fault::Status(403))),
+    ] {
+        let (server, connection) = server(Config::quick());
+        server.plan("start", Fault::Refused(400, "ProcessUnsupported"), 1);
+        if let Some(fault) = fault {
+            server.plan("delete", fault, 1);
+        }
+        let folder = Folder::new();
+        let campaign = open_campaign(folder.path());
+        campaign.add_rows(rows(2)).expect("added");
+        let limited = options(folder.path()).spend_at_most(2.0 * COST).estimate(COST).attempts(attempts);
+        let mut report = run(&campaign, &connection, &limited);
+        assert_eq!(report.count(RowState::Done), attempts as usize, "{fault:?}: {report:?}");
+        if attempts == 1 {
+            let failed = report.failures().next().expect("one");
+            assert!(failed.error.as_ref().is_some_and(|error| error.contains("ProcessUnsupported")), "{failed:?}");
+            assert_eq!((report.spent, report.reserved, report.refused), (COST, 0.0, 0), "{report:?}");
+            assert_eq!(campaign.retry_failed().expect("one"), 1);
+            report = run(&campaign, &connection, &limited);
+        }
+        assert!(report.is_success() && report.spent == 2.0 * COST, "{fault:?}: {report:?}");
+        assert_eq!((server.jobs().len(), server.count("start")), (3, 3), "{fault:?}");
+        let left = if fault == Some(Fault::Status(403)) { "created" } else { "deleted" };
+        assert_eq!(server.jobs().iter().filter(|job| job.starts == 0 && job.status == left).count(), 1, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_start_whose_effect_is_not_known_is_no_refusal() {
+    // The start is refused, and had its effect; the answer to the first start is lost, and the
+    // second is refused.
+    for lost in [false, true] {
+        let (server, connection) = server(Config { run: Duration::from_millis(300), ..Config::quick() });
+        if lost {
+            server.plan("start", Fault::Cut, 1);
+            server.plan("start", Fault::Refused(402, "PaymentRequired"), 1);
+        } else {
+            server.plan("start", Fault::DoneBut(400), 1);
+        }
+        let folder = Folder::new();
+        let campaign = open_campaign(folder.path());
+        campaign.add_rows(rows(1)).expect("added");
+        let limited = options(folder.path()).spend_at_most(COST).estimate(COST).attempts(2);
+        let mut report = run(&campaign, &connection, &limited);
+        if lost {
+            assert_eq!((report.count(RowState::Started), report.reserved), (1, COST), "it may run: {report:?}");
+            report = run(&campaign, &connection, &limited);
+        }
+        assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 1);
+        assert_eq!(server.jobs().len(), 1);
+    }
+}
+
+#[test]
+fn a_job_that_a_machine_of_the_back_end_does_not_know_at_its_start_is_started_later() {
+    let (server, connection) = server(Config::quick());
+    server.plan("start", Fault::NotFound, 2);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let report = run(&campaign, &connection, &options(folder.path()));
+    assert_done_once(std::slice::from_ref(&server), &report, folder.path(), 1);
+    assert_eq!(server.jobs().len(), 1);
+}
+
+#[test]
+fn a_back_end_that_refuses_to_start_jobs_does_not_draw_all_of_them() {
+    let (servers, connections): (Vec<_>, Vec<_>) = (0..2).map(|_| server(Config::quick())).unzip();
+    servers[0].plan("start", Fault::Refused(402, "PaymentRequired"), usize::MAX);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(40)).expect("added");
+    let back_ends = (connections.iter().zip(["one", "two"]))
+        .map(|(connection, name)| BackEnd::new(connection).name(name).parallel_jobs(2));
+    let make = |row: &fulmar::client::openeo::campaign::Row| {
+        Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
+    };
+    let report = campaign.run_jobs(back_ends, make, &options(folder.path())).expect("run");
+    assert!(report.count(RowState::Done) >= 20, "{report}");
+    assert_eq!(report.count(RowState::Done) + report.refused, 40, "{report}");
+}
+
+#[test]
 fn what_is_left_alone_goes_on_and_is_adopted() {
     let (server, connection) = server(Config { run: Duration::from_secs(1), ..Config::quick() });
     let folder = Folder::new();
@@ -780,7 +978,7 @@ fn a_job_is_found_in_a_list_that_tells_no_titles() {
             }
         });
     };
-    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST };
+    let trial = Trial { back_ends: 1, rows: 3, paid: 3, estimate: COST, attempts: 1 };
     // The first requests log in; jobs are made by those that follow.
     for at in 4..10 {
         trial.killed_at_with(at, Passage::Done, untitled);

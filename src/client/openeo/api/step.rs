@@ -53,6 +53,16 @@ pub(crate) fn is_soft(error: &OpenEoError) -> bool {
     is_broken || error.is_retryable() || error.is_unreachable()
 }
 
+/// Whether the back-end refuses the account, whatever the request is: it has no credits or no room
+/// left, or our login isn't good for this.
+pub(crate) fn is_of_the_account(error: &OpenEoError) -> bool {
+    let is_login = error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized)
+        || matches!(error, OpenEoError::Authentication { .. });
+    is_login
+        || matches!(error.status(), Some(401..=403))
+        || matches!(error.code(), Some("PaymentRequired" | "StorageQuotaExceeded"))
+}
+
 /// Whether the client's own rate limit refused the request.
 pub(crate) fn is_rate_limited(error: &OpenEoError) -> bool {
     error.http().is_some_and(|http| http.kind() == HttpErrorKind::RateLimited)

@@ -55,13 +55,16 @@ struct Room {
     /// in a row it didn't.
     down_until: Option<Instant>,
     failures: u32,
+    /// As these two, because it refuses to start jobs, although it may make them.
+    refuses_until: Option<Instant>,
+    refusals: u32,
     queued: HashSet<String>,
     full_until: Option<Instant>,
 }
 
 impl Room {
     fn is_down(&self, now: Instant) -> bool {
-        self.down_until.is_some_and(|until| now < until)
+        [self.down_until, self.refuses_until].into_iter().flatten().any(|until| now < until)
     }
 }
 
@@ -103,6 +106,10 @@ fn brisk(calls: &[Instant], now: Instant) -> usize {
     calls.iter().filter(|since| now.saturating_duration_since(**since) < SLOW).count()
 }
 
+fn down_for(failures: u32) -> Duration {
+    Backoff::new(DOWN.0).cap(DOWN.1).delay(failures)
+}
+
 impl Site {
     pub(super) fn new(back_end: BackEnd) -> Arc<Site> {
         Arc::new(Site { back_end, room: Mutex::default(), looks: Mutex::default(), warnings: Mutex::default() })
@@ -122,10 +129,24 @@ impl Site {
         let mut room = self.room.lock();
         // Calls that ran at the same time count as one failure.
         if !room.is_down(now) {
-            let pause = Backoff::new(DOWN.0).cap(DOWN.1).delay(room.failures);
+            room.down_until = now.checked_add(down_for(room.failures));
             room.failures = room.failures.saturating_add(1);
-            room.down_until = now.checked_add(pause);
         }
+    }
+
+    /// Notes that the back-end refuses to start our jobs. Otherwise it would be the one with the
+    /// most room, and get every job.
+    pub(super) fn mark_refusing(&self, now: Instant) {
+        let mut room = self.room.lock();
+        if !room.is_down(now) {
+            room.refuses_until = now.checked_add(down_for(room.refusals));
+            room.refusals = room.refusals.saturating_add(1);
+        }
+    }
+
+    pub(super) fn mark_starting(&self) {
+        let mut room = self.room.lock();
+        (room.refuses_until, room.refusals) = (None, 0);
     }
 
     pub(super) fn mark_up(&self) {

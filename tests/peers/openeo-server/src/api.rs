@@ -40,6 +40,7 @@ pub(crate) fn answer(shared: &Shared, request: &Request) -> Answer {
         Some(Fault::Cut) => return Answer::Cut,
         Some(Fault::Status(status)) => return Answer::Reply(gateway(status)),
         Some(Fault::Forgotten) => return Answer::Reply(Reply::new(202, "application/json", Vec::new())),
+        Some(Fault::Refused(status, code)) => return Answer::Reply(refusal(status, code, "Not so.")),
         Some(Fault::NotFound) => return Answer::Reply(not_found("?")),
         Some(Fault::TooManyJobs) => return Answer::Reply(too_many()),
         Some(Fault::Expired) => return Answer::Reply(expired()),

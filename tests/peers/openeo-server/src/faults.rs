@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Fault {
     /// It is answered with this status, and nothing is done. From 500 on by a page of a gateway.
     Status(u16),
+    /// It is refused with this status and openEO's code for an error, and nothing is done.
+    Refused(u16, &'static str),
     /// It is refused with openEO's `JobNotFound`, and 404.
     NotFound,
     /// It is refused as `ConcurrentJobLimit`.
@@ -47,6 +49,10 @@ struct Plan {
 impl Plans {
     pub(crate) fn add(&mut self, kind: &'static str, title: Option<String>, fault: Fault, times: usize) {
         self.0.push_back(Plan { kind, title, fault, times });
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.0.clear();
     }
 
     /// What strikes this call, if anything does.

@@ -233,6 +233,11 @@ impl Server {
         lock(&self.shared.plans).add(kind, None, fault, times);
     }
 
+    /// Forgets what was planned and hasn't struck yet.
+    pub fn forget_plans(&self) {
+        lock(&self.shared.plans).forget();
+    }
+
     /// Strikes every call for that page of a list, counted from 0.
     pub fn plan_page(&self, kind: &'static str, page: usize, fault: Fault) {
         lock(&self.shared.plans).add(kind, Some(format!("page={page}")), fault, usize::MAX);

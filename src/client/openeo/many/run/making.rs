@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::batch::{Context, JobError};
 use crate::client::http::{HttpError, HttpErrorKind};
 use crate::client::openeo::api::error::OpenEoError;
-use crate::client::openeo::api::step::{GIVE_WAY, LATER, is_later, is_rate_limited, is_soft, job_error};
+use crate::client::openeo::api::step::{
+    GIVE_WAY, LATER, is_later, is_of_the_account, is_rate_limited, is_soft, job_error,
+};
 use crate::client::openeo::jobs::create::Progress as Creating;
 use crate::client::openeo::jobs::job::BatchJob;
 use crate::client::openeo::jobs::start::Progress;
@@ -141,13 +143,19 @@ impl Run {
                 return Ok(false);
             }
             Err(error) => {
-                if !is_soft(&error) {
+                if let Some(site) = self.site.as_ref().filter(|_| is_of_the_account(&error)) {
+                    site.mark_refusing(Instant::now());
+                }
+                if !is_soft(&error) && !error.is_not_found() {
                     cx.note(format!("job '{}' was created and could not be started", job.id()));
                 }
                 return Err(error);
             }
         }
         self.started = true;
+        if let Some(site) = &self.site {
+            site.mark_starting();
+        }
         if let Some(place) = &mut self.place {
             place.watch(job.id(), Instant::now());
         }

@@ -237,9 +237,9 @@ impl RemoteJob for Run {
             self.may_start = true;
         }
         match self.start(&job, cx) {
-            // After a soft error, or if there is no room, `poll` starts the job. It counts as
-            // submitted, because it exists.
-            Err(error) if !is_soft(&error) => Err(job_error(error)),
+            // After a soft error, if there is no room, or if not all machines of the back-end know
+            // the job yet, `poll` starts it. It counts as submitted, because it exists.
+            Err(error) if !is_soft(&error) && !error.is_not_found() => Err(job_error(error)),
             _ => Ok(Submitted::Accepted { id: job.id().to_owned() }),
         }
     }
