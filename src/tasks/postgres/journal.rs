@@ -547,6 +547,8 @@ fn spawn(
     fail_fast: bool,
 ) -> Result<Kept, Fault> {
     let mut tx = db.begin()?;
+    // The lock of the capacity comes before that of a row, as everywhere.
+    produce::lock_room(&mut tx)?;
     // Earlier children that were retried: none may end between the count below and the commit, or
     // it would be waited for for ever. Before the lock of their parent, which their end takes last.
     tx.query(

@@ -6,8 +6,8 @@
 //! what was committed before it began, so the lock is taken by a statement of its own.
 //!
 //! Locks are taken in one order everywhere, against deadlocks: the capacity's, then limits at once,
-//! then lanes, each by number, and then rows. Where two are at one anyhow, the server aborts one,
-//! and it is tried again.
+//! then lanes, each by number, and then rows, those of [families](super::families) first. Where two
+//! are at one anyhow, the server aborts one, and it is tried again.
 
 use super::super::error::TaskError;
 use super::super::names::sql;

@@ -15,6 +15,7 @@ mod combine;
 mod connection;
 mod depth;
 mod error;
+mod families;
 mod fault;
 mod fence;
 mod journal;

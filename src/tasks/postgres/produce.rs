@@ -13,10 +13,9 @@ use super::super::unique::Accepted;
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
-use super::lanes;
 use super::sql::{locks, then};
 use super::value::Param;
-use super::{millis, not_found, reap, steer, unique};
+use super::{families, lanes, millis, not_found, reap, steer, unique};
 
 /// The largest input that is kept in the task's own row, in bytes.
 pub(super) const SMALL: i64 = 256;
@@ -105,10 +104,7 @@ fn insert_all(
     needs_room: bool,
 ) -> Result<Vec<Accepted>, Fault> {
     let types = lock_types(db, batch)?;
-    let is_limited = needs_room && capacity(db)?.is_some();
-    if is_limited {
-        lock_capacity(db)?;
-    }
+    let is_limited = needs_room && lock_room(db)?;
     if batch.is_ordered {
         let ordered =
             tasks.iter().filter_map(|task| Some((types.get(&*task.task_type).copied()?, task.key.as_deref()?)));
@@ -172,10 +168,14 @@ fn lock_types<'a>(db: &mut Connection, batch: &Batch<'a>) -> Result<HashMap<&'a 
     batch.types.iter().map(id).collect()
 }
 
-/// Until the transaction ends: between the look and the insert no other session inserts.
-fn lock_capacity(db: &mut Connection) -> Result<(), Fault> {
-    db.query(sql!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
-    Ok(())
+/// Takes the lock of the capacity, if the queue has one, until the transaction ends: between the
+/// look and the insert no other session inserts. Returns whether it has one.
+pub(super) fn lock_room(db: &mut Connection) -> Result<bool, Fault> {
+    let is_limited = capacity(db)?.is_some();
+    if is_limited {
+        db.query(sql!("SELECT pg_advisory_xact_lock(", locks!(), ", 1)"), &[])?;
+    }
+    Ok(is_limited)
 }
 
 /// Refuses `wanted` new tasks, all of them, with `QueueFull` if more tasks than the capacity would
@@ -424,6 +424,7 @@ pub(super) fn cancel(db: &mut Connection, task: &TaskRef, reason: &str) -> Resul
     if let Some(lane) = lane {
         lanes::lock(&mut tx, &[found.type_id], &[lane])?;
     }
+    families::lock(&mut tx, &[found.id])?;
     let from = Statuses::of(TaskStatus::ALL.into_iter().filter(|status| !status.is_ended()));
     let cancelled = steer::cancel_within(&mut tx, &[found.id], from, reason)?;
     let Some(&status) = cancelled.first() else {
@@ -444,6 +445,7 @@ pub(super) fn delete(db: &mut Connection, task: &TaskRef) -> Result<(), Fault> {
     if let Some(lane) = lane {
         lanes::lock(&mut tx, &[found.type_id], &[lane])?;
     }
+    families::lock(&mut tx, &[found.id])?;
     let rows = tx.query("SELECT status FROM fulmar_task WHERE id = $1::int8 FOR UPDATE", &[found.id.into()])?;
     let row = rows.first().ok_or_else(|| not_found(task))?;
     let status = TaskStatus::from_code(row.get(0)?)?;

@@ -8,9 +8,9 @@ use super::super::transition::{Change, Facts, transition, words};
 use super::connection::Connection;
 use super::error::PgError;
 use super::fault::Fault;
-use super::lanes;
 use super::sql::{now, then};
 use super::value::Param;
+use super::{families, lanes};
 
 /// Takes up to `limit` tasks whose lease or time limit is over from their workers, and counts what
 /// became of them. One that had not started becomes `Accepted`. One that ran becomes `Cancelled` if
@@ -81,6 +81,7 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
     if !ordered.is_empty() {
         lanes::lock_those(&mut tx, ordered)?;
     }
+    families::lock_parents(&mut tx, ids)?;
     let running = Facts::at(TaskStatus::Running);
     let expired = |facts: Facts| transition(Change::Expire, facts).map_or(facts.status, |next| next.status).code();
     let rows = tx.query(
@@ -151,6 +152,7 @@ fn rescue(db: &mut Connection, ids: &[i64], ordered: &[i64]) -> Result<Reaped, F
 pub(super) fn set_aside(db: &mut Connection, id: i64) -> Result<(), PgError> {
     let mut tx = db.begin()?;
     lanes::lock_those(&mut tx, &[id])?;
+    families::lock(&mut tx, &[id])?;
     set_aside_within(&mut tx, id)?;
     tx.commit()
 }
@@ -262,10 +264,7 @@ fn erase_if(db: &mut Connection, ids: &[i64], retired: bool) -> Result<u64, PgEr
 pub(super) fn erase_type(db: &mut Connection, type_id: i64) -> Result<(), PgError> {
     // A statement of its own, before the one that deletes: a step or an event that another
     // transaction stores for such a task meanwhile would be hidden from that one, and stay.
-    db.query(
-        "SELECT count(*) FROM (SELECT id FROM fulmar_task WHERE type_id = $1::int8 AND ended IS NULL ORDER BY id FOR UPDATE) AS t",
-        &[type_id.into()],
-    )?;
+    families::lock_type(db, type_id)?;
     db.query(
         "WITH t AS (DELETE FROM fulmar_task WHERE type_id = $1::int8 RETURNING id),
              i AS (DELETE FROM fulmar_task_input d USING t WHERE d.task_id = t.id),

@@ -15,7 +15,7 @@ use super::error::PgError;
 use super::fault::Fault;
 use super::sql::now;
 use super::value::Param;
-use super::{lanes, limits, millis, produce, reap};
+use super::{families, lanes, limits, millis, produce, reap};
 
 /// Does `steering` to those of `tasks` whose status is in `from`, in a transaction of its own, and
 /// returns how many it changed. It passes over the others. A retry, a cancel and a delete let those
@@ -26,6 +26,7 @@ pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering
     let moves = !matches!(steering, Steering::Priority(_) | Steering::Start(_));
     if moves {
         lanes::lock_those(&mut tx, tasks)?;
+        families::lock(&mut tx, tasks)?;
     }
     let words = steering.words();
     let done = match steering {

@@ -19,7 +19,7 @@ use super::fault::Fault;
 use super::fence::fence;
 use super::sql::{now, trail};
 use super::value::Param;
-use super::{lanes, millis, reap, trail};
+use super::{families, lanes, millis, reap, trail};
 use crate::sync::Mutex;
 
 /// Steps whose outcome was not known when they were last tried, by task and token.
@@ -67,8 +67,9 @@ macro_rules! becomes {
 /// Changes the rows of `s`, each found by its number whatever the server knows of the table: so the
 /// lane is a subquery, and no join. `$1` the worker, `$2` whether all locks are held. If they
 /// aren't, nothing is done at all if a task that may end has a lane, or if it has a parent that
-/// another of the tasks doesn't have: see [`lock_families`]. Where a task goes is not decided here:
-/// see [`Rule`].
+/// another of the tasks doesn't have. The children of one parent, as of a large fan-out, need no
+/// transaction: the filter takes that parent's count before any row is changed, as [`families`]
+/// wants it. Where a task goes is not decided here: see [`Rule`].
 macro_rules! change {
     ($trail:expr, $run_at:expr) => {
         concat!(
@@ -108,11 +109,10 @@ macro_rules! change {
             fence!(),
             "
                  AND ($2::bool OR NOT (SELECT coalesce(bool_or(o.may_end AND o.has_lane), false)
-                         OR coalesce(bool_or(o.may_end AND o.parent <> 0) AND min(o.parent) <> max(o.parent), false)
-                     FROM s x CROSS JOIN LATERAL (
-                         SELECT x.status IN {ended} OR x.if_cancelled IN {ended} AS may_end, o.lane IS NOT NULL AS has_lane,
-                             coalesce(o.parent, 0) AS parent
-                         FROM fulmar_task o WHERE o.id = x.id OFFSET 0) AS o))
+                         OR coalesce(bool_or(o.may_end AND o.parent <> 0) AND min(o.parent) <> max(o.parent), false) FROM o)
+                     AND (SELECT count(*) FROM (SELECT 1 FROM fulmar_task_family f
+                         WHERE f.task_id = (SELECT max(o.parent) FROM o WHERE o.may_end AND o.parent <> 0)
+                         FOR NO KEY UPDATE) AS counts) >= 0)
              RETURNING s.ord, t.status, t.lane IS NOT NULL AS has_lane, t.parent IS NOT NULL AS has_parent"
         )
     };
@@ -124,6 +124,17 @@ macro_rules! change {
 macro_rules! few {
     () => {
         " WHERE ord & 0 = 0"
+    };
+}
+
+/// What has to be known of the tasks of the list before any of them is changed.
+macro_rules! of_tasks {
+    () => {
+        "o AS MATERIALIZED (
+         SELECT o.* FROM s x CROSS JOIN LATERAL (
+             SELECT x.status IN {ended} OR x.if_cancelled IN {ended} AS may_end, o.lane IS NOT NULL AS has_lane,
+                 coalesce(o.parent, 0) AS parent
+             FROM fulmar_task o WHERE o.id = x.id OFFSET 0) AS o)"
     };
 }
 
@@ -149,7 +160,9 @@ const PLAIN: &str = sql!(
     " FROM unnest($3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::float8[]) WITH ORDINALITY
              AS s (id, token, rule, delay, progress, ord)",
     few!(),
-    ") ",
+    "), ",
+    of_tasks!(),
+    " ",
     change!(step_trail!(), after_delay!())
 );
 
@@ -182,7 +195,9 @@ macro_rules! full {
     words!(of),
     "' || y.restart_limit END AS words
              FROM fulmar_task o JOIN fulmar_task_type y ON y.id = o.type_id
-             WHERE o.id = p.id AND p.charge = {charge_loss} OFFSET 0) AS f ON true),
+             WHERE o.id = p.id AND p.charge = {charge_loss} OFFSET 0) AS f ON true), ",
+    of_tasks!(),
+    ",
      u AS (",
     // A note has a row of the log whatever it says: a trail that grew with each would be copied
     // with each.
@@ -283,10 +298,13 @@ pub(super) fn step(
 /// As [`step`], for one of them, in a transaction of the user's.
 pub(super) fn step_within(tx: &mut Transaction<'_>, step: &Step) -> Result<Stepped, Fault> {
     let steps = std::slice::from_ref(step);
-    let (ordered, _) = in_lanes(tx, steps)?;
+    let (ordered, has_children) = in_lanes(tx, steps)?;
     if !ordered.is_empty() {
         lanes::demand_read_committed(tx)?;
         lanes::lock_those(tx, &ordered)?;
+    }
+    if has_children {
+        lock_families(tx, steps)?;
     }
     let mut stepped = [Stepped::Stale];
     all(tx, steps, &rounds(steps), &mut stepped)?;
@@ -546,29 +564,9 @@ fn in_lanes<'a>(db: &mut Connection, steps: impl IntoIterator<Item = &'a Step>) 
     Ok((ordered, has_children))
 }
 
-/// For a transaction: takes the rows that the ends of children change, before any task is changed:
-/// first the counts of their parents, then the tasks with their parents, each by number. Without
-/// it, the end of a child takes its parent's count and its parent in whatever order the children
-/// come. Two transactions with children of the same parents, or one with a parent and one with its
-/// child, would wait for each other until the server aborts one, a second later.
-///
-/// The children of one parent need none of it, if they are alone in their statement: what they take
-/// last is that parent, and they hold nothing that its own steps wait for.
 fn lock_families(tx: &mut Transaction<'_>, steps: &[Step]) -> Result<(), Fault> {
-    let ids: Vec<i64> = steps.iter().map(|step| step.task).collect();
-    tx.query(
-        "SELECT 1 FROM fulmar_task_family WHERE task_id = ANY(ARRAY(
-             SELECT parent FROM fulmar_task WHERE id = ANY($1::int8[]) AND parent IS NOT NULL))
-         ORDER BY task_id FOR NO KEY UPDATE",
-        &[Param::Ints(&ids)],
-    )?;
-    tx.query(
-        "SELECT 1 FROM fulmar_task WHERE id = ANY(ARRAY(
-             SELECT unnest($1::int8[]) UNION SELECT parent FROM fulmar_task WHERE id = ANY($1::int8[]) AND parent IS NOT NULL))
-         ORDER BY id FOR NO KEY UPDATE",
-        &[Param::Ints(&ids)],
-    )?;
-    Ok(())
+    let tasks: Vec<i64> = steps.iter().map(|step| step.task).collect();
+    Ok(families::lock(tx, &tasks)?)
 }
 
 /// Where the task stands, if it has ended under the step's token and hasn't been retried since.
