@@ -143,6 +143,9 @@ impl Claims {
         }
         let mut taken = Vec::new();
         let mut complete = self.take_all(db, wish, &names, opened, &mut taken);
+        if matches!(&complete, Err(Fault::Pg(error)) if error.is_of_row()) && set_aside_senseless(db)? {
+            complete = self.take_all(db, wish, &names, opened, &mut taken);
+        }
         if complete.is_ok() && !wish.message.is_empty() && !taken.is_empty() {
             let tasks: Vec<i64> = taken.iter().map(|(_, claimed)| claimed.id).collect();
             complete = trail::say(db, &tasks, wish.message).map_err(Fault::from);
@@ -542,6 +545,22 @@ pub(super) fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claim
         trail::unroll(db, &long)?;
     }
     Ok(())
+}
+
+/// Sets aside those that are ready and whose counts leave no room for another claim: each statement
+/// that takes such a row fails, and takes none of the others. Says whether there was any.
+fn set_aside_senseless(db: &mut Connection) -> Result<bool, Fault> {
+    const MOST: i64 = i64::MAX - 1;
+    let rows = db.query(
+        sql!("SELECT id FROM fulmar_task WHERE gate = {gate_open} AND (token > $1::int8 OR entries > $1::int8) ORDER BY id"),
+        &[MOST.into()],
+    )?;
+    let bad: Vec<i64> = rows.iter().map(|row| row.get(0)).collect::<Result<_, PgError>>()?;
+    for &id in &bad {
+        crate::trace::event!(WARN, "a task can't be claimed", task = id);
+        reap::set_aside(db, id)?;
+    }
+    Ok(!bad.is_empty())
 }
 
 /// Without the names that PostgreSQL can't hold, and that no type has.

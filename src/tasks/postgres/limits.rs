@@ -265,7 +265,7 @@ type Chosen = (Option<usize>, Pick<i64>);
 fn free(db: &mut Connection, names: &[&str], limit: usize) -> Result<Vec<Chosen>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = db.query(
-        sql!("SELECT c.id, -c.rank FROM fulmar_task_type f CROSS JOIN LATERAL (
+        sql!("SELECT c.id, -c.rank::int8 FROM fulmar_task_type f CROSS JOIN LATERAL (
              SELECT id, rank FROM fulmar_task WHERE gate = {gate_open} AND type_id = f.id ORDER BY rank, id LIMIT $2::int8) AS c
          WHERE f.name = ANY($1::text[]) AND f.at_once IS NULL AND f.paused = 0 ORDER BY c.rank, c.id LIMIT $2::int8"),
         &[Param::Texts(names), limit.saturating_mul(4).saturating_add(16).into()],
@@ -366,7 +366,7 @@ fn first(
     let is_by_age = one.limits.ageing.is_some();
     let most = if is_by_age && !one.limits.is_by_key() { most } else { limits::front(most) };
     let rows = db.query(
-        "SELECT id, -rank, hashtextextended(key, 0), $5::int8 - greatest(waiting_since, 0), bucket
+        "SELECT id, -rank::int8, hashtextextended(key, 0), $5::int8 - greatest(waiting_since, 0), bucket
          FROM fulmar_first($1::int8, $2::int8, $3::bool, $4::int8)",
         &[one.type_id.into(), most.into(), is_by_age.into(), MOST_PRIORITIES.into(), (known.now / 1_000).into()],
     )?;
@@ -384,7 +384,7 @@ fn by_key(
 ) -> Result<(), Fault> {
     let free_until = one.limits.key_rate.map(|rate| known.now.saturating_add(rate.tolerance()));
     let rows = db.query(
-        "SELECT id, -rank, hashtextextended(key, 0), $10::int8 - greatest(waiting_since, 0), bucket
+        "SELECT id, -rank::int8, hashtextextended(key, 0), $10::int8 - greatest(waiting_since, 0), bucket
          FROM fulmar_by_key($1::int8, $2::int8, $3::int8, $4::int8, $5::int8, $6::bool, $7::int8, $8::int8, $9::int8,
              (SELECT turn FROM fulmar_limit WHERE type_id = $1::int8))",
         &[
@@ -416,7 +416,7 @@ fn by_id(
     }
     let rows = db.query(
         sql!(
-            "SELECT t.id, -t.rank, hashtextextended(t.lane, 0), $3::int8 - greatest(t.run_at, 0),
+            "SELECT t.id, -t.rank::int8, hashtextextended(t.lane, 0), $3::int8 - greatest(t.run_at, 0),
              (SELECT k.next_at FROM fulmar_limit_key k WHERE k.type_id = t.type_id AND k.key = t.lane)
              FROM fulmar_task t
              WHERE t.gate IS NOT DISTINCT FROM {gate_open} AND t.type_id + 0 = $1::int8 AND t.id = ANY($2::int8[])"

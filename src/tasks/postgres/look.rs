@@ -14,7 +14,7 @@ use super::{millis, nonsense, types};
 /// The columns that `TaskInfo` needs, of the task `t` and its type `y`.
 macro_rules! columns {
     () => {
-        "t.id, t.status, -t.rank, t.starts, t.failures, t.lost, t.progress, t.cancel_requested, t.lane, t.is_modifier,
+        "t.id, t.status, -t.rank::int8, t.starts, t.failures, t.lost, t.progress, t.cancel_requested, t.lane, t.is_modifier,
          t.created, t.run_at, t.ended, y.name, t.identifier, CASE WHEN t.worker IS NULL THEN
              (SELECT nullif(l.message, '') FROM fulmar_task_log l WHERE l.task_id = t.id AND l.entry = t.entries) END"
     };

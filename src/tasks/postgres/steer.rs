@@ -17,10 +17,40 @@ use super::sql::now;
 use super::value::Param;
 use super::{families, lanes, limits, millis, produce, reap};
 
-/// Does `steering` to those of `tasks` whose status is in `from`, in a transaction of its own, and
-/// returns how many it changed. It passes over the others. A retry, a cancel and a delete let those
-/// tasks run that are next in the order of their keys.
+/// Does `steering` to those of `tasks` whose status is in `from`, in one transaction, and returns
+/// how many it changed. It passes over the others. A retry, a cancel and a delete let those tasks
+/// run that are next in the order of their keys.
+///
+/// If a row among them makes no sense, so that the statement for all fails, each task gets a
+/// transaction of its own.
 pub(super) fn steer(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
+    match steer_together(db, tasks, from, steering) {
+        Err(Fault::Pg(error)) if error.is_of_row() => {
+            let mut done = 0;
+            for task in tasks {
+                done += match steer_together(db, &[*task], from, steering) {
+                    Err(Fault::Pg(error)) if error.is_of_row() => bad(db, *task, steering, &error)?,
+                    one => one?,
+                };
+            }
+            Ok(done)
+        }
+        done => done,
+    }
+}
+
+/// A task whose row makes no sense: a cancel ends it as [`reap::set_aside`] does, and anything else
+/// passes over it.
+fn bad(db: &mut Connection, task: i64, steering: &Steering, error: &PgError) -> Result<u64, Fault> {
+    crate::trace::event!(WARN, "a task can't be steered", task = task, error = error.to_string());
+    if !matches!(steering, Steering::Cancel { .. }) {
+        return Ok(0);
+    }
+    reap::set_aside(db, task)?;
+    Ok(1)
+}
+
+fn steer_together(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
     let mut tx = db.begin()?;
     // Neither a priority nor a time changes an order.
     let moves = !matches!(steering, Steering::Priority(_) | Steering::Start(_));

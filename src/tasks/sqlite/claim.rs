@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::super::engine::{Claimed, Held, SAYING, taken_by};
 use super::super::error::Result;
@@ -12,7 +12,7 @@ use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, transition};
 use super::super::worker_id::WorkerId;
-use super::connection::failed;
+use super::connection::{failed, is_of_row};
 use super::limits::Limited;
 use super::{limits, millis, ready, reap, steps, types};
 
@@ -106,8 +106,15 @@ fn take(db: &Connection, now: i64, worker: &WorkerId, id: i64, until: i64, words
     )
     .and_then(|mut sql| sql.execute(params![id, worker.as_str(), until, next.status.code()]))
     .map_err(failed(doing))?;
-    steps::log(db, id, entry, now, next.status, &next.words.text(words, 0, 0))?;
-    Ok(Some(claimed))
+    match steps::log(db, id, entry, now, next.status, &next.words.text(words, 0, 0)) {
+        // That entry is there already.
+        Err(error) if is_of_row(&error) => {
+            crate::trace::event!(WARN, "a task can't be claimed", task = id, error = error.to_string());
+            reap::set_aside(db, now, id)?;
+            Ok(None)
+        }
+        logged => logged.map(|()| Some(claimed)),
+    }
 }
 
 pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Duration) -> Result<Vec<Held>> {
@@ -119,12 +126,19 @@ pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Dur
              RETURNING id, token, cancel_requested"
         ))
         .map_err(failed(doing))?;
-    let held = sql
-        .query_map(params![worker.as_str(), now.saturating_add(millis(lease)), now], |row| {
-            Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: row.get(2)? })
-        })
-        .and_then(Iterator::collect);
+    let held =
+        sql.query_map(params![worker.as_str(), now.saturating_add(millis(lease)), now], read_held).and_then(readable);
     held.map_err(failed(doing))
+}
+
+fn read_held(row: &Row<'_>) -> rusqlite::Result<Option<Held>> {
+    let read = || Ok::<_, rusqlite::Error>(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: row.get(2)? });
+    Ok(read().ok())
+}
+
+/// Without the rows that can't be read: their worker has lost them, and keeps the others.
+fn readable(rows: impl Iterator<Item = rusqlite::Result<Option<Held>>>) -> rusqlite::Result<Vec<Held>> {
+    rows.filter_map(Result::transpose).collect()
 }
 
 /// What the worker holds, with its leases as they are.
@@ -135,11 +149,7 @@ pub(super) fn held(db: &Connection, worker: &WorkerId) -> Result<Vec<Held>> {
             "SELECT id, token, cancel_requested FROM fulmar_task WHERE worker = ?1 AND status IN {held}"
         ))
         .map_err(failed(doing))?;
-    let held = sql
-        .query_map([worker.as_str()], |row| {
-            Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: row.get(2)? })
-        })
-        .and_then(Iterator::collect);
+    let held = sql.query_map([worker.as_str()], read_held).and_then(readable);
     held.map_err(failed(doing))
 }
 
@@ -147,12 +157,10 @@ pub(super) fn cancel_requests(db: &Connection, worker: &WorkerId) -> Result<Vec<
     let doing = "looking for cancellations";
     let mut sql = db
         .prepare_cached(sql!(
-            "SELECT id, token FROM fulmar_task WHERE worker = ?1 AND cancel_requested = 1 AND status = {running}"
+            "SELECT id, token, cancel_requested FROM fulmar_task WHERE worker = ?1 AND cancel_requested = 1 AND status = {running}"
         ))
         .map_err(failed(doing))?;
-    let held = sql
-        .query_map([worker.as_str()], |row| Ok(Held { id: row.get(0)?, token: row.get(1)?, cancel_requested: true }))
-        .and_then(Iterator::collect);
+    let held = sql.query_map([worker.as_str()], read_held).and_then(readable);
     held.map_err(failed(doing))
 }
 
@@ -165,7 +173,7 @@ pub(super) fn next_due(db: &Connection, now: i64, names: &[String], searches: &S
     // Of any type: a worker that looks too early looks once more.
     let next: Option<i64> = db
         .prepare_cached(sql!("SELECT min(run_at) FROM fulmar_task WHERE gate = {gate_time}"))
-        .and_then(|mut sql| sql.query_row([], |row| row.get(0)))
+        .and_then(|mut sql| sql.query_row([], |row| Ok(types::number(row, 0))))
         .map_err(failed(doing))?;
     Ok(next.into_iter().chain(passes).min().map(|at| types::duration(at.saturating_sub(now))))
 }

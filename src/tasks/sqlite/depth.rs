@@ -40,13 +40,13 @@ pub(super) fn depth(db: &Connection, now: i64) -> Result<QueueDepth> {
 fn read(row: &Row<'_>) -> rusqlite::Result<TypeDepth> {
     let count = |column| Ok::<u64, rusqlite::Error>(row.get::<_, Option<u64>>(column)?.unwrap_or(0));
     Ok(TypeDepth {
-        name: row.get(0)?,
+        name: types::name(row, 0)?,
         paused: row.get(1)?,
         ready: count(2)?,
         delayed: count(3)?,
         blocked: count(4)?,
         claimed: count(5)?,
         running: count(6)?,
-        oldest_ready: row.get::<_, Option<i64>>(7)?.map(types::duration),
+        oldest_ready: types::number(row, 7).map(types::duration),
     })
 }

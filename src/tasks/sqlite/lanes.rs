@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::error::Result;
 use super::super::names::sql;
-use super::super::transition::Gate;
 use super::connection::failed;
 
 /// Whether a task that comes last in its lane has to wait for those before it.
@@ -23,18 +22,18 @@ pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier:
         .map_err(failed("looking at a task's order"))
 }
 
-/// The first of its kind in a lane: its number and its gate.
-type First = (i64, Option<i64>);
+/// The first of its kind in a lane: its number, and whether its order keeps it.
+type First = (i64, bool);
 
 /// Opens the lane for the tasks that may run now that another left it.
 pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Result<()> {
     let doing = "opening a task's order";
     let first = |is_modifier: bool| -> Result<Option<First>> {
-        db.prepare_cached(
-            "SELECT id, gate FROM fulmar_task
+        db.prepare_cached(sql!(
+            "SELECT id, gate IS {gate_order} FROM fulmar_task
              WHERE type_id = ?1 AND lane = ?2 AND is_modifier = ?3 AND lane IS NOT NULL AND ended IS NULL
-             ORDER BY id LIMIT 1",
-        )
+             ORDER BY id LIMIT 1"
+        ))
         .and_then(|mut sql| {
             sql.query_row(params![of_type, lane, is_modifier], |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
@@ -43,8 +42,8 @@ pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Res
     let (accessor, modifier) = (first(false)?, first(true)?);
     let accessor_is_ahead = |modifier: i64| accessor.is_some_and(|(accessor, _)| accessor < modifier);
     match modifier {
-        Some((id, held)) if !accessor_is_ahead(id) => {
-            if held == Some(Gate::Order.code()) {
+        Some((id, is_held)) if !accessor_is_ahead(id) => {
+            if is_held {
                 db.prepare_cached(sql!("UPDATE fulmar_task SET gate = CASE WHEN run_at > ?2 THEN {gate_time} ELSE {gate_open} END WHERE id = ?1"))
                     .and_then(|mut sql| sql.execute([id, now]))
                     .map_err(failed(doing))?;

@@ -528,8 +528,8 @@ impl Look<'_> {
         let mut sql = self.db.prepare_cached(sql).map_err(failed(DOING))?;
         while ready::count(found.len()) < MOST_PRIORITIES {
             let next: Option<i64> = match key {
-                None => sql.query_row([self.governed.type_id, last], |row| row.get(0)),
-                Some(key) => sql.query_row(params![self.governed.type_id, last, key], |row| row.get(0)),
+                None => sql.query_row([self.governed.type_id, last], |row| Ok(types::number(row, 0))),
+                Some(key) => sql.query_row(params![self.governed.type_id, last, key], |row| Ok(types::number(row, 0))),
             }
             .map_err(failed(DOING))?;
             let Some(next) = next else { break };

@@ -117,7 +117,7 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
         ))
         .map_err(failed(doing))?;
     let counts: Vec<(i64, u64)> = sql
-        .query_map([type_id], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_map([type_id], |row| Ok((types::number(row, 0).unwrap_or(-1), row.get(1)?)))
         .and_then(Iterator::collect)
         .map_err(failed(doing))?;
     for (code, count) in counts {
@@ -132,7 +132,7 @@ fn stats_of(db: &Connection, now: i64, name: &str) -> Result<TypeStats> {
                  SELECT run_at FROM fulmar_task WHERE gate = {gate_open} AND type_id = ?1
                  UNION ALL SELECT run_at FROM fulmar_task WHERE gate = {gate_time} AND run_at <= ?2 AND +type_id = ?1)"
         ))
-        .and_then(|mut sql| sql.query_row([type_id, now], |row| row.get(0)))
+        .and_then(|mut sql| sql.query_row([type_id, now], |row| Ok(types::number(row, 0))))
         .map_err(failed(doing))?;
     stats.oldest_ready = oldest.map(|at| types::duration(now.saturating_sub(at)));
     stats.ended_last_minute = db

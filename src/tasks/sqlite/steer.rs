@@ -10,8 +10,8 @@ use super::super::names::sql;
 use super::super::status::TaskStatus;
 use super::super::steer::Steering;
 use super::super::transition::{Change, Facts, Gate, transition};
-use super::connection::failed;
-use super::{lanes, limits, millis, produce, steps};
+use super::connection::{failed, in_savepoint, is_of_row};
+use super::{lanes, limits, millis, produce, reap, steps};
 
 const DOING: &str = "steering tasks";
 
@@ -19,36 +19,52 @@ const DOING: &str = "steering tasks";
 /// It passes over the others. A retry, a cancel and a delete let those tasks run that are next in
 /// the order of their keys. For a write transaction.
 pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64> {
-    let words = steering.words();
+    let each = || tasks.iter().map(|&id| Ok(u64::from(steer_one(db, now, id, from, steering)?))).sum();
+    match in_savepoint(db, each) {
+        Err(error) if is_of_row(&error) => {}
+        done => return done,
+    }
+    // One row is to blame: each by itself, then.
     let mut done = 0;
     for &id in tasks {
-        let Some(status) = status(db, id)?.filter(|status| from.has(*status)) else {
-            continue;
-        };
-        match steering {
-            Steering::Retry { reason } => {
-                if !retry(db, now, id, status, reason)? {
-                    continue;
+        match in_savepoint(db, || steer_one(db, now, id, from, steering)) {
+            Ok(one) => done += u64::from(one),
+            Err(error) if is_of_row(&error) => {
+                crate::trace::event!(WARN, "a task can't be steered", task = id, error = error.to_string());
+                // What is to end ends as one that is set aside; otherwise it is passed over.
+                if matches!(steering, Steering::Cancel { .. }) {
+                    reap::set_aside(db, now, id)?;
+                    done += 1;
                 }
             }
-            Steering::Cancel { reason } => produce::cancel_one(db, now, id, status, reason).map(drop)?,
-            Steering::Delete => produce::delete_one(db, now, id, status)?,
-            Steering::Priority(priority) => {
-                change(db, "UPDATE fulmar_task SET priority = ?2 WHERE id = ?1", id, i64::from(*priority))?;
-                steps::note(db, id, now, status, &words)?;
-            }
-            Steering::Start(start) => {
-                let run_at = produce::run_at(*start, now);
-                change(db, "UPDATE fulmar_task SET run_at = ?2 WHERE id = ?1", id, run_at)?;
-                let open =
-                    sql!("UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN ({gate_open}, {gate_time})");
-                change(db, open, id, Gate::by_time(run_at > now).code())?;
-                steps::note(db, id, now, status, &words)?;
-            }
+            Err(error) => return Err(error),
         }
-        done += 1;
     }
     Ok(done)
+}
+
+fn steer_one(db: &Connection, now: i64, id: i64, from: Statuses, steering: &Steering) -> Result<bool> {
+    let Some(status) = status(db, id)?.filter(|status| from.has(*status)) else {
+        return Ok(false);
+    };
+    let words = steering.words();
+    match steering {
+        Steering::Retry { reason } => return retry(db, now, id, status, reason),
+        Steering::Cancel { reason } => produce::cancel_one(db, now, id, status, reason).map(drop)?,
+        Steering::Delete => produce::delete_one(db, now, id, status)?,
+        Steering::Priority(priority) => {
+            change(db, "UPDATE fulmar_task SET priority = ?2 WHERE id = ?1", id, i64::from(*priority))?;
+            steps::note(db, id, now, status, &words)?;
+        }
+        Steering::Start(start) => {
+            let run_at = produce::run_at(*start, now);
+            change(db, "UPDATE fulmar_task SET run_at = ?2 WHERE id = ?1", id, run_at)?;
+            let open = sql!("UPDATE fulmar_task SET gate = ?2 WHERE id = ?1 AND gate IN ({gate_open}, {gate_time})");
+            change(db, open, id, Gate::by_time(run_at > now).code())?;
+            steps::note(db, id, now, status, &words)?;
+        }
+    }
+    Ok(true)
 }
 
 /// `None` if there is no such task, or if its status makes no sense.

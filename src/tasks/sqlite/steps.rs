@@ -57,7 +57,7 @@ fn one(db: &Connection, now: i64, step: &Step) -> Result<Stepped> {
     }
     let words = match losses {
         Some(losses) => losses.words(next, step.action.words()),
-        None => next.words.text(step.action.words(), task.starts + 1, 0),
+        None => next.words.text(step.action.words(), task.starts.saturating_add(1), 0),
     };
     if next.status.is_ended() {
         end(db, now, id, next, &words, &task)?;
@@ -178,7 +178,7 @@ pub(super) fn hold(
         sql.execute(params![id, next.status.code(), starts, progress.map(f64::from), now, requested])
     })
     .map_err(failed("changing a task at work"))?;
-    log(db, id, task.entries + 1, now, next.status, words)
+    log(db, id, task.entries.saturating_add(1), now, next.status, words)
 }
 
 /// A task leaves its worker and waits until `run_at`. It keeps its place in its order: a task that
@@ -225,7 +225,7 @@ pub(super) fn end(db: &Connection, now: i64, id: i64, next: Transition, words: &
         sql.execute(params![id, next.status.code(), now, failed, lost, is_finished, is_reset])
     })
     .map_err(failed("ending a task"))?;
-    log(db, id, task.entries + 1, now, next.status, words)?;
+    log(db, id, task.entries.saturating_add(1), now, next.status, words)?;
     match &task.lane {
         Some(lane) => lanes::follow(db, now, task.type_id, lane),
         None => Ok(()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::error::{Result, TaskError};
@@ -94,6 +95,16 @@ pub(super) fn names(db: &Connection) -> Result<Vec<String>> {
 /// A type's name in a row of many. One that isn't UTF-8 is no name that a program asks for.
 pub(super) fn name(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     Ok(row.get_ref(column)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default().into_owned())
+}
+
+/// A number in a row of many, whatever stands there; `None` for what is none.
+pub(super) fn number(row: &Row<'_>, column: usize) -> Option<i64> {
+    match row.get_ref(column).ok()? {
+        ValueRef::Integer(number) => Some(number),
+        // Rounded down; one beyond the range becomes its end.
+        ValueRef::Real(number) => Some(number.floor() as i64),
+        _ => None,
+    }
 }
 
 /// How many of a type at once, in a row of many: none if it makes no sense.
