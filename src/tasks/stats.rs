@@ -19,6 +19,18 @@ pub struct QueueStats {
     pub warnings: Vec<String>,
 }
 
+/// What to say of a capacity in the database that is no number of tasks. The SQL function says it,
+/// too.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) const SENSELESS_CAPACITY: &str =
+    "the queue's capacity makes no sense in the database: set it anew with `set_capacity`";
+
+/// How many may wait isn't known, so that no more are taken.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) fn senseless_capacity() -> super::error::TaskError {
+    super::error::TaskError::Database { doing: "reading the capacity", source: SENSELESS_CAPACITY.into() }
+}
+
 /// The tasks of one type.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]

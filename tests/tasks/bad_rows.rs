@@ -198,3 +198,33 @@ pub(crate) fn a_bad_row_behind_it_in_its_order_spoils_no_end(bed: &dyn Bed) {
     assert_eq!(bed.sql(&format!("UPDATE fulmar_task SET gate = {value} WHERE identifier = 'bad'")), 1);
     assert_eq!(first.finish().expect("ours"), TaskStatus::Finished);
 }
+
+/// A capacity that can't be read is no reason to take more than it may have said, nor to hide the counts.
+pub(crate) fn a_capacity_that_makes_no_sense_is_called_that(bed: &dyn Bed) {
+    let queue = bed.queue();
+    queue.set_capacity(5).expect("set");
+    for value in ["'many'", "'-1'", "''"] {
+        assert_eq!(bed.sql(&format!("UPDATE fulmar_setting SET value = {value} WHERE name = 'capacity'")), 1);
+        let error = queue.enqueue(task("a")).expect_err("how many may wait isn't known");
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(source.contains("the queue's capacity makes no sense") && source.contains("set_capacity"), "{error:?}");
+        let stats = queue.stats().expect("counted");
+        assert_eq!(stats.capacity, None);
+        assert!(stats.warnings.contains(&source), "{:?}", stats.warnings);
+        #[cfg(feature = "postgres")]
+        if bed.address().starts_with("postgres://") {
+            let by_function = queue.postgres_transaction(|tx| tx.query("SELECT fulmar_enqueue('t', 'b', 'null')", &[]));
+            let error = by_function.expect_err("by the function, too");
+            assert!(format!("{error:?}").contains(&source), "{error:?}");
+        }
+    }
+    queue.set_capacity(u64::MAX).expect("set");
+    put(&queue, "a");
+    #[cfg(feature = "postgres")]
+    if bed.address().starts_with("postgres://") {
+        let by_function = queue.postgres_transaction(|tx| tx.query("SELECT fulmar_enqueue('t', 'b', 'null')", &[]));
+        by_function.expect("there is room");
+    }
+    queue.set_capacity(None).expect("set");
+    put(&queue, "c");
+}

@@ -146,7 +146,8 @@ macro_rules! conformance {
                 bad_rows: no_value_in_a_row_that_waits_keeps_other_tasks_from_their_way,
                 no_value_in_a_row_that_waits_below_limits_keeps_other_tasks_from_their_way,
                 no_value_in_a_row_that_a_worker_holds_keeps_other_tasks_from_their_way,
-                a_time_that_makes_no_sense_keeps_no_worker_from_waking, a_bad_row_behind_it_in_its_order_spoils_no_end;
+                a_time_that_makes_no_sense_keeps_no_worker_from_waking, a_bad_row_behind_it_in_its_order_spoils_no_end,
+                a_capacity_that_makes_no_sense_is_called_that;
                 ways_in: every_way_in_checks_the_same;
                 schedule: a_schedule_fires_once_for_all, workers_fire_schedules_and_their_tasks_carry_what_was_given,
                 missed_times_are_made_up_for_as_the_policy_says,

@@ -1,11 +1,9 @@
 //! What enqueuing checks, by every way in: the same good and bad tasks by the method, in a transaction of the caller's, and on
 //! PostgreSQL by the SQL function and by a trigger that calls it. What is refused is refused in the same words.
 
-use std::time::Duration;
+use fulmar::tasks::{NewTask, TaskError, TaskQueue, TaskStatus};
 
-use fulmar::tasks::{NewTask, TaskError, TaskQueue, TaskStatus, TaskType};
-
-use crate::support::{Bed, claim, task, transaction_at};
+use crate::support::{Bed, task, transaction_at};
 
 /// The arguments of one enqueuing, as all ways in have them.
 #[derive(Clone)]
@@ -200,89 +198,125 @@ pub(crate) fn every_way_in_checks_the_same(bed: &dyn Bed) {
     a_full_queue_says_the_same(&queue, &others);
 }
 
-/// The SQL function has all of [`Unique`](fulmar::tasks::Unique).
+/// By the function alone.
 #[cfg(feature = "postgres")]
-#[test]
-#[ignore = "tests/run brings it: a PostgreSQL server"]
-fn a_task_by_the_function_is_unique_as_any_other() {
-    use fulmar::tasks::Unique;
+mod postgres {
+    use std::time::Duration;
 
-    let bed = crate::postgres::Schema::new();
-    let queue = bed.queue();
-    let enqueue = |arguments: &str| {
-        let sql = format!("SELECT fulmar_enqueue('t', {arguments})::text");
-        let rows = queue.postgres_transaction(|tx| tx.query(&sql, &[]))?;
-        Ok::<i64, TaskError>(rows[0][0].as_deref().expect("a number").parse().expect("a number"))
-    };
-    let first = enqueue("'a', '1', unique_key => 'k'").expect("accepted");
-    assert_eq!(enqueue("'b', '2', unique_key => 'k'").expect("there is one"), first);
-    let by_method = queue.enqueue(task("c").unique(Unique::by_key("k"))).expect("there is one");
-    assert_eq!((by_method.id(), by_method.existed()), (Some(first), true));
-    // What the function enqueued is changed by it as by the method, and the other way round.
-    let large = "convert_to(repeat('2', 300), 'UTF8')";
-    let replaced = format!("'d', {large}, 'later', unique_key => 'k', on_conflict => 'replace', priority => 7");
-    assert_eq!(enqueue(&replaced).expect("replaced"), first);
-    assert_eq!(queue.info("t", "a").expect("known").priority, 7);
-    assert_eq!(crate::support::last_message(&queue, "a"), "replaced by another: later");
-    let back = "'e', '3', unique_key => 'k', on_conflict => 'push back', run_after => interval '1 hour'";
-    assert_eq!(enqueue(back).expect("pushed back"), first);
-    assert!(
-        queue.dequeue(&fulmar::tasks::WorkerId::new(), &["t"], 1, Duration::from_secs(60)).expect("none").is_empty()
-    );
-    bed.pass(Duration::from_secs(3_601));
-    let taken = claim(&queue);
-    assert_eq!((taken.task().identifier(), taken.task().input_bytes().expect("its input")), ("a", b"3".to_vec()));
-    taken.start().expect("ours");
-    // It runs: for `unended` it is in the way, for `waiting` it isn't.
-    assert_eq!(enqueue("'f', '4', unique_key => 'k', unique_scope => 'unended'").expect("there is one"), first);
-    taken.finish().expect("ours");
-    let period = "unique_scope => 'period', unique_period => interval '1 day'";
-    assert_eq!(enqueue(&format!("'g', '4', unique_key => 'k', {period}")).expect("there is one"), first);
-    let second = enqueue("'h', '5', unique_key => 'k'").expect("accepted");
-    assert_ne!(second, first);
+    use fulmar::tasks::{TaskError, TaskType, Unique, WorkerId};
 
-    let by_input = enqueue("'i', '[6]', unique_input => true").expect("accepted");
-    let same = queue.enqueue(task("j").input_bytes(*b"[6]").unique(Unique::by_input())).expect("there is one");
-    assert_eq!((same.id(), same.existed()), (Some(by_input), true));
+    use super::words;
+    use crate::postgres::Schema;
+    use crate::support::{Bed, claim, last_message, task};
 
-    for (arguments, why) in [
-        ("'z', '1', unique_key => 'k', unique_input => true", "use one of them"),
-        ("'z', '1', unique_key => 'k', unique_scope => 'ever'", "unique_scope"),
-        ("'z', '1', unique_key => 'k', unique_scope => 'period'", "unique_period"),
-        ("'z', '1', unique_key => 'k', on_conflict => 'drop'", "on_conflict"),
-        ("'z', '1', priority => 32768", "use -32768 to 32767"),
-        ("'z', NULL", "is null"),
-        ("NULL, '1'", "the identifier of a task has 0 bytes"),
-    ] {
-        let refused = enqueue(arguments).expect_err(why);
-        assert!(words(&refused).contains(why), "{arguments}: {refused:?}");
+    /// The SQL function has all of [`Unique`](fulmar::tasks::Unique).
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server"]
+    fn a_task_by_the_function_is_unique_as_any_other() {
+        let bed = Schema::new();
+        let queue = bed.queue();
+        let enqueue = |arguments: &str| {
+            let sql = format!("SELECT fulmar_enqueue('t', {arguments})::text");
+            let rows = queue.postgres_transaction(|tx| tx.query(&sql, &[]))?;
+            Ok::<i64, TaskError>(rows[0][0].as_deref().expect("a number").parse().expect("a number"))
+        };
+        let first = enqueue("'a', '1', unique_key => 'k'").expect("accepted");
+        assert_eq!(enqueue("'b', '2', unique_key => 'k'").expect("there is one"), first);
+        let by_method = queue.enqueue(task("c").unique(Unique::by_key("k"))).expect("there is one");
+        assert_eq!((by_method.id(), by_method.existed()), (Some(first), true));
+        // What the function enqueued is changed by it as by the method, and the other way round.
+        let large = "convert_to(repeat('2', 300), 'UTF8')";
+        let replaced = format!("'d', {large}, 'later', unique_key => 'k', on_conflict => 'replace', priority => 7");
+        assert_eq!(enqueue(&replaced).expect("replaced"), first);
+        assert_eq!(queue.info("t", "a").expect("known").priority, 7);
+        assert_eq!(last_message(&queue, "a"), "replaced by another: later");
+        let back = "'e', '3', unique_key => 'k', on_conflict => 'push back', run_after => interval '1 hour'";
+        assert_eq!(enqueue(back).expect("pushed back"), first);
+        assert!(queue.dequeue(&WorkerId::new(), &["t"], 1, Duration::from_secs(60)).expect("none").is_empty());
+        bed.pass(Duration::from_secs(3_601));
+        let taken = claim(&queue);
+        assert_eq!((taken.task().identifier(), taken.task().input_bytes().expect("its input")), ("a", b"3".to_vec()));
+        taken.start().expect("ours");
+        // It runs: for `unended` it is in the way, for `waiting` it isn't.
+        assert_eq!(enqueue("'f', '4', unique_key => 'k', unique_scope => 'unended'").expect("there is one"), first);
+        taken.finish().expect("ours");
+        let period = "unique_scope => 'period', unique_period => interval '1 day'";
+        assert_eq!(enqueue(&format!("'g', '4', unique_key => 'k', {period}")).expect("there is one"), first);
+        let second = enqueue("'h', '5', unique_key => 'k'").expect("accepted");
+        assert_ne!(second, first);
+
+        let by_input = enqueue("'i', '[6]', unique_input => true").expect("accepted");
+        let same = queue.enqueue(task("j").input_bytes(*b"[6]").unique(Unique::by_input())).expect("there is one");
+        assert_eq!((same.id(), same.existed()), (Some(by_input), true));
+
+        for (arguments, why) in [
+            ("'z', '1', unique_key => 'k', unique_input => true", "use one of them"),
+            ("'z', '1', unique_key => 'k', unique_scope => 'ever'", "unique_scope"),
+            ("'z', '1', unique_key => 'k', unique_scope => 'period'", "unique_period"),
+            ("'z', '1', unique_key => 'k', on_conflict => 'drop'", "on_conflict"),
+            ("'z', '1', priority => 32768", "use -32768 to 32767"),
+            ("'z', NULL", "is null"),
+            ("NULL, '1'", "the identifier of a task has 0 bytes"),
+        ] {
+            let refused = enqueue(arguments).expect_err(why);
+            assert!(words(&refused).contains(why), "{arguments}: {refused:?}");
+        }
+        let far = enqueue("'far', '1', run_after => interval '100000000 years'");
+        assert!(far.is_ok(), "as far as it likes: {far:?}");
     }
-    let far = enqueue("'far', '1', run_after => interval '100000000 years'");
-    assert!(far.is_ok(), "as far as it likes: {far:?}");
-}
 
-/// A migration that has to make the function anew leaves who may call it as it was.
-#[cfg(feature = "postgres")]
-#[test]
-#[ignore = "tests/run brings it: a PostgreSQL server"]
-fn who_may_call_the_function_stays_as_it_was() {
-    let bed = crate::postgres::Schema::new();
-    drop(bed.queue());
-    let may = "SELECT count(*) FROM pg_proc p, aclexplode(p.proacl) a WHERE p.proname = 'fulmar_enqueue'
-        AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND a.grantee";
-    // As a database stood before that migration.
-    bed.sql(
-        "DROP FUNCTION fulmar_enqueue(text, text, bytea, text, int4, interval, text, bool, text, bool, text, interval, text)",
-    );
-    bed.sql("DROP FUNCTION fulmar_check_name(text, text)");
-    bed.sql(
-        "CREATE FUNCTION fulmar_enqueue(text, text, bytea, text, int4, interval, text, bool) RETURNS int8 LANGUAGE sql
-         AS 'SELECT 1::int8'",
-    );
-    bed.sql(&format!("REVOKE ALL ON FUNCTION {}.fulmar_enqueue FROM PUBLIC", bed.name()));
-    bed.sql(&format!("GRANT EXECUTE ON FUNCTION {}.fulmar_enqueue TO pg_monitor", bed.name()));
-    bed.sql("UPDATE fulmar_setting SET value = '9' WHERE name = 'schema'");
-    bed.queue().register(TaskType::new("t")).expect("it is up to date again");
-    assert_eq!(bed.count(&format!("{may} = 0")), 0, "PUBLIC may not");
-    assert_eq!(bed.count(&format!("{may} = 'pg_monitor'::regrole")), 1);
+    /// A migration that has to make the function anew leaves who may call it as it was.
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server"]
+    fn who_may_call_the_function_stays_as_it_was() {
+        let bed = Schema::new();
+        drop(bed.queue());
+        let may = "SELECT count(*) FROM pg_proc p, aclexplode(p.proacl) a WHERE p.proname = 'fulmar_enqueue'
+            AND p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND a.grantee";
+        // As a database stood before that migration.
+        bed.sql(
+            "DROP FUNCTION fulmar_enqueue(text, text, bytea, text, int4, interval, text, bool, text, bool, text, interval, text)",
+        );
+        bed.sql("DROP FUNCTION fulmar_check_name(text, text)");
+        bed.sql(
+            "CREATE FUNCTION fulmar_enqueue(text, text, bytea, text, int4, interval, text, bool) RETURNS int8 LANGUAGE sql
+             AS 'SELECT 1::int8'",
+        );
+        bed.sql(&format!("REVOKE ALL ON FUNCTION {}.fulmar_enqueue FROM PUBLIC", bed.name()));
+        bed.sql(&format!("GRANT EXECUTE ON FUNCTION {}.fulmar_enqueue TO pg_monitor", bed.name()));
+        // What came after it is not to stand in its own way.
+        bed.sql("DROP FUNCTION fulmar_child() CASCADE");
+        bed.sql("DROP TABLE fulmar_task_step, fulmar_task_event, fulmar_task_family");
+        bed.sql("ALTER TABLE fulmar_task DROP COLUMN parent, DROP COLUMN woken");
+        bed.sql("UPDATE fulmar_setting SET value = '9' WHERE name = 'schema'");
+        bed.queue().register(TaskType::new("t")).expect("it is up to date again");
+        assert_eq!(bed.count(&format!("{may} = 0")), 0, "PUBLIC may not");
+        assert_eq!(bed.count(&format!("{may} = 'pg_monitor'::regrole")), 1);
+    }
+
+    /// One that has started once may have read its input, and stored steps by it: the method leaves it as it is, and so does the
+    /// function.
+    #[test]
+    #[ignore = "tests/run brings it: a PostgreSQL server"]
+    fn the_function_changes_no_task_that_has_started_once() {
+        let bed = Schema::new();
+        let queue = bed.queue();
+        let enqueue = |arguments: &str| {
+            let sql = format!("SELECT fulmar_enqueue('t', {arguments}, unique_key => 'k')::text");
+            let rows = queue.postgres_transaction(|tx| tx.query(&sql, &[])).expect("accepted");
+            rows[0][0].as_deref().expect("a number").parse::<i64>().expect("a number")
+        };
+        let first = enqueue("'first', '1'");
+        let given_back = claim(&queue);
+        given_back.start().expect("ours");
+        given_back.lose("on purpose").expect("ours");
+        let unended = "unique_scope => 'unended', on_conflict => 'replace'";
+        assert_eq!(enqueue(&format!("'second', '2', {unended}")), first, "it is in the way");
+        assert_eq!(last_message(&queue, "first").split(';').next(), Some("on purpose"), "and stays as it is");
+        let second = enqueue("'second', '2', on_conflict => 'replace'");
+        assert_ne!(second, first, "it doesn't wait for its first start");
+        assert_eq!(enqueue("'third', '3', on_conflict => 'replace'"), second);
+        assert_eq!(claim(&queue).task().input_bytes().expect("its input"), b"1");
+        assert_eq!(claim(&queue).task().input_bytes().expect("its input"), b"3");
+    }
 }

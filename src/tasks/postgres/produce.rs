@@ -1,5 +1,6 @@
 //! What producers do: enqueue, cancel, delete, bound.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ use super::super::error::TaskError;
 use super::super::look::Statuses;
 use super::super::names::sql;
 use super::super::new_task::{Checked, Start};
+use super::super::stats;
 use super::super::status::TaskStatus;
 use super::super::unique::Accepted;
 use super::connection::Connection;
@@ -34,10 +36,15 @@ pub(super) fn set_capacity(db: &mut Connection, capacity: Option<u64>) -> Result
     Ok(())
 }
 
-pub(super) fn capacity(db: &mut Connection) -> Result<Option<u64>, Fault> {
+fn capacity(db: &mut Connection) -> Result<Option<u64>, Fault> {
+    Ok(stored_capacity(db)?.ok_or_else(stats::senseless_capacity)?)
+}
+
+/// `None` for one that makes no sense.
+pub(super) fn stored_capacity(db: &mut Connection) -> Result<Option<Option<u64>>, Fault> {
     let rows = db.query("SELECT value FROM fulmar_setting WHERE name = 'capacity'", &[])?;
-    let value: Option<&str> = rows.first().map_or(Ok(None), |row| row.get(0))?;
-    Ok(value.and_then(|tasks| tasks.parse().ok()))
+    let value: Option<Cow<'_, str>> = rows.first().map_or(Ok(None), |row| row.get(0))?;
+    Ok(value.map(|tasks| tasks.parse().ok()).map_or(Some(None), |tasks| tasks.map(Some)))
 }
 
 /// Inserts all tasks or none; `mark` is found in the log of each.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::super::engine::{Part, TaskRef};
 use super::super::error::TaskError;
 use super::super::names::sql;
-use super::super::stats::{QueueStats, TypeStats};
+use super::super::stats::{QueueStats, SENSELESS_CAPACITY, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{Connection, Row};
 use super::error::PgError;
@@ -166,8 +166,10 @@ pub(super) fn stats(db: &mut Connection, old_snapshot: Duration) -> Result<Queue
             }
         }
     }
-    let (capacity, paused) = (produce::capacity(db)?, steer::is_paused(db)?);
-    Ok(QueueStats { types, capacity, paused, warnings: old_transactions(db, old_snapshot)? })
+    let (capacity, paused) = (produce::stored_capacity(db)?, steer::is_paused(db)?);
+    let mut warnings = old_transactions(db, old_snapshot)?;
+    warnings.extend(capacity.is_none().then(|| SENSELESS_CAPACITY.to_owned()));
+    Ok(QueueStats { types, capacity: capacity.flatten(), paused, warnings })
 }
 
 /// How many transactions of the server count as one second of a snapshot's age: a guess, for a

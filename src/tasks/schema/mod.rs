@@ -28,4 +28,5 @@ pub(super) const POSTGRES: &[&str] = &[
     include_str!("postgres/0009_limits.sql"),
     include_str!("postgres/0010_enqueue.sql"),
     include_str!("postgres/0011_durable.sql"),
+    include_str!("postgres/0012_enqueue.sql"),
 ];

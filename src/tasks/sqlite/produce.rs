@@ -8,6 +8,7 @@ use super::super::engine::TaskRef;
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
 use super::super::new_task::{Checked, Start};
+use super::super::stats;
 use super::super::status::TaskStatus;
 use super::super::transition::{Change, Facts, Gate, transition};
 use super::super::unique::Accepted;
@@ -24,12 +25,17 @@ pub(super) fn set_capacity(db: &Connection, capacity: Option<u64>) -> Result<()>
     Ok(())
 }
 
-pub(super) fn capacity(db: &Connection) -> Result<Option<u64>> {
-    let found: Option<Option<i64>> = db
+fn capacity(db: &Connection) -> Result<Option<u64>> {
+    stored_capacity(db)?.ok_or_else(stats::senseless_capacity)
+}
+
+/// `None` for one that makes no sense.
+pub(super) fn stored_capacity(db: &Connection) -> Result<Option<Option<u64>>> {
+    let found: Option<Option<Option<u64>>> = db
         .prepare_cached("SELECT value FROM fulmar_setting WHERE name = 'capacity'")
-        .and_then(|mut sql| sql.query_row([], |row| row.get(0)).optional())
+        .and_then(|mut sql| sql.query_row([], |row| Ok(row.get::<_, Option<u64>>(0).ok())).optional())
         .map_err(failed("reading the capacity"))?;
-    Ok(found.flatten().and_then(|tasks| u64::try_from(tasks).ok()))
+    Ok(found.unwrap_or(Some(None)))
 }
 
 /// Inserts all tasks; with an error, the caller takes back what was inserted.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::engine::{Part, TaskRef};
 use super::super::error::{Result, TaskError};
 use super::super::names::sql;
-use super::super::stats::{QueueStats, TypeStats};
+use super::super::stats::{QueueStats, SENSELESS_CAPACITY, TypeStats};
 use super::super::status::{LogEntry, Response, TaskInfo, TaskStatus};
 use super::connection::{failed, to_time};
 use super::{look, produce, steer, types};
@@ -91,7 +91,9 @@ const MINUTE: i64 = 60_000;
 
 pub(super) fn stats(db: &Connection, now: i64) -> Result<QueueStats> {
     let types = types::names(db)?.iter().map(|name| stats_of(db, now, name)).collect::<Result<_>>()?;
-    Ok(QueueStats { types, capacity: produce::capacity(db)?, paused: steer::is_paused(db)?, warnings: Vec::new() })
+    let capacity = produce::stored_capacity(db)?;
+    let warnings = capacity.is_none().then(|| SENSELESS_CAPACITY.to_owned()).into_iter().collect();
+    Ok(QueueStats { types, capacity: capacity.flatten(), paused: steer::is_paused(db)?, warnings })
 }
 
 /// Counts the tasks of the type `name` by status and those that ended in the last minute, and tells
