@@ -266,6 +266,7 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
         AND name NOT IN ('client_encoding', 'DateStyle', 'TimeZone', 'standard_conforming_strings', 'application_name')
         UNION ALL SELECT name FROM pg_prepared_statements
         UNION ALL SELECT 'a lock' FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+        UNION ALL SELECT name FROM pg_cursors WHERE is_holdable
         UNION ALL SELECT pg_listening_channels()";
     let queue = TaskQueue::builder().schema(bed.name()).direct(server()).connect(&pooler).expect("the queue opens");
     queue.register(TaskType::new("t")).expect("registered");
@@ -304,6 +305,37 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
     });
     in_own.expect("committed");
     eventually("that one, too", || worker.stats().finished == 101);
+    // What outlives a transaction in a session, committed or not: again and again, because the pooler has some sessions.
+    let lock = format!("SELECT pg_advisory_lock(4712, hashtext('{}'))", bed.name());
+    for round in 0..16 {
+        let done = queue.postgres_transaction(|tx| {
+            for sql in [
+                "PREPARE of_ours AS SELECT 1",
+                &lock,
+                "CREATE TEMPORARY TABLE of_ours (id int8)",
+                "DECLARE of_ours CURSOR WITH HOLD FOR SELECT * FROM of_ours",
+                "SET statement_timeout = 7654321",
+            ] {
+                tx.query(sql, &[])?;
+            }
+            match round % 4 {
+                0 => Err(TaskError::Cancelled),
+                1 => tx.query("SELECT 1 / 0", &[]).map(drop),
+                _ => Ok(()),
+            }
+        });
+        match round % 4 {
+            0 => assert!(matches!(done, Err(TaskError::Cancelled)), "{done:?}"),
+            1 => assert!(format!("{done:?}").contains("22012"), "{done:?}"),
+            _ => done.expect("committed"),
+        }
+        let locks = format!(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 4712
+                 AND objid = (hashtext('{}')::int8 & 4294967295)::oid",
+            bed.name()
+        );
+        assert_eq!(bed.count(&locks), 0, "round {round}");
+    }
     worker.drain(HANG).expect("idle");
     drop(queue);
     for _ in 0..20 {
@@ -315,6 +347,17 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
     for (number, queue) in queues.iter().enumerate() {
         run_one(queue, &format!("stranger {number}"));
     }
+    assert_eq!(heard(&queues[..1]), [""; 0], "what was sent to a channel would come to whoever has the session next");
+}
+
+/// The channels that are listened to in as many sessions of the pooler's as there are queues.
+fn heard(queues: &[TaskQueue]) -> Vec<String> {
+    let Some((first, rest)) = queues.split_first() else { return Vec::new() };
+    let channels = first.postgres_transaction(|tx| {
+        let channels = tx.query("SELECT pg_listening_channels()", &[])?.into_iter().flatten().flatten();
+        Ok::<_, TaskError>(channels.chain(heard(rest)).collect())
+    });
+    channels.expect("the server is up")
 }
 
 /// A server with a certificate of an authority of its own, as managed ones have.

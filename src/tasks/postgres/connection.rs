@@ -48,8 +48,13 @@ const LOCAL: &str = "SET LOCAL standard_conforming_strings = on; SET LOCAL clien
 const DURABLE: &str =
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
-/// What a transaction of the user's may have left in a session that isn't ours to discard.
-const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+/// What a transaction of the user's may have left in a session that isn't ours to discard: all of
+/// `DISCARD ALL` but statements that were prepared by the protocol, which are other clients' own.
+const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;
+    SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP;
+    DO $$ DECLARE of_ours text; BEGIN
+        FOR of_ours IN SELECT name FROM pg_prepared_statements WHERE from_sql LOOP EXECUTE format('DEALLOCATE %I', of_ours); END LOOP;
+    END $$";
 
 /// The server's name for a statement that was given up.
 const GIVEN_UP: &str = "57014";
@@ -233,10 +238,24 @@ impl Connection {
         if !self.pooled {
             return Ok(());
         }
+        self.script(&format!("{}; {DURABLE}", self.cleansing()))
+    }
+
+    fn cleansing(&self) -> String {
         // A pooler brings this setting along with its client. Asked for by the server's name, which
         // it takes.
         let encoding = self.raw.setting(c"client_encoding").unwrap_or_else(|| "UTF8".into());
-        self.script(&format!("{CLEANSE}; SET client_encoding = '{encoding}'; {DURABLE}"))
+        format!("{CLEANSE}; SET client_encoding = '{encoding}'")
+    }
+
+    fn roll_back(&mut self) -> Result<(), PgError> {
+        if !(self.pooled && self.strange) {
+            return self.script("ROLLBACK");
+        }
+        // Locks and prepared statements of the session outlive a transaction that is rolled back.
+        // The pooler lends us the same session for as long as one is open.
+        let begun = if self.is_in_transaction() { "ROLLBACK AND CHAIN" } else { "BEGIN" };
+        self.script(&format!("{begun}; {}; COMMIT", self.cleansing()))
     }
 
     /// Whether it can serve. Does not ask the server; [`Connection::ping`] does.
@@ -605,7 +624,7 @@ impl DerefMut for Transaction<'_> {
 
 impl Drop for Transaction<'_> {
     fn drop(&mut self) {
-        if self.open && self.connection.is_good() && self.connection.script("ROLLBACK").is_err() {
+        if self.open && self.connection.is_good() && self.connection.roll_back().is_err() {
             // The server rolls back what a closed connection leaves open.
             self.connection.broken = true;
         }

@@ -128,7 +128,12 @@ impl NotifierState {
         // locks are.
         let name = sql!("SELECT 'news_of_fulmar_' || to_hex(", locks!(), ")");
         let channel: String = connection.query_once(name, &[])?.only()?.get(0)?;
-        connection.listen(&channel)?;
+        // A pooler's session is lent to others when the statement is over: they would be sent what
+        // this process asked for. It tells news all the same, and learns of those of others by
+        // looking.
+        if !connection.is_pooled() {
+            connection.listen(&channel)?;
+        }
         *failures = 0;
         // Other processes may have notified while this one didn't listen: wake all that wait here.
         self.ring(true, true);
