@@ -486,8 +486,8 @@ fn take_event(
 
 /// Whether that transaction was committed. It has ended: its locks are gone.
 fn is_committed(db: &mut Connection, transaction: i64) -> Result<bool, Fault> {
-    let rows = db
-        .query("SELECT coalesce(pg_xact_status(($1::int8)::text::xid8) = 'committed', false)", &[transaction.into()])?;
+    // By the names that PostgreSQL 12 knows as well.
+    let rows = db.query("SELECT coalesce(txid_status($1::int8) = 'committed', false)", &[transaction.into()])?;
     Ok(rows.only()?.get(0)?)
 }
 
@@ -514,7 +514,7 @@ fn send_event(
          SELECT $1::int8, coalesce((SELECT max(number) FROM fulmar_task_event WHERE task_id = $1::int8), 0) + 1, $2::text,
              $3::text, $4::bytea
          WHERE NOT EXISTS (SELECT 1 FROM fulmar_task_event WHERE task_id = $1::int8 AND name = $2::text AND key = $3::text)
-         RETURNING pg_current_xact_id()::text::int8",
+         RETURNING txid_current()",
         &[id.into(), name.into(), key.into(), Param::Bytes(body)],
     )?;
     let Some(sent) = sent.first() else { return Ok(false) };
