@@ -89,6 +89,11 @@ impl Unique {
 
     /// One that was accepted less than `period` ago is in the way, finished or not. The type's
     /// [retention](super::TaskType::retention) has to be as long: what is deleted is forgotten.
+    ///
+    /// For the task of a [schedule](super::Schedule), make it shorter than the time between two
+    /// runs, for instance half as long. A worker enqueues each run a moment after its time. If that
+    /// moment is shorter than it was for the run before, less than the whole time has passed since
+    /// that one was accepted, and the new run is left out.
     pub fn for_period(mut self, period: Duration) -> Unique {
         self.scope = Scope::Period(period);
         self
