@@ -356,11 +356,9 @@ fn a_job_that_its_back_end_estimates_beyond_the_limit_is_never_started_whenever_
 
 #[test]
 fn a_start_that_is_refused_leaves_one_job_for_each_row_whenever_its_process_is_killed() {
-    let refusals: [(u32, fn(&Server)); 2] = [
-        (1, |server| server.plan("start", Fault::Refused(402, "PaymentRequired"), 2)),
-        (2, |server| server.plan("start", Fault::Refused(400, "ProcessUnsupported"), 1)),
-    ];
-    for (attempts, refuse) in refusals {
+    let of_the_account: fn(&Server) = |server| server.plan("start", Fault::Refused(402, "PaymentRequired"), 2);
+    let of_the_job: fn(&Server) = |server| server.plan("start", Fault::Refused(400, "ProcessUnsupported"), 1);
+    for (attempts, refuse) in [(1, of_the_account), (2, of_the_job)] {
         let trial = Trial { back_ends: 1, rows: 2, paid: 2, estimate: COST, attempts };
         let requests = trial.killed_at_with(u64::MAX, Passage::Free, refuse);
         // The first requests log in.
