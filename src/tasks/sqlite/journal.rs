@@ -347,7 +347,7 @@ fn restore_past(db: &Connection, id: i64, past: &Past) -> Result<()> {
     let doing = "importing a task";
     db.prepare_cached(
         "UPDATE fulmar_task SET status = ?2, gate = CASE WHEN ?3 IS NULL THEN gate END, ended = ?3, starts = ?4,
-             failures = ?5, lost = ?6, progress = ?7, created = ?8, entries = ?9 WHERE id = ?1",
+             failures = ?5, lost = ?6, progress = ?7, created = ?8, entries = ?9, parent = parent WHERE id = ?1",
     )
     .and_then(|mut sql| {
         let entries = i64::try_from(past.log.len()).unwrap_or(i64::MAX);

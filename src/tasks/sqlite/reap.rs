@@ -127,7 +127,7 @@ pub(super) fn set_aside(db: &Connection, now: i64, id: i64) -> Result<()> {
     let (type_id, lane): (i64, Value) = db
         .prepare_cached(
             "UPDATE fulmar_task SET status = ?3, gate = NULL, ended = ?2, worker = NULL, lease = NULL, deadline = NULL,
-                 entries = coalesce((SELECT max(entry) FROM fulmar_task_log WHERE task_id = ?1), 0) + 1
+                 parent = parent, entries = coalesce((SELECT max(entry) FROM fulmar_task_log WHERE task_id = ?1), 0) + 1
              WHERE id = ?1 RETURNING type_id, lane",
         )
         .and_then(|mut sql| sql.query_row(params![id, now, failed_now.code()], |row| Ok((row.get(0)?, row.get(1)?))))

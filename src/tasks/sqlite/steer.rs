@@ -101,7 +101,7 @@ fn retry(db: &Connection, now: i64, id: i64, status: TaskStatus, why: &str) -> R
         .map_err(failed(DOING))?;
     db.prepare_cached(
         "UPDATE fulmar_task SET status = ?4, gate = ?2, run_at = ?3, ended = NULL, failures = 0, lost = 0, progress = 0,
-             cancel_requested = 0 WHERE id = ?1",
+             cancel_requested = 0, parent = parent WHERE id = ?1",
     )
     .and_then(|mut sql| sql.execute(params![id, next.gate.map(Gate::code), now, next.status.code()]))
     .map_err(failed(DOING))?;

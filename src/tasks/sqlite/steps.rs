@@ -88,9 +88,10 @@ pub(super) struct Task {
     starts: i64,
     type_id: i64,
     lane: Option<String>,
+    is_child: bool,
 }
 
-const TASK: &str = "SELECT cancel_requested, entries, starts, type_id, lane FROM fulmar_task";
+const TASK: &str = "SELECT cancel_requested, entries, starts, type_id, lane, parent IS NOT NULL FROM fulmar_task";
 
 impl Task {
     fn read(row: &Row<'_>) -> rusqlite::Result<Task> {
@@ -100,6 +101,7 @@ impl Task {
             starts: row.get(2)?,
             type_id: row.get(3)?,
             lane: row.get(4)?,
+            is_child: row.get(5)?,
         })
     }
 }
@@ -212,12 +214,14 @@ pub(super) fn run_at(db: &Connection, id: i64) -> Result<i64> {
 
 /// A task ends, and those that wait for it in its order follow.
 pub(super) fn end(db: &Connection, now: i64, id: i64, next: Transition, words: &str, task: &Task) -> Result<()> {
-    db.prepare_cached(
+    // A statement that names the parent has the triggers count the children that have ended.
+    let counted = if task.is_child { ", parent = parent" } else { "" };
+    db.prepare_cached(&format!(
         "UPDATE fulmar_task SET status = ?2, gate = NULL, ended = ?3, worker = NULL, lease = NULL, deadline = NULL,
              failures = CASE WHEN ?7 THEN 0 ELSE failures + ?4 END, lost = CASE WHEN ?7 THEN 0 ELSE lost + ?5 END,
              entries = entries + 1,
-             progress = CASE WHEN ?6 THEN 1 ELSE progress END WHERE id = ?1",
-    )
+             progress = CASE WHEN ?6 THEN 1 ELSE progress END{counted} WHERE id = ?1",
+    ))
     .and_then(|mut sql| {
         let (failed, lost) = charges(next);
         let is_finished = next.status == TaskStatus::Finished;
