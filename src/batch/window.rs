@@ -155,6 +155,7 @@ enum SlotState {
 }
 
 impl Window {
+    /// A window over so many jobs, none of which has begun.
     pub(super) fn new(jobs: usize, rules: Rules) -> Window {
         let slot = || Slot {
             state: SlotState::Waiting,

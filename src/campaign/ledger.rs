@@ -247,9 +247,9 @@ impl Ledger {
         self.write("giving a row back", |tx| tx.execute(sql, &values)).map(drop)
     }
 
-    /// Reserves money for a row whose job isn't made, or was [set aside](Ledger::set_aside): what a job was `estimated` to cost, what the
-    /// dearest has cost, or what the back-end has said of the row's `own` job, whichever is most.
-    /// Where nothing is known, one job runs alone, and tells.
+    /// Reserves money for a row whose job isn't made, or was [set aside](Ledger::set_aside): what a
+    /// job was `estimated` to cost, what the dearest has cost, or what the back-end has said of the
+    /// row's `own` job, whichever is most. Where nothing is known, one job runs alone, and tells.
     pub(super) fn reserve(&self, id: i64, limit: f64, estimated: Option<f64>, own: Option<f64>) -> Result<Reserve> {
         let owners = self.write("reserving money", |tx| {
             let dear = dearest(tx, estimated)?;

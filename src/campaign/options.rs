@@ -101,8 +101,8 @@ impl<R> CampaignOptions<R> {
 
     /// How many jobs a row may have at most, if those before failed on the back-end, or if it
     /// refused to start them for what they are. What each has cost counts. A refusal for the
-    /// account's sake, as if it has no credits left, isn't the row's failure: its job stays, and the
-    /// next run starts it. Defaults to 1.
+    /// account's sake, because it has no credits left, say, isn't the row's failure: its job stays,
+    /// and the next run starts it. Defaults to 1.
     pub fn attempts(mut self, attempts: u32) -> CampaignOptions<R> {
         self.settings.attempts = attempts.max(1);
         self

@@ -50,6 +50,9 @@ fn bad(db: &mut Connection, task: i64, steering: &Steering, error: &PgError) -> 
     Ok(1)
 }
 
+/// Changes those of `tasks` whose status is in `from`, all in one transaction: each is retried,
+/// cancelled, deleted, or given another priority or start. Gives how many it has changed. A row
+/// that makes no sense fails it, and then none has changed.
 fn steer_together(db: &mut Connection, tasks: &[i64], from: Statuses, steering: &Steering) -> Result<u64, Fault> {
     let mut tx = db.begin()?;
     // Neither a priority nor a time changes an order.

@@ -43,6 +43,9 @@ pub(super) fn steer(db: &Connection, now: i64, tasks: &[i64], from: Statuses, st
     Ok(done)
 }
 
+/// Retries, cancels or deletes a task, or gives it another priority or start, if its status is in
+/// `from`. `false` if it isn't, or if there is no such task: then nothing has changed. For a write
+/// transaction.
 fn steer_one(db: &Connection, now: i64, id: i64, from: Statuses, steering: &Steering) -> Result<bool> {
     let Some(status) = status(db, id)?.filter(|status| from.has(*status)) else {
         return Ok(false);
