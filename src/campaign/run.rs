@@ -1,4 +1,9 @@
-//! One row on its way, as a remote job of a batch: what the ledger says about it, and the steps.
+//! One row of a campaign, run as a remote job of a batch. Each step works on the row's job at the
+//! service, and writes into the ledger how far the row has come.
+//!
+//! A process *claims* a row in the ledger before it works on it, so that other processes leave it
+//! alone. *Money* is what the service charges for jobs: if the campaign has a limit, the ledger
+//! reserves some of it for a row before the row's job is made.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,8 +101,15 @@ impl<S: Service> RowJob<S> {
         }
     }
 
-    /// Claims the row, finds out how far it has come, and makes, finds or adopts its job. `None` if
-    /// this run has nothing to do with the row.
+    /// Takes the row for this run, reads in the ledger how far it has come, and returns its job. If
+    /// the ledger has the job's id, this goes on with that job (`adopt`). If a request to make the
+    /// job may have been sent, this asks the service for it (`look`). If there is none, this
+    /// prepares a job, which its `submit` makes at the service.
+    ///
+    /// `None` if this run doesn't work on the row, and `outcome` says why: another run or process
+    /// has it, it has ended, or there is no money for its job. Fails if the ledger or the service
+    /// does, and with a wait if money or the job may be there later. After an error the batch may
+    /// call this again: `self` keeps what was reached.
     fn begin(&mut self, cx: &mut Context<'_>) -> Result<Option<&mut S::Job>, JobError> {
         // The hold keeps other runs of this process off the row, the claim below other processes.
         if self.hold.is_none() {
@@ -123,7 +135,8 @@ impl<S: Service> RowJob<S> {
                     Some(job) => Some(job),
                     None => self.new_job(&entry)?,
                 },
-                // Its start was refused, and no money is reserved for it.
+                // The service refused to start it, so it was set aside with a cost of 0, and the
+                // money that was reserved for it is free. Reserve some again before it is started.
                 State::Made if entry.cost.is_some() => {
                     if !self.take_up()? {
                         return Ok(None);
@@ -158,7 +171,9 @@ impl<S: Service> RowJob<S> {
         }
     }
 
-    /// A job that is to be made, if there is money for it.
+    /// Reserves money for the row's job and prepares it: its `submit` makes it at the service.
+    /// `None` if there is no money, and `outcome` says so. If no job can be made of the row, the
+    /// row has failed.
     fn new_job(&mut self, entry: &Entry) -> Result<Option<S::Job>, JobError> {
         if !self.has_money()? {
             return Ok(None);
@@ -166,8 +181,8 @@ impl<S: Service> RowJob<S> {
         self.shared.service.make(self.ticket(entry)).map(Some).map_err(|error| self.never(error))
     }
 
-    /// Has the row's job, which is made and not started, count again among those at work, if there
-    /// is money for it.
+    /// Reserves money for the row's job, which was set aside before its start, and has the ledger
+    /// count it among those at work again. `false` if there is no money, and `outcome` says so.
     fn take_up(&mut self) -> Result<bool, JobError> {
         if !self.has_money()? {
             return Ok(false);
@@ -200,7 +215,8 @@ impl<S: Service> RowJob<S> {
         Ok(false)
     }
 
-    /// The row can't be made into a job.
+    /// Writes into the ledger that the row has failed, because no job can be made of it, and
+    /// returns the error for the batch. After a cancel, which may be the reason, it writes nothing.
     fn never(&self, error: BoxError) -> JobError {
         if is_cancelled() {
             // That may be why.
@@ -219,8 +235,10 @@ impl<S: Service> RowJob<S> {
         Ok(())
     }
 
-    /// Looks for a job that a process may have made which then died, or whose reply was lost;
-    /// `None` if there surely is none.
+    /// The ledger says that a process was about to make the row's job, or to delete it: asks the
+    /// service whether it has the job. If it has, the ledger notes the job's id, and this goes on
+    /// with it. `None` if there surely is none. Fails with a wait while the service may still be
+    /// making it (`settle`).
     fn look(&mut self, entry: &Entry, cx: &mut Context<'_>) -> Result<Option<S::Job>, JobError> {
         let ticket = self.ticket(entry);
         if let Some(id) = self.shared.service.find(&ticket)? {
@@ -259,7 +277,9 @@ impl<S: Service> RowJob<S> {
         Err(if again { JobError::wait(error, Duration::ZERO) } else { JobError::fatal(error) })
     }
 
-    /// The row's job has failed; if there is to be another, the row stands as it stood at first.
+    /// Writes into the ledger that the row's job has failed, why, and what it cost. With `again`
+    /// the row is new once more, for its next attempt; otherwise it has failed for good. The next
+    /// step reads the row anew.
     fn note_failure(&mut self, cost: Option<f64>, error: &str, again: bool) -> Result<(), JobError> {
         let attempt = self.entry.as_ref().map_or(1, |entry| entry.attempt);
         self.shared.ledger.attempt_failed(self.id, attempt, cost, error, again)?;

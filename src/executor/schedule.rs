@@ -1,4 +1,4 @@
-//! Requests that wait for their time, once or again and again.
+//! Requests that start at a time: once after a delay, or again in each period, as a *series*.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -205,7 +205,9 @@ impl std::fmt::Debug for Periodic {
 
 type Run = Box<dyn FnOnce() -> Result<()> + Send>;
 
-/// Periodic work: waiting for its next time, or running.
+/// Periodic work. While it waits for its next run it has an alarm at the timer (`State::alarm`).
+/// From the submission of a run to its end it has that request (`State::running`). In between it
+/// has neither for a moment: `begin` is submitting a run, or `end_of_run` has yet to set the alarm.
 struct Series {
     core: Weak<Core>,
     order_by: OrderBy,
@@ -232,11 +234,13 @@ struct State {
 }
 
 impl Series {
-    /// Ends the series for good; `false` if it had ended before. A run that hasn't started is taken
-    /// out. A run that is at work is told to stop, and this doesn't wait for it.
+    /// Ends the series for good. `false` if it had ended before, by a cancel or by itself: then
+    /// this changes nothing. The alarm of the next run is taken back. A run that is submitted and
+    /// hasn't started is taken out. A run at work is told to stop, and this doesn't wait for it.
     ///
-    /// Drops the operation, too, unless a run is at work or on its way: then `end_of_run` or `arm`
-    /// does so.
+    /// Drops the operation, too, unless a run is at work, or `begin` or `end_of_run` is between
+    /// alarm and run. In these cases `end_of_run` or `arm` drops it when it sees that the series
+    /// has ended.
     fn cancel(&self) -> bool {
         let (alarm, running) = {
             let mut state = self.state.lock();
@@ -249,15 +253,18 @@ impl Series {
             drop(core.timer.remove(alarm));
         }
         let waited = alarm.is_some() || running.is_some_and(|running| running.cancel());
-        // Otherwise a run is at work or on its way: it may hold the lock of `run` while it clones
-        // the operation, and drops the operation at its end.
+        // Otherwise leave the operation to `end_of_run` or `arm`, and don't wait for the lock of
+        // `run`: a run holds it while it clones the operation. That is users' code, which may take
+        // long or cancel this very series.
         if waited {
             self.forget_run();
         }
         true
     }
 
-    /// Waits for `at`, or for its time limit, if that comes first.
+    /// Sets the alarm of the next run, at `at`, or at the scope's time limit if that comes first.
+    /// If the series has ended, sets none and drops the operation. Fails if the executor is shut
+    /// down, or if the system refuses the timer's thread.
     fn arm(self: &Arc<Series>, core: &Core, at: Instant) -> Result<()> {
         let limit = self.scope.as_ref().and_then(|scope| scope.deadline());
         let mut state = self.state.lock();
@@ -345,7 +352,8 @@ impl Series {
         }
     }
 
-    /// No more runs. What the operation captured is dropped now, not with the last handle.
+    /// Ends the series when no run of it is at work or submitted. Drops the operation now, not with
+    /// the last handle.
     fn end(&self) {
         self.state.lock().done = true;
         self.forget_run();

@@ -16,8 +16,7 @@
 //! it, and looks for the reason once it is accepted. If the cancel comes first, the request is
 //! never accepted. If it comes between the two, the cancel leaves the request alone, and the
 //! submission cancels it. If it comes last, it finds the request. A request that a thread starts in
-//! between looks for the reason before it calls its operation
-//! ([`Member::run`](super::member::Member)).
+//! between looks for the reason before it calls its operation (`InScope::call` in `member`).
 //!
 //! No lock of a scope is held while another one is taken, or while code of users runs: a cancel
 //! copies what it finds, and goes down the tree by a list of its own instead of by recursion.

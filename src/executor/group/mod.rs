@@ -1,10 +1,14 @@
 //! Requests that end together, and time limits that hold for what a request submits.
 //!
-//! Promises: none of a group's requests outlives it; a cancel and a time limit reach all that lies
-//! below; the accounts add up. A request outside of groups and limits pays one look at a
-//! thread-local. Left to others: how one request is cancelled (`release`), what its cancel calls
-//! (`interrupts`), and points in time (`timer`). The tree itself is in `cancel_scope`, one request
-//! of it in `member`.
+//! Promises: no request of a group outlives the group; a cancel and a time limit reach all
+//! requests, groups and time limits inside; each request that is submitted to a group ends as one
+//! that succeeded, failed or was cancelled in its `GroupStats`. A request outside of groups and
+//! time limits pays one look at a thread-local. Left to others: how one request is cancelled
+//! (`release`), what its cancel calls (`interrupts`), and points in time (`timer`).
+//!
+//! A group or a time limit is a `CancelScope`, called *scope* here: the tree of scopes is in
+//! `cancel_scope`, one request of a scope in `member`. Why a cancel and a submission at the same
+//! time don't miss each other: "Cancel against submit" in `cancel_scope`.
 //!
 //! Sources: the nurseries and cancel scopes of Trio, `coroutineScope` and `supervisorScope` of
 //! Kotlin, and `StructuredTaskScope` of Java (JEP 505).
@@ -132,13 +136,15 @@ impl Core {
         self.admit_to(current::scope(), way, operation)
     }
 
-    /// Submits `operation` to this executor: now, at a time, after another request or through a
-    /// limit, as `way` says. With a `scope`, the group or the time limit that ends it, the request
-    /// is counted there, and is cancelled with it.
+    /// Submits `operation` to this executor, to start as `way` says, and returns the handle that
+    /// gets its result or its error. If `Way::Now` finds no room in the queue, this call refuses,
+    /// waits, or runs the operation, as the executor's `OnFull` says.
     ///
-    /// If `scope` has ended before, the request is cancelled from the start. An error says that
-    /// nothing was accepted: the executor is shut down, its queue is full, or the system refuses a
-    /// thread.
+    /// `scope` is the group or the time limit of the request: its cancel cancels the request, and a
+    /// wait for the group waits for it. If `scope` has ended before, the returned request is
+    /// cancelled already, and the executor never gets it. Fails if the executor is shut down or
+    /// full, if the system refuses a thread, or if a cancel interrupts the wait for room: then the
+    /// operation is dropped, and `scope` doesn't count it.
     pub(super) fn admit_to<T, F>(
         self: &Arc<Core>,
         scope: Option<Arc<CancelScope>>,
@@ -160,7 +166,9 @@ impl Core {
         Ok(AsyncRequest::new(request, self.clone()))
     }
 
-    /// As `admit`, for an operation that lies with a scope.
+    /// Submits an operation that may borrow: it lies with its [`scope`](crate::scope()), and
+    /// `operation` holds its number. The request is queued now, and belongs to the group or the
+    /// time limit of the operation that this thread runs, as with `admit`.
     #[cfg(not(any(loom, shuttle)))]
     pub(super) fn admit_borrowed(self: &Arc<Core>, order_by: OrderBy, operation: Borrowed) -> Result<AsyncRequest<()>> {
         let request: Arc<dyn Outcome<()>> = match current::scope() {
@@ -172,7 +180,8 @@ impl Core {
 }
 
 impl Target {
-    /// For what an operation submits.
+    /// The target of a request that an operation of `scope` submits. The end of such a request
+    /// doesn't count for the group's policy, and the request has no time by which it must start.
     fn inherited(scope: Arc<CancelScope>) -> Target {
         Target { scope, is_direct: false, start_by: None }
     }

@@ -1,13 +1,13 @@
-//! Taking tasks, and keeping them.
+//! Claiming tasks for a worker, and renewing the leases of those that it holds.
 //!
-//! A claim locks the rows that it takes and skips those that others have locked; the list of their
-//! numbers is made first, and once (`= ANY(ARRAY(..))`): as a join the server may make it again and
-//! again.
+//! A claim's statement lists the numbers of the tasks that it takes, locks their rows, and skips
+//! rows that other sessions have locked. The list is a subquery (`= ANY(ARRAY(..))`), which the
+//! server runs once: it could run a join again and again.
 //!
 //! While a foreign transaction keeps the server from cleaning up, each claim walks past the index
-//! entries of all tasks taken since. So after a slow claim the next ones begin where it found
-//! something, for a second: in that second a task that was given back may be overtaken by others of
-//! its priority.
+//! entries of all tasks taken since. So a slow claim of one type without limits leaves a *mark*:
+//! the place of the first task that it found. For a second, the next claims of only that type begin
+//! there. In that second a task that was given back may be overtaken by others of its priority.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -161,7 +161,10 @@ impl Claims {
         Ok(taken.into_iter().map(|(_, claimed)| claimed).collect())
     }
 
-    /// Takes until there are enough, or no more. What is in `taken` is ours, whatever it returns.
+    /// Adds ready tasks to `taken` until it has as many as `wish` asks for, or until there are no
+    /// more. If there are too few, it tries twice more: after it has moved tasks whose time has
+    /// come to the ready ones, unless the caller has `opened` them, and after it has looked for new
+    /// limits. The worker holds the tasks in `taken` even if this returns an error.
     fn take_all(
         &self,
         db: &mut Connection,
@@ -226,7 +229,9 @@ impl Claims {
         Ok(more)
     }
 
-    /// Takes as many as are missing in `taken`.
+    /// Adds ready tasks of the types `names` to `taken`, at most as many as `wish` still misses.
+    /// What this process remembers of the types' limits decides by which statement. That may be out
+    /// of date, so the statements look at the limits anew.
     fn take(
         &self,
         db: &mut Connection,
@@ -257,7 +262,9 @@ impl Claims {
         }
     }
 
-    /// The first tasks of a type without a limit.
+    /// Takes the first ready tasks of the type `name`, by priority and age. If claims of the type
+    /// have a mark, it looks at higher priorities, then from the mark on, and only then from the
+    /// start. It takes none if the type has limits or is paused.
     fn take_of_one(
         &self,
         db: &mut Connection,
@@ -420,9 +427,14 @@ fn take_of_many(
     read(db, &rows, taken)
 }
 
-/// The first of all tasks, whatever their type, of which those of other types are passed over: for
-/// thousands of types it costs what it costs for one. False: too few of these types are among the
-/// first of all.
+/// Claims those of the queue's first ready tasks, by priority and age, that are of the types
+/// `names`, which are sorted, and adds them to `taken`, each with its rank. It reads the first
+/// tasks of all types, twice as many as are missing and 32, so that it costs the same for thousands
+/// of types as for one. It passes over tasks that others have locked, and those of types that are
+/// paused or have limits.
+///
+/// `true` if `taken` has as many as `wish` asks for, or if these were all ready tasks of the queue.
+/// With `false`, what was added is claimed all the same, and the caller takes the rest by type.
 fn take_of_first(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -461,7 +473,11 @@ fn take_of_first(
     Ok(is_all || taken.len() >= wish.limit)
 }
 
-/// Types with a limit at once are counted under a lock, which lasts until the claim is committed.
+/// Takes ready tasks of the types `names`, some of which have a limit at once, and adds them to
+/// `taken`. In one transaction it locks the types with that limit, counts how many of their tasks
+/// workers hold, and takes no more than the limit leaves. The lock lasts until the commit, so that
+/// no other claim takes tasks of them between the count and the commit. Types with other limits are
+/// left out.
 fn take_carefully(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -505,8 +521,10 @@ fn take_carefully(
     read(db, &rows, taken)
 }
 
-/// Adds what makes sense. What makes none is set aside, so that the others can still be claimed:
-/// after the claim's own transaction, because locks of lanes come before those of rows.
+/// Adds the tasks of `rows`, which a claim has returned, to `taken`, each with its rank. A task
+/// whose row makes no sense is set aside, so that the others can still be claimed. For after the
+/// claim's own transaction, because setting aside locks a lane, and locks of lanes come before
+/// those of rows.
 pub(super) fn read(db: &mut Connection, rows: &Rows, taken: &mut Vec<(i64, Claimed)>) -> Result<(), Fault> {
     let read = |row: Row<'_>| {
         let claimed = Claimed {

@@ -1,11 +1,15 @@
 //! Limits of types: which of their tasks may be taken.
 //!
-//! A claim of a type with limits holds the type's lock until it is committed, as one of a type with
-//! a limit at once does, so that what it has counted is so until then. What it may take it chooses
-//! here, from candidates that functions of the schema find: they never walk past what is held back,
-//! but go from key to key. Where that gives too few, a [search](search) that holds no lock looks at
-//! all that waits, and the claim is made once more with what it found. No key is read here, where
-//! one that isn't UTF-8 could not be: a hash stands for it.
+//! A claim of a type with limits takes the lock of that type and holds it until it commits; a claim
+//! of a type that only has a limit at once takes the same lock. So until the commit no other claim
+//! adds to the tasks that this one has counted. Then it chooses from candidates, which two
+//! functions of the schema find. `fulmar_first` gives a bounded number of the type's first tasks.
+//! `fulmar_by_key` goes from key to key, and reads no tasks of a key that a limit holds back. If
+//! these give too few, a [search](search) without a lock goes through all keys, and the claim is
+//! made once more with what it found.
+//!
+//! No key is read from the server: one that isn't UTF-8 could not be read, so a hash stands for
+//! each key.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -117,17 +121,20 @@ fn read(row: Row<'_>) -> Result<Option<Limits>, Fault> {
     Ok(stored.limits())
 }
 
-/// What a claim knows of the types that it is of.
+/// What a claim knows of the types with limits that it may take tasks of: read by `know`.
 struct Known {
-    /// In microseconds.
+    /// The server's clock, in microseconds since 1970; 0 if there is no such type.
     now: i64,
+    /// The types: their limits, how many more tasks workers may hold, and the bucket of the rate.
     limited: Vec<Governed>,
-    /// How many tasks of each key of each type workers hold.
+    /// How many tasks workers hold: by the number of the type, then by the hash of the key.
     held: HashMap<i64, HashMap<i64, i64>>,
 }
 
-/// Takes tasks of these types, of which one at least has limits, and where they give too few, those
-/// that a search finds. What is in `taken` is ours, whatever it returns.
+/// Claims tasks of the types `names`, at least one of which has limits, until `taken` has as many
+/// as `wish` asks for. If it finds too few of a type, it claims what a search past all that the
+/// limits hold back has found (`Searches`). The worker holds the tasks in `taken` even if this
+/// returns an error.
 pub(super) fn take(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -150,8 +157,10 @@ pub(super) fn take(
     Ok(())
 }
 
-/// Takes tasks, some of which searches have `found`. Of the types that it gives, a search may find
-/// more.
+/// Claims tasks of the types `names` in one transaction, and adds them to `taken`. It chooses among
+/// the first tasks of each type and the tasks `found`, which a search has given. The number beside
+/// a task is its place in that choice. Returns the types of which it chose too few and hasn't seen
+/// all ready tasks: there a search may find more.
 fn take_found(
     db: &mut Connection,
     wish: Wish<'_>,
@@ -216,8 +225,14 @@ fn take_found(
     Ok(cut)
 }
 
-/// How types with limits stand, those that are paused left out. With `locked`, of those whose lock
-/// is held alone.
+/// Reads what a claim has to know of those types of `names` that have limits: the limits, how many
+/// more of their tasks workers may hold, the bucket of the rate, and how many tasks of each key
+/// workers hold. Types that are unknown or paused, and those whose limits make no sense, are left
+/// out, and the caller takes none of their tasks. Only reads.
+///
+/// `locked` are the numbers of the types whose locks the caller's transaction holds: other types
+/// are left out, too, and no other claim takes tasks of these before that transaction ends. With
+/// `None` all are read, and the answer may be out of date at once.
 fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<Known, Fault> {
     let rows = db.query(
         sql!(
@@ -233,7 +248,8 @@ fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<K
     let (mut limited, mut now) = (Vec::new(), 0);
     for row in rows.iter() {
         now = row.get(12)?;
-        // Nothing of a type whose limits make no sense is taken: `stats` tells of it.
+        // No claim takes tasks of a type whose limits make no sense, as it isn't among `limited`:
+        // `stats` warns of it.
         let Some(limits) = read(row)? else { continue };
         let room = row.get::<Option<i64>>(10)?.unwrap_or(i64::MAX);
         limited.push(Governed { type_id: row.get(9)?, limits, room, bucket: row.get(11)? });
@@ -261,7 +277,8 @@ fn know(db: &mut Connection, names: &[&str], locked: Option<&[i64]>) -> Result<K
 /// A task that is chosen, and of which of the types with limits it is.
 type Chosen = (Option<usize>, Pick<i64>);
 
-/// The first tasks of the types without limits.
+/// Lists the first ready tasks of those types of `names` that have no limits and aren't paused, by
+/// priority and age: four times as many as `limit`, and 16. Locks none of them.
 fn free(db: &mut Connection, names: &[&str], limit: usize) -> Result<Vec<Chosen>, Fault> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = db.query(
@@ -328,7 +345,10 @@ fn spend(db: &mut Connection, now: i64, one: &Governed, picks: &[&Pick<i64>]) ->
     Ok(())
 }
 
-/// Which tasks of a type may be taken now; with those that a search has found.
+/// Chooses which ready tasks of the type `one` a claim may take now, at most `limit`: among its
+/// first tasks, the first tasks of key after key, and `more`, the numbers of tasks that a search
+/// has found. `is_cut` in the plan says that these are too few, and that not all ready tasks were
+/// seen. Only reads.
 fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize, more: &[i64]) -> Result<Plan<i64>, Fault> {
     let none = HashMap::new();
     let held = known.held.get(&one.type_id).unwrap_or(&none);
@@ -355,7 +375,8 @@ fn plan(db: &mut Connection, known: &Known, one: &Governed, limit: usize, more: 
     Ok(plan)
 }
 
-/// The first tasks of the type; where priority ages, of each priority. True: those are all.
+/// Adds the first ready tasks of the type to `found`; if priority ages, the first of each priority.
+/// `true` if it got fewer than it asked for, so that these are all.
 fn first(
     db: &mut Connection,
     known: &Known,
@@ -374,7 +395,9 @@ fn first(
     Ok(i64::try_from(rows.len()).is_ok_and(|rows| rows < most))
 }
 
-/// The first tasks of one key after the other.
+/// Adds the first ready tasks of one key after the other to `found`, beginning behind the key that
+/// had the last turn. It passes over a key of which workers hold as many tasks as they may, and one
+/// whose rate lets no task start now. It looks at a bounded number of keys.
 fn by_key(
     db: &mut Connection,
     known: &Known,
@@ -403,7 +426,8 @@ fn by_key(
     rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
 }
 
-/// Those of the tasks that a search has found that are still ready.
+/// Adds to `found` those of the tasks `ids`, which a search has found, that are of this type and
+/// still ready.
 fn by_id(
     db: &mut Connection,
     known: &Known,
@@ -426,9 +450,10 @@ fn by_id(
     rows.iter().try_for_each(|row| candidate(row).map(|candidate| found.push(candidate)))
 }
 
-/// The first tasks of keys that nothing holds back, and those without a key, past all that is held
-/// back: from the key behind the one that had the last turn. It reads all that waits of the type,
-/// and holds no lock.
+/// Lists up to `MOST_FOUND` ready tasks of the type past all that limits by key hold back: the
+/// first tasks without a key, then the first task of each key that no such limit holds back. It
+/// begins behind the key that had the last turn, and goes through all keys that have ready tasks
+/// until it has enough. It takes no lock.
 fn search(db: &mut Connection, one: &Governed) -> Result<Vec<i64>, Fault> {
     let mut tx = db.begin()?;
     // There may be no statistics yet, and a plan that sorts would read all for each key.
@@ -498,7 +523,9 @@ fn candidate(row: Row<'_>) -> Result<Candidate<i64>, Fault> {
     })
 }
 
-/// How long it is until a task of these types may pass.
+/// How long it is until the limits let a ready task of the types `names` pass: zero if one may be
+/// taken now, `None` if no such time is known. Types that only have a limit at once are left out.
+/// Takes no lock, and changes nothing.
 pub(super) fn next_due(db: &mut Connection, names: &[&str], searches: &Searches) -> Result<Option<Duration>, Fault> {
     let known = know(db, names, None)?;
     let mut next = None;
@@ -518,7 +545,8 @@ pub(super) fn next_due(db: &mut Connection, names: &[&str], searches: &Searches)
     Ok(next.map(types::duration))
 }
 
-/// How long it is until the next key of all has a token, in milliseconds.
+/// How long it is, in milliseconds, until the rate by key lets a task pass of the first key that it
+/// holds back now. `None` if the type has no such rate, or if it holds no key back.
 fn next_free(db: &mut Connection, now: i64, one: &Governed) -> Result<Option<i64>, Fault> {
     let Some(rate) = one.limits.key_rate else { return Ok(None) };
     let rows = db.query(

@@ -1,4 +1,7 @@
-//! What producers do: enqueue, cancel, delete, bound.
+//! What producers do: enqueue tasks, cancel them, delete them, and bound the queue.
+//!
+//! An *enqueuing* is the tasks of one call, which are inserted all or none. `Batch` is what is
+//! known of them together; it has nothing to do with batches of remote jobs.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -102,7 +105,9 @@ fn insert_within(db: &mut Connection, tasks: &[Checked], needs_room: bool) -> Re
     insert_all(db, &batch, tasks, 0, needs_room)
 }
 
-/// Takes the locks that are needed, and inserts. For a transaction.
+/// Takes the locks that the tasks need, of their types, the capacity and their lanes, and inserts
+/// the tasks, all or none. For a unique task that another one stands for, none is inserted. The
+/// locks last until the end of the caller's transaction.
 fn insert_all(
     db: &mut Connection,
     batch: &Batch<'_>,
@@ -214,25 +219,32 @@ fn check_room(db: &mut Connection, wanted: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What is known of all tasks of one enqueuing together.
+/// What the tasks of one enqueuing tell of themselves, for the statements that insert them.
 struct Batch<'a> {
+    /// The names of their types, sorted, each once.
     types: Vec<&'a str>,
+    /// Whether one of them has a key.
     is_ordered: bool,
+    /// Whether one of them is unique.
     is_unique: bool,
+    /// Whether one of them has a context.
     has_context: bool,
-    /// Which of them have to wait for others of them.
+    /// The places in the slice of those tasks that have to wait for earlier ones of the slice.
     behind: HashSet<usize>,
 }
 
 impl<'a> Batch<'a> {
-    /// Looks at the tasks of an enqueuing, without the database. A task has to wait for an earlier
-    /// one of the same type and key if one of the two is a modifier.
+    /// Finds out from the tasks alone, without the database, which types they have, whether any has
+    /// a key, a context or is unique, and which have to wait for earlier ones of the slice. A
+    /// modifier waits for each earlier task of its type and key, an accessor for each earlier
+    /// modifier, and a task without a key for none. `insert` looks at the tasks that the queue has
+    /// already.
     fn new(tasks: &'a [Checked]) -> Batch<'a> {
         let mut types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
         types.sort_unstable();
         types.dedup();
         let mut behind = HashSet::new();
-        // Of each lane: whether it has a modifier so far.
+        // By type and key: whether a modifier was among the tasks so far.
         let mut lanes: HashMap<(&str, &str), bool> = HashMap::new();
         for (at, task) in tasks.iter().enumerate() {
             let Some(key) = task.key.as_deref() else { continue };
@@ -264,8 +276,9 @@ fn pieces(tasks: &[Checked]) -> Vec<std::ops::Range<usize>> {
     pieces
 }
 
-/// The numbers of the tasks, in their order; none if a type is unknown, or if there is a capacity
-/// that was not `checked`.
+/// Inserts the tasks of `range` by one statement, with their inputs and the first entries of their
+/// logs. Returns their numbers, in their order. Inserts none, and returns none, if a type is
+/// unknown, or if the queue has a capacity and the caller hasn't `checked` it.
 fn insert(
     db: &mut Connection,
     batch: &Batch<'_>,
@@ -351,7 +364,9 @@ pub(super) fn at(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, millis)
 }
 
-/// Which of the tasks there was already.
+/// The error of an enqueuing that failed because a name is taken: `Duplicate`, for the first of the
+/// tasks whose name the queue has already or that comes twice in `tasks`. If the other task has
+/// been deleted meanwhile, it is an error that has the caller try again.
 fn duplicate(db: &mut Connection, tasks: &[Checked]) -> Result<Fault, Fault> {
     let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
     let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();
@@ -380,7 +395,8 @@ fn duplicate(db: &mut Connection, tasks: &[Checked]) -> Result<Fault, Fault> {
     })
 }
 
-/// The numbers of the tasks, if it was the enqueuing with this mark that inserted them.
+/// The numbers of the tasks, if the enqueuing that wrote `mark` into their logs inserted them all;
+/// otherwise `None`. For an enqueuing whose answer was lost.
 pub(super) fn find_marked(db: &mut Connection, tasks: &[Checked], mark: i64) -> Result<Option<Vec<Accepted>>, Fault> {
     let types: Vec<&str> = tasks.iter().map(|task| &*task.task_type).collect();
     let identifiers: Vec<&str> = tasks.iter().map(|task| &*task.identifier).collect();

@@ -1,8 +1,9 @@
-//! Order by key: who may run, and who follows.
+//! Order by key: which tasks may run, and which wait behind them.
 //!
-//! A task that must wait for earlier ones of its key has its gate set, so that claims skip it. The
-//! task that leaves the lane opens the gates of those that may run next. Only one writes at a time,
-//! so the two never miss each other.
+//! A task that must wait for earlier ones of its key is inserted with its gate set to that of its
+//! key, so that claims skip it. When a task leaves the lane, the same transaction opens the gates
+//! of the tasks that may run next. Both happen in write transactions, and SQLite runs one of these
+//! at a time: so no task joins a lane while another one leaves it unseen.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -22,10 +23,16 @@ pub(super) fn is_blocked(db: &Connection, of_type: i64, lane: &str, is_modifier:
         .map_err(failed("looking at a task's order"))
 }
 
-/// The first of its kind in a lane: its number, and whether its order keeps it.
+/// The first accessor or the first modifier of a lane: its number, and whether its gate is that of
+/// its key.
 type First = (i64, bool);
 
-/// Opens the lane for the tasks that may run now that another left it.
+/// Opens the gates of the tasks of a lane that may run now that a task has left it, or has gone to
+/// its end. Of those that haven't ended, these are the first one, and if that is an accessor, all
+/// accessors before the next modifier. Their gate becomes that of the time if their time comes
+/// after `now`, which is in milliseconds since 1970, and open otherwise. A task whose gate isn't
+/// that of its key stays as it is. `of_type` is the type's number. For a write transaction, in
+/// which the task that left has ended or is deleted already.
 pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Result<()> {
     let doing = "opening a task's order";
     let first = |is_modifier: bool| -> Result<Option<First>> {
@@ -50,7 +57,7 @@ pub(super) fn follow(db: &Connection, now: i64, of_type: i64, lane: &str) -> Res
             }
         }
         _ => {
-            // All accessors up to the next modifier.
+            // All accessors before the next modifier: they may run beside each other.
             let until = modifier.map_or(i64::MAX, |(id, _)| id);
             db.prepare_cached(sql!(
                 "UPDATE fulmar_task SET gate = CASE WHEN run_at > ?4 THEN {gate_time} ELSE {gate_open} END
