@@ -367,7 +367,7 @@ impl Ledger {
         )
     }
 
-    /// A job that was set aside is about to be started, without a limit.
+    /// A job that was set aside is about to be started: it counts among those at work again.
     pub(super) fn take_up(&self, id: i64) -> Result<()> {
         self.set(
             "UPDATE campaign_row SET cost = NULL WHERE id = $1 AND owner = $2",

@@ -132,9 +132,9 @@ impl Limits {
     /// Where there is any limit by key, a claim looks at the first tasks of the type, four times as
     /// many as it wants and a hundred, and then goes from key to key, past 1,000 of them. If that
     /// gives it too few, it searches all keys and all tasks without a key, past everything that is
-    /// held back. A search locks nothing, but it reads all that waits of the type. So after each of
-    /// its searches, a process waits ten times as long as the search took before it does the next
-    /// one.
+    /// held back. A search locks nothing, but it takes time for each key that has waiting tasks. So
+    /// after each of its searches, a process waits ten times as long as the search took before it
+    /// does the next one.
     pub fn rate_by_key(mut self, rate: impl Into<Option<Rate>>) -> Limits {
         self.key_rate = rate.into();
         self
