@@ -358,8 +358,8 @@ impl Ledger {
         )
     }
 
-    /// The row's job is made and surely not started, because the service takes no starts just now.
-    /// What was reserved for it is free for others: the cost of 0 says that it isn't at work.
+    /// The row's job is made and surely not started, because the service refused to start it. What
+    /// was reserved for it is free for others: the cost of 0 says that it isn't at work.
     pub(super) fn set_aside(&self, id: i64) -> Result<()> {
         self.set(
             "UPDATE campaign_row SET reserved = NULL, cost = 0 WHERE id = $1 AND owner = $2 AND state = 'made'",

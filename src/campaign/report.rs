@@ -90,8 +90,8 @@ impl fmt::Display for RowState {
 }
 
 impl CampaignReport {
-    /// The report of these rows and sums. `left` isn't below 0. `over_budget` and `elsewhere` are
-    /// 0: the caller sets them.
+    /// The report of these rows and sums. `left` isn't below 0. The caller sets how many
+    /// were over budget, refused or elsewhere, and the remedy.
     pub(super) fn new(entries: Vec<Entry>, totals: Totals, limit: Option<f64>) -> CampaignReport {
         let Totals { spent, reserved } = totals;
         let left = limit.map(|limit| (limit - spent - reserved).max(0.0));

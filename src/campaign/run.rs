@@ -137,11 +137,13 @@ impl<S: Service> RowJob<S> {
                 },
                 // The service refused to start it, so it was set aside with a cost of 0, and the
                 // money that was reserved for it is free. Reserve some again before it is started.
+                // First it has to be there, and to be ours to start.
                 State::Made if entry.cost.is_some() => {
+                    let job = self.adopt(&entry)?;
                     if !self.take_up()? {
                         return Ok(None);
                     }
-                    Some(self.adopt(&entry)?)
+                    Some(job)
                 }
                 State::Made | State::Finished => Some(self.adopt(&entry)?),
             };
@@ -367,7 +369,7 @@ impl<S: Service> RowJob<S> {
             }
             Ok(false) => {}
             // A service that refuses our login refuses this question, too.
-            Err(error) if error.is_fatal() && *refusal != Refusal::Job => {}
+            Err(error) if error.is_fatal() && *refusal != Refusal::Job && !is_cancelled() => {}
             Err(error) => return Err(error),
         }
         // Before it is deleted: if this process dies on the way, the next one finds that a job is

@@ -874,6 +874,40 @@ fn a_back_end_that_refuses_to_start_jobs_does_not_draw_all_of_them() {
 }
 
 #[test]
+fn nothing_is_reserved_for_a_job_whose_start_was_refused_until_it_is_seen_again() {
+    let (server, connection) = server(Config::quick());
+    server.plan("start", Fault::Refused(402, "PaymentRequired"), 1);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(1)).expect("added");
+    let limited = options(folder.path()).spend_at_most(10.0).estimate(COST);
+    let report = run(&campaign, &connection, &limited);
+    assert_eq!((report.refused, report.reserved), (1, 0.0), "{report}");
+    server.plan("describe", Fault::Refused(403, "PermissionsInsufficient"), 1);
+    let report = run(&campaign, &connection, &limited);
+    assert_eq!((report.count(RowState::Done), report.reserved), (0, 0.0), "{report}");
+    let report = run(&campaign, &connection, &limited);
+    assert_eq!((report.count(RowState::Done), report.reserved, server.jobs().len()), (1, 0.0, 1), "{report}");
+}
+
+#[test]
+fn a_back_end_that_refuses_to_make_jobs_gets_none_that_another_makes() {
+    let (servers, connections): (Vec<_>, Vec<_>) = (0..2).map(|_| server(Config::quick())).unzip();
+    servers[0].plan("create", Fault::Refused(402, "PaymentRequired"), usize::MAX);
+    let folder = Folder::new();
+    let campaign = open_campaign(folder.path());
+    campaign.add_rows(rows(20)).expect("added");
+    let back_ends = (connections.iter().zip(["one", "two"]))
+        .map(|(connection, name)| BackEnd::new(connection).name(name).parallel_jobs(2));
+    let make = |row: &fulmar::client::openeo::campaign::Row| {
+        Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
+    };
+    let report = campaign.run_jobs(back_ends, make, &options(folder.path())).expect("run");
+    assert_eq!((report.count(RowState::Done), report.refused), (20, 0), "{report}");
+    assert_eq!((servers[0].jobs().len(), servers[1].jobs().len()), (0, 20));
+}
+
+#[test]
 fn what_is_left_alone_goes_on_and_is_adopted() {
     let (server, connection) = server(Config { run: Duration::from_secs(1), ..Config::quick() });
     let folder = Folder::new();

@@ -123,8 +123,8 @@ impl Site {
         (load, self.is_open(&room, now), room.is_down(now))
     }
 
-    /// Notes that the back-end doesn't answer, or refuses our credentials: for a while other
-    /// back-ends are preferred, longer each time.
+    /// Notes that the back-end doesn't answer: for a while other back-ends are preferred, longer
+    /// each time.
     pub(super) fn mark_down(&self, now: Instant) {
         let mut room = self.room.lock();
         // Calls that ran at the same time count as one failure.
@@ -134,8 +134,8 @@ impl Site {
         }
     }
 
-    /// Notes that the back-end refuses to start our jobs. Otherwise it would be the one with the
-    /// most room, and get every job.
+    /// Notes that the back-end refuses to make or start our jobs. Otherwise it would be the one with
+    /// the most room, and get every job.
     pub(super) fn mark_refusing(&self, now: Instant) {
         let mut room = self.room.lock();
         if !room.is_down(now) {

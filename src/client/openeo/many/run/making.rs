@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::batch::{Context, JobError};
-use crate::client::http::{HttpError, HttpErrorKind};
+use crate::client::http::HttpError;
 use crate::client::openeo::api::error::OpenEoError;
 use crate::client::openeo::api::step::{
     GIVE_WAY, LATER, is_later, is_of_the_account, is_rate_limited, is_soft, job_error,
@@ -77,8 +77,14 @@ impl Run {
                 if error.is_not_our_turn() {
                     self.make_room(&error);
                 }
-                if is_the_back_ends(&error) {
-                    site.mark_down(Instant::now());
+                // In both cases another back-end may make it.
+                let is_refused = is_of_the_account(&error);
+                if is_refused || is_the_back_ends(&error) {
+                    if is_refused {
+                        site.mark_refusing(Instant::now());
+                    } else {
+                        site.mark_down(Instant::now());
+                    }
                     if self.moves < MOVES && Site::any_is_up(&self.shared.sites, Instant::now()) {
                         if self.moves == 0 {
                             cx.note(format!(
@@ -179,12 +185,9 @@ impl Run {
     }
 }
 
-/// Whether another back-end may accept the job: this one can't be reached, is broken, or refuses
-/// our credentials.
+/// Whether this back-end can't be reached, or is broken.
 fn is_the_back_ends(error: &OpenEoError) -> bool {
-    let refuses_us = matches!(error.status(), Some(401 | 403))
-        || error.http().is_some_and(|http| http.kind() == HttpErrorKind::Unauthorized);
-    (refuses_us || is_soft(error)) && !error.is_not_our_turn() && !is_rate_limited(error)
+    is_soft(error) && !error.is_not_our_turn() && !is_rate_limited(error)
 }
 
 /// The job list couldn't be read, so it isn't known whether the job exists: has the step called
