@@ -49,7 +49,8 @@ const DURABLE: &str =
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
 
 /// What a transaction of the user's may have left in a session that isn't ours to discard: all of
-/// `DISCARD ALL` but statements that were prepared by the protocol, which are other clients' own.
+/// `DISCARD ALL` but plans, which change no answer, and statements that were prepared by the
+/// protocol, which are other clients' own.
 const CLEANSE: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *;
     SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP;
     DO $$ DECLARE of_ours text; BEGIN

@@ -50,12 +50,15 @@ fn lock_counts(db: &mut Connection, tasks: &[i64]) -> Result<bool, PgError> {
     Ok(rows.len() > 0)
 }
 
-/// As [`lock`], for all tasks of a type that have not ended.
+/// As [`lock`], for all tasks of a type that have not ended: the counts of their parents, and their
+/// own, and then the tasks and their parents.
 pub(super) fn lock_type(db: &mut Connection, type_id: i64) -> Result<(), PgError> {
     db.query(
         "SELECT count(*) FROM (
              SELECT 1 FROM fulmar_task_family WHERE task_id = ANY(ARRAY(
-                 SELECT parent FROM fulmar_task WHERE type_id = $1::int8 AND ended IS NULL AND parent IS NOT NULL))
+                 SELECT parent FROM fulmar_task WHERE type_id = $1::int8 AND ended IS NULL AND parent IS NOT NULL
+                 UNION SELECT own.task_id FROM fulmar_task_family own JOIN fulmar_task t ON t.id = own.task_id
+                     WHERE t.type_id = $1::int8 AND t.ended IS NULL))
              ORDER BY task_id FOR NO KEY UPDATE) AS f",
         &[type_id.into()],
     )?;

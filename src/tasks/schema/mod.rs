@@ -12,7 +12,6 @@ pub(super) const SQLITE: &[&str] = &[
     include_str!("sqlite/0006_many_types.sql"),
     include_str!("sqlite/0007_limits.sql"),
     include_str!("sqlite/0008_durable.sql"),
-    include_str!("sqlite/0009_children.sql"),
 ];
 
 /// Those of PostgreSQL, oldest first.

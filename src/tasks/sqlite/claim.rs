@@ -123,6 +123,7 @@ pub(super) fn heartbeat(db: &Connection, now: i64, worker: &WorkerId, lease: Dur
         .prepare_cached(sql!(
             "UPDATE fulmar_task SET lease = ?2
              WHERE worker = ?1 AND status IN {held} AND lease > ?3 AND (deadline IS NULL OR deadline > ?3)
+                 AND typeof(token) = 'integer' AND typeof(cancel_requested) = 'integer'
              RETURNING id, token, cancel_requested"
         ))
         .map_err(failed(doing))?;
@@ -136,7 +137,8 @@ fn read_held(row: &Row<'_>) -> rusqlite::Result<Option<Held>> {
     Ok(read().ok())
 }
 
-/// Without the rows that can't be read: their worker has lost them, and keeps the others.
+/// Without the rows that can't be read: their worker has lost them, and keeps the others. Their
+/// leases aren't renewed, so that they are rescued in time.
 fn readable(rows: impl Iterator<Item = rusqlite::Result<Option<Held>>>) -> rusqlite::Result<Vec<Held>> {
     rows.filter_map(Result::transpose).collect()
 }

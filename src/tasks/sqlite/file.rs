@@ -68,9 +68,8 @@ fn identity(path: &Path) -> Option<Identity> {
     use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
     match statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
         Ok(file) => Some((makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino)),
-        // Some sandboxes know no `statx`.
-        Err(rustix::io::Errno::NOSYS) => identity_by_metadata(path),
-        Err(_) => None,
+        // It isn't there, or a sandbox refuses `statx`.
+        Err(_) => identity_by_metadata(path),
     }
 }
 

@@ -42,8 +42,10 @@ CREATE TABLE fulmar_task_family (
     fail_fast INTEGER NOT NULL
 );
 
--- In a trigger, because tasks end in many ways. Only children have it fire.
-CREATE TRIGGER fulmar_child_ended AFTER UPDATE OF ended ON fulmar_task
+-- In triggers, because tasks end in many ways. They belong to the statements that name the parent, which are all that end a
+-- task or let it wait again, but for the one that ends a task without a parent: a trigger costs a statement that could fire
+-- it a fifth of a task's time, whether it fires or not.
+CREATE TRIGGER fulmar_child_ended AFTER UPDATE OF parent ON fulmar_task
 WHEN NEW.parent IS NOT NULL AND OLD.ended IS NULL AND NEW.ended IS NOT NULL
 BEGIN
     UPDATE fulmar_task_family SET pending = pending - 1 WHERE task_id = NEW.parent;
@@ -52,7 +54,7 @@ BEGIN
     WHERE id = NEW.parent AND ended IS NULL
         AND (SELECT pending <= 0 OR (fail_fast = 1 AND NEW.status <> 4) FROM fulmar_task_family WHERE task_id = NEW.parent);
 END;
-CREATE TRIGGER fulmar_child_back AFTER UPDATE OF ended ON fulmar_task
+CREATE TRIGGER fulmar_child_back AFTER UPDATE OF parent ON fulmar_task
 WHEN NEW.parent IS NOT NULL AND OLD.ended IS NOT NULL AND NEW.ended IS NULL
 BEGIN
     UPDATE fulmar_task_family SET pending = pending + 1 WHERE task_id = NEW.parent;
