@@ -56,7 +56,7 @@ limit() {
 # end_all PROCESS: with all that it started, which may be in other process groups, as `timeout` puts them.
 end_all() {
     local child
-    for child in $(pgrep -P "$1"); do
+    for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
         end_all "$child"
     done
     kill "$1" 2>/dev/null || true

@@ -1,5 +1,6 @@
 //! A campaign that survives `kill -9`: a back-end of its own, sixty rows, and a process that is
-//! killed twice on the way. The third run of the same program finds what is left to do, and does it.
+//! killed twice on the way. The third run of the same program finds what is left to do, and does
+//! it.
 //!
 //! cargo run --release --example campaign
 

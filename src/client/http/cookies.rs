@@ -64,7 +64,7 @@ impl Jar {
 
 impl Cookie {
     /// Reads one `Set-Cookie` header of a reply from `url`. `Max-Age` wins over `Expires`. A cookie
-    /// that the server deletes comes out as one that expired in 1970.
+    /// that the server deletes by `Max-Age` comes out as one that expired in 1970.
     ///
     /// `None` if there is no name, if name and value together are longer than `LONGEST`, or if the
     /// cookie is `Secure` and the reply came unencrypted.

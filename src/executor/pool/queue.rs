@@ -5,7 +5,8 @@
 //!
 //! Threads take turns here under the owner's lock, and each waits for the cache lines that the one
 //! before it has written. So a pop writes to one, that of `first`, and a push to that of `last` and
-//! to the job's own: there is no count of all jobs, and no segment's head lies elsewhere.
+//! to the job's own, but where one segment ends and the next begins: there is no count of all jobs,
+//! and no segment's head lies elsewhere.
 
 use std::collections::VecDeque;
 
