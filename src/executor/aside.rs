@@ -7,7 +7,6 @@
 //! idle for a while, or with a shutdown. They are an executor of their own, whose requests no user
 //! sees.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +16,6 @@ use super::hooks::Hooks;
 use super::lifecycle::Outside;
 use super::pool::Pool;
 use crate::error::{Error, Result};
-use crate::sync::Mutex;
 use crate::time::Deadline;
 
 /// So many calls that take their time delay the others.
@@ -25,16 +23,6 @@ const THREADS: usize = 16;
 
 /// Limits often pass in bursts.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// The threads beside the pool.
-pub(super) struct Aside(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    /// Kept here until a thread has been found for it, so that a refusal doesn't drop it.
-    calls: VecDeque<Box<dyn FnOnce() + Send>>,
-    core: Option<Arc<Core>>,
-}
 
 impl Core {
     /// Calls code of the user's, on this thread unless that is a timer's. A shutdown waits for it,
@@ -73,9 +61,9 @@ impl Core {
     /// returns at once. Only the timer's thread calls this. If the system refuses a thread, this
     /// one makes the oldest call itself.
     fn call_aside(self: &Arc<Core>, call: Box<dyn FnOnce() + Send>) {
-        self.aside.0.lock().calls.push_back(call);
+        self.aside.lock().calls.push_back(call);
         let call_next = |core: &Core| {
-            let next = core.aside.0.lock().calls.pop_front();
+            let next = core.aside.lock().calls.pop_front();
             if let Some(call) = next {
                 call();
             }
@@ -101,7 +89,7 @@ impl Core {
 
     /// The executor of these threads; with `anew`, not one that is closed.
     fn aside(&self, anew: bool) -> Arc<Core> {
-        let mut state = self.aside.0.lock();
+        let mut state = self.aside.lock();
         if anew && state.core.as_ref().is_some_and(|core| core.is_closed()) {
             state.core = None;
         }
@@ -114,30 +102,16 @@ impl Core {
 
     /// Ends these threads. Only if there is nothing left that may be called.
     pub(super) fn end_aside(&self, deadline: Deadline, is_interrupted: &dyn Fn() -> bool) -> Result<()> {
-        let Some(aside) = self.aside.0.lock().core.clone() else { return Ok(()) };
+        let Some(aside) = self.aside.lock().core.clone() else { return Ok(()) };
         aside.close();
         aside.wait_for_end(deadline, is_interrupted)
     }
 
     /// Has a wait for the end of these threads look again.
     pub(super) fn nudge_aside(&self) {
-        let aside = self.aside.0.lock().core.clone();
+        let aside = self.aside.lock().core.clone();
         if let Some(aside) = aside {
             aside.pool.nudge();
-        }
-    }
-}
-
-impl Aside {
-    pub(super) fn new() -> Aside {
-        Aside(Mutex::new(State::default()))
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        if let Some(core) = self.0.lock().core.take() {
-            core.close();
         }
     }
 }

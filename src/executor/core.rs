@@ -4,7 +4,7 @@
 //! Locks are taken in this order: the room's, a lane shard's, the pool's front, the pool's state,
 //! an observer shard's. No code of users runs under any.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -12,18 +12,16 @@ use crossbeam_channel::Sender;
 use crossbeam_utils::CachePadded;
 
 use super::alarm::Alarmed;
-use super::aside::Aside;
 use super::clock::Clock;
 use super::hooks::Hooks;
 use super::interrupts::Interrupts;
 use super::order::Order;
 use super::permits::{Limited, Permits};
-use super::pool::{Pool, Task};
+use super::pool::{Pool, Seat, Task};
 use super::request::{Kind, Observers, Terms};
 use super::room::{OnFull, Room};
 use super::stats::Stripes;
 use super::waits::Waits;
-use super::worker::Errand;
 use crate::error::Error;
 use crate::lanes::LaneKey;
 use crate::sync::{AtomicU64, Mutex};
@@ -45,7 +43,7 @@ pub(super) struct Core {
     /// On a cache line of its own, for submitters write it all the time.
     pub(super) next_id: CachePadded<AtomicU64>,
     pub(super) ran: Stripes,
-    pub(super) aside: Aside,
+    pub(super) aside: Mutex<Aside>,
     pub(super) cancelled_deferred: AtomicU64,
     pub(super) cancelled_queued: AtomicU64,
     /// What is numbered below it, and isn't kept, is not to start any more: `shutdown_now`.
@@ -64,6 +62,32 @@ pub(super) struct Core {
     /// Held while the executor closes or opens, because both change several parts one by one.
     /// Taken before all other locks.
     pub(super) lifecycle: Mutex<()>,
+}
+
+/// The threads beside the pool, for the file of that name.
+#[derive(Default)]
+pub(super) struct Aside {
+    /// Kept here until a thread has been found for it, so that a refusal doesn't drop it.
+    pub(super) calls: VecDeque<Box<dyn FnOnce() + Send>>,
+    pub(super) core: Option<Arc<Core>>,
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(core) = self.core.take() {
+            core.close();
+        }
+    }
+}
+
+/// What the keeper of a scope is asked for.
+#[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "models have no scopes"))]
+pub(super) enum Errand {
+    /// A thread that borrows.
+    Start(Arc<Seat>),
+    /// To drop the operation with this number, whose request was cancelled.
+    Drop(u64),
+    End,
 }
 
 /// Why an executor takes no requests.
@@ -164,7 +188,7 @@ impl Core {
             clock: Clock::new(),
             next_id: CachePadded::new(AtomicU64::new(1)),
             ran: Stripes::new(),
-            aside: Aside::new(),
+            aside: Mutex::new(Aside::default()),
             cancelled_deferred: AtomicU64::new(0),
             cancelled_queued: AtomicU64::new(0),
             stopped: AtomicU64::new(0),

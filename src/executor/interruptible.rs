@@ -20,6 +20,7 @@ use std::task::Waker;
 use super::current::depth;
 use super::interrupts::{Hook, Task, Wait, wake};
 use super::request::Head;
+use super::waits::Stoppable;
 use crate::panics;
 use crate::sync::blocking::Lent;
 use crate::sync::{AtomicBool, Mutex, Ordering, thread_local};
@@ -75,6 +76,12 @@ impl Told {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(Blocked::is_empty)
+    }
+}
+
+impl Stoppable for Interruptible {
+    fn is_told(&self) -> bool {
+        Interruptible::is_told(self)
     }
 }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, unbounded};
 
 use super::args::Args;
-use super::core::{Core, OrderBy};
+use super::core::{Core, Errand, OrderBy};
 use super::front::Ending;
 use super::handle::{self, AsyncRequest};
 use super::hooks::Hooks;
@@ -37,7 +37,7 @@ use super::request::{Call, Head, Host, Kind, Status, Terms};
 use super::threads;
 use super::wait::completed::{Awaitable, ends_of};
 use super::waits::{Node, Wait};
-use super::worker::{Errand, Operations, live};
+use super::worker::{Operations, live};
 use crate::error::{Error, Result};
 use crate::panics;
 use crate::sync::{Mutex, Ordering, thread};

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::core::Core;
-use super::interruptible::Interruptible;
 use super::request::Job;
 use crate::sync::thread::Thread;
 
@@ -55,6 +54,11 @@ impl Wait {
     }
 }
 
+/// Work in an operation that can be told to stop: a step or an attempt.
+pub(super) trait Stoppable: Send + Sync {
+    fn is_told(&self) -> bool;
+}
+
 /// A wait that a thread is in.
 pub(super) struct Waiting {
     pub(super) wait: Arc<Wait>,
@@ -62,7 +66,7 @@ pub(super) struct Waiting {
     /// What ends the wait if it is cancelled: the operation that waits, and the step or attempt in
     /// it. None in a shield.
     pub(super) operation: Option<Node>,
-    pub(super) work: Option<Arc<Interruptible>>,
+    pub(super) work: Option<Arc<dyn Stoppable>>,
 }
 
 impl Waiting {

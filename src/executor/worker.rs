@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
-use super::core::{Core, Due};
+use super::core::{Core, Due, Errand};
 use super::current::{self, Worker};
 use super::lifecycle::Outside;
 use super::pool::{Next, Seat, Started, Task, Turn, Wakeup};
@@ -33,16 +33,6 @@ pub(super) struct WorkerLocal<'a> {
 pub(super) trait Operations {
     /// Calls the one with this number, once.
     fn call(&self, number: u64) -> Result<()>;
-}
-
-/// What the keeper of a scope is asked for.
-#[cfg_attr(any(loom, shuttle), allow(dead_code, reason = "models have no scopes"))]
-pub(super) enum Errand {
-    /// A thread that borrows.
-    Start(Arc<Seat>),
-    /// To drop the operation with this number, whose request was cancelled.
-    Drop(u64),
-    End,
 }
 
 /// What an operation is run by.

@@ -25,7 +25,7 @@ use crate::executor::interruptible;
 use crate::executor::permits::Permits;
 use crate::executor::pool::Task;
 use crate::executor::request::Status;
-use crate::executor::waits::{Follower, Node, Wait, Waiting};
+use crate::executor::waits::{Follower, Node, Stoppable, Wait, Waiting};
 use crate::sync::interrupt::InterruptibleWait;
 use crate::sync::thread;
 
@@ -44,6 +44,7 @@ impl Edges {
             return Edges(Vec::new());
         }
         let (thread, work) = (thread::current(), interruptible::current());
+        let work = work.map(|work| work as Arc<dyn Stoppable>);
         let waiting = Arc::new(Waiting { wait: Arc::new(wait), thread, operation, work });
         // Nothing else has its address as long as it is entered: good for a thread that isn't a
         // request.
