@@ -53,7 +53,8 @@ limit() {
     fi
 }
 
-# end_all PROCESS: with all that it started, which may be in other process groups, as `timeout` puts them.
+# end_all PROCESS: with all that it started, which may be in other process groups, as `timeout` puts
+# them.
 end_all() {
     local child
     for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do

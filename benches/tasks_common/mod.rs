@@ -106,7 +106,8 @@ impl Plan {
     }
 }
 
-/// What is asked of a rate: at least so many times that of the best peer under any of `peers`, loads.
+/// What is asked of a rate: at least so many times that of the best peer under any of `peers`,
+/// loads.
 pub(crate) struct Goal {
     pub(crate) of: &'static str,
     pub(crate) load: (usize, usize),

@@ -53,10 +53,13 @@ impl<T> Batch<T> {
     /// meanwhile.
     ///
     /// # Errors
-    /// - [`Error::Timeout`](crate::Error::Timeout) if `timeout` passes first; `left` jobs have not ended.
-    /// - [`Error::Interrupted`](crate::Error::Interrupted) if that operation is cancelled; the batch goes on.
+    /// - [`Error::Timeout`](crate::Error::Timeout) if `timeout` passes first; `left` jobs have not
+    ///   ended.
+    /// - [`Error::Interrupted`](crate::Error::Interrupted) if that operation is cancelled; the batch
+    ///   goes on.
     /// - [`Error::ResultTaken`](crate::Error::ResultTaken) if an earlier wait took the report.
-    /// - [`Error::WouldDeadlock`](crate::Error::WouldDeadlock) if a step or a callback of this batch calls this.
+    /// - [`Error::WouldDeadlock`](crate::Error::WouldDeadlock) if a step or a callback of this batch
+    ///   calls this.
     pub fn wait(&self, timeout: impl Into<Option<Duration>>) -> Result<BatchReport<T>> {
         self.run.wait(Deadline::start(timeout), true)
     }

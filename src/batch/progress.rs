@@ -59,7 +59,8 @@ impl Bars {
         Bars { multi, whole, failed: 0, active: HashMap::new() }
     }
 
-    /// Draws what an event changes: the bar of all jobs, and the lines of the first that are active.
+    /// Draws what an event changes: the bar of all jobs, and the lines of the first that are
+    /// active.
     fn show(&mut self, event: &Event<'_>) {
         match &event.kind {
             EventKind::Done | EventKind::Failed { .. } => {

@@ -1,4 +1,5 @@
-//! One row that makes no sense, whatever its column and its value: it concerns its own task, and all others go their way.
+//! One row that makes no sense, whatever its column and its value: it concerns its own task, and
+//! all others go their way.
 
 use std::time::Duration;
 
@@ -175,7 +176,8 @@ pub(crate) fn no_value_in_a_row_that_a_worker_holds_keeps_other_tasks_from_their
     no_value_keeps_others(bed, false, true);
 }
 
-/// The next time of all is no whole number, so that a look at it failed, and no worker woke for the times behind it.
+/// The next time of all is no whole number, so that a look at it failed, and no worker woke for the
+/// times behind it.
 pub(crate) fn a_time_that_makes_no_sense_keeps_no_worker_from_waking(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.enqueue(task("bad").run_after(LEASE)).expect("accepted");
@@ -188,7 +190,8 @@ pub(crate) fn a_time_that_makes_no_sense_keeps_no_worker_from_waking(bed: &dyn B
     worker.drain(HANG).expect("idle");
 }
 
-/// The end of a good task was taken for that of a bad one, because the next of its order could not be read.
+/// The end of a good task was taken for that of a bad one, because the next of its order could not
+/// be read.
 pub(crate) fn a_bad_row_behind_it_in_its_order_spoils_no_end(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.enqueue_many(["first", "bad"].map(|name| task(name).ordered("k", true))).expect("accepted");
@@ -199,7 +202,8 @@ pub(crate) fn a_bad_row_behind_it_in_its_order_spoils_no_end(bed: &dyn Bed) {
     assert_eq!(first.finish().expect("ours"), TaskStatus::Finished);
 }
 
-/// A capacity that can't be read is no reason to take more than it may have said, nor to hide the counts.
+/// A capacity that can't be read is no reason to take more than it may have said, nor to hide the
+/// counts.
 pub(crate) fn a_capacity_that_makes_no_sense_is_called_that(bed: &dyn Bed) {
     let queue = bed.queue();
     queue.set_capacity(5).expect("set");

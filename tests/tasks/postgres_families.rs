@@ -1,5 +1,6 @@
-//! Parents and children on PostgreSQL: in what order their rows are taken. If two transactions took them in different
-//! orders, they would wait for each other until the server aborts one, a second later.
+//! Parents and children on PostgreSQL: in what order their rows are taken. If two transactions took
+//! them in different orders, they would wait for each other until the server aborts one, a second
+//! later.
 
 use fulmar::tasks::durable::{Durable, function};
 use fulmar::tasks::{
@@ -31,8 +32,8 @@ fn at_work(queue: &TaskQueue) -> Vec<Claim> {
     claims
 }
 
-/// Does `act` while another transaction holds the count of the first parent's children: what waits for that holds nothing
-/// that somebody else may want first.
+/// Does `act` while another transaction holds the count of the first parent's children: what waits
+/// for that holds nothing that another transaction may want first.
 fn waits_for_the_count_and_holds_nothing(bed: &Schema, queue: &TaskQueue, what: &str, act: &(dyn Fn() + Sync)) {
     std::thread::scope(|scope| {
         let acting = queue.postgres_transaction(|tx| {
@@ -91,7 +92,7 @@ fn whatever_ends_children_takes_their_parents_counts_before_any_task() {
         queue.pass_time(2 * LEASE).expect("it passes");
     };
     round("a rescue", &lost, &|queue| {
-        // Of the first parent's children; those of the second are rescued by whoever looks next.
+        // Of the first parent's children; those of the second are rescued at the next look.
         while queue.tidy().expect("tidied").failed == 0 {}
     });
     let bed = Schema::new();
@@ -107,8 +108,8 @@ fn whatever_ends_children_takes_their_parents_counts_before_any_task() {
     });
 }
 
-/// A function is unique, so that who enqueues another of its key waits for its row, with the lock of the capacity: the
-/// function enqueues its children in that order, too.
+/// A function is unique, so that who enqueues another of its key waits for its row, with the lock
+/// of the capacity: the function enqueues its children in that order, too.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn children_wait_for_room_before_their_parent_is_locked() {
@@ -133,7 +134,8 @@ fn children_wait_for_room_before_their_parent_is_locked() {
     assert_eq!(parent.status().expect("there"), TaskStatus::Paused);
 }
 
-/// How often the server aborted a statement of this schema because two waited for each other, by its log.
+/// How often the server aborted a statement of this schema because two waited for each other, by
+/// its log.
 fn deadlocks(bed: &Schema) -> usize {
     let server = std::env::var("FULMAR_POSTGRES_SERVER").expect("tests/run sets it");
     let log = std::path::Path::new(&server).with_file_name("data").join("log");
@@ -147,8 +149,8 @@ fn deadlocks(bed: &Schema) -> usize {
         .count()
 }
 
-/// JobService 94, jobrunr 1366, kestra 9096: ends, cancels and the rescue of jobs that others depend on waited for each
-/// other, and were aborted.
+/// JobService 94, jobrunr 1366, kestra 9096: ends, cancels and the rescue of jobs that others
+/// depend on waited for each other, and were aborted.
 #[test]
 #[ignore = "tests/run brings it: a PostgreSQL server"]
 fn a_storm_of_ends_cancels_retries_and_rescues_is_no_deadlock() {

@@ -305,7 +305,8 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
     });
     in_own.expect("committed");
     eventually("that one, too", || worker.stats().finished == 101);
-    // What outlives a transaction in a session, committed or not: again and again, because the pooler has some sessions.
+    // What outlives a transaction in a session, committed or not: again and again, because the
+    // pooler has some sessions.
     let lock = format!("SELECT pg_advisory_lock(4712, hashtext('{}'))", bed.name());
     for round in 0..16 {
         let done = queue.postgres_transaction(|tx| {
@@ -347,7 +348,7 @@ fn behind_a_pooler_in_transaction_mode_all_works_and_nothing_is_left() {
     for (number, queue) in queues.iter().enumerate() {
         run_one(queue, &format!("stranger {number}"));
     }
-    assert_eq!(heard(&queues[..1]), [""; 0], "what was sent to a channel would come to whoever has the session next");
+    assert_eq!(heard(&queues[..1]), [""; 0], "what was sent to a channel would come to the next client of the session");
 }
 
 /// The channels that are listened to in as many sessions of the pooler's as there are queues.

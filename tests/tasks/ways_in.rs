@@ -294,8 +294,8 @@ mod postgres {
         assert_eq!(bed.count(&format!("{may} = 'pg_monitor'::regrole")), 1);
     }
 
-    /// One that has started once may have read its input, and stored steps by it: the method leaves it as it is, and so does the
-    /// function.
+    /// One that has started once may have read its input, and stored steps by it: the method leaves
+    /// it as it is, and so does the function.
     #[test]
     #[ignore = "tests/run brings it: a PostgreSQL server"]
     fn the_function_changes_no_task_that_has_started_once() {

@@ -1,10 +1,11 @@
 //! The order in which the rows of parents and children are taken.
 //!
 //! The end of a child fires a trigger, which changes the count of its parent, and then, if it was
-//! the last one, the parent. So would its retry and its deletion. Whoever does that to tasks takes
-//! the counts of their parents first, by number, and then the tasks together with their parents, by
-//! number. Otherwise two transactions with children of the same parents, or one with a parent and
-//! one with its child, would wait for each other until the server aborts one, a second later.
+//! the last one, the parent. So would its retry and its deletion. A transaction that does that to
+//! tasks takes the counts of their parents first, by number, and then the tasks together with their
+//! parents, by number. Otherwise two transactions with children of the same parents, or one with a
+//! parent and one with its child, would wait for each other until the server aborts one, a second
+//! later.
 
 use super::connection::Connection;
 use super::error::PgError;

@@ -134,8 +134,8 @@ impl Site {
         }
     }
 
-    /// Notes that the back-end refuses to make or start our jobs. Otherwise it would be the one with
-    /// the most room, and get every job.
+    /// Notes that the back-end refuses to make or start our jobs. Otherwise it would be the one
+    /// with the most room, and get every job.
     pub(super) fn mark_refusing(&self, now: Instant) {
         let mut room = self.room.lock();
         if !room.is_down(now) {

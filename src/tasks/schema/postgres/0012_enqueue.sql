@@ -1,5 +1,6 @@
--- As before, but that a task that has started once is not changed by one that is unique, as by the programs; and that a capacity
--- that makes no sense is called that, and one as large as programs may set it fits.
+-- As before, but that a task that has started once is not changed by one that is unique, as by the
+-- programs; and that a capacity that makes no sense is called that, and one as large as programs
+-- may set it fits.
 CREATE OR REPLACE FUNCTION fulmar_enqueue(
     task_type text,
     identifier text,
@@ -12,10 +13,12 @@ CREATE OR REPLACE FUNCTION fulmar_enqueue(
     -- Of the tasks of the type with the same key, or with the same input, one is enough.
     unique_key text DEFAULT NULL,
     unique_input bool DEFAULT false,
-    -- Which are in the way: `waiting`, `unended`, or those accepted within `unique_period`, which is `period`.
+    -- Which are in the way: `waiting`, `unended`, or those accepted within `unique_period`, which
+    -- is `period`.
     unique_scope text DEFAULT 'waiting',
     unique_period interval DEFAULT NULL,
-    -- What becomes of one that is in the way and waits: `keep`, `replace`, `push back`. Its number is returned.
+    -- What becomes of one that is in the way and waits: `keep`, `replace`, `push back`. Its number
+    -- is returned.
     on_conflict text DEFAULT 'keep'
 ) RETURNS int8 LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 #variable_conflict use_variable
@@ -103,7 +106,8 @@ BEGIN
     END IF;
     IF one IS NOT NULL THEN
         PERFORM pg_advisory_xact_lock(locks + 3, (hashtextextended(one, of_type) & 1023)::int4);
-        -- One that has started once may have read its input, and stored steps by it: it is not changed.
+        -- One that has started once may have read its input, and stored steps by it: it is not
+        -- changed.
         SELECT t.id, t.status = 0 AND t.starts = 0 INTO existing, existing_waits
         FROM fulmar_task_unique u JOIN fulmar_task t ON t.id = u.task_id
         WHERE u.type_id = of_type AND u.key = one AND t.status = ANY(statuses)

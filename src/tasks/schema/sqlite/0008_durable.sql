@@ -42,9 +42,10 @@ CREATE TABLE fulmar_task_family (
     fail_fast INTEGER NOT NULL
 );
 
--- In triggers, because tasks end in many ways. They belong to the statements that name the parent, which are all that end a
--- task or let it wait again, but for the one that ends a task without a parent: a trigger costs a statement that could fire
--- it a fifth of a task's time, whether it fires or not.
+-- In triggers, because tasks end in many ways. They belong to the statements that name the parent,
+-- which are all that end a task or let it wait again, but for the one that ends a task without a
+-- parent: a trigger costs a statement that could fire it a fifth of a task's time, whether it fires
+-- or not.
 CREATE TRIGGER fulmar_child_ended AFTER UPDATE OF parent ON fulmar_task
 WHEN NEW.parent IS NOT NULL AND OLD.ended IS NULL AND NEW.ended IS NOT NULL
 BEGIN
