@@ -856,21 +856,34 @@ fn a_job_that_a_machine_of_the_back_end_does_not_know_at_its_start_is_started_la
     assert_eq!(server.jobs().len(), 1);
 }
 
-#[test]
-fn a_back_end_that_refuses_to_start_jobs_does_not_draw_all_of_them() {
+/// So many rows at two back-ends, of which the first answers a request of this kind with 402.
+fn with_one_that_refuses(kind: &'static str, count: usize) -> (Vec<Server>, CampaignReport) {
     let (servers, connections): (Vec<_>, Vec<_>) = (0..2).map(|_| server(Config::quick())).unzip();
-    servers[0].plan("start", Fault::Refused(402, "PaymentRequired"), usize::MAX);
+    servers[0].plan(kind, Fault::Refused(402, "PaymentRequired"), usize::MAX);
     let folder = Folder::new();
     let campaign = open_campaign(folder.path());
-    campaign.add_rows(rows(40)).expect("added");
+    campaign.add_rows(rows(count)).expect("added");
     let back_ends = (connections.iter().zip(["one", "two"]))
         .map(|(connection, name)| BackEnd::new(connection).name(name).parallel_jobs(2));
     let make = |row: &fulmar::client::openeo::campaign::Row| {
         Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
     };
     let report = campaign.run_jobs(back_ends, make, &options(folder.path())).expect("run");
+    (servers, report)
+}
+
+#[test]
+fn a_back_end_that_refuses_to_start_jobs_does_not_draw_all_of_them() {
+    let (_servers, report) = with_one_that_refuses("start", 40);
     assert!(report.count(RowState::Done) >= 20, "{report}");
     assert_eq!(report.count(RowState::Done) + report.refused, 40, "{report}");
+}
+
+#[test]
+fn a_back_end_that_refuses_to_make_jobs_gets_none_that_another_makes() {
+    let (servers, report) = with_one_that_refuses("create", 20);
+    assert_eq!((report.count(RowState::Done), report.refused), (20, 0), "{report}");
+    assert_eq!((servers[0].jobs().len(), servers[1].jobs().len()), (0, 20));
 }
 
 #[test]
@@ -888,23 +901,6 @@ fn nothing_is_reserved_for_a_job_whose_start_was_refused_until_it_is_seen_again(
     assert_eq!((report.count(RowState::Done), report.reserved), (0, 0.0), "{report}");
     let report = run(&campaign, &connection, &limited);
     assert_eq!((report.count(RowState::Done), report.reserved, server.jobs().len()), (1, 0.0, 1), "{report}");
-}
-
-#[test]
-fn a_back_end_that_refuses_to_make_jobs_gets_none_that_another_makes() {
-    let (servers, connections): (Vec<_>, Vec<_>) = (0..2).map(|_| server(Config::quick())).unzip();
-    servers[0].plan("create", Fault::Refused(402, "PaymentRequired"), usize::MAX);
-    let folder = Folder::new();
-    let campaign = open_campaign(folder.path());
-    campaign.add_rows(rows(20)).expect("added");
-    let back_ends = (connections.iter().zip(["one", "two"]))
-        .map(|(connection, name)| BackEnd::new(connection).name(name).parallel_jobs(2));
-    let make = |row: &fulmar::client::openeo::campaign::Row| {
-        Ok(NewJob::new(ProcessGraph::start("add", row.params.clone())).title("sum"))
-    };
-    let report = campaign.run_jobs(back_ends, make, &options(folder.path())).expect("run");
-    assert_eq!((report.count(RowState::Done), report.refused), (20, 0), "{report}");
-    assert_eq!((servers[0].jobs().len(), servers[1].jobs().len()), (0, 20));
 }
 
 #[test]
